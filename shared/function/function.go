@@ -1,0 +1,160 @@
+// Package function is what every function's main calls: settings from the environment, a JSON logger, a listener with
+// timeouts, a health probe, request ids, panics turned into problem documents, and a graceful shutdown.
+package function
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// settings are what every function reads besides its own.
+type settings struct {
+	// Port to listen on, on all addresses; Knative sets it.
+	Port int `env:"PORT" envDefault:"8080"`
+	// Host to listen on; empty means all addresses, as the Knative runtime contract wants it.
+	Host string `env:"HOST"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info"`
+	// RequestTimeout bounds a whole request, body included; the manifest's timeoutSeconds should not be shorter.
+	RequestTimeout time.Duration `env:"REQUEST_TIMEOUT" envDefault:"60s"`
+	// Service and Revision are what Knative calls the running thing; they go into every log line.
+	Service  string `env:"K_SERVICE"`
+	Revision string `env:"K_REVISION"`
+}
+
+const (
+	// headerTimeout bounds the reading of a request's headers (slow-loris).
+	headerTimeout = 10 * time.Second
+	// idleTimeout closes kept-alive connections; longer than queue-proxy keeps its own.
+	idleTimeout = 2 * time.Minute
+	// shutdownTimeout bounds the draining after SIGTERM; queue-proxy has drained before.
+	shutdownTimeout = 10 * time.Second
+	// maxHeaderBytes bounds a request's headers; an access token may take 8 KiB of them.
+	maxHeaderBytes = 32 << 10
+)
+
+// Main runs a function until SIGTERM or SIGINT: it fills C from the environment by its `env` tags, lets setup build
+// the handler, and serves it. The context that setup gets ends after the last request has drained; a handler that is
+// an io.Closer is closed then. A wrong setting ends the process with a sentence that names the variable.
+func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
+	os.Exit(run(func(ctx context.Context, base settings, stop <-chan struct{}) error {
+		handler, err := configure(ctx, setup)
+		if err != nil {
+			return err
+		}
+		return serve(ctx, base, handler, stop)
+	}))
+}
+
+// Job runs a task that ends by itself, such as the setup Job, with the settings, logs and signals of Main. SIGTERM
+// ends its context.
+func Job[C any](task func(ctx context.Context, cfg C, args []string) error) {
+	os.Exit(run(func(ctx context.Context, _ settings, stop <-chan struct{}) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			<-stop
+			cancel()
+		}()
+		var cfg C
+		if err := parse(&cfg); err != nil {
+			return err
+		}
+		return task(ctx, cfg, os.Args[1:])
+	}))
+}
+
+// run calls body with a context that lives as long as it and a channel that is closed at the first SIGTERM or SIGINT,
+// and returns the exit code.
+func run(body func(ctx context.Context, base settings, stop <-chan struct{}) error) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer release()
+	var base settings
+	err := parse(&base)
+	slog.SetDefault(newLogger(os.Stderr, base))
+	if err == nil {
+		err = body(ctx, base, signals.Done())
+	}
+	if err != nil {
+		slog.Error("stopped", "error", err)
+		return 1
+	}
+	return 0
+}
+
+func configure[C any](ctx context.Context, setup func(context.Context, C) (http.Handler, error)) (http.Handler, error) {
+	var cfg C
+	if err := parse(&cfg); err != nil {
+		return nil, err
+	}
+	handler, err := setup(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("set up: %w", err)
+	}
+	return handler, nil
+}
+
+// parse fills cfg from the environment. The error names every variable that is missing or wrong, and no value.
+func parse(cfg any) error {
+	err := env.Parse(cfg)
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return err
+	}
+	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
+}
+
+// serve answers requests until stop is closed, then drains.
+func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
+	listener, err := net.Listen("tcp", net.JoinHostPort(base.Host, strconv.Itoa(base.Port)))
+	if err != nil {
+		return fmt.Errorf("PORT: %w", err)
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{
+		Handler:           Wrap(handler, base.RequestTimeout),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		Protocols:         &protocols,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       base.RequestTimeout,
+		WriteTimeout:      base.RequestTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	slog.Info("serving", "address", listener.Addr().String())
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-stop:
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	err = server.Shutdown(drain)
+	if closer, ok := handler.(io.Closer); ok {
+		err = errors.Join(err, closer.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("shut down: %w", err)
+	}
+	slog.Info("stopped")
+	return nil
+}

@@ -1,0 +1,40 @@
+package function
+
+import (
+	"context"
+	"io"
+	"log/slog"
+)
+
+// newLogger returns a logger that writes JSON lines with the names Knative gave the function, and with the request id
+// where the context has one.
+func newLogger(w io.Writer, base settings) *slog.Logger {
+	var handler slog.Handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: base.LogLevel})
+	handler = requestHandler{handler}
+	logger := slog.New(handler)
+	if base.Service != "" {
+		logger = logger.With("service", base.Service)
+	}
+	if base.Revision != "" {
+		logger = logger.With("revision", base.Revision)
+	}
+	return logger
+}
+
+// requestHandler adds the request id of the context to each record.
+type requestHandler struct{ slog.Handler }
+
+func (h requestHandler) Handle(ctx context.Context, r slog.Record) error {
+	if id := RequestID(ctx); id != "" {
+		r.AddAttrs(slog.String("request_id", id))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h requestHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return requestHandler{h.Handler.WithAttrs(attrs)}
+}
+
+func (h requestHandler) WithGroup(name string) slog.Handler {
+	return requestHandler{h.Handler.WithGroup(name)}
+}
