@@ -1,0 +1,86 @@
+package token
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+)
+
+// Subject is whom a token is issued to.
+type Subject struct {
+	ID       string
+	Username string
+	Roles    []string
+	Version  int // the user's token version
+}
+
+// Signer issues access tokens.
+type Signer struct {
+	key      *ecdsa.PrivateKey
+	keyID    string
+	issuer   string
+	audience string
+	lifetime time.Duration
+	now      func() time.Time
+}
+
+// LoadSigner reads a private JWK (EC, P-256) from a file. No setting may be empty: a token without issuer or audience
+// would be good anywhere.
+func LoadSigner(path, issuer, audience string, lifetime time.Duration, now func() time.Time) (*Signer, error) {
+	if issuer == "" || audience == "" {
+		return nil, errEmptySetting
+	}
+	if lifetime < time.Second {
+		return nil, errors.New("TOKEN_LIFETIME must be at least one second")
+	}
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("load the signing key: %w", err)
+	}
+	key, public, err := parseJWK(data)
+	if err != nil {
+		return nil, fmt.Errorf("load the signing key from %s: %w", path, err)
+	}
+	if key.Algorithm != jwt.SigningMethodES256.Alg() {
+		return nil, fmt.Errorf("load the signing key from %s: it is for %s, not ES256", path, key.Algorithm)
+	}
+	secret, err := decode(key.D, 32)
+	if err != nil {
+		return nil, fmt.Errorf("load the signing key from %s: it has no private part", path)
+	}
+	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), secret)
+	if err != nil || !private.PublicKey.Equal(public.public) {
+		return nil, fmt.Errorf("load the signing key from %s: its private and public parts do not belong together", path)
+	}
+	return &Signer{private, key.ID, issuer, audience, lifetime, now}, nil
+}
+
+// Sign issues an access token (RFC 9068) to subject, with the scopes that its roles grant.
+func (s *Signer) Sign(subject Subject) (raw string, claims *Claims, err error) {
+	now := s.now().Truncate(time.Second)
+	claims = &Claims{
+		Issuer:    s.issuer,
+		Audience:  []string{s.audience},
+		Subject:   subject.ID,
+		ExpiresAt: now.Add(s.lifetime),
+		IssuedAt:  now,
+		ID:        uuid.NewString(),
+		ClientID:  ClientID,
+		Username:  subject.Username,
+		Roles:     subject.Roles,
+		Scope:     ScopesOf(subject.Roles),
+		Version:   subject.Version,
+	}
+	unsigned := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
+	unsigned.Header = map[string]any{"alg": jwt.SigningMethodES256.Alg(), "kid": s.keyID, "typ": mediaType}
+	raw, err = unsigned.SignedString(s.key)
+	if err != nil {
+		return "", nil, fmt.Errorf("sign a token: %w", err)
+	}
+	return raw, claims, nil
+}
