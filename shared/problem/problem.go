@@ -120,11 +120,11 @@ func of(err error) *Problem {
 	var k *Kind
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.As(err, &tooLarge): // before the rest: a reader that was cut off reports a broken body, or worse
+		p = TooLarge.Because(err, fmt.Sprintf("the limit is %d bytes", tooLarge.Limit))
 	case errors.As(err, &p):
 	case errors.As(err, &k):
 		p = k.Because(err, "")
-	case errors.As(err, &tooLarge):
-		p = TooLarge.Because(err, fmt.Sprintf("the limit is %d bytes", tooLarge.Limit))
 	case errors.Is(err, context.DeadlineExceeded):
 		p = Unavailable.Because(err, "the request took longer than it may")
 	default:

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"mime"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+const (
+	// maxForm bounds the body of POST /introspect, in bytes: a token of 8 KiB, percent-encoded, and its name.
+	maxForm = 32 << 10
+	// keysMaxAge is how long the public keys may be cached: a key that is added must be published this long before
+	// login signs with it.
+	keysMaxAge = "public, max-age=300"
+)
+
+// handler answers /validate, /introspect and /.well-known/jwks.json.
+type handler struct {
+	verifier *token.Verifier
+	keys     *token.Keys
+}
+
+func newHandler(verifier *token.Verifier, keys *token.Keys) http.Handler {
+	h := &handler{verifier, keys}
+	return problem.HandlerFunc(h.route)
+}
+
+// route is no ServeMux: that would answer a path like /validate/a//b with a redirect, and a proxy that asks about the
+// path of somebody's request must get an answer to it.
+func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
+	switch path := r.URL.Path; {
+	case path == "/" || path == "/validate" || strings.HasPrefix(path, "/validate/"):
+		return h.validate(w, r)
+	case path == "/introspect":
+		return h.introspect(w, r)
+	case path == "/.well-known/jwks.json":
+		return h.jwks(w, r)
+	}
+	return problem.NotFound.With("there is nothing at this path")
+}
+
+// scopeToken is one scope by RFC 6749 §3.3.
+var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]{1,128}$`)
+
+// validate answers any method: a proxy passes on the method of the request that it asks about.
+func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
+	claims, err := h.verifier.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	scopes := r.URL.Query()["scope"]
+	for _, scope := range scopes {
+		if !scopeToken.MatchString(scope) {
+			return problem.BadRequest.With("a scope in the query is not well-formed")
+		}
+	}
+	if err := claims.Demand(scopes...); err != nil {
+		return err
+	}
+	// All of them always, so that a proxy that copies them overwrites whatever the client sent under these names.
+	header := w.Header()
+	header.Set("X-Auth-User-Id", claims.Subject)
+	header.Set("X-Auth-Username", claims.Username)
+	header.Set("X-Auth-Roles", strings.Join(claims.Roles, " "))
+	header.Set("X-Auth-Scope", claims.Scope)
+	return problem.JSON(w, http.StatusOK, claims)
+}
+
+// introspection is the answer of RFC 7662 §2.2 for a good token.
+type introspection struct {
+	Active    bool     `json:"active"`
+	TokenType string   `json:"token_type"`
+	Issuer    string   `json:"iss"`
+	Audience  []string `json:"aud"`
+	Subject   string   `json:"sub"`
+	ExpiresAt int64    `json:"exp"`
+	IssuedAt  int64    `json:"iat"`
+	ID        string   `json:"jti"`
+	ClientID  string   `json:"client_id"`
+	Username  string   `json:"username"`
+	Scope     string   `json:"scope"`
+	Roles     []string `json:"roles"`
+}
+
+// introspect tells a caller that bears a token itself about another one (RFC 7662).
+func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
+	}
+	if _, err := h.verifier.Authenticate(r); err != nil {
+		return err
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		return problem.UnsupportedType.With("send the token as application/x-www-form-urlencoded")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return problem.BadRequest.Because(err, "the form can not be read")
+	}
+	values := r.PostForm["token"]
+	if len(values) != 1 || values[0] == "" {
+		return problem.BadRequest.With("send one token in the form")
+	}
+	claims, err := h.verifier.Verify(values[0])
+	if err != nil {
+		// RFC 7662 §2.2: whatever is wrong with the token, the answer says no more than this.
+		return problem.JSON(w, http.StatusOK, map[string]bool{"active": false})
+	}
+	return problem.JSON(w, http.StatusOK, introspection{true, "Bearer", claims.Issuer, claims.Audience, claims.Subject,
+		claims.ExpiresAt.Unix(), claims.IssuedAt.Unix(), claims.ID, claims.ClientID, claims.Username, claims.Scope, claims.Roles})
+}
+
+// jwks publishes the keys (RFC 7517 §5), so that others can verify tokens without asking.
+func (h *handler) jwks(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return problem.MethodNotAllowed.With("use GET").Header("Allow", "GET, HEAD")
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", keysMaxAge)
+	_, _ = w.Write(h.keys.JWKS()) // the client may be gone; there is nobody left to tell
+	return nil
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// newFixture returns the handler as setup builds it, and a signer whose tokens it takes.
+func newFixture(t *testing.T) (http.Handler, *token.Signer) {
+	t.Helper()
+	private, jwks, err := token.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"key.jwk": private, "jwks.json": jwks} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signer, err := token.LoadSigner(filepath.Join(dir, "key.jwk"), "issuer", "audience", time.Minute, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := setup(t.Context(), config{KeysFile: filepath.Join(dir, "jwks.json"), Issuer: "issuer", Audience: "audience"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, signer
+}
+
+func sign(t *testing.T, signer *token.Signer, roles ...string) string {
+	t.Helper()
+	raw, _, err := signer.Sign(token.Subject{ID: "0190-ada", Username: "ada", Roles: roles, Version: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestValidate(t *testing.T) {
+	h, signer := newFixture(t)
+	user, admin := sign(t, signer, token.RoleUser), sign(t, signer, token.RoleUser, token.RoleAdmin)
+	for name, c := range map[string]struct {
+		target, bearer string
+		status         int
+		scope          string // of the answer
+	}{
+		"user":                  {"/validate", user, 200, "files:read files:write"},
+		"root":                  {"/", user, 200, "files:read files:write"},
+		"sub-path":              {"/validate/files/x", user, 200, "files:read files:write"},
+		"sub-path, not clean":   {"/validate/a//b/../c", user, 200, "files:read files:write"},
+		"admin":                 {"/validate", admin, 200, "files:read files:write files:any accounts:manage"},
+		"scope that is there":   {"/validate?scope=files:read&scope=files:write", user, 200, "files:read files:write"},
+		"scope that is not":     {"/validate?scope=files:read&scope=files:any", user, 403, ""},
+		"scope that is none":    {"/validate?scope=%22%0d%0a", user, 400, ""},
+		"empty scope":           {"/validate?scope=", user, 400, ""},
+		"no token":              {"/validate", "", 401, ""},
+		"bad token":             {"/validate", user + "x", 401, ""},
+		"no such path":          {"/validated", user, 404, ""},
+		"token in query only":   {"/validate?access_token=" + user, "", 401, ""},
+		"sub-path, percent 2F ": {"/validate/%2e%2e%2fadmin", user, 200, "files:read files:write"},
+	} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
+			t.Run(name+" "+method, func(t *testing.T) {
+				request := httptest.NewRequest(method, c.target, nil)
+				if c.bearer != "" {
+					request.Header.Set("Authorization", "Bearer "+c.bearer)
+				}
+				request.Header.Set("X-Auth-Roles", "admin")
+				request.Header.Set("X-Auth-User-Id", "0")
+				answer := httptest.NewRecorder()
+				h.ServeHTTP(answer, request)
+				if answer.Code != c.status {
+					t.Fatalf("got status %d, want %d: %s", answer.Code, c.status, answer.Body)
+				}
+				if got := answer.Header().Get("X-Auth-Scope"); got != c.scope {
+					t.Errorf("got X-Auth-Scope %q, want %q", got, c.scope)
+				}
+				if got := answer.Header().Get("Cache-Control"); got != "no-store" {
+					t.Errorf("got Cache-Control %q, want no-store", got)
+				}
+				if c.status != 200 {
+					if got := answer.Header().Get("X-Auth-Roles"); got != "" {
+						t.Errorf("got X-Auth-Roles %q with status %d", got, c.status)
+					}
+					return
+				}
+				if got, want := answer.Header().Get("X-Auth-User-Id"), "0190-ada"; got != want {
+					t.Errorf("got X-Auth-User-Id %q, want %q", got, want)
+				}
+				if got, want := answer.Header().Get("X-Auth-Username"), "ada"; got != want {
+					t.Errorf("got X-Auth-Username %q, want %q", got, want)
+				}
+				var claims struct {
+					Subject string `json:"sub"`
+					Scope   string `json:"scope"`
+				}
+				if err := json.Unmarshal(answer.Body.Bytes(), &claims); err != nil || claims.Subject != "0190-ada" || claims.Scope != c.scope {
+					t.Errorf("got claims %s (%v)", answer.Body, err)
+				}
+			})
+		}
+	}
+}
+
+func TestIntrospect(t *testing.T) {
+	h, signer := newFixture(t)
+	caller, other := sign(t, signer, token.RoleUser), sign(t, signer, token.RoleAdmin)
+	const form = "application/x-www-form-urlencoded"
+	for name, c := range map[string]struct {
+		method, bearer, kind, body string
+		status                     int
+		want                       string // in the body
+	}{
+		"good token":     {"POST", caller, form, url.Values{"token": {other}}.Encode(), 200, `"active":true,"token_type":"Bearer","iss":"issuer"`},
+		"bad token":      {"POST", caller, form, url.Values{"token": {other + "x"}}.Encode(), 200, `{"active":false}` + "\n"},
+		"no caller":      {"POST", "", form, url.Values{"token": {other}}.Encode(), 401, "unauthenticated"},
+		"no token":       {"POST", caller, form, "", 400, "bad-request"},
+		"two tokens":     {"POST", caller, form, url.Values{"token": {other, caller}}.Encode(), 400, "bad-request"},
+		"JSON":           {"POST", caller, "application/json", `{"token":"x"}`, 415, "unsupported-media-type"},
+		"GET":            {"GET", caller, "", "", 405, "method-not-allowed"},
+		"body too large": {"POST", caller, form, "token=" + strings.Repeat("x", maxForm), 413, "too-large"},
+		"broken form":    {"POST", caller, form, "token=%zz", 400, "bad-request"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			request := httptest.NewRequest(c.method, "/introspect", strings.NewReader(c.body))
+			request.Header.Set("Content-Type", c.kind)
+			if c.bearer != "" {
+				request.Header.Set("Authorization", "Bearer "+c.bearer)
+			}
+			answer := httptest.NewRecorder()
+			h.ServeHTTP(answer, request)
+			if answer.Code != c.status || !strings.Contains(answer.Body.String(), c.want) {
+				t.Errorf("got %d %s, want %d with %s", answer.Code, answer.Body, c.status, c.want)
+			}
+		})
+	}
+}
+
+func TestJWKS(t *testing.T) {
+	h, _ := newFixture(t)
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest("GET", "/.well-known/jwks.json", nil))
+	if answer.Code != 200 || answer.Header().Get("Cache-Control") != keysMaxAge {
+		t.Errorf("got status %d and Cache-Control %q, want 200 and %q", answer.Code, answer.Header().Get("Cache-Control"), keysMaxAge)
+	}
+	if _, err := token.ParseKeys(answer.Body.Bytes()); err != nil {
+		t.Errorf("the published keys can not be loaded: %v", err)
+	}
+	answer = httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest("POST", "/.well-known/jwks.json", nil))
+	if answer.Code != 405 || answer.Header().Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST: got status %d and Allow %q, want 405 and GET, HEAD", answer.Code, answer.Header().Get("Allow"))
+	}
+}
