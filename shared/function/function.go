@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"reflect"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,12 +110,20 @@ func configure[C any](ctx context.Context, setup func(context.Context, C) (http.
 	return handler, nil
 }
 
-// parse fills cfg from the environment. The error names every variable that is missing or wrong, and no value.
+// parse fills cfg from the environment. The error names every variable that is missing or wrong.
 func parse(cfg any) error {
 	err := env.Parse(cfg)
 	var all env.AggregateError
 	if !errors.As(err, &all) {
 		return err
+	}
+	for i, err := range all.Errors {
+		var wrong env.ParseError
+		if errors.As(err, &wrong) { // it knows the field, but whoever reads this knows the variable
+			field, _ := reflect.TypeOf(cfg).Elem().FieldByName(wrong.Name)
+			name, _, _ := strings.Cut(field.Tag.Get("env"), ",")
+			all.Errors[i] = fmt.Errorf("%s: %w", name, wrong.Err)
+		}
 	}
 	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
 }

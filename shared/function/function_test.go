@@ -1,0 +1,260 @@
+package function
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// TestMain lets the tests run this binary as a function of its own.
+func TestMain(m *testing.M) {
+	switch os.Getenv("RUN_AS") {
+	case "function":
+		Main(setupSample)
+	case "job":
+		Job(func(ctx context.Context, _ sample, args []string) error {
+			slog.InfoContext(ctx, "job", "args", args)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+type sample struct {
+	Secret string        `env:"SAMPLE_SECRET,required,notEmpty"`
+	Wait   time.Duration `env:"SAMPLE_WAIT" envDefault:"1s"`
+}
+
+type sampleHandler struct{ http.Handler }
+
+func (sampleHandler) Close() error {
+	slog.Info("closed")
+	return nil
+}
+
+func setupSample(ctx context.Context, cfg sample) (http.Handler, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		slog.Info("slow began")
+		time.Sleep(cfg.Wait)
+		if ctx.Err() != nil {
+			slog.Error("the context ended before the requests had drained")
+		}
+		_, _ = io.WriteString(w, "done")
+	})
+	return sampleHandler{mux}, nil
+}
+
+// start runs this binary as kind with env, and returns its log once want is in it.
+func start(t *testing.T, kind, want string, env ...string) (*exec.Cmd, *logBuffer) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "one", "two")
+	cmd.Env = append([]string{"RUN_AS=" + kind, "HOST=127.0.0.1", "K_SERVICE=sample", "K_REVISION=sample-00001"}, env...)
+	log := &logBuffer{lines: make(chan string, 100)}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	log.await(t, want)
+	return cmd, log
+}
+
+// logBuffer hands on what a process logs, line by line.
+type logBuffer struct {
+	lines   chan string
+	partial []byte
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.partial = append(b.partial, p...)
+	for {
+		i := bytes.IndexByte(b.partial, '\n')
+		if i < 0 {
+			return len(p), nil
+		}
+		b.lines <- string(b.partial[:i])
+		b.partial = b.partial[i+1:]
+	}
+}
+
+func (b *logBuffer) await(t *testing.T, want string) string {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case line := <-b.lines:
+			if strings.Contains(line, want) {
+				return line
+			}
+		case <-timeout:
+			t.Fatalf("%q was not logged", want)
+		}
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func TestMainDrainsOnSIGTERM(t *testing.T) {
+	port := strconv.Itoa(freePort(t))
+	cmd, log := start(t, "function", "serving", "SAMPLE_SECRET=x", "PORT="+port)
+	health, err := http.Get("http://127.0.0.1:" + port + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	health.Body.Close()
+	if health.StatusCode != http.StatusOK {
+		t.Errorf("/healthz: got status %d, want 200", health.StatusCode)
+	}
+	type result struct {
+		body string
+		err  error
+	}
+	slow := make(chan result)
+	go func() {
+		resp, err := http.Get("http://127.0.0.1:" + port + "/slow")
+		if err != nil {
+			slow <- result{err: err}
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		slow <- result{string(body), err}
+	}()
+	log.await(t, "slow began")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-slow; got.err != nil || got.body != "done" {
+		t.Errorf("the request in flight got %q, %v, want its answer", got.body, got.err)
+	}
+	line := log.await(t, `"request"`)
+	var record map[string]any
+	if err := json.Unmarshal([]byte(line), &record); err != nil {
+		t.Fatalf("not JSON: %s", line)
+	}
+	if record["service"] != "sample" || record["revision"] != "sample-00001" || record["request_id"] == "" || record["status"] != 200.0 {
+		t.Errorf("got log line %s", line)
+	}
+	log.await(t, "closed")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("got exit %v, want 0", err)
+	}
+}
+
+func TestMainNamesWrongSettings(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  []string
+		want string
+	}{
+		"missing":   {nil, `\"SAMPLE_SECRET\" is not set`},
+		"empty":     {[]string{"SAMPLE_SECRET="}, `\"SAMPLE_SECRET\" should not be empty`},
+		"duration":  {[]string{"SAMPLE_SECRET=x", "SAMPLE_WAIT=long"}, `SAMPLE_WAIT: `},
+		"port":      {[]string{"SAMPLE_SECRET=x", "PORT=many"}, `PORT: `},
+		"port used": {[]string{"SAMPLE_SECRET=x", "PORT=-1"}, `PORT: `},
+		"log level": {[]string{"SAMPLE_SECRET=x", "LOG_LEVEL=loud"}, `LOG_LEVEL: `},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd, log := start(t, "function", "stopped", c.env...)
+			err := cmd.Wait()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				t.Errorf("got %v, want exit code 1", err)
+			}
+			_ = log
+		})
+		t.Run(name+" is named", func(t *testing.T) { start(t, "function", c.want, c.env...) })
+	}
+}
+
+func TestJobEndsOnSIGTERM(t *testing.T) {
+	cmd, log := start(t, "job", `"args":["one","two"]`, "SAMPLE_SECRET=x")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	log.await(t, "context canceled")
+	if err := cmd.Wait(); err == nil {
+		t.Error("got exit 0 for a job that was cut off, want 1")
+	}
+}
+
+func TestWrap(t *testing.T) {
+	log := &logBuffer{lines: make(chan string, 100)}
+	old := slog.Default()
+	slog.SetDefault(newLogger(log, settings{}))
+	defer slog.SetDefault(old)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("secret inside") })
+	mux.HandleFunc("/late", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half an ans")
+		_ = http.NewResponseController(w).Flush()
+		panic("late")
+	})
+	mux.Handle("/wait", problem.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		<-r.Context().Done()
+		return r.Context().Err()
+	}))
+	server := httptest.NewServer(Wrap(mux, 50*time.Millisecond))
+	defer server.Close()
+	get := func(path, id string) (*http.Response, string, error) {
+		request, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Request-Id", id)
+		resp, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return nil, "", err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return resp, string(body), err
+	}
+
+	resp, body, err := get("/panic", "id-from-outside")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != 500 || strings.Contains(body, "secret") || !strings.Contains(body, `"instance":"id-from-outside"`) {
+		t.Errorf("panic: got %d %s, want a problem document that tells nothing", resp.StatusCode, body)
+	}
+	if line := log.await(t, "secret inside"); !strings.Contains(line, "function_test.go") {
+		t.Errorf("the panic was logged without its stack: %s", line)
+	}
+	if _, _, err := get("/late", ""); err == nil {
+		t.Error("a panic in the middle of the answer looked like its end")
+	}
+	if resp, body, _ := get("/wait", ""); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("deadline: got %d %s, want 503 with Retry-After", resp.StatusCode, body)
+	}
+	for _, forged := range []string{"", "a b", strings.Repeat("x", 129), `"}`} {
+		if resp, _, _ := get("/none", forged); resp.Header.Get("X-Request-Id") == forged || len(resp.Header.Get("X-Request-Id")) != 36 {
+			t.Errorf("request id %q: got %q, want a new one", forged, resp.Header.Get("X-Request-Id"))
+		}
+	}
+}
