@@ -1,0 +1,41 @@
+# Strongroom: `make` prints what can be made.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MODULES := knative/local/adapter knative/local/ferretdb knative/local/tidb
+
+.PHONY: help run test check bench deploy undeploy cluster e2e
+
+help: ## print this
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: ## run the whole system on this machine, without a cluster (ADDR=127.0.0.1:9000 changes the address)
+	@mkdir -p .strongroom/bin
+	@echo "building the runner"
+	@go build -o .strongroom/bin/local ./knative/local
+	@exec .strongroom/bin/local
+
+test: check ## check the code and run the unit and integration tests, with real servers where they can be had
+	go test -race -timeout 45m ./...
+
+check: ## gofmt, go vet, staticcheck
+	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+		if [[ -n $$unformatted ]]; then echo "gofmt would change: $$unformatted" >&2; exit 1; fi
+	go vet ./... && go vet -tags e2e ./test/e2e/...
+	go tool staticcheck ./... && go tool staticcheck -tags e2e ./test/e2e/...
+	for module in $(MODULES); do go vet -C $$module ./...; done
+
+bench: ## print the figures of docs/benchmarks.md
+	go test -run '^$$' -bench . -benchtime 20x ./test/bench/...
+
+deploy: ## deploy to the cluster of the current kubectl context
+	config/platform/deploy
+
+undeploy: ## take Strongroom away from the cluster of the current kubectl context
+	config/platform/undeploy
+
+cluster: ## make a minikube with Knative and the RabbitMQ source
+	config/platform/cluster
+
+e2e: ## try the system that is deployed to the current kubectl context
+	go test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...

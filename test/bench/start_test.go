@@ -1,0 +1,119 @@
+// Package bench prints the figures of docs/benchmarks.md: run it with make bench.
+package bench
+
+import (
+	"compress/gzip"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// functions are those that serve; setup is a Job.
+var functions = []string{"login", "validate", "upload", "record", "files"}
+
+// BenchmarkStart measures the time from exec to the first answer of each function, built as ko builds it, with every
+// store away: starting must not wait for any. It also prints what an image weighs: its binary, compressed as a
+// registry keeps it.
+func BenchmarkStart(b *testing.B) {
+	dir := b.TempDir()
+	env := settings(b, dir)
+	for _, name := range functions {
+		binary := filepath.Join(dir, name)
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "github.com/strongroom-dev/strongroom/functions/"+name)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			b.Fatalf("build %s: %v\n%s", name, err, out)
+		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				startOnce(b, binary, env)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/1000, "ms/start")
+			b.ReportMetric(compressed(b, binary)/1e6, "image-MB")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func startOnce(b *testing.B, binary string, env []string) {
+	b.StopTimer()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	cmd := exec.Command(binary)
+	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + strconv.Itoa(port)}, env...)
+	url := "http://127.0.0.1:" + strconv.Itoa(port) + "/healthz"
+	b.StartTimer()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		resp, err := http.Get(url)
+		if err == nil {
+			resp.Body.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("%s did not answer: %v", filepath.Base(binary), err)
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	b.StopTimer()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait() // it was killed: that is the error
+	b.StartTimer()
+}
+
+// settings are those of all functions together; no store is at the addresses that they name.
+func settings(b *testing.B, dir string) []string {
+	private, jwks, err := token.GenerateKey()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"key.jwk": private, "jwks.json": jwks} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return []string{
+		"TOKEN_ISSUER=bench", "TOKEN_AUDIENCE=bench",
+		"TOKEN_SIGNING_KEY_FILE=" + filepath.Join(dir, "key.jwk"), "TOKEN_KEYS_FILE=" + filepath.Join(dir, "jwks.json"),
+		"MYSQL_DSN=u:p@tcp(127.0.0.1:1)/strongroom", "MONGODB_URI=mongodb://127.0.0.1:1/strongroom", "EVENTS_URL=amqp://u:p@127.0.0.1:1/",
+	}
+}
+
+// compressed returns the size of a file under gzip, in bytes.
+func compressed(b *testing.B, path string) float64 {
+	file, err := os.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer file.Close()
+	var size counter
+	zip := gzip.NewWriter(&size)
+	if _, err := io.Copy(zip, file); err != nil {
+		b.Fatal(err)
+	}
+	if err := zip.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return float64(size)
+}
+
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
