@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// requestTimeout bounds one call of the Kubernetes API.
+const requestTimeout = 15 * time.Second
+
+// errExists says that a Secret of that name is there already.
+var errExists = errors.New("the Secret exists")
+
+// kubernetes reads and creates Secrets of one namespace through the Kubernetes API.
+type kubernetes struct {
+	client    *http.Client
+	url       string // of the namespace's Secrets
+	tokenFile string // read at each call: the kubelet renews it
+}
+
+// newKubernetes finds the API's address, certificate authority and token as every pod does.
+func newKubernetes(host, port, dir string) (*kubernetes, error) {
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err != nil {
+		return nil, fmt.Errorf("read the service account: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, fmt.Errorf("%s/ca.crt holds no certificate", dir)
+	}
+	namespace, err := os.ReadFile(filepath.Join(dir, "namespace"))
+	if err != nil {
+		return nil, fmt.Errorf("read the service account: %w", err)
+	}
+	return &kubernetes{
+		client: &http.Client{
+			Timeout:   requestTimeout,
+			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}},
+		},
+		url:       fmt.Sprintf("https://%s/api/v1/namespaces/%s/secrets", net.JoinHostPort(host, port), strings.TrimSpace(string(namespace))),
+		tokenFile: filepath.Join(dir, "token"),
+	}, nil
+}
+
+// secret is the part of a Kubernetes Secret that matters here. Data is base64 in JSON, as Go writes byte slices.
+type secret struct {
+	APIVersion string            `json:"apiVersion,omitempty"`
+	Kind       string            `json:"kind,omitempty"`
+	Metadata   metadata          `json:"metadata"`
+	Type       string            `json:"type,omitempty"`
+	Data       map[string][]byte `json:"data"`
+}
+
+type metadata struct {
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// get returns the data of a Secret, nil where there is no such Secret.
+func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, error) {
+	var found secret
+	status, err := k.call(ctx, http.MethodGet, k.url+"/"+name, nil, &found)
+	switch {
+	case status == http.StatusNotFound:
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read Secret %q: %w", name, err)
+	case found.Data == nil:
+		return map[string][]byte{}, nil
+	}
+	return found.Data, nil
+}
+
+// create makes a Secret. It returns errExists where one of that name is there, which then stays as it is.
+func (k *kubernetes) create(ctx context.Context, name string, data map[string][]byte) error {
+	status, err := k.call(ctx, http.MethodPost, k.url, secret{
+		APIVersion: "v1",
+		Kind:       "Secret",
+		Metadata:   metadata{Name: name, Labels: map[string]string{"app.kubernetes.io/part-of": "strongroom"}},
+		Type:       "Opaque",
+		Data:       data,
+	}, nil)
+	if status == http.StatusConflict {
+		return errExists
+	}
+	if err != nil {
+		return fmt.Errorf("create Secret %q: %w", name, err)
+	}
+	return nil
+}
+
+// call sends one request. The error names the API's reason and never what was sent.
+func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) (status int, err error) {
+	token, err := os.ReadFile(k.tokenFile)
+	if err != nil {
+		return 0, fmt.Errorf("read the service account: %w", err)
+	}
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return 0, err
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, method, url, &body)
+	if err != nil {
+		return 0, err
+	}
+	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	request.Header.Set("Content-Type", "application/json")
+	response, err := k.client.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = response.Body.Close() }() // only read from
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 4<<20))
+	if err != nil {
+		return response.StatusCode, err
+	}
+	if response.StatusCode/100 != 2 {
+		var reason struct {
+			Message string `json:"message"`
+		}
+		_ = json.Unmarshal(answer, &reason) // whatever is between us and the API may not speak JSON; the status says enough
+		return response.StatusCode, fmt.Errorf("%s: %s", response.Status, reason.Message)
+	}
+	if out == nil {
+		return response.StatusCode, nil
+	}
+	return response.StatusCode, json.Unmarshal(answer, out)
+}

@@ -1,0 +1,29 @@
+// Command secrets makes the Secrets that Strongroom needs and that are absent, with generated passwords and keys, and
+// leaves alone those that are there. It runs as a Job in the cluster, so that no secret is ever in a file, an argument
+// or a manifest.
+package main
+
+import (
+	"context"
+
+	"github.com/strongroom-dev/strongroom/shared/function"
+)
+
+// config holds the settings; Kubernetes sets both in every pod.
+type config struct {
+	// Host and Port are where the Kubernetes API is.
+	Host string `env:"KUBERNETES_SERVICE_HOST,required"`
+	Port string `env:"KUBERNETES_SERVICE_PORT,required"`
+	// ServiceAccount is the directory of the service account's token, namespace and the API's certificate authority.
+	ServiceAccount string `env:"SERVICE_ACCOUNT_DIR" envDefault:"/var/run/secrets/kubernetes.io/serviceaccount"`
+}
+
+func main() { function.Job(run) }
+
+func run(ctx context.Context, cfg config, _ []string) error {
+	api, err := newKubernetes(cfg.Host, cfg.Port, cfg.ServiceAccount)
+	if err != nil {
+		return err
+	}
+	return ensureAll(ctx, api, groups())
+}

@@ -1,0 +1,466 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// want are the Secrets and their keys that manifests rely on.
+var want = map[string][]string{
+	"token-signing-key":    {"key.jwk"},
+	"token-keys":           {"jwks.json"},
+	"mysql":                {"dsn"},
+	"mysql-admin":          {"dsn", "password"},
+	"mongodb":              {"uri"},
+	"mongodb-admin":        {"password", "uri", "username"},
+	"rabbitmq-setup":       {"password", "url", "username"},
+	"rabbitmq-upload":      {"password", "url", "username"},
+	"rabbitmq-source":      {"password", "port", "uri", "username"},
+	"rabbitmq-definitions": {"definitions.json"},
+	"first-admin":          {"password", "username"},
+}
+
+// cluster is a Kubernetes API with nothing but Secrets.
+type cluster struct {
+	sync.Mutex
+	secrets map[string]map[string][]byte
+	created []string
+	// refuse answers requests with a status by "METHOD name".
+	refuse map[string]int
+	// race is called before a creation is handled.
+	race func(name string)
+}
+
+const bearer = "a-service-account-token"
+
+// start serves the API and returns the settings that a pod would have.
+func start(t *testing.T) (*cluster, config) {
+	t.Helper()
+	c := &cluster{secrets: map[string]map[string][]byte{}, refuse: map[string]int{}}
+	server := httptest.NewTLSServer(c)
+	t.Cleanup(server.Close)
+	address, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write(t, dir, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	write(t, dir, "namespace", "strongroom\n")
+	write(t, dir, "token", bearer+"\n")
+	return c, config{Host: address.Hostname(), Port: address.Port(), ServiceAccount: dir}
+}
+
+func write(t *testing.T, dir, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	const path = "/api/v1/namespaces/strongroom/secrets"
+	fail := func(status int) {
+		w.WriteHeader(status)
+		_, _ = fmt.Fprintf(w, `{"kind":"Status","message":"refused for the test","code":%d}`, status)
+	}
+	if r.Header.Get("Authorization") != "Bearer "+bearer {
+		fail(http.StatusUnauthorized)
+		return
+	}
+	switch name, isOne := strings.CutPrefix(r.URL.Path, path+"/"); {
+	case r.Method == http.MethodGet && isOne:
+		c.Lock()
+		defer c.Unlock()
+		if status := c.refuse["GET "+name]; status != 0 {
+			fail(status)
+			return
+		}
+		data, found := c.secrets[name]
+		if !found {
+			fail(http.StatusNotFound)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name, "uid": "1"}, "data": data})
+	case r.Method == http.MethodPost && r.URL.Path == path:
+		var s secret
+		if err := json.NewDecoder(r.Body).Decode(&s); err != nil || s.APIVersion != "v1" || s.Kind != "Secret" || s.Type != "Opaque" {
+			fail(http.StatusBadRequest)
+			return
+		}
+		if c.race != nil {
+			c.race(s.Metadata.Name)
+		}
+		c.Lock()
+		defer c.Unlock()
+		if status := c.refuse["POST "+s.Metadata.Name]; status != 0 {
+			fail(status)
+			return
+		}
+		if _, found := c.secrets[s.Metadata.Name]; found {
+			fail(http.StatusConflict)
+			return
+		}
+		c.secrets[s.Metadata.Name] = s.Data
+		c.created = append(c.created, s.Metadata.Name)
+		w.WriteHeader(http.StatusCreated)
+	default:
+		fail(http.StatusForbidden)
+	}
+}
+
+func TestMakesAllThatIsNeeded(t *testing.T) {
+	c, cfg := start(t)
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for name, data := range c.secrets {
+		got[name] = slices.Sorted(maps.Keys(data))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Secrets and keys (-want +got):\n%s", diff)
+	}
+	first := maps.Clone(c.secrets)
+
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatalf("second run: %v", err)
+	}
+	if diff := cmp.Diff(first, c.secrets); diff != "" {
+		t.Error("a second run changed a Secret")
+	}
+	if got, want := len(c.created), len(want); got != want {
+		t.Errorf("%d Secrets created in two runs, want %d", got, want)
+	}
+}
+
+func TestPasswordsAreLongURLSafeAndNeverTheSame(t *testing.T) {
+	safe := regexp.MustCompile(`^[A-Za-z0-9_-]{32}$`)
+	seen := map[string]bool{}
+	for range 2 {
+		c, cfg := start(t)
+		if err := run(context.Background(), cfg, nil); err != nil {
+			t.Fatal(err)
+		}
+		passwords := []string{}
+		for name := range want {
+			switch {
+			case c.secrets[name]["password"] != nil:
+				passwords = append(passwords, string(c.secrets[name]["password"]))
+			case name == "mysql":
+				dsn, err := mysql.ParseDSN(string(c.secrets[name]["dsn"]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				passwords = append(passwords, dsn.Passwd)
+			case name == "mongodb":
+				uri, err := url.Parse(string(c.secrets[name]["uri"]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				password, _ := uri.User.Password()
+				passwords = append(passwords, password)
+			}
+		}
+		if got, want := len(passwords), 8; got != want {
+			t.Fatalf("%d passwords, want %d", got, want)
+		}
+		for _, password := range passwords {
+			if !safe.MatchString(password) {
+				t.Errorf("a password of %d bytes is not 192 URL-safe bits", len(password))
+			}
+			if seen[password] {
+				t.Error("a password was used twice")
+			}
+			seen[password] = true
+		}
+	}
+}
+
+func TestAddressesCarryTheirCredentials(t *testing.T) {
+	c, cfg := start(t)
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	value := func(name, key string) string { return string(c.secrets[name][key]) }
+	for name, user := range map[string]string{"mysql": "strongroom", "mysql-admin": "root"} {
+		dsn, err := mysql.ParseDSN(value(name, "dsn"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dsn.User != user || dsn.Addr != "mysql.strongroom.svc:3306" || dsn.DBName != "strongroom" {
+			t.Errorf("%s is for %s at %s/%s", name, dsn.User, dsn.Addr, dsn.DBName)
+		}
+		if password := value(name, "password"); password != "" && dsn.Passwd != password {
+			t.Errorf("%s: the DSN has another password than the Secret", name)
+		}
+	}
+	for _, u := range []struct{ secret, key, user, rest string }{
+		{"mongodb", "uri", "strongroom", "mongodb://mongodb.strongroom.svc:27017/strongroom?authSource=strongroom"},
+		{"mongodb-admin", "uri", "root", "mongodb://mongodb.strongroom.svc:27017/strongroom?authSource=admin"},
+		{"rabbitmq-setup", "url", "setup", "amqp://rabbitmq.strongroom.svc:5672"},
+		{"rabbitmq-upload", "url", "upload", "amqp://rabbitmq.strongroom.svc:5672"},
+	} {
+		parsed, err := url.Parse(value(u.secret, u.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		password, _ := parsed.User.Password()
+		if got := parsed.User.Username(); got != u.user {
+			t.Errorf("%s is for user %q, want %q", u.secret, got, u.user)
+		}
+		if stored := value(u.secret, "password"); stored != "" && stored != password {
+			t.Errorf("%s: the address has another password than the Secret", u.secret)
+		}
+		if parsed.User = nil; parsed.String() != u.rest {
+			t.Errorf("%s leads to %s, want %s", u.secret, parsed, u.rest)
+		}
+	}
+	if got, want := value("rabbitmq-source", "uri"), "http://rabbitmq.strongroom.svc:15672"; got != want {
+		t.Errorf("rabbitmq-source leads to %s, want %s", got, want)
+	}
+}
+
+func TestTokenKeysBelongTogether(t *testing.T) {
+	c, cfg := start(t)
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	verify := func() {
+		t.Helper()
+		dir := t.TempDir()
+		write(t, dir, "key.jwk", string(c.secrets["token-signing-key"]["key.jwk"]))
+		signer, err := token.LoadSigner(filepath.Join(dir, "key.jwk"), "issuer", "audience", time.Minute, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, _, err := signer.Sign(token.Subject{ID: "1", Username: "ada", Roles: []string{"user"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := token.ParseKeys(c.secrets["token-keys"]["jwks.json"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		verifier, err := token.NewVerifier(keys, "issuer", "audience")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifier.Verify(raw); err != nil {
+			t.Errorf("a token of the signing key does not verify: %v", err)
+		}
+	}
+	verify()
+	// The public half can always be made again.
+	delete(c.secrets, "token-keys")
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	verify()
+}
+
+func TestRabbitMQDefinitions(t *testing.T) {
+	c, cfg := start(t)
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Users []struct {
+			Name             string
+			PasswordHash     string `json:"password_hash"`
+			HashingAlgorithm string `json:"hashing_algorithm"`
+			Tags             []string
+		}
+		Vhosts      []struct{ Name string }
+		Permissions []struct{ User, Vhost, Configure, Write, Read string }
+	}
+	document := c.secrets["rabbitmq-definitions"]["definitions.json"]
+	if err := json.Unmarshal(document, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Vhosts) != 1 || got.Vhosts[0].Name != "/" {
+		t.Errorf("virtual hosts %v, want only /", got.Vhosts)
+	}
+	if got, want := len(got.Users), 3; got != want {
+		t.Fatalf("%d users, want %d", got, want)
+	}
+	for i, name := range []string{"setup", "upload", "source"} {
+		user := got.Users[i]
+		if user.Name != name || user.HashingAlgorithm != "rabbit_password_hashing_sha256" || user.Tags == nil || len(user.Tags) != 0 {
+			t.Errorf("user %d is %s, hashed by %s, tagged %v", i, user.Name, user.HashingAlgorithm, user.Tags)
+		}
+		hash, err := base64.StdEncoding.DecodeString(user.PasswordHash)
+		if err != nil || len(hash) != 4+sha256.Size {
+			t.Fatalf("%s: password hash of %d bytes (%v)", name, len(hash), err)
+		}
+		sum := sha256.Sum256(append(hash[:4:4], c.secrets["rabbitmq-"+name]["password"]...))
+		if string(sum[:]) != string(hash[4:]) {
+			t.Errorf("%s: the hash is not of the password in the Secret", name)
+		}
+	}
+	for _, may := range []struct {
+		user, on               string
+		configure, write, read bool
+	}{
+		{"setup", "strongroom.events", true, true, true},
+		{"setup", "strongroom.files.dead", true, true, true},
+		{"setup", "amq.topic", false, false, false},
+		{"upload", "strongroom.events", false, true, false},
+		{"upload", "strongroom.files", false, false, false},
+		{"upload", "strongroom.dead", false, false, false},
+		{"upload", "strongroomXevents", false, false, false},
+		{"source", "strongroom.files", false, false, true},
+		{"source", "strongroom.files.dead", false, false, false},
+		{"source", "strongroom.events", false, false, false},
+	} {
+		for _, p := range got.Permissions {
+			if p.User != may.user {
+				continue
+			}
+			for what, is := range map[string][2]bool{
+				"configure": {regexp.MustCompile(p.Configure).MatchString(may.on), may.configure},
+				"write":     {regexp.MustCompile(p.Write).MatchString(may.on), may.write},
+				"read":      {regexp.MustCompile(p.Read).MatchString(may.on), may.read},
+			} {
+				if is[0] != is[1] {
+					t.Errorf("%s may %s %s: %t, want %t", may.user, what, may.on, is[0], is[1])
+				}
+			}
+		}
+	}
+	if got, want := len(got.Permissions), 3; got != want {
+		t.Errorf("%d permissions, want %d", got, want)
+	}
+}
+
+// Where a source is gone and what was made from it is not, new credentials would not match: nothing is made.
+func TestRefusesToMakeMismatchedSecrets(t *testing.T) {
+	for missing, derived := range map[string]string{"token-signing-key": "token-keys", "rabbitmq-upload": "rabbitmq-definitions"} {
+		t.Run(missing, func(t *testing.T) {
+			c, cfg := start(t)
+			if err := run(context.Background(), cfg, nil); err != nil {
+				t.Fatal(err)
+			}
+			delete(c.secrets, missing)
+			delete(c.secrets, "mysql")
+			err := run(context.Background(), cfg, nil)
+			if err == nil || !strings.Contains(err.Error(), missing) || !strings.Contains(err.Error(), derived) {
+				t.Errorf("error %v, want one that names %s and %s", err, missing, derived)
+			}
+			if _, made := c.secrets[missing]; made {
+				t.Errorf("%s was made anew", missing)
+			}
+			if _, made := c.secrets["mysql"]; !made {
+				t.Error("mysql, which has nothing to do with it, was not made")
+			}
+		})
+	}
+}
+
+func TestDerivesFromWhatIsThere(t *testing.T) {
+	c, cfg := start(t)
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	upload := string(c.secrets["rabbitmq-upload"]["password"])
+	delete(c.secrets, "rabbitmq-definitions")
+	delete(c.secrets, "rabbitmq-setup")
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(c.secrets["rabbitmq-upload"]["password"]); got != upload {
+		t.Error("a Secret that was there changed")
+	}
+	if c.secrets["rabbitmq-definitions"] == nil || c.secrets["rabbitmq-setup"] == nil {
+		t.Error("what was absent was not made")
+	}
+}
+
+// Two runs side by side: the other one creates the signing key between our look and our creation.
+func TestTakesWhatSomebodyElseMadeMeanwhile(t *testing.T) {
+	c, cfg := start(t)
+	theirs, _, err := token.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.race = func(name string) {
+		if name == "token-signing-key" {
+			c.Lock()
+			c.secrets[name] = map[string][]byte{"key.jwk": theirs}
+			c.Unlock()
+		}
+	}
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	public, err := publicKeys(values{"token-signing-key": {"key.jwk": theirs}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(c.secrets["token-keys"]["jwks.json"]), string(public["jwks.json"]); got != want {
+		t.Errorf("the public keys are %s, want those of the stored signing key, %s", got, want)
+	}
+}
+
+func TestSaysWhyItFailed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spoil func(c *cluster, cfg *config)
+		want  string
+	}{
+		"may not create":   {func(c *cluster, _ *config) { c.refuse["POST mysql"] = 403 }, `create Secret "mysql": 403 Forbidden: refused for the test`},
+		"may not read":     {func(c *cluster, _ *config) { c.refuse["GET mysql"] = 403 }, `read Secret "mysql": 403 Forbidden`},
+		"no derived read":  {func(c *cluster, _ *config) { c.refuse["GET token-keys"] = 500 }, `read Secret "token-keys": 500`},
+		"derived refused":  {func(c *cluster, _ *config) { c.refuse["POST token-keys"] = 422 }, `create Secret "token-keys": 422`},
+		"no token":         {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "token")) }, "read the service account"},
+		"no certificate":   {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "ca.crt")) }, "ca.crt"},
+		"no namespace":     {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "namespace")) }, "namespace"},
+		"API not there":    {func(_ *cluster, cfg *config) { cfg.Port = "1" }, "connect"},
+		"spoiled key":      {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", "no JSON") }, `derive Secret "token-keys"`},
+		"not a key":        {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", `{"kty":"oct"}`) }, "no signing key"},
+		"no password kept": {func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, "rabbitmq-upload has no username"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, cfg := start(t)
+			tc.spoil(c, &cfg)
+			if err := run(context.Background(), cfg, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want one with %q", err, tc.want)
+			}
+		})
+	}
+	t.Run("bad certificate", func(t *testing.T) {
+		_, cfg := start(t)
+		write(t, cfg.ServiceAccount, "ca.crt", "nothing")
+		if err := run(context.Background(), cfg, nil); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+			t.Errorf("error %v, want one about the certificate", err)
+		}
+	})
+	t.Run("ended", func(t *testing.T) {
+		_, cfg := start(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := run(ctx, cfg, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want the context's", err)
+		}
+	})
+}
