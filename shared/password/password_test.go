@@ -1,0 +1,234 @@
+package password
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestHashThenVerify(t *testing.T) {
+	h := NewHasher(1, time.Minute)
+	hash, err := h.Hash(t.Context(), "lovelace-1843")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "$argon2id$v=19$m=19456,t=2,p=1$"; !strings.HasPrefix(hash, want) {
+		t.Errorf("hash is %s, want prefix %s", hash, want)
+	}
+	again, err := h.Hash(t.Context(), "lovelace-1843")
+	if err != nil || again == hash {
+		t.Errorf("the second hash is %q, %v; want one with another salt", again, err)
+	}
+	for _, test := range []struct {
+		password string
+		want     bool
+	}{
+		{"lovelace-1843", true},
+		{"lovelace-1844", false},
+		{"lovelace-184", false},
+		{"lovelace-1843 ", false},
+		{"", false},
+		{"ｌovelace-1843", true}, // a full-width l: the same after NFKC
+	} {
+		ok, rehash, err := h.Verify(t.Context(), hash, test.password)
+		if ok != test.want || rehash || err != nil {
+			t.Errorf("Verify(%q) = %v, %v, %v; want %v, false, nil", test.password, ok, rehash, err, test.want)
+		}
+	}
+}
+
+// The reference implementation, github.com/P-H-C/phc-winner-argon2, computed the hash:
+// printf password | argon2 somesalt -id -t 2 -k 256 -p 2 -l 32 -e.
+func TestVerifyForeignHash(t *testing.T) {
+	h := NewHasher(1, time.Minute)
+	hash := "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc"
+	ok, rehash, err := h.Verify(t.Context(), hash, "password")
+	if !ok || !rehash || err != nil {
+		t.Errorf("Verify = %v, %v, %v; want true, true, nil", ok, rehash, err)
+	}
+	ok, rehash, err = h.Verify(t.Context(), hash, "wrong password")
+	if ok || rehash || err != nil {
+		t.Errorf("Verify of a wrong password = %v, %v, %v; want false, false, nil", ok, rehash, err)
+	}
+}
+
+func TestEveryVerifyComputesOneHash(t *testing.T) {
+	for name, hash := range map[string]string{
+		"dummy":     Dummy,
+		"empty":     "",
+		"malformed": "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
+		"too large": "$argon2id$v=19$m=4194304,t=2,p=1$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc",
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := NewHasher(1, time.Minute)
+			var computed []params
+			h.idKey = func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte {
+				computed = append(computed, params{memory, time, threads})
+				return argon2.IDKey(password, salt, time, memory, threads, keyLen)
+			}
+			ok, rehash, err := h.Verify(t.Context(), hash, "password")
+			if ok || rehash {
+				t.Errorf("Verify = %v, %v; want false, false", ok, rehash)
+			}
+			if got, want := errors.Is(err, ErrMalformed), name != "dummy"; got != want {
+				t.Errorf("error %v is ErrMalformed: %v, want %v", err, got, want)
+			}
+			if len(computed) != 1 || computed[0] != current {
+				t.Errorf("computed %v, want one with the current parameters", computed)
+			}
+		})
+	}
+}
+
+func TestHasherBoundsHowManyRunAtOnce(t *testing.T) {
+	const slots, callers = 3, 40
+	h := NewHasher(slots, time.Minute)
+	var running, most, total atomic.Int32
+	full := make(chan struct{})
+	h.idKey = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		if total.Add(1) == slots {
+			close(full)
+		}
+		<-full // the first hashes wait for each other, so that as many as may run at once do
+		return make([]byte, keyLen)
+	}
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			if _, err := h.Hash(t.Context(), "password"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() != slots || total.Load() != callers {
+		t.Errorf("at most %d at once of %d, want %d of %d", most.Load(), total.Load(), slots, callers)
+	}
+}
+
+func TestWaitForSlotEnds(t *testing.T) {
+	h := NewHasher(1, time.Millisecond)
+	started, release := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int32
+	h.idKey = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
+		if calls.Add(1) == 1 {
+			close(started)
+			<-release
+		}
+		return make([]byte, keyLen)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = h.Hash(t.Context(), "password") })
+	<-started
+	if _, _, err := h.Verify(t.Context(), Dummy, "password"); !errors.Is(err, problem.Unavailable) {
+		t.Errorf("with every slot taken: %v, want problem.Unavailable", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.Hash(gone, "password"); !errors.Is(err, context.Canceled) {
+		t.Errorf("with the caller gone: %v, want context.Canceled", err)
+	}
+	if calls.Load() != 1 {
+		t.Errorf("%d hashes computed, want only the one that has the slot", calls.Load())
+	}
+	close(release)
+	wg.Wait()
+	if _, err := h.Hash(t.Context(), "password"); err != nil {
+		t.Errorf("with the slot free again: %v", err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, test := range []struct {
+		password string
+		ok       bool
+	}{
+		{"", false},
+		{"1234567", false},
+		{"12345678", true},
+		{"pässwör", true}, // 9 bytes
+		{strings.Repeat("x", 256), true},
+		{strings.Repeat("x", 257), false},
+		{"\uFDFA", true},                       // 1 character, 33 bytes after NFKC
+		{strings.Repeat("\uFDFA", 20), false},  // 60 bytes before NFKC, 660 after
+		{strings.Repeat("\uFF41", 256), true},  // full-width: 768 bytes before NFKC, 256 after
+		{strings.Repeat("\uFF41", 257), false}, // 257 after
+		{"invalid \xff utf-8", false},
+	} {
+		err := Check(test.password)
+		if (err == nil) != test.ok || err != nil && !errors.Is(err, problem.Unprocessable) {
+			t.Errorf("Check(%q) = %v, want ok %v", test.password, err, test.ok)
+		}
+	}
+}
+
+func TestParsePHC(t *testing.T) {
+	const salt, key = "c29tZXNhbHQ", "bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc"
+	for name, test := range map[string]struct {
+		hash string
+		ok   bool
+	}{
+		"good":               {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$" + key, true},
+		"largest":            {"$argon2id$v=19$m=65536,t=10,p=4$" + salt + "$" + key, true},
+		"too much memory":    {"$argon2id$v=19$m=65537,t=2,p=1$" + salt + "$" + key, false},
+		"too little memory":  {"$argon2id$v=19$m=31,t=2,p=4$" + salt + "$" + key, false},
+		"no passes":          {"$argon2id$v=19$m=19456,t=0,p=1$" + salt + "$" + key, false},
+		"too many passes":    {"$argon2id$v=19$m=19456,t=11,p=1$" + salt + "$" + key, false},
+		"no threads":         {"$argon2id$v=19$m=19456,t=2,p=0$" + salt + "$" + key, false},
+		"too many threads":   {"$argon2id$v=19$m=19456,t=2,p=5$" + salt + "$" + key, false},
+		"threads overflow":   {"$argon2id$v=19$m=19456,t=2,p=257$" + salt + "$" + key, false},
+		"memory overflow":    {"$argon2id$v=19$m=4294986752,t=2,p=1$" + salt + "$" + key, false},
+		"leading zero":       {"$argon2id$v=19$m=019456,t=2,p=1$" + salt + "$" + key, false},
+		"sign":               {"$argon2id$v=19$m=+19456,t=2,p=1$" + salt + "$" + key, false},
+		"other order":        {"$argon2id$v=19$t=2,m=19456,p=1$" + salt + "$" + key, false},
+		"other variant":      {"$argon2i$v=19$m=19456,t=2,p=1$" + salt + "$" + key, false},
+		"other version":      {"$argon2id$v=16$m=19456,t=2,p=1$" + salt + "$" + key, false},
+		"no version":         {"$argon2id$m=19456,t=2,p=1$" + salt + "$" + key, false},
+		"padded salt":        {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "=$" + key, false},
+		"short salt":         {"$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$" + key, false},
+		"short key":          {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$bQk8UB", false},
+		"empty key":          {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$", false},
+		"trailing bits":      {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$" + key[:len(key)-1] + "d", false},
+		"line break":         {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$" + key + "\n", false},
+		"line break in salt": {"$argon2id$v=19$m=19456,t=2,p=1$c29t\nZXNhbHQ$" + key, false},
+		"trailing part":      {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$" + key + "$", false},
+		"empty":              {"", false},
+	} {
+		if _, err := parsePHC(test.hash); (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: error %v, want ok %v", name, err, test.ok)
+		}
+	}
+}
+
+func FuzzParsePHC(f *testing.F) {
+	f.Add(Dummy)
+	f.Add("$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc")
+	f.Add("$argon2id$v=19$m=0019456,t=2,p=1$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuA")
+	f.Add("$argon2id$v=19$m=19456,t=2,p=1$$")
+	f.Add("$argon2id$v=19$m=99999999999999999999,t=2,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA")
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := parsePHC(s)
+		if err != nil {
+			return
+		}
+		if got := p.String(); got != s {
+			t.Errorf("written anew it is %q, want %q", got, s)
+		}
+		if p.memory > maxMemory || p.memory < 8*uint32(p.threads) || p.time < 1 || p.time > maxTime || p.threads < 1 || p.threads > maxThreads ||
+			len(p.salt) < minSalt || len(p.salt) > maxSalt || len(p.key) < minKey || len(p.key) > maxKey {
+			t.Errorf("out of bounds: %+v", p)
+		}
+	})
+}

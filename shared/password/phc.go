@@ -1,0 +1,84 @@
+package password
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+)
+
+// ErrMalformed is what a stored hash is that is not an argon2id PHC string within the bounds of this package.
+var ErrMalformed = errors.New("not an argon2id hash within bounds")
+
+// params are argon2's parameters; memory is in KiB.
+type params struct {
+	memory, time uint32
+	threads      uint8
+}
+
+// current is what new hashes are made with: OWASP's recommendation for argon2id.
+var current = params{memory: 19456, time: 2, threads: 1}
+
+// The bounds of what a stored hash may ask for. They are checked before anything is allocated, so that a hash that
+// came from elsewhere can not take the process's memory.
+const (
+	maxMemory  = 64 << 10 // KiB
+	maxTime    = 10
+	maxThreads = 4
+
+	saltBytes, minSalt, maxSalt = 16, 8, 64
+	keyBytes, minKey, maxKey    = 32, 16, 64
+)
+
+// phc is a hash in the PHC string format,
+// https://github.com/P-H-C/phc-string-format/blob/master/phc-sf-spec.md.
+type phc struct {
+	params
+	salt, key []byte
+}
+
+var phcSyntax = regexp.MustCompile(`^\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{1,100})\$([A-Za-z0-9+/]{1,100})$`)
+
+// parsePHC reads a PHC string strictly: there is one way to write each hash, and s must be it.
+func parsePHC(s string) (phc, error) {
+	parts := phcSyntax.FindStringSubmatch(s)
+	if parts == nil {
+		return phc{}, ErrMalformed
+	}
+	var numbers [3]uint32
+	for i := range numbers {
+		n, err := strconv.ParseUint(parts[i+1], 10, 32)
+		if err != nil {
+			return phc{}, ErrMalformed
+		}
+		numbers[i] = uint32(n)
+	}
+	memory, time, threads := numbers[0], numbers[1], numbers[2]
+	if threads < 1 || threads > maxThreads || time < 1 || time > maxTime || memory < 8*threads || memory > maxMemory {
+		return phc{}, ErrMalformed
+	}
+	p := phc{params: params{memory: memory, time: time, threads: uint8(threads)}}
+	var err error
+	if p.salt, err = base64.RawStdEncoding.DecodeString(parts[4]); err != nil || len(p.salt) < minSalt || len(p.salt) > maxSalt {
+		return phc{}, ErrMalformed
+	}
+	if p.key, err = base64.RawStdEncoding.DecodeString(parts[5]); err != nil || len(p.key) < minKey || len(p.key) > maxKey {
+		return phc{}, ErrMalformed
+	}
+	if p.String() != s { // leading zeros, bits after the end of the base64
+		return phc{}, ErrMalformed
+	}
+	return p, nil
+}
+
+// String returns the hash as a PHC string.
+func (p phc) String() string {
+	return fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$%s$%s", p.memory, p.time, p.threads,
+		base64.RawStdEncoding.EncodeToString(p.salt), base64.RawStdEncoding.EncodeToString(p.key))
+}
+
+// outdated tells whether the hash was made otherwise than new ones are.
+func (p phc) outdated() bool {
+	return p.params != current || len(p.salt) != saltBytes || len(p.key) != keyBytes
+}
