@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// insertTimeout bounds the writing of one entry. The source waits that long at most before it tries again.
+const insertTimeout = 10 * time.Second
+
+// catalogue is where entries go.
+type catalogue interface {
+	// Insert adds e, or reports false if an entry with e's id is there already.
+	Insert(ctx context.Context, e catalog.Entry) (inserted bool, err error)
+}
+
+// handler answers an event source, which acts on the status alone:
+//
+//   - 2xx: the message is acknowledged and gone.
+//   - 503: the message is sent again after a while; when the source has no retries left it goes to the dead letters.
+//   - 422: the message goes to the dead letters at once.
+//
+// Any other status would be one of the last two in disguise, and which one depends on the source: eventing-rabbitmq
+// retries a 404 and gives up on a 500. So handler never gives another, whatever is asked of it.
+type handler struct {
+	catalogue catalogue
+	now       func() time.Time
+}
+
+func newHandler(c catalogue, now func() time.Time) http.Handler { return &handler{c, now} }
+
+// ServeHTTP takes one event.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	err := h.guard(r)
+	if err == nil {
+		// Acknowledged. No body: a broker would take it for an event in reply.
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if !errors.Is(err, problem.Unprocessable) {
+		// Retried: nothing is wrong with the event as far as we know. The catalogue is away, or we have a bug that
+		// the next deployment mends; until then the event is safe with the broker, at last among its dead letters.
+		err = problem.Unavailable.Because(err, "the catalogue entry can not be written right now")
+	}
+	// Otherwise dropped, that is to say dead-lettered: it would fail in the same way each time.
+	problem.Write(w, r, err)
+}
+
+// Close closes the catalogue.
+func (h *handler) Close() error {
+	if c, ok := h.catalogue.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// guard calls record and returns a panic as an error: the runtime would answer it with a 500, on which the source
+// gives up, and a panic may be over at the next try.
+func (h *handler) guard(r *http.Request) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	return h.record(r)
+}
+
+// record writes the catalogue entry of the event in r. It returns nil when the entry is there, an error that wraps
+// problem.Unprocessable when r can never make one, and any other error when it may another time.
+func (h *handler) record(r *http.Request) error {
+	if r.Method != http.MethodPost {
+		// Not from a source. A 405 would be right for people, but see handler.
+		return problem.Unprocessable.With("an event comes by POST")
+	}
+	_, f, err := events.Decode(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), insertTimeout)
+	defer cancel()
+	inserted, err := h.catalogue.Insert(ctx, catalog.Entry{
+		ID:           f.ID,
+		Owner:        f.Owner,
+		Name:         f.Name,
+		Size:         f.Size,
+		SHA256:       f.SHA256,
+		ContentType:  f.ContentType,
+		StoredAt:     f.StoredAt,
+		CataloguedAt: h.now().UTC(),
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("catalogue file %s: %w", f.ID, err)
+	case inserted:
+		slog.InfoContext(ctx, "catalogued", "file", f.ID, "after_ms", h.now().Sub(f.StoredAt).Milliseconds())
+	default:
+		// Acknowledged: sources deliver at least once, upload and sweep may publish twice, and what is there was
+		// written from the same event.
+		slog.InfoContext(ctx, "catalogued before", "file", f.ID)
+	}
+	return nil
+}
