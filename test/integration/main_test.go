@@ -1,0 +1,176 @@
+// Package integration tests the parts of Strongroom against real servers: private MariaDB, RabbitMQ and FerretDB
+// instances on free loopback ports, and the real receive adapter of eventing-rabbitmq.
+//
+// A server that is not installed skips the tests that need it, loudly; with CI=true it fails them. FerretDB is always
+// there: it is built from its nested module.
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/knative/local/store"
+)
+
+// startTimeout bounds the start of a server, the first build of FerretDB or the adapter included.
+const startTimeout = 8 * time.Minute
+
+// servers holds what the tests of this binary share.
+var servers = struct {
+	dir     string // of all servers and binaries; short, for the sake of socket paths
+	mu      sync.Mutex
+	stops   []func() error
+	missing []string
+}{}
+
+// The shared servers, each started by the first test that wants it and stopped after the last test. Tests leave them
+// running; what they keep in them they keep apart by names of their own, or clear first.
+var (
+	sharedMariaDB  = sync.OnceValues(func() (*store.MySQL, error) { return start("mariadb", store.StartMariaDB) })
+	sharedRabbitMQ = sync.OnceValues(func() (*store.Rabbit, error) { return start("rabbitmq", store.StartRabbitMQ) })
+	sharedFerretDB = sync.OnceValues(func() (*store.Mongo, error) { return start("ferretdb", store.StartFerretDB) })
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (code int) {
+	dir, err := os.MkdirTemp("", "strongroom-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		return 1
+	}
+	servers.dir = dir
+	defer func() {
+		for _, stop := range slices.Backward(servers.stops) {
+			if err := stop(); err != nil {
+				fmt.Fprintln(os.Stderr, "integration: stop a server:", err)
+				code = 1
+			}
+		}
+		for _, what := range servers.missing {
+			fmt.Fprintf(os.Stderr, "integration: SKIPPED what needs %s, which is not installed\n", what)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "integration:", err)
+		}
+	}()
+	return m.Run()
+}
+
+// mariadb returns the shared MariaDB.
+func mariadb(t *testing.T) *store.MySQL {
+	t.Helper()
+	server, err := sharedMariaDB()
+	need(t, "mariadb-server", err)
+	return server
+}
+
+// rabbitmq returns the shared RabbitMQ.
+func rabbitmq(t *testing.T) *store.Rabbit {
+	t.Helper()
+	server, err := sharedRabbitMQ()
+	need(t, "rabbitmq-server", err)
+	return server
+}
+
+// ferretdb returns the shared FerretDB, which speaks the MongoDB protocol.
+func ferretdb(t *testing.T) *store.Mongo {
+	t.Helper()
+	server, err := sharedFerretDB()
+	need(t, "ferretdb", err)
+	return server
+}
+
+// ownMariadb returns a MariaDB that the test may kill.
+func ownMariadb(t *testing.T) *store.MySQL {
+	t.Helper()
+	return own(t, "mariadb-server", "mariadb", store.StartMariaDB)
+}
+
+// ownRabbitmq returns a RabbitMQ that the test may kill.
+func ownRabbitmq(t *testing.T) *store.Rabbit {
+	t.Helper()
+	return own(t, "rabbitmq-server", "rabbitmq", store.StartRabbitMQ)
+}
+
+// ownFerretdb returns a FerretDB that the test may kill.
+func ownFerretdb(t *testing.T) *store.Mongo {
+	t.Helper()
+	return own(t, "ferretdb", "ferretdb", store.StartFerretDB)
+}
+
+// stopper is any server of package store.
+type stopper interface{ Stop() error }
+
+// start starts a server that is stopped after the last test.
+func start[S stopper](name string, begin func(context.Context, string, io.Writer) (S, error)) (S, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	server, err := begin(ctx, filepath.Join(servers.dir, name), os.Stderr)
+	if err == nil {
+		servers.mu.Lock()
+		defer servers.mu.Unlock()
+		servers.stops = append(servers.stops, server.Stop)
+	}
+	return server, err
+}
+
+// own starts a server that is stopped after the test.
+func own[S stopper](t *testing.T, pkg, name string, begin func(context.Context, string, io.Writer) (S, error)) S {
+	t.Helper()
+	dir, err := os.MkdirTemp(servers.dir, name+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	server, err := begin(ctx, dir, t.Output())
+	need(t, pkg, err)
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Errorf("stop %s: %v", name, err)
+		}
+	})
+	return server
+}
+
+// need ends the test when the server could not be started: as skipped if it is not installed and this is not CI.
+func need(t *testing.T, pkg string, err error) {
+	t.Helper()
+	switch {
+	case err == nil:
+	case errors.Is(err, store.ErrNotInstalled) && os.Getenv("CI") != "true":
+		servers.mu.Lock()
+		defer servers.mu.Unlock()
+		if !slices.Contains(servers.missing, pkg) {
+			servers.missing = append(servers.missing, pkg)
+		}
+		t.Skipf("SKIPPED: %s is not installed: %v", pkg, err)
+	default:
+		t.Fatalf("start %s: %v", pkg, err)
+	}
+}
+
+// eventually polls ok until it returns nil, and fails the test with its last error if that takes longer than limit.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v: %v", what, limit, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
