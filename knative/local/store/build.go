@@ -1,0 +1,213 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// module is the main module's path; its root has the nested modules and the folder for built programs.
+const module = "github.com/strongroom-dev/strongroom"
+
+// nested is a program with a module of its own, so that nobody else downloads and builds what it needs.
+type nested struct {
+	// title is what a person calls it.
+	title string
+	// pkg is what to build in its folder.
+	pkg string
+	// effort says what the first build costs on two cores.
+	effort string
+}
+
+// nestedProgram returns the program in the folder knative/local/NAME.
+func nestedProgram(name string) (nested, error) {
+	switch name {
+	case "ferretdb":
+		return nested{title: "FerretDB", pkg: ".", effort: "about a minute"}, nil
+	case "tidb":
+		return nested{title: "TiDB", pkg: ".", effort: "about four minutes and 2 GB of memory"}, nil
+	case "adapter":
+		return nested{
+			title: "the receive adapter", pkg: "knative.dev/eventing-rabbitmq/cmd/receive_adapter", effort: "about a minute and a half",
+		}, nil
+	}
+	return nested{}, fmt.Errorf("no program is called %q", name)
+}
+
+// progressInterval is how often a build says that it is still at it.
+const progressInterval = 10 * time.Second
+
+// Build builds one of the programs ferretdb, tidb and adapter from its nested module into .strongroom/bin and returns
+// its path; it does nothing when that is up to date, and waits when another process builds it. It works anywhere in
+// the source tree.
+func Build(ctx context.Context, name string, w io.Writer) (string, error) {
+	binary, err := build(ctx, name, w)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	return binary, nil
+}
+
+func build(ctx context.Context, name string, w io.Writer) (string, error) {
+	what, err := nestedProgram(name)
+	if err != nil {
+		return "", err
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(root, "knative", "local", name)
+	bin := filepath.Join(root, ".strongroom", "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return "", err
+	}
+	binary := filepath.Join(bin, name)
+	unlock, err := waitForLock(ctx, binary+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	want, err := digest(source)
+	if err != nil {
+		return "", err
+	}
+	// go build takes seconds to find out that there is nothing to do in so many packages.
+	if built, err := os.ReadFile(binary + ".stamp"); err == nil && string(built) == want {
+		if _, err := os.Stat(binary); err == nil {
+			return binary, nil
+		}
+	}
+	say(w, "building %s; the first time this takes %s", what.title, what.effort)
+	begin := time.Now()
+	args := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary + ".new", what.pkg}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = source
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if err := watch(ctx, cmd, what.title, w); err != nil {
+		return "", err
+	}
+	if err := os.Rename(binary+".new", binary); err != nil {
+		return "", err
+	}
+	say(w, "built %s in %s", what.title, time.Since(begin).Round(time.Second))
+	return binary, writeFile(binary+".stamp", want)
+}
+
+// watch runs a go build and says now and then how far it is. Its error carries what the compiler said.
+func watch(ctx context.Context, cmd *exec.Cmd, title string, w io.Writer) error {
+	reader, writer := io.Pipe()
+	cmd.Stdout, cmd.Stderr = writer, writer
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(reader); scanner.Scan(); {
+			lines <- scanner.Text()
+		}
+		_, _ = io.Copy(io.Discard, reader) // a line that is too long for the scanner
+	}()
+	failed := make(chan error, 1)
+	go func() {
+		failed <- runGroup(ctx, cmd)
+		writer.Close()
+	}()
+	begin := time.Now()
+	ticker := time.NewTicker(progressInterval)
+	defer ticker.Stop()
+	var downloaded, compiled int
+	var said bytes.Buffer
+	for {
+		select {
+		case line, more := <-lines:
+			switch {
+			case !more:
+				if err := <-failed; err != nil {
+					text := bytes.TrimSpace(said.Bytes())
+					return fmt.Errorf("%w\n%s", err, text[max(0, len(text)-tailSize):])
+				}
+				return nil
+			case strings.HasPrefix(line, "go: downloading "):
+				downloaded++
+			case !strings.ContainsAny(line, " :"): // -v: the path of a package
+				compiled++
+			default:
+				said.WriteString(line + "\n")
+			}
+		case <-ticker.C:
+			say(w, "building %s: %d modules downloaded, %d packages compiled in %s",
+				title, downloaded, compiled, time.Since(begin).Round(time.Second))
+		}
+	}
+}
+
+// moduleRoot finds the source tree from the working directory upwards.
+func moduleRoot() (string, error) {
+	from, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := from; ; dir = filepath.Dir(dir) {
+		file, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(file), "module "+module+"\n") {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("%s is not in the source tree of %s", from, module)
+		}
+	}
+}
+
+// digest stands for everything that a build depends on: the Go version, the module's pins and its sources.
+func digest(source string) (string, error) {
+	hash := sha256.New()
+	fmt.Fprintln(hash, runtime.Version())
+	entries, err := os.ReadDir(source)
+	if err != nil {
+		return "", err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(source, entry.Name()))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(hash, "%s %d\n%s", entry.Name(), len(content), content)
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// waitForLock takes an exclusive lock among processes and returns what gives it back.
+func waitForLock(ctx context.Context, path string) (func(), error) {
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { lock.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.Join(err, lock.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), lock.Close())
+		case <-time.After(pollInterval):
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+func needMariaDB(t *testing.T) {
+	t.Helper()
+	install, err := FindMySQL(t.Context())
+	if err == nil && install.Kind != "mariadbd" {
+		t.Skipf("NOT TESTED: there is a %s; install Debian's mariadb-server-core and mariadb-client-core", install.Server)
+	}
+	need(t, err, "install Debian's mariadb-server-core and mariadb-client-core")
+}
+
+func TestMariaDB(t *testing.T) {
+	needMariaDB(t)
+	testMySQL(t, func(ctx context.Context, dir string) (*MySQL, error) { return StartMariaDB(ctx, dir, t.Output()) })
+}
+
+// testMySQL puts a MySQL-protocol server through its life and looks at what accounts and counters depend on.
+func testMySQL(t *testing.T, start func(ctx context.Context, dir string) (*MySQL, error)) {
+	testServer(t, func(ctx context.Context, dir string) (instance, numbers, error) {
+		server, err := start(ctx, dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		return server, rows{openMySQL(t, server.AdminDSN)}, nil
+	})
+	server, err := start(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Stop() })
+	t.Run("counts right", func(t *testing.T) { testCounter(t, openMySQL(t, server.AdminDSN)) })
+	t.Run("wants the password", func(t *testing.T) {
+		for _, account := range []struct{ user, password string }{{"root", ""}, {"root", "wrong"}, {"", ""}, {"anyone", ""}} {
+			config, err := mysql.ParseDSN(server.AdminDSN)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.User, config.Passwd, config.DBName = account.user, account.password, ""
+			if err := openMySQL(t, config.FormatDSN()).PingContext(t.Context()); err == nil {
+				t.Errorf("user %q with password %q got in", account.user, account.password)
+			}
+		}
+	})
+}
+
+// testCounter makes 200 increments at once and wants each of them kept.
+func testCounter(t *testing.T, db *sql.DB) {
+	const clients = 200
+	ctx := t.Context()
+	db.SetMaxOpenConns(50)
+	for _, statement := range []string{"CREATE TABLE counter (n INT NOT NULL)", "INSERT INTO counter VALUES (0)"} {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			if _, err := db.ExecContext(ctx, "UPDATE counter SET n = n + 1"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	var got int
+	if err := db.QueryRowContext(ctx, "SELECT n FROM counter").Scan(&got); err != nil || got != clients {
+		t.Errorf("%d increments made %d, %v", clients, got, err)
+	}
+}
+
+func openMySQL(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// rows keeps numbers in a table.
+type rows struct{ db *sql.DB }
+
+func (r rows) add(ctx context.Context, i int) error {
+	if i == 0 {
+		if _, err := r.db.ExecContext(ctx, "CREATE TABLE numbers (i INT PRIMARY KEY)"); err != nil {
+			return err
+		}
+	}
+	_, err := r.db.ExecContext(ctx, "INSERT INTO numbers VALUES (?)", i)
+	return err
+}
+
+func (r rows) all(ctx context.Context) (map[int]bool, error) {
+	found := map[int]bool{}
+	var tables int
+	const exists = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'numbers'"
+	if err := r.db.QueryRowContext(ctx, exists).Scan(&tables); err != nil || tables == 0 {
+		return found, err
+	}
+	result, err := r.db.QueryContext(ctx, "SELECT i FROM numbers")
+	if err != nil {
+		return nil, err
+	}
+	defer result.Close()
+	for result.Next() {
+		var i int
+		if err := result.Scan(&i); err != nil {
+			return nil, err
+		}
+		found[i] = true
+	}
+	return found, result.Err()
+}

@@ -1,0 +1,161 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Rabbit is a running RabbitMQ. Its management plugin is off.
+type Rabbit struct {
+	*Server
+	// URL is the amqp URL of an administrator, for the virtual host /.
+	URL string
+	// Host, Port, Username and Password are its parts.
+	Host               string
+	Port               int
+	Username, Password string
+	// Kind is rabbitmq-server.
+	Kind string
+}
+
+// RabbitInstall is a RabbitMQ that is installed on this machine.
+type RabbitInstall struct {
+	// Server is the path of rabbitmq-server; Epmd is that of Erlang's port mapper.
+	Server, Epmd string
+}
+
+// FindRabbitMQ finds an installed RabbitMQ, ErrNotInstalled if there is none.
+func FindRabbitMQ() (RabbitInstall, error) {
+	// Debian's program on PATH insists on the system's user and directories; the one behind it does not.
+	server, err := lookup("/usr/lib/rabbitmq/bin/rabbitmq-server")
+	if err != nil {
+		if server, err = lookup("rabbitmq-server", "/usr/sbin", "/usr/local/sbin"); err != nil {
+			return RabbitInstall{}, err
+		}
+	}
+	erlang, _ := filepath.Glob("/usr/lib/erlang/erts-*/bin")
+	epmd, err := lookup("epmd", append([]string{"/usr/bin", "/usr/local/bin"}, erlang...)...)
+	if err != nil {
+		return RabbitInstall{}, err
+	}
+	return RabbitInstall{Server: server, Epmd: epmd}, nil
+}
+
+// StartRabbitMQ starts an installed RabbitMQ with its data in dir.
+func StartRabbitMQ(ctx context.Context, dir string, w io.Writer) (*Rabbit, error) {
+	install, err := FindRabbitMQ()
+	if err != nil {
+		return nil, err
+	}
+	dir, lock, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	rabbit, programs, err := prepareRabbitMQ(ctx, install, dir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start rabbitmq-server: %w", err), lock.Close())
+	}
+	say(w, "starting RabbitMQ in %s, which takes about five seconds", dir)
+	if rabbit.Server, err = start(ctx, "rabbitmq-server", dir, lock, programs...); err != nil {
+		return nil, err
+	}
+	return rabbit, nil
+}
+
+// prepareRabbitMQ writes the settings and returns the two processes: the port mapper, which the server would otherwise
+// start as a daemon and leave behind, and the server.
+func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string) (*Rabbit, []program, error) {
+	if strings.ContainsAny(dir, " \t\n") {
+		return nil, nil, fmt.Errorf("%q: RabbitMQ's start script cannot do with a blank in a path", dir)
+	}
+	password, err := secret(filepath.Join(dir, "password"))
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := secret(filepath.Join(dir, ".erlang.cookie")); err != nil {
+		return nil, nil, err
+	}
+	if err := os.Chmod(filepath.Join(dir, ".erlang.cookie"), 0o400); err != nil { // or Erlang refuses it
+		return nil, nil, err
+	}
+	var free [3]int
+	for i := range free {
+		if free[i], err = freePort(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	port, dist, mapper := free[0], free[1], free[2]
+	rabbit := &Rabbit{Host: "127.0.0.1", Port: port, Username: "strongroom", Password: password, Kind: "rabbitmq-server"}
+	rabbit.URL = (&url.URL{Scheme: "amqp", User: url.UserPassword(rabbit.Username, password), Host: address(port), Path: "/"}).String()
+	settings := map[string]string{
+		"rabbitmq.conf": strings.Join([]string{
+			"listeners.tcp.1 = " + address(port),
+			"default_user = " + rabbit.Username,
+			"default_pass = " + password,
+			"log.console = true",
+			"log.console.level = warning",
+			"log.file = false",
+			// The write-ahead log of quorum queues: 512 MiB by default, which is too much for a development machine.
+			"raft.wal_max_size_bytes = 67108864",
+		}, "\n") + "\n",
+		"enabled_plugins":   "[].\n",
+		"rabbitmq-env.conf": "",
+	}
+	for name, content := range settings {
+		if err := writeFile(filepath.Join(dir, name), content); err != nil {
+			return nil, nil, err
+		}
+	}
+	env := environment(
+		"HOME="+dir, // where Erlang looks for its cookie
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		"ERL_EPMD_PORT="+strconv.Itoa(mapper),
+		"ERL_CRASH_DUMP_SECONDS=0",
+		// The node's name is part of its data's path: it must never change. Only its own port mapper knows it.
+		"RABBITMQ_NODENAME=strongroom@localhost",
+		"RABBITMQ_DIST_PORT="+strconv.Itoa(dist),
+		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "data"),
+		"RABBITMQ_LOG_BASE="+filepath.Join(dir, "log"),
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(dir, "rabbitmq.conf"),
+		"RABBITMQ_CONF_ENV_FILE="+filepath.Join(dir, "rabbitmq-env.conf"),
+		"RABBITMQ_ADVANCED_CONFIG_FILE="+filepath.Join(dir, "advanced.config"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(dir, "enabled_plugins"),
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
+		// Makes the start script turn into the server, where it would otherwise wait for it as its parent.
+		"RUNNING_UNDER_SYSTEMD=true",
+	)
+	return rabbit, []program{{
+		path: install.Epmd,
+		args: []string{"-port", strconv.Itoa(mapper), "-address", "127.0.0.1"},
+		env:  env, dir: dir, log: filepath.Join(dir, "epmd.log"),
+		ready: func(ctx context.Context) error { return dial(ctx, mapper) },
+	}, {
+		path: install.Server,
+		env:  env, dir: dir, log: filepath.Join(dir, "server.log"),
+		ready: func(context.Context) error { return pingAMQP(rabbit.URL) },
+	}}, nil
+}
+
+// pingAMQP signs in and opens a channel.
+func pingAMQP(url string) error {
+	conn, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	channel, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	return channel.Close()
+}
