@@ -47,12 +47,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	if !errors.Is(err, problem.Unprocessable) {
+	if errors.Is(err, problem.Unprocessable) {
+		// Dropped, that is to say dead-lettered: it would fail in the same way each time.
+		slog.WarnContext(r.Context(), "poison", "error", err)
+	} else {
 		// Retried: nothing is wrong with the event as far as we know. The catalogue is away, or we have a bug that
 		// the next deployment mends; until then the event is safe with the broker, at last among its dead letters.
 		err = problem.Unavailable.Because(err, "the catalogue entry can not be written right now")
 	}
-	// Otherwise dropped, that is to say dead-lettered: it would fail in the same way each time.
 	problem.Write(w, r, err)
 }
 

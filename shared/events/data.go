@@ -36,7 +36,7 @@ func parseFileStored(data []byte) (FileStored, error) {
 	}
 	members, err := readObject(data)
 	if err != nil {
-		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %w", SchemaFileStored, err)
+		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %v", SchemaFileStored, err)
 	}
 	var f FileStored
 	r := reader{members: members}
@@ -51,7 +51,7 @@ func parseFileStored(data []byte) (FileStored, error) {
 		r.err = fmt.Errorf("it has %d members that are not known", len(members)-r.taken)
 	}
 	if r.err != nil {
-		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %w", SchemaFileStored, r.err)
+		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %v", SchemaFileStored, r.err)
 	}
 	return f, nil
 }

@@ -31,7 +31,7 @@ func Decode(r *http.Request) (event.Event, FileStored, error) {
 	}
 	e, err := read(r.Header, body)
 	if err != nil {
-		return event.Event{}, FileStored{}, problem.Unprocessable.Because(err, "the request is not a valid CloudEvent")
+		return event.Event{}, FileStored{}, problem.Unprocessable.With("the request is not a valid CloudEvent: %v", err)
 	}
 	f, err := fileStored(e)
 	if err != nil {

@@ -1,0 +1,183 @@
+package events_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// structured returns the request that delivers file() in structured mode, with members replaced (nil: removed).
+func structured(t testing.TB, replace map[string]any) *http.Request {
+	t.Helper()
+	e, err := events.NewFileStored(file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var members map[string]any
+	if err := json.Unmarshal(body, &members); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range replace {
+		members[name] = value
+		if value == nil {
+			delete(members, name)
+		}
+	}
+	if body, err = json.Marshal(members); err != nil {
+		t.Fatal(err)
+	}
+	return post("application/cloudevents+json", string(body))
+}
+
+// binary returns the request that delivers file() in binary mode, with headers replaced ("": removed).
+func binary(t testing.TB, replace map[string]string) *http.Request {
+	t.Helper()
+	f := file()
+	f.StoredAt = f.StoredAt.UTC()
+	data, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := post("application/json", string(data))
+	for name, value := range map[string]string{
+		"specversion": "1.0", "type": events.TypeFileStored, "source": events.SourceUpload, "id": fileID, "subject": fileID,
+		"time": "2026-03-01T11:30:00Z", "dataschema": events.SchemaFileStored,
+	} {
+		r.Header.Set("Ce-"+name, value)
+	}
+	for name, value := range replace {
+		r.Header.Set(name, value)
+		if value == "" {
+			r.Header.Del(name)
+		}
+	}
+	return r
+}
+
+func post(contentType, body string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	return r
+}
+
+func TestDecode(t *testing.T) {
+	for name, r := range map[string]*http.Request{
+		"structured":                         structured(t, nil),
+		"structured with a charset":          withType(structured(t, nil), "application/cloudevents+json; charset=utf-8"),
+		"structured without the optional":    structured(t, map[string]any{"subject": nil, "time": nil, "dataschema": nil, "datacontenttype": nil}),
+		"structured with an extension":       structured(t, map[string]any{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}),
+		"binary":                             binary(t, nil),
+		"binary with a charset":              binary(t, map[string]string{"Content-Type": "application/json; charset=utf-8"}),
+		"binary with an extension":           binary(t, map[string]string{"Ce-Knativearrivaltime": "2026-03-01T11:30:00Z"}),
+		"binary without the optional header": binary(t, map[string]string{"Ce-Subject": "", "Ce-Time": "", "Ce-Dataschema": ""}),
+	} {
+		e, got, err := events.Decode(r)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want := file()
+		want.StoredAt = want.StoredAt.UTC()
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: data (-want +got):\n%s", name, diff)
+		}
+		if e.ID() != fileID || e.Type() != events.TypeFileStored {
+			t.Errorf("%s: got event %s of type %s", name, e.ID(), e.Type())
+		}
+	}
+}
+
+func withType(r *http.Request, contentType string) *http.Request {
+	r.Header.Set("Content-Type", contentType)
+	return r
+}
+
+func TestDecodePoison(t *testing.T) {
+	other := "0190a5c2-7b1e-7c3d-9e4f-000000000000"
+	for name, r := range map[string]*http.Request{
+		"nothing":                       post("", ""),
+		"an empty structured body":      post("application/cloudevents+json", ""),
+		"JSON that is no event":         post("application/json", `{"id":"x"}`),
+		"broken JSON":                   post("application/cloudevents+json", `{"specversion":"1.0"`),
+		"JSON null":                     post("application/cloudevents+json", `null`),
+		"a batch":                       post("application/cloudevents-batch+json", `[]`),
+		"XML":                           post("application/cloudevents+xml", `<event/>`),
+		"data_base64 that is no string": post("application/cloudevents+json", `{"specversion":"1.0","id":"1","data_base64":1}`),
+		"no specversion":                structured(t, map[string]any{"specversion": nil}),
+		"specversion 0.3":               structured(t, map[string]any{"specversion": "0.3", "dataschema": nil}),
+		"specversion 2.0":               structured(t, map[string]any{"specversion": "2.0"}),
+		"no id":                         structured(t, map[string]any{"id": nil}),
+		"another id":                    structured(t, map[string]any{"id": other}),
+		"no type":                       structured(t, map[string]any{"type": nil}),
+		"another type":                  structured(t, map[string]any{"type": "dev.strongroom.file.stored.v2"}),
+		"no source":                     structured(t, map[string]any{"source": nil}),
+		"another source":                structured(t, map[string]any{"source": "/elsewhere"}),
+		"another subject":               structured(t, map[string]any{"subject": other}),
+		"another schema":                structured(t, map[string]any{"dataschema": "https://example.com/schema"}),
+		"a time that is none":           structured(t, map[string]any{"time": "yesterday"}),
+		"another data content type":     structured(t, map[string]any{"datacontenttype": "text/plain"}),
+		"no data":                       structured(t, map[string]any{"data": nil}),
+		"data that is no object":        structured(t, map[string]any{"data": "text"}),
+		"data with a member missing":    structured(t, map[string]any{"data": map[string]any{"id": fileID}}),
+		"more than 64 KiB":              structured(t, map[string]any{"padding": strings.Repeat("x", 64<<10)}),
+		"binary without an id":          binary(t, map[string]string{"Ce-Id": ""}),
+		"binary with another id":        binary(t, map[string]string{"Ce-Id": other}),
+		"binary of another type":        binary(t, map[string]string{"Ce-Type": "com.example"}),
+		"binary of text":                binary(t, map[string]string{"Content-Type": "text/plain"}),
+		"binary with a bad extension":   binary(t, map[string]string{"Ce-Bad_name": "x"}),
+	} {
+		if _, f, err := events.Decode(r); !errors.Is(err, problem.Unprocessable) {
+			t.Errorf("%s: got %+v and error %v, want problem.Unprocessable", name, f, err)
+		}
+	}
+}
+
+func TestDecodeOfABrokenBodyIsNotPoison(t *testing.T) {
+	r := structured(t, nil)
+	r.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, 100), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	if _, _, err := events.Decode(r); !errors.Is(err, problem.Unavailable) || errors.Is(err, problem.Unprocessable) {
+		t.Errorf("got error %v, want problem.Unavailable: the event will come again whole", err)
+	}
+}
+
+// FuzzDecode looks for deliveries that make Decode panic, or that it takes without their being what it promises. Its
+// seeds are under testdata.
+func FuzzDecode(f *testing.F) {
+	f.Fuzz(func(t *testing.T, contentType, ceType, ceID, body string) {
+		r := post(contentType, body)
+		if ceType != "" {
+			r.Header.Set("Ce-Specversion", "1.0")
+			r.Header.Set("Ce-Source", events.SourceUpload)
+			r.Header.Set("Ce-Type", ceType)
+			r.Header.Set("Ce-Id", ceID)
+		}
+		e, got, err := events.Decode(r)
+		if err != nil {
+			if !errors.Is(err, problem.Unprocessable) {
+				t.Errorf("an error of another kind than problem.Unprocessable: %v", err)
+			}
+			return
+		}
+		again, err := events.NewFileStored(got)
+		if err != nil {
+			t.Fatalf("accepted what NewFileStored refuses (%v): %+v", err, got)
+		}
+		if again.ID() != e.ID() || again.Type() != e.Type() || again.Source() != e.Source() {
+			t.Errorf("accepted event %s %s %s with the data of event %s", e.ID(), e.Type(), e.Source(), again.ID())
+		}
+	})
+}

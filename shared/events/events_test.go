@@ -1,0 +1,91 @@
+package events_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+const fileID = "0190a5c2-7b1e-7c3d-9e4f-0123456789ab"
+
+// file is what a valid event tells of.
+func file() events.FileStored {
+	return events.FileStored{
+		ID:          fileID,
+		Owner:       "0190a5c2-0000-7000-8000-000000000001",
+		Name:        "Bericht \"Ä\"\n.pdf",
+		Size:        20 << 20,
+		SHA256:      strings.Repeat("0a", 32),
+		ContentType: "application/pdf",
+		StoredAt:    time.Date(2026, 3, 1, 12, 30, 0, 123456789, time.FixedZone("", 3600)),
+	}
+}
+
+func TestNewFileStored(t *testing.T) {
+	e, err := events.NewFileStored(file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(body, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"specversion":     "1.0",
+		"type":            "dev.strongroom.file.stored.v1",
+		"source":          "/strongroom/upload",
+		"id":              fileID,
+		"subject":         fileID,
+		"time":            "2026-03-01T11:30:00.123456789Z",
+		"dataschema":      "https://github.com/strongroom-dev/strongroom/blob/main/shared/events/file-stored.v1.schema.json",
+		"datacontenttype": "application/json",
+		"data": map[string]any{
+			"id":           fileID,
+			"owner":        "0190a5c2-0000-7000-8000-000000000001",
+			"name":         "Bericht \"Ä\"\n.pdf",
+			"size":         float64(20 << 20),
+			"sha256":       strings.Repeat("0a", 32),
+			"content_type": "application/pdf",
+			"stored_at":    "2026-03-01T11:30:00.123456789Z",
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+}
+
+func TestNewFileStoredRefuses(t *testing.T) {
+	for name, spoil := range map[string]func(*events.FileStored){
+		"no id":                     func(f *events.FileStored) { f.ID = "" },
+		"a line break in the id":    func(f *events.FileStored) { f.ID += "\n" },
+		"an id that is no UUIDv7":   func(f *events.FileStored) { f.ID = "0190a5c2-7b1e-4c3d-9e4f-0123456789ab" },
+		"no owner":                  func(f *events.FileStored) { f.Owner = "" },
+		"an owner not in UTF-8":     func(f *events.FileStored) { f.Owner = "\xff" },
+		"no name":                   func(f *events.FileStored) { f.Name = "" },
+		"a name not in UTF-8":       func(f *events.FileStored) { f.Name = "a\xff" },
+		"a name too long":           func(f *events.FileStored) { f.Name = strings.Repeat("ä", 1025) },
+		"a negative size":           func(f *events.FileStored) { f.Size = -1 },
+		"a size over 2⁵³-1":         func(f *events.FileStored) { f.Size = 1 << 53 },
+		"a digest in upper case":    func(f *events.FileStored) { f.SHA256 = strings.ToUpper(f.SHA256) },
+		"no content type":           func(f *events.FileStored) { f.ContentType = "" },
+		"a tab in the content type": func(f *events.FileStored) { f.ContentType = "a/b\t" },
+		"a year of five digits":     func(f *events.FileStored) { f.StoredAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
+	} {
+		f := file()
+		spoil(&f)
+		if e, err := events.NewFileStored(f); !errors.Is(err, problem.Unprocessable) {
+			t.Errorf("%s: got event %v and error %v, want problem.Unprocessable", name, e, err)
+		}
+	}
+}
