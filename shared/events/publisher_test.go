@@ -1,0 +1,209 @@
+package events_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func stored(t testing.TB) event.Event {
+	t.Helper()
+	e, err := events.NewFileStored(file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func publisher(t testing.TB, eventsURL string) events.Publisher {
+	t.Helper()
+	p, err := events.NewPublisher(eventsURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return p
+}
+
+// wantUnavailable checks what a failed Publish or Ready returns.
+func wantUnavailable(t testing.TB, err error, unknown bool) {
+	t.Helper()
+	if !errors.Is(err, problem.Unavailable) {
+		t.Errorf("got error %v, want problem.Unavailable", err)
+	}
+	if got := errors.Is(err, events.ErrUnknown); got != unknown {
+		t.Errorf("errors.Is(err, ErrUnknown) = %t, want %t: %v", got, unknown, err)
+	}
+	if err != nil && strings.Contains(err.Error(), "hush") {
+		t.Errorf("the error shows the password: %v", err)
+	}
+}
+
+func TestWrongURLs(t *testing.T) {
+	for _, u := range []string{
+		"", "amqp", "/path", "redis://u:hush@h", "amqp://", "amqp://u:hush@", "amqp://u:hush#@h:5672/", "amqp://u:hu/sh@h",
+		"http://u:hush%zz@h", "amqp://u:hush@h:port", "amqp://u:hush @h",
+	} {
+		p, err := events.NewPublisher(u)
+		if err == nil {
+			t.Errorf("NewPublisher(%q) = %v, want an error", u, p)
+		} else if !strings.HasPrefix(err.Error(), "EVENTS_URL: ") || strings.Contains(err.Error(), "hu") {
+			t.Errorf("NewPublisher(%q): %v, want EVENTS_URL named and no password shown", u, err)
+		}
+		err = events.DeclareTopology(t.Context(), u)
+		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL: ") || strings.Contains(err.Error(), "hu") {
+			t.Errorf("DeclareTopology(%q): %v, want EVENTS_ADMIN_URL named and no password shown", u, err)
+		}
+	}
+	if err := events.DeclareTopology(t.Context(), "http://localhost"); err == nil {
+		t.Error("DeclareTopology over HTTP: no error")
+	}
+}
+
+func TestInvalidEventIsNotUnavailable(t *testing.T) {
+	for _, u := range []string{"amqp://127.0.0.1:1", "http://127.0.0.1:1"} {
+		e := stored(t)
+		e.SetID("")
+		if err := publisher(t, u).Publish(t.Context(), e); err == nil || errors.Is(err, problem.Unavailable) {
+			t.Errorf("%s: got error %v, want one that is not problem.Unavailable: no later try will help", u, err)
+		}
+	}
+}
+
+func TestPublishToSink(t *testing.T) {
+	var got *http.Request
+	var body []byte
+	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r
+		body, _ = io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer sink.Close()
+	p := publisher(t, sink.URL+"/sink?tenant=1")
+	if err := p.Ready(t.Context()); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	if err := p.Publish(t.Context(), stored(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got.Method != http.MethodPost || got.URL.String() != "/sink?tenant=1" {
+		t.Errorf("got %s %s, want POST /sink?tenant=1", got.Method, got.URL)
+	}
+	again := post(got.Header.Get("Content-Type"), string(body))
+	if mode := again.Header.Get("Content-Type"); mode != "application/cloudevents+json" {
+		t.Errorf("got Content-Type %q, want structured mode", mode)
+	}
+	if e, f, err := events.Decode(again); err != nil || e.ID() != fileID || f.Name != file().Name {
+		t.Errorf("the sink decodes %v, %+v, %v", e, f, err)
+	}
+}
+
+func TestSinkAnswers(t *testing.T) {
+	for status, unknown := range map[int]bool{
+		http.StatusFound: false, http.StatusBadRequest: false, http.StatusUnauthorized: false, http.StatusNotFound: false,
+		http.StatusRequestTimeout: true, http.StatusUnprocessableEntity: false, http.StatusTooManyRequests: false,
+		http.StatusInternalServerError: true, http.StatusBadGateway: true, http.StatusServiceUnavailable: true,
+	} {
+		var calls atomic.Int32
+		sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			calls.Add(1)
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(status)
+		}))
+		wantUnavailable(t, publisher(t, sink.URL).Publish(t.Context(), stored(t)), unknown)
+		if calls.Load() != 1 {
+			t.Errorf("status %d: %d requests, want 1", status, calls.Load())
+		}
+		sink.Close()
+	}
+}
+
+func TestSinkAway(t *testing.T) {
+	sink := httptest.NewServer(nil)
+	u, err := url.Parse(sink.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink.Close()
+	u.User = url.UserPassword("u", "hush")
+	u.RawQuery = "key=hush"
+	wantUnavailable(t, publisher(t, u.String()).Publish(t.Context(), stored(t)), false)
+}
+
+func TestSinkBreaksOff(t *testing.T) {
+	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer sink.Close()
+	wantUnavailable(t, publisher(t, sink.URL+"?key=hush").Publish(t.Context(), stored(t)), true)
+}
+
+func TestSinkHangs(t *testing.T) {
+	release := make(chan struct{})
+	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer sink.Close()
+	defer close(release)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	wantUnavailable(t, publisher(t, sink.URL).Publish(ctx, stored(t)), true)
+}
+
+func TestClosedPublisher(t *testing.T) {
+	for _, u := range []string{"amqp://127.0.0.1:1", "http://127.0.0.1:1"} {
+		p, err := events.NewPublisher(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Errorf("%s: Close: %v", u, err)
+		}
+		wantUnavailable(t, p.Ready(t.Context()), false)
+		wantUnavailable(t, p.Publish(t.Context(), stored(t)), false)
+	}
+}
+
+func TestBrokerAway(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := publisher(t, "amqp://u:hush@"+address)
+	wantUnavailable(t, p.Ready(t.Context()), false)
+	wantUnavailable(t, p.Publish(t.Context(), stored(t)), false)
+	wantUnavailable(t, events.DeclareTopology(t.Context(), "amqp://u:hush@"+address), false)
+}
+
+// TestBrokerHangs connects to something that accepts connections and never says a word.
+func TestBrokerHangs(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	p := publisher(t, "amqp://u:hush@"+listener.Addr().String())
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	wantUnavailable(t, p.Publish(ctx, stored(t)), false)
+	wantUnavailable(t, p.Ready(ctx), false)
+	// With no deadline of the caller's, the publisher's own ends the wait.
+	wantUnavailable(t, p.Ready(context.Background()), false)
+}
