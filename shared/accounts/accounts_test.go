@@ -1,0 +1,233 @@
+package accounts
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestParseDSN(t *testing.T) {
+	cfg, err := parseDSN("u:p@tcp(db.example:3306)/strongroom?readTimeout=9s&multiStatements=true&allowAllFiles=true&loc=Local&sql_mode=%27%27&tls=skip-verify")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, check := range map[string]struct{ got, want any }{
+		"Addr":                     {cfg.Addr, "db.example:3306"},
+		"Timeout":                  {cfg.Timeout, 3 * time.Second},
+		"ReadTimeout, named":       {cfg.ReadTimeout, 9 * time.Second},
+		"WriteTimeout":             {cfg.WriteTimeout, 5 * time.Second},
+		"ParseTime":                {cfg.ParseTime, true},
+		"Loc":                      {cfg.Loc, time.UTC},
+		"InterpolateParams":        {cfg.InterpolateParams, true},
+		"MultiStatements":          {cfg.MultiStatements, false},
+		"AllowAllFiles":            {cfg.AllowAllFiles, false},
+		"TLSConfig, named":         {cfg.TLSConfig, "skip-verify"},
+		"time_zone":                {cfg.Params["time_zone"], "'+00:00'"},
+		"strict sql_mode":          {strings.Contains(cfg.Params["sql_mode"], "STRICT_ALL_TABLES"), true},
+		"innodb_lock_wait_timeout": {cfg.Params["innodb_lock_wait_timeout"], "3"},
+	} {
+		if check.got != check.want {
+			t.Errorf("%s is %v, want %v", name, check.got, check.want)
+		}
+	}
+}
+
+func TestOpenRefusesWrongDSN(t *testing.T) {
+	for _, dsn := range []string{
+		"",
+		"strongroom",
+		"mysql://u:s3cret@db:3306/strongroom",
+		"u:s3cret@tcp(db:3306)",
+		"u:s3cret@tcp(db:3306)/",
+		"u:s3cret@db:3306/strongroom",
+		"u:s3cret@x@(y/strongroom",
+		":s3cret@tcp(db:3306)/strongroom",
+		"u:s3cret@tcp(db:3306)/strongroom?parseTime=s3cret",
+		"u:s3cret@tcp(db:3306)/strongroom?tls=s3cret",
+	} {
+		store, err := Open(dsn)
+		if err == nil {
+			t.Errorf("Open(%q) = %v, want an error", dsn, store)
+		} else if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("Open(%q) tells the password: %v", dsn, err)
+		}
+	}
+}
+
+func TestFail(t *testing.T) {
+	server := func(number uint16) error { return &mysql.MySQLError{Number: number, Message: "told by the server"} }
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for _, test := range []struct {
+		err  error
+		want error // nil: of no kind
+	}{
+		{server(1040), problem.Unavailable},
+		{server(1044), problem.Unavailable},
+		{server(1045), problem.Unavailable},
+		{server(1049), problem.Unavailable},
+		{server(1053), problem.Unavailable},
+		{server(1146), problem.Unavailable},
+		{server(1205), problem.Unavailable},
+		{server(1213), problem.Unavailable},
+		{server(9004), problem.Unavailable},
+		{server(9007), problem.Unavailable},
+		{server(1062), problem.Conflict},
+		{server(1064), nil},
+		{server(9008), nil},
+		{refused, problem.Unavailable},
+		{&net.DNSError{Err: "no such host", IsNotFound: true}, problem.Unavailable},
+		{driver.ErrBadConn, problem.Unavailable},
+		{mysql.ErrInvalidConn, problem.Unavailable},
+		{io.ErrUnexpectedEOF, problem.Unavailable},
+		{context.DeadlineExceeded, problem.Unavailable},
+		{problem.NotFound.With("it is away"), problem.NotFound},
+		{context.Canceled, nil},
+		{errors.New("unheard of"), nil},
+	} {
+		got := fail("do something", fmt.Errorf("wrapped: %w", test.err))
+		if !errors.Is(got, test.err) {
+			t.Errorf("%v: got %v, which does not wrap it", test.err, got)
+		}
+		for _, kind := range []error{problem.Unavailable, problem.Conflict, problem.NotFound} {
+			if is, want := errors.Is(got, kind), kind == test.want; is != want {
+				t.Errorf("%v: is %v: %v, want %v", test.err, kind, is, want)
+			}
+		}
+	}
+	if err := fail("do something", nil); err != nil {
+		t.Errorf("fail(nil) = %v, want nil", err)
+	}
+}
+
+func TestConflicted(t *testing.T) {
+	for number, want := range map[uint16]bool{1205: true, 1213: true, 9004: true, 9007: true, 1062: false, 1040: false} {
+		if got := conflicted(&mysql.MySQLError{Number: number}); got != want {
+			t.Errorf("%d: %v, want %v", number, got, want)
+		}
+	}
+	if conflicted(mysql.ErrInvalidConn) {
+		t.Error("a broken connection may have committed, and must not be tried again")
+	}
+}
+
+func TestReadTriesOnceMore(t *testing.T) {
+	s := &Store{}
+	for _, test := range []struct {
+		errs  []error // of the successive calls
+		calls int
+		want  error
+	}{
+		{[]error{nil}, 1, nil},
+		{[]error{mysql.ErrInvalidConn, nil}, 2, nil},
+		{[]error{driver.ErrBadConn, nil}, 2, nil},
+		{[]error{mysql.ErrInvalidConn, mysql.ErrInvalidConn, nil}, 2, mysql.ErrInvalidConn},
+		{[]error{io.EOF, nil}, 1, io.EOF},
+	} {
+		calls := 0
+		err := s.read(t.Context(), func(context.Context) error {
+			calls++
+			return test.errs[calls-1]
+		})
+		if calls != test.calls || !errors.Is(err, test.want) {
+			t.Errorf("%v: %d calls, %v; want %d, %v", test.errs, calls, err, test.calls, test.want)
+		}
+	}
+}
+
+func TestStoreThatIsAway(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dsn := "u:p@tcp(" + address + ")/strongroom"
+	s, err := Open(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	const id = "0195a3f0-0000-7000-8000-000000000000"
+	for name, call := range map[string]func() error{
+		"ByUsername":  func() error { _, err := s.ByUsername(t.Context(), "ada"); return err },
+		"Create":      func() error { _, err := s.Create(t.Context(), "ada", "hash", "user"); return err },
+		"ReplaceHash": func() error { return s.ReplaceHash(t.Context(), id, "old", "new") },
+		"Reserve": func() error {
+			_, err := s.Reserve(t.Context(), "ada", netip.MustParseAddr("192.0.2.1"))
+			return err
+		},
+		"Migrate":   func() error { return Migrate(t.Context(), dsn) },
+		"Provision": func() error { return Provision(t.Context(), "root:p@tcp("+address+")/", dsn) },
+	} {
+		if err := call(); !errors.Is(err, problem.Unavailable) {
+			t.Errorf("%s: %v, want problem.Unavailable", name, err)
+		}
+	}
+	if len(s.gate.doors) != 0 {
+		t.Error("the attempt that was not reserved still holds its place")
+	}
+}
+
+func TestCreateRefuses(t *testing.T) {
+	s, err := Open("u:p@tcp(127.0.0.1:1)/strongroom") // refused before it is connected to
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, user := range map[string]struct{ name, role string }{
+		"name": {" ", "user"},
+		"role": {"ada", "root"},
+	} {
+		if _, err := s.Create(t.Context(), user.name, "hash", user.role); !errors.Is(err, problem.Unprocessable) {
+			t.Errorf("wrong %s: %v, want problem.Unprocessable", name, err)
+		}
+	}
+	if _, err := s.ByUsername(t.Context(), " "); !errors.Is(err, problem.NotFound) {
+		t.Errorf("ByUsername: %v, want problem.NotFound", err)
+	}
+}
+
+func TestProvisionRefuses(t *testing.T) {
+	const good = "u:s3cret@tcp(127.0.0.1:1)/strongroom"
+	for name, dsns := range map[string][2]string{
+		"no administrator":    {"", good},
+		"wrong administrator": {"root:s3cret", good},
+		"no runtime database": {"root:s3cret@tcp(127.0.0.1:1)/", "u:s3cret@tcp(127.0.0.1:1)/"},
+		"quoted database":     {"root:s3cret@tcp(127.0.0.1:1)/", "u:s3cret@tcp(127.0.0.1:1)/a`b"},
+	} {
+		err := Provision(t.Context(), dsns[0], dsns[1])
+		if err == nil || errors.Is(err, problem.Unavailable) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v, want an error that shows no password, and no attempt to connect", name, err)
+		}
+	}
+}
+
+func TestAddressKey(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.7":             "192.0.2.7",
+		"::ffff:192.0.2.7":      "192.0.2.7",
+		"2001:db8:1:2:3:4:5:6":  "2001:db8:1:2::/64",
+		"fe80::1%eth0":          "fe80::/64",
+		"2001:db8:1:2:ffff::99": "2001:db8:1:2::/64",
+	} {
+		if got := addressKey(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s is counted under %s, want %s", address, got, want)
+		}
+	}
+	if got := addressKey(netip.Addr{}); got == "" {
+		t.Error("no address is counted under the key of all addresses")
+	}
+}

@@ -1,0 +1,93 @@
+package accounts
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// Error numbers of MySQL, MariaDB and TiDB that this package knows.
+const (
+	errTooManyConnections     = 1040
+	errDatabaseAccessDenied   = 1044
+	errAccessDenied           = 1045
+	errUnknownDatabase        = 1049
+	errServerShutdown         = 1053
+	errDuplicate              = 1062
+	errNoSuchTable            = 1146
+	errUserTooManyConnections = 1203
+	errLockWait               = 1205
+	errDeadlock               = 1213
+	errResourceLimit          = 1226
+	errReadOnly               = 1290
+	errAccessDeniedNoPassword = 1698
+	errReadOnlyMode           = 1836
+	errQueryTimeout           = 3024
+	errTiDBFirst              = 9001 // 9001 to 9007: its storage is away, busy or in conflict
+	errTiDBLockTimeout        = 9004
+	errTiDBWriteConflict      = 9007
+)
+
+// fail tells what err is to a client: that the store is away or busy is a problem.Unavailable, that a key is taken a
+// problem.Conflict, anything else internal. doing goes into the log.
+func fail(doing string, err error) error {
+	var known *problem.Problem
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	err = fmt.Errorf("%s: %w", doing, err)
+	var server *mysql.MySQLError
+	if errors.As(err, &server) {
+		switch n := server.Number; n {
+		case errDuplicate:
+			return problem.Conflict.Because(err, "there is one already")
+		case errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait,
+			errDeadlock, errReadOnly, errReadOnlyMode, errQueryTimeout:
+			return problem.Unavailable.Because(err, "the account store is busy")
+		case errDatabaseAccessDenied, errAccessDenied, errAccessDeniedNoPassword, errUnknownDatabase, errNoSuchTable:
+			// So it is between the start of a new cluster and the end of its setup Job.
+			return problem.Unavailable.Because(err, "the account store is not set up")
+		default:
+			if n >= errTiDBFirst && n <= errTiDBWriteConflict {
+				return problem.Unavailable.Because(err, "the account store is busy")
+			}
+			return err
+		}
+	}
+	var network net.Error
+	for _, away := range []error{driver.ErrBadConn, mysql.ErrInvalidConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded} {
+		if errors.Is(err, away) {
+			return problem.Unavailable.Because(err, "the account store is away")
+		}
+	}
+	if errors.As(err, &network) {
+		return problem.Unavailable.Because(err, "the account store is away")
+	}
+	return err
+}
+
+// lostConnection tells whether a query may have failed only because its connection had died unnoticed.
+func lostConnection(err error) bool {
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn)
+}
+
+// conflicted tells whether a transaction was undone because of others, so that it may be tried again as a whole.
+func conflicted(err error) bool {
+	var server *mysql.MySQLError
+	if !errors.As(err, &server) {
+		return false
+	}
+	switch server.Number {
+	case errDeadlock, errLockWait, errTiDBLockTimeout, errTiDBWriteConflict:
+		return true
+	}
+	return false
+}

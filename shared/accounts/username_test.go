@@ -1,0 +1,66 @@
+package accounts
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestCanonicalUsername(t *testing.T) {
+	for _, test := range []struct{ name, want string }{ // no want: refused
+		{"ada", "ada"},
+		{"Ada", "ada"},
+		{"ＡＤＡ", "ada"}, // full-width
+		{"Straße", "strasse"},
+		{"ΣΊΣΥΦΟΣ", "σίσυφοσ"},
+		{"jose\u0301", "josé"},
+		{"ﬁlip", "filip"},
+		{"ada lovelace", "ada lovelace"},
+		{"ada@example.org", "ada@example.org"},
+		{"李小龍", "李小龍"},
+		{strings.Repeat("x", 64), strings.Repeat("x", 64)},
+		{strings.Repeat("ж", 64), strings.Repeat("ж", 64)},
+		{strings.Repeat("x", 65), ""},
+		{strings.Repeat("\uFDFA", 10), ""}, // 10 characters, 180 after NFKC
+		{strings.Repeat("x", 1<<20), ""},
+		{"", ""},
+		{" ", ""},
+		{" ada", ""},
+		{"ada ", ""},
+		{"ada\u00a0", ""},
+		{"ada\n", ""},
+		{"a\x00da", ""},
+		{"a\u200bda", ""}, // zero-width space
+		{"\u202eada", ""}, // right-to-left override
+		{"a\u2028da", ""},
+		{"a\xffda", ""},
+		{"a\ufffdda", ""},
+		{"a\ue000da", ""}, // private use
+	} {
+		got, err := CanonicalUsername(test.name)
+		if test.want == "" && !errors.Is(err, problem.Unprocessable) || test.want != "" && (got != test.want || err != nil) {
+			t.Errorf("CanonicalUsername(%.80q) = %.80q, %v; want %q", test.name, got, err, test.want)
+		}
+	}
+}
+
+func FuzzCanonicalUsername(f *testing.F) {
+	for _, name := range []string{"Ada", "Straße", "\u1fb3\u0345", "ᾳ\u0301", "ﬃ", "İ", "ͅa", "Ω", " x", "\xff"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		got, err := CanonicalUsername(name)
+		if err != nil {
+			return
+		}
+		if again, err := CanonicalUsername(got); again != got || err != nil {
+			t.Errorf("%q becomes %q, and that %q, %v", name, got, again, err)
+		}
+		if n := utf8.RuneCountInString(got); n < 1 || n > 64 || strings.TrimSpace(got) != got {
+			t.Errorf("%q becomes %q", name, got)
+		}
+	})
+}
