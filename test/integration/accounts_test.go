@@ -1,0 +1,516 @@
+package integration
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// accountsDSNs returns the DSNs of the administrator and of a runtime user with a database of the test's own, neither
+// of which is there yet.
+func accountsDSNs(t *testing.T, adminDSN, database string) (admin, runtime string) {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(adminDSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin = cfg.FormatDSN()
+	cfg.User, cfg.Passwd, cfg.DBName = database+"_user", "it's a \"runtime\" \\ password", database
+	return admin, cfg.FormatDSN()
+}
+
+// accountsDB returns the DSN of a database with the tables of shared/accounts.
+func accountsDB(t *testing.T, database string) (dsn string) {
+	t.Helper()
+	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, database)
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	return dsn
+}
+
+func openAccounts(t *testing.T, dsn string, options ...accounts.Option) *accounts.Store {
+	t.Helper()
+	store, err := accounts.Open(dsn, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Errorf("close the account store: %v", err)
+		}
+	})
+	return store
+}
+
+// clock is a clock that moves only when told.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+var home, elsewhere = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.7")
+
+func TestProvisionAtOnce(t *testing.T) {
+	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "provision_at_once")
+	for round := range 2 { // the second finds everything there
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	db := openSQL(t, dsn)
+	var versions, distinct int
+	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM goose_db_version`).Scan(&versions, &distinct)
+	if err != nil || versions != distinct || versions < 3 {
+		t.Errorf("%d migrations noted, %d different ones, %v; want each once", versions, distinct, err)
+	}
+}
+
+func TestMigrateAtOnce(t *testing.T) {
+	admin, _ := accountsDSNs(t, mariadb(t).AdminDSN, "migrate_at_once")
+	if _, err := openSQL(t, admin).ExecContext(t.Context(), `CREATE DATABASE migrate_at_once`); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := mysql.ParseDSN(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.DBName = "migrate_at_once"
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if err := accounts.Migrate(t.Context(), cfg.FormatDSN()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := openAccounts(t, cfg.FormatDSN()).Create(t.Context(), "ada", "hash", "user"); err != nil {
+		t.Error(err)
+	}
+}
+
+func openSQL(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func TestRuntimeUserHasNoDDL(t *testing.T) {
+	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "runtime_user")
+	root := openSQL(t, admin)
+	// The user is there already, with another password and all rights, as the official images make it.
+	for _, statement := range []string{
+		`CREATE DATABASE runtime_user`,
+		`CREATE USER runtime_user_user@'%' IDENTIFIED BY 'another'`,
+		"GRANT ALL PRIVILEGES ON `runtime\\_user`.* TO runtime_user_user@'%' WITH GRANT OPTION",
+	} {
+		if _, err := root.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	runtime := openSQL(t, dsn)
+	for _, statement := range []string{
+		`CREATE TABLE mine (id INT)`,
+		`CREATE TEMPORARY TABLE mine (id INT)`,
+		`CREATE VIEW mine AS SELECT 1`,
+		`ALTER TABLE users ADD COLUMN mine INT`,
+		`CREATE INDEX mine ON users (role)`,
+		`CREATE TRIGGER mine BEFORE INSERT ON users FOR EACH ROW SET NEW.role = 'admin'`,
+		`DROP TABLE users`,
+		`TRUNCATE TABLE users`,
+		`CREATE DATABASE mine`,
+		`CREATE USER mine`,
+		"GRANT SELECT ON `runtime\\_user`.* TO runtime_user_user@'%'",
+		`SELECT * FROM mysql.global_priv`,
+		`SELECT * FROM strongroom.users`,
+	} {
+		_, err := runtime.ExecContext(t.Context(), statement)
+		var server *mysql.MySQLError
+		if !errors.As(err, &server) || server.Number != 1044 && server.Number != 1142 && server.Number != 1227 {
+			t.Errorf("%s: %v, want access denied", statement, err)
+		}
+	}
+	store := openAccounts(t, dsn)
+	user, err := store.Create(t.Context(), "ada", "hash", "user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.ReplaceHash(t.Context(), user.ID, "hash", "other hash"); err != nil {
+		t.Error(err)
+	}
+	if _, err := runtime.ExecContext(t.Context(), `DELETE FROM users`); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUsers(t *testing.T) {
+	dsn := accountsDB(t, "users")
+	store := openAccounts(t, dsn)
+	if _, err := store.ByUsername(t.Context(), "Straße"); !errors.Is(err, problem.NotFound) {
+		t.Errorf("before it is made: %v, want problem.NotFound", err)
+	}
+	made, err := store.Create(t.Context(), "Straße", "first hash", "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := store.ByUsername(t.Context(), "STRASSE")
+	if err != nil || found != made {
+		t.Errorf("found %+v, %v; want %+v", found, err, made)
+	}
+	if made.Username != "strasse" || made.Role != "admin" || made.Disabled || made.TokenVersion != 1 || made.ID[14] != '7' {
+		t.Errorf("made %+v", made)
+	}
+	// Names that a collation other than utf8mb4_bin takes for the same are not.
+	for _, name := range []string{"josé", "jose", "o'brien; -- \\", "\U0001F600"} {
+		if _, err := store.Create(t.Context(), name, "hash", "user"); err != nil {
+			t.Errorf("Create(%q): %v", name, err)
+		}
+		if u, err := store.ByUsername(t.Context(), name); err != nil || u.Username != name {
+			t.Errorf("ByUsername(%q) = %q, %v", name, u.Username, err)
+		}
+	}
+	if err := store.ReplaceHash(t.Context(), made.ID, "not the first hash", "second hash"); !errors.Is(err, problem.Conflict) {
+		t.Errorf("ReplaceHash of another hash: %v, want problem.Conflict", err)
+	}
+	if err := store.ReplaceHash(t.Context(), made.ID, "first hash", "second hash"); err != nil {
+		t.Error(err)
+	}
+	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `UPDATE users SET disabled_at = '2026-03-01 12:00:00', token_version = 2 WHERE username = 'strasse'`); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := store.ByUsername(t.Context(), "strasse"); err != nil || u.PasswordHash != "second hash" || !u.Disabled || u.TokenVersion != 2 {
+		t.Errorf("afterwards %+v, %v; want the second hash, disabled, token version 2", u, err)
+	}
+}
+
+func TestCreateAtOnce(t *testing.T) {
+	dsn := accountsDB(t, "create_at_once")
+	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
+	var made, conflicts atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			switch _, err := stores[i%2].Create(t.Context(), []string{"ada", "ADA"}[i/2%2], "hash", "user"); {
+			case err == nil:
+				made.Add(1)
+			case errors.Is(err, problem.Conflict):
+				conflicts.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 1 || conflicts.Load() != 19 {
+		t.Errorf("%d made, %d conflicts; want 1 and 19", made.Load(), conflicts.Load())
+	}
+}
+
+// The stores are two replicas. The clock stands still, so that the block after the fifth failure does not end.
+func TestParallelWrongGuesses(t *testing.T) {
+	dsn := accountsDB(t, "wrong_guesses")
+	now := newClock()
+	stores := []*accounts.Store{openAccounts(t, dsn, accounts.WithClock(now.Now)), openAccounts(t, dsn, accounts.WithClock(now.Now))}
+	var compared, refused atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			settle, err := stores[i%2].Reserve(t.Context(), "ada", home)
+			switch {
+			case err == nil:
+				compared.Add(1)
+				if err := settle(t.Context(), accounts.Failed); err != nil {
+					t.Error(err)
+				}
+			case errors.Is(err, problem.TooManyAttempts):
+				refused.Add(1)
+				if got := retryAfter(err); got != "1" {
+					t.Errorf("Retry-After is %q, want 1", got)
+				}
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if compared.Load() != 5 || refused.Load() != 45 {
+		t.Errorf("%d compared, %d refused; want 5 and 45", compared.Load(), refused.Load())
+	}
+}
+
+// retryAfter returns the Retry-After header that err is answered with.
+func retryAfter(err error) string {
+	w := &headerWriter{header: http.Header{}}
+	problem.Write(w, &http.Request{}, err)
+	return w.header.Get("Retry-After")
+}
+
+type headerWriter struct{ header http.Header }
+
+func (w *headerWriter) Header() http.Header         { return w.header }
+func (w *headerWriter) WriteHeader(int)             {}
+func (w *headerWriter) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestParallelRightLogins(t *testing.T) {
+	dsn := accountsDB(t, "right_logins")
+	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
+	// Four mistakes before: one more and the user has to wait.
+	for range 4 {
+		reserveAndSettle(t, stores[0], "ada", home, accounts.Failed)
+	}
+	var most, running atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			settle, err := stores[i%2].Reserve(t.Context(), "ada", home)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			n := running.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			running.Add(-1)
+			if err := settle(t.Context(), accounts.Succeeded); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 5 {
+		t.Errorf("%d at once, want at most 5", most.Load())
+	}
+	var failures, pending int
+	err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures), SUM(pending) FROM login_attempts`).Scan(&failures, &pending)
+	if err != nil || failures != 0 || pending != 0 {
+		t.Errorf("%d failures and %d pending attempts left, %v; want none", failures, pending, err)
+	}
+}
+
+func reserveAndSettle(t *testing.T, store *accounts.Store, name string, address netip.Addr, outcome accounts.Outcome) {
+	t.Helper()
+	settle, err := store.Reserve(t.Context(), name, address)
+	if err == nil {
+		err = settle(t.Context(), outcome)
+	}
+	if err != nil {
+		t.Fatalf("attempt on %s from %s: %v", name, address, err)
+	}
+}
+
+func wantBlocked(t *testing.T, store *accounts.Store, name string, address netip.Addr, seconds string) {
+	t.Helper()
+	settle, err := store.Reserve(t.Context(), name, address)
+	if err == nil {
+		_ = settle(t.Context(), accounts.Undecided)
+	}
+	if !errors.Is(err, problem.TooManyAttempts) {
+		t.Fatalf("attempt on %s from %s: %v, want problem.TooManyAttempts", name, address, err)
+	}
+	if got := retryAfter(err); got != seconds {
+		t.Errorf("attempt on %s from %s: Retry-After %s, want %s", name, address, got, seconds)
+	}
+}
+
+func TestLockout(t *testing.T) {
+	now := newClock()
+	store := openAccounts(t, accountsDB(t, "lockout"), accounts.WithClock(now.Now))
+	for range 5 {
+		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+	}
+	wantBlocked(t, store, "ADA", home, "1")
+	// Neither another address nor another user has to wait.
+	reserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
+	reserveAndSettle(t, store, "grace", home, accounts.Undecided)
+	// The wait doubles up to 15 minutes.
+	for _, seconds := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
+		wantBlocked(t, store, "ada", home, fmt.Sprint(seconds))
+		now.add(time.Duration(seconds)*time.Second - time.Millisecond)
+		wantBlocked(t, store, "ada", home, "1")
+		now.add(time.Millisecond)
+		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+	}
+	// What was compared with nothing is no failure; the right password makes up for all before.
+	now.add(15 * time.Minute)
+	reserveAndSettle(t, store, "ada", home, accounts.Undecided)
+	reserveAndSettle(t, store, "ada", home, accounts.Succeeded)
+	for range 5 {
+		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+	}
+	wantBlocked(t, store, "ada", home, "1")
+	// A day later it is forgotten.
+	now.add(25 * time.Hour)
+	for range 5 {
+		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+	}
+	wantBlocked(t, store, "ada", home, "1")
+}
+
+func TestLockoutOfAllAddresses(t *testing.T) {
+	now := newClock()
+	dsn := accountsDB(t, "lockout_of_all")
+	store := openAccounts(t, dsn, accounts.WithClock(now.Now))
+	address := home
+	for i := range 100 {
+		if i%4 == 0 {
+			address = address.Next()
+		}
+		reserveAndSettle(t, store, "ada", address, accounts.Failed)
+	}
+	wantBlocked(t, store, "ada", elsewhere, "1")
+	now.add(time.Second)
+	reserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
+	// The success made up for its own address's failures only: the next failure blocks again.
+	reserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
+	wantBlocked(t, store, "ada", elsewhere, "2")
+
+	// Each hundredth attempt takes away what has run out.
+	now.add(25 * time.Hour)
+	for range 100 {
+		reserveAndSettle(t, store, "grace", home, accounts.Undecided)
+	}
+	var rows int
+	if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM login_attempts`).Scan(&rows); err != nil || rows != 2 {
+		t.Errorf("%d counters left, %v; want the 2 of the last day", rows, err)
+	}
+}
+
+// An attempt whose process died counts as a failure after a while, and until then keeps its place.
+func TestAttemptThatIsNeverSettled(t *testing.T) {
+	now := newClock()
+	dsn := accountsDB(t, "never_settled")
+	dies := openAccounts(t, dsn, accounts.WithClock(now.Now))
+	for range 4 {
+		reserveAndSettle(t, dies, "ada", home, accounts.Failed)
+	}
+	if _, err := dies.Reserve(t.Context(), "ada", home); err != nil {
+		t.Fatal(err)
+	}
+	store := openAccounts(t, dsn, accounts.WithClock(now.Now))
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := store.Reserve(short, "ada", home); !errors.Is(err, problem.Unavailable) {
+		t.Errorf("while it may still be under way: %v, want problem.Unavailable", err)
+	}
+	now.add(2 * time.Minute)
+	reserveAndSettle(t, store, "ada", home, accounts.Failed) // one guess at a time after five failures
+	wantBlocked(t, store, "ada", home, "2")
+}
+
+func TestAccountStoreAwayAndBack(t *testing.T) {
+	server := ownMariadb(t)
+	admin, dsn := accountsDSNs(t, server.AdminDSN, "away_and_back")
+	store := openAccounts(t, dsn)
+	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
+		t.Errorf("before it is set up: %v, want problem.Unavailable", err)
+	}
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	made, err := store.Create(t.Context(), "ada", "hash", "user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		reserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // the pooled connections are dead, then there are none
+		if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
+			t.Errorf("ByUsername while it is away: %v, want problem.Unavailable", err)
+		}
+		if _, err := store.Reserve(t.Context(), "ada", home); !errors.Is(err, problem.Unavailable) {
+			t.Errorf("Reserve while it is away: %v, want problem.Unavailable", err)
+		}
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	found, err := store.ByUsername(t.Context(), "ada")
+	if err != nil || found != made {
+		t.Errorf("back again: %+v, %v; want %+v", found, err, made)
+	}
+	if got := failuresOf(t, dsn); got != 10 {
+		t.Errorf("back again: %d failures counted, want the 5 of the address and the 5 of the user", got)
+	}
+	reserveAndSettle(t, store, "ada", home, accounts.Succeeded)
+}
+
+func failuresOf(t *testing.T, dsn string) (n int) {
+	t.Helper()
+	if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures) FROM login_attempts`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Everybody else holds the connections that there are.
+func TestTooManyConnections(t *testing.T) {
+	server := ownMariadb(t)
+	admin, dsn := accountsDSNs(t, server.AdminDSN, "too_many")
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	root := openSQL(t, admin)
+	if _, err := root.ExecContext(t.Context(), `SET GLOBAL max_connections = 10`); err != nil {
+		t.Fatal(err)
+	}
+	others := openSQL(t, dsn)
+	for held := 0; ; held++ {
+		conn, err := others.Conn(t.Context())
+		if err != nil {
+			if !strings.Contains(err.Error(), "1040") || held == 0 {
+				t.Fatalf("connection %d: %v, want error 1040", held, err)
+			}
+			break
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	store := openAccounts(t, dsn)
+	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
+		t.Errorf("ByUsername: %v, want problem.Unavailable", err)
+	}
+}
