@@ -1,0 +1,99 @@
+// Package mongodb connects to MongoDB the way shared/content and shared/catalog need it, and turns its errors into
+// problems.
+package mongodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+const (
+	// selectionTimeout is how long a call waits for a server that is away before it fails.
+	selectionTimeout = 3 * time.Second
+	// poolSize bounds the connections of one process; times max-scale it must fit the server.
+	poolSize = 16
+	// maxIdle closes connections that a quiet function holds.
+	maxIdle = time.Minute
+)
+
+// Open returns the database that uri names as its path. It makes no connection that it waits for: a server that is
+// away shows in the first call. Timeouts in the uri take precedence over the ones here, but there is no client-wide
+// timeout, because that would cover the whole life of an upload: every call must bring a deadline. Writes are
+// acknowledged by a majority and journaled.
+func Open(uri string) (*mongo.Database, error) {
+	// Errors of the driver may quote the uri, and with it the password: they are not passed on.
+	parsed, err := connstring.ParseAndValidate(uri)
+	if err != nil {
+		return nil, errors.New("the MongoDB URI is not well-formed: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+	if parsed.Database == "" {
+		return nil, errors.New("the MongoDB URI names no database: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+	opts := options.Client().
+		SetAppName("strongroom").
+		SetServerSelectionTimeout(selectionTimeout).
+		SetConnectTimeout(selectionTimeout).
+		SetMaxPoolSize(poolSize).
+		SetMaxConnIdleTime(maxIdle).
+		ApplyURI(uri)
+	opts.Timeout = nil
+	journaled := true
+	opts.SetWriteConcern(&writeconcern.WriteConcern{W: writeconcern.WCMajority, Journal: &journaled})
+	client, err := mongo.Connect(opts)
+	if err != nil {
+		return nil, errors.New("the MongoDB URI asks for what the driver can not do")
+	}
+	return client.Database(parsed.Database), nil
+}
+
+// Close ends the connections of db's client. It waits a short time for calls in progress.
+func Close(db *mongo.Database) error {
+	ctx, cancel := context.WithTimeout(context.Background(), selectionTimeout)
+	defer cancel()
+	if err := db.Client().Disconnect(ctx); err != nil {
+		return fmt.Errorf("disconnect from MongoDB: %w", err)
+	}
+	return nil
+}
+
+// awayCodes are the verdicts of a server that can not do its work right now, whatever the command: it shuts down, is
+// no primary, is over a limit of time, memory or disk, or can not reach the majority.
+var awayCodes = []int{50, 64, 89, 91, 100, 146, 189, 202, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
+
+// Away tells whether err says that the server could not be asked, gave no answer, or can not do its work right now.
+// A write that failed so may have been done nevertheless.
+func Away(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	var verdict mongo.ServerError
+	if !errors.As(err, &verdict) {
+		// The driver has many errors of its own for a server that it can not reach, not all of them exported.
+		return true
+	}
+	return mongo.IsTimeout(err) || mongo.IsNetworkError(err) || verdict.HasErrorLabel("RetryableWriteError") ||
+		slices.ContainsFunc(awayCodes, verdict.HasErrorCode)
+}
+
+// Problem returns err, with what was being done, as problem.Unavailable where Away says so and as an internal error
+// otherwise. It returns nil for nil.
+func Problem(err error, doing string) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", doing, err)
+	if Away(err) {
+		return problem.Unavailable.Because(err, "the store can not be reached right now")
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// newCatalog returns a catalogue in a database of the test's own.
+func newCatalog(t *testing.T, uri string) *catalog.Store {
+	t.Helper()
+	s, err := catalog.Open(freshURI(t, uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var group errgroup.Group
+	for range 3 {
+		group.Go(func() error { return s.EnsureIndexes(t.Context()) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// entry returns an entry of owner's that was stored at second n.
+func entry(owner string, n int64) catalog.Entry {
+	at := time.Unix(1_800_000_000+n, 123_000_000).UTC()
+	return catalog.Entry{ID: uuid.Must(uuid.NewV7()).String(), Owner: owner, Name: fmt.Sprint("file Ω ", n), Size: 1 << 40,
+		SHA256: sum(nil), ContentType: "text/plain", StoredAt: at, CataloguedAt: at.Add(time.Millisecond)}
+}
+
+func TestCatalogInsert(t *testing.T) {
+	s := newCatalog(t, ferretdb(t).URI)
+	want := entry("ada", 0)
+	if _, err := s.Get(t.Context(), want.ID); !errors.Is(err, problem.NotFound) {
+		t.Errorf("before the insert: got %v, want %v", err, problem.NotFound)
+	}
+	results := make([]bool, 20)
+	var group errgroup.Group
+	for i := range results {
+		group.Go(func() (err error) {
+			results[i], err = s.Insert(t.Context(), want)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	inserted := 0
+	for _, result := range results {
+		if result {
+			inserted++
+		}
+	}
+	if inserted != 1 {
+		t.Errorf("got %d of %d inserts that report an insert, want 1", inserted, len(results))
+	}
+	again := want
+	again.Name = "another"
+	if inserted, err := s.Insert(t.Context(), again); inserted || err != nil {
+		t.Errorf("again: got %t (%v), want false", inserted, err)
+	}
+	if got, err := s.Get(t.Context(), want.ID); err != nil || got != want {
+		t.Errorf("got %+v (%v), want %+v", got, err, want)
+	}
+}
+
+func TestCatalogList(t *testing.T) {
+	s := newCatalog(t, ferretdb(t).URI)
+	var all, adas []catalog.Entry // newest first
+	for n := range int64(12) {
+		owner := []string{"ada", "grace"}[n%2]
+		e := entry(owner, n/4) // several at the same time
+		if _, err := s.Insert(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		all = append([]catalog.Entry{e}, all...)
+		if owner == "ada" {
+			adas = append([]catalog.Entry{e}, adas...)
+		}
+	}
+	for name, c := range map[string]struct {
+		owner string
+		want  []catalog.Entry
+	}{"everybody's": {"", all}, "one owner's": {"ada", adas}, "nobody's": {"nobody", nil}} {
+		for _, limit := range []int{0, 1, 2, 5, len(c.want), 100} {
+			t.Run(fmt.Sprint(name, " by ", limit), func(t *testing.T) {
+				var got []catalog.Entry
+				query := catalog.Query{Owner: c.owner, Limit: limit}
+				for pages := 0; ; pages++ {
+					entries, next, err := s.List(t.Context(), query)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if entries == nil || limit > 0 && len(entries) > limit {
+						t.Fatalf("got page %v with limit %d", entries, limit)
+					}
+					got = append(got, entries...)
+					if next == "" {
+						break
+					}
+					if pages > len(c.want) {
+						t.Fatal("the pages do not end")
+					}
+					query.Cursor = next
+				}
+				if len(got) != len(c.want) {
+					t.Fatalf("got %d entries, want %d", len(got), len(c.want))
+				}
+				for i := range got {
+					if got[i] != c.want[i] {
+						t.Errorf("got %+v at %d, want %+v", got[i], i, c.want[i])
+					}
+				}
+			})
+		}
+	}
+	t.Run("a newer entry between two pages", func(t *testing.T) {
+		first, next, err := s.List(t.Context(), catalog.Query{Limit: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Insert(t.Context(), entry("ada", 1000)); err != nil {
+			t.Fatal(err)
+		}
+		rest, _, err := s.List(t.Context(), catalog.Query{Limit: 100, Cursor: next})
+		if err != nil || len(first)+len(rest) != len(all) || rest[0] != all[5] {
+			t.Errorf("got %d + %d entries (%v), want %d", len(first), len(rest), err, len(all))
+		}
+	})
+	for _, query := range []catalog.Query{{Limit: -1}, {Limit: 101}, {Cursor: "x"}, {Cursor: "%"}, {Cursor: "MTIz"}, {Cursor: "eC55"}} {
+		if _, _, err := s.List(t.Context(), query); !errors.Is(err, problem.BadRequest) {
+			t.Errorf("%+v: got %v, want %v", query, err, problem.BadRequest)
+		}
+	}
+}
+
+func TestCatalogServerAway(t *testing.T) {
+	server := ownFerretdb(t)
+	s := newCatalog(t, server.URI)
+	e := entry("ada", 0)
+	if _, err := s.Insert(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	var group errgroup.Group // each call waits for the server some seconds
+	for name, call := range map[string]func() error{
+		"Insert":        func() error { _, err := s.Insert(t.Context(), e); return err },
+		"Get":           func() error { _, err := s.Get(t.Context(), e.ID); return err },
+		"List":          func() error { _, _, err := s.List(t.Context(), catalog.Query{}); return err },
+		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },
+	} {
+		group.Go(func() error {
+			if err := call(); !errors.Is(err, problem.Unavailable) {
+				t.Errorf("%s: got %v, want %v", name, err, problem.Unavailable)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // every call reports for itself
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "recover", func() error {
+		_, err := s.Get(t.Context(), e.ID)
+		return err
+	})
+}

@@ -1,0 +1,178 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestContentServerAway(t *testing.T) {
+	server := ownFerretdb(t)
+	s, db := newContent(t, server.URI)
+	f, err := put(t.Context(), s, randomBytes(2*mebi))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill := func() error {
+		if err := server.Kill(); err != nil {
+			t.Errorf("kill the server: %v", err)
+		}
+		return io.EOF
+	}
+	half := s.Reader(t.Context(), f)
+	if _, err := io.CopyN(io.Discard, half, mebi); err != nil {
+		t.Fatal(err)
+	}
+	end := func() error { return io.EOF }
+	_, err = s.Put(t.Context(), content.File{Owner: "ada"}, io.MultiReader(
+		&reader{3 * mebi, end}, &reader{0, kill}, &reader{3 * mebi, end}), anyEvent)
+	if !errors.Is(err, problem.Unavailable) {
+		t.Errorf("Put: got %v, want %v", err, problem.Unavailable)
+	}
+	var group errgroup.Group // each call waits for the server some seconds
+	for name, call := range map[string]func() error{
+		"Put":           func() error { _, err := put(t.Context(), s, []byte("x")); return err },
+		"Get":           func() error { _, err := s.Get(t.Context(), f.ID); return err },
+		"MarkPublished": func() error { return s.MarkPublished(t.Context(), f.ID) },
+		"Delete":        func() error { return s.Delete(t.Context(), f.ID) },
+		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },
+		"Reader":        func() error { _, err := io.Copy(io.Discard, half); return err },
+	} {
+		group.Go(func() error {
+			if err := call(); !errors.Is(err, problem.Unavailable) {
+				t.Errorf("%s: got %v, want %v", name, err, problem.Unavailable)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // every call reports for itself
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The same store and the same reader go on.
+	eventually(t, 20*time.Second, "recover", func() error {
+		_, err := io.Copy(io.Discard, half)
+		return err
+	})
+	if _, err := put(t.Context(), s, []byte("x")); err != nil {
+		t.Errorf("after the restart: %v", err)
+	}
+	if n := count(t, db.Collection("fs.files"), bson.D{}); n != 2 {
+		t.Errorf("got %d files, want the 2 that were acknowledged", n)
+	}
+}
+
+// A commit that gets no answer is the one place where it is not known whether there is a file.
+func TestContentCommitUnanswered(t *testing.T) {
+	for name, c := range map[string]struct {
+		cuts int32
+		want error
+	}{"once": {1, nil}, "always": {1 << 30, problem.Unavailable}} {
+		t.Run(name, func(t *testing.T) {
+			uri := freshURI(t, ferretdb(t).URI)
+			u, err := url.Parse(uri)
+			if err != nil {
+				t.Fatal(err)
+			}
+			u.Host = cutReplies(t, u.Host, "fs.files", c.cuts)
+			s, err := content.Open(u.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			want := randomBytes(2*mebi + 1)
+			if _, err := put(t.Context(), s, want); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			// Either way the file is there, once and whole, and pending: nobody else may have been told.
+			var found []struct {
+				ID       string `bson:"_id"`
+				Metadata struct{ State string }
+			}
+			direct := database(t, uri)
+			cursor, err := direct.Collection("fs.files").Find(t.Context(), bson.D{})
+			if err == nil {
+				err = cursor.All(t.Context(), &found)
+			}
+			if err != nil || len(found) != 1 || found[0].Metadata.State != "pending" {
+				t.Fatalf("got %+v (%v), want one pending file", found, err)
+			}
+			stock, err := direct.GridFSBucket().OpenDownloadStream(t.Context(), found[0].ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(stock); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("got %d bytes that are equal: %t (%v)", len(got), bytes.Equal(got, want), err)
+			}
+		})
+	}
+}
+
+// cutReplies returns the address of a proxy to a server. It passes on requests that contain text, but instead of the
+// reply the client gets a closed connection, so many times.
+func cutReplies(t *testing.T, server, text string, times int32) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	var left atomic.Int32
+	left.Store(times)
+	serve := func(client net.Conn) {
+		defer client.Close()
+		upstream, err := net.Dial("tcp", server)
+		if err != nil {
+			return
+		}
+		defer upstream.Close()
+		var cut atomic.Bool
+		go func() {
+			defer upstream.Close()
+			buffer := make([]byte, 64<<10)
+			for {
+				n, err := client.Read(buffer)
+				if err != nil {
+					return
+				}
+				if bytes.Contains(buffer[:n], []byte(text)) && left.Add(-1) >= 0 {
+					cut.Store(true)
+				}
+				if _, err := upstream.Write(buffer[:n]); err != nil {
+					return
+				}
+			}
+		}()
+		buffer := make([]byte, 64<<10)
+		for {
+			n, err := upstream.Read(buffer)
+			if err != nil || cut.Load() {
+				return
+			}
+			if _, err := client.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go serve(client)
+		}
+	}()
+	return listener.Addr().String()
+}

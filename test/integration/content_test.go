@@ -1,0 +1,360 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+const mebi = 1 << 20
+
+// freshURI returns uri with a database of the test's own.
+func freshURI(t *testing.T, uri string) string {
+	t.Helper()
+	u, err := url.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/t" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	return u.String()
+}
+
+// database connects to the database that uri names, with nothing but the driver.
+func database(t *testing.T, uri string) *mongo.Database {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Disconnect(context.WithoutCancel(t.Context())) })
+	u, err := url.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.Database(strings.TrimPrefix(u.Path, "/"))
+}
+
+// newContent returns a store in a database of the test's own, and that database.
+func newContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
+	t.Helper()
+	uri = freshURI(t, uri)
+	s, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s, database(t, uri)
+}
+
+// randomBytes returns n bytes that are the same every time.
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b) // never fails
+	return b
+}
+
+func sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// anyEvent is a finish for Put.
+func anyEvent(*content.File) ([]byte, error) { return []byte(`{"id":"1"}`), nil }
+
+// put stores b as a file of ada's.
+func put(ctx context.Context, s *content.Store, b []byte) (content.File, error) {
+	return s.Put(ctx, content.File{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain"}, bytes.NewReader(b), anyEvent)
+}
+
+// count returns how many documents of a collection match filter.
+func count(t *testing.T, c *mongo.Collection, filter bson.D) int64 {
+	t.Helper()
+	n, err := c.CountDocuments(t.Context(), filter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// wantEmpty fails the test if there is any document or chunk of a file.
+func wantEmpty(t *testing.T, db *mongo.Database) {
+	t.Helper()
+	for _, name := range []string{"fs.files", "fs.chunks"} {
+		if n := count(t, db.Collection(name), bson.D{}); n != 0 {
+			t.Errorf("got %d documents in %s, want none", n, name)
+		}
+	}
+}
+
+func TestContentSizes(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	for _, size := range []int{0, 1, mebi - 1, mebi, mebi + 1, 20 * mebi} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			want := randomBytes(size)
+			f, err := put(t.Context(), s, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Size != int64(size) || f.SHA256 != sum(want) {
+				t.Errorf("got size %d and SHA-256 %s, want %d and %s", f.Size, f.SHA256, size, sum(want))
+			}
+			if id, err := uuid.Parse(f.ID); err != nil || id.Version() != 7 {
+				t.Errorf("got id %q, want a UUIDv7", f.ID)
+			}
+			got, err := s.Get(t.Context(), f.ID)
+			if err != nil || got != f {
+				t.Errorf("got %+v (%v), want %+v", got, err, f)
+			}
+			r := s.Reader(t.Context(), got)
+			read, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(read, want) {
+				t.Errorf("Reader: got %d bytes that are equal: %t (%v)", len(read), bytes.Equal(read, want), err)
+			}
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+			if chunks := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: f.ID}}); chunks != int64((size+mebi-1)/mebi) {
+				t.Errorf("got %d chunks for %d bytes", chunks, size)
+			}
+			// Any driver's GridFS reads what we write.
+			stock, err := db.GridFSBucket().OpenDownloadStream(t.Context(), f.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, err = io.ReadAll(stock)
+			if err != nil || !bytes.Equal(read, want) {
+				t.Errorf("the driver's GridFS: got %d bytes that are equal: %t (%v)", len(read), bytes.Equal(read, want), err)
+			}
+			if file := stock.GetFile(); file.Name != f.Name || file.Length != f.Size || !file.UploadDate.Equal(f.StoredAt) {
+				t.Errorf("the driver's GridFS: got %+v, want %+v", file, f)
+			}
+		})
+	}
+}
+
+func TestContentDocument(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	f, err := put(t.Context(), s, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := func() (d struct {
+		Metadata struct{ Owner, State, Event, SHA256 string }
+	}) {
+		t.Helper()
+		if err := db.Collection("fs.files").FindOne(t.Context(), bson.D{{Key: "_id", Value: f.ID}}).Decode(&d); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if m := document().Metadata; m.Owner != "ada" || m.State != "pending" || m.Event != `{"id":"1"}` || m.SHA256 != sum([]byte("x")) {
+		t.Errorf("got metadata %+v", m)
+	}
+	if err := s.MarkPublished(t.Context(), f.ID); err != nil {
+		t.Fatal(err)
+	}
+	if m := document().Metadata; m.State != "published" || m.Event != `{"id":"1"}` {
+		t.Errorf("after MarkPublished: got metadata %+v", m)
+	}
+	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
+		t.Errorf("no such file: got %v, want %v", err, problem.NotFound)
+	}
+	for range 2 { // again is no error
+		if err := s.Delete(t.Context(), f.ID); err != nil {
+			t.Fatal(err)
+		}
+		wantEmpty(t, db)
+	}
+}
+
+func TestContentConcurrently(t *testing.T) {
+	s, _ := newContent(t, ferretdb(t).URI)
+	var group errgroup.Group
+	for i := range 16 {
+		group.Go(func() error {
+			want := randomBytes(2*mebi + 1000*i)
+			f, err := put(t.Context(), s, want)
+			if err != nil {
+				return err
+			}
+			got, err := io.ReadAll(s.Reader(t.Context(), f))
+			if err == nil && (f.SHA256 != sum(want) || !bytes.Equal(got, want)) {
+				err = errors.New("the bytes differ")
+			}
+			if err != nil {
+				return fmt.Errorf("file %d: %w", i, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// reader gives so many bytes and then calls end.
+type reader struct {
+	left int
+	end  func() error
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, r.end()
+	}
+	n := min(len(p), r.left)
+	r.left -= n
+	return n, nil
+}
+
+func TestContentRefused(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		end    error
+		finish error
+		want   error
+	}{
+		"reader fails":     {broken, nil, broken},
+		"body is cut":      {io.ErrUnexpectedEOF, nil, io.ErrUnexpectedEOF},
+		"finish refuses":   {io.EOF, problem.DigestMismatch, problem.DigestMismatch},
+		"client goes away": {context.Canceled, nil, context.Canceled},
+	} {
+		for _, size := range []int{0, 10, mebi, 5*mebi + 10} {
+			t.Run(fmt.Sprint(name, " after ", size), func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				_, err := s.Put(ctx, content.File{Owner: "ada"}, &reader{size, func() error {
+					if c.end == context.Canceled {
+						cancel()
+						return io.EOF
+					}
+					return c.end
+				}}, func(*content.File) ([]byte, error) { return nil, c.finish })
+				if !errors.Is(err, c.want) {
+					t.Errorf("got %v, want %v", err, c.want)
+				}
+				wantEmpty(t, db)
+			})
+		}
+	}
+}
+
+func TestContentBrokenFile(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	chunks := db.Collection("fs.chunks")
+	for name, c := range map[string]func(chunk bson.D) error{
+		"chunk missing": func(chunk bson.D) error {
+			_, err := chunks.DeleteOne(t.Context(), chunk)
+			return err
+		},
+		"chunk short": func(chunk bson.D) error {
+			_, err := chunks.UpdateOne(t.Context(), chunk, bson.D{{Key: "$set", Value: bson.D{{Key: "data", Value: []byte("x")}}}})
+			return err
+		},
+	} {
+		for n := range 3 {
+			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
+				f, err := put(t.Context(), s, randomBytes(2*mebi+5))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := c(bson.D{{Key: "files_id", Value: f.ID}, {Key: "n", Value: n}}); err != nil {
+					t.Fatal(err)
+				}
+				read, err := io.Copy(io.Discard, s.Reader(t.Context(), f))
+				if err == nil || !strings.Contains(err.Error(), "is broken") || read != int64(n*mebi) {
+					t.Errorf("got %d bytes and %v, want %d and an error", read, err, n*mebi)
+				}
+			})
+		}
+	}
+}
+
+func TestContentRanges(t *testing.T) {
+	s, _ := newContent(t, ferretdb(t).URI)
+	all := randomBytes(3*mebi + 7)
+	f, err := put(t.Context(), s, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for header, want := range map[string][]byte{
+		"":                        all,
+		"bytes=0-0":               all[:1],
+		"bytes=1048575-1048576":   all[mebi-1 : mebi+1],
+		"bytes=1048576-2097151":   all[mebi : 2*mebi],
+		"bytes=-7":                all[3*mebi:],
+		"bytes=-8":                all[3*mebi-1:],
+		"bytes=3145734-999999999": all[3*mebi+6:],
+	} {
+		request := httptest.NewRequest(http.MethodGet, "/", nil)
+		if header != "" {
+			request.Header.Set("Range", header)
+		}
+		answer := httptest.NewRecorder()
+		http.ServeContent(answer, request, "x.bin", f.StoredAt, s.Reader(t.Context(), f))
+		if got := answer.Body.Bytes(); !bytes.Equal(got, want) {
+			t.Errorf("Range %q: got %d bytes, want %d, or they differ", header, len(got), len(want))
+		}
+	}
+	r := s.Reader(t.Context(), f)
+	if n, err := r.Seek(-1, io.SeekStart); err == nil {
+		t.Errorf("seek before the start: got %d, want an error", n)
+	}
+	if _, err := r.Seek(10, io.SeekEnd); err != nil {
+		t.Error(err)
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("read beyond the end: got %d and %v, want 0 and %v", n, err, io.EOF)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); err == nil {
+		t.Error("read after Close: got no error")
+	}
+}
+
+func TestContentIndexesSideBySide(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	var group errgroup.Group
+	for range 4 {
+		group.Go(func() error { return s.EnsureIndexes(t.Context()) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	chunk := bson.D{{Key: "files_id", Value: "f"}, {Key: "n", Value: 0}}
+	if _, err := db.Collection("fs.chunks").InsertOne(t.Context(), chunk); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Collection("fs.chunks").InsertOne(t.Context(), chunk); !mongo.IsDuplicateKeyError(err) {
+		t.Errorf("the same chunk twice: got %v, want a duplicate key error", err)
+	}
+}
