@@ -31,7 +31,7 @@ type fixture struct {
 	verifier *Verifier
 }
 
-func newFixture(t *testing.T, now time.Time) fixture {
+func newFixture(t testing.TB, now time.Time) fixture {
 	t.Helper()
 	private, jwks, err := GenerateKey()
 	if err != nil {
@@ -59,7 +59,7 @@ func newFixture(t *testing.T, now time.Time) fixture {
 var ada = Subject{ID: "0190-ada", Username: "ada", Roles: []string{RoleUser}, Version: 3}
 
 // forge signs any header and payload with the right key: what is left to refuse is what they say.
-func (f fixture) forge(t *testing.T, header, payload string) string {
+func (f fixture) forge(t testing.TB, header, payload string) string {
 	t.Helper()
 	header = strings.ReplaceAll(header, "KID", f.signer.keyID)
 	input := encode([]byte(header)) + "." + encode([]byte(payload))

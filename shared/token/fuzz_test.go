@@ -1,0 +1,77 @@
+package token
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// FuzzVerify looks for a spelling of a good token that passes too, and for input that the verifier chokes on.
+func FuzzVerify(f *testing.F) {
+	fix := newFixture(f, noon)
+	good := fix.forge(f, goodHeader, goodPayload)
+	if _, err := fix.verifier.Verify(good); err != nil {
+		f.Fatal(err)
+	}
+	parts := strings.Split(good, ".")
+	for _, seed := range []string{good, good + "\n", good + "=", " " + good, strings.ToLower(good), parts[0] + "." + parts[1] + ".",
+		encode([]byte(`{"alg":"none"}`)) + "." + parts[1] + ".", "..", strings.Repeat("a.", 10)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		if _, err := fix.verifier.Verify(raw); err == nil && raw != good {
+			t.Errorf("accepted %q, which was never signed", raw)
+		}
+	})
+}
+
+// FuzzClaims feeds the payload of a token whose signature is right: whatever is accepted must mean the same to every
+// reader, so writing it again and reading that must change nothing.
+func FuzzClaims(f *testing.F) {
+	f.Add([]byte(goodPayload))
+	f.Add([]byte(strings.Replace(goodPayload, `"aud":"strongroom"`, `"aud":["a","strongroom"]`, 1)))
+	f.Add([]byte(strings.Replace(goodPayload, `"sub"`, `"SUB"`, 1)))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var first, second Claims
+		if err := first.UnmarshalJSON(data); err != nil {
+			return
+		}
+		written, err := first.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := second.UnmarshalJSON(written); err != nil {
+			t.Fatalf("%s was accepted, but not as %s: %v", data, written, err)
+		}
+		again, err := second.MarshalJSON()
+		if err != nil || !bytes.Equal(written, again) {
+			t.Errorf("%s became %s (%v)", written, again, err)
+		}
+	})
+}
+
+// FuzzParseKeys holds that a key set which is accepted can be published: it has no private part and is accepted again.
+func FuzzParseKeys(f *testing.F) {
+	private, jwks, err := GenerateKey()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(jwks)
+	f.Add([]byte(`{"keys":[` + string(private) + `]}`))
+	f.Add([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`))
+	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, err := ParseKeys(data)
+		if err != nil {
+			return
+		}
+		published := keys.JWKS()
+		if bytes.Contains(published, []byte(`"d":`)) {
+			t.Errorf("%s has a private part", published)
+		}
+		if _, err := ParseKeys(published); err != nil {
+			t.Errorf("%s is not accepted: %v", published, err)
+		}
+	})
+}
