@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-MODULES := knative/local/adapter knative/local/ferretdb knative/local/tidb
+# Modules of their own, so that nobody pays for them who does not use them.
+MODULES := knative/local/adapter knative/local/ferretdb knative/local/tidb shared/token/wycheproof
 
 .PHONY: help run test check bench deploy undeploy cluster e2e
 
@@ -16,6 +17,7 @@ run: ## run the whole system on this machine, without a cluster (ADDR=127.0.0.1:
 	@exec .strongroom/bin/local
 
 test: check ## check the code and run the unit and integration tests, with real servers where they can be had
+	go test -C shared/token/wycheproof ./...
 	go test -race -timeout 45m ./...
 
 check: ## gofmt, go vet, staticcheck
