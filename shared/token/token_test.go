@@ -5,6 +5,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -220,6 +222,43 @@ func TestExpiry(t *testing.T) {
 	raw, _, _ := stranger.signer.Sign(ada)
 	if _, err := late.verifier.Verify(raw); err == nil || !strings.HasPrefix(err.Error(), ErrInvalid.Error()) {
 		t.Errorf("a forged, expired token: got %v, want %v", err, ErrInvalid)
+	}
+}
+
+// TestRemembered holds that a token which is remembered still expires, and that the memory is bounded.
+func TestRemembered(t *testing.T) {
+	now := noon
+	f := newFixture(t, noon)
+	var err error
+	if f.verifier, err = newVerifier(f.verifier.keys, issuer, audience, func() time.Time { return now }); err != nil {
+		t.Fatal(err)
+	}
+	raw := f.forge(t, goodHeader, goodPayload)
+	for range 2 {
+		if _, err := f.verifier.Verify(raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := f.verifier.verified.Len(); got != 1 {
+		t.Errorf("got %d tokens remembered, want 1", got)
+	}
+	for _, variant := range []string{raw + "\n", raw + "=", raw[:len(raw)-1]} {
+		if _, err := f.verifier.Verify(variant); err == nil {
+			t.Errorf("%q passed for the token that is remembered", variant)
+		}
+	}
+	now = noon.Add(time.Hour)
+	if _, err := f.verifier.Verify(raw); !errors.Is(err, ErrExpired) {
+		t.Errorf("got %v for a token that has expired since, want %v", err, ErrExpired)
+	}
+	now = noon
+	for i := range remembered + 10 {
+		if _, err := f.verifier.Verify(f.forge(t, goodHeader, strings.Replace(goodPayload, "j1", fmt.Sprint("j", i), 1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := f.verifier.verified.Len(); got != remembered {
+		t.Errorf("got %d tokens remembered, want %d", got, remembered)
 	}
 }
 

@@ -9,6 +9,9 @@ require (
 	github.com/strongroom-dev/strongroom v0.0.0
 )
 
-require github.com/google/uuid v1.6.0 // indirect
+require (
+	github.com/google/uuid v1.6.0 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+)
 
 replace github.com/strongroom-dev/strongroom => ../../..
