@@ -15,7 +15,7 @@ import (
 )
 
 // newFixture returns the handler as setup builds it, and a signer whose tokens it takes.
-func newFixture(t *testing.T) (http.Handler, *token.Signer) {
+func newFixture(t testing.TB) (http.Handler, *token.Signer) {
 	t.Helper()
 	private, jwks, err := token.GenerateKey()
 	if err != nil {
@@ -38,7 +38,7 @@ func newFixture(t *testing.T) (http.Handler, *token.Signer) {
 	return h, signer
 }
 
-func sign(t *testing.T, signer *token.Signer, roles ...string) string {
+func sign(t testing.TB, signer *token.Signer, roles ...string) string {
 	t.Helper()
 	raw, _, err := signer.Sign(token.Subject{ID: "0190-ada", Username: "ada", Roles: roles, Version: 1})
 	if err != nil {
