@@ -1,0 +1,286 @@
+package knative_test
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"knative.dev/serving/pkg/apis/autoscaling"
+	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// rabbitmqSource has the fields of eventing-rabbitmq v0.48.0 (pkg/apis/sources/v1alpha1), whose module would bring in all
+// of Eventing.
+type rabbitmqSource struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		RabbitmqClusterReference struct {
+			Name             string                      `json:"name,omitempty"`
+			Namespace        string                      `json:"namespace,omitempty"`
+			ConnectionSecret corev1.LocalObjectReference `json:"connectionSecret"`
+		} `json:"rabbitmqClusterReference"`
+		Delivery *struct {
+			Retry         int32  `json:"retry"`
+			BackoffPolicy string `json:"backoffPolicy"`
+			BackoffDelay  string `json:"backoffDelay"`
+		} `json:"delivery"`
+		RabbitmqResourcesConfig struct {
+			Vhost        string `json:"vhost,omitempty"`
+			QueueName    string `json:"queueName"`
+			ExchangeName string `json:"exchangeName,omitempty"`
+			Parallelism  int    `json:"parallelism"`
+			Predeclared  bool   `json:"predeclared"`
+		} `json:"rabbitmqResourcesConfig"`
+		Sink struct {
+			Ref struct {
+				APIVersion string `json:"apiVersion"`
+				Kind       string `json:"kind"`
+				Name       string `json:"name"`
+			} `json:"ref"`
+		} `json:"sink"`
+		ServiceAccountName string `json:"serviceAccountName,omitempty"`
+	} `json:"spec"`
+}
+
+// object is one document of a manifest.
+type object struct {
+	path              string
+	typed             any
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+}
+
+// decode reads every document below dirs strictly: an unknown or repeated field fails the test.
+func decode(t *testing.T, dirs ...string) []object {
+	t.Helper()
+	kinds := map[string]func() any{
+		"v1/Namespace":                                func() any { return &corev1.Namespace{} },
+		"v1/ConfigMap":                                func() any { return &corev1.ConfigMap{} },
+		"v1/Service":                                  func() any { return &corev1.Service{} },
+		"v1/ServiceAccount":                           func() any { return &corev1.ServiceAccount{} },
+		"apps/v1/StatefulSet":                         func() any { return &appsv1.StatefulSet{} },
+		"batch/v1/Job":                                func() any { return &batchv1.Job{} },
+		"rbac.authorization.k8s.io/v1/Role":           func() any { return &rbacv1.Role{} },
+		"rbac.authorization.k8s.io/v1/RoleBinding":    func() any { return &rbacv1.RoleBinding{} },
+		"serving.knative.dev/v1/Service":              func() any { return &servingv1.Service{} },
+		"sources.knative.dev/v1alpha1/RabbitmqSource": func() any { return &rabbitmqSource{} },
+	}
+	var objects []object
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)) {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for _, document := range bytes.Split(content, []byte("\n---\n")) {
+				o := object{path: path}
+				if err := yaml.Unmarshal(document, &o); err != nil {
+					t.Fatalf("%s: %v", path, err)
+				}
+				kind, known := kinds[o.APIVersion+"/"+o.Kind]
+				if !known {
+					t.Fatalf("%s: unexpected kind %s/%s", path, o.APIVersion, o.Kind)
+				}
+				o.typed = kind()
+				if err := yaml.UnmarshalStrict(document, o.typed); err != nil {
+					t.Fatalf("%s: %v", path, err)
+				}
+				objects = append(objects, o)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return objects
+}
+
+// all decodes every manifest of the project.
+func all(t *testing.T) []object {
+	t.Helper()
+	return decode(t, ".", "../config")
+}
+
+// services returns the Knative Services by name.
+func services(t *testing.T) map[string]*servingv1.Service {
+	t.Helper()
+	found := map[string]*servingv1.Service{}
+	for _, o := range all(t) {
+		if service, ok := o.typed.(*servingv1.Service); ok {
+			if want := service.Name + ".yaml"; o.path != want {
+				t.Errorf("Service %s is in %s, want it in %s", service.Name, o.path, want)
+			}
+			found[service.Name] = service
+		}
+	}
+	if len(found) == 0 {
+		t.Fatal("there are no Services")
+	}
+	return found
+}
+
+func TestEveryObjectIsNamedPlacedAndLabelled(t *testing.T) {
+	seen := map[string]string{}
+	for _, o := range all(t) {
+		id := o.APIVersion + "/" + o.Kind + "/" + o.Name
+		if other, twice := seen[id]; twice {
+			t.Errorf("%s is in %s and in %s", id, other, o.path)
+		}
+		seen[id] = o.path
+		if namespaced := o.Kind != "Namespace"; namespaced != (o.Namespace == "strongroom") {
+			t.Errorf("%s: namespace %q", id, o.Namespace)
+		}
+		if got := o.Labels["app.kubernetes.io/part-of"]; got != "strongroom" {
+			t.Errorf("%s: app.kubernetes.io/part-of is %q", id, got)
+		}
+	}
+}
+
+// A bare `ko apply -R -f config/` takes the files in lexical order.
+func TestNamespaceComesFirst(t *testing.T) {
+	objects := decode(t, "../config")
+	if got := objects[0].Kind; got != "Namespace" {
+		t.Errorf("the first object is a %s, want the Namespace", got)
+	}
+}
+
+func TestServicesAreValid(t *testing.T) {
+	for name, service := range services(t) {
+		t.Run(name, func(t *testing.T) {
+			ctx := context.Background()
+			service.SetDefaults(ctx)
+			if err := service.Validate(ctx); err != nil {
+				t.Fatal(err)
+			}
+			spec := service.Spec.Template.Spec
+			if spec.TimeoutSeconds == nil || *spec.TimeoutSeconds > 600 {
+				t.Error("timeoutSeconds must be set, to 600 at most")
+			} else if spec.ResponseStartTimeoutSeconds == nil || *spec.ResponseStartTimeoutSeconds > *spec.TimeoutSeconds {
+				t.Error("responseStartTimeoutSeconds must be set, and to timeoutSeconds at most")
+			}
+			if spec.IdleTimeoutSeconds != nil {
+				t.Error("idleTimeoutSeconds counts response writes only, and so ends uploads")
+			}
+			if spec.ContainerConcurrency == nil || *spec.ContainerConcurrency < 1 {
+				t.Error("containerConcurrency must be set: Knative's default is no limit")
+			}
+			for _, labels := range []map[string]string{service.Labels, service.Spec.Template.Labels} {
+				for label, want := range map[string]string{"app.kubernetes.io/name": name, "app.kubernetes.io/component": "function"} {
+					if got := labels[label]; got != want {
+						t.Errorf("label %s is %q, want %q", label, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Knative takes any annotation and any label without a word: a misspelt one is simply not heeded.
+func TestAnnotationsAndVisibilityAreKnown(t *testing.T) {
+	known := []string{
+		autoscaling.ClassAnnotationKey, autoscaling.MinScaleAnnotationKey, autoscaling.MaxScaleAnnotationKey,
+		autoscaling.InitialScaleAnnotationKey, autoscaling.ScaleDownDelayAnnotationKey, autoscaling.MetricAnnotationKey,
+		autoscaling.TargetAnnotationKey, autoscaling.ScaleToZeroPodRetentionPeriodKey, autoscaling.MetricAggregationAlgorithmKey,
+		autoscaling.WindowAnnotationKey, autoscaling.TargetUtilizationPercentageKey, autoscaling.TargetBurstCapacityKey,
+		autoscaling.PanicWindowPercentageAnnotationKey, autoscaling.PanicThresholdPercentageAnnotationKey, autoscaling.ActivationScaleKey,
+	}
+	for name, service := range services(t) {
+		for key := range service.Annotations {
+			t.Errorf("%s: annotation %s belongs on spec.template.metadata", name, key)
+		}
+		annotations := service.Spec.Template.Annotations
+		for key := range annotations {
+			if !slices.Contains(known, key) {
+				t.Errorf("%s: unknown annotation %s", name, key)
+			}
+		}
+		if got := annotations[autoscaling.MinScaleAnnotationKey]; got != "0" {
+			t.Errorf("%s: min-scale is %q, want 0", name, got)
+		}
+		if got, err := strconv.Atoi(annotations[autoscaling.MaxScaleAnnotationKey]); err != nil || got < 1 {
+			t.Errorf("%s: max-scale is %q, want a bound", name, annotations[autoscaling.MaxScaleAnnotationKey])
+		}
+		wanted := ""
+		if name == "record" {
+			wanted = "cluster-local"
+		}
+		if got := service.Labels["networking.knative.dev/visibility"]; got != wanted {
+			t.Errorf("%s: visibility is %q, want %q", name, got, wanted)
+		}
+		for key := range service.Labels {
+			if key != "networking.knative.dev/visibility" && !strings.HasPrefix(key, "app.kubernetes.io/") {
+				t.Errorf("%s: unknown label %s", name, key)
+			}
+		}
+		for key := range service.Spec.Template.Labels {
+			if !strings.HasPrefix(key, "app.kubernetes.io/") {
+				t.Errorf("%s: label %s has no effect on a revision", name, key)
+			}
+		}
+	}
+}
+
+func TestSourceDeliversToRecord(t *testing.T) {
+	var source *rabbitmqSource
+	for _, o := range all(t) {
+		if s, ok := o.typed.(*rabbitmqSource); ok {
+			source = s
+		}
+	}
+	if source == nil {
+		t.Fatal("there is no RabbitmqSource")
+	}
+	spec := source.Spec
+	if got := spec.Sink.Ref.APIVersion + "/" + spec.Sink.Ref.Kind + "/" + spec.Sink.Ref.Name; got != "serving.knative.dev/v1/Service/record" {
+		t.Errorf("the sink is %s", got)
+	}
+	if !spec.RabbitmqResourcesConfig.Predeclared || spec.RabbitmqResourcesConfig.QueueName != "strongroom.files" {
+		t.Error("the queue must be the one that setup declares")
+	}
+	if spec.Delivery == nil {
+		t.Fatal("without delivery nothing is retried")
+	}
+	if spec.Delivery.BackoffPolicy != "exponential" {
+		t.Fatalf("the backoff policy is %q", spec.Delivery.BackoffPolicy)
+	}
+	delay := regexp.MustCompile(`^PT([0-9.]+)S$`).FindStringSubmatch(spec.Delivery.BackoffDelay)
+	if delay == nil {
+		t.Fatalf("the backoff delay %q is no duration in seconds (ISO 8601)", spec.Delivery.BackoffDelay)
+	}
+	seconds, err := strconv.ParseFloat(delay[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0 // the waits are delay·2, delay·4, … delay·2^retry
+	for i := range spec.Delivery.Retry {
+		total += seconds * float64(int64(2)<<i)
+	}
+	if total < 60 {
+		t.Errorf("an event is given up after %g s, but an outage of 30 s has to be ridden out with a margin", total)
+	}
+	record := services(t)["record"]
+	if record == nil {
+		t.Fatal("there is no Service record")
+	}
+	if got, limit := spec.RabbitmqResourcesConfig.Parallelism, *record.Spec.Template.Spec.ContainerConcurrency; int64(got) > limit {
+		t.Errorf("the source delivers %d at a time, but a pod of record takes %d", got, limit)
+	}
+}

@@ -1,0 +1,331 @@
+package knative_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+)
+
+const module = "github.com/strongroom-dev/strongroom"
+
+// pod is what a manifest says of a pod.
+type pod struct {
+	path string
+	kind string
+	name string
+	spec corev1.PodSpec
+}
+
+// ours tells whether the pod runs a program of this project, rather than a store.
+func (p pod) ours() bool { return p.kind != "StatefulSet" }
+
+func pods(t *testing.T) []pod {
+	t.Helper()
+	var found []pod
+	for _, o := range all(t) {
+		switch typed := o.typed.(type) {
+		case *servingv1.Service:
+			found = append(found, pod{o.path, "Service", o.Name, typed.Spec.Template.Spec.PodSpec})
+		case *batchv1.Job:
+			found = append(found, pod{o.path, "Job", o.Name, typed.Spec.Template.Spec})
+		case *appsv1.StatefulSet:
+			found = append(found, pod{o.path, "StatefulSet", o.Name, typed.Spec.Template.Spec})
+		}
+	}
+	for _, p := range found {
+		if len(p.spec.Containers) != 1 {
+			t.Fatalf("%s: %d containers in a pod, want 1", p.path, len(p.spec.Containers))
+		}
+	}
+	return found
+}
+
+func TestPodsAreConfined(t *testing.T) {
+	for _, p := range pods(t) {
+		t.Run(p.kind+"/"+p.name, func(t *testing.T) {
+			if p.spec.HostNetwork || p.spec.HostPID || p.spec.HostIPC {
+				t.Error("shares a namespace of the host")
+			}
+			// The generator of Secrets talks to the Kubernetes API, nothing else does.
+			token := p.spec.AutomountServiceAccountToken
+			if wants := p.kind == "Job" && p.name == "secrets"; token == nil || *token != wants {
+				t.Errorf("automountServiceAccountToken must be %t", wants)
+			}
+			container := p.spec.Containers[0]
+			s := container.SecurityContext
+			if s == nil || s.Capabilities == nil || s.AllowPrivilegeEscalation == nil || s.SeccompProfile == nil {
+				t.Fatal("the security context is not complete")
+			}
+			if !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+				t.Errorf("drops %v, want ALL", s.Capabilities.Drop)
+			}
+			if *s.AllowPrivilegeEscalation {
+				t.Error("may gain privileges")
+			}
+			if s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+				t.Errorf("seccomp profile is %s", s.SeccompProfile.Type)
+			}
+			if s.Privileged != nil && *s.Privileged {
+				t.Error("is privileged")
+			}
+			if p.ours() {
+				if s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
+					t.Error("may run as root")
+				}
+				if s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+					t.Error("may write to its image")
+				}
+				if len(s.Capabilities.Add) != 0 {
+					t.Errorf("adds capabilities %v", s.Capabilities.Add)
+				}
+			}
+			for _, list := range []corev1.ResourceList{container.Resources.Requests, container.Resources.Limits} {
+				if list.Cpu().IsZero() || list.Memory().IsZero() {
+					t.Error("requests and limits of CPU and memory must be set")
+				}
+			}
+			if p.kind == "Service" {
+				probe := container.ReadinessProbe
+				if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != "/healthz" {
+					t.Fatal("readiness must be probed at /healthz")
+				}
+				if probe.PeriodSeconds != 0 || probe.TimeoutSeconds != 0 || probe.FailureThreshold != 0 || probe.SuccessThreshold != 0 {
+					t.Error("a probe with a period, timeout or threshold is not Knative's fast one")
+				}
+				if container.LivenessProbe != nil || container.StartupProbe != nil {
+					t.Error("has a liveness or startup probe")
+				}
+			}
+		})
+	}
+}
+
+func TestJobsEnd(t *testing.T) {
+	for _, o := range all(t) {
+		job, ok := o.typed.(*batchv1.Job)
+		if !ok {
+			continue
+		}
+		if job.Spec.ActiveDeadlineSeconds == nil || job.Spec.BackoffLimit == nil {
+			t.Errorf("%s: activeDeadlineSeconds and backoffLimit must be set", job.Name)
+		}
+		if job.Spec.TTLSecondsAfterFinished == nil {
+			t.Errorf("%s: a Job can not be changed: it has to be gone some time after it finished", job.Name)
+		}
+	}
+}
+
+// secretive are names of variables whose value is a secret.
+var secretive = regexp.MustCompile(`PASSWORD|TOKEN|SECRET|DSN|URI|URL|KEY`)
+
+func TestNoSecretIsPlain(t *testing.T) {
+	for _, p := range pods(t) {
+		container := p.spec.Containers[0]
+		for _, arg := range slices.Concat(container.Command, container.Args) {
+			if secretive.MatchString(strings.ToUpper(arg)) {
+				t.Errorf("%s: argument %q", p.path, arg)
+			}
+		}
+		for _, variable := range container.Env {
+			if !secretive.MatchString(variable.Name) {
+				continue
+			}
+			isFile := strings.HasSuffix(variable.Name, "_FILE") && strings.HasPrefix(variable.Value, "/")
+			if variable.Value != "" && !isFile {
+				t.Errorf("%s: %s has a plain value", p.path, variable.Name)
+			}
+		}
+	}
+}
+
+// Where a setting comes from the ConfigMap, the ConfigMap must have it.
+func TestConfigMapKeysExist(t *testing.T) {
+	keys := map[string]map[string]string{}
+	for _, o := range all(t) {
+		if m, ok := o.typed.(*corev1.ConfigMap); ok {
+			keys[m.Name] = m.Data
+		}
+	}
+	for _, p := range pods(t) {
+		for _, variable := range p.spec.Containers[0].Env {
+			if variable.ValueFrom == nil || variable.ValueFrom.ConfigMapKeyRef == nil {
+				continue
+			}
+			ref := variable.ValueFrom.ConfigMapKeyRef
+			if _, found := keys[ref.Name][ref.Key]; !found {
+				t.Errorf("%s: ConfigMap %s has no key %s", p.path, ref.Name, ref.Key)
+			}
+		}
+	}
+}
+
+// folders returns the functions by the name of their folder.
+func folders(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir("../functions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			names = append(names, entry.Name())
+		}
+	}
+	return names
+}
+
+func TestEveryFunctionHasAManifestAndTheReverse(t *testing.T) {
+	var images []string
+	for _, p := range pods(t) {
+		if !p.ours() {
+			continue
+		}
+		folder, isGo := strings.CutPrefix(p.spec.Containers[0].Image, "ko://"+module+"/")
+		if !isGo {
+			t.Errorf("%s: image %s is not built from this module", p.path, p.spec.Containers[0].Image)
+			continue
+		}
+		if filepath.Base(folder) != p.name {
+			t.Errorf("%s: %s runs %s", p.path, p.name, folder)
+		}
+		if name, isFunction := strings.CutPrefix(folder, "functions/"); isFunction {
+			images = append(images, name)
+		} else if folder != "config/secrets" {
+			t.Errorf("%s: image of %s", p.path, folder)
+		}
+	}
+	slices.Sort(images)
+	if got := folders(t); !slices.Equal(got, images) {
+		t.Errorf("functions are %v, manifests run %v", got, images)
+	}
+}
+
+// setting is one field of a program's settings.
+type setting struct{ required bool }
+
+// settings reads the `env` tags of the structs in a folder's Go files.
+func settings(t *testing.T, folder string) map[string]setting {
+	t.Helper()
+	found := map[string]setting{}
+	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			field, ok := node.(*ast.Field)
+			if !ok || field.Tag == nil {
+				return true
+			}
+			tag, err := strconv.Unquote(field.Tag.Value)
+			if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			if value, isSetting := reflect.StructTag(tag).Lookup("env"); isSetting {
+				name, options, _ := strings.Cut(value, ",")
+				found[name] = setting{required: slices.Contains(strings.Split(options, ","), "required")}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
+	common := settings(t, "../shared/function")
+	if len(common) == 0 {
+		t.Fatal("shared/function has no settings")
+	}
+	setByKubernetes := []string{"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}
+	for _, p := range pods(t) {
+		if !p.ours() {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			container := p.spec.Containers[0]
+			own := settings(t, "../"+strings.TrimPrefix(container.Image, "ko://"+module+"/"))
+			set := map[string]bool{}
+			for _, variable := range container.Env {
+				set[variable.Name] = true
+				_, isOwn := own[variable.Name]
+				_, isCommon := common[variable.Name]
+				if !isOwn && !isCommon {
+					t.Errorf("sets %s, which the program does not read", variable.Name)
+				}
+			}
+			for name, setting := range own {
+				if setting.required && !set[name] && !slices.Contains(setByKubernetes, name) {
+					t.Errorf("does not set %s, which the program requires", name)
+				}
+			}
+		})
+	}
+}
+
+// A function has to give up before Knative cuts the connection, so that the client gets a problem document.
+func TestRequestTimeoutIsInStep(t *testing.T) {
+	for name, service := range services(t) {
+		spec := service.Spec.Template.Spec
+		set := false
+		for _, variable := range spec.Containers[0].Env {
+			if variable.Name != "REQUEST_TIMEOUT" {
+				continue
+			}
+			set = true
+			timeout, err := time.ParseDuration(variable.Value)
+			if err != nil {
+				t.Errorf("%s: REQUEST_TIMEOUT: %v", name, err)
+			}
+			if limit := time.Duration(*spec.TimeoutSeconds) * time.Second; timeout >= limit || timeout < limit/2 {
+				t.Errorf("%s: REQUEST_TIMEOUT is %v, timeoutSeconds %v", name, timeout, limit)
+			}
+		}
+		if !set {
+			t.Errorf("%s: REQUEST_TIMEOUT is not set", name)
+		}
+	}
+}
+
+// Only this folder knows Kubernetes: a function that linked its libraries would be three times the size.
+func TestProgramsLinkNoKubernetes(t *testing.T) {
+	command := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}", module+"/functions/...", module+"/config/secrets")
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	output, err := command.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	packages := strings.Fields(string(output))
+	if !slices.Contains(packages, module+"/shared/function") {
+		t.Fatal("the list does not even have shared/function")
+	}
+	for _, path := range packages {
+		if strings.HasPrefix(path, "k8s.io/") || strings.HasPrefix(path, "knative.dev/") {
+			t.Errorf("a program links %s", path)
+		}
+	}
+}
