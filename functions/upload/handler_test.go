@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// SHA-256 of "hello" in hex and base64.
+const (
+	helloHex    = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+	helloBase64 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="
+)
+
+// send sends a request with f's token unless the headers have one. A header with an empty value is left out.
+func (f *fixture) send(method, target string, body io.Reader, headers map[string]string) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(method, target, body)
+	request.Header.Set("Authorization", "Bearer "+f.bearer)
+	for name, value := range headers {
+		request.Header.Del(name)
+		if value != "" {
+			request.Header.Set(name, value)
+		}
+	}
+	answer := httptest.NewRecorder()
+	f.handler.ServeHTTP(answer, request)
+	return answer
+}
+
+// wantProblem fails the test unless the answer is a problem document of the given status and name.
+func wantProblem(t *testing.T, answer *httptest.ResponseRecorder, status int, name string) {
+	t.Helper()
+	var document problem.Document
+	if err := json.Unmarshal(answer.Body.Bytes(), &document); err != nil || answer.Code != status ||
+		document.Type != "urn:strongroom:problem:"+name || answer.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("got %d %s, want %d %s", answer.Code, answer.Body, status, name)
+	}
+	if status == 503 && answer.Header().Get("Retry-After") == "" {
+		t.Error("got no Retry-After")
+	}
+}
+
+func TestUpload(t *testing.T) {
+	for _, target := range []string{"/upload", "/"} {
+		f := newFixture(t)
+		answer := f.send("POST", target, strings.NewReader("hello"), map[string]string{
+			"Content-Type":        "text/plain; charset=utf-8",
+			"Content-Disposition": `attachment; filename="notes.txt"`,
+			"Content-Digest":      "sha-256=:" + helloBase64 + ":",
+		})
+		k := f.only(t)
+		want := fmt.Sprintf(`{"id":%q,"name":"notes.txt","size":5,"sha256":%q,"content_type":"text/plain; charset=utf-8","status":"stored"}`+"\n", k.ID, helloHex)
+		if got := answer.Body.String(); answer.Code != 202 || got != want {
+			t.Errorf("got %d %s, want 202 %s", answer.Code, got, want)
+		}
+		if got, want := answer.Header().Get("Location"), "/files/"+k.ID; got != want {
+			t.Errorf("got Location %q, want %q", got, want)
+		}
+		if got := answer.Header().Get("Cache-Control"); got != "no-store" {
+			t.Errorf("got Cache-Control %q, want no-store", got)
+		}
+		if string(k.bytes) != "hello" || k.Owner != owner || !k.published {
+			t.Errorf("got file %+v", k)
+		}
+		// The document carries the very event that was published.
+		var carried event.Event
+		if err := json.Unmarshal(k.event, &carried); err != nil {
+			t.Fatal(err)
+		}
+		if len(f.publisher.published) != 1 {
+			t.Fatalf("got %d events, want 1", len(f.publisher.published))
+		}
+		var data events.FileStored
+		if err := carried.DataAs(&data); err != nil {
+			t.Fatal(err)
+		}
+		if carried.ID() != k.ID || f.publisher.published[0].ID() != k.ID || data.SHA256 != helloHex || data.Owner != owner || !data.StoredAt.Equal(k.StoredAt) {
+			t.Errorf("got event %s, published %s", carried, f.publisher.published[0])
+		}
+	}
+}
+
+func TestUploadTypesAndNames(t *testing.T) {
+	const png = "\x89PNG\x0D\x0A\x1A\x0A"
+	for name, c := range map[string]struct {
+		target, body      string
+		kind, disposition string
+		wantName          string
+		wantType          string
+	}{
+		"nothing said":             {"/upload", "hello", "", "", "unnamed", "text/plain; charset=utf-8"},
+		"empty file":               {"/upload", "", "", "", "unnamed", "text/plain; charset=utf-8"},
+		"sniffed":                  {"/upload", png, "", "", "unnamed", "image/png"},
+		"curl's default type":      {"/upload", png, "application/x-www-form-urlencoded", "", "unnamed", "image/png"},
+		"declared type wins":       {"/upload", png, "application/pdf", "", "unnamed", "application/pdf"},
+		"name in query":            {"/upload?name=a%2Fb%20c.txt", "hello", "text/plain", "", "b c.txt", "text/plain"},
+		"header before query":      {"/upload?name=a", "hello", "text/plain", `attachment; filename=b`, "b", "text/plain"},
+		"header without file name": {"/upload?name=a", "hello", "text/plain", `inline`, "a", "text/plain"},
+		"extended name":            {"/upload", "hello", "text/plain", `attachment; filename="e.txt"; filename*=UTF-8''%E2%82%AC%20rates.txt`, "€ rates.txt", "text/plain"},
+		"raw UTF-8":                {"/upload", "hello", "text/plain", `attachment; filename="€.txt"`, "€.txt", "text/plain"},
+		"path":                     {"/upload", "hello", "text/plain", `attachment; filename="../../etc/passwd"`, "passwd", "text/plain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			answer := f.send("POST", c.target, strings.NewReader(c.body), map[string]string{"Content-Type": c.kind, "Content-Disposition": c.disposition})
+			if answer.Code != 202 {
+				t.Fatalf("got %d %s, want 202", answer.Code, answer.Body)
+			}
+			if k := f.only(t); k.Name != c.wantName || k.ContentType != c.wantType || string(k.bytes) != c.body {
+				t.Errorf("got %q of type %q with %q, want %q of type %q with %q", k.Name, k.ContentType, k.bytes, c.wantName, c.wantType, c.body)
+			}
+		})
+	}
+}
+
+func TestUploadRefused(t *testing.T) {
+	long := strings.Repeat("x", maxSize+1)
+	for name, c := range map[string]struct {
+		method, target string
+		body           io.Reader
+		headers        map[string]string
+		status         int
+		problem        string
+		unread         bool // the body must not have been read
+	}{
+		"no token":               {"POST", "/upload", strings.NewReader("x"), map[string]string{"Authorization": ""}, 401, "unauthenticated", true},
+		"no such path":           {"POST", "/uploads", strings.NewReader("x"), nil, 404, "not-found", true},
+		"GET":                    {"GET", "/upload", nil, nil, 405, "method-not-allowed", true},
+		"PUT":                    {"PUT", "/", strings.NewReader("x"), nil, 405, "method-not-allowed", true},
+		"too large, known":       {"POST", "/upload", strings.NewReader(long), nil, 413, "too-large", true},
+		"too large, counted":     {"POST", "/upload", io.MultiReader(strings.NewReader(long)), nil, 413, "too-large", false},
+		"coded":                  {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type", true},
+		"bad content type":       {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Type": "text/plain;;"}, 400, "bad-request", true},
+		"long content type":      {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Type": "text/" + strings.Repeat("x", 255)}, 400, "bad-request", true},
+		"bad disposition":        {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Disposition": `attachment; filename="x`}, 400, "bad-request", true},
+		"digest of another file": {"POST", "/upload", strings.NewReader("hallo"), map[string]string{"Content-Digest": "sha-256=:" + helloBase64 + ":"}, 400, "digest-mismatch", false},
+		"malformed digest":       {"POST", "/upload", strings.NewReader("hello"), map[string]string{"Content-Digest": "sha-256=" + helloHex}, 400, "bad-request", true},
+		"body cut":               {"POST", "/upload", io.MultiReader(strings.NewReader("he"), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, "bad-request", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			answer := f.send(c.method, c.target, c.body, c.headers)
+			wantProblem(t, answer, c.status, c.problem)
+			if len(f.files.kept) != 0 || len(f.publisher.attempts) != 0 {
+				t.Errorf("got %d files and %d events, want none", len(f.files.kept), len(f.publisher.attempts))
+			}
+			if c.unread && f.files.reads != 0 {
+				t.Errorf("got %d bytes read, want none", f.files.reads)
+			}
+			if c.status == 405 && answer.Header().Get("Allow") != "POST" {
+				t.Errorf("got Allow %q, want POST", answer.Header().Get("Allow"))
+			}
+		})
+	}
+	t.Run("token without scope", func(t *testing.T) {
+		f := newFixture(t)
+		wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), map[string]string{"Authorization": "Bearer " + f.reader}), 403, "insufficient-scope")
+	})
+	t.Run("exactly the limit", func(t *testing.T) {
+		f := newFixture(t)
+		if answer := f.send("POST", "/upload", strings.NewReader(long[1:]), nil); answer.Code != 202 || f.only(t).Size != maxSize {
+			t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
+		}
+	})
+}
+
+func TestUploadStoreAway(t *testing.T) {
+	f := newFixture(t)
+	f.files.putErr = problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
+	answer := f.send("POST", "/upload", strings.NewReader("x"), nil)
+	wantProblem(t, answer, 503, "unavailable")
+	if strings.Contains(answer.Body.String(), "secret") {
+		t.Errorf("got %s, which shows the cause", answer.Body)
+	}
+}
+
+func TestUploadBrokerAway(t *testing.T) {
+	refused := problem.Unavailable.With("refused")
+	unknown := problem.Unavailable.Because(events.ErrUnknown, "unknown")
+	deletion := problem.Unavailable.With("the store is away")
+	for name, c := range map[string]struct {
+		publisher fakePublisher
+		deleteErr error
+		status    int
+		attempts  int
+		kept      int
+	}{
+		"known before":            {fakePublisher{notReady: refused}, nil, 503, 0, 0},
+		"refused, then back":      {fakePublisher{errs: []error{refused, refused}}, nil, 202, 3, 1},
+		"unknown, then back":      {fakePublisher{errs: []error{unknown}}, nil, 202, 2, 1},
+		"refused":                 {fakePublisher{errs: []error{refused, refused, refused}}, nil, 503, 3, 0},
+		"unknown":                 {fakePublisher{errs: []error{unknown, unknown, unknown}}, nil, 503, 3, 1},
+		"unknown, then refused":   {fakePublisher{errs: []error{unknown, refused, refused}}, nil, 503, 3, 1},
+		"refused and not deleted": {fakePublisher{errs: []error{refused, refused, refused}}, deletion, 503, 3, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			*f.publisher = c.publisher
+			f.files.deleteErr = c.deleteErr
+			answer := f.send("POST", "/upload", strings.NewReader("hello"), nil)
+			if c.status != 202 {
+				wantProblem(t, answer, c.status, "unavailable")
+				if answer.Header().Get("Location") != "" {
+					t.Errorf("got Location %q with a problem", answer.Header().Get("Location"))
+				}
+			} else if answer.Code != 202 {
+				t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
+			}
+			if len(f.publisher.attempts) != c.attempts || len(f.files.kept) != c.kept {
+				t.Errorf("got %d attempts and %d files, want %d and %d", len(f.publisher.attempts), len(f.files.kept), c.attempts, c.kept)
+			}
+			for _, e := range f.publisher.attempts {
+				if e.ID() != f.publisher.attempts[0].ID() {
+					t.Error("got attempts with different event ids")
+				}
+			}
+			for _, k := range f.files.kept {
+				if k.published != (c.status == 202) {
+					t.Errorf("got published %t with status %d", k.published, c.status)
+				}
+			}
+			if c.publisher.notReady != nil && f.files.reads != 0 {
+				t.Errorf("got %d bytes read, want none", f.files.reads)
+			}
+		})
+	}
+}
+
+// What was published is true even if it can not be marked.
+func TestUploadMarkFails(t *testing.T) {
+	f := newFixture(t)
+	f.files.markErr = problem.Unavailable.With("the store is away")
+	if answer := f.send("POST", "/upload", strings.NewReader("x"), nil); answer.Code != 202 {
+		t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
+	}
+}
+
+// A client that goes away when its file is committed does not keep the event from being published.
+func TestUploadClientGone(t *testing.T) {
+	f := newFixture(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	request := httptest.NewRequestWithContext(ctx, http.MethodPost, "/upload",
+		io.MultiReader(strings.NewReader("hello"), endFunc(cancel)))
+	request.Header.Set("Authorization", "Bearer "+f.bearer)
+	f.handler.ServeHTTP(httptest.NewRecorder(), request)
+	if !f.only(t).published || len(f.publisher.published) != 1 {
+		t.Errorf("got %d events, want 1", len(f.publisher.published))
+	}
+}
+
+// endFunc is an empty reader that is called at its end.
+type endFunc func()
+
+func (f endFunc) Read([]byte) (int, error) {
+	f()
+	return 0, io.EOF
+}

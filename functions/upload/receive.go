@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"strings"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+const (
+	// formOverhead bounds what a form has besides its file, in bytes.
+	formOverhead = 1 << 20
+	// maxFields bounds the fields of a form besides its file.
+	maxFields = 32
+	// maxContentType bounds a content type, in bytes; the event's schema has the same bound.
+	maxContentType = 255
+	// sniffed is how many bytes http.DetectContentType looks at.
+	sniffed = 512
+)
+
+// incoming is a file on its way in.
+type incoming struct {
+	name        string
+	contentType string
+	bytes       io.Reader
+	// finish refuses the file if what came after its bytes is not as it should be or a promised digest does not match.
+	// It must be called after bytes has been read to its end, with the SHA-256 of them in hex.
+	finish func(sum string) error
+}
+
+// receive finds the file in the request. Until it is called nothing of the body has been read.
+func (h *handler) receive(w http.ResponseWriter, r *http.Request, headers declared) (incoming, error) {
+	in := h.raw(w, r, headers)
+	if headers.boundary != "" {
+		var err error
+		if in, err = h.form(w, r, headers); err != nil {
+			return incoming{}, err
+		}
+	}
+	in.name = safeName(in.name)
+	if in.contentType == "" {
+		buffered := bufio.NewReaderSize(in.bytes, sniffed)
+		start, err := buffered.Peek(sniffed)
+		if err != nil && err != io.EOF {
+			return incoming{}, err
+		}
+		in.bytes, in.contentType = buffered, http.DetectContentType(start)
+	}
+	return in, nil
+}
+
+// declared is what the headers of a request say about its body.
+type declared struct {
+	// name and contentType of the file are empty where the headers do not say them.
+	name        string
+	contentType string
+	// boundary is not empty if the body is a form.
+	boundary string
+	// digest is the promised SHA-256 of the body, nil if there is none.
+	digest []byte
+}
+
+// declare reads the headers and refuses what can be refused without reading the body.
+func (h *handler) declare(r *http.Request) (d declared, err error) {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		// The bytes would be kept in a coding that nobody undoes later.
+		return declared{}, problem.UnsupportedType.With("send the file without Content-Encoding").Header("Accept-Encoding", "identity")
+	}
+	if d.digest, err = contentDigest(r.Header); err != nil {
+		return declared{}, err
+	}
+	kind, params, err := contentType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return declared{}, err
+	}
+	limit := h.maxSize
+	if kind == "multipart/form-data" {
+		if d.boundary = params["boundary"]; d.boundary == "" {
+			return declared{}, problem.BadRequest.With("the form has no boundary")
+		}
+		limit += formOverhead
+	} else {
+		d.contentType = r.Header.Get("Content-Type")
+		if kind == "" || kind == "application/x-www-form-urlencoded" {
+			// Clients such as curl say so of anything they post, so it says nothing.
+			d.contentType = ""
+		}
+		if d.name, err = declaredName(r); err != nil {
+			return declared{}, err
+		}
+	}
+	if r.ContentLength > limit {
+		return declared{}, h.tooLarge(nil)
+	}
+	return d, nil
+}
+
+// contentType parses a media type. None at all is fine.
+func contentType(value string) (kind string, params map[string]string, err error) {
+	if value == "" {
+		return "", nil, nil
+	}
+	kind, params, err = mime.ParseMediaType(value)
+	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
+	if err != nil || len(value) > maxContentType || strings.ContainsFunc(value, unprintable) {
+		return "", nil, problem.BadRequest.Because(err, "the content type is not well-formed")
+	}
+	return kind, params, nil
+}
+
+// declaredName returns the file name in Content-Disposition (RFC 6266), where filename* (RFC 8187) goes before
+// filename, or else in the query.
+func declaredName(r *http.Request) (string, error) {
+	if value := r.Header.Get("Content-Disposition"); value != "" {
+		_, params, err := mime.ParseMediaType(value)
+		if err != nil {
+			return "", problem.BadRequest.Because(err, "the Content-Disposition header is not well-formed")
+		}
+		if name := params["filename"]; name != "" {
+			return name, nil
+		}
+	}
+	return r.URL.Query().Get("name"), nil
+}
+
+// raw takes the body as the file.
+func (h *handler) raw(w http.ResponseWriter, r *http.Request, d declared) incoming {
+	return incoming{d.name, d.contentType, h.limited(w, r.Body, h.maxSize), func(sum string) error {
+		return matches(d.digest, sum)
+	}}
+}
+
+// form takes the one file in a multipart/form-data body (RFC 7578). It is streamed; fields before and after it are
+// skipped. A Content-Digest is of the whole body, since that is the content of the message.
+func (h *handler) form(w http.ResponseWriter, r *http.Request, d declared) (incoming, error) {
+	body := h.limited(w, r.Body, h.maxSize+formOverhead)
+	whole := sha256.New()
+	if d.digest != nil {
+		body = io.TeeReader(body, whole)
+	}
+	parts := multipart.NewReader(body, d.boundary)
+	fields := 0
+	// next returns the next part that is a file, or nil at the end of the form.
+	next := func() (*multipart.Part, error) {
+		for {
+			part, err := parts.NextPart()
+			if err == io.EOF {
+				return nil, nil
+			}
+			if err != nil {
+				return nil, broken(err)
+			}
+			if part.FileName() != "" {
+				return part, nil
+			}
+			if fields++; fields > maxFields {
+				return nil, problem.BadRequest.With("the form has more than %d fields", maxFields)
+			}
+			if n, err := io.Copy(io.Discard, io.LimitReader(part, formOverhead)); err != nil {
+				return nil, broken(err)
+			} else if n == formOverhead {
+				return nil, problem.TooLarge.With("a field of the form is too large")
+			}
+		}
+	}
+	part, err := next()
+	if err != nil {
+		return incoming{}, err
+	}
+	if part == nil {
+		return incoming{}, problem.BadRequest.With("the form has no part with a file name")
+	}
+	kind := part.Header.Get("Content-Type")
+	if _, _, err := contentType(kind); err != nil {
+		return incoming{}, err
+	}
+	return incoming{part.FileName(), kind, h.limited(w, part, h.maxSize), func(string) error {
+		// A second file, that nobody would ever see again, must not be answered with success.
+		if another, err := next(); err != nil {
+			return err
+		} else if another != nil {
+			return problem.BadRequest.With("the form has more than one file: send one a request")
+		}
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			return broken(err)
+		}
+		return matches(d.digest, hex.EncodeToString(whole.Sum(nil)))
+	}}, nil
+}
+
+// matches compares a promised digest, if there is one, with the digest of what came.
+func matches(promised []byte, sum string) error {
+	if promised != nil && hex.EncodeToString(promised) != sum {
+		return problem.DigestMismatch.With("the content has the SHA-256 %s", sum)
+	}
+	return nil
+}
+
+// limited reads at most limit bytes of r; more is problem.TooLarge.
+func (h *handler) limited(w http.ResponseWriter, r io.ReadCloser, limit int64) io.Reader {
+	return bodyReader{h, http.MaxBytesReader(w, r, limit)}
+}
+
+// bodyReader turns errors of a request's body into problems: without that, a client that breaks off would look like
+// an error of ours.
+type bodyReader struct {
+	h *handler
+	r io.Reader
+}
+
+func (b bodyReader) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil || err == io.EOF:
+		return n, err
+	case errors.As(err, &tooLarge):
+		return n, b.h.tooLarge(err)
+	}
+	return n, broken(err)
+}
+
+// broken is the problem of a body that ended early, came too slowly, or is not a well-formed form. One that is a
+// problem already stays what it is.
+func broken(err error) error {
+	var already *problem.Problem
+	if errors.As(err, &already) {
+		return already
+	}
+	return problem.BadRequest.Because(err, "the body could not be read to its end")
+}
+
+func (h *handler) tooLarge(cause error) error {
+	return problem.TooLarge.Because(cause, fmt.Sprintf("the limit is %d bytes", h.maxSize))
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// part is one part of a form.
+type part struct{ disposition, kind, body string }
+
+// newForm returns a form with parts, and its content type.
+func newForm(t *testing.T, parts ...part) (body []byte, kind string) {
+	t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for _, p := range parts {
+		header := textproto.MIMEHeader{"Content-Disposition": {p.disposition}}
+		if p.kind != "" {
+			header.Set("Content-Type", p.kind)
+		}
+		pw, err := w.CreatePart(header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(pw, p.body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes(), w.FormDataContentType()
+}
+
+var (
+	field = part{`form-data; name="comment"`, "", "a field"}
+	hello = part{`form-data; name="file"; filename="C:\\docs\\h€llo.txt"`, "text/plain", "hello"}
+)
+
+func TestForm(t *testing.T) {
+	many := make([]part, maxFields+1)
+	for i := range many {
+		many[i] = field
+	}
+	untyped := part{hello.disposition, "", hello.body}
+	for name, c := range map[string]struct {
+		parts   []part
+		status  int
+		problem string
+	}{
+		"one file":               {[]part{hello}, 202, ""},
+		"fields around":          {[]part{field, hello, field}, 202, ""},
+		"as many as may be":      {append(many[1:], hello), 202, ""},
+		"no type":                {[]part{untyped}, 202, ""},
+		"empty file":             {[]part{{hello.disposition, "text/plain", ""}}, 202, ""},
+		"no file":                {[]part{field}, 400, "bad-request"},
+		"nothing":                {nil, 400, "bad-request"},
+		"two files":              {[]part{hello, field, hello}, 400, "bad-request"},
+		"too many fields":        {append(many, hello), 400, "bad-request"},
+		"too many fields after":  {append([]part{hello}, many...), 400, "bad-request"},
+		"field too large":        {[]part{{field.disposition, "", strings.Repeat("x", formOverhead)}, hello}, 413, "too-large"},
+		"file too large":         {[]part{{hello.disposition, "", strings.Repeat("x", maxSize+1)}}, 413, "too-large"},
+		"file type is malformed": {[]part{{hello.disposition, "text/plain;;", "x"}}, 400, "bad-request"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body, kind := newForm(t, c.parts...)
+			sum := sha256.Sum256(body)
+			digest := "sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"
+			for _, headers := range []map[string]string{{"Content-Type": kind}, {"Content-Type": kind, "Content-Digest": digest}} {
+				f := newFixture(t)
+				// Without a known length, so that it is counting that stops what is too large.
+				answer := f.send("POST", "/upload", io.MultiReader(bytes.NewReader(body)), headers)
+				if c.status != 202 {
+					wantProblem(t, answer, c.status, c.problem)
+					if len(f.files.kept) != 0 {
+						t.Error("got a file, want none")
+					}
+					continue
+				}
+				if answer.Code != 202 {
+					t.Fatalf("got %d %s, want 202", answer.Code, answer.Body)
+				}
+				if k := f.only(t); k.Name != "h€llo.txt" || !strings.HasPrefix(k.ContentType, "text/plain") || string(k.bytes) != hello.body && len(k.bytes) > 0 {
+					t.Errorf("got %q of type %q with %q", k.Name, k.ContentType, k.bytes)
+				}
+			}
+		})
+	}
+	body, kind := newForm(t, field, hello)
+	for name, c := range map[string]struct {
+		body    []byte
+		kind    string
+		headers map[string]string
+		status  int
+		problem string
+	}{
+		"digest of the file, not the body": {body, kind, map[string]string{"Content-Digest": "sha-256=:" + helloBase64 + ":"}, 400, "digest-mismatch"},
+		"no boundary":                      {body, "multipart/form-data", nil, 400, "bad-request"},
+		"another boundary":                 {body, "multipart/form-data; boundary=x", nil, 400, "bad-request"},
+		"cut in the file":                  {body[:bytes.Index(body, []byte("hello"))+2], kind, nil, 400, "bad-request"},
+		"cut before the end":               {body[:len(body)-6], kind, nil, 400, "bad-request"},
+		"too large, known":                 {bytes.Repeat([]byte("x"), maxSize+formOverhead+1), kind, nil, 413, "too-large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			headers := map[string]string{"Content-Type": c.kind}
+			for k, v := range c.headers {
+				headers[k] = v
+			}
+			wantProblem(t, f.send("POST", "/upload", bytes.NewReader(c.body), headers), c.status, c.problem)
+			if len(f.files.kept) != 0 {
+				t.Error("got a file, want none")
+			}
+		})
+	}
+}
+
+func TestContentDigest(t *testing.T) {
+	sum := sha256.Sum256([]byte("hello"))
+	good := "sha-256=:" + helloBase64 + ":"
+	for name, c := range map[string]struct {
+		lines []string
+		want  []byte
+		bad   bool
+	}{
+		"none":               {nil, nil, false},
+		"one":                {[]string{good}, sum[:], false},
+		"parameter":          {[]string{good + ";x=1"}, sum[:], false},
+		"among others":       {[]string{"sha-512=:AAAA:,\t" + good, "unixsum=:AAAA:"}, sum[:], false},
+		"only others":        {[]string{"sha-512=:AAAA:"}, nil, false},
+		"last one wins":      {[]string{"sha-256=:" + base64.StdEncoding.EncodeToString(make([]byte, 32)) + ":", good}, sum[:], false},
+		"hex":                {[]string{"sha-256=" + helloHex}, nil, true},
+		"too short":          {[]string{"sha-256=:AAAA:"}, nil, true},
+		"no base64":          {[]string{"sha-256=:???:"}, nil, true},
+		"one colon":          {[]string{"sha-256=:"}, nil, true},
+		"no value":           {[]string{"sha-256"}, nil, true},
+		"empty":              {[]string{""}, nil, true},
+		"something trailing": {[]string{good + ","}, nil, true},
+	} {
+		got, err := contentDigest(http.Header{"Content-Digest": c.lines})
+		if !bytes.Equal(got, c.want) || (err != nil) != c.bad {
+			t.Errorf("%s: got %x and %v, want %x and an error: %t", name, got, err, c.want, c.bad)
+		}
+	}
+}
+
+func TestSafeName(t *testing.T) {
+	for name, want := range map[string]string{
+		"":                             "unnamed",
+		".":                            "unnamed",
+		"..":                           "unnamed",
+		"/":                            "unnamed",
+		" \t ":                         "unnamed",
+		"a/":                           "unnamed",
+		"a.txt":                        "a.txt",
+		" a b.txt ":                    "a b.txt",
+		"../../etc/passwd":             "passwd",
+		`C:\Users\ada\notes.txt`:       "notes.txt",
+		"a\r\nSet-Cookie: x\x00":       "aSet-Cookie: x",
+		"cafe\u0301":                   "caf\u00e9",
+		"evil\u202egnp.exe":            "evilgnp.exe",
+		"line\u2028break":              "linebreak",
+		"\xff.txt":                     "\uFFFD.txt",
+		"👩‍💻.txt":                      "👩‍💻.txt",
+		strings.Repeat("x", 300):       strings.Repeat("x", 255),
+		strings.Repeat("€", 100):       strings.Repeat("€", 85),
+		"a" + strings.Repeat("€", 100): "a" + strings.Repeat("€", 84),
+	} {
+		got := safeName(name)
+		if got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
+		if len(got) > maxName || !utf8.ValidString(got) || safeName(got) != got {
+			t.Errorf("%q: got %q, which is not safe itself", name, got)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]size{"1": 1, "1048576": 1 << 20, "5KiB": 5 << 10, "20MiB": 20 << 20, "16384GiB": 1 << 44} {
+		var got size
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%q: got %d (%v), want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "1.5GiB", "1GB", "1 GiB", "GiB", "16385GiB", "99999999999999999999", "1KiBMiB"} {
+		got := size(7)
+		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", text)) || got != 7 {
+			t.Errorf("%q: got %d and error %v, want an error that quotes it", text, got, err)
+		}
+	}
+}

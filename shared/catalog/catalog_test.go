@@ -1,0 +1,42 @@
+package catalog
+
+import (
+	"encoding/base64"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestCursor(t *testing.T) {
+	want := cursor{time.UnixMilli(1_800_000_000_123), "0198c0de-0000-7000-8000-00000000000a"}
+	got, err := parseCursor(want.String())
+	if err != nil || !got.storedAt.Equal(want.storedAt) || got.id != want.id {
+		t.Errorf("got %+v (%v), want %+v", got, err, want)
+	}
+}
+
+func TestListRefuses(t *testing.T) {
+	s, err := Open("mongodb://127.0.0.1:1/strongroom") // nothing is sent to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	encode := base64.RawURLEncoding.EncodeToString
+	for name, q := range map[string]Query{
+		"negative limit":    {Limit: -1},
+		"limit too high":    {Limit: MaxLimit + 1},
+		"no base64":         {Cursor: "%"},
+		"padded base64":     {Cursor: base64.URLEncoding.EncodeToString([]byte("1.ab"))},
+		"no id":             {Cursor: encode([]byte("123."))},
+		"no dot":            {Cursor: encode([]byte("123"))},
+		"no time":           {Cursor: encode([]byte("x.id"))},
+		"id is not UTF-8":   {Cursor: encode([]byte("1.\xff"))},
+		"time out of range": {Cursor: encode([]byte("99999999999999999999.id"))},
+	} {
+		if _, _, err := s.List(t.Context(), q); !errors.Is(err, problem.BadRequest) {
+			t.Errorf("%s: got %v, want %v", name, err, problem.BadRequest)
+		}
+	}
+}

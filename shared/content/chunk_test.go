@@ -1,0 +1,78 @@
+package content
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+func TestChunkDocument(t *testing.T) {
+	file := uuid.Must(uuid.NewV7())
+	b := newBuffer()
+	for n, length := range map[int32]int{0: 1, 1: 5, 1<<24 - 1: chunkSize} {
+		for i := range length {
+			b.data()[i] = byte(i + length)
+		}
+		raw, err := b.document(file, n, length)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		var got chunkHead
+		if err := bson.Unmarshal(raw, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.ID != chunkID(file, n) || got.FilesID != file.String() || got.N != n || got.Data.Subtype != 0 || !bytes.Equal(got.Data.Data, b.data()[:length]) {
+			t.Errorf("chunk %d of %d bytes: got another one back: %v %v %v", n, length, got.ID, got.FilesID, got.N)
+		}
+	}
+}
+
+func TestChunkID(t *testing.T) {
+	seen := map[bson.ObjectID]bool{}
+	for range 3 {
+		file := uuid.Must(uuid.NewV7())
+		for _, n := range []int32{0, 1, 255, 256, 65535, 65536, 1<<24 - 1} {
+			id := chunkID(file, n)
+			if seen[id] {
+				t.Errorf("%v occurs twice", id)
+			}
+			seen[id] = true
+			if age := time.Since(id.Timestamp()); age < 0 || age > time.Minute {
+				t.Errorf("got age %v of a new chunk", age)
+			}
+		}
+	}
+}
+
+func TestFill(t *testing.T) {
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		r    io.Reader
+		want string
+		err  error
+	}{
+		"full":               {bytes.NewReader([]byte("abcdef")), "abcd", nil},
+		"one byte at a time": {iotest.OneByteReader(bytes.NewReader([]byte("abcdef"))), "abcd", nil},
+		"short":              {bytes.NewReader([]byte("ab")), "ab", io.EOF},
+		"exact":              {bytes.NewReader([]byte("abcd")), "abcd", nil},
+		"end with the bytes": {iotest.DataErrReader(bytes.NewReader([]byte("abcd"))), "abcd", io.EOF},
+		"empty":              {bytes.NewReader(nil), "", io.EOF},
+		"cut":                {io.MultiReader(bytes.NewReader([]byte("ab")), iotest.ErrReader(io.ErrUnexpectedEOF)), "ab", io.ErrUnexpectedEOF},
+		"broken":             {io.MultiReader(bytes.NewReader([]byte("ab")), iotest.ErrReader(broken)), "ab", broken},
+	} {
+		buf := make([]byte, 4)
+		n, err := fill(c.r, buf)
+		if got := string(buf[:n]); got != c.want || err != c.err {
+			t.Errorf("%s: got %q and %v, want %q and %v", name, got, err, c.want, c.err)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package mongodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestOpen(t *testing.T) {
+	db, err := Open("mongodb://user:secret@one.example:1,two.example:2/strongroom?authSource=strongroom&timeoutMS=100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := db.Name(), "strongroom"; got != want {
+		t.Errorf("got database %q, want %q", got, want)
+	}
+	if err := Close(db); err != nil {
+		t.Error(err)
+	}
+	for _, uri := range []string{
+		"", "localhost", "mysql://user:secret@localhost/strongroom", "mongodb://user:secret@localhost", "mongodb://user:secret@localhost/",
+		"mongodb://user:secret@localhost/strongroom?directConnection=perhaps", "mongodb://user:sec%ret@localhost/strongroom",
+		"mongodb://user:secret@localhost,other/strongroom?directConnection=true",
+	} {
+		if _, err := Open(uri); err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "sec%ret") {
+			t.Errorf("Open(%q): got error %v, want one without the password", uri, err)
+		}
+	}
+}
+
+func TestProblem(t *testing.T) {
+	verdict := func(code int) error { return mongo.WriteException{WriteErrors: mongo.WriteErrors{{Code: code}}} }
+	for name, c := range map[string]struct {
+		err  error
+		want int
+	}{
+		"deadline":                     {context.DeadlineExceeded, 503},
+		"network":                      {&net.OpError{Op: "dial", Err: errors.New("refused")}, 503},
+		"client closed":                {mongo.ErrClientDisconnected, 503},
+		"network, as the driver wraps": {mongo.CommandError{Labels: []string{"NetworkError"}}, 503},
+		"server shuts down":            {mongo.CommandError{Code: 11600}, 503},
+		"no primary":                   {mongo.CommandError{Code: 10107}, 503},
+		"retryable":                    {mongo.CommandError{Code: 1, Labels: []string{"RetryableWriteError"}}, 503},
+		"took too long":                {mongo.CommandError{Code: 50}, 503},
+		"no majority":                  {mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}}, 503},
+		"disk full":                    {verdict(14031), 503},
+		"duplicate":                    {verdict(11000), 500},
+		"not permitted":                {mongo.CommandError{Code: 13}, 500},
+		"client gone":                  {context.Canceled, 500},
+	} {
+		got := Problem(fmt.Errorf("wrapped: %w", c.err), "test")
+		if status := problem.Status(got); status != c.want {
+			t.Errorf("%s: got status %d, want %d", name, status, c.want)
+		}
+		if !strings.Contains(got.Error(), "test") {
+			t.Errorf("%s: got %q, which does not say what was being done", name, got)
+		}
+	}
+	if err := Problem(nil, "test"); err != nil {
+		t.Errorf("nil: got %v, want nil", err)
+	}
+}
+
+func TestServerAway(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil { // now nobody listens there
+		t.Fatal(err)
+	}
+	db, err := Open("mongodb://" + address + "/strongroom?serverSelectionTimeoutMS=100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = Close(db) })
+	err = db.RunCommand(t.Context(), bson.D{{Key: "ping", Value: 1}}).Err()
+	if !errors.Is(Problem(err, "ping"), problem.Unavailable) {
+		t.Errorf("got %v, want %v", err, problem.Unavailable)
+	}
+}
