@@ -26,7 +26,7 @@ const (
 	connLifetime = 3 * time.Minute
 	connIdleTime = 45 * time.Second
 	// callTimeout bounds each call, waiting for a connection included.
-	callTimeout = 10 * time.Second
+	callTimeout = 8 * time.Second
 )
 
 // Store is the account store of one database. It is safe for concurrent use.

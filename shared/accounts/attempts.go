@@ -15,7 +15,7 @@ import (
 
 const (
 	// attemptWait bounds how long an attempt waits for others on the same user name.
-	attemptWait = 5 * time.Second
+	attemptWait = 8 * time.Second
 	// Attempts of another replica are asked after with growing pauses.
 	firstPoll = 10 * time.Millisecond
 	maxPoll   = 160 * time.Millisecond

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -25,10 +26,10 @@ const (
 	maxLength = 256
 )
 
-// Check tells whether password may be chosen: 8 to 256 bytes of UTF-8 after NFKC. An error is a
-// problem.Unprocessable.
+// Check tells whether password may be chosen: 8 to 256 bytes of UTF-8 after NFKC, without the character U+FFFD, which
+// decoders put in the place of what they can not decode. An error is a problem.Unprocessable.
 func Check(password string) error {
-	if !utf8.ValidString(password) {
+	if !utf8.ValidString(password) || strings.ContainsRune(password, utf8.RuneError) {
 		return problem.Unprocessable.With("the password is not UTF-8")
 	}
 	if n := len(normalize(password)); n < minLength || n > maxLength {

@@ -166,6 +166,7 @@ func TestCheck(t *testing.T) {
 		{strings.Repeat("\uFF41", 256), true},  // full-width: 768 bytes before NFKC, 256 after
 		{strings.Repeat("\uFF41", 257), false}, // 257 after
 		{"invalid \xff utf-8", false},
+		{"replaced \ufffd utf-8", false},
 	} {
 		err := Check(test.password)
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, problem.Unprocessable) {

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// maxBody bounds the body of a login, in bytes.
+const maxBody = 4 << 10
+
+// credentials are what a client says of itself.
+type credentials struct{ username, password string }
+
+const (
+	typeJSON = "application/json"
+	typeForm = "application/x-www-form-urlencoded"
+)
+
+var (
+	errMissing = problem.BadRequest.With("give a username and a password: as JSON, as a form, or as HTTP Basic with an empty body")
+	errUnknown = problem.BadRequest.With("the body may have username and password and nothing else, each once")
+	errNotUTF8 = problem.BadRequest.With("the username and the password must be UTF-8")
+	errNotJSON = problem.BadRequest.With(`the body must be a JSON object like {"username":"…","password":"…"} and nothing else`)
+	errNotForm = problem.BadRequest.With("the body must be a form like username=…&password=…")
+	errInQuery = problem.BadRequest.With("credentials in the query string end up in logs: put them into the body, and change this password")
+	errTwice   = problem.BadRequest.With("give the credentials either as HTTP Basic or in the body")
+	errBasic   = problem.BadRequest.With("the Authorization header is not well-formed (RFC 7617)")
+	errType    = problem.UnsupportedType.With("send the credentials as %s or %s, in UTF-8", typeJSON, typeForm).
+			Header("Accept", typeJSON+", "+typeForm)
+	errTooLarge = problem.TooLarge.With("the limit is %d bytes", maxBody)
+)
+
+// readCredentials takes them from the one place where they are.
+func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return credentials{}, problem.BadRequest.With("the query string is not well-formed")
+	}
+	for name := range query {
+		if strings.EqualFold(name, "username") || strings.EqualFold(name, "password") {
+			return credentials{}, errInQuery
+		}
+	}
+	basic, given, err := basicCredentials(r)
+	if err != nil {
+		return credentials{}, err
+	}
+	if r.ContentLength > maxBody {
+		return credentials{}, errTooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return credentials{}, errTooLarge
+	} else if err != nil {
+		return credentials{}, problem.BadRequest.Because(err, "the body could not be read")
+	}
+	switch {
+	case given && len(body) == 0:
+		return basic.valid()
+	case given:
+		return credentials{}, errTwice
+	case len(body) == 0:
+		return credentials{}, errMissing
+	}
+	read, err := bodyReader(r)
+	if err != nil {
+		return credentials{}, err
+	}
+	c, err := read(body)
+	if err != nil {
+		return credentials{}, err
+	}
+	return c.valid()
+}
+
+// valid refuses what is not UTF-8, and the character that a decoder silently puts in the place of what is not: it would
+// make one password of several.
+func (c credentials) valid() (credentials, error) {
+	for _, s := range []string{c.username, c.password} {
+		if !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError) {
+			return credentials{}, errNotUTF8
+		}
+	}
+	return c, nil
+}
+
+// basicCredentials reads HTTP Basic (RFC 7617). Another scheme is left alone: a client may send the token that it has.
+func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
+	values := r.Header.Values("Authorization")
+	if len(values) > 1 {
+		return credentials{}, false, errBasic
+	}
+	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return credentials{}, false, nil
+	}
+	username, password, ok := r.BasicAuth()
+	if !ok {
+		return credentials{}, false, errBasic
+	}
+	return credentials{username, password}, true, nil
+}
+
+// bodyReader returns what reads a body of the request's content type.
+func bodyReader(r *http.Request) (func(body []byte) (credentials, error), error) {
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return nil, problem.UnsupportedType.With("send the credentials without a content encoding").Header("Accept-Encoding", "identity")
+	}
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return nil, errType
+	}
+	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return nil, errType
+	}
+	switch kind {
+	case typeJSON:
+		return fromJSON, nil
+	case typeForm:
+		return fromForm, nil
+	}
+	return nil, errType
+}
+
+func fromForm(body []byte) (credentials, error) {
+	values, err := url.ParseQuery(string(body))
+	if err != nil {
+		return credentials{}, errNotForm
+	}
+	for name, all := range values {
+		if name != "username" && name != "password" || len(all) != 1 {
+			return credentials{}, errUnknown
+		}
+	}
+	if len(values) != 2 {
+		return credentials{}, errMissing
+	}
+	return credentials{values.Get("username"), values.Get("password")}, nil
+}
+
+// fromJSON is strict where encoding/json is not: it refuses other members, those whose case differs, those that occur
+// twice, and what follows the object. A misspelt member is better found now than by a login that never works.
+func fromJSON(body []byte) (credentials, error) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
+		return credentials{}, errNotJSON
+	}
+	members := map[string]string{}
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return credentials{}, errNotJSON
+		}
+		key := name.(string) // a member's name is a string, or Token fails
+		if _, twice := members[key]; twice || key != "username" && key != "password" {
+			return credentials{}, errUnknown
+		}
+		value, err := decoder.Token()
+		if err != nil {
+			return credentials{}, errNotJSON
+		}
+		text, ok := value.(string)
+		if !ok {
+			return credentials{}, problem.BadRequest.With("%s must be a string", key)
+		}
+		members[key] = text
+	}
+	if _, err := decoder.Token(); err != nil { // the closing brace
+		return credentials{}, errNotJSON
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return credentials{}, errNotJSON
+	}
+	if len(members) != 2 {
+		return credentials{}, errMissing
+	}
+	return credentials{members["username"], members["password"]}, nil
+}

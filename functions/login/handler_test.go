@@ -1,0 +1,371 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/password"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// fakeStore has users and refuses attempts on those that are blocked.
+type fakeStore struct {
+	users      map[string]accounts.User
+	blocked    map[string]bool
+	reserveErr error
+	findErr    error
+	settleErr  error
+	replaceErr error
+
+	address  netip.Addr
+	outcomes []accounts.Outcome
+	replaced []string // old and new hash
+}
+
+func (s *fakeStore) Reserve(_ context.Context, username string, address netip.Addr) (accounts.Settle, error) {
+	s.address = address
+	name, err := accounts.CanonicalUsername(username)
+	if err != nil {
+		return nil, err
+	}
+	if s.blocked[name] {
+		return nil, problem.TooManyAttempts.With("try again later").RetryAfter(90 * time.Second)
+	}
+	return func(ctx context.Context, outcome accounts.Outcome) error {
+		s.outcomes = append(s.outcomes, outcome)
+		return errors.Join(ctx.Err(), s.settleErr)
+	}, s.reserveErr
+}
+
+func (s *fakeStore) ByUsername(_ context.Context, username string) (accounts.User, error) {
+	name, err := accounts.CanonicalUsername(username)
+	user, ok := s.users[name]
+	if err == nil && !ok {
+		err = problem.NotFound.With("there is no such user")
+	}
+	return user, errors.Join(err, s.findErr)
+}
+
+func (s *fakeStore) ReplaceHash(_ context.Context, _, old, next string) error {
+	s.replaced = append(s.replaced, old, next)
+	return s.replaceErr
+}
+
+// fakeHasher counts what it computes. The hash of a password is that password in brackets, braces if made long ago.
+type fakeHasher struct {
+	verified []string // the hashes
+	err      error
+}
+
+func (h *fakeHasher) Hash(_ context.Context, given string) (string, error) {
+	return "[" + given + "]", h.err
+}
+
+func (h *fakeHasher) Verify(_ context.Context, hash, given string) (ok, rehash bool, err error) {
+	h.verified = append(h.verified, hash)
+	if hash == "malformed" {
+		return false, false, password.ErrMalformed
+	}
+	old := hash == "{"+given+"}"
+	return hash == "["+given+"]" || old, old, h.err
+}
+
+// fixture is the handler with its fakes and a real signer.
+type fixture struct {
+	http.Handler
+	store    *fakeStore
+	hasher   *fakeHasher
+	verifier *token.Verifier
+}
+
+const adaID = "0195a3f0-0000-7000-8000-00000000ada0"
+
+func newFixture(t *testing.T, trustedHops int) *fixture {
+	t.Helper()
+	private, public, err := token.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	keyFile, keysFile := filepath.Join(dir, "key.jwk"), filepath.Join(dir, "jwks.json")
+	if err := errors.Join(os.WriteFile(keyFile, private, 0o600), os.WriteFile(keysFile, public, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := token.LoadSigner(keyFile, "https://issuer.test", "strongroom", 15*time.Minute, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := token.LoadKeys(keysFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := token.NewVerifier(keys, "https://issuer.test", "strongroom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &fakeStore{
+		users: map[string]accounts.User{
+			"ada":    {ID: adaID, Username: "ada", PasswordHash: "[lovelace-1843]", Role: "user", TokenVersion: 3},
+			"grace":  {ID: "grace-id", Username: "grace", PasswordHash: "[hopper-1906]", Role: "admin", TokenVersion: 1},
+			"old":    {ID: "old-id", Username: "old", PasswordHash: "{old-hash}", Role: "user", TokenVersion: 1},
+			"gone":   {ID: "gone-id", Username: "gone", PasswordHash: "[lovelace-1843]", Role: "user", Disabled: true},
+			"locked": {ID: "locked-id", Username: "locked", PasswordHash: "[lovelace-1843]", Role: "user"},
+			"broken": {ID: "broken-id", Username: "broken", PasswordHash: "malformed", Role: "user"},
+		},
+		blocked: map[string]bool{"locked": true},
+	}
+	hasher := &fakeHasher{}
+	return &fixture{newHandler(store, hasher, signer, trustedHops), store, hasher, verifier}
+}
+
+func (f *fixture) do(r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, r)
+	return w
+}
+
+func post(contentType, body string) *http.Request {
+	r := httptest.NewRequest("POST", "/login", strings.NewReader(body))
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
+	}
+	return r
+}
+
+func basic(userinfo string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(userinfo))
+}
+
+func TestLogin(t *testing.T) {
+	const asJSON, asForm = `{"username":"ada","password":"lovelace-1843"}`, "username=ada&password=lovelace-1843"
+	requests := map[string]*http.Request{
+		"JSON":             post("application/json", asJSON),
+		"JSON, UTF-8":      post("application/json; charset=UTF-8", " "+asJSON+"\n"),
+		"form":             post("application/x-www-form-urlencoded", asForm),
+		"other case":       post("application/json", `{"username":"ADA","password":"lovelace-1843"}`),
+		"query of others":  httptest.NewRequest("POST", "/login?next=%2Ffiles", strings.NewReader(asJSON)),
+		"at /":             httptest.NewRequest("POST", "/", strings.NewReader(asJSON)),
+		"Basic":            post("", ""),
+		"Basic, with type": post("application/json", ""),
+		"with a token":     post("application/json", asJSON),
+	}
+	requests["query of others"].Header.Set("Content-Type", "application/json")
+	requests["at /"].Header.Set("Content-Type", "application/json")
+	requests["Basic"].Header.Set("Authorization", basic("ada:lovelace-1843"))
+	requests["Basic, with type"].Header.Set("Authorization", basic("ada:lovelace-1843"))
+	requests["with a token"].Header.Set("Authorization", "Bearer old")
+	for name, r := range requests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, 0)
+			w := f.do(r)
+			var got answer
+			if err := json.Unmarshal(w.Body.Bytes(), &got); w.Code != 200 || err != nil {
+				t.Fatalf("%d %s, %v", w.Code, w.Body, err)
+			}
+			if got, want := w.Header().Get("Cache-Control"), "no-store"; got != want {
+				t.Errorf("Cache-Control is %q, want %q", got, want)
+			}
+			claims, err := f.verifier.Verify(got.AccessToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if claims.Subject != adaID || claims.Username != "ada" || claims.Version != 3 || claims.Scope != "files:read files:write" {
+				t.Errorf("the token says %+v", claims)
+			}
+			got.AccessToken = ""
+			want := answer{TokenType: "Bearer", ExpiresIn: 900, Scope: "files:read files:write", User: user{adaID, "ada", []string{"user"}}}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("answer is %+v, want %+v", got, want)
+			}
+			if want := []accounts.Outcome{accounts.Succeeded}; !reflect.DeepEqual(f.store.outcomes, want) {
+				t.Errorf("outcomes %v, want %v", f.store.outcomes, want)
+			}
+			if len(f.hasher.verified) != 1 {
+				t.Errorf("%d hashes, want 1", len(f.hasher.verified))
+			}
+		})
+	}
+}
+
+func TestLoginAsAdmin(t *testing.T) {
+	f := newFixture(t, 0)
+	w := f.do(post("application/json", `{"username":"grace","password":"hopper-1906"}`))
+	if want := `"scope":"files:read files:write files:any accounts:manage","user":{"id":"grace-id","username":"grace","roles":["admin"]}}`; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("%d %s, want %s in it", w.Code, w.Body, want)
+	}
+}
+
+// Whatever the reason, there is one body and one hash.
+func TestBadCredentials(t *testing.T) {
+	var bodies []string
+	for name, test := range map[string]struct {
+		username, password string
+		compared           string // with which hash
+		outcomes           []accounts.Outcome
+	}{
+		"wrong password":          {"ada", "babbage-1822", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"empty password":          {"ada", "", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"unknown user":            {"eve", "lovelace-1843", password.Dummy, []accounts.Outcome{accounts.Failed}},
+		"disabled":                {"gone", "lovelace-1843", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"disabled and wrong":      {"gone", "babbage-1822", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"malformed hash":          {"broken", "malformed", "malformed", []accounts.Outcome{accounts.Failed}},
+		"no user name":            {"", "lovelace-1843", password.Dummy, nil},
+		"no possible user name":   {"a\u0000da", "lovelace-1843", password.Dummy, nil},
+		"user name with a space":  {"ada ", "lovelace-1843", password.Dummy, nil},
+		"user name, much too big": {strings.Repeat("a", 2000), "lovelace-1843", password.Dummy, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, 0)
+			body, err := json.Marshal(map[string]string{"username": test.username, "password": test.password})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := f.do(post("application/json", string(body)))
+			if w.Code != 401 {
+				t.Errorf("status %d, want 401", w.Code)
+			}
+			if got, want := w.Header().Get("WWW-Authenticate"), `Basic realm="strongroom", charset="UTF-8"`; got != want {
+				t.Errorf("WWW-Authenticate is %s, want %s", got, want)
+			}
+			bodies = append(bodies, w.Body.String())
+			if want := []string{test.compared}; !reflect.DeepEqual(f.hasher.verified, want) {
+				t.Errorf("compared with %q, want %q", f.hasher.verified, want)
+			}
+			if !reflect.DeepEqual(f.store.outcomes, test.outcomes) {
+				t.Errorf("outcomes %v, want %v", f.store.outcomes, test.outcomes)
+			}
+		})
+	}
+	for _, body := range bodies {
+		if body != bodies[0] {
+			t.Errorf("bodies differ: %s and %s", body, bodies[0])
+		}
+	}
+}
+
+func TestTooManyAttempts(t *testing.T) {
+	for _, given := range []string{"lovelace-1843", "wrong"} {
+		f := newFixture(t, 0)
+		w := f.do(post("application/x-www-form-urlencoded", "username=locked&password="+given))
+		if w.Code != 429 || w.Header().Get("Retry-After") != "90" {
+			t.Errorf("%d, Retry-After %s, want 429 and 90", w.Code, w.Header().Get("Retry-After"))
+		}
+		if want := []string{password.Dummy}; !reflect.DeepEqual(f.hasher.verified, want) {
+			t.Errorf("compared with %q, want only the dummy", f.hasher.verified)
+		}
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	away := problem.Unavailable.With("away")
+	for name, test := range map[string]struct {
+		username string
+		fail     func(*fixture)
+		hashes   int
+		outcomes []accounts.Outcome
+	}{
+		"store away":               {"ada", func(f *fixture) { f.store.reserveErr = away }, 0, nil},
+		"store away after reserve": {"ada", func(f *fixture) { f.store.findErr = away }, 0, []accounts.Outcome{accounts.Undecided}},
+		"no slot to hash":          {"ada", func(f *fixture) { f.hasher.err = away }, 1, []accounts.Outcome{accounts.Undecided}},
+		"no slot to hash, blocked": {"locked", func(f *fixture) { f.hasher.err = away }, 1, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, 0)
+			test.fail(f)
+			w := f.do(post("application/json", `{"username":"`+test.username+`","password":"lovelace-1843"}`))
+			if w.Code != 503 || w.Header().Get("Retry-After") == "" {
+				t.Errorf("%d, Retry-After %q, want 503 and some", w.Code, w.Header().Get("Retry-After"))
+			}
+			if len(f.hasher.verified) != test.hashes || !reflect.DeepEqual(f.store.outcomes, test.outcomes) {
+				t.Errorf("%d hashes, outcomes %v; want %d, %v", len(f.hasher.verified), f.store.outcomes, test.hashes, test.outcomes)
+			}
+		})
+	}
+}
+
+func TestOutcomeIsSettledWhenTheClientIsGone(t *testing.T) {
+	f := newFixture(t, 0)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.do(post("application/json", `{"username":"ada","password":"wrong"}`).WithContext(gone))
+	if want := []accounts.Outcome{accounts.Failed}; !reflect.DeepEqual(f.store.outcomes, want) {
+		t.Errorf("outcomes %v, want %v", f.store.outcomes, want)
+	}
+}
+
+func TestLoginPassesThoughNothingCanBeNoted(t *testing.T) {
+	f := newFixture(t, 0)
+	f.store.settleErr = problem.Unavailable.With("away")
+	if w := f.do(post("application/json", `{"username":"ada","password":"lovelace-1843"}`)); w.Code != 200 {
+		t.Errorf("%d %s, want 200", w.Code, w.Body)
+	}
+}
+
+func TestRehash(t *testing.T) {
+	for name, fail := range map[string]error{"stored": nil, "changed meanwhile": problem.Conflict.With("changed")} {
+		f := newFixture(t, 0)
+		f.store.replaceErr = fail
+		if w := f.do(post("application/json", `{"username":"old","password":"old-hash"}`)); w.Code != 200 {
+			t.Errorf("%s: %d %s, want 200", name, w.Code, w.Body)
+		}
+		if want := []string{"{old-hash}", "[old-hash]"}; !reflect.DeepEqual(f.store.replaced, want) {
+			t.Errorf("%s: replaced %q, want %q", name, f.store.replaced, want)
+		}
+	}
+	f := newFixture(t, 0)
+	f.do(post("application/json", `{"username":"old","password":"wrong"}`))
+	f.do(post("application/json", `{"username":"ada","password":"lovelace-1843"}`))
+	if f.store.replaced != nil {
+		t.Errorf("replaced %q after a wrong password or for a hash that is up to date", f.store.replaced)
+	}
+}
+
+func TestClientAddress(t *testing.T) {
+	for _, test := range []struct {
+		hops      int
+		forwarded []string
+		want      string
+	}{
+		{0, nil, "192.0.2.1"},
+		{0, []string{"203.0.113.9"}, "192.0.2.1"},
+		{1, []string{"203.0.113.9"}, "203.0.113.9"},
+		{1, []string{"10.0.0.1, 203.0.113.9"}, "203.0.113.9"},
+		{2, []string{"10.0.0.1, 203.0.113.9 ,10.9.9.9"}, "203.0.113.9"},
+		{2, []string{"10.0.0.1, 203.0.113.9", "10.9.9.9"}, "203.0.113.9"},
+		{1, []string{"203.0.113.9:4711"}, "203.0.113.9"},
+		{1, []string{"[2001:db8::7]:4711"}, "2001:db8::7"},
+		{1, []string{"[2001:db8::7]"}, "2001:db8::7"},
+		{1, []string{"2001:db8::7"}, "2001:db8::7"},
+		{1, nil, "192.0.2.1"},                      // came by another way
+		{3, []string{"203.0.113.9"}, "192.0.2.1"},  // came by another way
+		{1, []string{"10.0.0.1, x"}, "192.0.2.1"},  // no address
+		{1, []string{"10.0.0.1, "}, "192.0.2.1"},   // no address
+		{1, []string{"unknown"}, "192.0.2.1"},      // no address
+		{1, []string{"_hidden:4711"}, "192.0.2.1"}, // no address
+		{1, []string{"10.0.0.1\t,x"}, "192.0.2.1"}, // no address
+		{2, []string{"10.0.0.1", "x"}, "10.0.0.1"}, // the innermost does not matter
+		{2, []string{",203.0.113.9"}, "192.0.2.1"}, // the outermost is empty
+		{1, []string{"::ffff:1.2.3.4"}, "::ffff:1.2.3.4"},
+	} {
+		f := newFixture(t, test.hops)
+		r := post("application/json", `{"username":"ada","password":"lovelace-1843"}`)
+		r.RemoteAddr = "192.0.2.1:1234"
+		r.Header["X-Forwarded-For"] = test.forwarded
+		if w := f.do(r); w.Code != 200 || f.store.address.String() != test.want {
+			t.Errorf("%d hops, %q: %d, counted under %v, want %s", test.hops, test.forwarded, w.Code, f.store.address, test.want)
+		}
+	}
+}
