@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// storedFile is a file in fakeFiles.
+type storedFile struct {
+	content.File
+	bytes string
+}
+
+// fakeFiles keeps files in memory. Reading fails with readErr after failAfter bytes.
+type fakeFiles struct {
+	stored    map[string]storedFile
+	err       error
+	readErr   error
+	failAfter int
+	open      int
+}
+
+func (s *fakeFiles) Get(_ context.Context, id string) (content.File, error) {
+	if s.err != nil {
+		return content.File{}, s.err
+	}
+	f, found := s.stored[id]
+	if !found {
+		return content.File{}, problem.NotFound.With("there is no such file")
+	}
+	return f.File, nil
+}
+
+func (s *fakeFiles) Reader(_ context.Context, f content.File) io.ReadSeekCloser {
+	s.open++
+	return &fakeReader{strings.NewReader(s.stored[f.ID].bytes), s}
+}
+
+type fakeReader struct {
+	*strings.Reader
+	s *fakeFiles
+}
+
+func (r *fakeReader) Read(p []byte) (int, error) {
+	if r.s.readErr != nil {
+		left := r.s.failAfter - int(r.Size()) + r.Len()
+		if left <= 0 {
+			return 0, r.s.readErr
+		}
+		p = p[:min(len(p), left)]
+	}
+	return r.Reader.Read(p)
+}
+
+func (r *fakeReader) Close() error {
+	r.s.open--
+	return nil
+}
+
+func TestContent(t *testing.T) {
+	const etag = `"abc123"`
+	for name, c := range map[string]struct {
+		method  string
+		headers map[string]string
+		status  int
+		body    string
+		length  string
+		extent  string // Content-Range
+	}{
+		"all":                     {"GET", nil, 200, "hello world", "11", ""},
+		"head":                    {"HEAD", nil, 200, "", "11", ""},
+		"range":                   {"GET", map[string]string{"Range": "bytes=6-"}, 206, "world", "5", "bytes 6-10/11"},
+		"last bytes":              {"GET", map[string]string{"Range": "bytes=-3"}, 206, "rld", "3", "bytes 8-10/11"},
+		"head of a range":         {"HEAD", map[string]string{"Range": "bytes=6-"}, 206, "", "5", "bytes 6-10/11"},
+		"range of this very file": {"GET", map[string]string{"Range": "bytes=6-", "If-Range": etag}, 206, "world", "5", "bytes 6-10/11"},
+		"range of another":        {"GET", map[string]string{"Range": "bytes=6-", "If-Range": `"x"`}, 200, "hello world", "11", ""},
+		"not modified":            {"GET", map[string]string{"If-None-Match": etag}, 304, "", "", ""},
+		"not modified, weak":      {"HEAD", map[string]string{"If-None-Match": `"x", W/` + etag}, 304, "", "", ""},
+		"modified":                {"GET", map[string]string{"If-None-Match": `"x"`}, 200, "hello world", "11", ""},
+		"no longer what it was":   {"GET", map[string]string{"If-Match": `"x"`}, 412, "", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			answer := f.send("ada", c.method, "/files/file-1/content", c.headers)
+			header := answer.Header()
+			if answer.Code != c.status || answer.Body.String() != c.body {
+				t.Errorf("got %d %q, want %d %q", answer.Code, answer.Body, c.status, c.body)
+			}
+			want := map[string]string{
+				"Content-Length": c.length, "Content-Range": c.extent, "ETag": etag,
+				"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff",
+				"Content-Security-Policy": "sandbox; default-src 'none'",
+				"Content-Disposition":     `attachment; filename="notes _.txt"; filename*=UTF-8''notes%20%E2%82%AC.txt`,
+			}
+			if c.body != "" {
+				want["Content-Type"] = "text/html"
+			}
+			for name, want := range want {
+				if got := header.Get(name); got != want {
+					t.Errorf("got %s %q, want %q", name, got, want)
+				}
+			}
+			if f.files.open != 0 {
+				t.Errorf("got %d readers left open", f.files.open)
+			}
+		})
+	}
+	t.Run("several ranges", func(t *testing.T) {
+		answer := newFixture(t).send("ada", "GET", "/files/file-1/content", map[string]string{"Range": "bytes=0-0,10-10"})
+		if kind := answer.Header().Get("Content-Type"); answer.Code != 206 || !strings.HasPrefix(kind, "multipart/byteranges") {
+			t.Errorf("got %d of type %q, want 206 of type multipart/byteranges", answer.Code, kind)
+		}
+	})
+	t.Run("out of range", func(t *testing.T) {
+		answer := newFixture(t).send("ada", "GET", "/files/file-1/content", map[string]string{"Range": "bytes=11-"})
+		wantProblem(t, answer, 416, "range-not-satisfiable")
+		if got, want := answer.Header().Get("Content-Range"), "bytes */11"; got != want {
+			t.Errorf("got Content-Range %q, want %q", got, want)
+		}
+	})
+	t.Run("empty", func(t *testing.T) {
+		answer := newFixture(t).send("root", "GET", "/files/file-3/content", nil)
+		if answer.Code != 200 || answer.Body.Len() != 0 || answer.Header().Get("Content-Length") != "0" {
+			t.Errorf("got %d %q, want 200 and nothing", answer.Code, answer.Body)
+		}
+	})
+	t.Run("not catalogued yet", func(t *testing.T) {
+		if answer := newFixture(t).send("ada", "GET", "/files/file-2/content", nil); answer.Code != 200 || answer.Body.String() != "abc" {
+			t.Errorf("got %d %q, want 200 abc", answer.Code, answer.Body)
+		}
+	})
+}
+
+func TestContentBreaksOff(t *testing.T) {
+	for name, c := range map[string]struct {
+		err     error
+		status  int
+		problem string
+	}{
+		"the store goes away": {errAway, 503, "unavailable"},
+		"a chunk is missing":  {errors.New("secret: chunk 0 is missing"), 500, "internal"},
+	} {
+		t.Run(name+" before the first byte", func(t *testing.T) {
+			f := newFixture(t)
+			f.files.readErr = c.err
+			answer := f.send("ada", "GET", "/files/file-1/content", nil)
+			wantProblem(t, answer, c.status, c.problem)
+			for _, header := range []string{"ETag", "Content-Length", "Content-Disposition"} {
+				if got := answer.Header().Get(header); got != "" {
+					t.Errorf("got %s %q of the file with a problem", header, got)
+				}
+			}
+		})
+		for ranges, header := range map[string]string{"": "", " in several ranges": "bytes=0-1,5-9"} {
+			t.Run(name+" after the first byte"+ranges, func(t *testing.T) {
+				f := newFixture(t)
+				f.files.readErr, f.files.failAfter = c.err, 6
+				server := httptest.NewServer(f.handler)
+				defer server.Close()
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/files/file-1/content", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				request.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
+				request.Header.Set("Range", header)
+				answer, err := server.Client().Do(request)
+				if err == nil {
+					defer answer.Body.Close()
+					_, err = io.ReadAll(answer.Body)
+				}
+				if err == nil {
+					t.Error("got a whole answer, want one that is cut")
+				}
+			})
+		}
+	}
+}
+
+func TestAttachment(t *testing.T) {
+	for name, want := range map[string]string{
+		"notes.txt":     `attachment; filename="notes.txt"`,
+		"my notes.txt":  `attachment; filename="my notes.txt"`,
+		`a"b\c.txt`:     `attachment; filename="a_b_c.txt"; filename*=UTF-8''a%22b%5Cc.txt`,
+		"100%.txt":      `attachment; filename="100_.txt"; filename*=UTF-8''100%25.txt`,
+		"é'(x).txt":     `attachment; filename="_'(x).txt"; filename*=UTF-8''%C3%A9%27%28x%29.txt`,
+		"a\r\nX: y.txt": `attachment; filename="a__X: y.txt"; filename*=UTF-8''a%0D%0AX%3A%20y.txt`,
+	} {
+		got := attachment(name)
+		if got != want {
+			t.Errorf("%q: got %s, want %s", name, got, want)
+		}
+		_, params, err := mime.ParseMediaType(got)
+		if err != nil || params["filename"] != name {
+			t.Errorf("%q: a client reads %q (%v)", name, params["filename"], err)
+		}
+	}
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+var errAway = problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
+
+// fakeCatalogue has entries, newest first, and notes what it was asked.
+type fakeCatalogue struct {
+	entries []catalog.Entry
+	next    string
+	query   catalog.Query
+	err     error
+}
+
+func (c *fakeCatalogue) Get(_ context.Context, id string) (catalog.Entry, error) {
+	if c.err != nil {
+		return catalog.Entry{}, c.err
+	}
+	for _, e := range c.entries {
+		if e.ID == id {
+			return e, nil
+		}
+	}
+	return catalog.Entry{}, problem.NotFound.With("there is no such file")
+}
+
+func (c *fakeCatalogue) List(_ context.Context, q catalog.Query) ([]catalog.Entry, string, error) {
+	c.query = q
+	if c.err != nil {
+		return nil, "", c.err
+	}
+	return slices.DeleteFunc(slices.Clone(c.entries), func(e catalog.Entry) bool {
+		return q.Owner != "" && e.Owner != q.Owner
+	}), c.next, nil
+}
+
+// fixture is the handler with fakes around it. Ada has two files, of which one is not catalogued yet; grace has one.
+type fixture struct {
+	handler http.Handler
+	files   *fakeFiles
+	entries *fakeCatalogue
+	tokens  map[string]string // by user; "none" has no scope
+}
+
+const (
+	adasEntry  = `{"id":"file-1","owner":"ada","name":"notes €.txt","size":11,"sha256":"abc123","content_type":"text/html","status":"catalogued","stored_at":"2026-01-02T03:04:05.006Z","catalogued_at":"2026-01-02T03:04:06Z"}`
+	adasStored = `{"id":"file-2","owner":"ada","name":"new.bin","size":3,"sha256":"def456","content_type":"application/octet-stream","status":"stored","stored_at":"2026-01-02T03:04:07Z"}`
+	gracesFile = `{"id":"file-3","owner":"grace","name":"x","size":0,"sha256":"0","content_type":"text/plain","status":"catalogued","stored_at":"2026-01-01T00:00:00Z","catalogued_at":"2026-01-01T00:00:00Z"}`
+)
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)
+	before := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	f := &fixture{
+		entries: &fakeCatalogue{entries: []catalog.Entry{
+			{ID: "file-1", Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "abc123", ContentType: "text/html", StoredAt: at, CataloguedAt: at.Add(994 * time.Millisecond)},
+			{ID: "file-3", Owner: "grace", Name: "x", SHA256: "0", ContentType: "text/plain", StoredAt: before, CataloguedAt: before},
+		}},
+		files: &fakeFiles{stored: map[string]storedFile{
+			"file-1": {content.File{ID: "file-1", Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "abc123", ContentType: "text/html", StoredAt: at}, "hello world"},
+			"file-2": {content.File{ID: "file-2", Owner: "ada", Name: "new.bin", Size: 3, SHA256: "def456", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}, "abc"},
+			"file-3": {content.File{ID: "file-3", Owner: "grace", Name: "x", SHA256: "0", ContentType: "text/plain", StoredAt: before}, ""},
+		}},
+		tokens: map[string]string{},
+	}
+	private, jwks, err := token.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "key.jwk")
+	if err := os.WriteFile(keyFile, private, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := token.LoadSigner(keyFile, "issuer", "audience", time.Minute, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := token.ParseKeys(jwks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := token.NewVerifier(keys, "issuer", "audience")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for user, roles := range map[string][]string{"ada": {token.RoleUser}, "root": {token.RoleAdmin}, "none": {}} {
+		if f.tokens[user], _, err = signer.Sign(token.Subject{ID: user, Username: user, Roles: roles, Version: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.handler = newHandler(verifier, f.files, f.entries)
+	return f
+}
+
+// send sends a request with the token of user, none if that is empty.
+func (f *fixture) send(user, method, target string, headers map[string]string) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(method, target, nil)
+	if user != "" {
+		request.Header.Set("Authorization", "Bearer "+f.tokens[user])
+	}
+	for name, value := range headers {
+		request.Header.Set(name, value)
+	}
+	answer := httptest.NewRecorder()
+	f.handler.ServeHTTP(answer, request)
+	return answer
+}
+
+// wantProblem fails the test unless the answer is a problem document of the given status and name.
+func wantProblem(t *testing.T, answer *httptest.ResponseRecorder, status int, name string) {
+	t.Helper()
+	var document problem.Document
+	if err := json.Unmarshal(answer.Body.Bytes(), &document); err != nil || answer.Code != status ||
+		document.Type != "urn:strongroom:problem:"+name || answer.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("got %d %s, want %d %s", answer.Code, answer.Body, status, name)
+	}
+	if strings.Contains(answer.Body.String(), "secret") {
+		t.Errorf("got %s, which shows the cause", answer.Body)
+	}
+	if status == 503 && answer.Header().Get("Retry-After") == "" {
+		t.Error("got no Retry-After")
+	}
+}
+
+func TestList(t *testing.T) {
+	for name, c := range map[string]struct {
+		user, target string
+		want         string
+		query        catalog.Query
+	}{
+		"own":             {"ada", "/files", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada"}},
+		"own, named":      {"ada", "/files?owner=ada", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada"}},
+		"paged":           {"ada", "/files?limit=7&cursor=c", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Limit: 7, Cursor: "c"}},
+		"admin":           {"root", "/files?limit=100", `{"files":[` + adasEntry + `,` + gracesFile + `]}`, catalog.Query{Limit: 100}},
+		"admin, of one":   {"root", "/files?owner=grace", `{"files":[` + gracesFile + `]}`, catalog.Query{Owner: "grace"}},
+		"admin, of noone": {"root", "/files?owner=nobody", `{"files":[]}`, catalog.Query{Owner: "nobody"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			answer := f.send(c.user, "GET", c.target, nil)
+			if got := answer.Body.String(); answer.Code != 200 || got != c.want+"\n" {
+				t.Errorf("got %d %s, want 200 %s", answer.Code, got, c.want)
+			}
+			if f.entries.query != c.query {
+				t.Errorf("got query %+v, want %+v", f.entries.query, c.query)
+			}
+			if got := answer.Header().Get("Cache-Control"); got != "no-store" {
+				t.Errorf("got Cache-Control %q, want no-store", got)
+			}
+		})
+	}
+	t.Run("more pages", func(t *testing.T) {
+		f := newFixture(t)
+		f.entries.next = "further"
+		if got, want := f.send("ada", "GET", "/files", nil).Body.String(), `{"files":[`+adasEntry+`],"next":"further"}`+"\n"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+func TestShow(t *testing.T) {
+	for name, c := range map[string]struct{ user, id, want string }{
+		"catalogued":          {"ada", "file-1", adasEntry},
+		"not catalogued yet":  {"ada", "file-2", adasStored},
+		"admin":               {"root", "file-1", adasEntry},
+		"admin, somebody's":   {"root", "file-3", gracesFile},
+		"admin, not yet ours": {"root", "file-2", adasStored},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := newFixture(t).send(c.user, "GET", "/files/"+c.id, nil)
+			if got := answer.Body.String(); answer.Code != 200 || got != c.want+"\n" {
+				t.Errorf("got %d %s, want 200 %s", answer.Code, got, c.want)
+			}
+			if got := answer.Header().Get("Cache-Control"); got != "no-store" {
+				t.Errorf("got Cache-Control %q, want no-store", got)
+			}
+		})
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		user, method, target string
+		status               int
+		problem              string
+	}{
+		"no token":                    {"", "GET", "/files", 401, "unauthenticated"},
+		"no token for a file":         {"", "GET", "/files/file-1", 401, "unauthenticated"},
+		"no token for the content":    {"", "GET", "/files/file-1/content", 401, "unauthenticated"},
+		"no scope":                    {"none", "GET", "/files", 403, "insufficient-scope"},
+		"no scope for the content":    {"none", "GET", "/files/file-1/content", 403, "insufficient-scope"},
+		"list of another user":        {"ada", "GET", "/files?owner=grace", 403, "insufficient-scope"},
+		"file of another user":        {"ada", "GET", "/files/file-3", 404, "not-found"},
+		"content of another user":     {"ada", "GET", "/files/file-3/content", 404, "not-found"},
+		"no such file":                {"ada", "GET", "/files/file-9", 404, "not-found"},
+		"no such content":             {"ada", "GET", "/files/file-9/content", 404, "not-found"},
+		"no such path":                {"ada", "GET", "/", 404, "not-found"},
+		"nothing below a file":        {"ada", "GET", "/files/file-1/other", 404, "not-found"},
+		"nothing below the content":   {"ada", "GET", "/files/file-1/content/x", 404, "not-found"},
+		"no id":                       {"ada", "GET", "/files/", 404, "not-found"},
+		"no id before the content":    {"ada", "GET", "/files//content", 404, "not-found"},
+		"a path that begins the same": {"ada", "GET", "/filesx/file-1", 404, "not-found"},
+		"post to the list":            {"ada", "POST", "/files", 405, "method-not-allowed"},
+		"delete":                      {"ada", "DELETE", "/files/file-1", 405, "method-not-allowed"},
+		"put content":                 {"ada", "PUT", "/files/file-1/content", 405, "method-not-allowed"},
+		"limit 0":                     {"ada", "GET", "/files?limit=0", 400, "bad-request"},
+		"limit 101":                   {"ada", "GET", "/files?limit=101", 400, "bad-request"},
+		"limit no number":             {"ada", "GET", "/files?limit=x", 400, "bad-request"},
+		"broken query":                {"ada", "GET", "/files?limit=%zz", 400, "bad-request"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := newFixture(t).send(c.user, c.method, c.target, nil)
+			wantProblem(t, answer, c.status, c.problem)
+			if c.status == 405 && answer.Header().Get("Allow") != "GET, HEAD" {
+				t.Errorf("got Allow %q, want GET, HEAD", answer.Header().Get("Allow"))
+			}
+		})
+	}
+	// Nothing tells somebody else's file from one that is not there.
+	f := newFixture(t)
+	for _, below := range []string{"", "/content"} {
+		others, none := f.send("ada", "GET", "/files/file-3"+below, nil), f.send("ada", "GET", "/files/file-9"+below, nil)
+		if got, want := others.Body.String(), none.Body.String(); got != want {
+			t.Errorf("another user's file: got %s, want %s", got, want)
+		}
+		if got, want := fmt.Sprint(others.Header()), fmt.Sprint(none.Header()); got != want {
+			t.Errorf("another user's file: got header %s, want %s", got, want)
+		}
+	}
+}
+
+func TestStoreAway(t *testing.T) {
+	f := newFixture(t)
+	f.entries.err = errAway
+	for _, target := range []string{"/files", "/files/file-1", "/files/file-2"} {
+		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
+	}
+	f = newFixture(t)
+	f.files.err = errAway
+	for _, target := range []string{"/files/file-2", "/files/file-1/content"} {
+		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
+	}
+}
