@@ -117,10 +117,10 @@ func (p *amqpPublisher) Close() error {
 	l := p.link
 	p.link = nil
 	p.mu.Unlock()
-	if l == nil {
-		return nil
+	if l != nil {
+		l.close()
 	}
-	return l.close()
+	return nil
 }
 
 // connect returns the connection, made anew if it was lost. Callers at the same time share one attempt, and one that
@@ -161,7 +161,7 @@ func (p *amqpPublisher) try(a *attempt) {
 		a.err = err
 	case p.closed:
 		a.err = errClosed
-		go func() { _ = l.close() }() // nobody waits for it
+		go l.close() // nobody waits for it
 	default:
 		p.link, a.link = l, l
 	}

@@ -45,13 +45,11 @@ func dial(amqpURL string) (*link, error) {
 	return l, nil
 }
 
-// close says goodbye to the broker and closes the socket.
-func (l *link) close() error {
-	err := l.conn.CloseDeadline(time.Now().Add(closeTimeout))
-	if err == nil || errors.Is(err, amqp.ErrClosed) {
-		return nil // also when the broker was first
-	}
-	return fmt.Errorf("close the connection to RabbitMQ: %w", err)
+// close says goodbye to the broker and closes the socket. There is no error to report: with nothing under way it does
+// not matter whether the broker says goodbye too.
+func (l *link) close() {
+	_ = l.conn.CloseDeadline(time.Now().Add(closeTimeout))
+	_ = l.socket.Close()
 }
 
 // borrow returns a channel for the caller alone, until it gives it back or discards it.
