@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+const fileID = "0190a5c2-7b1e-7c3d-9e4f-0123456789ab"
+
+var (
+	storedAt     = time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
+	cataloguedAt = time.Date(2026, 3, 1, 12, 30, 1, 0, time.UTC)
+)
+
+// fakeCatalogue keeps entries under unique ids, or fails as told.
+type fakeCatalogue struct {
+	fail func() error // nil: works
+
+	mu      sync.Mutex
+	entries map[string]catalog.Entry
+	inserts int
+}
+
+func (f *fakeCatalogue) Insert(ctx context.Context, e catalog.Entry) (bool, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		return false, errors.New("the context has no deadline")
+	}
+	if f.fail != nil {
+		if err := f.fail(); err != nil {
+			return false, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.inserts++
+	if _, there := f.entries[e.ID]; there {
+		return false, nil
+	}
+	if f.entries == nil {
+		f.entries = map[string]catalog.Entry{}
+	}
+	f.entries[e.ID] = e
+	return true, nil
+}
+
+// serve answers r as the running function would.
+func serve(c catalogue, r *http.Request) *http.Response {
+	w := httptest.NewRecorder()
+	function.Wrap(newHandler(c, func() time.Time { return cataloguedAt }), time.Minute).ServeHTTP(w, r)
+	return w.Result()
+}
+
+// event is the body of a valid event in structured mode.
+func event(t testing.TB) string {
+	t.Helper()
+	e, err := events.NewFileStored(events.FileStored{
+		ID: fileID, Owner: "0190a5c2-0000-7000-8000-000000000001", Name: "a.txt", Size: 1,
+		SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: storedAt,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+func request(method, target, contentType string, body io.Reader) *http.Request {
+	r := httptest.NewRequest(method, target, body)
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
+	}
+	return r
+}
+
+const structured = "application/cloudevents+json"
+
+func TestRecord(t *testing.T) {
+	c := &fakeCatalogue{}
+	for _, delivery := range []string{"first", "second"} {
+		res := serve(c, request(http.MethodPost, "/", structured, strings.NewReader(event(t))))
+		body, err := io.ReadAll(res.Body)
+		if res.StatusCode != http.StatusNoContent || len(body) != 0 || err != nil {
+			t.Errorf("%s delivery: got %d with body %q (%v), want 204 without", delivery, res.StatusCode, body, err)
+		}
+	}
+	want := map[string]catalog.Entry{fileID: {
+		ID: fileID, Owner: "0190a5c2-0000-7000-8000-000000000001", Name: "a.txt", Size: 1,
+		SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: storedAt, CataloguedAt: cataloguedAt,
+	}}
+	if diff := cmp.Diff(want, c.entries); diff != "" {
+		t.Errorf("entries (-want +got):\n%s", diff)
+	}
+}
+
+func TestBinaryMode(t *testing.T) {
+	var e struct {
+		Data json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal([]byte(event(t)), &e); err != nil {
+		t.Fatal(err)
+	}
+	// A Knative Broker delivers so, and to whatever path its trigger names.
+	r := request(http.MethodPost, "/from/a/broker", "application/json", strings.NewReader(string(e.Data)))
+	for name, value := range map[string]string{
+		"Specversion": "1.0", "Type": events.TypeFileStored, "Source": events.SourceUpload, "Id": fileID,
+	} {
+		r.Header.Set("Ce-"+name, value)
+	}
+	c := &fakeCatalogue{}
+	if res := serve(c, r); res.StatusCode != http.StatusNoContent || len(c.entries) != 1 {
+		t.Errorf("got %d and %d entries, want 204 and 1", res.StatusCode, len(c.entries))
+	}
+}
+
+// TestStatuses holds that there are three answers and no others, whatever happens.
+func TestStatuses(t *testing.T) {
+	good := event(t)
+	failing := func(err error) *fakeCatalogue { return &fakeCatalogue{fail: func() error { return err }} }
+	for _, c := range []struct {
+		name      string
+		catalogue *fakeCatalogue
+		request   *http.Request
+		want      int
+	}{
+		// Poison: the same at every delivery.
+		{"nothing", nil, request("POST", "/", "", nil), 422},
+		{"no event", nil, request("POST", "/", "application/json", strings.NewReader(`{}`)), 422},
+		{"broken JSON", nil, request("POST", "/", structured, strings.NewReader(good[1:])), 422},
+		{"another type", nil, request("POST", "/", structured, strings.NewReader(strings.Replace(good, "stored.v1\"", "stored.v2\"", 1))), 422},
+		{"a member missing", nil, request("POST", "/", structured, strings.NewReader(strings.Replace(good, `"size":1,`, "", 1))), 422},
+		{"a batch", nil, request("POST", "/", "application/cloudevents-batch+json", strings.NewReader("["+good+"]")), 422},
+		{"too large", nil, request("POST", "/", structured, strings.NewReader(strings.Repeat(" ", 64<<10)+good)), 422},
+		{"GET", nil, request("GET", "/", "", nil), 422},
+		{"HEAD", nil, request("HEAD", "/", "", nil), 422},
+		{"OPTIONS", nil, request("OPTIONS", "/", "", nil), 422},
+		{"PUT of an event", nil, request("PUT", "/", structured, strings.NewReader(good)), 422},
+		{"GET of another path", nil, request("GET", "/files", "", nil), 422},
+		{"nothing to another path", nil, request("POST", "/files", "", nil), 422},
+		// Transient: the next delivery may succeed.
+		{"the body breaks off", nil, request("POST", "/", structured, iotest.ErrReader(io.ErrUnexpectedEOF)), 503},
+		{"the store is away", failing(problem.Unavailable.Because(errors.New("no server"), "away")), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"the store takes too long", failing(context.DeadlineExceeded), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"the request is given up", failing(context.Canceled), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"the store says something odd", failing(errors.New("odd")), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"the store says not found", failing(problem.NotFound), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"a panic", &fakeCatalogue{fail: func() error { panic("bug") }}, request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"a panic that aborts", &fakeCatalogue{fail: func() error { panic(http.ErrAbortHandler) }}, request("POST", "/", structured, strings.NewReader(good)), 503},
+		// The probe is the runtime's.
+		{"the probe", nil, request("GET", "/healthz", "", nil), 200},
+	} {
+		if c.catalogue == nil {
+			c.catalogue = &fakeCatalogue{}
+		}
+		res := serve(c.catalogue, c.request)
+		if res.StatusCode != c.want {
+			t.Errorf("%s: got status %d, want %d", c.name, res.StatusCode, c.want)
+		}
+		if n := len(c.catalogue.entries); n != 0 {
+			t.Errorf("%s: %d entries, want none", c.name, n)
+		}
+		if c.want == 200 {
+			continue
+		}
+		if got := res.Header.Get("Content-Type"); got != "application/problem+json" {
+			t.Errorf("%s: got Content-Type %q, want a problem document", c.name, got)
+		}
+		if got := res.Header.Get("Retry-After"); (got != "") != (c.want == 503) {
+			t.Errorf("%s: got Retry-After %q", c.name, got)
+		}
+	}
+}
+
+func TestRecoversAfterTheStoreDoes(t *testing.T) {
+	away := true
+	c := &fakeCatalogue{fail: func() error {
+		if away {
+			return problem.Unavailable.Because(errors.New("no server"), "away")
+		}
+		return nil
+	}}
+	for _, want := range []int{503, 503, 204, 204} {
+		away = want == 503
+		if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != want {
+			t.Errorf("got status %d, want %d", res.StatusCode, want)
+		}
+	}
+	if len(c.entries) != 1 || c.inserts != 2 {
+		t.Errorf("%d entries after %d inserts, want 1 after 2", len(c.entries), c.inserts)
+	}
+}
+
+// TestDeliveredManyTimes delivers one event 100 times, from 16 goroutines.
+func TestDeliveredManyTimes(t *testing.T) {
+	c := &fakeCatalogue{}
+	body := event(t)
+	deliveries := make(chan struct{}, 100)
+	for range cap(deliveries) {
+		deliveries <- struct{}{}
+	}
+	close(deliveries)
+	var group sync.WaitGroup
+	for range 16 {
+		group.Go(func() {
+			for range deliveries {
+				if res := serve(c, request("POST", "/", structured, strings.NewReader(body))); res.StatusCode/100 != 2 {
+					t.Errorf("got status %d, want 2xx", res.StatusCode)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if len(c.entries) != 1 || c.inserts != 100 {
+		t.Errorf("%d entries after %d inserts, want 1 after 100", len(c.entries), c.inserts)
+	}
+}
+
+// closingCatalogue notes that it was closed.
+type closingCatalogue struct {
+	fakeCatalogue
+	closed bool
+}
+
+func (c *closingCatalogue) Close() error {
+	c.closed = true
+	return nil
+}
+
+func TestClose(t *testing.T) {
+	c := &closingCatalogue{}
+	if err := newHandler(c, time.Now).(io.Closer).Close(); err != nil || !c.closed {
+		t.Errorf("Close: %v, catalogue closed: %t", err, c.closed)
+	}
+}
+
+func TestSetup(t *testing.T) {
+	if _, err := setup(t.Context(), config{MongoDBURI: "mongodb://u:hush@h"}); err == nil ||
+		!strings.HasPrefix(err.Error(), "MONGODB_URI: ") || strings.Contains(err.Error(), "hush") {
+		t.Errorf("a URI without a database: got error %v, want one that names MONGODB_URI and hides the password", err)
+	}
+	h, err := setup(t.Context(), config{MongoDBURI: "mongodb://127.0.0.1:1/strongroom"})
+	if err != nil {
+		t.Fatalf("setup connects to nothing, but: %v", err)
+	}
+	if err := h.(io.Closer).Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
