@@ -32,9 +32,9 @@ const (
 	// once. It is less than the connections of the pool, so that reads get through.
 	storeInserts = 8
 
-	// insertTimeout bounds one insert of a chunk, callTimeout any other call, discardTimeout the deletion of all
+	// chunkTimeout bounds writing or reading one chunk, callTimeout any other call, discardTimeout the deletion of all
 	// chunks of a file.
-	insertTimeout  = 10 * time.Second
+	chunkTimeout   = 10 * time.Second
 	callTimeout    = 5 * time.Second
 	discardTimeout = 20 * time.Second
 )

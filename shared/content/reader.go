@@ -88,7 +88,7 @@ func (r *Reader) fetch(n int64) ([]byte, error) {
 	if err != nil || n >= 1<<24 {
 		return nil, fmt.Errorf("file %s was not written by Strongroom", r.f.ID)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(r.ctx, chunkTimeout)
 	defer cancel()
 	raw, err := r.s.chunks.FindOne(ctx, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}).Raw()
 	if errors.Is(err, mongo.ErrNoDocuments) {

@@ -100,7 +100,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 			}
 			// Without the cancellation of ctx, so that every insert has ended one way or the other before the chunks
 			// are deleted: one that is cancelled here may go on in the server and outlive the deletion.
-			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), insertTimeout)
+			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 			defer cancel()
 			_, err = s.chunks.InsertOne(call, document)
 			return mongodb.Problem(err, fmt.Sprintf("write chunk %d of file %s", n, f.ID))

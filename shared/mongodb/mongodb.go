@@ -81,7 +81,12 @@ func Away(err error) bool {
 		// The driver has many errors of its own for a server that it can not reach, not all of them exported.
 		return true
 	}
-	return mongo.IsTimeout(err) || mongo.IsNetworkError(err) || verdict.HasErrorLabel("RetryableWriteError") ||
+	var command mongo.CommandError
+	if errors.As(err, &command) && command.Code == 0 {
+		// Not a server's either: the driver dresses up its own, such as a connection that broke, as one of these.
+		return true
+	}
+	return mongo.IsTimeout(err) || verdict.HasErrorLabel("RetryableWriteError") ||
 		slices.ContainsFunc(awayCodes, verdict.HasErrorCode)
 }
 

@@ -46,6 +46,7 @@ func TestProblem(t *testing.T) {
 		"network":                      {&net.OpError{Op: "dial", Err: errors.New("refused")}, 503},
 		"client closed":                {mongo.ErrClientDisconnected, 503},
 		"network, as the driver wraps": {mongo.CommandError{Labels: []string{"NetworkError"}}, 503},
+		"connections cleared":          {mongo.CommandError{Message: "connection pool was cleared", Labels: []string{"TransientTransactionError"}}, 503},
 		"server shuts down":            {mongo.CommandError{Code: 11600}, 503},
 		"no primary":                   {mongo.CommandError{Code: 10107}, 503},
 		"retryable":                    {mongo.CommandError{Code: 1, Labels: []string{"RetryableWriteError"}}, 503},
