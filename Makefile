@@ -28,7 +28,7 @@ check: ## gofmt, go vet, staticcheck
 	for module in $(MODULES); do go vet -C $$module ./...; done
 
 bench: ## print the figures of docs/benchmarks.md
-	go test -run '^$$' -bench . -benchtime 20x ./test/bench/...
+	go test -run "^$$" -bench . ./test/bench/... ./functions/...
 
 deploy: ## deploy to the cluster of the current kubectl context
 	config/platform/deploy
