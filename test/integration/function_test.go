@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binaries are the functions that were built, each once, by name.
+var binaries = struct {
+	mu    sync.Mutex
+	paths map[string]string
+}{paths: map[string]string{}}
+
+// build builds the function with the given name.
+func build(t *testing.T, name string) string {
+	t.Helper()
+	binaries.mu.Lock()
+	defer binaries.mu.Unlock()
+	if path, ok := binaries.paths[name]; ok {
+		return path
+	}
+	path := filepath.Join(servers.dir, "bin", name)
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "../../functions/"+name).CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", name, err, out)
+	}
+	binaries.paths[name] = path
+	return path
+}
+
+// runFunction runs the real binary of a function with the given settings until the test ends, and returns its URL. It
+// must then stop in order. Its log is shown when the test fails.
+func runFunction(t *testing.T, name string, settings ...string) string {
+	t.Helper()
+	path := build(t, name)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.CreateTemp(t.TempDir(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path)
+	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + strconv.Itoa(port)}, settings...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(recovery):
+			_ = cmd.Process.Kill()
+			t.Errorf("%s did not stop within %v of SIGTERM", name, recovery)
+		}
+		if t.Failed() {
+			text, err := os.ReadFile(log.Name())
+			t.Logf("the log of %s (%v):\n%s", name, err, text)
+		}
+	})
+	url := "http://127.0.0.1:" + strconv.Itoa(port)
+	eventually(t, recovery, name+" serves", func() error {
+		res, err := http.Get(url + "/healthz")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("/healthz answers %s", res.Status)
+		}
+		return nil
+	})
+	return url
+}
