@@ -21,20 +21,20 @@ var databaseName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,62}$`)
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
-		return fmt.Errorf("runtime user: %w", err)
+		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	if !databaseName.MatchString(runtime.DBName) {
-		return fmt.Errorf("the database name %q has characters other than letters, digits and underscores", runtime.DBName)
+		return fmt.Errorf("MYSQL_DSN: the database name %q has characters other than letters, digits and underscores", runtime.DBName)
 	}
 	server, err := mysql.ParseDSN(adminDSN)
 	if err != nil || server.User == "" {
-		return errors.New("administrator: invalid DSN: want user:password@tcp(host:3306)/")
+		return errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
 	}
 	// The administrator works in the runtime user's database, whichever its own DSN names.
 	server.DBName = runtime.DBName
 	admin, err := parseDSN(server.FormatDSN())
 	if err != nil {
-		return fmt.Errorf("administrator: %w", err)
+		return fmt.Errorf("MYSQL_ADMIN_DSN: %w", err)
 	}
 	if err := withServer(ctx, admin, func(conn *sql.Conn) error { return createDatabase(ctx, conn, runtime.DBName) }); err != nil {
 		return fail("create the account store", err)

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// Nothing listens where the good settings point to: what is wrong must show before setup waits for it.
+func TestWrongSettings(t *testing.T) {
+	good := config{
+		DSN:           "u:s3cret-1@tcp(127.0.0.1:1)/strongroom",
+		AdminDSN:      "root:s3cret-1@tcp(127.0.0.1:1)/",
+		MongoURI:      "mongodb://u:s3cret-1@127.0.0.1:1/strongroom",
+		AdminUsername: "root",
+		AdminPassword: "s3cret-1",
+	}
+	for name, test := range map[string]struct {
+		change func(*config)
+		args   []string
+		want   string
+	}{
+		"arguments":             {func(*config) {}, []string{"--help"}, "arguments"},
+		"MySQL":                 {func(c *config) { c.DSN = "u:s3cret-1" }, nil, "MYSQL_DSN"},
+		"MySQL administrator":   {func(c *config) { c.AdminDSN = "root:s3cret-1" }, nil, "MYSQL_ADMIN_DSN"},
+		"MongoDB":               {func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h:port/x" }, nil, "MONGODB_URI"},
+		"MongoDB, no database":  {func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h" }, nil, "MONGODB_URI"},
+		"MongoDB administrator": {func(c *config) { c.MongoAdminURI = "s3cret-1" }, nil, "MONGODB_ADMIN_URI"},
+		"RabbitMQ":              {func(c *config) { c.EventsURL = "http://u:s3cret-1@127.0.0.1:1" }, nil, "EVENTS_ADMIN_URL"},
+		"admin's name only":     {func(c *config) { c.AdminPassword = "" }, nil, "ADMIN_PASSWORD"},
+		"admin's password only": {func(c *config) { c.AdminUsername = "" }, nil, "ADMIN_USERNAME"},
+		"admin's name":          {func(c *config) { c.AdminUsername = " " }, nil, "ADMIN_USERNAME"},
+		"admin's password":      {func(c *config) { c.AdminPassword = "s3cret" }, nil, "ADMIN_PASSWORD"},
+		"demo user's role":      {func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret-1", "root"}} }, nil, "DEMO_USERS, number 1"},
+		"demo user's password":  {func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret", "user"}} }, nil, "DEMO_USERS, number 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := good
+			test.change(&cfg)
+			// What waits nevertheless, as the other stores do here, ends with the test's patience.
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			err := setup(ctx, cfg, test.args)
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("%v, want an error that names %s and shows no password", err, test.want)
+			}
+		})
+	}
+}
+
+func TestStoresThatDoNotComeUp(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), firstPause)
+	defer cancel()
+	err := setup(ctx, config{
+		DSN:       "u:p@tcp(127.0.0.1:1)/strongroom",
+		MongoURI:  "mongodb://127.0.0.1:1/strongroom",
+		EventsURL: "amqp://u:p@127.0.0.1:1",
+	}, nil)
+	if !errors.Is(err, problem.Unavailable) {
+		t.Errorf("%v, want problem.Unavailable", err)
+	}
+	for _, store := range []string{"MySQL", "MongoDB", "RabbitMQ"} {
+		if !strings.Contains(err.Error(), "set up "+store) {
+			t.Errorf("%v does not tell of %s", err, store)
+		}
+	}
+}
+
+func TestSettingsFromTheEnvironment(t *testing.T) {
+	environment := map[string]string{
+		"MYSQL_DSN":   "dsn",
+		"MONGODB_URI": "uri",
+		"DEMO_USERS":  `[{"username":"ada","password":"lovelace-1843","role":"user"}]`,
+	}
+	cfg, err := env.ParseAsWithOptions[config](env.Options{Environment: environment})
+	if err != nil || len(cfg.DemoUsers) != 1 || cfg.DemoUsers[0] != (seed{"ada", "lovelace-1843", "user"}) {
+		t.Errorf("%+v, %v; want ada", cfg.DemoUsers, err)
+	}
+	for _, wrong := range []string{"s3cret", `{"username":"s3cret"}`, `[{"user":"s3cret"}]`, `[] "s3cret"`, `["s3cret"]`} {
+		environment["DEMO_USERS"] = wrong
+		_, err := env.ParseAsWithOptions[config](env.Options{Environment: environment})
+		if err == nil || !strings.Contains(err.Error(), "DEMO_USERS") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v, want an error that names DEMO_USERS and does not show it", wrong, err)
+		}
+	}
+}
+
+func TestAwait(t *testing.T) {
+	away := problem.Unavailable.With("away")
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		errs  []error // of the successive calls
+		want  error
+		calls int
+	}{
+		"there":            {[]error{nil}, nil, 1},
+		"comes up":         {[]error{away, away, nil}, nil, 3},
+		"broken":           {[]error{broken}, broken, 1},
+		"comes up, broken": {[]error{away, broken}, broken, 2},
+	} {
+		calls := 0
+		err := await(t.Context(), "store", func(context.Context) error {
+			calls++
+			return test.errs[calls-1]
+		})
+		if !errors.Is(err, test.want) || calls != test.calls {
+			t.Errorf("%s: %v after %d calls, want %v after %d", name, err, calls, test.want, test.calls)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := await(ended, "store", func(context.Context) error { return away }); !errors.Is(err, problem.Unavailable) {
+		t.Errorf("in the end: %v, want problem.Unavailable", err)
+	}
+}

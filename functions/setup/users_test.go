@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// fakeStore holds users by name; another process makes those in race just before it would.
+type fakeStore struct {
+	users map[string]accounts.User
+	race  map[string]bool
+	err   error
+}
+
+func (s *fakeStore) ByUsername(_ context.Context, username string) (accounts.User, error) {
+	user, ok := s.users[username]
+	if !ok && s.err == nil {
+		return user, problem.NotFound.With("there is no such user")
+	}
+	return user, s.err
+}
+
+func (s *fakeStore) Create(_ context.Context, username, passwordHash, role string) (accounts.User, error) {
+	if s.race[username] {
+		return accounts.User{}, problem.Conflict.With("the user name is taken")
+	}
+	user := accounts.User{Username: username, PasswordHash: passwordHash, Role: role}
+	s.users[username] = user
+	return user, nil
+}
+
+type fakeHasher struct{ err error }
+
+func (h fakeHasher) Hash(_ context.Context, given string) (string, error) {
+	return "[" + given + "]", h.err
+}
+
+func TestCreateUsers(t *testing.T) {
+	there := accounts.User{Username: "ada", PasswordHash: "[changed since]", Role: "admin", Disabled: true}
+	store := &fakeStore{users: map[string]accounts.User{"ada": there}, race: map[string]bool{"eve": true}}
+	users := []seed{{"eve", "password", "user"}, {"ada", "lovelace-1843", "user"}, {"grace", "hopper-1906", "admin"}}
+	for range 2 {
+		if err := createUsers(t.Context(), store, fakeHasher{}, users); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]accounts.User{"ada": there, "grace": {Username: "grace", PasswordHash: "[hopper-1906]", Role: "admin"}}
+		if !reflect.DeepEqual(store.users, want) {
+			t.Errorf("users %+v, want %+v", store.users, want)
+		}
+	}
+}
+
+func TestCreateUsersFails(t *testing.T) {
+	away := problem.Unavailable.With("away")
+	users := []seed{{"ada", "lovelace-1843", "user"}}
+	if err := createUsers(t.Context(), &fakeStore{err: away}, fakeHasher{}, users); !errors.Is(err, away) {
+		t.Errorf("with the store away: %v, want that", err)
+	}
+	if err := createUsers(t.Context(), &fakeStore{}, fakeHasher{away}, users); !errors.Is(err, away) {
+		t.Errorf("with no hash: %v, want that", err)
+	}
+}
