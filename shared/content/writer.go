@@ -36,7 +36,7 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 			return
 		}
 		// The client's going away is the most common reason to be here, and must not stop the cleaning up.
-		if failed := s.discard(context.WithoutCancel(ctx), f.ID); failed != nil {
+		if failed := s.discard(context.WithoutCancel(ctx), f); failed != nil {
 			err = errors.Join(err, failed)
 		}
 	}()
@@ -61,13 +61,13 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	return f, nil
 }
 
-// writeChunks sends r in chunks, several at a time, and fills in the size and digest of f. When it returns, no insert
-// is in flight any more.
+// writeChunks sends r in chunks, several at a time, and fills in the size and digest of f; after an error the size is
+// what was sent at most. When it returns, no insert is in flight any more.
 func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Reader) error {
 	group, sending := errgroup.WithContext(ctx)
 	group.SetLimit(streamInserts)
 	sum := sha256.New()
-	var size int64
+	f.Size = 0
 	read := func(n int32) (more bool, err error) {
 		b := s.buffers.Get().(*buffer)
 		length, err := fill(r, b.data())
@@ -81,7 +81,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		}
 		more = err == nil
 		sum.Write(b.data()[:length])
-		size += int64(length)
+		f.Size += int64(length)
 		// The slot comes before the goroutine: a stream that waits for one holds this one buffer and no more.
 		select {
 		case s.slots <- struct{}{}:
@@ -122,7 +122,6 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("write file %s: %w", f.ID, err)
 	}
-	f.Size = size
 	f.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	return nil
 }
