@@ -1,12 +1,10 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -281,142 +279,53 @@ func TestPublishConcurrently(t *testing.T) {
 	}
 }
 
-// TestBrokerCrashes kills the broker under a publisher that is in use. Whatever was confirmed must be in the queue
-// afterwards, and nothing that was surely refused.
-func TestBrokerCrashes(t *testing.T) {
-	broker := ownRabbitmq(t)
+// TestPermissions gives each user no more than config/secrets does.
+func TestPermissions(t *testing.T) {
+	broker := rabbitmq(t)
 	topology(t, broker)
-	// RabbitMQ forgets the way to a quorum queue when it crashes within half a second of the queue's declaration (it
-	// then takes messages for it and confirms none). That is no part of this test; a restart in order settles it.
-	if err := broker.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	p := publisher(t, broker.URL)
-
-	const confirmed, refused = "confirmed", "refused"
-	var mu sync.Mutex
-	outcome := map[string]string{}
-	ctx, stop := context.WithCancel(t.Context())
-	var group sync.WaitGroup
-	for range 8 {
-		group.Go(func() {
-			for ctx.Err() == nil {
-				e, f := fileStored(t)
-				err := p.Publish(t.Context(), e)
-				mu.Lock()
-				switch {
-				case err == nil:
-					outcome[f.ID] = confirmed
-				case !errors.Is(err, problem.Unavailable):
-					t.Errorf("got error %v, want problem.Unavailable", err)
-				case !errors.Is(err, events.ErrUnknown):
-					outcome[f.ID] = refused
-				}
-				mu.Unlock()
-				time.Sleep(time.Millisecond) // so that a broker that is away does not fill the map
-			}
-		})
-	}
-	count := func(what string) (n int) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, o := range outcome {
-			if o == what {
-				n++
-			}
-		}
-		return n
-	}
-	more := func(what string, than int) {
-		t.Helper()
-		eventually(t, recovery, fmt.Sprintf("more than %d events %s", than, what), func() error {
-			if n := count(what); n <= than {
-				return fmt.Errorf("%d are", n)
-			}
-			return nil
-		})
-	}
-	more(confirmed, 50)
-	if err := broker.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	more(refused, count(refused)+8)
-	wantUnavailable(t, p.Ready(t.Context()), false)
-	if err := broker.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	more(confirmed, count(confirmed)+50)
-	stop()
-	group.Wait()
-
-	ch := amqpChannel(t, broker)
-	kept := map[string]bool{}
-	for {
-		message, ok, err := ch.Get(events.Queue, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !ok {
-			break
-		}
-		kept[message.MessageId] = true
-	}
-	for id, o := range outcome {
-		if kept[id] != (o == confirmed) {
-			t.Errorf("event %s was %s; in the queue: %t", id, o, kept[id])
-		}
-	}
-}
-
-// TestBrokerBlocks raises a memory alarm: the broker then reads no more from connections that publish.
-func TestBrokerBlocks(t *testing.T) {
-	broker := ownRabbitmq(t)
-	topology(t, broker)
-	p := publisher(t, broker.URL)
-	publish := func() error {
-		e, _ := fileStored(t)
-		return p.Publish(t.Context(), e)
-	}
-	if err := publish(); err != nil {
-		t.Fatal(err)
-	}
-	rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "absolute", "1")
-	// The first event finds out; it may be stored when the alarm is over. From then on nothing is sent.
-	eventually(t, recovery, "Ready says that the broker is blocked", func() error {
-		if err := p.Ready(t.Context()); err != nil {
-			wantUnavailable(t, err, false)
-			return nil
-		}
-		if err := publish(); err != nil && !errors.Is(err, problem.Unavailable) {
-			t.Errorf("got error %v, want problem.Unavailable", err)
-		}
-		return errors.New("it says that it is not")
+	type entry map[string]any
+	definitions, err := json.Marshal(entry{
+		"users": []entry{
+			{"name": "setup", "password": "s", "tags": []string{}},
+			{"name": "upload", "password": "u", "tags": []string{}},
+			{"name": "source", "password": "r", "tags": []string{}},
+		},
+		"permissions": []entry{
+			{"user": "setup", "vhost": "/", "configure": `^strongroom\..*`, "write": `^strongroom\..*`, "read": `^strongroom\..*`},
+			{"user": "upload", "vhost": "/", "configure": "^$", "write": `^strongroom\.events$`, "read": "^$"},
+			{"user": "source", "vhost": "/", "configure": "^$", "write": "^$", "read": `^strongroom\.files$`},
+		},
 	})
-	wantUnavailable(t, publish(), false)
-	rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "0.4")
-	eventually(t, recovery, "an event after the alarm", publish)
-	if err := p.Ready(t.Context()); err != nil {
-		t.Errorf("Ready after the alarm: %v", err)
-	}
-}
-
-// rabbitmqctl runs RabbitMQ's tool against a private broker, with the environment of the broker itself.
-func rabbitmqctl(t *testing.T, broker *store.Rabbit, args ...string) {
-	t.Helper()
-	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", broker.Pid()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tool := "/usr/lib/rabbitmq/bin/rabbitmqctl" // Debian's on PATH wants the system's user
-	if _, err := os.Stat(tool); err != nil {
-		if tool, err = exec.LookPath("rabbitmqctl"); err != nil {
+	file := filepath.Join(t.TempDir(), "definitions.json")
+	if err := os.WriteFile(file, definitions, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rabbitmqctl(t, broker, "import_definitions", file)
+	as := func(user, password string) string {
+		return fmt.Sprintf("amqp://%s:%s@%s:%d", user, password, broker.Host, broker.Port)
+	}
+	ch := amqpChannel(t, broker)
+	for _, queue := range []string{events.Queue, events.DeadQueue} {
+		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), tool, args...)
-	cmd.Env = strings.Split(strings.TrimRight(string(environ), "\x00"), "\x00")
-	cmd.Dir = filepath.Dir(servers.dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("rabbitmqctl %s: %v\n%s", strings.Join(args, " "), err, out)
+	if err := events.DeclareTopology(t.Context(), as("setup", "s")); err != nil {
+		t.Errorf("setup declares: %v", err)
+	}
+	if err := events.DeclareTopology(t.Context(), as("upload", "u")); err == nil {
+		t.Error("upload may declare")
+	}
+	e, _ := fileStored(t)
+	if err := publisher(t, as("upload", "u")).Publish(t.Context(), e); err != nil {
+		t.Errorf("upload publishes: %v", err)
+	}
+	// Refused for sure, and told so: nothing was stored.
+	wantUnavailable(t, publisher(t, as("source", "r")).Publish(t.Context(), e), false)
+	if n := depth(t, ch, events.Queue); n != 1 {
+		t.Errorf("%d messages in %s, want the one of upload", n, events.Queue)
 	}
 }
