@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -21,7 +17,7 @@ const maxBody = 4 << 10
 type credentials struct{ username, password string }
 
 const (
-	typeJSON = "application/json"
+	typeJSON = function.TypeJSON
 	typeForm = "application/x-www-form-urlencoded"
 )
 
@@ -29,14 +25,12 @@ var (
 	errMissing = problem.BadRequest.With("give a username and a password: as JSON, as a form, or as HTTP Basic with an empty body")
 	errUnknown = problem.BadRequest.With("the body may have username and password and nothing else, each once")
 	errNotUTF8 = problem.BadRequest.With("the username and the password must be UTF-8")
-	errNotJSON = problem.BadRequest.With(`the body must be a JSON object like {"username":"…","password":"…"} and nothing else`)
 	errNotForm = problem.BadRequest.With("the body must be a form like username=…&password=…")
 	errInQuery = problem.BadRequest.With("credentials in the query string end up in logs: put them into the body, and change this password")
 	errTwice   = problem.BadRequest.With("give the credentials either as HTTP Basic or in the body")
 	errBasic   = problem.BadRequest.With("the Authorization header is not well-formed (RFC 7617)")
 	errType    = problem.UnsupportedType.With("send the credentials as %s or %s, in UTF-8", typeJSON, typeForm).
 			Header("Accept", typeJSON+", "+typeForm)
-	errTooLarge = problem.TooLarge.With("the limit is %d bytes", maxBody)
 )
 
 // readCredentials takes them from the one place where they are.
@@ -54,15 +48,9 @@ func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error
 	if err != nil {
 		return credentials{}, err
 	}
-	if r.ContentLength > maxBody {
-		return credentials{}, errTooLarge
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return credentials{}, errTooLarge
-	} else if err != nil {
-		return credentials{}, problem.BadRequest.Because(err, "the body could not be read")
+	body, err := function.ReadBody(w, r, maxBody)
+	if err != nil {
+		return credentials{}, err
 	}
 	switch {
 	case given && len(body) == 0:
@@ -113,15 +101,9 @@ func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 
 // bodyReader returns what reads a body of the request's content type.
 func bodyReader(r *http.Request) (func(body []byte) (credentials, error), error) {
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return nil, problem.UnsupportedType.With("send the credentials without a content encoding").Header("Accept-Encoding", "identity")
-	}
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	kind, err := function.MediaType(r)
 	if err != nil {
-		return nil, errType
-	}
-	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
-		return nil, errType
+		return nil, err
 	}
 	switch kind {
 	case typeJSON:
@@ -148,41 +130,16 @@ func fromForm(body []byte) (credentials, error) {
 	return credentials{values.Get("username"), values.Get("password")}, nil
 }
 
-// fromJSON is strict where encoding/json is not: it refuses other members, those whose case differs, those that occur
-// twice, and what follows the object. A misspelt member is better found now than by a login that never works.
 func fromJSON(body []byte) (credentials, error) {
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
-		return credentials{}, errNotJSON
+	var given struct {
+		Username *string `json:"username"`
+		Password *string `json:"password"`
 	}
-	members := map[string]string{}
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return credentials{}, errNotJSON
-		}
-		key := name.(string) // a member's name is a string, or Token fails
-		if _, twice := members[key]; twice || key != "username" && key != "password" {
-			return credentials{}, errUnknown
-		}
-		value, err := decoder.Token()
-		if err != nil {
-			return credentials{}, errNotJSON
-		}
-		text, ok := value.(string)
-		if !ok {
-			return credentials{}, problem.BadRequest.With("%s must be a string", key)
-		}
-		members[key] = text
+	if err := function.DecodeJSON(body, &given); err != nil {
+		return credentials{}, err
 	}
-	if _, err := decoder.Token(); err != nil { // the closing brace
-		return credentials{}, errNotJSON
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return credentials{}, errNotJSON
-	}
-	if len(members) != 2 {
+	if given.Username == nil || given.Password == nil {
 		return credentials{}, errMissing
 	}
-	return credentials{members["username"], members["password"]}, nil
+	return credentials{*given.Username, *given.Password}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -83,7 +84,7 @@ func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	account, err := h.authenticate(r.Context(), given, clientAddress(r, h.trustedHops))
+	account, err := h.authenticate(r.Context(), given, function.ClientAddress(r, h.trustedHops))
 	if err != nil {
 		return err
 	}

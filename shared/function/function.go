@@ -1,5 +1,6 @@
 // Package function is what every function's main calls: settings from the environment, a JSON logger, a listener with
-// timeouts, a health probe, request ids, panics turned into problem documents, and a graceful shutdown.
+// timeouts, a health probe, request ids, panics turned into problem documents, and a graceful shutdown. And it is what
+// handlers read requests with: their JSON bodies, strictly, and the address that they come from.
 package function
 
 import (

@@ -1,4 +1,4 @@
-package main
+package function
 
 import (
 	"net/http"
@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// clientAddress returns the address that the request came from, as the outermost of the trusted proxies saw it. Each
+// ClientAddress returns the address that the request came from, as the outermost of the trusted proxies saw it. Each
 // proxy adds its peer at the right of X-Forwarded-For; what is left of the trusted ones' entries anybody can write.
-// A request that did not come through all of them is counted under the peer of the connection.
-func clientAddress(r *http.Request, trustedHops int) netip.Addr {
+// Of a request that did not come through all of them it is the peer of the connection.
+func ClientAddress(r *http.Request, trustedHops int) netip.Addr {
 	if trustedHops > 0 {
 		entries := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 		if i := len(entries) - trustedHops; i >= 0 {
