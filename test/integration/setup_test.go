@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,17 +17,6 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/password"
 )
-
-// buildFunction returns the path of the built functions/NAME.
-func buildFunction(t *testing.T, name string) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), name)
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../functions/"+name).CombinedOutput()
-	if err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, out)
-	}
-	return binary
-}
 
 // runSetup runs the setup Job to its end and returns what it logged.
 func runSetup(ctx context.Context, binary string, environment ...string) (string, error) {
@@ -49,7 +37,7 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	}
 	server.Path = "/setup_job"
 	mongoURI := server.String()
-	binary := buildFunction(t, "setup")
+	binary := build(t, "setup")
 	environment := []string{
 		"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + mongoURI, "EVENTS_ADMIN_URL=" + rabbitmq(t).URL,
 		"ADMIN_USERNAME=Root", "ADMIN_PASSWORD=first password",
@@ -118,7 +106,7 @@ func TestSetupWaits(t *testing.T) {
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	binary := buildFunction(t, "setup")
+	binary := build(t, "setup")
 	log, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
