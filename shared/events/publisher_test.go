@@ -71,6 +71,10 @@ func TestWrongURLs(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL: ") || strings.Contains(err.Error(), "hu") {
 			t.Errorf("DeclareTopology(%q): %v, want EVENTS_ADMIN_URL named and no password shown", u, err)
 		}
+		_, err = events.Redrive(t.Context(), u)
+		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL: ") || strings.Contains(err.Error(), "hu") {
+			t.Errorf("Redrive(%q): %v, want EVENTS_ADMIN_URL named and no password shown", u, err)
+		}
 	}
 	if err := events.DeclareTopology(t.Context(), "http://localhost"); err == nil {
 		t.Error("DeclareTopology over HTTP: no error")
@@ -190,6 +194,8 @@ func TestBrokerAway(t *testing.T) {
 	wantUnavailable(t, p.Ready(t.Context()), false)
 	wantUnavailable(t, p.Publish(t.Context(), stored(t)), false)
 	wantUnavailable(t, events.DeclareTopology(t.Context(), "amqp://u:hush@"+address), false)
+	_, err = events.Redrive(t.Context(), "amqp://u:hush@"+address)
+	wantUnavailable(t, err, false)
 }
 
 // TestBrokerHangs connects to something that accepts connections and never says a word.

@@ -20,7 +20,7 @@ const (
 	Queue = "strongroom.files"
 	// DeadExchange takes what a queue gives up; a topic exchange, its routing keys are the events' types.
 	DeadExchange = "strongroom.dead"
-	// DeadQueue keeps what Queue gave up until an operator moves it back.
+	// DeadQueue keeps what Queue gave up until Redrive moves it back.
 	DeadQueue = "strongroom.files.dead"
 )
 
@@ -40,12 +40,8 @@ const (
 // on `strongroom\..*`. A broker that is away is an error that wraps problem.Unavailable; an exchange or queue that is
 // there with other arguments, which RabbitMQ can not change, one that wraps problem.Conflict. No error shows the URL.
 func DeclareTopology(ctx context.Context, adminURL string) error {
-	u, err := parseURL("EVENTS_ADMIN_URL", adminURL)
-	if err != nil {
+	if err := checkAdminURL(adminURL); err != nil {
 		return err
-	}
-	if u.Scheme != "amqp" && u.Scheme != "amqps" {
-		return fmt.Errorf("EVENTS_ADMIN_URL: the scheme must be amqp or amqps")
 	}
 	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
 	defer cancel()
@@ -73,6 +69,18 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 		return problem.Unavailable.Because(err, "the connection to RabbitMQ was lost")
 	}
 	return err
+}
+
+// checkAdminURL returns an error, which does not show the URL, unless it is one of RabbitMQ.
+func checkAdminURL(adminURL string) error {
+	u, err := parseURL("EVENTS_ADMIN_URL", adminURL)
+	if err != nil {
+		return err
+	}
+	if u.Scheme != "amqp" && u.Scheme != "amqps" {
+		return fmt.Errorf("EVENTS_ADMIN_URL: the scheme must be amqp or amqps")
+	}
+	return nil
 }
 
 // declare declares everything on ch. The dead letters' way comes first: there is no moment at which a message could

@@ -279,6 +279,73 @@ func TestPublishConcurrently(t *testing.T) {
 	}
 }
 
+func TestRedrive(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	p := publisher(t, broker.URL)
+	ch := amqpChannel(t, broker)
+	redrive := func(want int) error {
+		t.Helper()
+		moved, err := events.Redrive(t.Context(), broker.URL)
+		if moved != want {
+			t.Errorf("moved %d dead letters, want %d", moved, want)
+		}
+		return err
+	}
+	if err := redrive(0); err != nil {
+		t.Errorf("without dead letters: %v", err)
+	}
+	const n = 3
+	bodies := map[string]string{}
+	for range n {
+		e, f := fileStored(t)
+		if err := p.Publish(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		message, ok, err := ch.Get(events.Queue, false)
+		if err != nil || !ok {
+			t.Fatalf("get: %t, %v", ok, err)
+		}
+		bodies[f.ID] = string(message.Body)
+		if err := message.Nack(false, false); err != nil { // as the adapter does
+			t.Fatal(err)
+		}
+	}
+	dead := func(want int) {
+		t.Helper()
+		eventually(t, recovery, fmt.Sprintf("%d dead letters", want), func() error {
+			if got := depth(t, ch, events.DeadQueue); got != want {
+				return fmt.Errorf("there are %d", got)
+			}
+			return nil
+		})
+	}
+	dead(n)
+
+	// Where they can not go back they stay.
+	if err := ch.QueueUnbind(events.Queue, events.TypeFileStored, events.Exchange, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantUnavailable(t, redrive(0), false)
+	dead(n)
+
+	if err := events.DeclareTopology(t.Context(), broker.URL); err != nil {
+		t.Fatal(err)
+	}
+	if err := redrive(n); err != nil {
+		t.Error(err)
+	}
+	dead(0)
+	for range n {
+		message := get(t, ch, events.Queue)
+		delete(message.Headers, "x-delivery-count") // the queue's own
+		if string(message.Body) != bodies[message.MessageId] || message.ContentType != "application/cloudevents+json" ||
+			message.DeliveryMode != amqp.Persistent || len(message.Headers) != 0 {
+			t.Errorf("got %+v, want the message as it was published", message)
+		}
+	}
+}
+
 // TestPermissions gives each user no more than config/secrets does.
 func TestPermissions(t *testing.T) {
 	broker := rabbitmq(t)
