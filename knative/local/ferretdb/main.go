@@ -13,9 +13,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/FerretDB/FerretDB/ferretdb"
 )
+
+// shutdownTimeout is what requests have to end in after SIGTERM.
+const shutdownTimeout = time.Second
 
 func main() {
 	addr := flag.String("addr", "", "loopback address to listen on, as 127.0.0.1:PORT")
@@ -56,5 +60,18 @@ func run(addr, dir string) error {
 	if err != nil {
 		return err
 	}
-	return server.Run(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	// Run waits for its clients to hang up, and a pool of connections never does. SQLite has what was acknowledged.
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(shutdownTimeout):
+		return nil
+	}
 }

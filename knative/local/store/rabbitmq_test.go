@@ -3,8 +3,8 @@ package store
 import (
 	"context"
 	"errors"
-	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,25 +28,10 @@ func TestRabbitMQ(t *testing.T) {
 	})
 }
 
-func TestRabbitMQWantsThePassword(t *testing.T) {
+func TestRabbitMQRefusesABlankInItsPath(t *testing.T) {
 	needRabbitMQ(t)
-	server, err := StartRabbitMQ(t.Context(), t.TempDir(), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Stop() })
-	for _, user := range []*url.Userinfo{url.UserPassword("guest", "guest"), url.UserPassword(server.Username, "wrong")} {
-		refused, err := url.Parse(server.URL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		refused.User = user
-		if err := pingAMQP(refused.String()); !errors.Is(err, amqp.ErrCredentials) {
-			t.Errorf("sign in as %s: %v, want %v", user, err, amqp.ErrCredentials)
-		}
-	}
-	if _, err := StartRabbitMQ(t.Context(), t.TempDir()+"/with blank", t.Output()); err == nil {
-		t.Error("a path with a blank was taken")
+	if _, err := StartRabbitMQ(t.Context(), t.TempDir()+"/with blank", t.Output()); err == nil || !strings.Contains(err.Error(), "blank") {
+		t.Errorf("start in a path with a blank: %v", err)
 	}
 }
 
