@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// progressInterval is how often a build says that it is still at it.
+const progressInterval = 5 * time.Second
+
+// buildFunctions builds the programs of packages into dir, as ko would build them: without cgo.
+func buildFunctions(ctx context.Context, root, dir string, packages []string, out *output) error {
+	out.say("build", "building %d programs", len(packages))
+	begin := time.Now()
+	args := append([]string{"build", "-v", "-trimpath", "-buildvcs=false", "-o", dir + string(os.PathSeparator)}, packages...)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	// A group of its own, so that what ends it also ends the compilers that it has started.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	said, writer := io.Pipe()
+	cmd.Stderr = writer
+	progress := &buildProgress{}
+	var reading sync.WaitGroup
+	reading.Go(func() { progress.read(said) })
+	stopped := make(chan struct{})
+	reading.Go(func() {
+		ticker := time.NewTicker(progressInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-stopped:
+				return
+			case <-ticker.C:
+				out.say("build", "%s in %s", progress, time.Since(begin).Round(time.Second))
+			}
+		}
+	})
+	runtime.LockOSThread() // the parent-death signal comes when this thread ends
+	err := cmd.Run()
+	runtime.UnlockOSThread()
+	close(stopped)
+	writer.Close()
+	reading.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("build the functions: %w\n%s", err, strings.Join(progress.errors, "\n"))
+	}
+	out.say("build", "built in %s", time.Since(begin).Round(100*time.Millisecond))
+	return nil
+}
+
+// buildProgress counts what go build -v says.
+type buildProgress struct {
+	mu                   sync.Mutex
+	downloaded, compiled int
+	errors               []string
+}
+
+func (b *buildProgress) read(r io.Reader) {
+	for scanner := bufio.NewScanner(r); scanner.Scan(); {
+		line := scanner.Text()
+		b.mu.Lock()
+		switch {
+		case strings.HasPrefix(line, "go: downloading "):
+			b.downloaded++
+		case !strings.ContainsAny(line, " :"): // the path of a package
+			b.compiled++
+		default:
+			b.errors = append(b.errors, line)
+		}
+		b.mu.Unlock()
+	}
+	_, _ = io.Copy(io.Discard, r) // a line that is too long for the scanner
+}
+
+// String says how far the build is.
+func (b *buildProgress) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return fmt.Sprintf("%d modules downloaded, %d packages compiled", b.downloaded, b.compiled)
+}

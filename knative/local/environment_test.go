@@ -1,0 +1,139 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+func TestEnvironment(t *testing.T) {
+	mounts := t.TempDir()
+	r := resolver{
+		configMaps: map[string]map[string]string{"settings": {"LEVEL": "info", "SIZE": "1GiB"}},
+		secrets: map[string]map[string]string{
+			"mysql": {"dsn": "user:pw@tcp(db)/x", "admin": ""}, "keys": {"jwks.json": "{}", "old.json": "[]"},
+		},
+		mounts: mounts,
+		lookup: func(name string) (string, bool) {
+			value, ok := map[string]string{"PATH": "/bin", "HOME": "/home/dev", "AWS_SECRET": "x", "LEVEL": "debug"}[name]
+			return value, ok
+		},
+	}
+	const base = "PATH=/bin HOME=/home/dev"
+	tests := []struct {
+		name, pod string
+		want      string // the environment; or
+		err       string // what the error must say
+	}{
+		{"nothing", "{}", base, ""},
+		{"literal", "{env: [{name: A, value: x}, {name: B}]}", base + " A=x B=", ""},
+		{"ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: LEVEL}}}]}", base + " A=info", ""},
+		{"ConfigMap", "{envFrom: [{prefix: S_, configMapRef: {name: settings}}]}", base + " S_LEVEL=info S_SIZE=1GiB", ""},
+		{"env wins over envFrom", "{envFrom: [{configMapRef: {name: settings}}], env: [{name: LEVEL, value: warn}]}", base + " LEVEL=warn SIZE=1GiB", ""},
+		{"Secret key", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: dsn}}}]}", base + " A=user:pw@tcp(db)/x", ""},
+		{"Secret that these stores do not have", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: admin}}}]}", base, ""},
+		{"optional", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x, optional: true}}}], envFrom: [{secretRef: {name: none, optional: true}}]}", base, ""},
+		{"mounted Secret", "{env: [{name: FILE, value: /keys/jwks.json}, {name: DIR, value: /keys}, {name: OTHER, value: /keys2/x}], " +
+			"volumeMounts: [{name: v, mountPath: /keys, readOnly: true}]}",
+			base + " FILE=" + mounts + "/f/v/jwks.json DIR=" + mounts + "/f/v OTHER=/keys2/x", ""},
+		{"no such ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: NONE}}}]}", "", "f: A: there is no key NONE in the ConfigMap settings"},
+		{"no such Secret", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x}}}]}", "", "f: A: there is no key x in the Secret none"},
+		{"no such ConfigMap", "{envFrom: [{configMapRef: {name: none}}]}", "", "there is no ConfigMap none"},
+		{"empty envFrom", "{envFrom: [{prefix: x}]}", "", "neither a ConfigMap nor a Secret"},
+		{"expansion", "{env: [{name: A, value: $(B)}]}", "", "does not expand"},
+		{"empty valueFrom", "{env: [{name: A, valueFrom: {}}]}", "", "names neither a ConfigMap nor a Secret"},
+		{"volume not declared", "{volumeMounts: [{name: none, mountPath: /x}]}", "", "volume none: it is mounted but not declared"},
+		{"volume without its Secret", "{volumeMounts: [{name: lost, mountPath: /x}]}", "", "there is no Secret lost"},
+		{"volume without its key", "{volumeMounts: [{name: wrong, mountPath: /x}]}", "", "there is no key b in the Secret keys"},
+		{"volume that leads out", "{volumeMounts: [{name: out, mountPath: /x}]}", "", "leads out of the volume"},
+		{"volume of another kind", "{volumeMounts: [{name: other, mountPath: /x}]}", "", "secret and emptyDir volumes only"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			pod := podSpec{Containers: make([]container, 1)}
+			if err := yaml.UnmarshalStrict([]byte(test.pod), &pod.Containers[0]); err != nil {
+				t.Fatal(err)
+			}
+			volumes := `[{name: v, secret: {secretName: keys}}, {name: lost, secret: {secretName: lost}}, {name: other},
+				{name: wrong, secret: {secretName: keys, items: [{key: b, path: b}]}},
+				{name: out, secret: {secretName: keys, items: [{key: old.json, path: ../b}]}}]`
+			if err := yaml.UnmarshalStrict([]byte(volumes), &pod.Volumes); err != nil {
+				t.Fatal(err)
+			}
+			got, err := r.environment("f", pod)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Fatalf("got %v, want an error with %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Join(got, " ") != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	mounts := t.TempDir()
+	r := resolver{
+		secrets: map[string]map[string]string{"keys": {"a": "1", "b": "2"}}, mounts: mounts, lookup: os.LookupEnv,
+	}
+	var pod podSpec
+	text := `{containers: [{volumeMounts: [{name: all, mountPath: /all}, {name: some, mountPath: /some}, {name: scratch, mountPath: /tmp}]}],
+		volumes: [{name: all, secret: {secretName: keys}}, {name: scratch, emptyDir: {}},
+		{name: some, secret: {secretName: keys, items: [{key: b, path: sub/c}]}}]}`
+	if err := yaml.UnmarshalStrict([]byte(text), &pod); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // what an earlier run has left is replaced
+		if _, err := r.environment("f", pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	err := filepath.WalkDir(mounts, func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o077 != 0 && path != mounts {
+			t.Errorf("others may open %s: %s", path, info.Mode())
+		}
+		if !entry.IsDir() {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			got = append(got, strings.TrimPrefix(path, mounts)+"="+string(content))
+		}
+		return nil
+	})
+	if want := []string{"/f/all/a=1", "/f/all/b=2", "/f/some/sub/c=2"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+}
+
+func TestProcessGetsNothingElse(t *testing.T) {
+	t.Setenv("MYSQL_DSN", "the developer's own")
+	f, _ := play(t, "f", "function", nil)
+	var names []string
+	for _, variable := range get(t, front(t, f)).Environment {
+		name, _, _ := strings.Cut(variable, "=")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if want := []string{"HOST", "K_CONFIGURATION", "K_REVISION", "K_SERVICE", "PLAY", "PORT"}; !slices.Equal(names, want) {
+		t.Errorf("got the variables %v, want %v", names, want)
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The repository's own manifests must all be known to the runner, and their environment must resolve.
+func TestOwnManifests(t *testing.T) {
+	m, err := readManifests("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, s := range m.services {
+		names[s.Metadata.Name] = true
+	}
+	for _, name := range []string{"login", "validate", "upload", "record", "files"} {
+		if !names[name] {
+			t.Errorf("there is no function %s", name)
+		}
+	}
+	for _, name := range append(slices.Collect(mapKeys(names)), "setup") {
+		if !slices.ContainsFunc(m.packages(), func(pkg string) bool { return strings.HasSuffix(pkg, "/functions/"+name) }) {
+			t.Errorf("functions/%s is not among the programs to build: %v", name, m.packages())
+		}
+	}
+	if m.source == nil || m.source.Spec.Sink.Ref.Name != "record" || m.source.Spec.RabbitmqResourcesConfig.QueueName == "" {
+		t.Errorf("got the source %+v, want one that has a queue and leads to record", m.source)
+	}
+	kept, err := keepSecrets(filepath.Join(t.TempDir(), "secrets"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := resolver{
+		configMaps: m.configMaps, secrets: kept.kubernetes(endpoints{mysql: "a", mongodb: "b", events: "c"}),
+		mounts: t.TempDir(), lookup: os.LookupEnv,
+	}
+	if _, err := newFunctions(m, r, "bin", 0, &output{}); err != nil {
+		t.Error(err)
+	}
+	setup, err := r.environment("setup", m.setup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, variable := range setup {
+		if strings.HasPrefix(variable, "MYSQL_ADMIN_DSN=") {
+			t.Errorf("got %s, want it unset when there is no administrator", variable)
+		}
+	}
+}
+
+func mapKeys(m map[string]bool) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for key := range m {
+			if !yield(key) {
+				return
+			}
+		}
+	}
+}
+
+const (
+	someService = `
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: f}
+spec: {template: {spec: {containers: [{image: "ko://example.org/functions/f"}]}}}
+`
+	someJob = `
+apiVersion: batch/v1
+kind: Job
+metadata: {name: setup}
+spec: {template: {spec: {containers: [{image: "ko://example.org/functions/setup"}]}}}
+`
+)
+
+func TestManifestsAreReadStrictly(t *testing.T) {
+	tests := []struct {
+		name, config, knative, want string
+	}{
+		{"all well", "# A comment.\n---" + someJob + "---\n", "---\n" + someService, ""},
+		{"unknown field", someJob, strings.Replace(someService, "image:", "imagge: x, image:", 1), `unknown field "imagge"`},
+		{"field twice", someJob, strings.Replace(someService, "image:", "image: x, image:", 1), "already set"},
+		{"unknown kind", someJob, someService + "---\napiVersion: v1\nkind: Pod\n", "knative/f.yaml: make run does not know v1 Pod"},
+		{"no kind", someJob + "---\nname: x\n", someService, "a document has no kind"},
+		{"no YAML", someJob, "{", "knative/f.yaml"},
+		{"image not from source", someJob, strings.Replace(someService, "ko://", "docker.io/", 1), "is not a ko:// import path"},
+		{"two containers", someJob, strings.Replace(someService, "[{image", "[{image: x}, {image", 1), "it has 2 containers"},
+		{"another Job", strings.Replace(someJob, "name: setup", "name: other", 1), someService, "knows the Job setup only, not other"},
+		{"no Job", "# none\n", someService, "no Job named setup"},
+		{"no Service", someJob, "# none\n", "knative/ has no Service"},
+		{"two sources", someJob, someService + strings.Repeat("---\napiVersion: sources.knative.dev/v1alpha1\nkind: RabbitmqSource\n", 2), "one RabbitmqSource only"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			root := t.TempDir()
+			for dir, text := range map[string]string{"config": test.config, "knative": test.knative} {
+				if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(root, dir, "f.yaml"), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := readManifests(root)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+	if _, err := readManifests(t.TempDir()); err == nil || !strings.Contains(err.Error(), "top of a clone") {
+		t.Errorf("got %v in an empty directory, want a hint at where to run this", err)
+	}
+}
