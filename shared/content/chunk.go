@@ -9,8 +9,9 @@ import (
 )
 
 // chunkID returns the _id of chunk n of a file: an ObjectID, as GridFS wants it, made of the second in which the file's
-// id was made, five random bytes of that id, and n. So a chunk can be read by its _id alone, which every server looks
-// up in an index (FerretDB scans the whole collection for anything else), and its age can still be told.
+// id was made, five random bytes of that id, and n. So a chunk can be read by its _id alone, and its age can still be
+// told. MongoDB would find it as fast by files_id and n, but FerretDB then reads all chunks of all files into its own
+// memory to look at them, while for an _id it lets SQLite do the looking, up to the first hit.
 func chunkID(file uuid.UUID, n int32) bson.ObjectID {
 	var id bson.ObjectID
 	seconds, _ := file.Time().UnixTime()

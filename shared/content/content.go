@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -38,8 +37,6 @@ const (
 	chunkTimeout   = 10 * time.Second
 	callTimeout    = 5 * time.Second
 	discardTimeout = 20 * time.Second
-	// discardBatch is how many chunks are deleted by one command.
-	discardBatch = 1000
 )
 
 // The states of a file's event, in the metadata of its document.
@@ -165,38 +162,18 @@ func (s *Store) MarkPublished(ctx context.Context, id string) error {
 // Delete removes the file with the given id; one that is not there is no error. The document goes first: a file
 // without a document does not exist, a document without its chunks would be a broken file.
 func (s *Store) Delete(ctx context.Context, id string) error {
-	f, err := s.Get(ctx, id)
-	if errors.Is(err, problem.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if _, err := s.files.DeleteOne(call, bson.D{{Key: "_id", Value: id}}); err != nil {
 		return mongodb.Problem(err, "delete the document of file "+id)
 	}
-	return s.discard(ctx, f)
+	return s.discard(ctx, id)
 }
 
-// discard deletes the chunks of f, each by its _id as they are read (see chunkID), many in one command.
-func (s *Store) discard(ctx context.Context, f File) error {
-	file, err := uuid.Parse(f.ID)
-	if err != nil {
-		return fmt.Errorf("file %s was not written by Strongroom", f.ID)
-	}
+// discard deletes the chunks of the file with the given id.
+func (s *Store) discard(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
 	defer cancel()
-	chunks := (f.Size + int64(f.chunkSize) - 1) / int64(f.chunkSize)
-	for n := int64(0); n < chunks; {
-		var deletes []mongo.WriteModel
-		for ; n < chunks && len(deletes) < discardBatch; n++ {
-			deletes = append(deletes, mongo.NewDeleteOneModel().SetFilter(bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}))
-		}
-		if _, err := s.chunks.BulkWrite(ctx, deletes, options.BulkWrite().SetOrdered(false)); err != nil {
-			return mongodb.Problem(err, "delete the chunks of file "+f.ID)
-		}
-	}
-	return nil
+	_, err := s.chunks.DeleteMany(ctx, bson.D{{Key: "files_id", Value: id}})
+	return mongodb.Problem(err, "delete the chunks of file "+id)
 }

@@ -32,11 +32,11 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	f.chunkSize = chunkSize
 	keep := false
 	defer func() {
-		if keep {
+		if keep || f.Size == 0 { // nothing was sent
 			return
 		}
 		// The client's going away is the most common reason to be here, and must not stop the cleaning up.
-		if failed := s.discard(context.WithoutCancel(ctx), f); failed != nil {
+		if failed := s.discard(context.WithoutCancel(ctx), f.ID); failed != nil {
 			err = errors.Join(err, failed)
 		}
 	}()
@@ -154,7 +154,7 @@ func (s *Store) commit(ctx context.Context, f File, event []byte) error {
 	return err
 }
 
-// fill reads until buf is full or r ends. Unlike io.ReadFull it tells the end of r, io.EOF, from an r that broke off
+// fill reads until buf is full or r ends. Unlike io.ReadFull, it tells the end of r, io.EOF, from an r that broke off
 // with io.ErrUnexpectedEOF, as the body of a request does whose client went away.
 func fill(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
