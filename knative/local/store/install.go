@@ -34,7 +34,9 @@ func InstallMariaDB(ctx context.Context, w io.Writer) error {
 }
 
 // InstallRabbitMQ installs Debian's RabbitMQ, so that FindRabbitMQ finds it. Its service is not started.
-func InstallRabbitMQ(ctx context.Context, w io.Writer) error { return install(ctx, w, "rabbitmq-server") }
+func InstallRabbitMQ(ctx context.Context, w io.Writer) error {
+	return install(ctx, w, "rabbitmq-server")
+}
 
 // install installs Debian packages and starts none of their services. It waits for other installations to end.
 func install(ctx context.Context, w io.Writer, packages ...string) error {

@@ -121,3 +121,10 @@ func (r rows) all(ctx context.Context) (map[int]bool, error) {
 	}
 	return found, result.Err()
 }
+
+func TestTiDB(t *testing.T) {
+	if testing.Short() {
+		t.Skip("NOT TESTED: building TiDB takes minutes; run without -short")
+	}
+	testMySQL(t, func(ctx context.Context, dir string) (*MySQL, error) { return StartTiDB(ctx, dir, t.Output()) })
+}

@@ -1,0 +1,34 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+func TestInstallTakesRoot(t *testing.T) {
+	if canInstall() {
+		t.Setenv("PATH", t.TempDir()) // a machine without apt-get
+	}
+	if err := InstallMariaDB(t.Context(), t.Output()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("error %v, want %v", err, errors.ErrUnsupported)
+	}
+	if CanInstallMariaDB() || CanInstallRabbitMQ() {
+		t.Error("it says that it could")
+	}
+}
+
+func TestShadowsStartNoService(t *testing.T) {
+	dir, err := shadowServices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	for _, name := range []string{"invoke-rc.d", "service", "deb-systemd-invoke"} {
+		if out, err := exec.Command(filepath.Join(dir, name), "anything", "start").CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s: %q, %v; want that it does nothing", name, out, err)
+		}
+	}
+}

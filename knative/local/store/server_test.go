@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// shell is a server that is a shell script.
+func shell(dir, script string, ready func(context.Context) error) program {
+	return program{
+		path: "/bin/sh", args: []string{"-c", script}, env: environment(), dir: dir, log: filepath.Join(dir, "server.log"), ready: ready,
+	}
+}
+
+// says is ready once the log has the word.
+func says(dir, word string) func(context.Context) error {
+	return func(context.Context) error {
+		text, err := os.ReadFile(filepath.Join(dir, "server.log"))
+		if err == nil && !strings.Contains(string(text), word) {
+			err = errors.New("not yet said " + word)
+		}
+		return err
+	}
+}
+
+func startShell(t *testing.T, ctx context.Context, program program) (*Server, error) {
+	t.Helper()
+	dir, lock, err := open(program.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := start(ctx, "shell", dir, lock, program)
+	if err == nil {
+		t.Cleanup(func() { _ = server.Stop() })
+	}
+	return server, err
+}
+
+func TestStartOfWhatEnds(t *testing.T) {
+	dir := t.TempDir()
+	_, err := startShell(t, t.Context(), shell(dir, "echo out of luck; exit 3", func(context.Context) error { return errors.New("no") }))
+	for _, want := range []string{"start shell", "exit status 3", "out of luck"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+	if _, lock, err := open(dir); err != nil {
+		t.Errorf("the directory is still reserved: %v", err)
+	} else {
+		lock.Close()
+	}
+}
+
+func TestStartOfWhatNeverAnswers(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	impatient, never := errors.New("impatient"), errors.New("deaf")
+	ready := func(ctx context.Context) error {
+		if says(dir, "hello")(ctx) == nil {
+			cancel(impatient)
+		}
+		return never
+	}
+	_, err := startShell(t, ctx, shell(dir, "echo hello; sleep 1000 & wait", ready))
+	if !errors.Is(err, impatient) || !errors.Is(err, never) || !strings.Contains(err.Error(), "hello") {
+		t.Errorf("error %v, want %v and %v and the log in it", err, impatient, never)
+	}
+	wantNoProcess(t, dir)
+}
+
+func TestStartOfWhatIsNotThere(t *testing.T) {
+	dir := t.TempDir()
+	absent := shell(dir, "", nil)
+	absent.path = filepath.Join(dir, "absent")
+	if _, err := startShell(t, t.Context(), absent); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v, want %v", err, os.ErrNotExist)
+	}
+}
+
+func TestStopIsPoliteFirst(t *testing.T) {
+	dir := t.TempDir()
+	script := `trap 'echo goodbye; exit' TERM; echo hello; while :; do sleep 0.05; done`
+	server, err := startShell(t, t.Context(), shell(dir, script, says(dir, "hello")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := says(dir, "goodbye")(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopKillsWhatIgnoresIt(t *testing.T) {
+	dir := t.TempDir()
+	// Its child ignores SIGTERM as well, and has closed its output.
+	stubborn := shell(dir, `trap '' TERM; sleep 1000 >/dev/null 2>&1 & echo hello; while :; do wait; done`, says(dir, "hello"))
+	stubborn.patience = 50 * time.Millisecond
+	server, err := startShell(t, t.Context(), stubborn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	wantNoProcess(t, dir)
+}
+
+func TestDoneTellsOfACrash(t *testing.T) {
+	dir := t.TempDir()
+	server, err := startShell(t, t.Context(), shell(dir, "echo hello; sleep 1000 & wait", says(dir, "hello")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := server.Pid()
+	if group, err := syscall.Getpgid(pid); err != nil || group != pid {
+		t.Errorf("process group %d, %v; want one of its own, %d", group, err, pid)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-server.Done():
+	case <-time.After(30 * time.Second):
+		t.Fatal("Done is not closed")
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := server.Pid(); got == pid || got == 0 {
+		t.Errorf("pid %d after Restart, %d before", got, pid)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	wantNoProcess(t, dir) // nor the child that the crash left behind
+	if done := server.Done(); done != nil {
+		t.Error("Done of a stopped server is not nil")
+	}
+}
+
+func TestRunGroupEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	impatient := errors.New("impatient")
+	go func() {
+		for range 600 {
+			if says(dir, "hello")(ctx) == nil {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		cancel(impatient)
+	}()
+	_, err := run(ctx, dir, environment(), "/bin/sh", "-c", "echo hello >server.log; sleep 1000 & wait")
+	if !errors.Is(err, impatient) {
+		t.Errorf("error %v, want %v", err, impatient)
+	}
+	wantNoProcess(t, dir)
+	if out, err := run(t.Context(), dir, environment(), "/bin/sh", "-c", "echo said; exit 2"); err == nil || out != "said" {
+		t.Errorf("output %q, %v; want that it is returned with the error", out, err)
+	}
+}
+
+func TestFreePort(t *testing.T) {
+	port, err := freePort(t.Context())
+	if err != nil || port < firstPort || port >= firstPort+ports {
+		t.Fatalf("port %d, %v", port, err)
+	}
+	listener, err := net.Listen("tcp", address(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+}
+
+func TestSecretIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "password")
+	first, err := secret(path)
+	if err != nil || len(first) < 20 {
+		t.Fatalf("password %q, %v", first, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("its file: %v, %v; want mode 0600", info, err)
+	}
+	if again, err := secret(path); err != nil || again != first {
+		t.Errorf("a second look: %q, %v; want %q", again, err, first)
+	}
+	if other, err := secret(path + "2"); err != nil || other == first {
+		t.Errorf("another: %q, %v; want one of its own", other, err)
+	}
+}
+
+func TestServersDoNotSeeSettingsOfOthers(t *testing.T) {
+	t.Setenv("MYSQL_HOME", "/elsewhere")
+	t.Setenv("RABBITMQ_NODENAME", "elsewhere")
+	t.Setenv("UNRELATED", "kept")
+	all := strings.Join(environment("ADDED=yes"), "\n")
+	if strings.Contains(all, "elsewhere") {
+		t.Error("a variable that steers a server got through")
+	}
+	if !strings.Contains(all, "UNRELATED=kept") || !strings.Contains(all, "ADDED=yes") {
+		t.Error("a variable is missing")
+	}
+}
