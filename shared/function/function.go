@@ -44,6 +44,9 @@ const (
 	idleTimeout = 2 * time.Minute
 	// shutdownTimeout bounds the draining after SIGTERM; queue-proxy has drained before.
 	shutdownTimeout = 10 * time.Second
+	// answerTimeout is how much longer than a request an answer may take: a request that hits its deadline still has to
+	// clean up and to be told so.
+	answerTimeout = 35 * time.Second
 	// maxHeaderBytes bounds a request's headers; an access token may take 8 KiB of them.
 	maxHeaderBytes = 32 << 10
 )
@@ -144,7 +147,7 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 		Protocols:         &protocols,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       base.RequestTimeout,
-		WriteTimeout:      base.RequestTimeout,
+		WriteTimeout:      base.RequestTimeout + answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),

@@ -23,6 +23,7 @@ var (
 	DigestMismatch     = kind("digest-mismatch", http.StatusBadRequest, "The content does not match its digest")
 	Unauthenticated    = kind("unauthenticated", http.StatusUnauthorized, "A valid access token is required")
 	BadCredentials     = kind("bad-credentials", http.StatusUnauthorized, "The user name or password is wrong")
+	SessionEnded       = kind("session-ended", http.StatusUnauthorized, "The session has ended")
 	InsufficientScope  = kind("insufficient-scope", http.StatusForbidden, "The access token does not permit this")
 	NotFound           = kind("not-found", http.StatusNotFound, "There is no such resource")
 	MethodNotAllowed   = kind("method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here")
@@ -52,7 +53,7 @@ func (k *Kind) Error() string { return k.name }
 // wrapped, and its text shown: use Because for a cause that must stay inside.
 func (k *Kind) With(format string, args ...any) *Problem {
 	err := fmt.Errorf(format, args...)
-	return &Problem{kind: k, detail: err.Error(), cause: errors.Unwrap(err)}
+	return &Problem{kind: k, detail: err.Error(), shown: errors.Unwrap(err)}
 }
 
 // Because returns a problem of kind k with cause err, which is logged but never shown, and a detail that is shown.
@@ -64,7 +65,8 @@ func (k *Kind) Because(err error, detail string) *Problem {
 type Problem struct {
 	kind   *Kind
 	detail string
-	cause  error
+	cause  error // not in the detail
+	shown  error // in the detail
 	header http.Header
 }
 
@@ -77,12 +79,15 @@ func (p *Problem) Error() string {
 	return s
 }
 
-// Unwrap makes both the kind and the cause visible to errors.Is and errors.As.
+// Unwrap makes the kind and what is wrapped visible to errors.Is and errors.As.
 func (p *Problem) Unwrap() []error {
-	if p.cause == nil {
-		return []error{p.kind}
+	all := []error{p.kind}
+	for _, err := range []error{p.cause, p.shown} {
+		if err != nil {
+			all = append(all, err)
+		}
 	}
-	return []error{p.kind, p.cause}
+	return all
 }
 
 // Header returns a copy of p that also sets an HTTP header on the answer, such as WWW-Authenticate.

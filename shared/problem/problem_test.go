@@ -69,8 +69,9 @@ func TestErrorKeepsKindAndCause(t *testing.T) {
 	if got, want := err.Error(), "store: unavailable: away: unexpected EOF"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if err := BadRequest.With("limit: %w", io.ErrShortBuffer); !errors.Is(err, io.ErrShortBuffer) {
-		t.Errorf("%v: what With wraps is lost", err)
+	shown := BadRequest.With("limit: %w", io.ErrShortBuffer)
+	if got, want := shown.Error(), "bad-request: limit: short buffer"; !errors.Is(shown, io.ErrShortBuffer) || got != want {
+		t.Errorf("got %q, want %q with what it wraps", got, want)
 	}
 }
 
