@@ -5,19 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,94 +35,6 @@ var want = map[string][]string{
 	"rabbitmq-source":      {"password", "port", "uri", "username"},
 	"rabbitmq-definitions": {"definitions.json"},
 	"first-admin":          {"password", "username"},
-}
-
-// cluster is a Kubernetes API with nothing but Secrets.
-type cluster struct {
-	sync.Mutex
-	secrets map[string]map[string][]byte
-	created []string
-	// refuse answers requests with a status by "METHOD name".
-	refuse map[string]int
-	// race is called before a creation is handled.
-	race func(name string)
-}
-
-const bearer = "a-service-account-token"
-
-// start serves the API and returns the settings that a pod would have.
-func start(t *testing.T) (*cluster, config) {
-	t.Helper()
-	c := &cluster{secrets: map[string]map[string][]byte{}, refuse: map[string]int{}}
-	server := httptest.NewTLSServer(c)
-	t.Cleanup(server.Close)
-	address, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write(t, dir, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
-	write(t, dir, "namespace", "strongroom\n")
-	write(t, dir, "token", bearer+"\n")
-	return c, config{Host: address.Hostname(), Port: address.Port(), ServiceAccount: dir}
-}
-
-func write(t *testing.T, dir, name, content string) {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	const path = "/api/v1/namespaces/strongroom/secrets"
-	fail := func(status int) {
-		w.WriteHeader(status)
-		_, _ = fmt.Fprintf(w, `{"kind":"Status","message":"refused for the test","code":%d}`, status)
-	}
-	if r.Header.Get("Authorization") != "Bearer "+bearer {
-		fail(http.StatusUnauthorized)
-		return
-	}
-	switch name, isOne := strings.CutPrefix(r.URL.Path, path+"/"); {
-	case r.Method == http.MethodGet && isOne:
-		c.Lock()
-		defer c.Unlock()
-		if status := c.refuse["GET "+name]; status != 0 {
-			fail(status)
-			return
-		}
-		data, found := c.secrets[name]
-		if !found {
-			fail(http.StatusNotFound)
-			return
-		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name, "uid": "1"}, "data": data})
-	case r.Method == http.MethodPost && r.URL.Path == path:
-		var s secret
-		if err := json.NewDecoder(r.Body).Decode(&s); err != nil || s.APIVersion != "v1" || s.Kind != "Secret" || s.Type != "Opaque" {
-			fail(http.StatusBadRequest)
-			return
-		}
-		if c.race != nil {
-			c.race(s.Metadata.Name)
-		}
-		c.Lock()
-		defer c.Unlock()
-		if status := c.refuse["POST "+s.Metadata.Name]; status != 0 {
-			fail(status)
-			return
-		}
-		if _, found := c.secrets[s.Metadata.Name]; found {
-			fail(http.StatusConflict)
-			return
-		}
-		c.secrets[s.Metadata.Name] = s.Data
-		c.created = append(c.created, s.Metadata.Name)
-		w.WriteHeader(http.StatusCreated)
-	default:
-		fail(http.StatusForbidden)
-	}
 }
 
 func TestMakesAllThatIsNeeded(t *testing.T) {
