@@ -17,8 +17,8 @@ import (
 // progressInterval is how often a build says that it is still at it.
 const progressInterval = 5 * time.Second
 
-// buildFunctions builds the programs of packages into dir, as ko would build them: without cgo.
-func buildFunctions(ctx context.Context, root, dir string, packages []string, out *output) error {
+// buildPrograms builds the programs of packages into dir, as ko would build them: without cgo.
+func buildPrograms(ctx context.Context, root, dir string, packages []string, out *output) error {
 	out.say("build", "building %d programs", len(packages))
 	begin := time.Now()
 	args := append([]string{"build", "-v", "-trimpath", "-buildvcs=false", "-o", dir + string(os.PathSeparator)}, packages...)
@@ -56,7 +56,7 @@ func buildFunctions(ctx context.Context, root, dir string, packages []string, ou
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("build the functions: %w\n%s", err, strings.Join(progress.errors, "\n"))
+		return fmt.Errorf("build the programs: %w\n%s", err, strings.Join(progress.errors, "\n"))
 	}
 	out.say("build", "built in %s", time.Since(begin).Round(100*time.Millisecond))
 	return nil

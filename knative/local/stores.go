@@ -307,13 +307,12 @@ func (s *stores) stopDelivery() error {
 	return s.adapter.Kill()
 }
 
-// stop ends the adapter and the private servers. The context given to supervise must have ended.
+// stop ends the private servers. The context given to supervise must have ended.
 func (s *stores) stop() error {
 	s.watch.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := make([]error, len(s.private))
-	delivery := s.stopDelivery()
 	var all sync.WaitGroup
 	for i, p := range s.private {
 		all.Go(func() {
@@ -323,5 +322,5 @@ func (s *stores) stop() error {
 		})
 	}
 	all.Wait()
-	return errors.Join(append(errs, delivery)...)
+	return errors.Join(errs...)
 }

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // setupTimeout bounds a run of the setup Job, which waits for stores that are away for five minutes itself.
@@ -18,6 +21,103 @@ const setupTimeout = 6 * time.Minute
 // demoUsers are made by setup where they are not there; their passwords are public.
 const demoUsers = `[{"username":"ada","password":"lovelace-1843","role":"user"},` +
 	`{"username":"grace","password":"hopper-1906","role":"admin"}]`
+
+// system is all that runs.
+type system struct {
+	cfg       settings
+	manifests *manifests
+	root      string // of the source tree
+	dir       string // of all that is kept
+	kept      keptSecrets
+	out       *output
+
+	// front is the public address; sink is where the event source finds the function that its events are for.
+	front, sink *server
+	stores      *stores
+	functions   map[string]*function
+	// life ends when stop begins: until then stores that end are started again.
+	life context.Context
+	end  context.CancelFunc
+}
+
+// newSystem takes the addresses, so that it fails at once where one is taken, and starts nothing.
+func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*system, error) {
+	if m.source == nil {
+		return nil, errors.New("knative/ has no RabbitmqSource: its sink is where events go")
+	}
+	kept, err := keepSecrets(filepath.Join(dir, "secrets"))
+	if err != nil {
+		return nil, err
+	}
+	s := &system{cfg: cfg, manifests: m, root: root, dir: dir, kept: kept, out: out}
+	if s.front, err = serve(cfg.Address); err != nil {
+		return nil, err
+	}
+	if s.sink, err = serve("127.0.0.1:0"); err != nil {
+		s.front.close()
+		return nil, err
+	}
+	s.stores = &stores{dir: dir, kept: kept, out: out}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// start builds the functions while it starts the stores, runs setup, and opens the addresses. stop must follow, whatever
+// it returns.
+func (s *system) start(ctx context.Context) error {
+	bin := filepath.Join(s.dir, "bin")
+	group, starting := errgroup.WithContext(ctx)
+	group.Go(func() error { return buildPrograms(starting, s.root, bin, s.manifests.packages(), s.out) })
+	group.Go(func() error { return s.stores.start(starting, s.cfg, s.sink.url()) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	r := resolver{
+		configMaps: s.manifests.configMaps, secrets: s.kept.kubernetes(s.stores.endpoints),
+		mounts: filepath.Join(s.dir, "mounts"), lookup: os.LookupEnv,
+	}
+	var err error
+	if s.functions, err = newFunctions(s.manifests, r, bin, s.cfg.IdleTimeout, s.out); err != nil {
+		return err
+	}
+	target := s.manifests.source.Spec.Sink.Ref.Name
+	if s.functions[target] == nil {
+		return fmt.Errorf("the sink of the RabbitmqSource, %q, is no function", target)
+	}
+	if err := runSetup(ctx, s.manifests, r, bin, s.out); err != nil {
+		return err
+	}
+	s.sink.handle(s.functions[target])
+	if err := s.stores.deliver(ctx, s.manifests.source, s.sink.url()); err != nil {
+		return err
+	}
+	s.stores.supervise(s.life)
+	s.front.handle(router{s.functions})
+	return nil
+}
+
+// wait returns when ctx ends, or with the reason why the system can not go on.
+func (s *system) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.front.failed:
+		return err
+	case err := <-s.sink.failed:
+		return err
+	}
+}
+
+// stop stops everything, in this order: no new requests from outside, no new events, then the functions, then what they
+// need.
+func (s *system) stop() error {
+	s.end()
+	s.front.drain()
+	err := s.stores.stopDelivery()
+	s.sink.drain()
+	stopFunctions(s.functions)
+	return errors.Join(err, s.stores.stop())
+}
 
 // packages are the import paths of all programs.
 func (m *manifests) packages() []string {
@@ -86,11 +186,8 @@ func runSetup(ctx context.Context, m *manifests, r resolver, bin string, out *ou
 }
 
 // welcome says where the system is and how to try it.
-func welcome(address string, functions map[string]*function) string {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		host, port = address, "80"
-	}
+func (s *system) welcome() string {
+	host, port, _ := net.SplitHostPort(s.front.address) // it is one that a listener gave
 	// *.localhost is this machine for curl and browsers; any other address has only the gateway's paths.
 	name := host
 	if ip := net.ParseIP(host); host == "" || host == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
@@ -98,7 +195,7 @@ func welcome(address string, functions map[string]*function) string {
 	}
 	base := "http://" + net.JoinHostPort(name, port)
 	var names []string
-	for _, f := range functions {
+	for _, f := range s.functions {
 		if f.public {
 			names = append(names, f.name)
 		}

@@ -71,6 +71,22 @@ func TestRunWithInstalledStores(t *testing.T) {
 	r.stop(t, syscall.SIGKILL)
 }
 
+func TestRunIsStoppedWhileItStarts(t *testing.T) {
+	_, err := store.FindRabbitMQ()
+	need(t, "rabbitmq-server", err)
+	r := launchRunner(t, t.TempDir(), freeAddress(t), "STRONGROOM_STORES=installed")
+	eventually(t, recovery, "a server is being started", func() error {
+		if !strings.Contains(r.output(), "starting RabbitMQ") {
+			return errors.New("the runner does not say so")
+		}
+		return nil
+	})
+	if got := r.ask(t, http.MethodGet, "/files", "", "", nil); got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+		t.Errorf("got %s, want 503 with Retry-After", got)
+	}
+	r.stop(t, syscall.SIGINT)
+}
+
 func TestRunWithNamedStores(t *testing.T) {
 	mysql, mongo, rabbit := ownMariadb(t), ownFerretdb(t), ownRabbitmq(t)
 	dir := t.TempDir()
