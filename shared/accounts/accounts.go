@@ -1,4 +1,4 @@
-// Package accounts keeps users and their login attempts in MySQL (or MariaDB, or TiDB).
+// Package accounts keeps users, their login attempts and the audit trail in MySQL (or MariaDB, or TiDB).
 //
 // Its errors wrap a kind of package problem where the cause is known: problem.Unavailable when the store is away, busy
 // or not set up yet, problem.NotFound, problem.Conflict. Every call is bounded in time.
@@ -16,7 +16,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
-	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
 const (
@@ -96,17 +95,12 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 		return User{}, problem.NotFound.Because(err, "there is no such user")
 	}
 	var u User
-	var id uuid.UUID
-	err = s.read(ctx, func(ctx context.Context) error {
-		var disabledAt sql.NullTime
-		row := s.db.QueryRowContext(ctx, `SELECT id, username, password_hash, role, disabled_at, token_version, created_at, updated_at
-			FROM users WHERE username = ?`, name)
-		err := row.Scan(&id, &u.Username, &u.PasswordHash, &u.Role, &disabledAt, &u.TokenVersion, &u.CreatedAt, &u.UpdatedAt)
-		u.ID, u.Disabled = id.String(), disabledAt.Valid
+	err = s.read(ctx, func(ctx context.Context) (err error) {
+		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE username = ?`, name))
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, problem.NotFound.With("there is no such user")
+		return User{}, errNoUser
 	}
 	if err != nil {
 		return User{}, fail("find a user", err)
@@ -114,30 +108,16 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 	return u, nil
 }
 
-// Create makes a user with a new id. A name that is taken is a problem.Conflict, one that may not be, and an unknown
-// role, a problem.Unprocessable.
+// Create makes a user with a new id, on behalf of setup. A name that is taken is a problem.Conflict, one that may not
+// be, and an unknown role, a problem.Unprocessable.
 func (s *Store) Create(ctx context.Context, username, passwordHash, role string) (User, error) {
-	name, err := CanonicalUsername(username)
+	u, err := s.newUser(username, passwordHash, role)
 	if err != nil {
 		return User{}, err
 	}
-	if token.ScopesOf([]string{role}) == "" {
-		return User{}, problem.Unprocessable.With("there is no role %q", role)
-	}
-	id, err := uuid.NewV7()
+	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx, setup, u) })
 	if err != nil {
-		return User{}, fmt.Errorf("make a user id: %w", err)
-	}
-	now := s.timestamp()
-	u := User{ID: id.String(), Username: name, PasswordHash: passwordHash, Role: role, TokenVersion: 1, CreatedAt: now, UpdatedAt: now}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err = s.db.ExecContext(ctx, `INSERT INTO users (id, username, password_hash, role, token_version, created_at, updated_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?)`, id[:], u.Username, u.PasswordHash, u.Role, u.TokenVersion, u.CreatedAt, u.UpdatedAt)
-	if err := fail("create a user", err); errors.Is(err, problem.Conflict) {
-		return User{}, problem.Conflict.Because(err, "the user name is taken")
-	} else if err != nil {
-		return User{}, err
+		return User{}, fail("create a user", err)
 	}
 	return u, nil
 }

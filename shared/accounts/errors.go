@@ -23,6 +23,7 @@ const (
 	errServerShutdown         = 1053
 	errDuplicate              = 1062
 	errNoSuchTable            = 1146
+	errTableAccessDenied      = 1142
 	errUserTooManyConnections = 1203
 	errLockWait               = 1205
 	errDeadlock               = 1213
@@ -52,7 +53,8 @@ func fail(doing string, err error) error {
 		case errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait,
 			errDeadlock, errReadOnly, errReadOnlyMode, errQueryTimeout:
 			return problem.Unavailable.Because(err, "the account store is busy")
-		case errDatabaseAccessDenied, errAccessDenied, errAccessDeniedNoPassword, errUnknownDatabase, errNoSuchTable:
+		case errDatabaseAccessDenied, errAccessDenied, errAccessDeniedNoPassword, errUnknownDatabase,
+			errTableAccessDenied, errNoSuchTable:
 			// So it is between the start of a new cluster and the end of its setup Job.
 			return problem.Unavailable.Because(err, "the account store is not set up")
 		default:

@@ -10,14 +10,16 @@ import (
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/pressly/goose/v3"
 )
 
 // databaseName is what a database may be called that Provision makes: nothing that needs quoting anywhere.
 var databaseName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,62}$`)
 
 // Provision makes, with the rights of adminDSN, the database and the user that runtimeDSN names: the tables as by
-// Migrate, the user with that password and with the right to read and write rows of that database and nothing else.
-// It may run any number of times, also side by side. Where both DSNs name the same user it leaves the user alone.
+// Migrate, the user with that password and with the right to read and write rows of that database and nothing else;
+// of the audit trail, to read and add rows. It may run any number of times, also side by side. Where both DSNs name the
+// same user it leaves the user alone.
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
@@ -80,23 +82,57 @@ func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {
 
 // createUser makes the user of cfg, or brings its password and its rights up to date.
 func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
-	// In a GRANT the underscore stands for any character, unless escaped.
-	database := "`" + strings.ReplaceAll(cfg.DBName, "_", `\_`) + "`.*"
-	for _, statement := range []struct {
+	tables, err := tablesOf(ctx, conn, cfg.DBName)
+	if err != nil {
+		return err
+	}
+	type statement struct {
 		text string
 		args []any
-	}{
-		// The driver interpolates and quotes the parameters; the server would not prepare these statements.
+	}
+	// The driver interpolates and quotes the parameters; the server would not prepare these statements.
+	statements := []statement{
 		{"CREATE USER IF NOT EXISTS ?@'%' IDENTIFIED BY ?", []any{cfg.User, cfg.Passwd}},
 		{"ALTER USER ?@'%' IDENTIFIED BY ?", []any{cfg.User, cfg.Passwd}},
-		{"GRANT SELECT, INSERT, UPDATE, DELETE ON " + database + " TO ?@'%'", []any{cfg.User}},
-		// Whoever made the user before may have given it more: the official images give it all rights.
-		{"REVOKE CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE TEMPORARY TABLES, CREATE VIEW, CREATE ROUTINE, ALTER ROUTINE, " +
-			"TRIGGER, EVENT, GRANT OPTION ON " + database + " FROM ?@'%'", []any{cfg.User}},
-	} {
+	}
+	for _, table := range tables {
+		name := "`" + cfg.DBName + "`.`" + table + "`"
+		switch table {
+		case goose.DefaultTablename:
+		case "audit": // append-only, whatever right there was before
+			statements = append(statements,
+				statement{"GRANT INSERT ON " + name + " TO ?@'%'", []any{cfg.User}},
+				statement{"REVOKE UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE VIEW, TRIGGER, GRANT OPTION ON " +
+					name + " FROM ?@'%'", []any{cfg.User}})
+		default:
+			statements = append(statements, statement{"GRANT INSERT, UPDATE, DELETE ON " + name + " TO ?@'%'", []any{cfg.User}})
+		}
+	}
+	// In a GRANT on a database the underscore stands for any character, unless escaped.
+	database := "`" + strings.ReplaceAll(cfg.DBName, "_", `\_`) + "`.*"
+	statements = append(statements,
+		statement{"GRANT SELECT ON " + database + " TO ?@'%'", []any{cfg.User}},
+		// Whoever made the user before may have given it more: the official images give it all rights. This comes last, so
+		// that functions at work never lack a right.
+		statement{"REVOKE INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE TEMPORARY TABLES, CREATE VIEW, " +
+			"CREATE ROUTINE, ALTER ROUTINE, TRIGGER, EVENT, GRANT OPTION ON " + database + " FROM ?@'%'", []any{cfg.User}})
+	for _, statement := range statements {
 		if _, err := conn.ExecContext(ctx, statement.text, statement.args...); err != nil {
 			return fmt.Errorf("%s: %w", strings.Join(strings.Fields(statement.text)[:2], " "), err)
 		}
 	}
 	return nil
+}
+
+// tablesOf returns the names of the tables of a database.
+func tablesOf(ctx context.Context, conn *sql.Conn, database string) ([]string, error) {
+	rows, err := conn.QueryContext(ctx, `SELECT table_name FROM information_schema.tables
+		WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name`, database)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(row scanner) (name string, err error) {
+		err = row.Scan(&name)
+		return name, err
+	})
 }
