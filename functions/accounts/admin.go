@@ -1,0 +1,174 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/password"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// maxBody bounds the body of a request, in bytes.
+const maxBody = 4 << 10
+
+// userPage is the answer of list; next is the cursor of the page after it, absent on the last.
+type userPage struct {
+	Accounts []account `json:"accounts"`
+	Next     string    `json:"next,omitempty"`
+}
+
+func (h *handler) list(w http.ResponseWriter, r *http.Request, _ accounts.User) error {
+	limit, cursor, err := paging(r)
+	if err != nil {
+		return err
+	}
+	users, next, err := h.store.List(r.Context(), limit, cursor)
+	if err != nil {
+		return err
+	}
+	page := userPage{make([]account, len(users)), next}
+	for i, u := range users {
+		page.Accounts[i] = accountOf(u)
+	}
+	return problem.JSON(w, http.StatusOK, page)
+}
+
+// paging reads the parameters of a list.
+func paging(r *http.Request) (limit int, cursor string, err error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return 0, "", problem.BadRequest.With("the query string is not well-formed")
+	}
+	limit = accounts.DefaultLimit
+	if text := query.Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil {
+			return 0, "", problem.BadRequest.With("the limit must be a number from 1 to %d", accounts.MaxLimit)
+		}
+	}
+	return limit, query.Get("cursor"), nil
+}
+
+func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
+	var given struct {
+		Username *string `json:"username"`
+		Password *string `json:"password"`
+		Role     *string `json:"role"`
+	}
+	if err := function.ReadJSON(w, r, maxBody, &given); err != nil {
+		return err
+	}
+	if given.Username == nil || given.Password == nil || given.Role == nil {
+		return problem.BadRequest.With("give a username, a password and a role")
+	}
+	hash, err := h.hash(r, *given.Password)
+	if err != nil {
+		return err
+	}
+	u, err := h.store.CreateBy(r.Context(), h.actor(r, caller), *given.Username, hash, *given.Role)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/accounts/"+u.ID)
+	return problem.JSON(w, http.StatusCreated, accountOf(u))
+}
+
+// hash returns the hash of a password that may be chosen.
+func (h *handler) hash(r *http.Request, chosen string) (string, error) {
+	if err := password.Check(chosen); err != nil {
+		return "", err
+	}
+	return h.hasher.Hash(r.Context(), chosen)
+}
+
+func (h *handler) show(w http.ResponseWriter, r *http.Request, _ accounts.User, id string) error {
+	u, err := h.store.ByID(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return problem.JSON(w, http.StatusOK, accountOf(u))
+}
+
+func (h *handler) update(w http.ResponseWriter, r *http.Request, caller accounts.User, id string) error {
+	var given struct {
+		Role     *string `json:"role"`
+		Disabled *bool   `json:"disabled"`
+		Password *string `json:"password"`
+	}
+	if err := function.ReadJSON(w, r, maxBody, &given); err != nil {
+		return err
+	}
+	if given.Role == nil && given.Disabled == nil && given.Password == nil {
+		return problem.BadRequest.With("give at least one of role, disabled and password")
+	}
+	patch := accounts.Patch{Role: given.Role, Disabled: given.Disabled}
+	if given.Password != nil {
+		hash, err := h.hash(r, *given.Password)
+		if err != nil {
+			return err
+		}
+		patch.PasswordHash = &hash
+	}
+	u, err := h.store.Update(r.Context(), h.actor(r, caller), id, patch)
+	if err != nil {
+		return err
+	}
+	return problem.JSON(w, http.StatusOK, accountOf(u))
+}
+
+func (h *handler) delete(w http.ResponseWriter, r *http.Request, caller accounts.User, id string) error {
+	if err := h.store.Delete(r.Context(), h.actor(r, caller), id); err != nil {
+		return err
+	}
+	noContent(w)
+	return nil
+}
+
+// noContent answers that a change was made.
+func noContent(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// auditPage is the answer of audit; next is the cursor of the page after it, absent on the last.
+type auditPage struct {
+	Entries []auditEntry `json:"entries"`
+	Next    string       `json:"next,omitempty"`
+}
+
+type auditEntry struct {
+	ID        string    `json:"id"`
+	At        time.Time `json:"at"`
+	Action    string    `json:"action"`
+	Actor     party     `json:"actor"`
+	Account   party     `json:"account"`
+	Role      string    `json:"role,omitempty"`
+	Address   string    `json:"address,omitempty"`
+	RequestID string    `json:"request_id,omitempty"`
+}
+
+// party is who did something, or whom it was done to, with the name of that time. A program has no id.
+type party struct {
+	ID       string `json:"id,omitempty"`
+	Username string `json:"username"`
+}
+
+func (h *handler) audit(w http.ResponseWriter, r *http.Request, _ accounts.User) error {
+	limit, cursor, err := paging(r)
+	if err != nil {
+		return err
+	}
+	entries, next, err := h.store.Audit(r.Context(), limit, cursor)
+	if err != nil {
+		return err
+	}
+	page := auditPage{make([]auditEntry, len(entries)), next}
+	for i, e := range entries {
+		page.Entries[i] = auditEntry{e.ID, e.MadeAt, e.Action, party{e.ActorID, e.ActorName}, party{e.UserID, e.Username},
+			e.Role, e.Address, e.RequestID}
+	}
+	return problem.JSON(w, http.StatusOK, page)
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+func TestSetup(t *testing.T) {
+	_, public, err := token.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keysFile := filepath.Join(t.TempDir(), "jwks.json")
+	if err := os.WriteFile(keysFile, public, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", KeysFile: keysFile, Issuer: "issuer", Audience: "audience"}
+	for name, test := range map[string]struct {
+		change func(*config)
+		want   string // in the error; empty: none
+	}{
+		"good":          {func(*config) {}, ""}, // and it does not connect
+		"wrong DSN":     {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
+		"negative hops": {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
+		"no keys":       {func(c *config) { c.KeysFile = keysFile + "x" }, keysFile + "x"},
+		"no audience":   {func(c *config) { c.Audience = "" }, "TOKEN_AUDIENCE"},
+	} {
+		cfg := good
+		test.change(&cfg)
+		handler, err := setup(t.Context(), cfg)
+		switch {
+		case test.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case test.want == "":
+			if err := handler.(io.Closer).Close(); err != nil {
+				t.Error(err)
+			}
+		case err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret"):
+			t.Errorf("%s: %v, want an error with %s and without the password", name, err, test.want)
+		}
+	}
+}
