@@ -47,7 +47,7 @@ func newHandler(store accountStore, hasher hasher, signer signer, trustedHops in
 }
 
 // settleTimeout bounds the noting of an outcome, which goes on when the client is gone.
-const settleTimeout = 3 * time.Second
+const settleTimeout = 5 * time.Second
 
 // errBadCredentials is the one answer to a wrong password, an unknown user and a disabled one. RFC 9110 §15.5.2 wants
 // a challenge; a web page that must not have the browser ask calls fetch with credentials: "omit".

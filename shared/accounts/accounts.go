@@ -32,7 +32,9 @@ const (
 type Store struct {
 	db           *sql.DB
 	now          func() time.Time
-	gate         *gate
+	addressGate  *gate // per user name and address
+	userGate     *gate // per user name
+	reserveGate  *gate // for all
 	reservations atomic.Uint64
 }
 
@@ -53,7 +55,7 @@ func Open(dsn string, options ...Option) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, now: time.Now, gate: newGate(addressLimit)}
+	s := &Store{db: db, now: time.Now, addressGate: newGate(addressLimit), userGate: newGate(userWidth), reserveGate: newGate(reserveConns)}
 	for _, option := range options {
 		option(s)
 	}
@@ -134,7 +136,7 @@ func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
 	result, err := s.db.ExecContext(ctx, `UPDATE users SET password_hash = ?, updated_at = ? WHERE id = ? AND password_hash = ?`,
 		next, s.timestamp(), key[:], old)
 	if err != nil {
-		return fail("replace a password hash", err)
+		return fail("replace a password hash", timedOut(ctx, err))
 	}
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
 		return problem.Conflict.Because(err, "the password has changed meanwhile")
@@ -150,7 +152,7 @@ func (s *Store) read(ctx context.Context, query func(ctx context.Context) error)
 	if lostConnection(err) {
 		err = query(ctx)
 	}
-	return err
+	return timedOut(ctx, err)
 }
 
 // timestamp is the time in the resolution that is stored.

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -74,6 +75,7 @@ func TestFail(t *testing.T) {
 		want error // nil: of no kind
 	}{
 		{server(1040), problem.Unavailable},
+		{server(1020), problem.Unavailable},
 		{server(1044), problem.Unavailable},
 		{server(1045), problem.Unavailable},
 		{server(1049), problem.Unavailable},
@@ -112,13 +114,27 @@ func TestFail(t *testing.T) {
 }
 
 func TestConflicted(t *testing.T) {
-	for number, want := range map[uint16]bool{1205: true, 1213: true, 9004: true, 9007: true, 1062: false, 1040: false} {
+	for number, want := range map[uint16]bool{1020: true, 1205: true, 1213: true, 9004: true, 9007: true, 1062: false, 1040: false} {
 		if got := conflicted(&mysql.MySQLError{Number: number}); got != want {
 			t.Errorf("%d: %v, want %v", number, got, want)
 		}
 	}
 	if conflicted(mysql.ErrInvalidConn) {
 		t.Error("a broken connection may have committed, and must not be tried again")
+	}
+}
+
+func TestTimedOut(t *testing.T) {
+	late, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	if err := fail("do something", timedOut(late, sql.ErrTxDone)); !errors.Is(err, problem.Unavailable) || !errors.Is(err, sql.ErrTxDone) {
+		t.Errorf("too late: %v, want problem.Unavailable", err)
+	}
+	if err := timedOut(late, nil); err != nil {
+		t.Errorf("just in time: %v, want nil", err)
+	}
+	if err := fail("do something", timedOut(t.Context(), sql.ErrTxDone)); errors.Is(err, problem.Unavailable) {
+		t.Errorf("in time: %v, want no problem.Unavailable", err)
 	}
 }
 
@@ -177,7 +193,7 @@ func TestStoreThatIsAway(t *testing.T) {
 			t.Errorf("%s: %v, want problem.Unavailable", name, err)
 		}
 	}
-	if len(s.gate.doors) != 0 {
+	if len(s.addressGate.doors)+len(s.userGate.doors) != 0 {
 		t.Error("the attempt that was not reserved still holds its place")
 	}
 }

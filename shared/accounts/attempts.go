@@ -16,9 +16,15 @@ import (
 const (
 	// attemptWait bounds how long an attempt waits for others on the same user name.
 	attemptWait = 8 * time.Second
+	// userWidth is how many attempts on one user name a process makes at once: more than it can compute hashes, and few
+	// enough that userLimit lets those of several replicas through.
+	userWidth = 24
+	// reserveConns is how many of the connections attempts are reserved on, so that the others are left for what ends
+	// them: whatever waits for those under way must not hold them up.
+	reserveConns = maxConns / 2
 	// Attempts of another replica are asked after with growing pauses.
 	firstPoll = 10 * time.Millisecond
-	maxPoll   = 160 * time.Millisecond
+	maxPoll   = 320 * time.Millisecond
 	// maxConflicts is how often a transaction is tried that collides with others.
 	maxConflicts = 5
 	// One reservation in purgeEvery deletes up to purgeRows counters that have run out: more than as many
@@ -55,7 +61,7 @@ func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr
 	key := attemptKey{sha256.Sum256([]byte(name)), addressKey(address)}
 	wait, cancel := context.WithTimeout(ctx, attemptWait)
 	defer cancel()
-	leave, err := s.gate.enter(wait, string(key.subject[:])+key.address)
+	leave, err := s.enter(wait, key)
 	if err != nil {
 		return nil, problem.Unavailable.Because(err, "too many sign-ins of this user at once")
 	}
@@ -72,12 +78,33 @@ func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr
 	}, nil
 }
 
+// enter waits for this process's own attempts on the same user name.
+func (s *Store) enter(ctx context.Context, key attemptKey) (leave func(), err error) {
+	leaveAddress, err := s.addressGate.enter(ctx, string(key.subject[:])+key.address)
+	if err != nil {
+		return nil, err
+	}
+	leaveUser, err := s.userGate.enter(ctx, string(key.subject[:]))
+	if err != nil {
+		leaveAddress()
+		return nil, err
+	}
+	return func() {
+		leaveUser()
+		leaveAddress()
+	}, nil
+}
+
 // admit reserves an attempt as soon as those under way allow it.
 func (s *Store) admit(ctx context.Context, key attemptKey) error {
 	for pause := firstPoll; ; pause = min(2*pause, maxPoll) {
 		var until time.Time
 		var found verdict
-		err := s.count(ctx, key, func(one, all *counter, now time.Time) (changed bool) {
+		leave, err := s.reserveGate.enter(ctx, "")
+		if err != nil {
+			return err
+		}
+		err = s.count(ctx, key, func(one, all *counter, now time.Time) (changed bool) {
 			found = max(one.judge(now, addressLimit), all.judge(now, userLimit))
 			if found == blocked && one.blockedUntil.After(all.blockedUntil) {
 				until = one.blockedUntil
@@ -90,6 +117,7 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 			*one, *all = one.reserve(now), all.reserve(now)
 			return true
 		})
+		leave()
 		if err != nil {
 			return err
 		}
@@ -145,7 +173,7 @@ func (s *Store) count(ctx context.Context, key attemptKey, change func(one, all 
 	for try := 1; ; try++ {
 		err := s.countOnce(ctx, key, change)
 		if try == maxConflicts || !conflicted(err) {
-			return err
+			return timedOut(ctx, err)
 		}
 	}
 }

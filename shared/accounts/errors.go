@@ -16,21 +16,25 @@ import (
 
 // Error numbers of MySQL, MariaDB and TiDB that this package knows.
 const (
+	errRecordChanged          = 1020
 	errTooManyConnections     = 1040
 	errDatabaseAccessDenied   = 1044
 	errAccessDenied           = 1045
 	errUnknownDatabase        = 1049
 	errServerShutdown         = 1053
 	errDuplicate              = 1062
-	errNoSuchTable            = 1146
 	errTableAccessDenied      = 1142
+	errNoSuchTable            = 1146
 	errUserTooManyConnections = 1203
 	errLockWait               = 1205
 	errDeadlock               = 1213
 	errResourceLimit          = 1226
 	errReadOnly               = 1290
+	errInterrupted            = 1317
 	errAccessDeniedNoPassword = 1698
 	errReadOnlyMode           = 1836
+	errKilled                 = 1927
+	errStatementTimeout       = 1969
 	errQueryTimeout           = 3024
 	errTiDBFirst              = 9001 // 9001 to 9007: its storage is away, busy or in conflict
 	errTiDBLockTimeout        = 9004
@@ -50,8 +54,8 @@ func fail(doing string, err error) error {
 		switch n := server.Number; n {
 		case errDuplicate:
 			return problem.Conflict.Because(err, "there is one already")
-		case errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait,
-			errDeadlock, errReadOnly, errReadOnlyMode, errQueryTimeout:
+		case errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait, errDeadlock,
+			errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout:
 			return problem.Unavailable.Because(err, "the account store is busy")
 		case errDatabaseAccessDenied, errAccessDenied, errAccessDeniedNoPassword, errUnknownDatabase,
 			errTableAccessDenied, errNoSuchTable:
@@ -76,6 +80,15 @@ func fail(doing string, err error) error {
 	return err
 }
 
+// timedOut lets err wrap the reason for which ctx ended, if it did: database/sql and the driver have several errors for
+// what they were doing then.
+func timedOut(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ctx.Err(), err)
+}
+
 // lostConnection tells whether a query may have failed only because its connection had died unnoticed.
 func lostConnection(err error) bool {
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn)
@@ -88,7 +101,7 @@ func conflicted(err error) bool {
 		return false
 	}
 	switch server.Number {
-	case errDeadlock, errLockWait, errTiDBLockTimeout, errTiDBWriteConflict:
+	case errDeadlock, errLockWait, errRecordChanged, errTiDBLockTimeout, errTiDBWriteConflict:
 		return true
 	}
 	return false

@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/pressly/goose/v3"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 //go:embed migrations/*.sql
@@ -43,47 +45,53 @@ func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("find the migrations: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectMySQL, db, files,
-		goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(serverLock(cfg.DBName)))
+	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
-	done, err := provider.Up(ctx)
-	for _, m := range done {
-		slog.InfoContext(ctx, "migrated", "database", cfg.DBName, "version", m.Source.Version, "duration_ms", m.Duration.Milliseconds())
-	}
+	// The lock is ours and not goose's: goose looks for what is to be done before it takes its own, and then stumbles
+	// over the table of versions that another process is just making.
+	err = withLock(ctx, db, cfg.DBName, func(*sql.Conn) error {
+		done, err := provider.Up(ctx)
+		for _, m := range done {
+			slog.InfoContext(ctx, "migrated", "database", cfg.DBName, "version", m.Source.Version, "duration_ms", m.Duration.Milliseconds())
+		}
+		return err
+	})
 	return fail("migrate the account store", err)
 }
-
-// serverLock is a lock of the whole server, which the connection holds that took it.
-type serverLock string
 
 // lockPoll is how many seconds GET_LOCK waits at most; it must be less than a connection's read timeout.
 const lockPoll = 2
 
-// SessionLock waits for the lock until ctx ends.
-func (l serverLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+// withLock calls do with a connection that holds a lock of the whole server, for changes of database. It waits for the
+// lock until ctx ends.
+func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sql.Conn) error) (err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	// This fits the 64 characters that a lock's name may have, whatever the database's is.
+	name := fmt.Sprintf("strongroom.%x", sha256.Sum256([]byte(database)))[:48]
 	for {
 		var taken sql.NullInt64
-		if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, l.name(), lockPoll).Scan(&taken); err != nil {
-			return fmt.Errorf("take the lock for changing %s: %w", string(l), err)
+		if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, name, lockPoll).Scan(&taken); err != nil {
+			return fmt.Errorf("take the lock for changes of %s: %w", database, err)
 		}
 		if taken.Int64 == 1 {
-			return nil
+			break
 		}
-		slog.InfoContext(ctx, "another process is changing the database; waiting for it", "database", string(l))
+		slog.InfoContext(ctx, "another process is changing the database; waiting for it", "database", database)
 	}
-}
-
-// SessionUnlock gives the lock back.
-func (l serverLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := conn.ExecContext(ctx, `DO RELEASE_LOCK(?)`, l.name())
-	return err
-}
-
-// name fits the 64 characters that a lock's name may have, whatever the database's is.
-func (l serverLock) name() string {
-	return fmt.Sprintf("strongroom.%x", sha256.Sum256([]byte(l)))[:48]
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+		defer cancel()
+		var held sql.NullInt64
+		if unlockErr := conn.QueryRowContext(ctx, `SELECT RELEASE_LOCK(?)`, name).Scan(&held); unlockErr != nil || held.Int64 != 1 {
+			// The connection broke: the server gave the lock to somebody else meanwhile.
+			err = errors.Join(err, problem.Unavailable.Because(unlockErr, "the lock for changes of the database was lost"))
+		}
+	}()
+	return do(conn)
 }

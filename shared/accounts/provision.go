@@ -54,7 +54,7 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 
 // withServer calls do with a connection that has no database selected and that holds the lock of cfg's database.
 func withServer(ctx context.Context, cfg *mysql.Config, do func(conn *sql.Conn) error) (err error) {
-	lock := serverLock(cfg.DBName)
+	database := cfg.DBName
 	cfg = cfg.Clone()
 	cfg.DBName = ""
 	cfg.ReadTimeout = max(cfg.ReadTimeout, ioTimeout) // longer than lockPoll
@@ -63,16 +63,7 @@ func withServer(ctx context.Context, cfg *mysql.Config, do func(conn *sql.Conn) 
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if err := lock.SessionLock(ctx, conn); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.SessionUnlock(context.WithoutCancel(ctx), conn)) }()
-	return do(conn)
+	return withLock(ctx, db, database, do)
 }
 
 func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {

@@ -29,6 +29,12 @@ func accountsDSNs(t *testing.T, adminDSN, database string) (admin, runtime strin
 	}
 	admin = cfg.FormatDSN()
 	cfg.User, cfg.Passwd, cfg.DBName = database+"_user", "it's a \"runtime\" \\ password", database
+	root := openSQL(t, admin)
+	for _, statement := range []string{"DROP DATABASE IF EXISTS " + database, "DROP USER IF EXISTS " + cfg.User} {
+		if _, err := root.ExecContext(t.Context(), statement); err != nil { // of a run before, with -count
+			t.Fatal(err)
+		}
+	}
 	return admin, cfg.FormatDSN()
 }
 
@@ -110,7 +116,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	}
 	cfg.DBName = "migrate_at_once"
 	var wg sync.WaitGroup
-	for range 2 {
+	for range 8 {
 		wg.Go(func() {
 			if err := accounts.Migrate(t.Context(), cfg.FormatDSN()); err != nil {
 				t.Error(err)
