@@ -1,0 +1,189 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/password"
+)
+
+// manager is a client of the real login and accounts functions, behind one proxy.
+type manager struct {
+	t               *testing.T
+	login, accounts string // URLs
+}
+
+func newManager(t *testing.T, dsn string) manager {
+	t.Helper()
+	settings, _ := loginSettings(t, dsn)
+	for _, setting := range settings {
+		if file, ok := strings.CutPrefix(setting, "TOKEN_SIGNING_KEY_FILE="); ok {
+			settings = append(settings, "TOKEN_KEYS_FILE="+filepath.Join(filepath.Dir(file), "jwks.json"))
+		}
+	}
+	return manager{t, runFunction(t, "login", settings...), runFunction(t, "accounts", settings...)}
+}
+
+// token signs in, or returns the status that refuses it.
+func (m manager) token(username, secret string) (token string, status int) {
+	m.t.Helper()
+	status, body, _, err := signIn(m.login, home.String(), username, secret)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	token, _ = body["access_token"].(string)
+	return token, status
+}
+
+// call sends a request with a token and returns the status and the body of the answer.
+func (m manager) call(token, method, path, body string) (status int, answer map[string]any) {
+	m.t.Helper()
+	request, err := http.NewRequestWithContext(m.t.Context(), method, m.accounts+path, strings.NewReader(body))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("X-Forwarded-For", home.String())
+	request.Header.Set("X-Request-Id", "manage-1")
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if strings.Contains(string(text), "argon2") {
+		m.t.Errorf("%s %s shows a hash: %s", method, path, text)
+	}
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &answer); err != nil {
+			m.t.Fatalf("%s %s: %d %s: %v", method, path, response.StatusCode, text, err)
+		}
+	}
+	return response.StatusCode, answer
+}
+
+// want is call with the status that it must have.
+func (m manager) want(status int, token, method, path, body string) map[string]any {
+	m.t.Helper()
+	got, answer := m.call(token, method, path, body)
+	if got != status {
+		m.t.Fatalf("%s %s %s: %d %v, want %d", method, path, body, got, answer, status)
+	}
+	return answer
+}
+
+func createAdmin(t *testing.T, dsn, name, secret string) accounts.User {
+	t.Helper()
+	hash, err := password.NewHasher(1, time.Minute).Hash(t.Context(), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := openAccounts(t, dsn).Create(t.Context(), name, hash, "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// The life of an account, through the functions that a user meets: what an admin changes holds at once.
+func TestManageAccounts(t *testing.T) {
+	dsn := accountsDB(t, "manage_accounts")
+	grace := createAdmin(t, dsn, "grace", "hopper-1906")
+	m := newManager(t, dsn)
+	admin, _ := m.token("grace", "hopper-1906")
+
+	made := m.want(201, admin, "POST", "/accounts", `{"username":"Ada","password":"lovelace-1843","role":"user"}`)
+	ada := "/accounts/" + made["id"].(string)
+	m.want(409, admin, "POST", "/accounts", `{"username":"ADA","password":"lovelace-1843","role":"user"}`)
+	first, status := m.token("ada", "lovelace-1843")
+	if status != 200 {
+		t.Fatalf("the new user's login: %d", status)
+	}
+	if me := m.want(200, first, "GET", "/accounts/me", ""); me["username"] != "ada" || me["id"] != made["id"] {
+		t.Errorf("me is %v", me)
+	}
+	m.want(403, first, "GET", "/accounts", "")
+
+	// A wrong current password changes nothing; the right one ends the token.
+	m.want(403, first, "PUT", "/accounts/me/password", `{"current_password":"byron-1843","new_password":"babbage-1822"}`)
+	m.want(204, first, "PUT", "/accounts/me/password", `{"current_password":"lovelace-1843","new_password":"babbage-1822"}`)
+	m.want(401, first, "GET", "/accounts/me", "")
+	if _, status := m.token("ada", "lovelace-1843"); status != 401 {
+		t.Errorf("the old password: %d, want 401", status)
+	}
+	second, _ := m.token("ada", "babbage-1822")
+	m.want(200, second, "GET", "/accounts/me", "")
+
+	// As an admin she may, and from the moment that she is none any more she may not.
+	m.want(200, admin, "PATCH", ada, `{"role":"admin"}`)
+	m.want(401, second, "GET", "/accounts/me", "")
+	third, _ := m.token("ada", "babbage-1822")
+	m.want(200, third, "GET", "/accounts", "")
+	m.want(200, admin, "PATCH", ada, `{"role":"user"}`)
+	m.want(401, third, "PATCH", "/accounts/"+grace.ID, `{"role":"user"}`)
+	m.want(409, admin, "PATCH", "/accounts/"+grace.ID, `{"role":"user"}`)
+	m.want(409, admin, "DELETE", "/accounts/"+grace.ID, "")
+
+	m.want(200, admin, "PATCH", ada, `{"disabled":true,"password":"turing-1912"}`)
+	if _, status := m.token("ada", "turing-1912"); status != 401 {
+		t.Errorf("login while disabled: %d, want 401", status)
+	}
+	m.want(200, admin, "PATCH", ada, `{"disabled":false}`)
+	fourth, status := m.token("ada", "turing-1912")
+	if status != 200 {
+		t.Errorf("login with the password that was reset: %d, want 200", status)
+	}
+	m.want(204, admin, "DELETE", ada, "")
+	m.want(404, admin, "GET", ada, "")
+	m.want(401, fourth, "GET", "/accounts/me", "")
+
+	entries := m.want(200, admin, "GET", "/accounts/audit?limit=100", "")["entries"].([]any)
+	var got []string
+	for _, entry := range entries {
+		e := entry.(map[string]any)
+		got = append(got, fmt.Sprint(e["actor"].(map[string]any)["username"], " ", e["action"], " ", e["account"].(map[string]any)["username"]))
+		if e["action"] != "user.created" && (e["address"] != home.String() || e["request_id"] != "manage-1") {
+			t.Errorf("%v: want the client's address and the request's id", e)
+		}
+	}
+	want := "grace user.deleted ada, grace user.enabled ada, grace password.reset ada, grace user.disabled ada, grace role.changed ada, " +
+		"grace role.changed ada, ada password.changed ada, grace user.created ada, setup user.created grace"
+	if text := strings.Join(got, ", "); text != want {
+		t.Errorf("the audit trail is\n%s, want\n%s", text, want)
+	}
+}
+
+// A stolen token is no way around the lockout: guesses here and at login are counted together.
+func TestGuessesOfTheCurrentPassword(t *testing.T) {
+	dsn := accountsDB(t, "guess_current")
+	createAdmin(t, dsn, "grace", "hopper-1906")
+	m := newManager(t, dsn)
+	stolen, _ := m.token("grace", "hopper-1906")
+	for range 4 {
+		m.want(403, stolen, "PUT", "/accounts/me/password", `{"current_password":"byron-1788","new_password":"babbage-1822"}`)
+	}
+	if got := failuresOf(t, dsn); got != 8 {
+		t.Errorf("%d failures counted, want the 4 of the address and the 4 of the user", got)
+	}
+	// The fifth is one at login, whose clock is an hour ahead: so the wait that begins outlasts this test.
+	ahead := openAccounts(t, dsn, accounts.WithClock(func() time.Time { return time.Now().Add(time.Hour) }))
+	reserveAndSettle(t, ahead, "grace", home, accounts.Failed)
+	m.want(429, stolen, "PUT", "/accounts/me/password", `{"current_password":"hopper-1906","new_password":"babbage-1822"}`)
+	if _, status := m.token("grace", "hopper-1906"); status != 429 {
+		t.Errorf("the login after it: %d, want 429", status)
+	}
+	m.want(200, stolen, "GET", "/accounts/me", "")
+}
