@@ -25,8 +25,6 @@ const module = "github.com/strongroom-dev/strongroom"
 type nested struct {
 	// title is what a person calls it.
 	title string
-	// pkg is what to build in its folder.
-	pkg string
 	// effort says what the first build costs on two cores.
 	effort string
 }
@@ -35,13 +33,11 @@ type nested struct {
 func nestedProgram(name string) (nested, error) {
 	switch name {
 	case "ferretdb":
-		return nested{title: "FerretDB", pkg: ".", effort: "about a minute"}, nil
+		return nested{title: "FerretDB", effort: "about a minute"}, nil
 	case "tidb":
-		return nested{title: "TiDB", pkg: ".", effort: "about four minutes and 2 GB of memory"}, nil
+		return nested{title: "TiDB", effort: "about four minutes and 2 GB of memory"}, nil
 	case "adapter":
-		return nested{
-			title: "the receive adapter", pkg: "knative.dev/eventing-rabbitmq/cmd/receive_adapter", effort: "about a minute and a half",
-		}, nil
+		return nested{title: "the receive adapter", effort: "about a minute and a half"}, nil
 	}
 	return nested{}, fmt.Errorf("no program is called %q", name)
 }
@@ -92,7 +88,7 @@ func build(ctx context.Context, name string, w io.Writer) (string, error) {
 	}
 	say(w, "building %s; the first time this takes %s", what.title, what.effort)
 	begin := time.Now()
-	args := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary + ".new", what.pkg}
+	args := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary + ".new", "."}
 	cmd := exec.Command("go", args...)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -100,14 +102,15 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string) (*R
 	settings := map[string]string{
 		"rabbitmq.conf": strings.Join([]string{
 			"listeners.tcp.1 = " + address(port),
-			"default_user = " + rabbit.Username,
-			"default_pass = " + password,
+			// At every start, not only the first: a node that was cut off while it was being made may lack its user.
+			"load_definitions = " + filepath.Join(dir, "definitions.json"),
 			"log.console = true",
 			"log.console.level = warning",
 			"log.file = false",
 			// The write-ahead log of quorum queues: 512 MiB by default, which is too much for a development machine.
 			"raft.wal_max_size_bytes = 67108864",
 		}, "\n") + "\n",
+		"definitions.json":  definitions(rabbit.Username, password),
 		"enabled_plugins":   "[].\n",
 		"rabbitmq-env.conf": "",
 	}
@@ -144,6 +147,19 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string) (*R
 		env:  env, dir: dir, log: filepath.Join(dir, "server.log"),
 		ready: func(context.Context) error { return pingAMQP(rabbit.URL) },
 	}}, nil
+}
+
+// definitions returns what the server loads (rabbitmq.com/docs/definitions): one user who may do anything.
+func definitions(username, password string) string {
+	// A salt of 32 bits and SHA-256 of salt and password (rabbitmq.com/docs/passwords). The password is in the file beside
+	// this one, so the salt need not be random.
+	salt := []byte("salt")
+	sum := sha256.Sum256(append(salt, password...))
+	hash := base64.StdEncoding.EncodeToString(append(salt, sum[:]...))
+	return fmt.Sprintf(`{"vhosts":[{"name":"/"}],
+"users":[{"name":%[1]q,"password_hash":%[2]q,"hashing_algorithm":"rabbit_password_hashing_sha256","tags":[]}],
+"permissions":[{"user":%[1]q,"vhost":"/","configure":".*","write":".*","read":".*"}]}
+`, username, hash)
 }
 
 // pingAMQP signs in and opens a channel.
