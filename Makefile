@@ -13,7 +13,7 @@ help: ## print this
 run: ## run the whole system on this machine, without a cluster (ADDR=127.0.0.1:9000 changes the address)
 	@mkdir -p .strongroom/bin
 	@echo "building the runner"
-	@go build -o .strongroom/bin/local ./knative/local
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o .strongroom/bin/local ./knative/local # flags as for all it builds itself: shared results
 	@exec .strongroom/bin/local
 
 test: check ## check the code and run the unit and integration tests, with real servers where they can be had

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -44,6 +45,10 @@ type stores struct {
 	dir  string
 	kept keptSecrets
 	out  *output
+
+	// builds is held by whoever builds something: one after another takes less time than side by side, since what two
+	// programs have in common is then compiled once.
+	builds sync.Mutex
 
 	mu      sync.Mutex
 	private []privateStore
@@ -95,11 +100,11 @@ func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
 func (s *stores) privateMySQL(ctx context.Context, cfg settings) (*store.MySQL, error) {
 	log := s.out.lines("mysql")
 	if cfg.Stores == embeddedStores {
-		return store.StartTiDB(ctx, filepath.Join(s.dir, "tidb"), log)
+		return s.startTiDB(ctx, log)
 	}
 	if cfg.Stores == anyStores && s.has("tidb") && !s.has("mariadbd") && !s.has("mysqld") {
 		s.out.say("mysql", "the accounts are in the embedded TiDB already, so that is what serves them, whatever is installed")
-		return store.StartTiDB(ctx, filepath.Join(s.dir, "tidb"), log)
+		return s.startTiDB(ctx, log)
 	}
 	install, err := store.FindMySQL(ctx)
 	if errors.Is(err, store.ErrNotInstalled) && store.CanInstallMariaDB() {
@@ -114,10 +119,17 @@ func (s *stores) privateMySQL(ctx context.Context, cfg settings) (*store.MySQL, 
 		return store.StartMySQL(ctx, filepath.Join(s.dir, install.Kind), log)
 	case errors.Is(err, store.ErrNotInstalled) && cfg.Stores != installedStores:
 		s.out.say("mysql", "no mariadbd or mysqld is installed: taking the embedded TiDB; installing MariaDB would spare its build")
-		return store.StartTiDB(ctx, filepath.Join(s.dir, "tidb"), log)
+		return s.startTiDB(ctx, log)
 	default:
 		return nil, err
 	}
+}
+
+func (s *stores) startTiDB(ctx context.Context, log io.Writer) (*store.MySQL, error) {
+	if err := s.build(ctx, "tidb", log); err != nil {
+		return nil, err
+	}
+	return store.StartTiDB(ctx, filepath.Join(s.dir, "tidb"), log)
 }
 
 func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
@@ -144,6 +156,9 @@ func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 		if !errors.Is(err, store.ErrNotInstalled) {
 			return err
 		}
+	}
+	if err := s.build(ctx, "ferretdb", log); err != nil {
+		return err
 	}
 	private, err := store.StartFerretDB(ctx, filepath.Join(s.dir, "ferretdb"), log)
 	if err != nil {
@@ -176,7 +191,7 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 			s.eventsAdmin = cfg.EventsAdminURL
 		}
 		s.out.say("events", "took the RabbitMQ that EVENTS_URL names; what it keeps is its own affair")
-		return s.buildAdapter(ctx)
+		return s.build(ctx, "adapter", s.out.lines("events"))
 	}
 	if cfg.Stores != embeddedStores {
 		_, err := store.FindRabbitMQ()
@@ -195,7 +210,7 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 
 func (s *stores) privateRabbitMQ(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.buildAdapter(ctx) })
+	group.Go(func() error { return s.build(ctx, "adapter", s.out.lines("events")) })
 	group.Go(func() error {
 		private, err := store.StartRabbitMQ(ctx, filepath.Join(s.dir, "rabbitmq"), s.out.lines("events"))
 		if err != nil {
@@ -215,8 +230,11 @@ func (s *stores) has(kind string) bool {
 	return err == nil
 }
 
-func (s *stores) buildAdapter(ctx context.Context) error {
-	_, err := store.Build(ctx, "adapter", s.out.lines("events"))
+// build builds a program of package store, in its turn, if it is not up to date.
+func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
+	s.builds.Lock()
+	defer s.builds.Unlock()
+	_, err := store.Build(ctx, name, log)
 	return err
 }
 

@@ -67,7 +67,11 @@ func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*syst
 func (s *system) start(ctx context.Context) error {
 	bin := filepath.Join(s.dir, "bin")
 	group, starting := errgroup.WithContext(ctx)
-	group.Go(func() error { return buildPrograms(starting, s.root, bin, s.manifests.packages(), s.out) })
+	s.stores.builds.Lock() // first, since what is wrong with the functions should be known first
+	group.Go(func() error {
+		defer s.stores.builds.Unlock()
+		return buildPrograms(starting, s.root, bin, s.manifests.packages(), s.out)
+	})
 	group.Go(func() error { return s.stores.start(starting, s.cfg, s.sink.url()) })
 	if err := group.Wait(); err != nil {
 		return err
