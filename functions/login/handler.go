@@ -20,6 +20,9 @@ type accountStore interface {
 	ByUsername(ctx context.Context, username string) (accounts.User, error)
 	ReplaceHash(ctx context.Context, id, old, next string) error
 	Reserve(ctx context.Context, username string, address netip.Addr) (accounts.Settle, error)
+	StartSession(ctx context.Context, u accounts.User, lifetime time.Duration) (refresh string, err error)
+	Refresh(ctx context.Context, refresh string) (u accounts.User, next string, err error)
+	EndSession(ctx context.Context, refresh string, all bool) error
 }
 
 // hasher is what password.Hasher does.
@@ -33,16 +36,17 @@ type signer interface {
 	Sign(subject token.Subject) (raw string, claims *token.Claims, err error)
 }
 
-// handler answers POST /login and POST /.
+// handler answers POST /login, which is also at /, POST /refresh and POST /logout.
 type handler struct {
-	store       accountStore
-	hasher      hasher
-	signer      signer
-	trustedHops int
+	store           accountStore
+	hasher          hasher
+	signer          signer
+	trustedHops     int
+	sessionLifetime time.Duration
 }
 
-func newHandler(store accountStore, hasher hasher, signer signer, trustedHops int) http.Handler {
-	h := &handler{store, hasher, signer, trustedHops}
+func newHandler(store accountStore, hasher hasher, signer signer, trustedHops int, sessionLifetime time.Duration) http.Handler {
+	h := &handler{store, hasher, signer, trustedHops, sessionLifetime}
 	return problem.HandlerFunc(h.route)
 }
 
@@ -56,11 +60,12 @@ var errBadCredentials = problem.BadCredentials.With("check both and try again").
 
 // answer is what a client gets that signed in; its upper part is RFC 6749 §5.1.
 type answer struct {
-	AccessToken string `json:"access_token"`
-	TokenType   string `json:"token_type"`
-	ExpiresIn   int64  `json:"expires_in"` // seconds
-	Scope       string `json:"scope"`
-	User        user   `json:"user"`
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds
+	RefreshToken string `json:"refresh_token"`
+	Scope        string `json:"scope"`
+	User         user   `json:"user"`
 }
 
 type user struct {
@@ -70,13 +75,15 @@ type user struct {
 }
 
 func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
-	if r.URL.Path != "/" && r.URL.Path != "/login" {
+	endpoints := map[string]problem.HandlerFunc{"/": h.login, "/login": h.login, "/refresh": h.refresh, "/logout": h.logout}
+	endpoint := endpoints[r.URL.Path]
+	if endpoint == nil {
 		return problem.NotFound.With("there is nothing at this path")
 	}
 	if r.Method != http.MethodPost {
-		return problem.MethodNotAllowed.With("sign in with POST").Header("Allow", http.MethodPost)
+		return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
 	}
-	return h.login(w, r)
+	return endpoint(w, r)
 }
 
 func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
@@ -88,17 +95,27 @@ func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	refresh, err := h.store.StartSession(r.Context(), account, h.sessionLifetime)
+	if err != nil {
+		return err
+	}
+	return h.answer(w, account, refresh)
+}
+
+// answer gives account an access token, and refresh to get the next one with.
+func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh string) error {
 	roles := []string{account.Role}
 	raw, claims, err := h.signer.Sign(token.Subject{ID: account.ID, Username: account.Username, Roles: roles, Version: account.TokenVersion})
 	if err != nil {
 		return err
 	}
 	return problem.JSON(w, http.StatusOK, answer{
-		AccessToken: raw,
-		TokenType:   "Bearer",
-		ExpiresIn:   int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),
-		Scope:       claims.Scope,
-		User:        user{account.ID, account.Username, roles},
+		AccessToken:  raw,
+		TokenType:    "Bearer",
+		ExpiresIn:    int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),
+		RefreshToken: refresh,
+		Scope:        claims.Scope,
+		User:         user{account.ID, account.Username, roles},
 	})
 }
 

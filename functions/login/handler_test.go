@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -29,10 +30,12 @@ type fakeStore struct {
 	findErr    error
 	settleErr  error
 	replaceErr error
+	sessionErr error
 
 	address  netip.Addr
 	outcomes []accounts.Outcome
 	replaced []string // old and new hash
+	ended    []string // refresh token and whether all
 }
 
 func (s *fakeStore) Reserve(_ context.Context, username string, address netip.Addr) (accounts.Settle, error) {
@@ -62,6 +65,27 @@ func (s *fakeStore) ByUsername(_ context.Context, username string) (accounts.Use
 func (s *fakeStore) ReplaceHash(_ context.Context, _, old, next string) error {
 	s.replaced = append(s.replaced, old, next)
 	return s.replaceErr
+}
+
+// A fake session's refresh token is "refresh-" and the user's name, and another "refresh-" before it each time.
+func (s *fakeStore) StartSession(_ context.Context, u accounts.User, lifetime time.Duration) (string, error) {
+	if lifetime != time.Hour {
+		return "", errors.New("not the lifetime of the settings")
+	}
+	return "refresh-" + u.Username, s.sessionErr
+}
+
+func (s *fakeStore) Refresh(_ context.Context, refresh string) (accounts.User, string, error) {
+	u, ok := s.users[strings.ReplaceAll(refresh, "refresh-", "")]
+	if !ok {
+		return u, "", accounts.ErrSessionEnded
+	}
+	return u, "refresh-" + refresh, s.sessionErr
+}
+
+func (s *fakeStore) EndSession(_ context.Context, refresh string, all bool) error {
+	s.ended = append(s.ended, fmt.Sprint(refresh, " ", all))
+	return s.sessionErr
 }
 
 // fakeHasher counts what it computes. The hash of a password is that password in brackets, braces if made long ago.
@@ -128,7 +152,7 @@ func newFixture(t *testing.T, trustedHops int) *fixture {
 		blocked: map[string]bool{"locked": true},
 	}
 	hasher := &fakeHasher{}
-	return &fixture{newHandler(store, hasher, signer, trustedHops), store, hasher, verifier}
+	return &fixture{newHandler(store, hasher, signer, trustedHops, time.Hour), store, hasher, verifier}
 }
 
 func (f *fixture) do(r *http.Request) *httptest.ResponseRecorder {
@@ -186,7 +210,7 @@ func TestLogin(t *testing.T) {
 				t.Errorf("the token says %+v", claims)
 			}
 			got.AccessToken = ""
-			want := answer{TokenType: "Bearer", ExpiresIn: 900, Scope: "files:read files:write", User: user{adaID, "ada", []string{"user"}}}
+			want := answer{TokenType: "Bearer", ExpiresIn: 900, RefreshToken: "refresh-ada", Scope: "files:read files:write", User: user{adaID, "ada", []string{"user"}}}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("answer is %+v, want %+v", got, want)
 			}

@@ -1,4 +1,5 @@
-// Command login is the function that checks a user name and a password and issues an access token.
+// Command login is the function that signs users in and out: it checks a user name and a password, issues access tokens,
+// and keeps the sessions in which they are renewed.
 package main
 
 import (
@@ -25,6 +26,8 @@ type config struct {
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 	// Lifetime of a token: as long does a disabled user keep access.
 	Lifetime time.Duration `env:"TOKEN_LIFETIME" envDefault:"15m"`
+	// SessionLifetime is how long a user stays signed in who refreshes.
+	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"720h"`
 	// TrustedHops is how many proxies in front add the address of who called them to X-Forwarded-For, counted from
 	// this process. 0 believes none and takes the peer of the TCP connection. Too few, and all users share a proxy's
 	// address and each other's lockout; too many, and anybody can name any address.
@@ -42,6 +45,9 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if cfg.TrustedHops < 0 {
 		return nil, errors.New("TRUSTED_HOPS: a number of proxies is not negative")
 	}
+	if cfg.SessionLifetime <= 0 {
+		return nil, errors.New("SESSION_LIFETIME: a session must live for some time")
+	}
 	signer, err := token.LoadSigner(cfg.SigningKeyFile, cfg.Issuer, cfg.Audience, cfg.Lifetime, time.Now)
 	if err != nil {
 		return nil, err
@@ -51,7 +57,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	hasher := password.NewHasher(runtime.GOMAXPROCS(0), hashWait)
-	return server{newHandler(store, hasher, signer, cfg.TrustedHops), store}, nil
+	return server{newHandler(store, hasher, signer, cfg.TrustedHops, cfg.SessionLifetime), store}, nil
 }
 
 // server is the endpoint with what must be closed after it.

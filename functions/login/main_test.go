@@ -21,7 +21,7 @@ func TestSetup(t *testing.T) {
 	if err := os.WriteFile(keyFile, private, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", SigningKeyFile: keyFile, Issuer: "issuer", Audience: "audience", Lifetime: time.Minute}
+	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", SigningKeyFile: keyFile, Issuer: "issuer", Audience: "audience", Lifetime: time.Minute, SessionLifetime: time.Hour}
 	for name, test := range map[string]struct {
 		change func(*config)
 		want   string // in the error; empty: none
@@ -29,6 +29,7 @@ func TestSetup(t *testing.T) {
 		"good":           {func(*config) {}, ""}, // and it does not connect
 		"wrong DSN":      {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
 		"negative hops":  {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
+		"no session":     {func(c *config) { c.SessionLifetime = 0 }, "SESSION_LIFETIME"},
 		"short lifetime": {func(c *config) { c.Lifetime = 0 }, "TOKEN_LIFETIME"},
 		"no key":         {func(c *config) { c.SigningKeyFile = keyFile + "x" }, keyFile + "x"},
 	} {

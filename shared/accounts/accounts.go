@@ -32,10 +32,14 @@ const (
 type Store struct {
 	db           *sql.DB
 	now          func() time.Time
-	addressGate  *gate // per user name and address
-	userGate     *gate // per user name
-	reserveGate  *gate // for all
+	addressGate  *gate // attempts, per user name and address
+	userGate     *gate // attempts, per user name
+	rowsGate     *gate // transactions on counters, per user name
+	reserveGate  *gate // transactions that reserve
+	settleGate   *gate // transactions that settle
 	reservations atomic.Uint64
+	// sessionsStarted tells when it is time to delete expired ones.
+	sessionsStarted atomic.Uint64
 }
 
 // Option changes how a Store works.
@@ -55,7 +59,10 @@ func Open(dsn string, options ...Option) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, now: time.Now, addressGate: newGate(addressLimit), userGate: newGate(userWidth), reserveGate: newGate(reserveConns)}
+	s := &Store{
+		db: db, now: time.Now, addressGate: newGate(addressLimit), userGate: newGate(userWidth),
+		rowsGate: newGate(1), reserveGate: newGate(reserveConns), settleGate: newGate(maxConns),
+	}
 	for _, option := range options {
 		option(s)
 	}

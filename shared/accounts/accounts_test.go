@@ -119,6 +119,13 @@ func TestConflicted(t *testing.T) {
 			t.Errorf("%d: %v, want %v", number, got, want)
 		}
 	}
+	limit := &mysql.MySQLError{Number: 1105, Message: "pessimistic lock retry limit reached"}
+	if !conflicted(limit) || !errors.Is(fail("do something", limit), problem.Unavailable) {
+		t.Error("TiDB's retry limit is no conflict")
+	}
+	if other := (&mysql.MySQLError{Number: 1105, Message: "unheard of"}); conflicted(other) || errors.Is(fail("do something", other), problem.Unavailable) {
+		t.Error("TiDB's unknown errors are conflicts")
+	}
 	if conflicted(mysql.ErrInvalidConn) {
 		t.Error("a broken connection may have committed, and must not be tried again")
 	}

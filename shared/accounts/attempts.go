@@ -25,8 +25,8 @@ const (
 	// Attempts of another replica are asked after with growing pauses.
 	firstPoll = 10 * time.Millisecond
 	maxPoll   = 320 * time.Millisecond
-	// maxConflicts is how often a transaction is tried that collides with others.
-	maxConflicts = 5
+	// maxConflicts is how often a transaction is tried that collides with others, with growing pauses.
+	maxConflicts = 10
 	// One reservation in purgeEvery deletes up to purgeRows counters that have run out: more than as many
 	// reservations can have made, so the table holds what a day brings.
 	purgeEvery = 100
@@ -100,11 +100,7 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 	for pause := firstPoll; ; pause = min(2*pause, maxPoll) {
 		var until time.Time
 		var found verdict
-		leave, err := s.reserveGate.enter(ctx, "")
-		if err != nil {
-			return err
-		}
-		err = s.count(ctx, key, func(one, all *counter, now time.Time) (changed bool) {
+		err := s.count(ctx, key, s.reserveGate, func(one, all *counter, now time.Time) (changed bool) {
 			found = max(one.judge(now, addressLimit), all.judge(now, userLimit))
 			if found == blocked && one.blockedUntil.After(all.blockedUntil) {
 				until = one.blockedUntil
@@ -117,7 +113,6 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 			*one, *all = one.reserve(now), all.reserve(now)
 			return true
 		})
-		leave()
 		if err != nil {
 			return err
 		}
@@ -127,16 +122,24 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 		case blocked:
 			return problem.TooManyAttempts.With("try again later").RetryAfter(until.Sub(s.now()))
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, pause/2+rand.N(pause)) {
 			return problem.Unavailable.Because(ctx.Err(), "too many sign-ins of this user at once")
-		case <-time.After(pause/2 + rand.N(pause)):
 		}
 	}
 }
 
+// sleep waits for d. It tells whether there is time left in ctx.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
 func (s *Store) settle(ctx context.Context, key attemptKey, outcome Outcome) error {
-	return s.count(ctx, key, func(one, all *counter, now time.Time) (changed bool) {
+	return s.count(ctx, key, s.settleGate, func(one, all *counter, now time.Time) (changed bool) {
 		switch outcome {
 		case Failed:
 			*one, *all = one.fail(now, addressLimit), all.fail(now, userLimit)
@@ -166,13 +169,24 @@ func addressKey(address netip.Addr) string {
 }
 
 // count runs change on the counter of the address and that of all addresses, locked against everybody else, and stores
-// them if it says so.
-func (s *Store) count(ctx context.Context, key attemptKey, change func(one, all *counter, now time.Time) (changed bool)) error {
+// them if it says so. The process makes one transaction on a user name at a time, because more would hold connections
+// and wait for its rows, and of all together as many as conns lets in.
+func (s *Store) count(ctx context.Context, key attemptKey, conns *gate, change func(one, all *counter, now time.Time) (changed bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	leaveRows, err := s.rowsGate.enter(ctx, string(key.subject[:]))
+	if err != nil {
+		return problem.Unavailable.Because(err, "too many sign-ins of this user at once")
+	}
+	defer leaveRows()
+	leaveConns, err := conns.enter(ctx, "")
+	if err != nil {
+		return problem.Unavailable.Because(err, "too many sign-ins at once")
+	}
+	defer leaveConns()
 	for try := 1; ; try++ {
 		err := s.countOnce(ctx, key, change)
-		if try == maxConflicts || !conflicted(err) {
+		if try == maxConflicts || !conflicted(err) || !sleep(ctx, rand.N(time.Duration(try)*firstPoll)) {
 			return timedOut(ctx, err)
 		}
 	}

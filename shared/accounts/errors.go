@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -23,6 +24,7 @@ const (
 	errUnknownDatabase        = 1049
 	errServerShutdown         = 1053
 	errDuplicate              = 1062
+	errUnknown                = 1105 // TiDB's for what has no number of its own
 	errTableAccessDenied      = 1142
 	errNoSuchTable            = 1146
 	errUserTooManyConnections = 1203
@@ -62,7 +64,7 @@ func fail(doing string, err error) error {
 			// So it is between the start of a new cluster and the end of its setup Job.
 			return problem.Unavailable.Because(err, "the account store is not set up")
 		default:
-			if n >= errTiDBFirst && n <= errTiDBWriteConflict {
+			if n >= errTiDBFirst && n <= errTiDBWriteConflict || conflicted(err) {
 				return problem.Unavailable.Because(err, "the account store is busy")
 			}
 			return err
@@ -101,6 +103,8 @@ func conflicted(err error) bool {
 		return false
 	}
 	switch server.Number {
+	case errUnknown:
+		return strings.Contains(server.Message, "pessimistic lock retry limit")
 	case errDeadlock, errLockWait, errRecordChanged, errTiDBLockTimeout, errTiDBWriteConflict:
 		return true
 	}

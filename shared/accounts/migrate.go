@@ -76,7 +76,8 @@ func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sq
 	name := fmt.Sprintf("strongroom.%x", sha256.Sum256([]byte(database)))[:48]
 	for {
 		var taken sql.NullInt64
-		if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, name, lockPoll).Scan(&taken); err != nil {
+		err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, name, lockPoll).Scan(&taken)
+		if err != nil && !conflicted(err) { // TiDB's locks are rows of a table
 			return fmt.Errorf("take the lock for changes of %s: %w", database, err)
 		}
 		if taken.Int64 == 1 {
