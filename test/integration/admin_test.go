@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -346,89 +344,5 @@ func TestListUsers(t *testing.T) {
 		if !errors.Is(listErr, problem.BadRequest) || !errors.Is(auditErr, problem.BadRequest) {
 			t.Errorf("cursor %q: %v, %v; want problem.BadRequest", cursor, listErr, auditErr)
 		}
-	}
-}
-
-// Not even who takes over a function can change what is in the audit trail.
-func TestAuditTrailIsAppendOnly(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "append_only")
-	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
-		t.Fatal(err)
-	}
-	// A right that somebody gave it goes at the next setup.
-	if _, err := openSQL(t, admin).ExecContext(t.Context(), `GRANT ALL PRIVILEGES ON append_only.audit TO append_only_user@'%'`); err != nil {
-		t.Fatal(err)
-	}
-	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
-		t.Fatal(err)
-	}
-	store := openAccounts(t, dsn)
-	createAccount(t, store, "ada", "user")
-	runtime := openSQL(t, dsn)
-	for _, statement := range []string{
-		`UPDATE audit SET actor_name = 'eve'`,
-		`DELETE FROM audit`,
-		`TRUNCATE TABLE audit`,
-		`REPLACE INTO audit SELECT * FROM audit`,
-		`DROP TABLE audit`,
-		`DELETE FROM goose_db_version`,
-	} {
-		_, err := runtime.ExecContext(t.Context(), statement)
-		var server *mysql.MySQLError
-		if !errors.As(err, &server) || server.Number != 1142 {
-			t.Errorf("%s: %v, want access denied", statement, err)
-		}
-	}
-	if got, want := trail(t, store), []string{"setup user.created ada user"}; !slices.Equal(got, want) {
-		t.Errorf("the audit trail is %q, want %q", got, want)
-	}
-}
-
-// Where the trail can not be written, nothing changes.
-func TestNoChangeWithoutAudit(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "no_audit")
-	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
-		t.Fatal(err)
-	}
-	store := openAccounts(t, dsn)
-	grace, ada := createAccount(t, store, "grace", "admin"), createAccount(t, store, "ada", "user")
-	root := openSQL(t, admin)
-	if _, err := root.ExecContext(t.Context(), `RENAME TABLE no_audit.audit TO no_audit.elsewhere`); err != nil {
-		t.Fatal(err)
-	}
-	by := actorOf(grace)
-	_, created := store.CreateBy(t.Context(), by, "eve", "hash", "user")
-	_, updated := store.Update(t.Context(), by, ada.ID, accounts.Patch{Disabled: ptr(true)})
-	for name, err := range map[string]error{
-		"create": created, "update": updated, "delete": store.Delete(t.Context(), by, ada.ID),
-		"password": store.ChangePassword(t.Context(), by, "x"),
-	} {
-		if !errors.Is(err, problem.Unavailable) {
-			t.Errorf("%s: %v, want problem.Unavailable", name, err)
-		}
-	}
-	users, _, err := store.List(t.Context(), 100, "")
-	if err != nil || !slices.Equal(users, []accounts.User{ada, grace}) {
-		t.Errorf("users %+v, %v; want both as they were", users, err)
-	}
-}
-
-// A migration that broke off after its last statement, before it was noted, runs again.
-func TestMigrationsRunAgain(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "migrated_again")
-	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openSQL(t, admin).ExecContext(t.Context(), `DELETE FROM migrated_again.goose_db_version WHERE version_id >= 3`); err != nil {
-		t.Fatal(err)
-	}
-	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
-		t.Fatal(err)
-	}
-	var indexed int
-	err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.statistics
-		WHERE table_schema = 'migrated_again' AND index_name = 'users_role'`).Scan(&indexed)
-	if err != nil || indexed != 2 {
-		t.Errorf("%d columns of users_role, %v; want 2", indexed, err)
 	}
 }
