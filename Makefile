@@ -5,10 +5,10 @@ SHELL := /bin/bash
 # Modules of their own, so that nobody pays for them who does not use them.
 MODULES := knative/local/adapter knative/local/ferretdb knative/local/tidb shared/token/wycheproof
 
-.PHONY: help run test check bench deploy undeploy cluster e2e
+.PHONY: help run test check bench deploy undeploy rotate-keys cluster e2e
 
 help: ## print this
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: ## run the whole system on this machine, without a cluster (ADDR=127.0.0.1:9000 changes the address)
 	@mkdir -p .strongroom/bin
@@ -35,6 +35,9 @@ deploy: ## deploy to the cluster of the current kubectl context
 
 undeploy: ## take Strongroom away from the cluster of the current kubectl context
 	config/platform/undeploy
+
+rotate-keys: ## say how the signing key stands; STEP=new replaces it without a failed request (docs/key-rotation.md)
+	config/platform/rotate-keys $(STEP)
 
 cluster: ## make a minikube with Knative and the RabbitMQ source
 	config/platform/cluster

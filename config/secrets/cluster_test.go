@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,9 +21,12 @@ type cluster struct {
 	sync.Mutex
 	secrets map[string]map[string][]byte
 	created []string
+	// annotations and versions are of patched Secrets; version 0 is as it was created.
+	annotations map[string]map[string]string
+	versions    map[string]int
 	// refuse answers requests with a status by "METHOD name".
 	refuse map[string]int
-	// race is called before a creation is handled.
+	// race is called before a creation or a patch is handled.
 	race func(name string)
 }
 
@@ -30,7 +35,10 @@ const bearer = "a-service-account-token"
 // start serves the API and returns the settings that a pod would have.
 func start(t *testing.T) (*cluster, config) {
 	t.Helper()
-	c := &cluster{secrets: map[string]map[string][]byte{}, refuse: map[string]int{}}
+	c := &cluster{
+		secrets: map[string]map[string][]byte{}, refuse: map[string]int{},
+		annotations: map[string]map[string]string{}, versions: map[string]int{},
+	}
 	server := httptest.NewTLSServer(c)
 	t.Cleanup(server.Close)
 	address, err := url.Parse(server.URL)
@@ -74,7 +82,10 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fail(http.StatusNotFound)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name, "uid": "1"}, "data": data})
+		_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": "Secret", "data": data, "metadata": map[string]any{
+			"name": name, "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z",
+			"resourceVersion": strconv.Itoa(c.versions[name]), "annotations": c.annotations[name],
+		}})
 	case r.Method == http.MethodPost && r.URL.Path == path:
 		var s secret
 		if err := json.NewDecoder(r.Body).Decode(&s); err != nil || s.APIVersion != "v1" || s.Kind != "Secret" || s.Type != "Opaque" {
@@ -97,7 +108,58 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.secrets[s.Metadata.Name] = s.Data
 		c.created = append(c.created, s.Metadata.Name)
 		w.WriteHeader(http.StatusCreated)
+	case r.Method == http.MethodPatch && isOne:
+		c.patch(name, r, w, fail)
 	default:
 		fail(http.StatusForbidden)
 	}
+}
+
+// patch handles a JSON merge patch as the real API does: nulls take away, and another resourceVersion than the Secret's
+// is a conflict.
+func (c *cluster) patch(name string, r *http.Request, w http.ResponseWriter, fail func(int)) {
+	var patch struct {
+		Metadata struct {
+			Version     string            `json:"resourceVersion"`
+			Annotations map[string]string `json:"annotations"`
+		} `json:"metadata"`
+		Data map[string][]byte `json:"data"`
+	}
+	decoder := json.NewDecoder(r.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&patch); err != nil || patch.Data == nil || r.Header.Get("Content-Type") != "application/merge-patch+json" {
+		fail(http.StatusBadRequest)
+		return
+	}
+	if c.race != nil {
+		c.race(name)
+	}
+	c.Lock()
+	defer c.Unlock()
+	if status := c.refuse["PATCH "+name]; status != 0 {
+		fail(status)
+		return
+	}
+	if patch.Metadata.Version != strconv.Itoa(c.versions[name]) {
+		fail(http.StatusConflict)
+		return
+	}
+	data := maps.Clone(c.secrets[name])
+	for key, value := range patch.Data {
+		if value == nil {
+			delete(data, key)
+		} else {
+			data[key] = value
+		}
+	}
+	annotations := maps.Clone(c.annotations[name])
+	for key, value := range patch.Metadata.Annotations {
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[key] = value
+	}
+	c.secrets[name], c.annotations[name] = data, annotations
+	c.versions[name]++
+	_, _ = w.Write([]byte("{}"))
 }

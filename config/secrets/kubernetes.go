@@ -20,10 +20,14 @@ import (
 // requestTimeout bounds one call of the Kubernetes API.
 const requestTimeout = 15 * time.Second
 
-// errExists says that a Secret of that name is there already.
-var errExists = errors.New("the Secret exists")
+var (
+	// errExists says that a Secret of that name is there already.
+	errExists = errors.New("the Secret exists")
+	// errConflict says that somebody else has changed the Secret since it was read.
+	errConflict = errors.New("the Secret has changed")
+)
 
-// kubernetes reads and creates Secrets of one namespace through the Kubernetes API.
+// kubernetes reads, creates and changes Secrets of one namespace through the Kubernetes API.
 type kubernetes struct {
 	client    *http.Client
 	url       string // of the namespace's Secrets
@@ -64,12 +68,15 @@ type secret struct {
 }
 
 type metadata struct {
-	Name   string            `json:"name"`
-	Labels map[string]string `json:"labels,omitempty"`
+	Name        string            `json:"name,omitempty"`
+	Version     string            `json:"resourceVersion,omitempty"`
+	Created     string            `json:"creationTimestamp,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// get returns the data of a Secret, nil where there is no such Secret.
-func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, error) {
+// read returns a Secret, nil where there is none of that name.
+func (k *kubernetes) read(ctx context.Context, name string) (*secret, error) {
 	var found secret
 	status, err := k.call(ctx, http.MethodGet, k.url+"/"+name, nil, &found)
 	switch {
@@ -77,6 +84,16 @@ func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, e
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("read Secret %q: %w", name, err)
+	}
+	return &found, nil
+}
+
+// get returns the data of a Secret, nil where there is no such Secret.
+func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, error) {
+	found, err := k.read(ctx, name)
+	switch {
+	case found == nil || err != nil:
+		return nil, err
 	case found.Data == nil:
 		return map[string][]byte{}, nil
 	}
@@ -101,6 +118,22 @@ func (k *kubernetes) create(ctx context.Context, name string, data map[string][]
 	return nil
 }
 
+// patch changes keys and annotations of a Secret, and leaves the others as they are. A key whose data is nil goes. It
+// returns errConflict where the Secret is not as it was read any more, which then stays as it is.
+func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[string]string, data map[string][]byte) error {
+	name := of.Metadata.Name
+	// A JSON merge patch (RFC 7396), in which null takes a key away; Go writes a nil slice so.
+	status, err := k.call(ctx, http.MethodPatch, k.url+"/"+name,
+		secret{Metadata: metadata{Version: of.Metadata.Version, Annotations: annotations}, Data: data}, nil)
+	if status == http.StatusConflict {
+		return errConflict
+	}
+	if err != nil {
+		return fmt.Errorf("change Secret %q: %w", name, err)
+	}
+	return nil
+}
+
 // call sends one request. The error names the API's reason and never what was sent.
 func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) (status int, err error) {
 	token, err := os.ReadFile(k.tokenFile)
@@ -119,6 +152,9 @@ func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) 
 	}
 	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	request.Header.Set("Content-Type", "application/json")
+	if method == http.MethodPatch {
+		request.Header.Set("Content-Type", "application/merge-patch+json")
+	}
 	response, err := k.client.Do(request)
 	if err != nil {
 		return 0, err

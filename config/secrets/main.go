@@ -1,10 +1,12 @@
 // Command secrets makes the Secrets that Strongroom needs and that are absent, with generated passwords and keys, and
-// leaves alone those that are there. It runs as a Job in the cluster, so that no secret is ever in a file, an argument
-// or a manifest.
+// leaves alone those that are there. With the arguments rotate and a step it changes the signing key instead: see
+// docs/key-rotation.md. It runs as a Job in the cluster, so that no secret is ever in a file, an argument or a manifest.
 package main
 
 import (
 	"context"
+	"os"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
@@ -20,10 +22,16 @@ type config struct {
 
 func main() { function.Job(run) }
 
-func run(ctx context.Context, cfg config, _ []string) error {
+func run(ctx context.Context, cfg config, args []string) error {
 	api, err := newKubernetes(cfg.Host, cfg.Port, cfg.ServiceAccount)
 	if err != nil {
 		return err
 	}
-	return ensureAll(ctx, api, groups())
+	switch {
+	case len(args) == 0:
+		return ensureAll(ctx, api, groups())
+	case len(args) == 2 && args[0] == "rotate":
+		return rotate(ctx, api, args[1], time.Now, os.Stdout)
+	}
+	return errUsage
 }

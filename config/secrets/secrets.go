@@ -98,11 +98,20 @@ func signingKey() (map[string][]byte, error) {
 	return map[string][]byte{"key.jwk": private}, err
 }
 
-// publicKeys is the JWK Set of the signing key: the same key without its private part.
+// publicKeys is the Secret of the signing key's public half.
 func publicKeys(from values) (map[string][]byte, error) {
+	set, err := publicSet(from["token-signing-key"]["key.jwk"])
+	if err != nil {
+		return nil, fmt.Errorf("its key.jwk %w", err)
+	}
+	return map[string][]byte{"jwks.json": set}, nil
+}
+
+// publicSet is the JWK Set of a private key: the same key without its private part.
+func publicSet(private []byte) ([]byte, error) {
 	var key map[string]any
-	if err := json.Unmarshal(from["token-signing-key"]["key.jwk"], &key); err != nil {
-		return nil, errors.New("its key.jwk is no JSON object") // the cause may quote the key
+	if err := json.Unmarshal(private, &key); err != nil {
+		return nil, errors.New("is no JSON object") // the cause may quote the key
 	}
 	delete(key, "d")
 	set, err := json.Marshal(map[string]any{"keys": []any{key}})
@@ -110,9 +119,9 @@ func publicKeys(from values) (map[string][]byte, error) {
 		return nil, err
 	}
 	if _, err := token.ParseKeys(set); err != nil {
-		return nil, fmt.Errorf("its key.jwk is no signing key: %w", err)
+		return nil, fmt.Errorf("is no signing key: %w", err)
 	}
-	return map[string][]byte{"jwks.json": set}, nil
+	return set, nil
 }
 
 func rabbitUser(name string) map[string][]byte {
