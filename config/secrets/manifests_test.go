@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -154,5 +157,78 @@ func TestRoleNamesTheSecrets(t *testing.T) {
 	})
 	if !found {
 		t.Error("there is no Role")
+	}
+}
+
+// The rotation's Job is the secrets Job with other rights, which nobody has but while a step is being taken.
+func TestRotationManifest(t *testing.T) {
+	const path = "../platform/rotate-keys.yaml.tmpl"
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := bytes.Count(content, []byte("STEP")); got != 1 {
+		t.Errorf("%s has STEP %d times, want once, for config/platform/rotate-keys to replace", path, got)
+	}
+	decode := func(documents []byte) (accounts []corev1.ServiceAccount, roles []rbacv1.Role, bindings []rbacv1.RoleBinding, jobs []batchv1.Job) {
+		for _, document := range bytes.Split(documents, []byte("\n---\n")) {
+			var kind struct{ Kind string }
+			if err := yaml.Unmarshal(document, &kind); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			switch kind.Kind {
+			case "ServiceAccount":
+				accounts = append(accounts, corev1.ServiceAccount{})
+				err = yaml.UnmarshalStrict(document, &accounts[len(accounts)-1])
+			case "Role":
+				roles = append(roles, rbacv1.Role{})
+				err = yaml.UnmarshalStrict(document, &roles[len(roles)-1])
+			case "RoleBinding":
+				bindings = append(bindings, rbacv1.RoleBinding{})
+				err = yaml.UnmarshalStrict(document, &bindings[len(bindings)-1])
+			case "Job":
+				jobs = append(jobs, batchv1.Job{})
+				err = yaml.UnmarshalStrict(document, &jobs[len(jobs)-1])
+			default:
+				t.Fatalf("a %s", kind.Kind)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return accounts, roles, bindings, jobs
+	}
+	accounts, roles, bindings, jobs := decode(content)
+	if len(accounts) != 1 || len(roles) != 1 || len(bindings) != 1 || len(jobs) != 1 {
+		t.Fatalf("%d service accounts, %d Roles, %d bindings, %d Jobs, want one of each", len(accounts), len(roles), len(bindings), len(jobs))
+	}
+	if diff := cmp.Diff([]rbacv1.PolicyRule{{
+		APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "patch"},
+		ResourceNames: []string{"token-keys", "token-signing-key"},
+	}}, roles[0].Rules); diff != "" {
+		t.Errorf("rights (-want +got):\n%s", diff)
+	}
+	const name = "rotate-keys"
+	if got := []string{accounts[0].Name, roles[0].Name, bindings[0].Name, bindings[0].RoleRef.Name, bindings[0].Subjects[0].Name, jobs[0].Name}; len(slices.Compact(got)) != 1 || got[0] != name {
+		t.Errorf("names %v, want all %s", got, name)
+	}
+
+	other, err := os.ReadFile("../200-secrets.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, _, others := decode(other)
+	pod, like := jobs[0].Spec.Template.Spec, others[0].Spec.Template.Spec
+	if diff := cmp.Diff([]string{"rotate", "STEP"}, pod.Containers[0].Args); diff != "" {
+		t.Errorf("arguments (-want +got):\n%s", diff)
+	}
+	if pod.ServiceAccountName != name {
+		t.Errorf("service account %q, want %q", pod.ServiceAccountName, name)
+	}
+	pod.Containers[0].Args, pod.Containers[0].Name = nil, like.Containers[0].Name
+	pod.ServiceAccountName, pod.RestartPolicy = like.ServiceAccountName, like.RestartPolicy
+	if diff := cmp.Diff(like, pod); diff != "" {
+		t.Errorf("the pod (-secrets +rotate-keys):\n%s", diff)
 	}
 }
