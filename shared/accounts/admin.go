@@ -323,7 +323,7 @@ func (s *Store) transact(ctx context.Context, change func(ctx context.Context, t
 	for try := 1; ; try++ {
 		err := s.transactOnce(ctx, change)
 		if try == maxConflicts || !conflicted(err) {
-			return err
+			return timedOut(ctx, err)
 		}
 	}
 }

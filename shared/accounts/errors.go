@@ -38,6 +38,7 @@ const (
 	errKilled                 = 1927
 	errStatementTimeout       = 1969
 	errQueryTimeout           = 3024
+	errTiDBAccessDenied       = 8121
 	errTiDBFirst              = 9001 // 9001 to 9007: its storage is away, busy or in conflict
 	errTiDBLockTimeout        = 9004
 	errTiDBWriteConflict      = 9007
@@ -60,7 +61,7 @@ func fail(doing string, err error) error {
 			errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout:
 			return problem.Unavailable.Because(err, "the account store is busy")
 		case errDatabaseAccessDenied, errAccessDenied, errAccessDeniedNoPassword, errUnknownDatabase,
-			errTableAccessDenied, errNoSuchTable:
+			errTableAccessDenied, errTiDBAccessDenied, errNoSuchTable:
 			// So it is between the start of a new cluster and the end of its setup Job.
 			return problem.Unavailable.Because(err, "the account store is not set up")
 		default:
