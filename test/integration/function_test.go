@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -39,25 +38,39 @@ func build(t *testing.T, name string) string {
 	return path
 }
 
-// runFunction runs the real binary of a function with the given settings until the test ends, and returns its URL. It
-// must then stop in order. Its log is shown when the test fails.
+// runFunction runs the real binary of a function with the given settings until the test ends, and returns its URL.
 func runFunction(t *testing.T, name string, settings ...string) string {
 	t.Helper()
-	path := build(t, name)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address := freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	cmd := exec.Command(build(t, name))
+	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + port}, settings...)
+	url := "http://" + address
+	runProgram(t, name, cmd, func() error {
+		res, err := http.Get(url + "/healthz")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("/healthz answers %s", res.Status)
+		}
+		return nil
+	})
+	return url
+}
+
+// runProgram starts a program, waits until it serves and runs it until the test ends. It must then stop in order. Its
+// log is shown when the test fails.
+func runProgram(t *testing.T, name string, cmd *exec.Cmd, serves func() error) {
+	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path)
-	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + strconv.Itoa(port)}, settings...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -80,17 +93,5 @@ func runFunction(t *testing.T, name string, settings ...string) string {
 			t.Logf("the log of %s (%v):\n%s", name, err, text)
 		}
 	})
-	url := "http://127.0.0.1:" + strconv.Itoa(port)
-	eventually(t, recovery, name+" serves", func() error {
-		res, err := http.Get(url + "/healthz")
-		if err != nil {
-			return err
-		}
-		defer res.Body.Close()
-		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("/healthz answers %s", res.Status)
-		}
-		return nil
-	})
-	return url
+	eventually(t, recovery, name+" serves", serves)
 }

@@ -38,6 +38,11 @@ func InstallRabbitMQ(ctx context.Context, w io.Writer) error {
 	return install(ctx, w, "rabbitmq-server")
 }
 
+// InstallNginx installs Debian's nginx, with which docs/forward-auth.md is tested. Its service is not started.
+func InstallNginx(ctx context.Context, w io.Writer) error {
+	return install(ctx, w, "nginx-light")
+}
+
 // install installs Debian packages and starts none of their services. It waits for other installations to end.
 func install(ctx context.Context, w io.Writer, packages ...string) error {
 	what := strings.Join(packages, " and ")
