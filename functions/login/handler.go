@@ -22,7 +22,7 @@ type accountStore interface {
 	Reserve(ctx context.Context, username string, address netip.Addr) (accounts.Settle, error)
 	StartSession(ctx context.Context, u accounts.User, lifetime time.Duration) (refresh string, err error)
 	Refresh(ctx context.Context, refresh string) (u accounts.User, next string, err error)
-	EndSession(ctx context.Context, refresh string, all bool) error
+	EndSession(ctx context.Context, refresh string, all bool, from accounts.Actor) error
 }
 
 // hasher is what password.Hasher does.

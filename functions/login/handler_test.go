@@ -83,7 +83,8 @@ func (s *fakeStore) Refresh(_ context.Context, refresh string) (accounts.User, s
 	return u, "refresh-" + refresh, s.sessionErr
 }
 
-func (s *fakeStore) EndSession(_ context.Context, refresh string, all bool) error {
+func (s *fakeStore) EndSession(_ context.Context, refresh string, all bool, from accounts.Actor) error {
+	s.address = from.Address
 	s.ended = append(s.ended, fmt.Sprint(refresh, " ", all))
 	return s.sessionErr
 }

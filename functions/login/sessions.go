@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -43,7 +44,8 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.store.EndSession(r.Context(), given, all); err != nil {
+	from := accounts.Actor{Address: function.ClientAddress(r, h.trustedHops), RequestID: function.RequestID(r.Context())}
+	if err := h.store.EndSession(r.Context(), given, all, from); err != nil {
 		return err
 	}
 	w.Header().Set("Cache-Control", "no-store")

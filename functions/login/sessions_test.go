@@ -89,6 +89,9 @@ func TestLogout(t *testing.T) {
 			if w.Code != test.status || !slices.Equal(f.store.ended, test.ended) {
 				t.Errorf("answer is %d %s with %q ended, want %d with %q", w.Code, w.Body, f.store.ended, test.status, test.ended)
 			}
+			if test.ended != nil && f.store.address.String() != "192.0.2.1" { // httptest's
+				t.Errorf("it came from %s, want 192.0.2.1", f.store.address)
+			}
 			if got := w.Header().Get("Cache-Control"); got != "no-store" {
 				t.Errorf("Cache-Control is %q, want no-store", got)
 			}

@@ -21,6 +21,7 @@ const (
 	ActionPasswordReset   = "password.reset"   // by an admin
 	ActionPasswordChanged = "password.changed" // by the user, who knew the old one
 	ActionDeleted         = "user.deleted"
+	ActionSessionsEnded   = "sessions.ended" // all of them, by the user
 )
 
 // AuditEntry is one change of an account: who did what to whom, when, from where. Names are those of that time.

@@ -181,8 +181,9 @@ func deleteSession(ctx context.Context, tx *sql.Tx, id uuid.UUID) error {
 }
 
 // EndSession ends the session that a refresh token belongs to or, if all, every session of its user, whose access
-// tokens are void then, too. A token that is not good is no error (RFC 7009 §2.2): what was wanted is so.
-func (s *Store) EndSession(ctx context.Context, refresh string, all bool) error {
+// tokens are void then, too; from is where that came from, for the audit trail. A token that is not good is no error
+// (RFC 7009 §2.2): what was wanted is so.
+func (s *Store) EndSession(ctx context.Context, refresh string, all bool, from Actor) error {
 	t, err := parseRefreshToken(refresh)
 	if err != nil {
 		return nil
@@ -198,12 +199,29 @@ func (s *Store) EndSession(ctx context.Context, refresh string, all bool) error 
 			return err
 		}
 		if all {
-			if _, err := tx.ExecContext(ctx, `UPDATE users SET token_version = token_version + 1, updated_at = ? WHERE id = ?`, s.timestamp(), user[:]); err != nil {
+			if err := s.endAllSessions(ctx, tx, user, from); err != nil {
 				return err
 			}
 		}
 		return deleteSession(ctx, tx, t.session)
 	}))
+}
+
+// endAllSessions gives a user another token version.
+func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, from Actor) error {
+	u, err := lockUser(ctx, tx, user)
+	if errors.Is(err, problem.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.TokenVersion++
+	if err := s.replace(ctx, tx, user, &u); err != nil {
+		return err
+	}
+	from.ID, from.Username = u.ID, u.Username
+	return s.note(ctx, tx, from, ActionSessionsEnded, u, "")
 }
 
 // purgeSessions deletes sessions that have expired. That it fails is no reason to refuse a login: a later one tries

@@ -119,19 +119,24 @@ func TestSessionEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second logout finds nothing to end, which is no error
-		if err := store.EndSession(t.Context(), one, false); err != nil {
+		if err := store.EndSession(t.Context(), one, false, accounts.Actor{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wantEnded(t, store, "after logout", one)
 	two = refreshed(t, store, two)
-	if err := store.EndSession(t.Context(), two, true); err != nil {
+	if err := store.EndSession(t.Context(), two, true, accounts.Actor{RequestID: "r"}); err != nil {
 		t.Fatal(err)
 	}
 	wantEnded(t, store, "after logout of all", two)
 	after, err := store.ByUsername(t.Context(), "ada")
 	if err != nil || after.TokenVersion != u.TokenVersion+1 {
 		t.Errorf("got token version %d, %v; want %d, so that access tokens are void", after.TokenVersion, err, u.TokenVersion+1)
+	}
+
+	trail, _, err := store.Audit(t.Context(), 1, "")
+	if err != nil || len(trail) != 1 || trail[0].Action != accounts.ActionSessionsEnded || trail[0].ActorID != u.ID || trail[0].RequestID != "r" {
+		t.Errorf("got the audit trail %+v, %v; want that ada ended her sessions", trail, err)
 	}
 
 	disabled, three := startSession(t, store, "disabled")
