@@ -19,6 +19,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 )
 
@@ -105,8 +106,11 @@ func TestPodsAreConfined(t *testing.T) {
 				if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != "/healthz" {
 					t.Fatal("readiness must be probed at /healthz")
 				}
-				if probe.PeriodSeconds != 0 || probe.TimeoutSeconds != 0 || probe.FailureThreshold != 0 || probe.SuccessThreshold != 0 {
-					t.Error("a probe with a period, timeout or threshold is not Knative's fast one")
+				if probe.PeriodSeconds != 0 || probe.TimeoutSeconds != 0 || probe.FailureThreshold != 0 {
+					t.Error("a probe with a period, timeout or failure threshold is not Knative's fast one")
+				}
+				if len(container.Ports) != 1 || container.Ports[0].Protocol == "" || probe.HTTPGet.Port != intstr.FromInt32(container.Ports[0].ContainerPort) || probe.SuccessThreshold != 1 {
+					t.Error("protocol, probe port and success threshold must be written out: else kubectl reports a change that is none")
 				}
 				if container.LivenessProbe != nil || container.StartupProbe != nil {
 					t.Error("has a liveness or startup probe")
