@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -88,10 +86,10 @@ func newHandler(verifier *token.Verifier, store store, hasher hasher, trustedHop
 		}
 		verifier.Require(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			caller, err := h.caller(r.Context(), found.scopes)
-			if err == nil {
-				err = answer(w, r, caller)
+			if err != nil {
+				return err
 			}
-			return challenged(err)
+			return answer(w, r, caller)
 		}), found.scopes...).ServeHTTP(w, r)
 		return nil
 	})
@@ -148,16 +146,6 @@ func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, e
 	}
 	now := token.Claims{Scope: token.ScopesOf([]string{u.Role})}
 	return u, now.Demand(scopes...)
-}
-
-// challenged adds the challenge of RFC 6750 §3 to the refusal of a token that is void by now.
-func challenged(err error) error {
-	var p *problem.Problem
-	if errors.Is(err, accounts.ErrStaleToken) && errors.As(err, &p) {
-		return p.Header("WWW-Authenticate",
-			fmt.Sprintf(`Bearer realm="strongroom", error="invalid_token", error_description=%q`, "the account has changed since the token was issued"))
-	}
-	return err
 }
 
 // actor returns caller as the audit trail names it.

@@ -18,7 +18,7 @@ func BenchmarkValidate(b *testing.B) {
 	old := slog.Default()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	defer slog.SetDefault(old)
-	h, signer := newFixture(b)
+	h, signer := newFixture(b, nil)
 	bearer := "Bearer " + sign(b, signer, token.RoleUser)
 	empty := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	var emptyRate float64

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"mime"
 	"net/http"
 	"regexp"
 	"strings"
 
+	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
@@ -18,15 +21,39 @@ const (
 	keysMaxAge = "public, max-age=300"
 )
 
+// accountStore is what accounts.Store does for a token.
+type accountStore interface {
+	// Current returns the user, or accounts.ErrStaleToken if it is not as it was when the token was issued.
+	Current(ctx context.Context, id string, version int) (accounts.User, error)
+}
+
 // handler answers /validate, /introspect and /.well-known/jwks.json.
 type handler struct {
 	verifier *token.Verifier
 	keys     *token.Keys
+	accounts accountStore // nil: tokens are not looked up
 }
 
-func newHandler(verifier *token.Verifier, keys *token.Keys) http.Handler {
-	h := &handler{verifier, keys}
+func newHandler(verifier *token.Verifier, keys *token.Keys, accounts accountStore) http.Handler {
+	h := &handler{verifier, keys, accounts}
 	return problem.HandlerFunc(h.route)
+}
+
+// authenticate returns the claims of the request's token if it is good, and still is where that is checked online.
+func (h *handler) authenticate(r *http.Request) (*token.Claims, error) {
+	claims, err := h.verifier.Authenticate(r)
+	if err != nil {
+		return nil, err
+	}
+	return claims, h.current(r.Context(), claims)
+}
+
+func (h *handler) current(ctx context.Context, claims *token.Claims) error {
+	if h.accounts == nil {
+		return nil
+	}
+	_, err := h.accounts.Current(ctx, claims.Subject, claims.Version)
+	return err
 }
 
 // route is no ServeMux: that would answer a path like /validate/a//b with a redirect, and a proxy that asks about the
@@ -48,7 +75,7 @@ var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]{1,128}$`)
 
 // validate answers any method: a proxy passes on the method of the request that it asks about.
 func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
-	claims, err := h.verifier.Authenticate(r)
+	claims, err := h.authenticate(r)
 	if err != nil {
 		return err
 	}
@@ -91,7 +118,7 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
 	}
-	if _, err := h.verifier.Authenticate(r); err != nil {
+	if _, err := h.authenticate(r); err != nil {
 		return err
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
@@ -106,6 +133,12 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 		return problem.BadRequest.With("send one token in the form")
 	}
 	claims, err := h.verifier.Verify(values[0])
+	if err == nil {
+		err = h.current(r.Context(), claims)
+	}
+	if errors.Is(err, problem.Unavailable) {
+		return err // nothing is known of the token
+	}
 	if err != nil {
 		// RFC 7662 §2.2: whatever is wrong with the token, the answer says no more than this.
 		return problem.JSON(w, http.StatusOK, map[string]bool{"active": false})

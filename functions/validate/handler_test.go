@@ -1,46 +1,59 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// newFixture returns the handler as setup builds it, and a signer whose tokens it takes.
-func newFixture(t testing.TB) (http.Handler, *token.Signer) {
+// newFixture returns the handler, which looks tokens up in accounts if that is not nil, and a signer whose tokens it
+// takes.
+func newFixture(t testing.TB, accounts accountStore) (http.Handler, *token.Signer) {
 	t.Helper()
 	private, jwks, err := token.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	for name, data := range map[string][]byte{"key.jwk": private, "jwks.json": jwks} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	file := filepath.Join(t.TempDir(), "key.jwk")
+	if err := os.WriteFile(file, private, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	signer, err := token.LoadSigner(filepath.Join(dir, "key.jwk"), "issuer", "audience", time.Minute, time.Now)
+	signer, err := token.LoadSigner(file, "issuer", "audience", time.Minute, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := setup(t.Context(), config{KeysFile: filepath.Join(dir, "jwks.json"), Issuer: "issuer", Audience: "audience"})
+	keys, err := token.ParseKeys(jwks)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return h, signer
+	verifier, err := token.NewVerifier(keys, "issuer", "audience")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newHandler(verifier, keys, accounts), signer
 }
 
 func sign(t testing.TB, signer *token.Signer, roles ...string) string {
 	t.Helper()
-	raw, _, err := signer.Sign(token.Subject{ID: "0190-ada", Username: "ada", Roles: roles, Version: 1})
+	return signVersion(t, signer, 1, roles...)
+}
+
+func signVersion(t testing.TB, signer *token.Signer, version int, roles ...string) string {
+	t.Helper()
+	raw, _, err := signer.Sign(token.Subject{ID: "0190-ada", Username: "ada", Roles: roles, Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +61,7 @@ func sign(t testing.TB, signer *token.Signer, roles ...string) string {
 }
 
 func TestValidate(t *testing.T) {
-	h, signer := newFixture(t)
+	h, signer := newFixture(t, nil)
 	user, admin := sign(t, signer, token.RoleUser), sign(t, signer, token.RoleUser, token.RoleAdmin)
 	for name, c := range map[string]struct {
 		target, bearer string
@@ -114,7 +127,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestIntrospect(t *testing.T) {
-	h, signer := newFixture(t)
+	h, signer := newFixture(t, nil)
 	caller, other := sign(t, signer, token.RoleUser), sign(t, signer, token.RoleAdmin)
 	const form = "application/x-www-form-urlencoded"
 	for name, c := range map[string]struct {
@@ -148,7 +161,7 @@ func TestIntrospect(t *testing.T) {
 }
 
 func TestJWKS(t *testing.T) {
-	h, _ := newFixture(t)
+	h, _ := newFixture(t, nil)
 	answer := httptest.NewRecorder()
 	h.ServeHTTP(answer, httptest.NewRequest("GET", "/.well-known/jwks.json", nil))
 	if answer.Code != 200 || answer.Header().Get("Cache-Control") != keysMaxAge {
@@ -161,5 +174,91 @@ func TestJWKS(t *testing.T) {
 	h.ServeHTTP(answer, httptest.NewRequest("POST", "/.well-known/jwks.json", nil))
 	if answer.Code != 405 || answer.Header().Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: got status %d and Allow %q, want 405 and GET, HEAD", answer.Code, answer.Header().Get("Allow"))
+	}
+}
+
+// fakeAccounts has one user, of whom tokens with these versions are good.
+type fakeAccounts struct {
+	versions []int
+	err      error
+}
+
+func (f fakeAccounts) Current(_ context.Context, id string, version int) (accounts.User, error) {
+	if f.err == nil && (id != "0190-ada" || !slices.Contains(f.versions, version)) {
+		return accounts.User{}, accounts.ErrStaleToken
+	}
+	return accounts.User{ID: id}, f.err
+}
+
+func TestOnline(t *testing.T) {
+	for name, c := range map[string]struct {
+		store      fakeAccounts
+		validate   int
+		introspect string // of another token, by a caller whose own is good
+	}{
+		"both current": {fakeAccounts{versions: []int{1, 2}}, 200, `"active":true`},
+		"one stale":    {fakeAccounts{versions: []int{1}}, 401, `{"active":false}`},
+		"away":         {fakeAccounts{err: problem.Unavailable.With("away")}, 503, "urn:strongroom:problem:unavailable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, signer := newFixture(t, c.store)
+			caller, other := signVersion(t, signer, 1, token.RoleUser), signVersion(t, signer, 2, token.RoleUser)
+			request := httptest.NewRequest("GET", "/validate", nil)
+			request.Header.Set("Authorization", "Bearer "+other)
+			answer := httptest.NewRecorder()
+			h.ServeHTTP(answer, request)
+			if answer.Code != c.validate {
+				t.Errorf("validate: got %d %s, want %d", answer.Code, answer.Body, c.validate)
+			}
+			if challenge := answer.Header().Get("WWW-Authenticate"); strings.Contains(challenge, "invalid_token") != (c.validate == 401) {
+				t.Errorf("validate: got the challenge %q with status %d", challenge, answer.Code)
+			}
+			request = httptest.NewRequest("POST", "/introspect", strings.NewReader(url.Values{"token": {other}}.Encode()))
+			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			request.Header.Set("Authorization", "Bearer "+caller)
+			answer = httptest.NewRecorder()
+			h.ServeHTTP(answer, request)
+			if !strings.Contains(answer.Body.String(), c.introspect) {
+				t.Errorf("introspect: got %d %s, want %s", answer.Code, answer.Body, c.introspect)
+			}
+		})
+	}
+}
+
+func TestSetup(t *testing.T) {
+	_, jwks, err := token.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "jwks.json")
+	if err := os.WriteFile(file, jwks, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := config{KeysFile: file, Issuer: "issuer", Audience: "audience"}
+	for name, c := range map[string]struct {
+		change func(*config)
+		want   string // in the error, empty for none
+	}{
+		"offline":     {func(*config) {}, ""},
+		"online":      {func(c *config) { c.DSN = "u:s3cret@tcp(127.0.0.1:1)/strongroom" }, ""}, // and it does not connect
+		"bad DSN":     {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
+		"no keys":     {func(c *config) { c.KeysFile = file + "x" }, file + "x"},
+		"no issuer":   {func(c *config) { c.Issuer = "" }, "TOKEN_ISSUER"},
+		"no audience": {func(c *config) { c.Audience = "" }, "TOKEN_AUDIENCE"},
+	} {
+		cfg := good
+		c.change(&cfg)
+		h, err := setup(t.Context(), cfg)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret")):
+			t.Errorf("%s: got %v, want an error with %s and without the password", name, err, c.want)
+		}
+		if closer, ok := h.(io.Closer); ok {
+			if err := closer.Close(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 }

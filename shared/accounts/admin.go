@@ -18,7 +18,7 @@ import (
 var (
 	// ErrStaleToken is what an actor gets whose account has been disabled, deleted, or given another role or password
 	// since its token was issued.
-	ErrStaleToken = problem.Unauthenticated.With("the account has changed since the token was issued: sign in again")
+	ErrStaleToken = token.Refuse(nil, "the account has changed since the token was issued")
 	// ErrLastAdmin is what the change gets that would leave no admin who can sign in.
 	ErrLastAdmin = problem.Conflict.With("this is the last admin who can sign in: make another one first")
 

@@ -54,10 +54,16 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 		if errors.Is(err, ErrExpired) {
 			detail = ErrExpired.Error()
 		}
-		return nil, problem.Unauthenticated.Because(err, detail).
-			Header("WWW-Authenticate", fmt.Sprintf(`%s, error="invalid_token", error_description=%q`, realm, detail))
+		return nil, Refuse(err, detail)
 	}
 	return claims, nil
+}
+
+// Refuse returns the answer to a token that is not good, for the reason that detail tells the client; cause, which may
+// be nil, is for the log.
+func Refuse(cause error, detail string) *problem.Problem {
+	return problem.Unauthenticated.Because(cause, detail).
+		Header("WWW-Authenticate", fmt.Sprintf(`%s, error="invalid_token", error_description=%q`, realm, detail))
 }
 
 // Demand returns nil if the token carries all of scopes, else a problem with its challenge.
