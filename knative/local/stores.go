@@ -107,7 +107,7 @@ func (s *stores) privateMySQL(ctx context.Context, cfg settings) (*store.MySQL, 
 		return s.startTiDB(ctx, log)
 	}
 	install, err := store.FindMySQL(ctx)
-	if errors.Is(err, store.ErrNotInstalled) && store.CanInstallMariaDB() {
+	if errors.Is(err, store.ErrNotInstalled) && store.CanInstall() {
 		s.out.say("mysql", "no mariadbd or mysqld is installed, but can be")
 		if err := store.InstallMariaDB(ctx, log); err != nil {
 			s.out.say("mysql", "that failed: %v", err)

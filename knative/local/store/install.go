@@ -15,17 +15,11 @@ import (
 // installTimeout bounds the installation of a package, over a slow network.
 const installTimeout = 5 * time.Minute
 
-// canInstall says whether this is root on a Debian.
-func canInstall() bool {
+// CanInstall says whether the Install functions may be tried: by root on a Debian.
+func CanInstall() bool {
 	_, err := exec.LookPath("apt-get")
 	return err == nil && os.Getuid() == 0
 }
-
-// CanInstallMariaDB says whether InstallMariaDB may be tried: by root on a Debian.
-func CanInstallMariaDB() bool { return canInstall() }
-
-// CanInstallRabbitMQ says whether InstallRabbitMQ may be tried: by root on a Debian.
-func CanInstallRabbitMQ() bool { return canInstall() }
 
 // InstallMariaDB installs Debian's packages of MariaDB's server without its service, so that FindMySQL finds it.
 func InstallMariaDB(ctx context.Context, w io.Writer) error {
@@ -46,7 +40,7 @@ func InstallNginx(ctx context.Context, w io.Writer) error {
 // install installs Debian packages and starts none of their services. It waits for other installations to end.
 func install(ctx context.Context, w io.Writer, packages ...string) error {
 	what := strings.Join(packages, " and ")
-	if !canInstall() {
+	if !CanInstall() {
 		return fmt.Errorf("install %s: %w: it takes root on a Debian", what, errors.ErrUnsupported)
 	}
 	say(w, "installing Debian's %s, which takes about half a minute", what)
