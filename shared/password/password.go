@@ -1,16 +1,19 @@
-// Package password hashes and verifies passwords with argon2id, never more at once than the machine has memory for.
+// Package password hashes and verifies passwords with argon2id, never more at once than the machine has memory for. It
+// also verifies the bcrypt and PBKDF2 hashes that users of another system bring along.
 package password
 
 import (
 	"context"
+	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/subtle"
 	"fmt"
+	"hash"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -43,15 +46,19 @@ func normalize(password string) string { return norm.NFKC.String(password) }
 
 // Hasher computes hashes, a bounded number at once: each takes 19 MiB and a core.
 type Hasher struct {
-	slots chan struct{}
-	wait  time.Duration
-	idKey func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte
+	slots      chan struct{}
+	wait       time.Duration
+	algorithms algorithms
 }
 
 // NewHasher returns a Hasher that computes at most slots hashes at once, and lets a caller wait for a slot no longer
 // than wait.
 func NewHasher(slots int, wait time.Duration) *Hasher {
-	return &Hasher{slots: make(chan struct{}, max(1, slots)), wait: wait, idKey: argon2.IDKey}
+	return &Hasher{
+		slots:      make(chan struct{}, max(1, slots)),
+		wait:       wait,
+		algorithms: algorithms{argon2.IDKey, bcrypt.CompareHashAndPassword, pbkdf2.Key[hash.Hash]},
+	}
 }
 
 // Hash returns the PHC string of password with a fresh salt. It does not apply Check. An error is a
@@ -59,44 +66,58 @@ func NewHasher(slots int, wait time.Duration) *Hasher {
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	p := phc{params: current, salt: make([]byte, saltBytes)}
 	rand.Read(p.salt) // never fails
-	var err error
-	if p.key, err = h.compute(ctx, p.params, password, p.salt, keyBytes); err != nil {
+	leave, err := h.enter(ctx)
+	if err != nil {
 		return "", err
 	}
+	defer leave()
+	p.key = p.derive(h.algorithms, password, keyBytes)
 	return p.String(), nil
 }
 
-// Verify tells whether password is what hash was made from and, if so, whether hash should be made anew because it
-// has other parameters than new hashes get. It computes one hash whatever hash is: for one that is malformed, a dummy,
-// and then the error wraps ErrMalformed. The other error is a problem.Unavailable: no slot came free in time, and
-// nothing was computed.
-func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, rehash bool, err error) {
-	p, malformed := parsePHC(hash)
+// Verify tells whether password is what stored was made from and, if so, whether it should be hashed anew because new
+// hashes are made otherwise. It computes one hash whatever stored is: for one that is malformed, a dummy, and then the
+// error wraps ErrMalformed. The other error is a problem.Unavailable: no slot came free in time, and nothing was
+// computed.
+//
+// stored is what Hash returns, or comes from another system, which used argon2id, bcrypt or PBKDF2; those of the last
+// two should always be made anew. What made them compared the bytes as they were typed. So does Verify with them, and
+// does not try the form that Hash normalizes to as well, which would be a second hash: a password that was refused
+// before is still refused.
+//
+// A comparison with such a hash takes longer or shorter than one with Dummy, 250 ms instead of 20 with bcrypt's cost 12.
+// That tells that there is a user of that name, who was imported and has not signed in since, and nothing about the
+// password. To hide it, each failed login would have to take as long as the slowest hash that was ever imported, for
+// ever, which would let anybody keep all cores busy with ten times fewer requests. The first login, or a reset of the
+// password, ends it.
+func (h *Hasher) Verify(ctx context.Context, stored, password string) (ok, rehash bool, err error) {
+	parsed, malformed := parse(stored)
 	if malformed != nil {
-		p = phc{params: current, salt: make([]byte, saltBytes), key: make([]byte, keyBytes)}
+		parsed = phc{params: current, salt: make([]byte, saltBytes), key: make([]byte, keyBytes)}
 	}
-	key, err := h.compute(ctx, p.params, password, p.salt, len(p.key))
+	leave, err := h.enter(ctx)
 	if err != nil {
 		return false, false, err
 	}
+	defer leave()
+	ok, err = parsed.matches(h.algorithms, password)
 	if malformed != nil {
-		return false, false, fmt.Errorf("verify a password: %w", malformed)
+		err = malformed
 	}
-	if subtle.ConstantTimeCompare(key, p.key) != 1 {
-		return false, false, nil
+	if err != nil {
+		return false, false, fmt.Errorf("verify a password: %w", err)
 	}
-	return true, p.outdated(), nil
+	return ok, ok && parsed.outdated(), nil
 }
 
-// compute derives a key once it has a slot.
-func (h *Hasher) compute(ctx context.Context, p params, password string, salt []byte, length int) ([]byte, error) {
+// enter waits for a slot. leave gives it back.
+func (h *Hasher) enter(ctx context.Context) (leave func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.wait)
 	defer cancel()
 	select {
 	case h.slots <- struct{}{}:
+		return func() { <-h.slots }, nil
 	case <-ctx.Done():
 		return nil, problem.Unavailable.Because(ctx.Err(), "too many sign-ins at once")
 	}
-	defer func() { <-h.slots }()
-	return h.idKey([]byte(normalize(password)), salt, p.time, p.memory, p.threads, uint32(length)), nil
 }

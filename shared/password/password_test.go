@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -64,13 +65,14 @@ func TestEveryVerifyComputesOneHash(t *testing.T) {
 	for name, hash := range map[string]string{
 		"dummy":     Dummy,
 		"empty":     "",
-		"malformed": "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
+		"malformed": "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUX",
+		"PBKDF2":    "$pbkdf2-sha256$0$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc",
 		"too large": "$argon2id$v=19$m=4194304,t=2,p=1$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc",
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := NewHasher(1, time.Minute)
 			var computed []params
-			h.idKey = func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte {
+			h.algorithms.argon2id = func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte {
 				computed = append(computed, params{memory, time, threads})
 				return argon2.IDKey(password, salt, time, memory, threads, keyLen)
 			}
@@ -93,7 +95,7 @@ func TestHasherBoundsHowManyRunAtOnce(t *testing.T) {
 	h := NewHasher(slots, time.Minute)
 	var running, most, total atomic.Int32
 	full := make(chan struct{})
-	h.idKey = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
+	h.algorithms.argon2id = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -122,7 +124,7 @@ func TestWaitForSlotEnds(t *testing.T) {
 	h := NewHasher(1, time.Millisecond)
 	started, release := make(chan struct{}), make(chan struct{})
 	var calls atomic.Int32
-	h.idKey = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
+	h.algorithms.argon2id = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
 		if calls.Add(1) == 1 {
 			close(started)
 			<-release
@@ -175,7 +177,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestParsePHC(t *testing.T) {
+func TestParseArgon2id(t *testing.T) {
 	const salt, key = "c29tZXNhbHQ", "bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc"
 	for name, test := range map[string]struct {
 		hash string
@@ -207,29 +209,49 @@ func TestParsePHC(t *testing.T) {
 		"trailing part":      {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$" + key + "$", false},
 		"empty":              {"", false},
 	} {
-		if _, err := parsePHC(test.hash); (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
+		if _, err := parse(test.hash); (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: error %v, want ok %v", name, err, test.ok)
 		}
 	}
 }
 
-func FuzzParsePHC(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add(Dummy)
 	f.Add("$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc")
 	f.Add("$argon2id$v=19$m=0019456,t=2,p=1$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuA")
 	f.Add("$argon2id$v=19$m=19456,t=2,p=1$$")
 	f.Add("$argon2id$v=19$m=99999999999999999999,t=2,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA")
+	for _, test := range imported {
+		f.Add(test.hash)
+	}
+	f.Add("$2b$15$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW")
+	f.Add("$pbkdf2-sha256$i=2000000,l=64$c2FsdA$AAAAAAAAAAAAAAAAAAAAAA")
+	f.Add("pbkdf2_sha256$2000001$seasalt$V9DfCAVoweeLwxC/L2mb+7swhzF0XYdyQMqmusZqiTc=")
 	f.Fuzz(func(t *testing.T, s string) {
-		p, err := parsePHC(s)
+		h, err := parse(s)
 		if err != nil {
+			if h != nil || !errors.Is(err, ErrMalformed) {
+				t.Errorf("%v, %v; want nothing and ErrMalformed", h, err)
+			}
 			return
 		}
-		if got := p.String(); got != s {
+		if got := h.String(); got != s {
 			t.Errorf("written anew it is %q, want %q", got, s)
 		}
-		if p.memory > maxMemory || p.memory < 8*uint32(p.threads) || p.time < 1 || p.time > maxTime || p.threads < 1 || p.threads > maxThreads ||
-			len(p.salt) < minSalt || len(p.salt) > maxSalt || len(p.key) < minKey || len(p.key) > maxKey {
-			t.Errorf("out of bounds: %+v", p)
+		within := false
+		switch p := h.(type) {
+		case phc:
+			within = p.memory <= maxMemory && p.memory >= 8*uint32(p.threads) && p.time >= 1 && p.time <= maxTime && p.threads >= 1 && p.threads <= maxThreads &&
+				len(p.salt) >= minSalt && len(p.salt) <= maxSalt && len(p.key) >= minKey && len(p.key) <= maxKey
+		case bcryptHash:
+			cost, err := bcrypt.Cost([]byte(p))
+			within = err == nil && cost <= 14
+		case pbkdf2Hash:
+			within = p.iterations >= 1 && p.iterations*p.blocks() <= maxIterations && p.blocks() <= 2 &&
+				len(p.salt) >= 1 && len(p.salt) <= maxPBKDF2Salt && len(p.key) >= minPBKDF2Key && len(p.key) <= maxPBKDF2Key
+		}
+		if !within {
+			t.Errorf("out of bounds: %#v", h)
 		}
 	})
 }

@@ -1,15 +1,12 @@
 package password
 
 import (
+	"crypto/subtle"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 )
-
-// ErrMalformed is what a stored hash is that is not an argon2id PHC string within the bounds of this package.
-var ErrMalformed = errors.New("not an argon2id hash within bounds")
 
 // params are argon2's parameters; memory is in KiB.
 type params struct {
@@ -41,35 +38,44 @@ type phc struct {
 var phcSyntax = regexp.MustCompile(`^\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{1,100})\$([A-Za-z0-9+/]{1,100})$`)
 
 // parsePHC reads a PHC string strictly: there is one way to write each hash, and s must be it.
-func parsePHC(s string) (phc, error) {
+func parsePHC(s string) (stored, error) {
 	parts := phcSyntax.FindStringSubmatch(s)
 	if parts == nil {
-		return phc{}, ErrMalformed
+		return nil, ErrMalformed
 	}
 	var numbers [3]uint32
 	for i := range numbers {
 		n, err := strconv.ParseUint(parts[i+1], 10, 32)
 		if err != nil {
-			return phc{}, ErrMalformed
+			return nil, ErrMalformed
 		}
 		numbers[i] = uint32(n)
 	}
 	memory, time, threads := numbers[0], numbers[1], numbers[2]
 	if threads < 1 || threads > maxThreads || time < 1 || time > maxTime || memory < 8*threads || memory > maxMemory {
-		return phc{}, ErrMalformed
+		return nil, ErrMalformed
 	}
 	p := phc{params: params{memory: memory, time: time, threads: uint8(threads)}}
 	var err error
 	if p.salt, err = base64.RawStdEncoding.DecodeString(parts[4]); err != nil || len(p.salt) < minSalt || len(p.salt) > maxSalt {
-		return phc{}, ErrMalformed
+		return nil, ErrMalformed
 	}
 	if p.key, err = base64.RawStdEncoding.DecodeString(parts[5]); err != nil || len(p.key) < minKey || len(p.key) > maxKey {
-		return phc{}, ErrMalformed
+		return nil, ErrMalformed
 	}
 	if p.String() != s { // leading zeros, bits after the end of the base64
-		return phc{}, ErrMalformed
+		return nil, ErrMalformed
 	}
 	return p, nil
+}
+
+// derive computes the key of password.
+func (p phc) derive(a algorithms, password string, length int) []byte {
+	return a.argon2id([]byte(normalize(password)), p.salt, p.time, p.memory, p.threads, uint32(length))
+}
+
+func (p phc) matches(a algorithms, password string) (bool, error) {
+	return subtle.ConstantTimeCompare(p.derive(a, password, len(p.key)), p.key) == 1, nil
 }
 
 // String returns the hash as a PHC string.
