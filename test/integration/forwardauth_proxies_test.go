@@ -1,0 +1,338 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// recipe returns the code block of docs/forward-auth.md that begins with first, with addresses replaced: pairs of what
+// is printed, which must be there, and what it becomes.
+func recipe(t *testing.T, language, first string, replace ...string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/forward-auth.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(page), "\n```"+language+"\n"+first+"\n")
+	block, _, closed := strings.Cut(block, "\n```\n")
+	if !found || !closed {
+		t.Fatalf("docs/forward-auth.md has no block of %s that begins with %q", language, first)
+	}
+	block = first + "\n" + block + "\n"
+	for pair := range slices.Chunk(replace, 2) {
+		if !strings.Contains(block, pair[0]) {
+			t.Fatalf("the block that begins with %q has no %q", first, pair[0])
+		}
+		block = strings.ReplaceAll(block, pair[0], pair[1])
+	}
+	return block
+}
+
+// nginxMain is what stands around a server in an nginx of its own.
+const nginxMain = `daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include app.conf;
+}
+`
+
+// startNginx runs Debian's nginx, which it installs where it is missing and may be.
+func startNginx(t *testing.T, validate, app string) string {
+	t.Helper()
+	program, err := findNginx()
+	if errors.Is(err, exec.ErrNotFound) {
+		ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+		defer cancel()
+		switch err = store.InstallNginx(ctx, t.Output()); {
+		case errors.Is(err, errors.ErrUnsupported):
+			err = fmt.Errorf("nginx: %w: %w", store.ErrNotInstalled, err)
+		case err == nil:
+			program, err = findNginx()
+		}
+	}
+	need(t, "nginx-light", err)
+	address := freeAddress(t)
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{
+		"nginx.conf": nginxMain,
+		"app.conf": recipe(t, "nginx", "upstream app {",
+			"listen 80;", "listen "+address+";",
+			"server app.example.internal:8080;", "server "+app+";",
+			"server validate.strongroom.svc.cluster.local:80;", "server "+validate+";"),
+	})
+	runProgram(t, "nginx", exec.Command(program, "-p", dir, "-c", "nginx.conf", "-e", "stderr"), listens(address))
+	return address
+}
+
+func findNginx() (string, error) {
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
+		if found, err := exec.LookPath(name); err == nil {
+			return found, nil
+		}
+	}
+	return "", fmt.Errorf("nginx: %w", exec.ErrNotFound)
+}
+
+// traefikTimeout bounds Traefik's first build, on a busy machine too.
+const traefikTimeout = 20 * time.Minute
+
+// startTraefik runs Traefik, which it builds where Go's build cache does not have it.
+func startTraefik(t *testing.T, validate, app string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), traefikTimeout)
+	defer cancel()
+	fmt.Fprintln(os.Stderr, "integration: building Traefik; the first time this takes some minutes")
+	build := exec.CommandContext(ctx, "go", "tool", "-n", "traefik")
+	build.Dir = "../traefik"
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	var complaints bytes.Buffer
+	build.Stderr = &complaints
+	program, err := build.Output()
+	if err != nil {
+		t.Fatalf("build Traefik: %v\n%s", err, &complaints)
+	}
+	address := freeAddress(t)
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{
+		"traefik.yaml": recipe(t, "yaml", "# traefik.yaml",
+			`address: ":80"`, `address: "`+address+`"`,
+			"/etc/traefik/", dir+"/"),
+		"app.yaml": recipe(t, "yaml", "# app.yaml",
+			"http://app.example.internal:8080", "http://"+app,
+			"http://validate.strongroom.svc.cluster.local/", "http://"+validate+"/"),
+	})
+	cmd := exec.Command(strings.TrimSpace(string(program)), "--configfile="+filepath.Join(dir, "traefik.yaml"))
+	runProgram(t, "traefik", cmd, func() error {
+		// It listens before it has read what to route.
+		if got := send(t, address, "GET", "/", nil); got.status != 401 {
+			return fmt.Errorf("it answers %d", got.status)
+		}
+		return nil
+	})
+	return address
+}
+
+func listens(address string) func() error {
+	return func() error {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+}
+
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// newTokenKeys returns a signer and the file of the keys that verify its tokens.
+func newTokenKeys(t *testing.T) (*token.Signer, string) {
+	t.Helper()
+	private, jwks, err := token.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"key.jwk": string(private), "jwks.json": string(jwks)})
+	signer, err := token.LoadSigner(filepath.Join(dir, "key.jwk"), "strongroom", "strongroom", 15*time.Minute, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer, filepath.Join(dir, "jwks.json")
+}
+
+// bearerOf returns the header line with a token for a user.
+func bearerOf(t *testing.T, signer *token.Signer, id, name string, roles ...string) string {
+	t.Helper()
+	raw, _, err := signer.Sign(token.Subject{ID: id, Username: name, Roles: roles, Version: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "Authorization: Bearer " + raw
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// chunked makes send send the body in chunks.
+const chunked = "Transfer-Encoding: chunked"
+
+// send sends a request to app.example.com on a connection of its own, byte for byte as given: net/http would clean it.
+func send(t *testing.T, address, method, target string, body []byte, headers ...string) reply {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Logf("%s %s: %v", method, target, err)
+		return reply{}
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(recovery)); err != nil {
+		t.Fatal(err)
+	}
+	var request bytes.Buffer
+	fmt.Fprintf(&request, "%s %s HTTP/1.1\r\nHost: app.example.com\r\n", method, target)
+	if slices.Contains(headers, chunked) {
+		body = fmt.Appendf(nil, "%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+	} else if body != nil {
+		fmt.Fprintf(&request, "Content-Length: %d\r\n", len(body))
+	}
+	for _, line := range headers {
+		request.WriteString(line + "\r\n")
+	}
+	request.WriteString("\r\n")
+	request.Write(body)
+	if _, err := conn.Write(request.Bytes()); err != nil {
+		t.Fatalf("%s %s: %v", method, target, err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, target, err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, target, err)
+	}
+	return reply{res.StatusCode, res.Header, string(text)}
+}
+
+// heard is a request as it arrived.
+type heard struct {
+	Method, URI, Path, Host string
+	Header                  http.Header
+	Size                    int
+	SHA256                  string
+}
+
+// listener remembers the requests that it hears.
+type listener struct {
+	server *httptest.Server
+	mu     sync.Mutex
+	heard  []heard
+}
+
+func (l *listener) address() string { return l.server.Listener.Addr().String() }
+
+func (l *listener) hear(r *http.Request) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = append(l.heard, heard{r.Method, r.RequestURI, r.URL.Path, r.Host, r.Header.Clone(), len(body), hex.EncodeToString(sum[:])})
+	return nil
+}
+
+// take returns what was heard since the last call.
+func (l *listener) take() []heard {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := l.heard
+	l.heard = nil
+	return all
+}
+
+// forget removes headers from what was heard.
+func (l *listener) forget(names ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.heard {
+		for _, name := range names {
+			h.Header.Del(name)
+		}
+	}
+}
+
+// app is the service behind the proxy.
+type app struct{ listener }
+
+func newApp(t *testing.T) *app {
+	a := &app{}
+	a.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := a.hear(r); err != nil {
+			t.Errorf("the app reads a body: %v", err)
+		}
+	}))
+	t.Cleanup(a.server.Close)
+	return a
+}
+
+// watched stands before the real validate and remembers what it is asked.
+type watched struct {
+	listener
+	instead http.HandlerFunc
+}
+
+func newWatched(t *testing.T, target string) *watched {
+	t.Helper()
+	to, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watched{}
+	pass := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
+	w.server = httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		if err := w.hear(r); err != nil {
+			t.Errorf("read what validate is asked: %v", err)
+		}
+		w.mu.Lock()
+		instead := w.instead
+		w.mu.Unlock()
+		if instead != nil {
+			instead(out, r)
+			return
+		}
+		pass.ServeHTTP(out, r)
+	}))
+	t.Cleanup(w.server.Close)
+	return w
+}
+
+// answer makes something else answer instead of validate, or validate again with nil.
+func (w *watched) answer(instead http.HandlerFunc) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.instead = instead
+}
