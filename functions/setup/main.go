@@ -1,6 +1,9 @@
 // Command setup is the Job that brings the stores into shape: tables and the runtime user in MySQL, the runtime user
 // and indexes in MongoDB, the topology in RabbitMQ, the first users. It may run any number of times, also side by
 // side: what is there already stays as it is.
+//
+// With arguments it does instead what else takes its rights: "setup redrive" moves dead letters back, and "setup users
+// import FILE" makes users with the password hashes that they had elsewhere.
 package main
 
 import (
@@ -8,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,15 +21,16 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
+// config is what the commands read; each demands only what it needs.
 type config struct {
 	// DSN is of the runtime user of MySQL, which is made if AdminDSN is given. Users are made with its rights.
-	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
+	DSN string `env:"MYSQL_DSN,unset"`
 	// AdminDSN is of a MySQL user that may make databases, tables and users. Without it DSN's user must be able to
 	// make the tables.
 	AdminDSN string `env:"MYSQL_ADMIN_DSN,unset"`
 	// MongoURI is of the runtime user of MongoDB, which is made if MongoAdminURI is given. The indexes are made with its
 	// rights.
-	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
+	MongoURI string `env:"MONGODB_URI,unset"`
 	// MongoAdminURI is of a MongoDB user that may make users. Without it no user is made.
 	MongoAdminURI string `env:"MONGODB_ADMIN_URI,unset"`
 	// EventsURL is of a RabbitMQ user that may declare. Without it there is no topology: events travel by HTTP.
@@ -41,11 +47,23 @@ const patience = 5 * time.Minute
 
 func main() { function.Job(setup) }
 
-// setup prepares each store as soon as it answers, whether or not the others do. Wrong settings it tells at once.
+var errUsage = errors.New("usage: setup (prepares the stores) | setup redrive (moves dead letters back) | setup users import FILE (makes users of JSON lines; - is standard input)")
+
+// setup does what args ask for.
 func setup(ctx context.Context, cfg config, args []string) error {
-	if len(args) > 0 {
-		return errors.New("setup takes no arguments: it is told by its environment")
+	switch {
+	case len(args) == 0:
+		return prepare(ctx, cfg)
+	case slices.Equal(args, []string{"redrive"}), slices.Equal(args, []string{"--redrive"}):
+		return redrive(ctx, cfg, os.Stdout)
+	case len(args) == 3 && args[0] == "users" && args[1] == "import":
+		return importUsers(ctx, cfg, args[2], os.Stdout)
 	}
+	return errUsage
+}
+
+// prepare prepares each store as soon as it answers, whether or not the others do. Wrong settings it tells at once.
+func prepare(ctx context.Context, cfg config) error {
 	users, err := firstUsers(cfg)
 	if err != nil {
 		return err
@@ -79,6 +97,9 @@ func setup(ctx context.Context, cfg config, args []string) error {
 
 // check refuses settings that no waiting will make right.
 func (cfg config) check() error {
+	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
+		return err
+	}
 	store, err := accounts.Open(cfg.DSN)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
@@ -90,4 +111,12 @@ func (cfg config) check() error {
 		_, err = mongoURI("MONGODB_ADMIN_URI", cfg.MongoAdminURI)
 	}
 	return errors.Join(err, store.Close())
+}
+
+// demand refuses a setting that is not there.
+func demand(variable, value string) error {
+	if value == "" {
+		return fmt.Errorf("settings: %s is not set", variable)
+	}
+	return nil
 }

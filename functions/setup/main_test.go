@@ -25,7 +25,18 @@ func TestWrongSettings(t *testing.T) {
 		args   []string
 		want   string
 	}{
-		"arguments":             {func(*config) {}, []string{"--help"}, "arguments"},
+		"arguments":             {func(*config) {}, []string{"--help"}, "usage: setup"},
+		"a command's arguments": {func(*config) {}, []string{"redrive", "now"}, "usage: setup"},
+		"import of nothing":     {func(*config) {}, []string{"users", "import"}, "usage: setup"},
+		"import of two files":   {func(*config) {}, []string{"users", "import", "a", "b"}, "usage: setup"},
+		"export":                {func(*config) {}, []string{"users", "export", "a"}, "usage: setup"},
+		"no MySQL":              {func(c *config) { c.DSN = "" }, nil, "MYSQL_DSN"},
+		"no MongoDB":            {func(c *config) { c.MongoURI = "" }, nil, "MONGODB_URI"},
+		"no RabbitMQ, redrive":  {func(*config) {}, []string{"redrive"}, "EVENTS_ADMIN_URL"},
+		"RabbitMQ, redrive":     {func(c *config) { c.EventsURL = "http://u:s3cret-1@127.0.0.1:1" }, []string{"--redrive"}, "EVENTS_ADMIN_URL"},
+		"no MySQL, import":      {func(c *config) { c.DSN = "" }, []string{"users", "import", "-"}, "MYSQL_DSN"},
+		"MySQL, import":         {func(c *config) { c.DSN = "u:s3cret-1" }, []string{"users", "import", "-"}, "MYSQL_DSN"},
+		"import of no file":     {func(*config) {}, []string{"users", "import", "no/such/file"}, "no/such/file"},
 		"MySQL":                 {func(c *config) { c.DSN = "u:s3cret-1" }, nil, "MYSQL_DSN"},
 		"MySQL administrator":   {func(c *config) { c.AdminDSN = "root:s3cret-1" }, nil, "MYSQL_ADMIN_DSN"},
 		"MongoDB":               {func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h:port/x" }, nil, "MONGODB_URI"},

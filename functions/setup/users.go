@@ -62,10 +62,12 @@ func firstUsers(cfg config) ([]seed, error) {
 	return users, nil
 }
 
+var errRole = errors.New("the role is none of those that there are")
+
 func (s seed) check() error {
 	_, err := accounts.CanonicalUsername(s.Username)
 	if token.ScopesOf([]string{s.Role}) == "" {
-		err = errors.Join(err, errors.New("the role is none of those that there are"))
+		err = errors.Join(err, errRole)
 	}
 	return errors.Join(err, password.Check(s.Password))
 }

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+const (
+	bcryptHash = "$2b$12$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+	djangoHash = "pbkdf2_sha256$24000$seasalt$V9DfCAVoweeLwxC/L2mb+7swhzF0XYdyQMqmusZqiTc="
+)
+
+// fakeImport notes who is imported; at the user who breaks it, it fails.
+type fakeImport struct {
+	calls  []string
+	there  map[string]bool
+	breaks string
+	err    error
+}
+
+func (s *fakeImport) Import(_ context.Context, username, passwordHash, role string, disabled bool) (accounts.User, error) {
+	if username == s.breaks {
+		return accounts.User{}, s.err
+	}
+	s.calls = append(s.calls, fmt.Sprint(username, " ", passwordHash, " ", role, " ", disabled))
+	if s.there[username] {
+		return accounts.User{}, problem.Conflict.With("the user name is taken")
+	}
+	return accounts.User{Username: username}, nil
+}
+
+func TestImport(t *testing.T) {
+	lines := `{"username":"ada","password_hash":"` + bcryptHash + `"}` + "\n" +
+		`{"username":"Grace","password_hash":"` + djangoHash + `","role":"admin","disabled":false}` + "\r\n" +
+		`{"disabled":true,"role":"user","password_hash":"` + bcryptHash + `","username":"eve"}` // no line break
+	store := &fakeImport{there: map[string]bool{"ada": true, "eve": true}}
+	var out strings.Builder
+	if err := importFrom(t.Context(), strings.NewReader(lines), store, &out); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(store.calls, "\n"),
+		"ada "+bcryptHash+" user false\nGrace "+djangoHash+" admin false\neve "+bcryptHash+" user true"; got != want {
+		t.Errorf("imported\n%s\nwant\n%s", got, want)
+	}
+	if got, want := out.String(), "users in the file: 3\nimported: 1\nthere already and left alone: 2\n"; got != want {
+		t.Errorf("said %q, want %q", got, want)
+	}
+}
+
+func TestImportBreaksOff(t *testing.T) {
+	lines := strings.Repeat(`{"username":"user-%d","password_hash":"`+bcryptHash+`"}`+"\n", 3)
+	away := problem.Unavailable.With("away")
+	store := &fakeImport{breaks: "user-2", err: away}
+	var out strings.Builder
+	err := importFrom(t.Context(), strings.NewReader(fmt.Sprintf(lines, 1, 2, 3)), store, &out)
+	if !errors.Is(err, away) || !strings.Contains(err.Error(), "line 2: ") {
+		t.Errorf("%v, want line 2 and that the store is away", err)
+	}
+	if got, want := out.String(), "users in the file: 3\nimported: 1\nthere already and left alone: 0\n"; got != want {
+		t.Errorf("said %q, want %q", got, want)
+	}
+}
+
+// The first line is good, and so is the last: neither is imported.
+func TestImportRefuses(t *testing.T) {
+	good := func(name string) string {
+		return `{"username":"` + name + `","password_hash":"` + bcryptHash + `"}`
+	}
+	for name, test := range map[string]struct{ line, want string }{
+		"empty line":         {"", "line 2: "},
+		"no JSON":            {bcryptHash, "line 2: "},
+		"a list":             {"[" + good("eve") + "]", "line 2: "},
+		"two objects":        {good("eve") + good("mallory"), "line 2: "},
+		"unknown member":     {`{"username":"eve","password_hash":"` + bcryptHash + `","password":"s3cret"}`, "line 2: "},
+		"another case":       {`{"Username":"eve","password_hash":"` + bcryptHash + `"}`, "line 2: "},
+		"member twice":       {`{"username":"eve","username":"mallory","password_hash":"` + bcryptHash + `"}`, "line 2: "},
+		"null":               {`{"username":"eve","password_hash":null}`, "line 2: "},
+		"number":             {`{"username":1,"password_hash":"` + bcryptHash + `"}`, "line 2: "},
+		"no name":            {`{"password_hash":"` + bcryptHash + `"}`, "line 2: unprocessable: a user name"},
+		"wrong name":         {good(" eve"), "line 2: unprocessable: a user name"},
+		"no hash":            {`{"username":"eve"}`, "line 2: password_hash: "},
+		"a password":         {`{"username":"eve","password_hash":"s3cret"}`, "line 2: password_hash: "},
+		"too costly":         {`{"username":"eve","password_hash":"` + strings.Replace(bcryptHash, "12", "31", 1) + `"}`, "line 2: password_hash: "},
+		"unknown role":       {`{"username":"eve","password_hash":"` + bcryptHash + `","role":"root"}`, "line 2: the role"},
+		"empty role":         {`{"username":"eve","password_hash":"` + bcryptHash + `","role":""}`, "line 2: the role"},
+		"a name twice":       {good("ADA"), "line 2: the same user as in line 1"},
+		"not UTF-8":          {good("\xff"), "line 2: "},
+		"long line":          {good("eve") + strings.Repeat(" ", maxLine), "line 2: longer than"},
+		"more than one line": {good("") + "\n" + good(""), "line 3: "},
+	} {
+		store := &fakeImport{}
+		var out strings.Builder
+		err := importFrom(t.Context(), strings.NewReader(good("ada")+"\n"+test.line+"\n"+good("zoe")+"\n"), store, &out)
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "nobody is imported") {
+			t.Errorf("%s: %v, want an error with %q", name, err, test.want)
+			continue
+		}
+		for _, secret := range []string{bcryptHash[7:], "s3cret"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: the error shows %s: %v", name, secret, err)
+			}
+		}
+		if len(store.calls) != 0 || out.Len() != 0 {
+			t.Errorf("%s: imported %v, said %q; want nothing", name, store.calls, &out)
+		}
+	}
+}
+
+func TestImportBounds(t *testing.T) {
+	store := &fakeImport{}
+	err := importFrom(t.Context(), strings.NewReader(strings.Repeat("wrong\n", 3*maxFaults)), store, io.Discard)
+	if err == nil || strings.Count(err.Error(), "line ") != maxFaults || !strings.Contains(err.Error(), "not read") {
+		t.Errorf("%v, want the first %d wrong lines", err, maxFaults)
+	}
+	broken := errors.New("broken")
+	err = importFrom(t.Context(), iotest.ErrReader(broken), store, io.Discard)
+	if !errors.Is(err, broken) {
+		t.Errorf("from a file that can not be read: %v", err)
+	}
+	var many strings.Builder
+	for i := range maxImport + 1 {
+		fmt.Fprintf(&many, `{"username":"user-%d","password_hash":"%s"}`+"\n", i, bcryptHash)
+	}
+	err = importFrom(t.Context(), strings.NewReader(many.String()), store, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "split the file") || len(store.calls) != 0 {
+		t.Errorf("too many users: %v after %d", err, len(store.calls))
+	}
+}
+
+// What the settings of the other stores are does not matter to an import.
+func TestImportNeedsMySQLOnly(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	if err := os.WriteFile(file, []byte(`{"username":"ada","password_hash":"`+bcryptHash+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := setup(t.Context(), config{DSN: "u:p@tcp(127.0.0.1:1)/strongroom"}, []string{"users", "import", file})
+	if !errors.Is(err, problem.Unavailable) || !strings.Contains(err.Error(), "line 1: ") {
+		t.Errorf("%v, want that MySQL is away", err)
+	}
+}
+
+func TestRedriveNeedsRabbitMQOnly(t *testing.T) {
+	err := setup(t.Context(), config{EventsURL: "amqp://u:s3cret@127.0.0.1:1"}, []string{"redrive"})
+	if !errors.Is(err, problem.Unavailable) || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("%v, want that RabbitMQ is away and no password", err)
+	}
+}

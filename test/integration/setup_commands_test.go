@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+)
+
+// setupCommand runs a command of setup with those variables alone, and returns what it wrote to standard output and
+// what it logged.
+func setupCommand(t *testing.T, stdin, variable string, args ...string) (out, log string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, build(t, "setup"), args...)
+	var stdout, stderr strings.Builder
+	command.Env, command.Stdin, command.Stdout, command.Stderr = []string{variable}, strings.NewReader(stdin), &stdout, &stderr
+	err = command.Run()
+	return stdout.String(), stderr.String(), err
+}
+
+// Users bring their hashes along, and with their first sign-in get one of ours.
+func TestImportedUsersSignIn(t *testing.T) {
+	dsn := accountsDB(t, "setup_import")
+	store := openAccounts(t, dsn)
+	ada := createUser(t, dsn, "ada", "lovelace-1843")
+	const (
+		bcryptHash = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"             // U*U
+		djangoHash = "pbkdf2_sha256$24000$seasalt$V9DfCAVoweeLwxC/L2mb+7swhzF0XYdyQMqmusZqiTc=" // lètmein
+		sha512Hash = "$pbkdf2-sha512$1212$RHY0Fr3IDMSVO/RSZyb5ow$eNLfBK.eVozomMr.1gYa17k9B7KIK25NOEshvhrSX.esqY3s.FvWZViXz4KoLlQI.BzY/YTNJOiKc5gBYFYGww"
+	)
+	users := `{"username":"Ada","password_hash":"` + bcryptHash + `","role":"admin","disabled":true}
+{"username":"Grace","password_hash":"` + djangoHash + `","role":"admin"}
+{"username":"eve","password_hash":"` + bcryptHash + `","disabled":true}
+{"username":"joan","password_hash":"` + bcryptHash + `"}
+{"username":"anita","password_hash":"` + sha512Hash + `"}
+`
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	if err := os.WriteFile(file, []byte(users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	environment := "MYSQL_DSN=" + dsn
+
+	if _, log, err := setupCommand(t, users+`{"username":"last","password_hash":"secret"}`, environment, "users", "import", "-"); err == nil ||
+		!strings.Contains(log, "line 6") || strings.Contains(log, "secret") || strings.Contains(log, bcryptHash) {
+		t.Errorf("with a wrong line: %v\n%s\nwant line 6 named and no hash shown", err, log)
+	}
+	if got, want := trail(t, store), []string{"setup user.created ada user"}; !slices.Equal(got, want) {
+		t.Errorf("after a wrong line the trail is %q, want %q", got, want)
+	}
+
+	for i, want := range []string{"imported: 4\nthere already and left alone: 1\n", "imported: 0\nthere already and left alone: 5\n"} {
+		from, stdin := file, ""
+		if i == 1 {
+			from, stdin = "-", users
+		}
+		out, log, err := setupCommand(t, stdin, environment, "users", "import", from)
+		if err != nil || out != "users in the file: 5\n"+want || strings.Contains(out+log, "$") {
+			t.Errorf("%v; it said %q, want %q and no hash\n%s", err, out, want, log)
+		}
+	}
+	if got, want := trail(t, store), []string{
+		"setup user.created ada user", "setup user.created grace admin", "setup user.created eve user", "setup user.disabled eve",
+		"setup user.created joan user", "setup user.created anita user",
+	}; !slices.Equal(got, want) {
+		t.Errorf("the trail is %q, want %q", got, want)
+	}
+	if user, err := store.ByUsername(t.Context(), "ada"); err != nil || user != ada {
+		t.Errorf("who was there is %+v, %v; want %+v", user, err, ada)
+	}
+
+	settings, _ := loginSettings(t, dsn)
+	url := runFunction(t, "login", settings...)
+	for _, test := range []struct {
+		username, password string
+		want               int
+	}{
+		{"ada", "lovelace-1843", 200},
+		{"grace", "le\u0300tmein", 401}, // compared as it is typed, as Django does
+		{"grace", "l\u00e8tmein", 200},
+		{"grace", "le\u0300tmein", 200}, // which is over now that the hash is ours
+		{"grace", "l\u00e8tmeinz", 401},
+		{"eve", "U*U", 401},
+		{"joan", "U*U", 200},
+		{"anita", "wrong", 401},
+		{"anita", "password", 200},
+		{"anita", "password", 200},
+	} {
+		if status, body, _, err := signIn(url, "192.0.2.1", test.username, test.password); err != nil || status != test.want {
+			t.Errorf("%s with %q: %d %v, %v; want %d", test.username, test.password, status, body, err, test.want)
+		}
+	}
+	for _, name := range []string{"grace", "joan", "anita"} {
+		if user, err := store.ByUsername(t.Context(), name); err != nil || !strings.HasPrefix(user.PasswordHash, "$argon2id$v=19$m=19456,t=2,p=1$") {
+			t.Errorf("%s has the hash %s, %v; want a new one", name, user.PasswordHash, err)
+		}
+	}
+	if user, err := store.ByUsername(t.Context(), "eve"); err != nil || user.PasswordHash != bcryptHash || !user.Disabled {
+		t.Errorf("who is disabled is %+v, %v; want the hash as it was", user, err)
+	}
+}
+
+func TestRedriveCommand(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	p := publisher(t, broker.URL)
+	ch := amqpChannel(t, broker)
+	for _, command := range []string{"redrive", "--redrive"} {
+		e, f := fileStored(t)
+		if err := p.Publish(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		message, ok, err := ch.Get(events.Queue, false)
+		if err != nil || !ok {
+			t.Fatalf("get: %t, %v", ok, err)
+		}
+		if err := message.Nack(false, false); err != nil { // as the adapter does
+			t.Fatal(err)
+		}
+		eventually(t, recovery, "a dead letter", func() error {
+			if got := depth(t, ch, events.DeadQueue); got != 1 {
+				return fmt.Errorf("there are %d", got)
+			}
+			return nil
+		})
+		out, log, err := setupCommand(t, "", "EVENTS_ADMIN_URL="+broker.URL, command)
+		if err != nil || out != "dead letters moved back: 1\n" {
+			t.Errorf("setup %s: %v; it said %q\n%s", command, err, out, log)
+		}
+		if again := get(t, ch, events.Queue); again.MessageId != f.ID {
+			t.Errorf("setup %s: %s is in the queue, want %s", command, again.MessageId, f.ID)
+		}
+	}
+}
