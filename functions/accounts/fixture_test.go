@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
 
 const (
@@ -150,26 +149,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	private, public, err := token.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyFile := filepath.Join(t.TempDir(), "key.jwk")
-	if err := os.WriteFile(keyFile, private, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	signer, err := token.LoadSigner(keyFile, "issuer", "audience", time.Minute, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := token.ParseKeys(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := token.NewVerifier(keys, "issuer", "audience")
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer, verifier, _ := tokentest.New(t)
 	f := &fixture{
 		store: &fakeStore{users: map[string]accounts.User{
 			adaID:     {ID: adaID, Username: "ada", PasswordHash: "[lovelace-1843]", Role: "user", TokenVersion: 3, CreatedAt: noon, UpdatedAt: noon},
@@ -188,9 +168,11 @@ func newFixture(t *testing.T) *fixture {
 		"deleted": {ID: newID, Username: "deleted", Roles: []string{"admin"}, Version: 1},
 		"demoted": {ID: demotedID, Username: "demoted", Roles: []string{"admin"}, Version: 1}, // by hand, without a new version
 	} {
-		if f.tokens[name], _, err = signer.Sign(subject); err != nil {
+		raw, _, err := signer.Sign(subject)
+		if err != nil {
 			t.Fatal(err)
 		}
+		f.tokens[name] = raw
 	}
 	f.Handler = function.Wrap(newHandler(verifier, f.store, f.hasher, 1), time.Minute)
 	return f

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
 
 var errAway = problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
@@ -82,30 +81,13 @@ func newFixture(t *testing.T) *fixture {
 		}},
 		tokens: map[string]string{},
 	}
-	private, jwks, err := token.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyFile := filepath.Join(t.TempDir(), "key.jwk")
-	if err := os.WriteFile(keyFile, private, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	signer, err := token.LoadSigner(keyFile, "issuer", "audience", time.Minute, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := token.ParseKeys(jwks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := token.NewVerifier(keys, "issuer", "audience")
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer, verifier, _ := tokentest.New(t)
 	for user, roles := range map[string][]string{"ada": {token.RoleUser}, "root": {token.RoleAdmin}, "none": {}} {
-		if f.tokens[user], _, err = signer.Sign(token.Subject{ID: user, Username: user, Roles: roles, Version: 1}); err != nil {
+		raw, _, err := signer.Sign(token.Subject{ID: user, Username: user, Roles: roles, Version: 1})
+		if err != nil {
 			t.Fatal(err)
 		}
+		f.tokens[user] = raw
 	}
 	f.handler = newHandler(verifier, f.files, f.entries)
 	return f

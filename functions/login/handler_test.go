@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -20,6 +18,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
 
 // fakeStore has users and refuses attempts on those that are blocked.
@@ -120,27 +119,7 @@ const adaID = "0195a3f0-0000-7000-8000-00000000ada0"
 
 func newFixture(t *testing.T, trustedHops int) *fixture {
 	t.Helper()
-	private, public, err := token.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	keyFile, keysFile := filepath.Join(dir, "key.jwk"), filepath.Join(dir, "jwks.json")
-	if err := errors.Join(os.WriteFile(keyFile, private, 0o600), os.WriteFile(keysFile, public, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	signer, err := token.LoadSigner(keyFile, "https://issuer.test", "strongroom", 15*time.Minute, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := token.LoadKeys(keysFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := token.NewVerifier(keys, "https://issuer.test", "strongroom")
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer, verifier, _ := tokentest.New(t)
 	store := &fakeStore{
 		users: map[string]accounts.User{
 			"ada":    {ID: adaID, Username: "ada", PasswordHash: "[lovelace-1843]", Role: "user", TokenVersion: 3},

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
 
 const maxSize = 10_000
@@ -34,33 +33,15 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	private, jwks, err := token.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	keyFile := filepath.Join(dir, "key.jwk")
-	if err := os.WriteFile(keyFile, private, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	signer, err := token.LoadSigner(keyFile, "issuer", "audience", time.Minute, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := token.ParseKeys(jwks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := token.NewVerifier(keys, "issuer", "audience")
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer, verifier, _ := tokentest.New(t)
 	f := &fixture{files: &fakeStore{kept: map[string]*kept{}}, publisher: &fakePublisher{}}
 	f.handler = newHandler(verifier, f.files, f.publisher, maxSize)
-	for raw, roles := range map[*string][]string{&f.bearer: {token.RoleUser}, &f.reader: {}} {
-		if *raw, _, err = signer.Sign(token.Subject{ID: owner, Username: "ada", Roles: roles, Version: 1}); err != nil {
+	for bearer, roles := range map[*string][]string{&f.bearer: {token.RoleUser}, &f.reader: {}} {
+		raw, _, err := signer.Sign(token.Subject{ID: owner, Username: "ada", Roles: roles, Version: 1})
+		if err != nil {
 			t.Fatal(err)
 		}
+		*bearer = raw
 	}
 	return f
 }

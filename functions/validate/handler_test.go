@@ -12,37 +12,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
 
 // newFixture returns the handler, which looks tokens up in accounts if that is not nil, and a signer whose tokens it
 // takes.
 func newFixture(t testing.TB, accounts accountStore) (http.Handler, *token.Signer) {
 	t.Helper()
-	private, jwks, err := token.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.jwk")
-	if err := os.WriteFile(file, private, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	signer, err := token.LoadSigner(file, "issuer", "audience", time.Minute, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := token.ParseKeys(jwks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := token.NewVerifier(keys, "issuer", "audience")
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer, verifier, keys := tokentest.New(t)
 	return newHandler(verifier, keys, accounts), signer
 }
 
@@ -135,7 +116,7 @@ func TestIntrospect(t *testing.T) {
 		status                     int
 		want                       string // in the body
 	}{
-		"good token":     {"POST", caller, form, url.Values{"token": {other}}.Encode(), 200, `"active":true,"token_type":"Bearer","iss":"issuer"`},
+		"good token":     {"POST", caller, form, url.Values{"token": {other}}.Encode(), 200, `"active":true,"token_type":"Bearer","iss":"https://issuer.test"`},
 		"bad token":      {"POST", caller, form, url.Values{"token": {other + "x"}}.Encode(), 200, `{"active":false}` + "\n"},
 		"no caller":      {"POST", "", form, url.Values{"token": {other}}.Encode(), 401, "unauthenticated"},
 		"no token":       {"POST", caller, form, "", 400, "bad-request"},
