@@ -88,7 +88,7 @@ func TestManifestsAreReadStrictly(t *testing.T) {
 		{"unknown kind", someJob, someService + "---\napiVersion: v1\nkind: Pod\n", "knative/f.yaml: make run does not know v1 Pod"},
 		{"no kind", someJob + "---\nname: x\n", someService, "a document has no kind"},
 		{"no YAML", someJob, "{", "knative/f.yaml"},
-		{"image not from source", someJob, strings.Replace(someService, "ko://", "docker.io/", 1), "is not a ko:// import path"},
+		{"image not from source", someJob, strings.Replace(someService, "ko://", "registry.example.com/", 1), "is not a ko:// import path"},
 		{"two containers", someJob, strings.Replace(someService, "[{image", "[{image: x}, {image", 1), "it has 2 containers"},
 		{"another Job", strings.Replace(someJob, "name: setup", "name: other", 1), someService, "knows the Job setup only, not other"},
 		{"no Job", "# none\n", someService, "no Job named setup"},
