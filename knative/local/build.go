@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/knative/local/child"
 )
 
 // progressInterval is how often a build says that it is still at it.
@@ -22,12 +22,9 @@ func buildPrograms(ctx context.Context, root, dir string, packages []string, out
 	out.say("build", "building %d programs", len(packages))
 	begin := time.Now()
 	args := append([]string{"build", "-v", "-trimpath", "-buildvcs=false", "-o", dir + string(os.PathSeparator)}, packages...)
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := exec.Command("go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	// A group of its own, so that what ends it also ends the compilers that it has started.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	said, writer := io.Pipe()
 	cmd.Stderr = writer
 	progress := &buildProgress{}
@@ -46,9 +43,7 @@ func buildPrograms(ctx context.Context, root, dir string, packages []string, out
 			}
 		}
 	})
-	runtime.LockOSThread() // the parent-death signal comes when this thread ends
-	err := cmd.Run()
-	runtime.UnlockOSThread()
+	err := child.Run(ctx, cmd)
 	close(stopped)
 	writer.Close()
 	reading.Wait()

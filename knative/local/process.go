@@ -9,10 +9,11 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/knative/local/child"
 )
 
 const (
@@ -24,8 +25,7 @@ const (
 	pollInterval = 5 * time.Millisecond
 )
 
-// process is a child that leads a process group of its own, so that Ctrl-C at a terminal reaches the runner only, and
-// that the kernel kills when the runner ends, however it does.
+// process is a child; see package child.
 type process struct {
 	pid  int
 	log  *lineWriter
@@ -39,27 +39,16 @@ func launch(path string, environment []string, log *lineWriter) (*process, error
 	cmd.Env = environment
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &process{log: log, done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		// The kernel sends the parent-death signal when the thread that forked ends, not the process: so the thread
-		// is kept for as long as the child lives.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := cmd.Start(); err != nil {
-			started <- err
-			return
-		}
-		p.pid = cmd.Process.Pid
-		started <- nil
-		p.err = cmd.Wait()
+	err := child.Start(cmd, func(err error) {
+		p.err = err
 		log.flush()
 		close(p.done)
-	}()
-	if err := <-started; err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
+	p.pid = cmd.Process.Pid
 	return p, nil
 }
 

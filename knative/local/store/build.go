@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/knative/local/child"
 )
 
 // module is the main module's path; its root has the nested modules and the folder for built programs.
@@ -116,7 +118,7 @@ func watch(ctx context.Context, cmd *exec.Cmd, title string, w io.Writer) error 
 	}()
 	failed := make(chan error, 1)
 	go func() {
-		failed <- runGroup(ctx, cmd)
+		failed <- child.Run(ctx, cmd)
 		writer.Close()
 	}()
 	begin := time.Now()

@@ -11,11 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/knative/local/child"
 )
 
 const (
@@ -153,8 +154,7 @@ type process struct {
 	how  string        // how it ended; read after done
 }
 
-// launch starts a program in a group of its own, so that Ctrl-C at a terminal reaches this process only, which can then
-// stop its servers in order.
+// launch starts a program.
 func launch(program program) (*process, error) {
 	log, err := os.OpenFile(program.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -163,27 +163,15 @@ func launch(program program) (*process, error) {
 	defer log.Close()
 	cmd := exec.Command(program.path, program.args...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = program.env, program.dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &process{program: program, done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		// The kernel sends the parent-death signal when the thread that forked ends, not the process: so the thread
-		// is kept for as long as the child lives.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := cmd.Start(); err != nil {
-			started <- err
-			return
-		}
-		p.pid = cmd.Process.Pid
-		started <- nil
-		_ = cmd.Wait() // its error says what the state says
+	err = child.Start(cmd, func(error) { // which says what the state says
 		p.how = cmd.ProcessState.String()
 		close(p.done)
-	}()
-	if err := <-started; err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
+	p.pid = cmd.Process.Pid
 	return p, nil
 }
 
@@ -266,28 +254,7 @@ func run(ctx context.Context, dir string, env []string, path string, args ...str
 	cmd := exec.Command(path, args...)
 	var out bytes.Buffer
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &out, &out
-	err := runGroup(ctx, cmd)
+	err := child.Run(ctx, cmd)
 	text := bytes.TrimSpace(out.Bytes())
 	return string(text[max(0, len(text)-tailSize):]), err
-}
-
-// runGroup runs cmd to its end, in a process group of its own that does not outlive ctx or this process.
-func runGroup(ctx context.Context, cmd *exec.Cmd) error {
-	// The parent-death signal is that of the thread that forks; see launch.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = stopTimeout
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-	err := cmd.Wait()
-	if !stop() {
-		return errors.Join(context.Cause(ctx), err)
-	}
-	return err
 }
