@@ -95,6 +95,7 @@ func TestRunKillsTheGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
+	defer writer.Close()
 	cmd := exec.Command("sh", "-c", "sleep 600 & echo $!; wait")
 	cmd.Stdout = writer
 	done := make(chan error, 1)
@@ -104,7 +105,6 @@ func TestRunKillsTheGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writer.Close()
 	grandchild, err := strconv.Atoi(strings.TrimSpace(string(said[:n])))
 	if err != nil {
 		t.Fatal(err)
