@@ -1,8 +1,8 @@
 //go:build e2e
 
 // Package e2e tries the deployed system as its users see it: through the URLs of its functions, in the cluster of the
-// current kubectl context. It needs kubectl and kn, and leaves the cluster as it found it, but for the files that it
-// handed in.
+// current kubectl context. It needs kubectl, kn and ko, and leaves the cluster as it found it, but for the files that it
+// handed in and for the signing key, which it replaces.
 package e2e
 
 import (
