@@ -26,12 +26,7 @@ func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	env := settings(b, dir)
 	for _, name := range functions {
-		binary := filepath.Join(dir, name)
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "github.com/strongroom-dev/strongroom/functions/"+name)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			b.Fatalf("build %s: %v\n%s", name, err, out)
-		}
+		binary := build(b, dir, name)
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				startOnce(b, binary, env)
@@ -41,6 +36,17 @@ func BenchmarkStart(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// build builds a function as ko does, and returns the path of its program in dir.
+func build(b *testing.B, dir, name string) string {
+	binary := filepath.Join(dir, name)
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "github.com/strongroom-dev/strongroom/functions/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("build %s: %v\n%s", name, err, out)
+	}
+	return binary
 }
 
 func startOnce(b *testing.B, binary string, env []string) {
