@@ -66,15 +66,17 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 	}
 	refresh, first := newRefreshToken(id)
 	now := s.timestamp()
-	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO sessions (id, user_id, token_version, created_at, expires_at) VALUES (?, ?, ?, ?, ?)`,
-			id[:], user[:], u.TokenVersion, now, now.Add(lifetime)); err != nil {
-			return err
-		}
-		return insertRefreshToken(ctx, tx, first)
-	})
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	// No transaction, which would be two more round trips of every login: a session without a token can not go on, and is
+	// deleted when it has expired.
+	_, err = s.db.ExecContext(ctx, `INSERT INTO sessions (id, user_id, token_version, created_at, expires_at) VALUES (?, ?, ?, ?, ?)`,
+		id[:], user[:], u.TokenVersion, now, now.Add(lifetime))
+	if err == nil {
+		err = insertRefreshToken(ctx, s.db, first)
+	}
 	if err != nil {
-		return "", fail("start a session", err)
+		return "", fail("start a session", timedOut(ctx, err))
 	}
 	if s.sessionsStarted.Add(1)%purgeEvery == 0 {
 		s.purgeSessions(ctx)
@@ -167,8 +169,13 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 	return u, insertRefreshToken(ctx, tx, child)
 }
 
-func insertRefreshToken(ctx context.Context, tx *sql.Tx, t refreshToken) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (session_id, hash) VALUES (?, ?)`, t.session[:], t.hash[:])
+// execer is a transaction, or what is none.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+func insertRefreshToken(ctx context.Context, to execer, t refreshToken) error {
+	_, err := to.ExecContext(ctx, `INSERT INTO refresh_tokens (session_id, hash) VALUES (?, ?)`, t.session[:], t.hash[:])
 	return err
 }
 
