@@ -79,7 +79,10 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	scopes := r.URL.Query()["scope"]
+	var scopes []string
+	if r.URL.RawQuery != "" {
+		scopes = r.URL.Query()["scope"]
+	}
 	for _, scope := range scopes {
 		if !scopeToken.MatchString(scope) {
 			return problem.BadRequest.With("a scope in the query is not well-formed")
@@ -94,7 +97,8 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	header.Set("X-Auth-Username", claims.Username)
 	header.Set("X-Auth-Roles", strings.Join(claims.Roles, " "))
 	header.Set("X-Auth-Scope", claims.Scope)
-	return problem.JSON(w, http.StatusOK, claims)
+	problem.Encoded(w, http.StatusOK, claims.Payload())
+	return nil
 }
 
 // introspection is the answer of RFC 7662 §2.2 for a good token.

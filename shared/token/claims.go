@@ -61,7 +61,12 @@ type Claims struct {
 	Roles     []string
 	Scope     string // space-separated
 	Version   int    // the user's token version when the token was issued
+
+	payload []byte // what they were read from, nil for those of a new token
 }
+
+// Payload returns the JSON that the claims of a verified token were read from. It must not be changed.
+func (c *Claims) Payload() []byte { return c.payload }
 
 // HasScope tells whether the token carries scope.
 func (c *Claims) HasScope(scope string) bool {
@@ -135,7 +140,7 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 		}
 	}
 	*c = Claims{w.Issuer, audience, w.Subject, time.Unix(w.ExpiresAt, 0), time.Unix(w.IssuedAt, 0), w.ID, w.ClientID,
-		w.Username, w.Roles, w.Scope, w.Version}
+		w.Username, w.Roles, w.Scope, w.Version, bytes.Clone(data)}
 	return nil
 }
 
