@@ -20,7 +20,7 @@ type config struct {
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 	// MongoURI names the server and the database with the bytes and the catalogue.
-	MongoURI string `env:"MONGODB_URI,required,notEmpty"`
+	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 }
 
 func main() { function.Main(setup) }

@@ -14,7 +14,7 @@ import (
 
 type config struct {
 	// MongoDBURI names the server, the database and the user that may write the catalogue.
-	MongoDBURI string `env:"MONGODB_URI,required,notEmpty"`
+	MongoDBURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 }
 
 func main() { function.Main(setup) }

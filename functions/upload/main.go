@@ -20,9 +20,9 @@ type config struct {
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 	// MongoURI names the server and the database that the bytes go to.
-	MongoURI string `env:"MONGODB_URI,required,notEmpty"`
+	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 	// EventsURL is a RabbitMQ whose user may publish only, or a sink of CloudEvents over HTTP.
-	EventsURL string `env:"EVENTS_URL,required,notEmpty"`
+	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
 	// MaxSize bounds a file, in bytes or with the suffix KiB, MiB or GiB. A slow client must get it through within
 	// REQUEST_TIMEOUT.
 	MaxSize size `env:"UPLOAD_MAX_SIZE" envDefault:"1GiB"`
