@@ -1,14 +1,13 @@
 package events
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"regexp"
 	"time"
 	"unicode/utf8"
 
+	"github.com/strongroom-dev/strongroom/shared/jsonobject"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -31,10 +30,7 @@ const (
 // none null; encoding/json by itself would also take other spellings of their names, and keep the last of several.
 // Errors wrap problem.Unprocessable and quote no value.
 func parseFileStored(data []byte) (FileStored, error) {
-	if !utf8.Valid(data) {
-		return FileStored{}, problem.Unprocessable.With("the data is not UTF-8")
-	}
-	members, err := readObject(data)
+	members, err := jsonobject.Members(data)
 	if err != nil {
 		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %v", SchemaFileStored, err)
 	}
@@ -54,37 +50,6 @@ func parseFileStored(data []byte) (FileStored, error) {
 		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %v", SchemaFileStored, r.err)
 	}
 	return f, nil
-}
-
-// readObject splits one JSON object into its members, none of which may come twice.
-func readObject(data []byte) (map[string]json.RawMessage, error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, fmt.Errorf("it is not a JSON object")
-	}
-	members := map[string]json.RawMessage{}
-	for dec.More() {
-		var value json.RawMessage
-		t, err := dec.Token()
-		if err == nil {
-			err = dec.Decode(&value)
-		}
-		name, _ := t.(string)
-		if err != nil {
-			return nil, fmt.Errorf("it is not well-formed JSON")
-		}
-		if _, twice := members[name]; twice {
-			return nil, fmt.Errorf("a member comes twice")
-		}
-		members[name] = value
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("it is not well-formed JSON")
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("something follows the JSON object")
-	}
-	return members, nil
 }
 
 // reader takes members of a JSON object by their exact names and keeps the first error.

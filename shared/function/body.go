@@ -1,7 +1,6 @@
 package function
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +10,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/strongroom-dev/strongroom/shared/jsonobject"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -77,37 +76,21 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 func DecodeJSON(body []byte, v any) error {
 	known := memberNames(v)
 	malformed := problem.BadRequest.With("the body must be one JSON object in UTF-8, with the members %s", strings.Join(known, ", "))
-	if !utf8.Valid(body) {
+	unknown := problem.BadRequest.With("the body may have the members %s and nothing else, each once", strings.Join(known, ", "))
+	members, err := jsonobject.Members(body)
+	if errors.Is(err, jsonobject.ErrTwice) {
+		return unknown
+	}
+	if err != nil {
 		return malformed
 	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
-		return malformed
-	}
-	seen := map[string]bool{}
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return malformed
-		}
-		key := name.(string) // a member's name is a string, or Token fails
-		if seen[key] || !slices.Contains(known, key) {
-			return problem.BadRequest.With("the body may have the members %s and nothing else, each once", strings.Join(known, ", "))
-		}
-		seen[key] = true
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return malformed
+	for name, value := range members {
+		if !slices.Contains(known, name) {
+			return unknown
 		}
 		if string(value) == "null" {
-			return problem.BadRequest.With("%s may not be null", key)
+			return problem.BadRequest.With("%s may not be null", name)
 		}
-	}
-	if _, err := decoder.Token(); err != nil { // the closing brace
-		return malformed
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return malformed
 	}
 	var wrong *json.UnmarshalTypeError
 	if err := json.Unmarshal(body, v); errors.As(err, &wrong) {

@@ -10,9 +10,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/strongroom-dev/strongroom/shared/jsonobject"
 )
 
 // The roles that an account may have, and the scopes that a token may carry.
@@ -158,42 +159,25 @@ func (c *Claims) GetIssuer() (string, error)              { return c.Issuer, nil
 func (c *Claims) GetSubject() (string, error)             { return c.Subject, nil }
 func (c *Claims) GetAudience() (jwt.ClaimStrings, error)  { return c.Audience, nil }
 
-// checkObject refuses what encoding/json lets pass and two readers could understand differently: members that occur
-// twice, members whose names differ from a known one only in case, bytes that are not UTF-8, null for a known member.
+// checkObject refuses what encoding/json lets pass and two readers could understand differently: what package
+// jsonobject refuses, members whose names differ from a known one only in case, and null for a known member.
 func checkObject(data []byte, known, required []string) error {
-	if !utf8.Valid(data) {
-		return errors.New("the JSON is not UTF-8")
+	members, err := jsonobject.Members(data)
+	if err != nil {
+		return err
 	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
-		return errors.New("the JSON is not an object")
-	}
-	seen := map[string]bool{}
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return err
-		}
-		key := name.(string) // a member's name is a string, or Token fails
-		if seen[key] {
-			return fmt.Errorf("%q occurs twice", key)
-		}
-		seen[key] = true
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return err
-		}
+	for name, value := range members {
 		for _, k := range known {
-			if key != k && strings.EqualFold(key, k) {
-				return fmt.Errorf("%q is not %q", key, k)
+			if name != k && strings.EqualFold(name, k) {
+				return fmt.Errorf("%q is not %q", name, k)
 			}
-			if key == k && string(value) == "null" {
-				return fmt.Errorf("%q is null", key)
+			if name == k && string(value) == "null" {
+				return fmt.Errorf("%q is null", name)
 			}
 		}
 	}
 	for _, name := range required {
-		if !seen[name] {
+		if _, there := members[name]; !there {
 			return fmt.Errorf("%q is missing", name)
 		}
 	}
