@@ -1,5 +1,6 @@
-// Command servers installs the servers that the tests run against, where it may: Debian's MariaDB and RabbitMQ, by root.
-// Their services are not started; each test has instances of its own.
+// Command servers provides the servers that the tests run against: it installs Debian's MariaDB and RabbitMQ where it may,
+// by root, and builds the embedded ones, which takes minutes the first time and would starve the tests that ran meanwhile.
+// No service is started; each test has instances of its own.
 package main
 
 import (
@@ -20,6 +21,10 @@ func main() {
 		provide(ctx, "MariaDB", mysql, store.InstallMariaDB),
 		provide(ctx, "RabbitMQ", rabbitmq, store.InstallRabbitMQ),
 	)
+	for _, name := range []string{"ferretdb", "adapter", "tidb"} {
+		_, failed := store.Build(ctx, name, os.Stdout)
+		err = errors.Join(err, failed)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

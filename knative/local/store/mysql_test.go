@@ -126,5 +126,8 @@ func TestTiDB(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT TESTED: building TiDB takes minutes; run without -short")
 	}
+	if _, err := Build(t.Context(), "tidb", t.Output()); err != nil { // bounded by go test's own timeout only
+		t.Fatal(err)
+	}
 	testMySQL(t, func(ctx context.Context, dir string) (*MySQL, error) { return StartTiDB(ctx, dir, t.Output()) })
 }
