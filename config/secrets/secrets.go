@@ -71,6 +71,10 @@ func groups() []group {
 			derived: "rabbitmq-definitions",
 			derive:  definitions,
 		},
+		// The gateway signs with it who called it; login and accounts verify that.
+		{sources: []source{{"gateway-key", func() (map[string][]byte, error) {
+			return text("key", newKey()), nil
+		}}}},
 		{sources: []source{{"first-admin", func() (map[string][]byte, error) {
 			return text("username", "admin", "password", newPassword()), nil
 		}}}},
@@ -80,6 +84,13 @@ func groups() []group {
 // newPassword returns 192 random bits. They are URL-safe, because the RabbitMQ source puts them into a URL as they are.
 func newPassword() string {
 	random := make([]byte, 24)
+	_, _ = rand.Read(random) // never fails
+	return base64.RawURLEncoding.EncodeToString(random)
+}
+
+// newKey returns a key for HMAC-SHA-256: 256 random bits, as text.
+func newKey() string {
+	random := make([]byte, sha256.Size)
 	_, _ = rand.Read(random) // never fails
 	return base64.RawURLEncoding.EncodeToString(random)
 }

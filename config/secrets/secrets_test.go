@@ -35,6 +35,7 @@ var want = map[string][]string{
 	"rabbitmq-source":      {"password", "port", "uri", "username"},
 	"rabbitmq-definitions": {"definitions.json"},
 	"first-admin":          {"password", "username"},
+	"gateway-key":          {"key"},
 }
 
 func TestMakesAllThatIsNeeded(t *testing.T) {

@@ -174,7 +174,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 		f.tokens[name] = raw
 	}
-	f.Handler = function.Wrap(newHandler(verifier, f.store, f.hasher, 1), time.Minute)
+	f.Handler = function.Wrap(newHandler(verifier, f.store, f.hasher, function.Trust{Hops: 1}), time.Minute)
 	return f
 }
 

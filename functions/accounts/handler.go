@@ -54,9 +54,9 @@ type hasher interface {
 // whose role is not admin, because somebody changed it in the database by hand, has not the scope (403,
 // insufficient_scope). What admins change, package accounts does in a transaction in which they still are.
 type handler struct {
-	store       store
-	hasher      hasher
-	trustedHops int
+	store  store
+	hasher hasher
+	trust  function.Trust
 }
 
 // endpoint answers the requests of a caller, as its account is now.
@@ -68,8 +68,8 @@ type resource struct {
 	scopes  []string
 }
 
-func newHandler(verifier *token.Verifier, store store, hasher hasher, trustedHops int) http.Handler {
-	h := &handler{store, hasher, trustedHops}
+func newHandler(verifier *token.Verifier, store store, hasher hasher, trust function.Trust) http.Handler {
+	h := &handler{store, hasher, trust}
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		found, err := h.route(r.URL.Path)
 		if err != nil {
@@ -154,7 +154,7 @@ func (h *handler) actor(r *http.Request, caller accounts.User) accounts.Actor {
 		ID:        caller.ID,
 		Username:  caller.Username,
 		Version:   caller.TokenVersion,
-		Address:   function.ClientAddress(r, h.trustedHops),
+		Address:   h.trust.ClientAddress(r),
 		RequestID: function.RequestID(r.Context()),
 	}
 }

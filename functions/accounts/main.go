@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -27,6 +26,9 @@ type config struct {
 	// TrustedHops is how many proxies in front add the address of who called them to X-Forwarded-For, counted from
 	// this process; as for login. The address goes into the audit trail, and guesses of a password are counted under it.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
+	// GatewayKeyFile is the key that the gateway signs the address of who called it with; without it, all who come
+	// through the gateway have its address.
+	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
 // hashWait is how long a request waits for its turn to be hashed before it is told to come again; as for login.
@@ -36,8 +38,9 @@ func main() { function.Main(setup) }
 
 // setup builds the accounts endpoint from its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	if cfg.TrustedHops < 0 {
-		return nil, errors.New("TRUSTED_HOPS: a number of proxies is not negative")
+	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
+	if err != nil {
+		return nil, err
 	}
 	keys, err := token.LoadKeys(cfg.KeysFile)
 	if err != nil {
@@ -52,7 +55,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	hasher := password.NewHasher(runtime.GOMAXPROCS(0), hashWait)
-	return server{newHandler(verifier, store, hasher, cfg.TrustedHops), store}, nil
+	return server{newHandler(verifier, store, hasher, trust), store}, nil
 }
 
 // server is the endpoint with what must be closed after it.

@@ -41,12 +41,12 @@ type handler struct {
 	store           accountStore
 	hasher          hasher
 	signer          signer
-	trustedHops     int
+	trust           function.Trust
 	sessionLifetime time.Duration
 }
 
-func newHandler(store accountStore, hasher hasher, signer signer, trustedHops int, sessionLifetime time.Duration) http.Handler {
-	h := &handler{store, hasher, signer, trustedHops, sessionLifetime}
+func newHandler(store accountStore, hasher hasher, signer signer, trust function.Trust, sessionLifetime time.Duration) http.Handler {
+	h := &handler{store, hasher, signer, trust, sessionLifetime}
 	return problem.HandlerFunc(h.route)
 }
 
@@ -91,7 +91,7 @@ func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	account, err := h.authenticate(r.Context(), given, function.ClientAddress(r, h.trustedHops))
+	account, err := h.authenticate(r.Context(), given, h.trust.ClientAddress(r))
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -132,7 +133,7 @@ func newFixture(t *testing.T, trustedHops int) *fixture {
 		blocked: map[string]bool{"locked": true},
 	}
 	hasher := &fakeHasher{}
-	return &fixture{newHandler(store, hasher, signer, trustedHops, time.Hour), store, hasher, verifier}
+	return &fixture{newHandler(store, hasher, signer, function.Trust{Hops: trustedHops}, time.Hour), store, hasher, verifier}
 }
 
 func (f *fixture) do(r *http.Request) *httptest.ResponseRecorder {

@@ -32,6 +32,9 @@ type config struct {
 	// this process. 0 believes none and takes the peer of the TCP connection. Too few, and all users share a proxy's
 	// address and each other's lockout; too many, and anybody can name any address.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
+	// GatewayKeyFile is the key that the gateway signs the address of who called it with; without it, all who come
+	// through the gateway have its address.
+	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
 // hashWait is how long a login waits for its turn to be hashed before it is told to come again: longer than a burst of
@@ -42,8 +45,9 @@ func main() { function.Main(setup) }
 
 // setup builds the login endpoint from its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	if cfg.TrustedHops < 0 {
-		return nil, errors.New("TRUSTED_HOPS: a number of proxies is not negative")
+	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.SessionLifetime <= 0 {
 		return nil, errors.New("SESSION_LIFETIME: a session must live for some time")
@@ -57,7 +61,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	hasher := password.NewHasher(runtime.GOMAXPROCS(0), hashWait)
-	return server{newHandler(store, hasher, signer, cfg.TrustedHops, cfg.SessionLifetime), store}, nil
+	return server{newHandler(store, hasher, signer, trust, cfg.SessionLifetime), store}, nil
 }
 
 // server is the endpoint with what must be closed after it.

@@ -44,7 +44,7 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	from := accounts.Actor{Address: function.ClientAddress(r, h.trustedHops), RequestID: function.RequestID(r.Context())}
+	from := accounts.Actor{Address: h.trust.ClientAddress(r), RequestID: function.RequestID(r.Context())}
 	if err := h.store.EndSession(r.Context(), given, all, from); err != nil {
 		return err
 	}

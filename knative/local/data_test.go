@@ -45,7 +45,7 @@ func TestSecretsAreKept(t *testing.T) {
 	if second, err := keepSecrets(dir); err != nil || second != first {
 		t.Errorf("got other secrets the second time (%v)", err)
 	}
-	for _, name := range []string{"key.jwk", "jwks.json", "password"} {
+	for _, name := range []string{"key.jwk", "jwks.json", "password", "gateway-key"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: got %v, %v, want a file for its owner only", name, info, err)
 		}
@@ -69,6 +69,13 @@ func TestSecretsAreKept(t *testing.T) {
 	}
 	if _, err := verifier.Verify(raw); err != nil {
 		t.Errorf("the key pair is none: %v", err)
+	}
+	// A data directory may be older than a key of which only this system knows.
+	if err := os.Remove(filepath.Join(dir, "gateway-key")); err != nil {
+		t.Fatal(err)
+	}
+	if third, err := keepSecrets(dir); err != nil || len(third.gatewayKey) < 32 || third.gatewayKey == first.gatewayKey || third.password != first.password {
+		t.Errorf("got no other gateway key, or another password (%v)", err)
 	}
 	if err := os.Remove(filepath.Join(dir, "password")); err != nil {
 		t.Fatal(err)

@@ -2,11 +2,13 @@ package main
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -22,6 +24,8 @@ type keptSecrets struct {
 	signingKey, keySet string
 	// password is that of the functions in private stores; it is URL-safe.
 	password string
+	// gatewayKey is what the gateway signs the address of who called it with.
+	gatewayKey string
 }
 
 // keepSecrets returns the secrets in dir, which it makes if they are not there.
@@ -33,15 +37,34 @@ func keepSecrets(dir string) (keptSecrets, error) {
 	}
 	var kept keptSecrets
 	for name, value := range map[string]*string{
-		"key.jwk": &kept.signingKey, "jwks.json": &kept.keySet, "password": &kept.password,
+		"key.jwk": &kept.signingKey, "jwks.json": &kept.keySet, "password": &kept.password, "gateway-key": &kept.gatewayKey,
 	} {
 		content, err := os.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, os.ErrNotExist) && slices.Contains(keyFiles, name) {
+			content, err = makeKey(dir, name)
+		}
 		if err != nil {
 			return keptSecrets{}, fmt.Errorf("read the secrets: %w", err)
 		}
 		*value = string(content)
 	}
 	return kept, nil
+}
+
+// keyFiles are the keys that are nothing but random. Each is made where it is absent: a data directory may be older than
+// it.
+var keyFiles = []string{"gateway-key"}
+
+// makeKey makes a key of 256 random bits, as text, in dir.
+func makeKey(dir, name string) ([]byte, error) {
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails
+	key := []byte(base64.RawURLEncoding.EncodeToString(random))
+	temp := filepath.Join(dir, name+".new")
+	if err := os.WriteFile(temp, key, 0o600); err != nil {
+		return nil, err
+	}
+	return key, os.Rename(temp, filepath.Join(dir, name))
 }
 
 // makeSecrets makes dir with all that belongs into it, or not at all.
@@ -71,6 +94,7 @@ func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 	return map[string]map[string]string{
 		"token-signing-key": {"key.jwk": k.signingKey},
 		"token-keys":        {"jwks.json": k.keySet},
+		"gateway-key":       {"key": k.gatewayKey},
 		"mysql":             {"dsn": s.mysql},
 		"mysql-admin":       {"dsn": s.mysqlAdmin},
 		"mongodb":           {"uri": s.mongodb},

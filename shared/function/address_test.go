@@ -2,7 +2,12 @@ package function
 
 import (
 	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestClientAddress(t *testing.T) {
@@ -35,8 +40,97 @@ func TestClientAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = "192.0.2.1:1234"
 		r.Header["X-Forwarded-For"] = test.forwarded
-		if got := ClientAddress(r, test.hops).String(); got != test.want {
+		if got := (Trust{Hops: test.hops}).ClientAddress(r).String(); got != test.want {
 			t.Errorf("%d hops, %q: %s, want %s", test.hops, test.forwarded, got, test.want)
+		}
+	}
+}
+
+func TestSignedClientAddress(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	at := func(key string, now time.Time) Trust {
+		return Trust{Hops: 1, Key: []byte(key), Now: func() time.Time { return now }}
+	}
+	const key, signer = "the key of the gateway, 32 bytes", "203.0.113.9"
+	sign := func(trust Trust) string { return trust.SignAddress(netip.MustParseAddr(signer)) }
+	good := sign(at(key, now))
+	for name, test := range map[string]struct {
+		trust  Trust
+		signed []string
+		want   string // signer's, or what X-Forwarded-For says
+	}{
+		"signed":               {at(key, now), []string{good}, signer},
+		"a minute ago":         {at(key, now.Add(time.Minute)), []string{good}, signer},
+		"a clock that is slow": {at(key, now.Add(-time.Minute)), []string{good}, signer},
+		"too long ago":         {at(key, now.Add(time.Minute+time.Second)), []string{good}, "10.0.0.1"},
+		"too far ahead":        {at(key, now.Add(-time.Minute-time.Second)), []string{good}, "10.0.0.1"},
+		"another key":          {at(strings.ToUpper(key), now), []string{good}, "10.0.0.1"},
+		"no key":               {Trust{Hops: 1}, []string{sign(Trust{Now: func() time.Time { return now }})}, "10.0.0.1"},
+		"another address":      {at(key, now), []string{strings.Replace(good, signer, "203.0.113.8", 1)}, "10.0.0.1"},
+		"another time":         {at(key, now), []string{strings.Replace(good, "1800000000", "1800000001", 1)}, "10.0.0.1"},
+		"no signature":         {at(key, now), []string{signer + " 1800000000"}, "10.0.0.1"},
+		"an empty signature":   {at(key, now), []string{signer + " 1800000000 "}, "10.0.0.1"},
+		"one word":             {at(key, now), []string{signer}, "10.0.0.1"},
+		"empty":                {at(key, now), []string{""}, "10.0.0.1"},
+		"two":                  {at(key, now), []string{good, good}, "10.0.0.1"},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header["X-Forwarded-For"] = []string{"10.0.0.1"}
+		r.Header["X-Client-Address"] = test.signed
+		if got := test.trust.ClientAddress(r).String(); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
+func TestForwarded(t *testing.T) {
+	for _, test := range []struct {
+		hops      int
+		forwarded string
+		want      bool
+	}{
+		{0, "203.0.113.9", false},
+		{1, "203.0.113.9", true},
+		{2, "203.0.113.9", false},
+		{2, "203.0.113.9, 10.0.0.1", true},
+		{2, "unknown, 10.0.0.1", false},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("X-Forwarded-For", test.forwarded)
+		if got := (Trust{Hops: test.hops}).Forwarded(r); got != test.want {
+			t.Errorf("%d hops, %q: %t", test.hops, test.forwarded, got)
+		}
+	}
+}
+
+func TestLoadTrust(t *testing.T) {
+	write := func(content string) string {
+		path := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const key = "s3cret-s3cret-s3cret-s3cret-s3cret"
+	for name, test := range map[string]struct {
+		hops int
+		file string
+		want string // in the error; empty: none
+	}{
+		"good":          {3, write(key + "\n"), ""},
+		"no key":        {0, "", ""},
+		"negative hops": {-1, "", "TRUSTED_HOPS"},
+		"no file":       {0, write(key) + "x", "GATEWAY_KEY_FILE"},
+		"short key":     {0, write(key[:31]), "GATEWAY_KEY_FILE"},
+	} {
+		trust, err := LoadTrust(test.hops, test.file)
+		switch {
+		case test.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case test.want == "" && test.file != "" && string(trust.Key) != key:
+			t.Errorf("%s: the key is %q", name, trust.Key)
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret")):
+			t.Errorf("%s: %v, want an error with %s and without the key", name, err, test.want)
 		}
 	}
 }
