@@ -89,3 +89,17 @@ func TestNewFileStoredRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestLengthsOfASink(t *testing.T) {
+	if got, err := events.Lengths(t.Context(), "http://127.0.0.1:1"); err != nil || got != (events.Depths{}) {
+		t.Errorf("got %+v, %v, want none: a sink keeps nothing", got, err)
+	}
+	for _, url := range []string{"", "amqp://u:hush@", "ftp://u:hush@h", "amqp://u:hu%sh@h"} {
+		if _, err := events.Lengths(t.Context(), url); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%q: got error %v, want one that hides the password", url, err)
+		}
+	}
+	if _, err := events.Lengths(t.Context(), "amqp://u:hush@127.0.0.1:1"); !errors.Is(err, problem.Unavailable) {
+		t.Errorf("no broker: got error %v, want problem.Unavailable", err)
+	}
+}

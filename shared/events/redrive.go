@@ -42,11 +42,11 @@ func (l *link) redrive(ctx context.Context) (moved int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	queue, err := from.QueueDeclarePassive(DeadQueue, true, false, false, false, nil)
+	letters, err := length(from, DeadQueue)
 	if err != nil {
-		return 0, fmt.Errorf("count the messages in queue %s: %w", DeadQueue, err)
+		return 0, err
 	}
-	for moved < queue.Messages {
+	for moved < letters {
 		letter, ok, err := from.Get(DeadQueue, false)
 		if err != nil {
 			return moved, fmt.Errorf("get a message from queue %s: %w", DeadQueue, err)
