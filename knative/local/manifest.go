@@ -27,6 +27,8 @@ type manifests struct {
 	configMaps map[string]map[string]string
 	// source is the event source, nil where there is none.
 	source *rabbitmqSource
+	// pings are the sources that wake functions by the clock.
+	pings []pingSource
 }
 
 type metadata struct {
@@ -177,15 +179,28 @@ type rabbitmqSource struct {
 			BackoffPolicy string `json:"backoffPolicy"`
 			BackoffDelay  string `json:"backoffDelay"`
 		} `json:"delivery"`
-		Sink struct {
-			Ref struct {
-				typeMeta
-				Name      string `json:"name"`
-				Namespace string `json:"namespace"`
-			} `json:"ref"`
-		} `json:"sink"`
-		ServiceAccountName any `json:"serviceAccountName"`
+		Sink               sink `json:"sink"`
+		ServiceAccountName any  `json:"serviceAccountName"`
 	} `json:"spec"`
+}
+
+// pingSource is a sources.knative.dev/v1 PingSource that sends no data.
+type pingSource struct {
+	typeMeta
+	Metadata metadata `json:"metadata"`
+	Spec     struct {
+		Schedule string `json:"schedule"`
+		Sink     sink   `json:"sink"`
+	} `json:"spec"`
+}
+
+// sink names the function that a source's events are for.
+type sink struct {
+	Ref struct {
+		typeMeta
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
+	} `json:"ref"`
 }
 
 // documentBreak separates the documents of a YAML file.
@@ -276,6 +291,15 @@ func (m *manifests) add(document []byte) error {
 		}
 		m.source = &rabbitmqSource{}
 		return yaml.UnmarshalStrict(document, m.source)
+	case "sources.knative.dev/v1 PingSource":
+		var p pingSource
+		if err := yaml.UnmarshalStrict(document, &p); err != nil {
+			return err
+		}
+		if _, err := interval(p.Spec.Schedule); err != nil {
+			return fmt.Errorf("%s: %w", p.Metadata.Name, err)
+		}
+		m.pings = append(m.pings, p)
 	case "v1 Namespace", "v1 ServiceAccount", "rbac.authorization.k8s.io/v1 Role", "rbac.authorization.k8s.io/v1 RoleBinding":
 		// Of no meaning outside of a cluster.
 	default:

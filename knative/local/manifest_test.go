@@ -76,6 +76,12 @@ kind: Job
 metadata: {name: setup}
 spec: {template: {spec: {containers: [{image: "ko://example.org/functions/setup"}]}}}
 `
+	somePing = `---
+apiVersion: sources.knative.dev/v1
+kind: PingSource
+metadata: {name: timer}
+spec: {schedule: "X", sink: {ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: f}}}
+`
 )
 
 func TestManifestsAreReadStrictly(t *testing.T) {
@@ -94,6 +100,9 @@ func TestManifestsAreReadStrictly(t *testing.T) {
 		{"no Job", "# none\n", someService, "no Job named setup"},
 		{"no Service", someJob, "# none\n", "knative/ has no Service"},
 		{"two sources", someJob, someService + strings.Repeat("---\napiVersion: sources.knative.dev/v1alpha1\nkind: RabbitmqSource\n", 2), "one RabbitmqSource only"},
+		{"a ping", someJob, someService + strings.Replace(somePing, "X", "*/5 * * * *", 1), ""},
+		{"a schedule of another kind", someJob, someService + strings.Replace(somePing, "X", "@hourly", 1), `knative/f.yaml: timer: make run knows schedules like`},
+		{"a ping with data", someJob, someService + strings.Replace(somePing, "schedule:", "data: x, schedule:", 1), `unknown field "data"`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -33,6 +33,8 @@ type system struct {
 
 	// front is the public address; sink is where the event source finds the function that its events are for.
 	front, sink *server
+	pingers     []*pinger
+	pinging     sync.WaitGroup
 	stores      *stores
 	functions   map[string]*function
 	// life ends when stop begins: until then stores that end are started again.
@@ -57,9 +59,30 @@ func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*syst
 		s.front.close()
 		return nil, err
 	}
+	for _, source := range m.pings {
+		if err := s.addPinger(source); err != nil {
+			s.front.close()
+			s.sink.close()
+			return nil, err
+		}
+	}
 	s.stores = &stores{dir: dir, kept: kept, out: out}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
+}
+
+// addPinger takes the address at which a pinger finds its function.
+func (s *system) addPinger(source pingSource) error {
+	pause, err := interval(source.Spec.Schedule)
+	if err != nil {
+		return err
+	}
+	sink, err := serve("127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.pingers = append(s.pingers, &pinger{source, pause, sink, s.out})
+	return nil
 }
 
 // start builds the functions while it starts the stores, runs setup, and opens the addresses. stop must follow, whatever
@@ -88,6 +111,13 @@ func (s *system) start(ctx context.Context) error {
 	if s.functions[target] == nil {
 		return fmt.Errorf("the sink of the RabbitmqSource, %q, is no function", target)
 	}
+	for _, p := range s.pingers {
+		target := p.source.Spec.Sink.Ref.Name
+		if s.functions[target] == nil {
+			return fmt.Errorf("the sink of the PingSource %s, %q, is no function", p.source.Metadata.Name, target)
+		}
+		p.sink.handle(s.functions[target])
+	}
 	if err := runSetup(ctx, s.manifests, r, bin, s.out); err != nil {
 		return err
 	}
@@ -96,6 +126,9 @@ func (s *system) start(ctx context.Context) error {
 		return err
 	}
 	s.stores.supervise(s.life)
+	for _, p := range s.pingers {
+		s.pinging.Go(func() { p.run(s.life) })
+	}
 	s.front.handle(router{s.functions})
 	return nil
 }
@@ -116,6 +149,10 @@ func (s *system) wait(ctx context.Context) error {
 // need.
 func (s *system) stop() error {
 	s.end()
+	s.pinging.Wait()
+	for _, p := range s.pingers {
+		p.sink.close()
+	}
 	s.front.drain()
 	err := s.stores.stopDelivery()
 	s.sink.drain()
