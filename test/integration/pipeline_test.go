@@ -21,7 +21,7 @@ import (
 
 // adapter delivers the events of the queue to sink with the real receive adapter, until the test ends. It retries in
 // the way of knative/strongroom-files.yaml, only sooner.
-func adapter(t *testing.T, broker *store.Rabbit, sink string) {
+func adapter(t *testing.T, broker *store.Rabbit, sink string) *store.Server {
 	t.Helper()
 	a, err := store.StartAdapter(t.Context(), store.AdapterConfig{
 		Dir:           t.TempDir(),
@@ -42,6 +42,7 @@ func adapter(t *testing.T, broker *store.Rabbit, sink string) {
 			t.Errorf("stop the adapter: %v", err)
 		}
 	})
+	return a
 }
 
 func openCatalog(t *testing.T, uri string) *catalog.Store {
