@@ -2,8 +2,6 @@ package main
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -64,8 +62,8 @@ type declared struct {
 	contentType string
 	// boundary is not empty if the body is a form.
 	boundary string
-	// digest is the promised SHA-256 of the body, nil if there is none.
-	digest []byte
+	// digests of the body that were promised.
+	digests digests
 }
 
 // declare reads the headers and refuses what can be refused without reading the body.
@@ -74,7 +72,7 @@ func (h *handler) declare(r *http.Request) (d declared, err error) {
 		// The bytes would be kept in a coding that nobody undoes later.
 		return declared{}, problem.UnsupportedType.With("send the file without Content-Encoding").Header("Accept-Encoding", "identity")
 	}
-	if d.digest, err = contentDigest(r.Header); err != nil {
+	if d.digests, err = contentDigest(r.Header); err != nil {
 		return declared{}, err
 	}
 	kind, params, err := contentType(r.Header.Get("Content-Type"))
@@ -133,19 +131,14 @@ func declaredName(r *http.Request) (string, error) {
 
 // raw takes the body as the file.
 func (h *handler) raw(w http.ResponseWriter, r *http.Request, d declared) incoming {
-	return incoming{d.name, d.contentType, h.limited(w, r.Body, h.maxSize), func(sum string) error {
-		return matches(d.digest, sum)
-	}}
+	check, body := d.digests.over(h.limited(w, r.Body, h.maxSize), false)
+	return incoming{d.name, d.contentType, body, check.matches}
 }
 
 // form takes the one file in a multipart/form-data body (RFC 7578). It is streamed; fields before and after it are
 // skipped. A Content-Digest is of the whole body, since that is the content of the message.
 func (h *handler) form(w http.ResponseWriter, r *http.Request, d declared) (incoming, error) {
-	body := h.limited(w, r.Body, h.maxSize+formOverhead)
-	whole := sha256.New()
-	if d.digest != nil {
-		body = io.TeeReader(body, whole)
-	}
+	check, body := d.digests.over(h.limited(w, r.Body, h.maxSize+formOverhead), true)
 	parts := multipart.NewReader(body, d.boundary)
 	fields := 0
 	// next returns the next part that is a file, or nil at the end of the form.
@@ -192,16 +185,8 @@ func (h *handler) form(w http.ResponseWriter, r *http.Request, d declared) (inco
 		if _, err := io.Copy(io.Discard, body); err != nil {
 			return broken(err)
 		}
-		return matches(d.digest, hex.EncodeToString(whole.Sum(nil)))
+		return check.matches("")
 	}}, nil
-}
-
-// matches compares a promised digest, if there is one, with the digest of what came.
-func matches(promised []byte, sum string) error {
-	if promised != nil && hex.EncodeToString(promised) != sum {
-		return problem.DigestMismatch.With("the content has the SHA-256 %s", sum)
-	}
-	return nil
 }
 
 // limited reads at most limit bytes of r; more is problem.TooLarge.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
-	"net/http"
 	"net/textproto"
 	"strings"
 	"testing"
@@ -121,35 +120,6 @@ func TestForm(t *testing.T) {
 				t.Error("got a file, want none")
 			}
 		})
-	}
-}
-
-func TestContentDigest(t *testing.T) {
-	sum := sha256.Sum256([]byte("hello"))
-	good := "sha-256=:" + helloBase64 + ":"
-	for name, c := range map[string]struct {
-		lines []string
-		want  []byte
-		bad   bool
-	}{
-		"none":               {nil, nil, false},
-		"one":                {[]string{good}, sum[:], false},
-		"parameter":          {[]string{good + ";x=1"}, sum[:], false},
-		"among others":       {[]string{"sha-512=:AAAA:,\t" + good, "unixsum=:AAAA:"}, sum[:], false},
-		"only others":        {[]string{"sha-512=:AAAA:"}, nil, false},
-		"last one wins":      {[]string{"sha-256=:" + base64.StdEncoding.EncodeToString(make([]byte, 32)) + ":", good}, sum[:], false},
-		"hex":                {[]string{"sha-256=" + helloHex}, nil, true},
-		"too short":          {[]string{"sha-256=:AAAA:"}, nil, true},
-		"no base64":          {[]string{"sha-256=:???:"}, nil, true},
-		"one colon":          {[]string{"sha-256=:"}, nil, true},
-		"no value":           {[]string{"sha-256"}, nil, true},
-		"empty":              {[]string{""}, nil, true},
-		"something trailing": {[]string{good + ","}, nil, true},
-	} {
-		got, err := contentDigest(http.Header{"Content-Digest": c.lines})
-		if !bytes.Equal(got, c.want) || (err != nil) != c.bad {
-			t.Errorf("%s: got %x and %v, want %x and an error: %t", name, got, err, c.want, c.bad)
-		}
 	}
 }
 

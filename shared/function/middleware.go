@@ -27,9 +27,10 @@ func RequestID(ctx context.Context) string {
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
 
 // Wrap adds what every function has around its handler: GET /healthz, a request id (taken from X-Request-Id or made),
-// a deadline of timeout for the whole request, one log line a request, and a problem document for a panic.
+// a deadline of timeout for the whole request, one log line a request, and a problem document for a panic. An answer
+// that comes before the end of the body reaches the client all the same.
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/healthz" {
 			// Touches no dependency: a database that is away must not make Knative kill the pods that wait for it.
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -66,7 +67,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		if rec.status == 0 {
 			rec.WriteHeader(http.StatusOK)
 		}
-	})
+	}))
 }
 
 // recorder notes the status and size of an answer for the log.
@@ -85,7 +86,7 @@ func (r *recorder) WriteHeader(status int) {
 
 func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
-		r.status = http.StatusOK
+		r.WriteHeader(http.StatusOK)
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)

@@ -33,9 +33,11 @@ var (
 	UnsupportedType    = kind("unsupported-media-type", http.StatusUnsupportedMediaType, "The content type is not supported here")
 	RangeUnsatisfiable = kind("range-not-satisfiable", http.StatusRequestedRangeNotSatisfiable, "The range lies outside the content")
 	Unprocessable      = kind("unprocessable", http.StatusUnprocessableEntity, "The content can not be processed")
+	KeyReused          = kind("idempotency-key-reused", http.StatusUnprocessableEntity, "The idempotency key belongs to another request")
 	TooManyAttempts    = kind("too-many-attempts", http.StatusTooManyRequests, "Too many failed attempts")
 	Internal           = kind("internal", http.StatusInternalServerError, "Something went wrong on our side")
 	Unavailable        = kind("unavailable", http.StatusServiceUnavailable, "The service can not answer right now")
+	QuotaExceeded      = kind("quota-exceeded", http.StatusInsufficientStorage, "There is no room left for the user's files")
 )
 
 // Kind is a class of problem. It is itself an error, so that errors.Is(err, problem.NotFound) tells the class.
@@ -171,14 +173,22 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(p.kind.status)
-	_ = json.NewEncoder(w).Encode(Document{ // the client may be gone; there is nobody left to tell
+	body, _ := json.Marshal(Document{ // strings and a number always can be
 		Type:     "urn:strongroom:problem:" + p.kind.name,
 		Title:    p.kind.title,
 		Status:   p.kind.status,
 		Detail:   p.detail,
 		Instance: h.Get("X-Request-Id"),
 	})
+	send(w, p.kind.status, body)
+}
+
+// send answers with a line of JSON. Its length goes before it, so that a client knows it to be complete even while the
+// connection stays open, as when the client is still sending.
+func send(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body[:len(body):len(body)], '\n')) // the client may be gone; there is nobody left to tell
 }
 
 // HandlerFunc is an HTTP handler that may fail. It must not have written anything when it returns an error.
@@ -205,6 +215,5 @@ func JSON(w http.ResponseWriter, status int, v any) error {
 func Encoded(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(body[:len(body):len(body)], '\n')) // the client may be gone; there is nobody left to tell
+	send(w, status, body)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestWrite(t *testing.T) {
 			}
 			for header, want := range map[string]string{
 				"Content-Type": "application/problem+json", "Cache-Control": "no-store", "Retry-After": c.retryAfter,
-				"Content-Length": "", "ETag": "",
+				"Content-Length": strconv.Itoa(answer.Body.Len()), "ETag": "",
 			} {
 				if got := answer.Header().Get(header); got != want {
 					t.Errorf("got %s %q, want %q", header, got, want)

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// rawClient speaks HTTP/1.1 to f, which runs as it does in production, byte by byte.
+type rawClient struct {
+	*net.TCPConn
+	answers *bufio.Reader
+}
+
+func dialRaw(t *testing.T, f *fixture) rawClient {
+	t.Helper()
+	server := httptest.NewServer(function.Wrap(f.handler, time.Minute))
+	t.Cleanup(server.Close)
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return rawClient{conn.(*net.TCPConn), bufio.NewReader(conn)}
+}
+
+// post sends the headers of a POST with the given bearer token.
+func (c rawClient) post(t *testing.T, bearer string, headers ...string) {
+	t.Helper()
+	if bearer != "" {
+		headers = append(headers, "Authorization: Bearer "+bearer)
+	}
+	if _, err := fmt.Fprintf(c, "POST /upload HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", strings.Join(headers, "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answer reads the next answer, a 100 Continue included, to its end.
+func (c rawClient) answer(t *testing.T) (*http.Response, string) {
+	t.Helper()
+	res, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		t.Fatalf("read the answer: %v", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusContinue {
+		return res, "" // what follows is the next answer
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("read the answer's body: %v", err)
+	}
+	return res, string(body)
+}
+
+// A client that waits for 100 Continue is not told to send a body that will be refused.
+func TestExpectContinue(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(f *fixture)
+		bearer  func(f *fixture) string
+		headers []string
+		status  int
+	}{
+		"no token":         {nil, func(*fixture) string { return "" }, []string{"Content-Length: 5"}, 401},
+		"bad token":        {nil, func(*fixture) string { return "x" }, []string{"Content-Length: 5"}, 401},
+		"no scope":         {nil, func(f *fixture) string { return f.reader }, []string{"Content-Length: 5"}, 403},
+		"too large":        {nil, nil, []string{fmt.Sprintf("Content-Length: %d", maxSize+1)}, 413},
+		"coded":            {nil, nil, []string{"Content-Length: 5", "Content-Encoding: gzip"}, 415},
+		"malformed digest": {nil, nil, []string{"Content-Length: 5", "Content-Digest: md5"}, 400},
+		"broker away": {func(f *fixture) { f.publisher.notReady = problem.Unavailable.With("away") }, nil,
+			[]string{"Transfer-Encoding: chunked"}, 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			if c.prepare != nil {
+				c.prepare(f)
+			}
+			bearer := f.bearer
+			if c.bearer != nil {
+				bearer = c.bearer(f)
+			}
+			client := dialRaw(t, f)
+			client.post(t, bearer, append(c.headers, "Expect: 100-continue")...)
+			res, body := client.answer(t)
+			if res.StatusCode != c.status || !res.Close || !strings.HasPrefix(body, "{") {
+				t.Errorf("got %s (close %t) %s first, want %d with a problem and the end of the connection", res.Status, res.Close, body, c.status)
+			}
+			if f.files.reads != 0 {
+				t.Errorf("got %d bytes read, want none", f.files.reads)
+			}
+			// The client gives up; nothing but the end comes after the answer.
+			if err := client.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if rest, err := io.ReadAll(client.answers); err != nil || len(rest) != 0 {
+				t.Errorf("got %q and %v after the answer, want its end", rest, err)
+			}
+		})
+	}
+	t.Run("accepted", func(t *testing.T) {
+		f := newFixture(t)
+		client := dialRaw(t, f)
+		client.post(t, f.bearer, "Content-Length: 5", "Expect: 100-continue")
+		if res, _ := client.answer(t); res.StatusCode != http.StatusContinue {
+			t.Fatalf("got %s, want 100 first", res.Status)
+		}
+		if _, err := io.WriteString(client, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if res, body := client.answer(t); res.StatusCode != 202 || res.Close {
+			t.Errorf("got %s (close %t) %s, want 202 and the connection kept", res.Status, res.Close, body)
+		}
+	})
+}
+
+// A client that sends its whole body before it reads an answer gets the answer, although the body was not wanted.
+func TestRefusalIsNotLost(t *testing.T) {
+	const sent = 64 << 20 // more than all the buffers on the way hold
+	for name, c := range map[string]struct {
+		authorized bool
+		chunked    bool
+		status     int
+	}{
+		"no token":           {false, false, 401},
+		"no token, chunked":  {false, true, 401},
+		"too large, known":   {true, false, 413},
+		"too large, counted": {true, true, 413},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			client := dialRaw(t, f)
+			var bearer string
+			if c.authorized {
+				bearer = f.bearer
+			}
+			var body io.Writer = client
+			if c.chunked {
+				client.post(t, bearer, "Transfer-Encoding: chunked")
+				body = httpChunks{client}
+			} else {
+				client.post(t, bearer, fmt.Sprintf("Content-Length: %d", sent))
+			}
+			block := bytes.Repeat([]byte("x"), 1<<20)
+			for range sent / len(block) {
+				if _, err := body.Write(block); err != nil {
+					t.Fatalf("send: %v", err)
+				}
+			}
+			if c.chunked {
+				if _, err := io.WriteString(client, "0\r\n\r\n"); err != nil {
+					t.Fatalf("send: %v", err)
+				}
+			}
+			res, text := client.answer(t)
+			if res.StatusCode != c.status || !res.Close || !strings.HasPrefix(text, "{") {
+				t.Errorf("got %s (close %t) %s, want %d with a problem", res.Status, res.Close, text, c.status)
+			}
+			if len(f.files.kept) != 0 {
+				t.Errorf("got %d files, want none", len(f.files.kept))
+			}
+		})
+	}
+}
+
+// httpChunks writes each block as a chunk.
+type httpChunks struct{ w io.Writer }
+
+func (c httpChunks) Write(p []byte) (int, error) {
+	_, err := fmt.Fprintf(c.w, "%x\r\n%s\r\n", len(p), p)
+	return len(p), err
+}

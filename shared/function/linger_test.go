@@ -1,0 +1,118 @@
+package function
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// refuse answers every request without reading its body.
+func refuse(t *testing.T) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer(Wrap(problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+		return problem.BadRequest.With("no")
+	}), time.Minute))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// begin sends the headers of a request to server.
+func begin(t *testing.T, server *httptest.Server, headers string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() }) // some tests have closed it
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", headers); err != nil {
+		t.Fatal(err)
+	}
+	return conn, bufio.NewReader(conn)
+}
+
+// wantRefusal reads a whole answer.
+func wantRefusal(t *testing.T, answers *bufio.Reader, wantClose bool) {
+	t.Helper()
+	res, err := http.ReadResponse(answers, nil)
+	if err != nil {
+		t.Fatalf("read the answer: %v", err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusBadRequest || res.Close != wantClose || len(body) == 0 {
+		t.Errorf("got %s, close %t, %q and %v, want 400, close %t", res.Status, res.Close, body, err, wantClose)
+	}
+}
+
+// A client that sends all of its body before it reads gets the answer, also through a function that is a proxy.
+func TestAnswerBeforeTheBodyIsNotLost(t *testing.T) {
+	direct := refuse(t)
+	target, err := url.Parse(direct.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxied := httptest.NewServer(Wrap(httputil.NewSingleHostReverseProxy(target), time.Minute))
+	defer proxied.Close()
+	for name, server := range map[string]*httptest.Server{"direct": direct, "proxied": proxied} {
+		t.Run(name, func(t *testing.T) {
+			const sent = 64 << 20 // more than all the buffers on the way hold
+			conn, answers := begin(t, server, fmt.Sprintf("Content-Length: %d", sent))
+			block := bytes.Repeat([]byte("x"), 1<<20)
+			for range sent / len(block) {
+				if _, err := conn.Write(block); err != nil {
+					t.Fatalf("send: %v", err)
+				}
+			}
+			wantRefusal(t, answers, true)
+		})
+	}
+}
+
+// A client that announces a body and does not send it is answered at once, and does not keep the function for long.
+func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
+	start := time.Now()
+	_, answers := begin(t, refuse(t), "Content-Length: 5")
+	wantRefusal(t, answers, true)
+	if took := time.Since(start); took > lingerTime/2 {
+		t.Errorf("the answer took %v", took)
+	}
+	if _, err := answers.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the end of the connection", err)
+	}
+	if took := time.Since(start); took > 3*lingerTime {
+		t.Errorf("the connection ended after %v", took)
+	}
+}
+
+// Requests without a body, and those whose body was read, leave the connection as it is.
+func TestAnswerKeepsTheConnection(t *testing.T) {
+	server := httptest.NewServer(Wrap(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		_, err := ReadBody(w, r, 100)
+		return errors.Join(err, problem.BadRequest.With("no"))
+	}), time.Minute))
+	defer server.Close()
+	conn, answers := begin(t, server, "Content-Length: 0")
+	wantRefusal(t, answers, false)
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, answers, false)
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, answers, false)
+}
