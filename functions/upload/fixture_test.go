@@ -93,7 +93,7 @@ func (s *fakeStore) Put(ctx context.Context, f content.File, r io.Reader, finish
 	return f, nil
 }
 
-func (s *fakeStore) MarkPublished(_ context.Context, id string) error {
+func (s *fakeStore) Confirm(_ context.Context, id string) error {
 	if s.markErr != nil {
 		return s.markErr
 	}

@@ -29,7 +29,7 @@ const (
 // store keeps files; see content.Store.
 type store interface {
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
-	MarkPublished(ctx context.Context, id string) error
+	Confirm(ctx context.Context, id string) error
 	Delete(ctx context.Context, id string) error
 }
 
@@ -89,7 +89,7 @@ func (h *handler) upload(w http.ResponseWriter, r *http.Request) error {
 	}
 	var e event.Event
 	owner := token.Caller(ctx).Subject
-	file, err := h.files.Put(ctx, content.File{Owner: owner, Name: in.name, ContentType: in.contentType}, in.bytes,
+	file, err := h.files.Put(ctx, content.File{Owner: owner, Name: in.name, ContentType: in.contentType, Size: r.ContentLength}, in.bytes,
 		func(f *content.File) ([]byte, error) {
 			if err := in.finish(f.SHA256); err != nil {
 				return nil, err
@@ -123,14 +123,14 @@ func (h *handler) announce(ctx context.Context, e event.Event) error {
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)
 	if err == nil {
-		if err := h.files.MarkPublished(ctx, e.ID()); err != nil {
-			// The answer is true without the mark; whoever publishes the event again does no harm.
-			slog.WarnContext(ctx, "the event was published, but its file is still marked as pending", "id", e.ID(), "error", err)
+		if err := h.files.Confirm(ctx, e.ID()); err != nil {
+			// The answer is true all the same; whoever publishes the event again does no harm.
+			slog.WarnContext(ctx, "the event was published, but that could not be noted", "id", e.ID(), "error", err)
 		}
 		return nil
 	}
 	if sent {
-		return fmt.Errorf("the file %s stays, pending: %w", e.ID(), err)
+		return fmt.Errorf("the file %s stays, unconfirmed: %w", e.ID(), err)
 	}
 	undo, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()

@@ -5,6 +5,15 @@
 // batch at a time and leaves its chunks behind when it is cancelled. A file exists once its document in fs.files
 // does: that single insert is the commit point. The document carries the event that tells of the file, so that the
 // event can not be lost between the commit and the broker.
+//
+// Four small collections beside it tell what is not finished, or must not happen twice. They are changed by inserts and
+// deletes of single documents alone, which every server does atomically:
+//
+//   - uploads has a document for every file from before its first chunk until its event is confirmed. What a killed
+//     function left behind, bytes or an event, is found there.
+//   - uploads.claims has the first answer to each Idempotency-Key.
+//   - deletions has a document for every deletion that has begun and not ended.
+//   - deletions.tombstones remembers what was deleted, for events that come late.
 package content
 
 import (
@@ -39,19 +48,17 @@ const (
 	discardTimeout = 20 * time.Second
 )
 
-// The states of a file's event, in the metadata of its document.
-const (
-	statePending   = "pending"
-	statePublished = "published"
-)
-
 // Store keeps files. It may be used by many goroutines at once.
 type Store struct {
-	db      *mongo.Database
-	files   *mongo.Collection
-	chunks  *mongo.Collection
-	buffers sync.Pool     // of *buffer
-	slots   chan struct{} // one for each insert in flight
+	db         *mongo.Database
+	files      *mongo.Collection
+	chunks     *mongo.Collection
+	uploads    *mongo.Collection
+	claims     *mongo.Collection
+	deletions  *mongo.Collection
+	tombstones *mongo.Collection
+	buffers    sync.Pool     // of *buffer
+	slots      chan struct{} // one for each insert in flight
 }
 
 // Open returns the store in the database that uri names. It makes no connection: a server that is away shows in the
@@ -62,26 +69,48 @@ func Open(uri string) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
-		db:      db,
-		files:   db.Collection("fs.files"),
-		chunks:  db.Collection("fs.chunks"),
-		buffers: sync.Pool{New: func() any { return newBuffer() }},
-		slots:   make(chan struct{}, storeInserts),
+		db:         db,
+		files:      db.Collection("fs.files"),
+		chunks:     db.Collection("fs.chunks"),
+		uploads:    db.Collection("uploads"),
+		claims:     db.Collection("uploads.claims"),
+		deletions:  db.Collection("deletions"),
+		tombstones: db.Collection("deletions.tombstones"),
+		buffers:    sync.Pool{New: func() any { return newBuffer() }},
+		slots:      make(chan struct{}, storeInserts),
 	}, nil
 }
 
 // Close ends the store's connections.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
-// EnsureIndexes makes the unique index of GridFS on (files_id, n). It may run any number of times, also side by side.
+// EnsureIndexes makes the unique index of GridFS on (files_id, n), and those for the sums of an owner's bytes and for
+// what is deleted by age. It may run any number of times, also side by side.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	_, err := s.chunks.Indexes().CreateOne(ctx, mongo.IndexModel{
-		Keys:    bson.D{{Key: "files_id", Value: 1}, {Key: "n", Value: 1}},
-		Options: options.Index().SetUnique(true),
-	})
-	return mongodb.Problem(err, "make the index of fs.chunks")
+	// One by one: FerretDB does not take several of which some exist.
+	for _, index := range []struct {
+		of     *mongo.Collection
+		keys   []string
+		unique bool
+	}{
+		{s.chunks, []string{"files_id", "n"}, true},
+		{s.files, []string{"metadata.owner"}, false},
+		{s.uploads, []string{"owner"}, false},
+		{s.claims, []string{"claimed_at"}, false},
+		{s.tombstones, []string{"buried_at"}, false},
+	} {
+		var keys bson.D
+		for _, key := range index.keys {
+			keys = append(keys, bson.E{Key: key, Value: 1})
+		}
+		model := mongo.IndexModel{Keys: keys, Options: options.Index().SetUnique(index.unique)}
+		if _, err := index.of.Indexes().CreateOne(ctx, model); err != nil {
+			return mongodb.Problem(err, "make an index of "+index.of.Name())
+		}
+	}
+	return nil
 }
 
 // File is a file without its bytes.
@@ -97,6 +126,8 @@ type File struct {
 	SHA256 string
 	// Size in bytes.
 	Size int64
+	// Key is the one under which the upload of the file may be claimed (see Claim), or empty.
+	Key string
 	// StoredAt is when the file was committed, in UTC with a resolution of one millisecond.
 	StoredAt time.Time
 
@@ -117,10 +148,9 @@ type metadata struct {
 	Owner       string `bson:"owner"`
 	ContentType string `bson:"content_type"`
 	SHA256      string `bson:"sha256"`
-	// State is pending until the event is known to have reached the broker, then published.
-	State string `bson:"state"`
 	// Event is the CloudEvent that tells of the file, as JSON.
 	Event string `bson:"event"`
+	Key   string `bson:"idempotency_key,omitempty"`
 }
 
 // Get returns the file with the given id, or problem.NotFound.
@@ -135,8 +165,13 @@ func (s *Store) Get(ctx context.Context, id string) (File, error) {
 	if err != nil {
 		return File{}, mongodb.Problem(err, "read the document of file "+id)
 	}
+	return doc.file()
+}
+
+// file returns what doc says.
+func (doc fileDocument) file() (File, error) {
 	if doc.Length < 0 || doc.ChunkSize <= 0 {
-		return File{}, fmt.Errorf("the document of file %s has length %d and chunk size %d", id, doc.Length, doc.ChunkSize)
+		return File{}, fmt.Errorf("the document of file %s has length %d and chunk size %d", doc.ID, doc.Length, doc.ChunkSize)
 	}
 	return File{
 		ID:          doc.ID,
@@ -146,28 +181,56 @@ func (s *Store) Get(ctx context.Context, id string) (File, error) {
 		SHA256:      doc.Metadata.SHA256,
 		Size:        doc.Length,
 		StoredAt:    doc.UploadDate.UTC(),
+		Key:         doc.Metadata.Key,
 		chunkSize:   doc.ChunkSize,
 	}, nil
 }
 
-// MarkPublished notes that the event of the file with the given id has reached the broker.
-func (s *Store) MarkPublished(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := s.files.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
-		bson.D{{Key: "$set", Value: bson.D{{Key: "metadata.state", Value: statePublished}}}})
-	return mongodb.Problem(err, "mark the event of file "+id+" as published")
+// document returns the document of f, which carries event.
+func document(f File, event []byte) fileDocument {
+	return fileDocument{
+		ID:         f.ID,
+		Length:     f.Size,
+		ChunkSize:  f.chunkSize,
+		UploadDate: f.StoredAt,
+		Filename:   f.Name,
+		Metadata:   metadata{f.Owner, f.ContentType, f.SHA256, string(event), f.Key},
+	}
 }
 
-// Delete removes the file with the given id; one that is not there is no error. The document goes first: a file
-// without a document does not exist, a document without its chunks would be a broken file.
-func (s *Store) Delete(ctx context.Context, id string) error {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
+// Event returns the event that the document of the file with the given id carries, or problem.NotFound.
+func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, err := s.files.DeleteOne(call, bson.D{{Key: "_id", Value: id}}); err != nil {
-		return mongodb.Problem(err, "delete the document of file "+id)
+	var doc struct {
+		Metadata metadata `bson:"metadata"`
 	}
-	return s.discard(ctx, id)
+	err := s.files.FindOne(ctx, bson.D{{Key: "_id", Value: id}}, options.FindOne().SetProjection(bson.D{{Key: "metadata", Value: 1}})).Decode(&doc)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return nil, problem.NotFound.With("there is no such file")
+	}
+	return []byte(doc.Metadata.Event), mongodb.Problem(err, "read the event of file "+id)
+}
+
+// Delete removes the file with the given id and what is noted of its upload and its deletion; one that is not there is
+// no error. The document goes first: a file without a document does not exist, a document without its chunks would be a
+// broken file. The notes go last: until then sweep can find what is left.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	if err := s.remove(ctx, s.files, id); err != nil {
+		return err
+	}
+	if err := s.Discard(ctx, id); err != nil {
+		return err
+	}
+	return s.remove(ctx, s.deletions, id)
+}
+
+// remove deletes the document with the given id from a collection; one that is not there is no error.
+func (s *Store) remove(ctx context.Context, from *mongo.Collection, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := from.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}})
+	return mongodb.Problem(err, "delete "+id+" from "+from.Name())
 }
 
 // discard deletes the chunks of the file with the given id.

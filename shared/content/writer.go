@@ -16,13 +16,17 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// Put keeps the bytes of r as a new file with the owner, name and content type of f, and returns it complete.
+// Put keeps the bytes of r as a new file with the owner, name, content type and key of f, and returns it complete. The
+// size of f is what the client declared, or -1; it counts towards the owner's Usage while the bytes arrive.
+//
+// Before the first byte it notes that there is an upload, and what it leaves unfinished can be found by that. The note
+// stays until Confirm says that the event is with the broker.
 //
 // When all bytes are there, finish gets the file and returns the event that its document shall carry; an error of
 // finish refuses the file. Put reads until io.EOF: any other error of r, io.ErrUnexpectedEOF included, means that the
 // bytes are not complete, and is returned wrapped. After an error nothing of the file stays, except where the store
 // went away: then an unreachable rest may, or, if the store did not answer the commit itself, a whole file whose event
-// is pending.
+// is not confirmed; either with its note.
 func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File) (event []byte, err error)) (_ File, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -30,13 +34,16 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	}
 	f.ID = id.String()
 	f.chunkSize = chunkSize
+	if err := s.open(ctx, openDocument{ID: f.ID, Owner: f.Owner, Length: f.Size}); err != nil {
+		return File{}, err
+	}
 	keep := false
 	defer func() {
-		if keep || f.Size == 0 { // nothing was sent
+		if keep {
 			return
 		}
 		// The client's going away is the most common reason to be here, and must not stop the cleaning up.
-		if failed := s.discard(context.WithoutCancel(ctx), f.ID); failed != nil {
+		if failed := s.Discard(context.WithoutCancel(ctx), f.ID); failed != nil {
 			err = errors.Join(err, failed)
 		}
 	}()
@@ -129,19 +136,11 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 // commit inserts the document of f. An insert that got no answer is tried once more: under the same unique _id that is
 // safe, and finding the document there is as good as having inserted it.
 func (s *Store) commit(ctx context.Context, f File, event []byte) error {
-	document := fileDocument{
-		ID:         f.ID,
-		Length:     f.Size,
-		ChunkSize:  f.chunkSize,
-		UploadDate: f.StoredAt,
-		Filename:   f.Name,
-		Metadata:   metadata{f.Owner, f.ContentType, f.SHA256, statePending, string(event)},
-	}
 	insert := func() error {
 		// Not cancelled with ctx: once the commit has been sent, its outcome must be known.
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
-		_, err := s.files.InsertOne(call, document)
+		_, err := s.files.InsertOne(call, document(f, event))
 		if mongo.IsDuplicateKeyError(err) {
 			return nil
 		}

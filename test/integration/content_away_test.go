@@ -44,7 +44,7 @@ func TestContentServerAway(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Put":           func() error { _, err := put(t.Context(), s, []byte("x")); return err },
 		"Get":           func() error { _, err := s.Get(t.Context(), f.ID); return err },
-		"MarkPublished": func() error { return s.MarkPublished(t.Context(), f.ID) },
+		"Confirm":       func() error { return s.Confirm(t.Context(), f.ID) },
 		"Delete":        func() error { return s.Delete(t.Context(), f.ID) },
 		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },
 		"Reader":        func() error { _, err := io.Copy(io.Discard, half); return err },
@@ -95,18 +95,20 @@ func TestContentCommitUnanswered(t *testing.T) {
 			if _, err := put(t.Context(), s, want); !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			// Either way the file is there, once and whole, and pending: nobody else may have been told.
+			// Either way the file is there, once and whole, and not confirmed: nobody else may have been told.
 			var found []struct {
-				ID       string `bson:"_id"`
-				Metadata struct{ State string }
+				ID string `bson:"_id"`
 			}
 			direct := database(t, uri)
 			cursor, err := direct.Collection("fs.files").Find(t.Context(), bson.D{})
 			if err == nil {
 				err = cursor.All(t.Context(), &found)
 			}
-			if err != nil || len(found) != 1 || found[0].Metadata.State != "pending" {
-				t.Fatalf("got %+v (%v), want one pending file", found, err)
+			if err != nil || len(found) != 1 {
+				t.Fatalf("got %+v (%v), want one file", found, err)
+			}
+			if confirmed, err := s.Confirmed(t.Context(), found[0].ID); err != nil || confirmed {
+				t.Errorf("confirmed: got %t, %v", confirmed, err)
 			}
 			stock, err := direct.GridFSBucket().OpenDownloadStream(t.Context(), found[0].ID)
 			if err != nil {

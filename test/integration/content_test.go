@@ -105,7 +105,7 @@ func count(t *testing.T, c *mongo.Collection, filter bson.D) int64 {
 // wantEmpty fails the test if there is any document or chunk of a file.
 func wantEmpty(t *testing.T, db *mongo.Database) {
 	t.Helper()
-	for _, name := range []string{"fs.files", "fs.chunks"} {
+	for _, name := range []string{"fs.files", "fs.chunks", "uploads", "uploads.claims", "deletions"} {
 		if n := count(t, db.Collection(name), bson.D{}); n != 0 {
 			t.Errorf("got %d documents in %s, want none", n, name)
 		}
@@ -165,7 +165,7 @@ func TestContentDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	document := func() (d struct {
-		Metadata struct{ Owner, State, Event, SHA256 string }
+		Metadata struct{ Owner, Event, SHA256 string }
 	}) {
 		t.Helper()
 		if err := db.Collection("fs.files").FindOne(t.Context(), bson.D{{Key: "_id", Value: f.ID}}).Decode(&d); err != nil {
@@ -173,17 +173,25 @@ func TestContentDocument(t *testing.T) {
 		}
 		return d
 	}
-	if m := document().Metadata; m.Owner != "ada" || m.State != "pending" || m.Event != `{"id":"1"}` || m.SHA256 != sum([]byte("x")) {
+	if m := document().Metadata; m.Owner != "ada" || m.Event != `{"id":"1"}` || m.SHA256 != sum([]byte("x")) {
 		t.Errorf("got metadata %+v", m)
 	}
-	if err := s.MarkPublished(t.Context(), f.ID); err != nil {
-		t.Fatal(err)
+	if event, err := s.Event(t.Context(), f.ID); err != nil || string(event) != `{"id":"1"}` {
+		t.Errorf("got event %s, %v", event, err)
 	}
-	if m := document().Metadata; m.State != "published" || m.Event != `{"id":"1"}` {
-		t.Errorf("after MarkPublished: got metadata %+v", m)
+	for _, want := range []bool{false, true} {
+		if got, err := s.Confirmed(t.Context(), f.ID); err != nil || got != want {
+			t.Errorf("confirmed: got %t, %v, want %t", got, err, want)
+		}
+		if err := s.Confirm(t.Context(), f.ID); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
 		t.Errorf("no such file: got %v, want %v", err, problem.NotFound)
+	}
+	if _, err := s.Event(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
+		t.Errorf("no such file's event: got %v, want %v", err, problem.NotFound)
 	}
 	for range 2 { // again is no error
 		if err := s.Delete(t.Context(), f.ID); err != nil {

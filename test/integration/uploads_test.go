@@ -1,0 +1,166 @@
+package integration
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestContentUnfinished(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	ctx := t.Context()
+	var ids []string
+	for range 3 {
+		f, err := put(ctx, s, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, f.ID)
+	}
+	page := func(before time.Time, after string, limit int, want ...string) {
+		t.Helper()
+		found, err := s.Unfinished(ctx, before, after, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, u := range found {
+			got = append(got, u.ID)
+			if u.Resumable {
+				t.Errorf("%s: got resumable", u.ID)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("before %v after %q: got %q, want %q", before, after, got, want)
+		}
+	}
+	later := time.Now().Add(time.Second)
+	page(later, "", 2, ids[0], ids[1])
+	page(later, ids[1], 2, ids[2])
+	page(time.Now().Add(-time.Minute), "", 2)
+	if err := s.Confirm(ctx, ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	page(later, "", 3, ids[1], ids[2])
+
+	// A note is there before the first byte.
+	_, err := s.Put(ctx, content.File{Owner: "ada", Size: 7}, &reader{0, func() error {
+		if n := count(t, db.Collection("uploads"), bson.D{{Key: "owner", Value: "ada"}, {Key: "length", Value: 7}}); n != 1 {
+			t.Errorf("before the first byte: got %d notes of the upload, want 1", n)
+		}
+		if usage, err := s.Usage(ctx, "ada"); err != nil || usage != 3+7 {
+			t.Errorf("got usage %d, %v, want 10", usage, err)
+		}
+		return io.ErrUnexpectedEOF
+	}}, anyEvent)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Error(err)
+	}
+	page(later, "", 3, ids[1], ids[2])
+	for owner, want := range map[string]int64{"ada": 3, "grace": 0} {
+		if usage, err := s.Usage(ctx, owner); err != nil || usage != want {
+			t.Errorf("%s: got usage %d, %v, want %d", owner, usage, err, want)
+		}
+	}
+}
+
+func TestContentClaims(t *testing.T) {
+	s, _ := newContent(t, ferretdb(t).URI)
+	ctx := t.Context()
+	first, err := put(ctx, s, []byte("first"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := put(ctx, s, []byte("second"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed := func(want string) {
+		t.Helper()
+		got, found, err := s.Claimed(ctx, "key")
+		if err != nil || found != (want != "") || got.ID != want {
+			t.Errorf("got %q, %t, %v, want %q", got.ID, found, err, want)
+		}
+	}
+	claimed("")
+	for _, f := range []content.File{first, first, second} { // again is no error
+		if got, err := s.Claim(ctx, "key", f); err != nil || got != first {
+			t.Errorf("got %+v, %v, want %+v", got, err, first)
+		}
+	}
+	claimed(first.ID)
+	if err := s.Unclaim(ctx, "key", second.ID); err != nil {
+		t.Error(err)
+	}
+	claimed(first.ID)
+	if n, err := s.ForgetClaims(ctx, time.Now().Add(-time.Minute)); err != nil || n != 0 {
+		t.Errorf("forget older claims: got %d, %v, want none", n, err)
+	}
+	if err := s.Unclaim(ctx, "key", first.ID); err != nil {
+		t.Error(err)
+	}
+	claimed("")
+	if got, err := s.Claim(ctx, "key", second); err != nil || got != second {
+		t.Errorf("got %+v, %v, want %+v", got, err, second)
+	}
+	if n, err := s.ForgetClaims(ctx, time.Now().Add(time.Minute)); err != nil || n != 1 {
+		t.Errorf("forget all claims: got %d, %v, want 1", n, err)
+	}
+	claimed("")
+}
+
+func TestContentDeletions(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	ctx := t.Context()
+	f, err := put(ctx, s, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func(wantBuried bool, wantGraves ...string) {
+		t.Helper()
+		if got, err := s.Buried(ctx, f.ID); err != nil || got != wantBuried {
+			t.Errorf("buried: got %t, %v, want %t", got, err, wantBuried)
+		}
+		if got, err := s.Graves(ctx, time.Now().Add(time.Second), "", 10); err != nil || !slices.Equal(got, wantGraves) {
+			t.Errorf("graves: got %q, %v, want %q", got, err, wantGraves)
+		}
+	}
+	state(false)
+	for range 2 { // again is no error
+		if err := s.Bury(ctx, f.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state(true, f.ID)
+	if got, err := s.Graves(ctx, time.Now().Add(time.Second), f.ID, 10); err != nil || len(got) != 0 {
+		t.Errorf("graves after the last: got %q, %v", got, err)
+	}
+	if got, err := s.Graves(ctx, time.Now().Add(-time.Minute), "", 10); err != nil || len(got) != 0 {
+		t.Errorf("older graves: got %q, %v", got, err)
+	}
+	if err := s.Delete(ctx, f.ID); err != nil {
+		t.Fatal(err)
+	}
+	state(true)
+	if _, err := s.Get(ctx, f.ID); !errors.Is(err, problem.NotFound) {
+		t.Errorf("got %v, want %v", err, problem.NotFound)
+	}
+	for want, before := range []time.Duration{-time.Minute, time.Minute} {
+		if n, err := s.Unearth(ctx, time.Now().Add(before)); err != nil || n != int64(want) {
+			t.Errorf("unearth before %v: got %d, %v, want %d", before, n, err, want)
+		}
+	}
+	state(false)
+	wantEmpty(t, db)
+	if buried, err := s.Buried(ctx, uuid.NewString()); err != nil || buried {
+		t.Errorf("another file: got buried %t, %v", buried, err)
+	}
+}
