@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -18,10 +17,16 @@ import (
 // insertTimeout bounds the writing of one entry. The source waits that long at most before it tries again.
 const insertTimeout = 10 * time.Second
 
-// catalogue is where entries go.
+// catalogue is where entries go; see catalog.Store.
 type catalogue interface {
 	// Insert adds e, or reports false if an entry with e's id is there already.
 	Insert(ctx context.Context, e catalog.Entry) (inserted bool, err error)
+	Delete(ctx context.Context, id string) error
+}
+
+// tombstones are what deleted files leave; see content.Store.
+type tombstones interface {
+	Buried(ctx context.Context, id string) (bool, error)
 }
 
 // handler answers an event source, which acts on the status alone:
@@ -33,11 +38,14 @@ type catalogue interface {
 // Any other status would be one of the last two in disguise, and which one depends on the source: eventing-rabbitmq
 // retries a 404 and gives up on a 500. So handler never gives another, whatever is asked of it.
 type handler struct {
-	catalogue catalogue
-	now       func() time.Time
+	catalogue  catalogue
+	tombstones tombstones
+	now        func() time.Time
 }
 
-func newHandler(c catalogue, now func() time.Time) http.Handler { return &handler{c, now} }
+func newHandler(c catalogue, d tombstones, now func() time.Time) http.Handler {
+	return &handler{c, d, now}
+}
 
 // ServeHTTP takes one event.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -56,14 +64,6 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = problem.Unavailable.Because(err, "the catalogue entry can not be written right now")
 	}
 	problem.Write(w, r, err)
-}
-
-// Close closes the catalogue.
-func (h *handler) Close() error {
-	if c, ok := h.catalogue.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
 }
 
 // guard calls record and returns a panic as an error: the runtime would answer it with a 500, on which the source
@@ -100,9 +100,23 @@ func (h *handler) record(r *http.Request) error {
 		StoredAt:     f.StoredAt,
 		CataloguedAt: h.now().UTC(),
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("catalogue file %s: %w", f.ID, err)
+	}
+	// Its user may have deleted the file before this event came, or came again. A deletion sets the tombstone first and
+	// deletes the entry then: so either the tombstone is seen here, or the entry is seen there. That holds for an entry that
+	// was there before, too: whoever inserted it may have died before he asked.
+	buried, err := h.tombstones.Buried(ctx, f.ID)
+	if err != nil {
+		return fmt.Errorf("look for the tombstone of file %s: %w", f.ID, err)
+	}
+	switch {
+	case buried:
+		if err := h.catalogue.Delete(ctx, f.ID); err != nil {
+			return fmt.Errorf("take back the entry of the deleted file %s: %w", f.ID, err)
+		}
+		// Acknowledged: there is nothing to catalogue any more.
+		slog.InfoContext(ctx, "deleted before it was catalogued", "file", f.ID)
 	case inserted:
 		slog.InfoContext(ctx, "catalogued", "file", f.ID, "after_ms", h.now().Sub(f.StoredAt).Milliseconds())
 	default:

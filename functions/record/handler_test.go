@@ -28,13 +28,14 @@ var (
 	cataloguedAt = time.Date(2026, 3, 1, 12, 30, 1, 0, time.UTC)
 )
 
-// fakeCatalogue keeps entries under unique ids, or fails as told.
+// fakeCatalogue keeps entries under unique ids and has tombstones, or fails as told.
 type fakeCatalogue struct {
-	fail func() error // nil: works
+	fail, failBuried, failDelete func() error // nil: works
 
 	mu      sync.Mutex
 	entries map[string]catalog.Entry
 	inserts int
+	buried  map[string]bool
 }
 
 func (f *fakeCatalogue) Insert(ctx context.Context, e catalog.Entry) (bool, error) {
@@ -59,10 +60,38 @@ func (f *fakeCatalogue) Insert(ctx context.Context, e catalog.Entry) (bool, erro
 	return true, nil
 }
 
+// Buried tells of what is in f.buried.
+func (f *fakeCatalogue) Buried(ctx context.Context, id string) (bool, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		return false, errors.New("the context has no deadline")
+	}
+	if f.failBuried != nil {
+		if err := f.failBuried(); err != nil {
+			return false, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.buried[id], nil
+}
+
+// Delete removes an entry.
+func (f *fakeCatalogue) Delete(ctx context.Context, id string) error {
+	if f.failDelete != nil {
+		if err := f.failDelete(); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.entries, id)
+	return nil
+}
+
 // serve answers r as the running function would.
-func serve(c catalogue, r *http.Request) *http.Response {
+func serve(c *fakeCatalogue, r *http.Request) *http.Response {
 	w := httptest.NewRecorder()
-	function.Wrap(newHandler(c, func() time.Time { return cataloguedAt }), time.Minute).ServeHTTP(w, r)
+	function.Wrap(newHandler(c, c, func() time.Time { return cataloguedAt }), time.Minute).ServeHTTP(w, r)
 	return w.Result()
 }
 
@@ -233,21 +262,30 @@ func TestDeliveredManyTimes(t *testing.T) {
 	}
 }
 
-// closingCatalogue notes that it was closed.
-type closingCatalogue struct {
-	fakeCatalogue
-	closed bool
-}
-
-func (c *closingCatalogue) Close() error {
-	c.closed = true
-	return nil
-}
-
-func TestClose(t *testing.T) {
-	c := &closingCatalogue{}
-	if err := newHandler(c, time.Now).(io.Closer).Close(); err != nil || !c.closed {
-		t.Errorf("Close: %v, catalogue closed: %t", err, c.closed)
+// TestDeletedFile holds that the event of a deleted file leaves no entry, whether or not one was there.
+func TestDeletedFile(t *testing.T) {
+	c := &fakeCatalogue{buried: map[string]bool{fileID: true}}
+	for _, delivery := range []string{"first", "second"} {
+		if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
+			t.Errorf("%s delivery: got %d and %d entries, want 204 and none", delivery, res.StatusCode, len(c.entries))
+		}
+	}
+	// Inserted by one that died before it asked for the tombstone, or could not ask.
+	c = &fakeCatalogue{}
+	serve(c, request("POST", "/", structured, strings.NewReader(event(t))))
+	c.buried = map[string]bool{fileID: true}
+	away := func() error { return problem.Unavailable.With("away") }
+	for name, fail := range map[string]func() error{"away": away, "odd": func() error { return errors.New("odd") }, "panic": func() error { panic("bug") }} {
+		for _, which := range []*func() error{&c.failBuried, &c.failDelete} {
+			*which = fail
+			if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 503 || len(c.entries) != 1 {
+				t.Errorf("%s: got %d and %d entries, want 503 and the one", name, res.StatusCode, len(c.entries))
+			}
+			*which = nil
+		}
+	}
+	if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
+		t.Errorf("in the end: got %d and %d entries, want 204 and none", res.StatusCode, len(c.entries))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/knative/local/store"
 	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
@@ -65,6 +67,52 @@ func TestRecordDeliveredManyTimes(t *testing.T) {
 	wantEntry(t, c, f)
 	if entries, _, err := c.List(t.Context(), catalog.Query{}); err != nil || len(entries) != 1 {
 		t.Errorf("%d entries (%v), want 1", len(entries), err)
+	}
+}
+
+// TestRecordOfADeletedFile deletes files while their events arrive: none may come back into the catalogue.
+func TestRecordOfADeletedFile(t *testing.T) {
+	mongo := ferretdb(t)
+	uri := freshURI(t, mongo.URI)
+	c := openCatalog(t, uri)
+	files, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	if err := errors.Join(c.EnsureIndexes(t.Context()), files.EnsureIndexes(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	record := runFunction(t, "record", "MONGODB_URI="+uri)
+	for range 30 {
+		e, f := fileStored(t)
+		body, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var group sync.WaitGroup
+		group.Go(func() {
+			for range 2 {
+				response, err := http.Post(record, "application/cloudevents+json", bytes.NewReader(body))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _ = response.Body.Close(); response.StatusCode != http.StatusNoContent {
+					t.Errorf("got %s, want 204", response.Status)
+				}
+			}
+		})
+		group.Go(func() { // as files does it
+			time.Sleep(rand.N(3 * time.Millisecond))
+			if err := errors.Join(files.Bury(t.Context(), f.ID), c.Delete(t.Context(), f.ID)); err != nil {
+				t.Error(err)
+			}
+		})
+		group.Wait()
+	}
+	if left := catalogued(t, c); len(left) != 0 {
+		t.Errorf("the catalogue has %v, which were deleted", left)
 	}
 }
 
