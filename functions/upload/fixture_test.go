@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
@@ -25,19 +27,26 @@ const owner = "0190-ada"
 // fixture is the handler with fakes around it, and a token that it takes.
 type fixture struct {
 	handler   http.Handler
+	verifier  *token.Verifier
 	files     *fakeStore
 	publisher *fakePublisher
 	bearer    string
 	reader    string // a token that permits reading only
+	stranger  string // a token of another user
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	signer, verifier, _ := tokentest.New(t)
-	f := &fixture{files: &fakeStore{kept: map[string]*kept{}}, publisher: &fakePublisher{}}
-	f.handler = newHandler(verifier, f.files, f.publisher, maxSize)
-	for bearer, roles := range map[*string][]string{&f.bearer: {token.RoleUser}, &f.reader: {}} {
-		raw, _, err := signer.Sign(token.Subject{ID: owner, Username: "ada", Roles: roles, Version: 1})
+	f := &fixture{files: &fakeStore{kept: map[string]*kept{}, claims: map[string]content.File{}}, publisher: &fakePublisher{}}
+	f.verifier = verifier
+	f.limit(0)
+	for bearer, subject := range map[*string]token.Subject{
+		&f.bearer:   {ID: owner, Username: "ada", Roles: []string{token.RoleUser}, Version: 1},
+		&f.reader:   {ID: owner, Username: "ada", Roles: []string{}, Version: 1},
+		&f.stranger: {ID: "0190-grace", Username: "grace", Roles: []string{token.RoleUser}, Version: 1},
+	} {
+		raw, _, err := signer.Sign(subject)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,8 +55,13 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
+// limit gives all users the quota.
+func (f *fixture) limit(quota int64) {
+	f.handler = newHandler(f.verifier, f.files, f.publisher, limits{maxSize, quota})
+}
+
 // only returns the one file that is kept.
-func (f *fixture) only(t *testing.T) *kept {
+func (f *fixture) only(t testing.TB) *kept {
 	t.Helper()
 	if len(f.files.kept) != 1 {
 		t.Fatalf("got %d files, want 1", len(f.files.kept))
@@ -68,17 +82,28 @@ type kept struct {
 
 // fakeStore keeps files in memory by the rules of content.Store.
 type fakeStore struct {
-	kept                       map[string]*kept
-	reads                      int // bytes read, kept or not
-	putErr, markErr, deleteErr error
+	mu                                      sync.Mutex
+	kept                                    map[string]*kept
+	claims                                  map[string]content.File
+	reads                                   int // bytes read, kept or not
+	putErr, confirmErr, deleteErr, claimErr error
+	usageErr, claimedErr, confirmedErr      error
+	whilePut                                func() // called when all bytes were read
 }
 
 func (s *fakeStore) Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) ([]byte, error)) (content.File, error) {
 	b, err := io.ReadAll(r)
+	s.mu.Lock()
 	s.reads += len(b)
+	s.mu.Unlock()
 	if err != nil {
 		return content.File{}, err
 	}
+	if s.whilePut != nil {
+		s.whilePut()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.putErr != nil {
 		return content.File{}, s.putErr
 	}
@@ -94,14 +119,33 @@ func (s *fakeStore) Put(ctx context.Context, f content.File, r io.Reader, finish
 }
 
 func (s *fakeStore) Confirm(_ context.Context, id string) error {
-	if s.markErr != nil {
-		return s.markErr
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.confirmErr == nil {
+		s.kept[id].published = true
 	}
-	s.kept[id].published = true
-	return nil
+	return s.confirmErr
+}
+
+func (s *fakeStore) Confirmed(_ context.Context, id string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.kept[id]
+	return !ok || k.published, s.confirmedErr
+}
+
+func (s *fakeStore) Event(_ context.Context, id string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k, ok := s.kept[id]; ok {
+		return k.event, nil
+	}
+	return nil, problem.NotFound.With("there is no such file")
 }
 
 func (s *fakeStore) Delete(ctx context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.deleteErr != nil {
 		return s.deleteErr
 	}
@@ -112,8 +156,40 @@ func (s *fakeStore) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
+func (s *fakeStore) Usage(_ context.Context, owner string) (used int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.kept {
+		if k.Owner == owner {
+			used += k.Size
+		}
+	}
+	return used, s.usageErr
+}
+
+func (s *fakeStore) Claimed(_ context.Context, key string) (content.File, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.claims[key]
+	return f, ok, s.claimedErr
+}
+
+func (s *fakeStore) Claim(_ context.Context, key string, f content.File) (content.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claimErr != nil {
+		return content.File{}, s.claimErr
+	}
+	if first, ok := s.claims[key]; ok {
+		return first, nil
+	}
+	s.claims[key] = f
+	return f, nil
+}
+
 // fakePublisher answers with its errors in turn, then with success.
 type fakePublisher struct {
+	mu        sync.Mutex
 	notReady  error
 	errs      []error
 	attempts  []event.Event
@@ -123,6 +199,8 @@ type fakePublisher struct {
 func (p *fakePublisher) Ready(context.Context) error { return p.notReady }
 
 func (p *fakePublisher) Publish(ctx context.Context, e event.Event) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.attempts = append(p.attempts, e)
 	if len(p.errs) > 0 {
 		err := p.errs[0]

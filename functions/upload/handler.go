@@ -30,7 +30,12 @@ const (
 type store interface {
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Confirm(ctx context.Context, id string) error
+	Confirmed(ctx context.Context, id string) (bool, error)
+	Event(ctx context.Context, id string) ([]byte, error)
 	Delete(ctx context.Context, id string) error
+	Usage(ctx context.Context, owner string) (int64, error)
+	Claimed(ctx context.Context, key string) (f content.File, found bool, err error)
+	Claim(ctx context.Context, key string, f content.File) (content.File, error)
 }
 
 // publisher hands on events; see events.Publisher.
@@ -43,11 +48,11 @@ type publisher interface {
 type handler struct {
 	files     store
 	publisher publisher
-	maxSize   int64
+	limits    limits
 }
 
-func newHandler(verifier *token.Verifier, files store, publisher publisher, maxSize int64) http.Handler {
-	h := &handler{files, publisher, maxSize}
+func newHandler(verifier *token.Verifier, files store, publisher publisher, limits limits) http.Handler {
+	h := &handler{files, publisher, limits}
 	upload := verifier.Require(problem.HandlerFunc(h.upload), token.ScopeFilesWrite)
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if r.URL.Path != "/upload" && r.URL.Path != "/" {
@@ -72,44 +77,83 @@ type stored struct {
 }
 
 // upload takes in one file. It answers 202 once the bytes are committed and the event is confirmed: what is left to
-// do, the catalogue entry, can then only be late.
+// do, the catalogue entry, can then only be late. Whatever can be refused is refused before the body is read, so that
+// nobody sends a large file for nothing.
 func (h *handler) upload(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	headers, err := h.declare(r)
+	headers, err := declare(r)
 	if err != nil {
 		return err
 	}
-	// Before the body: a client should not send a large file for nothing.
+	owner := token.Caller(ctx).Subject
+	var key string
+	if headers.key != "" {
+		key = claimKey(owner, headers.key)
+		first, found, err := h.files.Claimed(ctx, key)
+		if err != nil {
+			return err
+		}
+		if found {
+			if err := headers.repeats(first, r.ContentLength); err != nil {
+				return err
+			}
+			return h.replay(ctx, w, first)
+		}
+	}
+	room, err := h.room(ctx, owner, headers.least)
+	if err != nil {
+		return err
+	}
 	if err := h.publisher.Ready(ctx); err != nil {
 		return err
 	}
-	in, err := h.receive(w, r, headers)
+	in, err := receive(r, headers, room)
 	if err != nil {
 		return err
 	}
-	var e event.Event
-	owner := token.Caller(ctx).Subject
-	file, err := h.files.Put(ctx, content.File{Owner: owner, Name: in.name, ContentType: in.contentType, Size: r.ContentLength}, in.bytes,
-		func(f *content.File) ([]byte, error) {
-			if err := in.finish(f.SHA256); err != nil {
-				return nil, err
-			}
-			var err error
-			e, err = events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size,
-				SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt})
-			if err != nil {
-				return nil, fmt.Errorf("make the event of file %s: %w", f.ID, err)
-			}
-			return e.MarshalJSON()
-		})
+	file, e, err := h.keep(ctx, content.File{Owner: owner, Name: in.name, ContentType: in.contentType, Size: headers.size, Key: key}, in)
 	if err != nil {
 		return err
 	}
-	if err := h.announce(ctx, e); err != nil {
+	if err := h.withinQuota(ctx, owner, file.ID); err != nil {
 		return err
 	}
+	if key != "" {
+		first, err := h.claim(ctx, key, file)
+		if err != nil {
+			return err
+		}
+		if first.ID != file.ID {
+			return h.replay(ctx, w, first)
+		}
+	}
+	if err := h.announce(ctx, e, key != ""); err != nil {
+		return err
+	}
+	return accepted(w, file)
+}
+
+// accepted answers with the file that was taken in.
+func accepted(w http.ResponseWriter, file content.File) error {
 	w.Header().Set("Location", "/files/"+file.ID)
 	return problem.JSON(w, http.StatusAccepted, stored{file.ID, file.Name, file.Size, file.SHA256, file.ContentType, "stored"})
+}
+
+// keep stores the file and returns it complete, with the event that its document carries.
+func (h *handler) keep(ctx context.Context, file content.File, in incoming) (_ content.File, e event.Event, err error) {
+	file, err = h.files.Put(ctx, file, in.bytes, func(f *content.File) ([]byte, error) {
+		if err := in.finish(f.SHA256); err != nil {
+			return nil, err
+		}
+		var err error
+		e, err = events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size,
+			SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt})
+		if err != nil {
+			return nil, fmt.Errorf("make the event of file %s: %w", f.ID, err)
+		}
+		return e.MarshalJSON()
+	})
+	return file, e, err
 }
 
 // announce publishes the event of a file that is committed. It goes on when the client has gone away: the file is
@@ -117,20 +161,23 @@ func (h *handler) upload(w http.ResponseWriter, r *http.Request) error {
 //
 // If no attempt can have reached the broker, the file is taken back, and the client's retry starts afresh. If one may
 // have (its confirmation did not come), the entry may appear at any time and must find its file: the file stays, its
-// event pending in its document, and the 503 is the truth as far as it is known. A retry then may make a second file,
-// which loses nothing. The same holds if taking it back fails.
-func (h *handler) announce(ctx context.Context, e event.Event) error {
+// event pending in its document until sweep publishes it again, and the 503 is the truth as far as it is known. A retry
+// then may make a second file, which loses nothing. The same holds if taking it back fails.
+//
+// A file that has been claimed for an idempotency key is never taken back: another request with the key may be
+// answering with it right now. It stays, and a retry with the key publishes its event again.
+func (h *handler) announce(ctx context.Context, e event.Event, claimed bool) error {
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)
 	if err == nil {
 		if err := h.files.Confirm(ctx, e.ID()); err != nil {
-			// The answer is true all the same; whoever publishes the event again does no harm.
-			slog.WarnContext(ctx, "the event was published, but that could not be noted", "id", e.ID(), "error", err)
+			// The answer is true all the same; sweep, which publishes the event again, does no harm.
+			slog.WarnContext(ctx, "the event was published, but its file still counts as pending", "id", e.ID(), "error", err)
 		}
 		return nil
 	}
-	if sent {
-		return fmt.Errorf("the file %s stays, unconfirmed: %w", e.ID(), err)
+	if sent || claimed {
+		return fmt.Errorf("the file %s stays, pending: %w", e.ID(), err)
 	}
 	undo, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()

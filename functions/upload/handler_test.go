@@ -191,23 +191,24 @@ func TestUploadBrokerAway(t *testing.T) {
 	unknown := problem.Unavailable.Because(events.ErrUnknown, "unknown")
 	deletion := problem.Unavailable.With("the store is away")
 	for name, c := range map[string]struct {
-		publisher fakePublisher
+		publisher *fakePublisher
 		deleteErr error
 		status    int
 		attempts  int
 		kept      int
 	}{
-		"known before":            {fakePublisher{notReady: refused}, nil, 503, 0, 0},
-		"refused, then back":      {fakePublisher{errs: []error{refused, refused}}, nil, 202, 3, 1},
-		"unknown, then back":      {fakePublisher{errs: []error{unknown}}, nil, 202, 2, 1},
-		"refused":                 {fakePublisher{errs: []error{refused, refused, refused}}, nil, 503, 3, 0},
-		"unknown":                 {fakePublisher{errs: []error{unknown, unknown, unknown}}, nil, 503, 3, 1},
-		"unknown, then refused":   {fakePublisher{errs: []error{unknown, refused, refused}}, nil, 503, 3, 1},
-		"refused and not deleted": {fakePublisher{errs: []error{refused, refused, refused}}, deletion, 503, 3, 1},
+		"known before":            {&fakePublisher{notReady: refused}, nil, 503, 0, 0},
+		"refused, then back":      {&fakePublisher{errs: []error{refused, refused}}, nil, 202, 3, 1},
+		"unknown, then back":      {&fakePublisher{errs: []error{unknown}}, nil, 202, 2, 1},
+		"refused":                 {&fakePublisher{errs: []error{refused, refused, refused}}, nil, 503, 3, 0},
+		"unknown":                 {&fakePublisher{errs: []error{unknown, unknown, unknown}}, nil, 503, 3, 1},
+		"unknown, then refused":   {&fakePublisher{errs: []error{unknown, refused, refused}}, nil, 503, 3, 1},
+		"refused and not deleted": {&fakePublisher{errs: []error{refused, refused, refused}}, deletion, 503, 3, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			*f.publisher = c.publisher
+			f.publisher = c.publisher
+			f.limit(0)
 			f.files.deleteErr = c.deleteErr
 			answer := f.send("POST", "/upload", strings.NewReader("hello"), nil)
 			if c.status != 202 {
@@ -238,10 +239,10 @@ func TestUploadBrokerAway(t *testing.T) {
 	}
 }
 
-// What was published is true even if it can not be marked.
-func TestUploadMarkFails(t *testing.T) {
+// What was published is true even if that can not be noted.
+func TestUploadConfirmFails(t *testing.T) {
 	f := newFixture(t)
-	f.files.markErr = problem.Unavailable.With("the store is away")
+	f.files.confirmErr = problem.Unavailable.With("the store is away")
 	if answer := f.send("POST", "/upload", strings.NewReader("x"), nil); answer.Code != 202 {
 		t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
 	}

@@ -26,6 +26,8 @@ type config struct {
 	// MaxSize bounds a file, in bytes or with the suffix KiB, MiB or GiB. A slow client must get it through within
 	// REQUEST_TIMEOUT.
 	MaxSize size `env:"UPLOAD_MAX_SIZE" envDefault:"1GiB"`
+	// Quota bounds all files of one user together, written like MaxSize; 0 does not.
+	Quota quota `env:"UPLOAD_QUOTA" envDefault:"0"`
 }
 
 func main() { function.Main(setup) }
@@ -48,7 +50,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	return server{newHandler(verifier, files, publisher, int64(cfg.MaxSize)), files, publisher}, nil
+	return server{newHandler(verifier, files, publisher, limits{file: int64(cfg.MaxSize), quota: int64(cfg.Quota)}), files, publisher}, nil
 }
 
 // server is the endpoint with what must be closed after it.

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -34,14 +33,15 @@ type incoming struct {
 	finish func(sum string) error
 }
 
-// receive finds the file in the request. Until it is called nothing of the body has been read.
-func (h *handler) receive(w http.ResponseWriter, r *http.Request, headers declared) (incoming, error) {
-	in := h.raw(w, r, headers)
+// receive finds the file in the request, for which there is room. Until it is called nothing of the body has been read.
+func receive(r *http.Request, headers declared, room room) (incoming, error) {
+	take := raw
 	if headers.boundary != "" {
-		var err error
-		if in, err = h.form(w, r, headers); err != nil {
-			return incoming{}, err
-		}
+		take = form
+	}
+	in, err := take(r, headers, room)
+	if err != nil {
+		return incoming{}, err
 	}
 	in.name = safeName(in.name)
 	if in.contentType == "" {
@@ -62,12 +62,18 @@ type declared struct {
 	contentType string
 	// boundary is not empty if the body is a form.
 	boundary string
+	// size of the file in bytes, -1 where it is not known, as in a form.
+	size int64
+	// least is the size that the file has at least, in bytes, or else the body is refused; negative where it is not known.
+	least int64
 	// digests of the body that were promised.
 	digests digests
+	// key is the idempotency key, empty if there is none.
+	key string
 }
 
 // declare reads the headers and refuses what can be refused without reading the body.
-func (h *handler) declare(r *http.Request) (d declared, err error) {
+func declare(r *http.Request) (d declared, err error) {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		// The bytes would be kept in a coding that nobody undoes later.
 		return declared{}, problem.UnsupportedType.With("send the file without Content-Encoding").Header("Accept-Encoding", "identity")
@@ -75,16 +81,19 @@ func (h *handler) declare(r *http.Request) (d declared, err error) {
 	if d.digests, err = contentDigest(r.Header); err != nil {
 		return declared{}, err
 	}
+	if d.key, err = idempotencyKey(r.Header); err != nil {
+		return declared{}, err
+	}
 	kind, params, err := contentType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return declared{}, err
 	}
-	limit := h.maxSize
+	d.size, d.least = r.ContentLength, r.ContentLength
 	if kind == "multipart/form-data" {
 		if d.boundary = params["boundary"]; d.boundary == "" {
 			return declared{}, problem.BadRequest.With("the form has no boundary")
 		}
-		limit += formOverhead
+		d.size, d.least = -1, r.ContentLength-formOverhead
 	} else {
 		d.contentType = r.Header.Get("Content-Type")
 		if kind == "" || kind == "application/x-www-form-urlencoded" {
@@ -94,9 +103,6 @@ func (h *handler) declare(r *http.Request) (d declared, err error) {
 		if d.name, err = declaredName(r); err != nil {
 			return declared{}, err
 		}
-	}
-	if r.ContentLength > limit {
-		return declared{}, h.tooLarge(nil)
 	}
 	return d, nil
 }
@@ -130,15 +136,15 @@ func declaredName(r *http.Request) (string, error) {
 }
 
 // raw takes the body as the file.
-func (h *handler) raw(w http.ResponseWriter, r *http.Request, d declared) incoming {
-	check, body := d.digests.over(h.limited(w, r.Body, h.maxSize), false)
-	return incoming{d.name, d.contentType, body, check.matches}
+func raw(r *http.Request, d declared, room room) (incoming, error) {
+	check, body := d.digests.over(room.limit(r.Body, 0), false)
+	return incoming{d.name, d.contentType, body, check.matches}, nil
 }
 
 // form takes the one file in a multipart/form-data body (RFC 7578). It is streamed; fields before and after it are
 // skipped. A Content-Digest is of the whole body, since that is the content of the message.
-func (h *handler) form(w http.ResponseWriter, r *http.Request, d declared) (incoming, error) {
-	check, body := d.digests.over(h.limited(w, r.Body, h.maxSize+formOverhead), true)
+func form(r *http.Request, d declared, room room) (incoming, error) {
+	check, body := d.digests.over(room.limit(r.Body, formOverhead), true)
 	parts := multipart.NewReader(body, d.boundary)
 	fields := 0
 	// next returns the next part that is a file, or nil at the end of the form.
@@ -175,7 +181,7 @@ func (h *handler) form(w http.ResponseWriter, r *http.Request, d declared) (inco
 	if _, _, err := contentType(kind); err != nil {
 		return incoming{}, err
 	}
-	return incoming{part.FileName(), kind, h.limited(w, part, h.maxSize), func(string) error {
+	return incoming{part.FileName(), kind, room.limit(part, 0), func(string) error {
 		// A second file, that nobody would ever see again, must not be answered with success.
 		if another, err := next(); err != nil {
 			return err
@@ -189,16 +195,16 @@ func (h *handler) form(w http.ResponseWriter, r *http.Request, d declared) (inco
 	}}, nil
 }
 
-// limited reads at most limit bytes of r; more is problem.TooLarge.
-func (h *handler) limited(w http.ResponseWriter, r io.ReadCloser, limit int64) io.Reader {
-	return bodyReader{h, http.MaxBytesReader(w, r, limit)}
+// limit reads no more of r than there is room for, and extra bytes: anything further is room's problem.
+func (r room) limit(body io.ReadCloser, extra int64) io.Reader {
+	return bodyReader{http.MaxBytesReader(nil, body, r.bytes+extra), r.full}
 }
 
 // bodyReader turns errors of a request's body into problems: without that, a client that breaks off would look like
 // an error of ours.
 type bodyReader struct {
-	h *handler
-	r io.Reader
+	r    io.Reader
+	full *problem.Problem
 }
 
 func (b bodyReader) Read(p []byte) (int, error) {
@@ -208,7 +214,7 @@ func (b bodyReader) Read(p []byte) (int, error) {
 	case err == nil || err == io.EOF:
 		return n, err
 	case errors.As(err, &tooLarge):
-		return n, b.h.tooLarge(err)
+		return n, b.full
 	}
 	return n, broken(err)
 }
@@ -221,8 +227,4 @@ func broken(err error) error {
 		return already
 	}
 	return problem.BadRequest.Because(err, "the body could not be read to its end")
-}
-
-func (h *handler) tooLarge(cause error) error {
-	return problem.TooLarge.Because(cause, fmt.Sprintf("the limit is %d bytes", h.maxSize))
 }

@@ -169,3 +169,18 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
+
+func TestQuotaSetting(t *testing.T) {
+	for text, want := range map[string]quota{"0": 0, "1": 1, "5GiB": 5 << 30} {
+		got := quota(7)
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%q: got %d (%v), want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "-1", "none", "0GiB"} {
+		var got quota
+		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "or 0 for none") {
+			t.Errorf("%q: got %d and error %v, want one that says what 0 means", text, got, err)
+		}
+	}
+}

@@ -28,3 +28,20 @@ func (s *size) UnmarshalText(text []byte) error {
 	*s = size(n * unit)
 	return nil
 }
+
+// quota is a size that may be 0, for none.
+type quota int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (q *quota) UnmarshalText(text []byte) error {
+	if string(text) == "0" {
+		*q = 0
+		return nil
+	}
+	var s size
+	if err := s.UnmarshalText(text); err != nil {
+		return fmt.Errorf("%w, or 0 for none", err)
+	}
+	*q = quota(s)
+	return nil
+}

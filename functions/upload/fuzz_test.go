@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+)
+
+// wantSafeName fails the test unless name may be stored, shown and saved under.
+func wantSafeName(t *testing.T, name string) {
+	t.Helper()
+	unsafe := func(r rune) bool {
+		return unicode.IsControl(r) || r == '/' || r == '\\' || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+	}
+	if name == "" || name == "." || name == ".." || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unsafe) || safeName(name) != name {
+		t.Errorf("got name %q, which is not safe", name)
+	}
+}
+
+// FuzzContentDisposition looks for a header that leads to an unsafe name, or to one that the parser chokes on.
+func FuzzContentDisposition(f *testing.F) {
+	for _, seed := range []string{
+		`attachment; filename="notes.txt"`, `attachment; filename=../../etc/passwd`, `inline`, `attachment; filename="C:\\a\\b"`,
+		`attachment; filename*=UTF-8''%E2%82%AC%20rates.txt; filename=x`, `attachment; filename*0*=UTF-8''a%2F; filename*1="b"`,
+		"attachment; filename=\"\xe2\x80\xae\xff\"", `attachment; filename="a` + "\u0301" + `"`, `attachment; filename*=iso-8859-1'en'%A3`, `;`,
+	} {
+		f.Add(seed, "a%2Fb")
+	}
+	f.Fuzz(func(t *testing.T, header, query string) {
+		r := &http.Request{URL: &url.URL{RawQuery: "name=" + query}, Header: http.Header{"Content-Disposition": {header}}}
+		name, err := declaredName(r)
+		if err == nil {
+			wantSafeName(t, safeName(name))
+		}
+		wantSafeName(t, safeName(header))
+	})
+}
+
+// FuzzForm hands in forms, as whole and in small pieces. Whatever they are, the answer is a 202 with one file that is
+// told of by a valid event, or a 4xx with none.
+func FuzzForm(f *testing.F) {
+	const boundary = "xyz"
+	form := func(parts ...string) string {
+		return "--" + boundary + "\r\n" + strings.Join(parts, "\r\n--"+boundary+"\r\n") + "\r\n--" + boundary + "--\r\n"
+	}
+	const file = "Content-Disposition: form-data; name=file; filename=a.txt\r\nContent-Type: text/plain\r\n\r\nhello"
+	const comment = "Content-Disposition: form-data; name=comment\r\n\r\na field"
+	for _, seed := range []string{
+		form(file), form(comment, file, comment), form(comment), form(file, file), form(strings.Repeat("x", 100)), "", "--xyz--",
+		"--xyz\r\n", "preamble\r\n" + form(file) + "epilogue", strings.ReplaceAll(form(file), "\r\n", "\n"),
+		form("Content-Disposition: form-data; name=file; filename*=UTF-8''%2e%2e\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41=\r\nb"),
+		form("Content-Type: text/plain;;\r\n" + file), form(strings.Repeat("A: b\r\n", 50) + file), form(file)[:60],
+	} {
+		f.Add(seed)
+	}
+	fx := newFixture(f)
+	f.Fuzz(func(t *testing.T, body string) {
+		for _, sent := range []io.Reader{strings.NewReader(body), pieces{strings.NewReader(body)}} {
+			clear(fx.files.kept)
+			fx.publisher.published = nil
+			fx.publisher.attempts = nil
+			answer := fx.send("POST", "/upload", sent, map[string]string{"Content-Type": "multipart/form-data; boundary=" + boundary})
+			if answer.Code != 202 {
+				if answer.Code < 400 || answer.Code > 499 || len(fx.files.kept) != 0 || len(fx.publisher.attempts) != 0 {
+					t.Fatalf("got %d %s with %d files and %d events", answer.Code, answer.Body, len(fx.files.kept), len(fx.publisher.attempts))
+				}
+				continue
+			}
+			k := fx.only(t)
+			wantSafeName(t, k.Name)
+			if k.Size > maxSize || !bytes.Contains([]byte(body), k.bytes) && !strings.Contains(strings.ToLower(body), "quoted-printable") {
+				t.Errorf("got a file of %d bytes that the form does not hold: %q", k.Size, k.bytes)
+			}
+			var e event.Event
+			if err := json.Unmarshal(k.event, &e); err != nil {
+				t.Fatalf("event %s: %v", k.event, err)
+			}
+			var told events.FileStored
+			if err := e.DataAs(&told); err != nil || told.Name != k.Name || told.ContentType != k.ContentType || told.Size != k.Size {
+				t.Errorf("got an event of %+v (%v), want that of %+v", told, err, k.File)
+			}
+		}
+	})
+}
+
+// pieces reads a byte at a time.
+type pieces struct{ r io.Reader }
+
+func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(1, len(b))]) }

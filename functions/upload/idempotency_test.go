@@ -1,0 +1,281 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+func TestIdempotencyKey(t *testing.T) {
+	long := strings.Repeat("x", maxKey)
+	for name, c := range map[string]struct {
+		lines []string
+		want  string
+		bad   bool
+	}{
+		"none":              {nil, "", false},
+		"string":            {[]string{`"8e03978e-40d5-43dd-bc93-6894a57f9324"`}, "8e03978e-40d5-43dd-bc93-6894a57f9324", false},
+		"bare":              {[]string{"8e03978e-40d5-43dd-bc93-6894a57f9324"}, "8e03978e-40d5-43dd-bc93-6894a57f9324", false},
+		"bare base64":       {[]string{"a/b+c=="}, "a/b+c==", false},
+		"escapes":           {[]string{`"a \"b\" \\ c, d; e"`}, `a "b" \ c, d; e`, false},
+		"parameter":         {[]string{`"a";b=1`}, "a", false},
+		"as long as may be": {[]string{long}, long, false},
+		"too long":          {[]string{long + "x"}, "", true},
+		"too long a string": {[]string{`"` + long + `x"`}, "", true},
+		"empty":             {[]string{""}, "", true},
+		"empty string":      {[]string{`""`}, "", true},
+		"twice":             {[]string{"a", "a"}, "", true},
+		"two":               {[]string{"a, b"}, "", true},
+		"two strings":       {[]string{`"a", "b"`}, "", true},
+		"space":             {[]string{"a b"}, "", true},
+		"not closed":        {[]string{`"a`}, "", true},
+		"quote inside":      {[]string{`a"b`}, "", true},
+		"behind the string": {[]string{`"a"b`}, "", true},
+		"not ASCII":         {[]string{"ä"}, "", true},
+		"string, not ASCII": {[]string{`"ä"`}, "", true},
+		"control character": {[]string{"\"a\x00\""}, "", true},
+	} {
+		got, err := idempotencyKey(http.Header{"Idempotency-Key": c.lines})
+		if got != c.want || (err != nil) != c.bad {
+			t.Errorf("%s: got %q and %v, want %q and an error: %t", name, got, err, c.want, c.bad)
+		}
+	}
+}
+
+// FuzzIdempotencyKey holds that a key is bounded and printable, and means the same when it is written as a string.
+func FuzzIdempotencyKey(f *testing.F) {
+	for _, seed := range []string{`"a"`, "a", `"a \"b\" \\"`, `"a";b=":x:";c`, `" "`, `"`, "a,b", strings.Repeat("x", maxKey+1)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		key, err := idempotencyKey(http.Header{"Idempotency-Key": {header}})
+		if err != nil {
+			return
+		}
+		if key == "" || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q: got key %q", header, key)
+		}
+		quoted := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(key) + `"`
+		if again, err := idempotencyKey(http.Header{"Idempotency-Key": {quoted}}); again != key || err != nil {
+			t.Errorf("%q: got key %q, and from %q %q (%v)", header, key, quoted, again, err)
+		}
+	})
+}
+
+// repeated sends "hello" as the file notes.txt with the key k.
+func (f *fixture) repeated() *httptest.ResponseRecorder {
+	return f.send("POST", "/upload?name=notes.txt", strings.NewReader("hello"), map[string]string{"Content-Type": "text/plain", "Idempotency-Key": "k"})
+}
+
+func TestRetryGetsTheFirstAnswer(t *testing.T) {
+	f := newFixture(t)
+	first := f.repeated()
+	if first.Code != 202 {
+		t.Fatalf("got %d %s, want 202", first.Code, first.Body)
+	}
+	for name, headers := range map[string]map[string]string{
+		"bare":   {"Idempotency-Key": "k"},
+		"string": {"Idempotency-Key": `"k"`},
+		"digest": {"Idempotency-Key": "k", "Content-Digest": "sha-256=:" + helloBase64 + ":"},
+		"same name and type": {"Idempotency-Key": "k", "Content-Type": "text/plain",
+			"Content-Disposition": "attachment; filename*=UTF-8''%2Ftmp%2Fnotes.txt"},
+	} {
+		for length, body := range map[string]io.Reader{"known": strings.NewReader("hello"), "unknown": io.MultiReader(strings.NewReader("hello"))} {
+			f.publisher.notReady = problem.Unavailable.With("away") // nobody is to be asked
+			f.files.usageErr = f.publisher.notReady
+			before := f.files.reads
+			again := f.send("POST", "/upload", body, headers)
+			if again.Code != 202 || again.Body.String() != first.Body.String() || again.Header().Get("Location") != first.Header().Get("Location") {
+				t.Errorf("%s, length %s: got %d %s, want 202 %s", name, length, again.Code, again.Body, first.Body)
+			}
+			if f.files.reads != before || len(f.publisher.attempts) != 1 {
+				t.Errorf("%s, length %s: got %d bytes read and %d events, want none and 1", name, length, f.files.reads-before, len(f.publisher.attempts))
+			}
+		}
+	}
+	f.only(t)
+	t.Run("another user's key", func(t *testing.T) {
+		f.publisher.notReady, f.files.usageErr = nil, nil
+		other := f.send("POST", "/upload", strings.NewReader("hallo"), map[string]string{"Idempotency-Key": "k", "Authorization": "Bearer " + f.stranger})
+		if other.Code != 202 || other.Header().Get("Location") == first.Header().Get("Location") {
+			t.Errorf("got %d %s, want a file of the other user's own", other.Code, other.Body)
+		}
+	})
+	t.Run("deleted meanwhile", func(t *testing.T) {
+		clear(f.files.kept)
+		if again := f.repeated(); again.Code != 202 || again.Body.String() != first.Body.String() {
+			t.Errorf("got %d %s, want 202 %s", again.Code, again.Body, first.Body)
+		}
+	})
+}
+
+func TestKeyOfAnotherFile(t *testing.T) {
+	form, kind := newForm(t, hello)
+	large, largeKind := newForm(t, part{hello.disposition, "", strings.Repeat("x", 5+formOverhead)})
+	for name, c := range map[string]struct {
+		target, body string
+		headers      map[string]string
+		status       int
+	}{
+		"length":           {"/upload", "hello!", nil, 422},
+		"digest":           {"/upload", "hallo", map[string]string{"Content-Digest": "sha-256=:" + strings.Repeat("A", 43) + "=:"}, 422},
+		"name":             {"/upload?name=other.txt", "hello", nil, 422},
+		"type":             {"/upload", "hello", map[string]string{"Content-Type": "text/html"}, 422},
+		"form":             {"/upload", string(form), map[string]string{"Content-Type": kind}, 202},
+		"form too large":   {"/upload", string(large), map[string]string{"Content-Type": largeKind}, 422},
+		"form too small":   {"/upload", "x", map[string]string{"Content-Type": kind}, 422},
+		"not well-formed":  {"/upload", "hello", map[string]string{"Idempotency-Key": "k k"}, 400},
+		"nothing declared": {"/upload", "hello", nil, 202},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.repeated()
+			headers := map[string]string{"Idempotency-Key": "k"}
+			maps.Copy(headers, c.headers)
+			answer := f.send("POST", c.target, strings.NewReader(c.body), headers)
+			switch c.status {
+			case 422:
+				wantProblem(t, answer, 422, "idempotency-key-reused")
+			case 400:
+				wantProblem(t, answer, 400, "bad-request")
+			default:
+				if answer.Code != c.status {
+					t.Errorf("got %d %s, want %d", answer.Code, answer.Body, c.status)
+				}
+			}
+			if f.files.reads != len("hello") || len(f.publisher.attempts) != 1 {
+				t.Errorf("got %d bytes read and %d events, want those of the first request", f.files.reads, len(f.publisher.attempts))
+			}
+			f.only(t)
+		})
+	}
+}
+
+// A file whose event did not get out stays, for its key; the retry publishes before it promises anything.
+func TestRetryPublishes(t *testing.T) {
+	refused := problem.Unavailable.With("refused")
+	unknown := problem.Unavailable.Because(events.ErrUnknown, "unknown")
+	for name, err := range map[string]error{"refused": refused, "unknown": unknown} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.publisher.errs = []error{err, err, err, err, err, err}
+			for range 2 {
+				wantProblem(t, f.repeated(), 503, "unavailable")
+				if f.only(t).published {
+					t.Error("got a file without its event pending")
+				}
+			}
+			answer := f.repeated()
+			k := f.only(t)
+			if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || !k.published || f.files.reads != len("hello") {
+				t.Errorf("got %d %s of file %+v after reading %d bytes, want 202 after %d", answer.Code, answer.Body, k, f.files.reads, len("hello"))
+			}
+			for _, e := range f.publisher.attempts {
+				if e.ID() != k.ID || string(e.Data()) != string(f.publisher.attempts[0].Data()) {
+					t.Errorf("got event %s, want that of file %s each time", e, k.ID)
+				}
+			}
+			if len(f.publisher.published) != 1 {
+				t.Errorf("got %d events, want 1", len(f.publisher.published))
+			}
+		})
+	}
+}
+
+func TestManyAtOnceWithOneKey(t *testing.T) {
+	const n = 8
+	f := newFixture(t)
+	var all sync.WaitGroup
+	all.Add(n)
+	f.files.whilePut = func() { all.Done(); all.Wait() } // no claim before all bytes are there
+	answers := make([]*httptest.ResponseRecorder, n)
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { answers[i] = f.repeated() })
+	}
+	group.Wait()
+	k := f.only(t)
+	if !k.published {
+		t.Error("got a file whose event is pending")
+	}
+	for _, answer := range answers {
+		if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || answer.Body.String() != answers[0].Body.String() {
+			t.Errorf("got %d %s, want 202 %s", answer.Code, answer.Body, answers[0].Body)
+		}
+	}
+	for _, e := range f.publisher.published {
+		if e.ID() != k.ID {
+			t.Errorf("got the event of %s, want only those of %s", e.ID(), k.ID)
+		}
+	}
+}
+
+// Another request with the key may be the first to have its file.
+func TestKeyIsTakenMeanwhile(t *testing.T) {
+	for name, c := range map[string]struct {
+		sum       string
+		deleteErr error
+		status    int
+		kept      int
+	}{
+		"the same file":               {helloHex, nil, 202, 1},
+		"another file":                {strings.Repeat("0", 64), nil, 422, 1},
+		"the same, and not deletable": {helloHex, problem.Unavailable.With("away"), 202, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			file := content.File{ID: "first", Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}
+			f.files.deleteErr = c.deleteErr
+			f.files.whilePut = func() {
+				f.files.claims[claimKey(owner, "k")] = file
+				f.files.kept["first"] = &kept{file, nil, nil, true}
+			}
+			answer := f.repeated()
+			if c.status == 422 {
+				wantProblem(t, answer, 422, "idempotency-key-reused")
+			} else if answer.Code != 202 || answer.Header().Get("Location") != "/files/first" {
+				t.Errorf("got %d %s, want the first file", answer.Code, answer.Body)
+			}
+			if len(f.files.kept) != c.kept || len(f.publisher.attempts) != 0 {
+				t.Errorf("got %d files and %d events, want %d and none", len(f.files.kept), len(f.publisher.attempts), c.kept)
+			}
+		})
+	}
+}
+
+func TestKeysAway(t *testing.T) {
+	away := problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
+	t.Run("before", func(t *testing.T) {
+		f := newFixture(t)
+		f.files.claimedErr = away
+		wantProblem(t, f.repeated(), 503, "unavailable")
+		if f.files.reads != 0 {
+			t.Errorf("got %d bytes read, want none", f.files.reads)
+		}
+	})
+	t.Run("when the file is there", func(t *testing.T) {
+		f := newFixture(t)
+		f.files.claimErr = away
+		wantProblem(t, f.repeated(), 503, "unavailable")
+		// Whether the claim was made is not known: the file stays for sweep, and nothing has told of it.
+		if f.only(t).published || len(f.publisher.attempts) != 0 {
+			t.Errorf("got %d events, want none", len(f.publisher.attempts))
+		}
+	})
+	t.Run("when it comes again", func(t *testing.T) {
+		f := newFixture(t)
+		f.repeated()
+		f.files.confirmedErr = away
+		wantProblem(t, f.repeated(), 503, "unavailable")
+	})
+}
