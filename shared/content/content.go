@@ -54,6 +54,7 @@ type Store struct {
 	files      *mongo.Collection
 	chunks     *mongo.Collection
 	uploads    *mongo.Collection
+	journal    *mongo.Collection
 	claims     *mongo.Collection
 	deletions  *mongo.Collection
 	tombstones *mongo.Collection
@@ -73,6 +74,7 @@ func Open(uri string) (*Store, error) {
 		files:      db.Collection("fs.files"),
 		chunks:     db.Collection("fs.chunks"),
 		uploads:    db.Collection("uploads"),
+		journal:    db.Collection("uploads.journal"),
 		claims:     db.Collection("uploads.claims"),
 		deletions:  db.Collection("deletions"),
 		tombstones: db.Collection("deletions.tombstones"),
@@ -219,7 +221,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	if err := s.remove(ctx, s.files, id); err != nil {
 		return err
 	}
-	if err := s.Discard(ctx, id); err != nil {
+	if err := s.deleteUpload(ctx, id); err != nil {
 		return err
 	}
 	return s.remove(ctx, s.deletions, id)

@@ -22,6 +22,8 @@ type openDocument struct {
 	Length int64 `bson:"length"`
 	// ExpiresAt is when a resumable upload ends; nil for one that has to come in one request.
 	ExpiresAt *time.Time `bson:"expires_at"`
+	// Tus is there for a resumable upload only.
+	Tus *tusDocument `bson:"tus,omitempty"`
 }
 
 // open notes that a file is on its way.
@@ -53,9 +55,27 @@ func (s *Store) Confirmed(ctx context.Context, id string) (bool, error) {
 	return err == nil && d == nil, err
 }
 
-// Discard deletes the bytes of an upload that was never committed, and then its note.
+// Discard deletes the bytes of an upload that was never committed, and then its note. A resumable one that is being made
+// a file (see Finish) is problem.Conflict.
 func (s *Store) Discard(ctx context.Context, id string) error {
+	d, err := s.opened(ctx, id)
+	if err != nil {
+		return err
+	}
+	if d != nil && d.Tus != nil {
+		if err := s.end(ctx, id, sealExpired); err != nil {
+			return err
+		}
+	}
+	return s.deleteUpload(ctx, id)
+}
+
+// deleteUpload deletes the bytes of a file or of an upload, and then what is noted of it.
+func (s *Store) deleteUpload(ctx context.Context, id string) error {
 	if err := s.discard(ctx, id); err != nil {
+		return err
+	}
+	if err := s.dropJournal(ctx, id); err != nil {
 		return err
 	}
 	return s.Confirm(ctx, id)

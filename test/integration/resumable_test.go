@@ -1,0 +1,483 @@
+package integration
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// createUpload opens a resumable upload of ada's.
+func createUpload(t *testing.T, s *content.Store, length int) content.Upload {
+	t.Helper()
+	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain", Metadata: "filename bm90ZXM=",
+		Length: int64(length), ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// addPiece adds bytes to an upload, all of them.
+func addPiece(t *testing.T, s *content.Store, id string, offset int, b []byte) {
+	t.Helper()
+	if added, err := s.Append(t.Context(), id, int64(offset), bytes.NewReader(b)); err != nil || added != int64(len(b)) {
+		t.Fatalf("at %d: got %d bytes added and error %v, want %d and none", offset, added, err, len(b))
+	}
+}
+
+// wantOffset checks how far an upload is.
+func wantOffset(t *testing.T, s *content.Store, id string, want int) {
+	t.Helper()
+	if u, err := s.Find(t.Context(), id); err != nil || u.Offset != int64(want) {
+		t.Fatalf("got offset %d and error %v, want %d", u.Offset, err, want)
+	}
+}
+
+// wantFinished finishes an upload and checks that the file has the bytes, for us and for the driver, and that nothing
+// else is left of the upload.
+func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string, want []byte) {
+	t.Helper()
+	f, event, err := s.Finish(t.Context(), id, anyEvent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(event) != `{"id":"1"}` || f.Owner != "ada" || f.Name != "notes Ω.txt" || f.ContentType != "text/plain" || f.SHA256 != sum(want) || f.Size != int64(len(want)) {
+		t.Errorf("got the event %s and the file %+v", event, f)
+	}
+	got, err := io.ReadAll(s.Reader(t.Context(), f))
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes with the digest %s and error %v, want %d with %s", len(got), sum(got), err, len(want), sum(want))
+	}
+	stock, err := db.GridFSBucket().OpenDownloadStream(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(stock); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the driver reads %d bytes with error %v, and not the same", len(got), err)
+	}
+	if u, err := s.Find(t.Context(), id); err != nil || !u.Stored || !u.Unconfirmed || !u.Complete() {
+		t.Errorf("got %+v and error %v, want a stored file whose event is not confirmed", u, err)
+	}
+	wantNoJournal(t, db, id)
+}
+
+// wantNoJournal checks that the journal has nothing of an upload.
+func wantNoJournal(t *testing.T, db *mongo.Database, id string) {
+	t.Helper()
+	if n := count(t, db.Collection("uploads.journal"), bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: id}, {Key: "$lt", Value: id + "~"}}}}); n != 0 {
+		t.Errorf("got %d documents in the journal of %s, want none", n, id)
+	}
+}
+
+func TestResumable(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	for _, c := range []struct {
+		length int
+		cuts   []int // where a request ended
+	}{
+		{0, nil},
+		{1, nil},
+		{mebi, nil},
+		{mebi - 1, []int{1, 2, mebi - 2}},
+		{mebi + 1, []int{mebi}},
+		{mebi + 1, []int{mebi - 1}},
+		{5*mebi + 123, []int{17, 300_000, mebi, 2*mebi + 1, 2*mebi + 2, 5 * mebi, 5*mebi + 100}},
+		{3 * mebi, []int{100, mebi + 5}},
+		{60_000, slices.Collect(func(yield func(int) bool) { // many small ones
+			for n := 1000; n < 60_000 && yield(n); n += 1000 {
+			}
+		})},
+	} {
+		t.Run(fmt.Sprintf("%d in %d requests", c.length, len(c.cuts)+1), func(t *testing.T) {
+			want := randomBytes(c.length)
+			u := createUpload(t, s, c.length)
+			offset := 0
+			for _, cut := range append(c.cuts, c.length) {
+				wantOffset(t, s, u.ID, offset)
+				addPiece(t, s, u.ID, offset, want[offset:cut])
+				offset = cut
+			}
+			wantFinished(t, s, db, u.ID, want)
+		})
+	}
+}
+
+func TestResumableKeepsWhatCameBeforeTheCut(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	want := randomBytes(3*mebi + 10)
+	u := createUpload(t, s, len(want))
+	cut := errors.New("cut off")
+	r := io.MultiReader(bytes.NewReader(want[:mebi+500]), iotest.ErrReader(cut))
+	if added, err := s.Append(t.Context(), u.ID, 0, r); !errors.Is(err, cut) || added != mebi+500 {
+		t.Errorf("got %d bytes added and error %v, want %d and that it was cut off", added, err, mebi+500)
+	}
+	wantOffset(t, s, u.ID, mebi+500)
+	if _, _, err := s.Finish(t.Context(), u.ID, anyEvent); !errors.Is(err, problem.Conflict) {
+		t.Errorf("got error %v, want %v for what is not complete", err, problem.Conflict)
+	}
+	for _, offset := range []int{0, 1, mebi, mebi + 499, mebi + 501} {
+		if added, err := s.Append(t.Context(), u.ID, int64(offset), bytes.NewReader(want)); !errors.Is(err, problem.Conflict) || added != 0 {
+			t.Errorf("at %d: got %d bytes added and error %v, want none and %v", offset, added, err, problem.Conflict)
+		}
+	}
+	addPiece(t, s, u.ID, mebi+500, want[mebi+500:])
+	wantFinished(t, s, db, u.ID, want)
+}
+
+// Writers that send different bytes must still make a file that is what its digest says, each stretch of one writer.
+func TestResumableManyWriters(t *testing.T) {
+	s, _ := newContent(t, ferretdb(t).URI)
+	const length, writers = 5*mebi/2 + 7, 4
+	for round := range 3 {
+		u := createUpload(t, s, length)
+		group, ctx := errgroup.WithContext(t.Context())
+		var conflicts atomic.Int64
+		for w := range writers {
+			group.Go(func() error {
+				random := rand.New(rand.NewPCG(uint64(round), uint64(w)))
+				for {
+					now, err := s.Find(ctx, u.ID)
+					if err != nil || now.Complete() {
+						return err
+					}
+					part := bytes.Repeat([]byte{byte('a' + w)}, 1+random.IntN(mebi))
+					_, err = s.Append(ctx, u.ID, now.Offset, bytes.NewReader(part))
+					if errors.Is(err, problem.Conflict) {
+						conflicts.Add(1)
+					} else if err != nil {
+						return err
+					}
+				}
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		finishers, ctx := errgroup.WithContext(t.Context())
+		files := make([]content.File, writers)
+		for w := range writers {
+			finishers.Go(func() (err error) {
+				files[w], _, err = s.Finish(ctx, u.ID, anyEvent)
+				return err
+			})
+		}
+		if err := finishers.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if f != files[0] {
+				t.Errorf("got the files %+v and %+v, want one", f, files[0])
+			}
+		}
+		got, err := io.ReadAll(s.Reader(t.Context(), files[0]))
+		if err != nil || len(got) != length || sum(got) != files[0].SHA256 {
+			t.Errorf("got %d bytes with the digest %s and error %v, want %d with %s", len(got), sum(got), err, length, files[0].SHA256)
+		}
+		t.Logf("round %d: %d conflicts", round, conflicts.Load())
+	}
+}
+
+func TestResumableAfterAKill(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	journal := db.Collection("uploads.journal")
+	want := randomBytes(2*mebi + 900)
+	last := func(id string, offset int) bson.D {
+		return bson.D{{Key: "_id", Value: fmt.Sprintf("%s/%020d", id, offset)}}
+	}
+	for name, c := range map[string]struct{ had, pieceAt int }{
+		"a whole chunk without its note":     {mebi, 0},
+		"a short chunk without its note":     {mebi + 700, mebi},
+		"the last chunk without its note":    {len(want), 2 * mebi},
+		"the first bytes without their note": {5, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := createUpload(t, s, len(want))
+			addPiece(t, s, u.ID, 0, want[:c.had])
+			if res, err := journal.DeleteOne(t.Context(), last(u.ID, c.pieceAt)); err != nil || res.DeletedCount != 1 {
+				t.Fatalf("got %+v and error %v, want one piece deleted", res, err)
+			}
+			wantOffset(t, s, u.ID, c.had)
+			addPieceUnlessComplete(t, s, u.ID, c.had, want)
+			wantFinished(t, s, db, u.ID, want)
+		})
+	}
+	t.Run("a chunk whose pieces are not put together", func(t *testing.T) {
+		u := createUpload(t, s, len(want))
+		addPiece(t, s, u.ID, 0, want[:300])
+		state := sha256.New()
+		state.Write(want[:mebi])
+		marshalled, err := state.(encoding.BinaryMarshaler).MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := journal.InsertOne(t.Context(), append(last(u.ID, 300), bson.D{{Key: "offset", Value: int64(300)}, {Key: "length", Value: int64(mebi - 300)},
+			{Key: "index", Value: int64(1)}, {Key: "sum", Value: marshalled}, {Key: "apart", Value: true}, {Key: "data", Value: want[300:mebi]}}...)); err != nil {
+			t.Fatal(err)
+		}
+		wantOffset(t, s, u.ID, mebi)
+		if n := count(t, journal, bson.D{{Key: "data", Value: bson.D{{Key: "$exists", Value: true}}}}); n != 0 {
+			t.Errorf("got %d pieces with bytes in the journal, want none", n)
+		}
+		addPiece(t, s, u.ID, mebi, want[mebi:])
+		wantFinished(t, s, db, u.ID, want)
+	})
+	t.Run("a seal without its file", func(t *testing.T) {
+		u := createUpload(t, s, len(want))
+		addPiece(t, s, u.ID, 0, want)
+		broken := errors.New("killed")
+		if _, _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+			t.Fatalf("got error %v, want %v", err, broken)
+		}
+		wantOffset(t, s, u.ID, len(want))
+		if err := s.Terminate(t.Context(), u.ID); !errors.Is(err, problem.Conflict) {
+			t.Errorf("terminate what is complete: got error %v, want %v", err, problem.Conflict)
+		}
+		wantFinished(t, s, db, u.ID, want)
+	})
+	t.Run("more pieces than their bytes allow", func(t *testing.T) {
+		u := createUpload(t, s, len(want))
+		addPiece(t, s, u.ID, 0, want[:10])
+		if _, err := journal.UpdateOne(t.Context(), last(u.ID, 0), bson.D{{Key: "$set", Value: bson.D{{Key: "index", Value: int64(1 << 40)}}}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Append(t.Context(), u.ID, 10, bytes.NewReader(want[10:20])); !errors.Is(err, problem.BadRequest) {
+			t.Errorf("got error %v, want %v", err, problem.BadRequest)
+		}
+	})
+}
+
+// addPieceUnlessComplete adds the rest of want.
+func addPieceUnlessComplete(t *testing.T, s *content.Store, id string, offset int, want []byte) {
+	t.Helper()
+	if offset < len(want) {
+		addPiece(t, s, id, offset, want[offset:])
+	}
+}
+
+// A writer whose client is slow may come with its piece when others have completed the file and the journal is gone.
+func TestResumableLateWriter(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	want := randomBytes(2*mebi + 900)
+	for _, cut := range []int{0, 300, mebi, mebi + 300, 2*mebi + 898} {
+		u := createUpload(t, s, len(want))
+		if cut > 0 {
+			addPiece(t, s, u.ID, 0, want[:cut])
+		}
+		r, w := io.Pipe()
+		late := make(chan error, 1)
+		go func() {
+			_, err := s.Append(t.Context(), u.ID, int64(cut), r)
+			late <- err
+		}()
+		if _, err := w.Write([]byte("f")); err != nil { // it has found the upload by now
+			t.Fatal(err)
+		}
+		addPiece(t, s, u.ID, cut, want[cut:])
+		wantFinished(t, s, db, u.ID, want)
+		if err := s.Confirm(t.Context(), u.ID); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, _ = w.Write(bytes.Repeat([]byte("forged"), len(want))) // ends with the reader
+		}()
+		if err := <-late; !errors.Is(err, problem.Conflict) {
+			t.Errorf("cut at %d: got error %v, want %v", cut, err, problem.Conflict)
+		}
+		_ = r.Close()
+		f, err := s.Get(t.Context(), u.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(s.Reader(t.Context(), f)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("cut at %d: got other bytes than before, and error %v", cut, err)
+		}
+		wantNoJournal(t, db, u.ID)
+	}
+}
+
+func TestResumableTerminate(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	want := randomBytes(mebi + 5)
+	t.Run("while it is written to", func(t *testing.T) {
+		u := createUpload(t, s, len(want))
+		r, w := io.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Append(t.Context(), u.ID, 0, r)
+			done <- err
+		}()
+		if _, err := w.Write(want[:1]); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Terminate(t.Context(), u.ID); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, _ = w.Write(want[1:])
+			_ = w.Close()
+		}()
+		if err := <-done; !errors.Is(err, problem.NotFound) {
+			t.Errorf("the writer got error %v, want %v", err, problem.NotFound)
+		}
+		for _, err := range []error{ask(s.Find(t.Context(), u.ID)), s.Terminate(t.Context(), u.ID)} {
+			if !errors.Is(err, problem.NotFound) {
+				t.Errorf("afterwards: got error %v, want %v", err, problem.NotFound)
+			}
+		}
+		if n := count(t, db.Collection("fs.chunks"), bson.D{}); n != 0 {
+			t.Errorf("got %d chunks, want none", n)
+		}
+		if usage, err := s.Usage(t.Context(), "ada"); err != nil || usage != 0 {
+			t.Errorf("got the usage %d and error %v, want none", usage, err)
+		}
+		if err := s.Discard(t.Context(), u.ID); err != nil { // as the sweep does in time
+			t.Fatal(err)
+		}
+		wantEmpty(t, db)
+	})
+	t.Run("while it is finished", func(t *testing.T) {
+		outcomes := map[bool]int{}
+		for range 10 {
+			u := createUpload(t, s, len(want))
+			addPiece(t, s, u.ID, 0, want)
+			var finished, terminated error
+			group := errgroup.Group{}
+			group.Go(func() error { _, _, finished = s.Finish(t.Context(), u.ID, anyEvent); return nil })
+			group.Go(func() error { terminated = s.Terminate(t.Context(), u.ID); return nil })
+			_ = group.Wait()
+			outcomes[finished == nil]++
+			if finished == nil {
+				if !errors.Is(terminated, problem.Conflict) {
+					t.Errorf("finished: got error %v of the termination, want %v", terminated, problem.Conflict)
+				}
+				wantFinished(t, s, db, u.ID, want)
+				if err := s.Delete(t.Context(), u.ID); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				if terminated != nil || !errors.Is(finished, problem.NotFound) {
+					t.Errorf("got errors %v and %v, want one of the two to be done", finished, terminated)
+				}
+				if err := s.Discard(t.Context(), u.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantEmpty(t, db)
+		}
+		t.Logf("finished: %v", outcomes)
+	})
+}
+
+func ask(_ content.Upload, err error) error { return err }
+
+func TestResumableExpiry(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	want := randomBytes(100)
+	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain", Length: 100, ExpiresAt: time.Now().Add(500 * time.Millisecond)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addPiece(t, s, u.ID, 0, want)
+	eventually(t, recovery, "the upload expires", func() error {
+		if _, err := s.Find(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
+			return fmt.Errorf("got error %v, want %v", err, problem.NotFound)
+		}
+		return nil
+	})
+	// Nothing that is complete is thrown away: the sweep finishes it.
+	wantFinished(t, s, db, u.ID, want)
+	for _, id := range []string{"", "x", uuid.NewString(), "urn:uuid:" + u.ID} {
+		if _, err := s.Find(t.Context(), id); !errors.Is(err, problem.NotFound) {
+			t.Errorf("%q: got error %v, want %v", id, err, problem.NotFound)
+		}
+	}
+}
+
+func TestResumableVerified(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	want := randomBytes(3*mebi + 10)
+	u := createUpload(t, s, len(want))
+	addPiece(t, s, u.ID, 0, want[:mebi+1])
+	mismatch := errors.New("mismatch")
+	wrong := sha1.Sum(want[:10])
+	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), sha1.New(), wrong[:], mismatch); !errors.Is(err, mismatch) || added != 0 {
+		t.Errorf("got %d bytes added and error %v, want none and %v", added, err, mismatch)
+	}
+	wantOffset(t, s, u.ID, mebi+1)
+	if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: bson.D{{Key: "$ne", Value: u.ID}}}}); n != 0 {
+		t.Errorf("got %d chunks of something else, want none", n)
+	}
+	right := sha1.Sum(want[mebi+1:])
+	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), sha1.New(), right[:], mismatch); err != nil || added != 2*mebi+9 {
+		t.Errorf("got %d bytes added and error %v, want %d and none", added, err, 2*mebi+9)
+	}
+	wantFinished(t, s, db, u.ID, want)
+	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
+		t.Errorf("got %d open uploads, want the one whose event is not confirmed", n)
+	}
+}
+
+func TestResumableSniffsTheType(t *testing.T) {
+	s, _ := newContent(t, ferretdb(t).URI)
+	page := []byte("<!DOCTYPE html><title>x</title>")
+	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "x", Length: int64(len(page)), ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addPiece(t, s, u.ID, 0, page)
+	if f, _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil || f.ContentType != "text/html; charset=utf-8" {
+		t.Errorf("got the type %q and error %v, want text/html", f.ContentType, err)
+	}
+}
+
+func TestResumableDiscard(t *testing.T) {
+	s, db := newContent(t, ferretdb(t).URI)
+	want := randomBytes(mebi + 5)
+	u := createUpload(t, s, len(want))
+	addPiece(t, s, u.ID, 0, want[:mebi+1])
+	if err := s.Discard(t.Context(), u.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Find(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
+		t.Errorf("got error %v, want %v", err, problem.NotFound)
+	}
+	u = createUpload(t, s, len(want))
+	addPiece(t, s, u.ID, 0, want)
+	broken := errors.New("killed")
+	if _, _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+		t.Fatalf("got error %v, want %v", err, broken)
+	}
+	for range 2 { // sealed, and then committed
+		if err := s.Discard(t.Context(), u.ID); !errors.Is(err, problem.Conflict) {
+			t.Errorf("got error %v, want %v", err, problem.Conflict)
+		}
+		wantFinished(t, s, db, u.ID, want)
+	}
+	if err := s.Delete(t.Context(), u.ID); err != nil {
+		t.Fatal(err)
+	}
+	wantEmpty(t, db)
+	for _, name := range []string{"uploads", "uploads.journal"} {
+		if n := count(t, db.Collection(name), bson.D{}); n != 0 {
+			t.Errorf("got %d documents in %s, want none", n, name)
+		}
+	}
+}
