@@ -90,6 +90,14 @@ func (s *Store) Insert(ctx context.Context, e Entry) (inserted bool, err error) 
 	return true, nil
 }
 
+// Delete removes the entry with the given id; one that is not there is no error.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := s.entries.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}})
+	return mongodb.Problem(err, "delete the catalogue entry of file "+id)
+}
+
 // Get returns the entry with the given id, or problem.NotFound.
 func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/uuid"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// fakeStore keeps what sweep asks for in memory, by the rules of content.Store.
+type fakeStore struct {
+	notes   []string // of uploads, by age
+	files   map[string]content.File
+	claims  map[string]content.File
+	graves  []string
+	buried  []string
+	broken  map[string]error // what fails, by file
+	forgets error
+}
+
+// page returns the ids after one, as the pages of the real store are.
+func page(ids []string, after string, limit int) []string {
+	i, found := slices.BinarySearch(ids, after)
+	if found {
+		i++
+	}
+	return slices.Clone(ids[i:min(i+limit, len(ids))])
+}
+
+func (s *fakeStore) Unfinished(_ context.Context, before time.Time, after string, limit int) ([]content.Unfinished, error) {
+	var found []content.Unfinished
+	for _, id := range page(s.notes, after, limit) {
+		if time.Unix(uuid.MustParse(id).Time().UnixTime()).Before(before) {
+			found = append(found, content.Unfinished{ID: id})
+		}
+	}
+	return found, nil
+}
+
+func (s *fakeStore) Get(_ context.Context, id string) (content.File, error) {
+	f, found := s.files[id]
+	if !found {
+		return f, problem.NotFound
+	}
+	return f, s.broken[id]
+}
+
+func (s *fakeStore) Event(_ context.Context, id string) ([]byte, error) {
+	f := s.files[id]
+	e, err := events.NewFileStored(events.FileStored{ID: id, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32),
+		ContentType: "text/plain", StoredAt: f.StoredAt})
+	if err != nil {
+		return nil, err
+	}
+	return e.MarshalJSON()
+}
+
+func (s *fakeStore) Claim(_ context.Context, key string, f content.File) (content.File, error) {
+	if first, found := s.claims[key]; found {
+		return first, nil
+	}
+	s.claims[key] = f
+	return f, nil
+}
+
+func (s *fakeStore) Confirm(_ context.Context, id string) error {
+	s.notes = slices.DeleteFunc(s.notes, func(note string) bool { return note == id })
+	return nil
+}
+
+func (s *fakeStore) Discard(ctx context.Context, id string) error { return s.Confirm(ctx, id) }
+
+func (s *fakeStore) Bury(_ context.Context, id string) error {
+	s.buried = append(s.buried, id)
+	return nil
+}
+
+func (s *fakeStore) Graves(_ context.Context, _ time.Time, after string, limit int) ([]string, error) {
+	return page(s.graves, after, limit), nil
+}
+
+func (s *fakeStore) Delete(ctx context.Context, id string) error {
+	if err := s.broken[id]; err != nil {
+		return err
+	}
+	delete(s.files, id)
+	s.graves = slices.DeleteFunc(s.graves, func(grave string) bool { return grave == id })
+	return s.Confirm(ctx, id)
+}
+
+func (s *fakeStore) ForgetClaims(context.Context, time.Time) (int64, error) { return 3, s.forgets }
+func (s *fakeStore) Unearth(context.Context, time.Time) (int64, error)      { return 4, nil }
+
+// fakeCatalogue notes whose entries were deleted.
+type fakeCatalogue struct{ deleted []string }
+
+func (c *fakeCatalogue) Delete(_ context.Context, id string) error {
+	c.deleted = append(c.deleted, id)
+	return nil
+}
+
+// fakePublisher notes what was published, or fails.
+type fakePublisher struct {
+	events.Publisher
+	err      error
+	attempts int
+	ids      []string
+}
+
+func (p *fakePublisher) Publish(_ context.Context, e event.Event) error {
+	p.attempts++
+	if p.err != nil {
+		return p.err
+	}
+	p.ids = append(p.ids, e.ID())
+	return nil
+}
+
+// fixture is a sweeper with fakes around it.
+type fixture struct {
+	*sweeper
+	store     *fakeStore
+	entries   *fakeCatalogue
+	publisher *fakePublisher
+}
+
+func newFixture() *fixture {
+	f := &fixture{
+		store:     &fakeStore{files: map[string]content.File{}, claims: map[string]content.File{}, broken: map[string]error{}},
+		entries:   &fakeCatalogue{},
+		publisher: &fakePublisher{},
+	}
+	f.sweeper = &sweeper{files: f.store, catalogue: f.entries, publisher: f.publisher,
+		lengths:      func(context.Context) (events.Depths, error) { return events.Depths{Waiting: 5, Dead: 6}, nil },
+		pendingGrace: time.Minute, orphanGrace: time.Hour, now: func() time.Time { return time.Now().Add(30 * time.Minute) }}
+	return f
+}
+
+// file adds an unconfirmed file and returns its id.
+func (f *fixture) file(key string) string {
+	id := uuid.Must(uuid.NewV7()).String()
+	f.store.notes = append(f.store.notes, id)
+	f.store.files[id] = content.File{ID: id, Key: key, StoredAt: time.Now()}
+	return id
+}
+
+// post has a sweep done.
+func (f *fixture) post(t *testing.T, wantStatus int) counts {
+	t.Helper()
+	w := httptest.NewRecorder()
+	newHandler(f.sweeper).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("anything")))
+	if w.Code != wantStatus {
+		t.Fatalf("got %d %s, want %d", w.Code, w.Body, wantStatus)
+	}
+	var got counts
+	if wantStatus == http.StatusOK {
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return got
+}
+
+func TestSweepInPages(t *testing.T) {
+	f := newFixture()
+	var want []string
+	for range 2*pageSize + 1 {
+		want = append(want, f.file(""))
+	}
+	f.store.graves = []string{"a", "b"}
+	got := f.post(t, http.StatusOK)
+	if got != (counts{Published: 2*pageSize + 1, Deleted: 2, ForgottenClaims: 3, ForgottenTombstones: 4, Waiting: 5, DeadLetters: 6}) {
+		t.Errorf("got %+v", got)
+	}
+	if !slices.Equal(f.publisher.ids, want) || len(f.store.notes) != 0 {
+		t.Errorf("got %d events, %d unconfirmed files", len(f.publisher.ids), len(f.store.notes))
+	}
+	if !slices.Equal(f.entries.deleted, []string{"a", "b"}) {
+		t.Errorf("deleted the entries %q", f.entries.deleted)
+	}
+}
+
+func TestSweepDuplicate(t *testing.T) {
+	f := newFixture()
+	first, second := f.file("key"), f.file("key")
+	if got := f.post(t, http.StatusOK); got.Published != 1 || got.Duplicates != 1 {
+		t.Errorf("got %+v", got)
+	}
+	if _, found := f.store.files[first]; !found || len(f.store.files) != 1 {
+		t.Errorf("got %d files, want the first", len(f.store.files))
+	}
+	// Its event may be out.
+	if !slices.Equal(f.store.buried, []string{second}) || !slices.Equal(f.entries.deleted, []string{second}) {
+		t.Errorf("buried %q, deleted the entries %q, want %q both", f.store.buried, f.entries.deleted, second)
+	}
+}
+
+func TestSweepOrphans(t *testing.T) {
+	f := newFixture()
+	delete(f.store.files, f.file(""))
+	if got := f.post(t, http.StatusOK); got.Discarded != 0 || len(f.store.notes) != 1 {
+		t.Errorf("within the grace: got %+v", got)
+	}
+	f.orphanGrace = 29 * time.Minute
+	if got := f.post(t, http.StatusOK); got.Discarded != 1 || len(f.store.notes) != 0 {
+		t.Errorf("after the grace: got %+v", got)
+	}
+}
+
+func TestSweepGoesOn(t *testing.T) {
+	f := newFixture()
+	broken, whole := f.file(""), f.file("")
+	f.store.broken[broken] = problem.Unavailable
+	f.store.graves = []string{"a", "b"}
+	f.store.broken["a"] = errors.New("a is broken")
+	f.store.forgets = errors.New("no")
+	f.post(t, http.StatusInternalServerError) // what came first
+	if !slices.Equal(f.publisher.ids, []string{whole}) || !slices.Equal(f.store.graves, []string{"a"}) || !slices.Equal(f.store.notes, []string{broken}) {
+		t.Errorf("published %q, graves %q, notes %q", f.publisher.ids, f.store.graves, f.store.notes)
+	}
+}
+
+func TestSweepBrokerAway(t *testing.T) {
+	f := newFixture()
+	for range 3 {
+		f.file("")
+	}
+	f.publisher.err = problem.Unavailable
+	f.post(t, http.StatusServiceUnavailable)
+	if f.publisher.attempts != 1 || len(f.store.notes) != 3 {
+		t.Errorf("got %d attempts, %d unconfirmed files, want 1 and 3", f.publisher.attempts, len(f.store.notes))
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for request, want := range map[*http.Request]int{
+		httptest.NewRequest(http.MethodGet, "/", nil):   http.StatusMethodNotAllowed,
+		httptest.NewRequest(http.MethodPost, "/x", nil): http.StatusNotFound,
+	} {
+		w := httptest.NewRecorder()
+		newHandler(newFixture().sweeper).ServeHTTP(w, request)
+		if w.Code != want {
+			t.Errorf("%s %s: got %d, want %d", request.Method, request.URL, w.Code, want)
+		}
+	}
+}
