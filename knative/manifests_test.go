@@ -56,6 +56,22 @@ type rabbitmqSource struct {
 	} `json:"spec"`
 }
 
+// pingSource has the fields of sources.knative.dev/v1 that a PingSource without data needs.
+type pingSource struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Schedule string `json:"schedule"`
+		Sink     struct {
+			Ref struct {
+				APIVersion string `json:"apiVersion"`
+				Kind       string `json:"kind"`
+				Name       string `json:"name"`
+			} `json:"ref"`
+		} `json:"sink"`
+	} `json:"spec"`
+}
+
 // object is one document of a manifest.
 type object struct {
 	path              string
@@ -78,6 +94,7 @@ func decode(t *testing.T, dirs ...string) []object {
 		"rbac.authorization.k8s.io/v1/RoleBinding":    func() any { return &rbacv1.RoleBinding{} },
 		"serving.knative.dev/v1/Service":              func() any { return &servingv1.Service{} },
 		"sources.knative.dev/v1alpha1/RabbitmqSource": func() any { return &rabbitmqSource{} },
+		"sources.knative.dev/v1/PingSource":           func() any { return &pingSource{} },
 	}
 	var objects []object
 	for _, dir := range dirs {
@@ -219,7 +236,7 @@ func TestAnnotationsAndVisibilityAreKnown(t *testing.T) {
 			t.Errorf("%s: max-scale is %q, want a bound", name, annotations[autoscaling.MaxScaleAnnotationKey])
 		}
 		wanted := ""
-		if name == "record" {
+		if name == "record" || name == "sweep" {
 			wanted = "cluster-local"
 		}
 		if got := service.Labels["networking.knative.dev/visibility"]; got != wanted {
@@ -282,5 +299,39 @@ func TestSourceDeliversToRecord(t *testing.T) {
 	}
 	if got, limit := spec.RabbitmqResourcesConfig.Parallelism, *record.Spec.Template.Spec.ContainerConcurrency; int64(got) > limit {
 		t.Errorf("the source delivers %d at a time, but a pod of record takes %d", got, limit)
+	}
+}
+
+func TestSweepIsWokenAndNeverTwiceAtOnce(t *testing.T) {
+	var woken []string
+	for _, o := range all(t) {
+		ping, ok := o.typed.(*pingSource)
+		if !ok {
+			continue
+		}
+		spec := ping.Spec
+		woken = append(woken, spec.Sink.Ref.APIVersion+"/"+spec.Sink.Ref.Kind+"/"+spec.Sink.Ref.Name)
+		minutes := regexp.MustCompile(`^\*/([0-9]+) \* \* \* \*$`).FindStringSubmatch(spec.Schedule)
+		if minutes == nil {
+			t.Fatalf("the schedule is %q", spec.Schedule)
+		}
+		pause, err := strconv.ParseInt(minutes[1], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sweep := services(t)[spec.Sink.Ref.Name]
+		if sweep == nil {
+			t.Fatalf("there is no Service %s", spec.Sink.Ref.Name)
+		}
+		template := sweep.Spec.Template
+		if timeout := *template.Spec.TimeoutSeconds; timeout >= pause*60 {
+			t.Errorf("a sweep may take %d s, but the next begins after %d min", timeout, pause)
+		}
+		if *template.Spec.ContainerConcurrency != 1 || template.Annotations[autoscaling.MaxScaleAnnotationKey] != "1" {
+			t.Error("more than one sweep at a time")
+		}
+	}
+	if want := []string{"serving.knative.dev/v1/Service/sweep"}; !slices.Equal(woken, want) {
+		t.Errorf("PingSources wake %v, want %v", woken, want)
 	}
 }
