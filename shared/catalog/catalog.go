@@ -114,14 +114,6 @@ func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 	return e, nil
 }
 
-// Delete removes the entry with the given id; one that is not there is no error.
-func (s *Store) Delete(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := s.entries.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}})
-	return mongodb.Problem(err, "delete the catalogue entry of file "+id)
-}
-
 // Query says which entries List returns.
 type Query struct {
 	// Owner, unless empty, is the user whose entries are returned.
