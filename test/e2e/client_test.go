@@ -77,11 +77,20 @@ func (a answer) problem() string {
 // call sends one request to a function. A token of "" sends none.
 func (s *system) call(t *testing.T, method, function, path, token string, header map[string]string, body []byte) answer {
 	t.Helper()
+	got, err := s.send(method, function, path, token, header, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// send is call for any goroutine.
+func (s *system) send(method, function, path, token string, header map[string]string, body []byte) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, s.urls[function]+path, bytes.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		return answer{}, err
 	}
 	for name, value := range header {
 		request.Header.Set(name, value)
@@ -91,14 +100,14 @@ func (s *system) call(t *testing.T, method, function, path, token string, header
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		t.Fatalf("%s %s%s: %v", method, function, path, err)
+		return answer{}, fmt.Errorf("%s %s%s: %w", method, function, path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	content, err := io.ReadAll(response.Body)
 	if err != nil {
-		t.Fatalf("%s %s%s: read the answer: %v", method, function, path, err)
+		return answer{}, fmt.Errorf("%s %s%s: read the answer: %w", method, function, path, err)
 	}
-	return answer{response.StatusCode, response.Header, content}
+	return answer{response.StatusCode, response.Header, content}, nil
 }
 
 // login tries a user name and a password.
