@@ -18,6 +18,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"knative.dev/serving/pkg/apis/autoscaling"
+	apiconfig "knative.dev/serving/pkg/apis/config"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -218,6 +219,7 @@ func TestAnnotationsAndVisibilityAreKnown(t *testing.T) {
 		autoscaling.TargetAnnotationKey, autoscaling.ScaleToZeroPodRetentionPeriodKey, autoscaling.MetricAggregationAlgorithmKey,
 		autoscaling.WindowAnnotationKey, autoscaling.TargetUtilizationPercentageKey, autoscaling.TargetBurstCapacityKey,
 		autoscaling.PanicWindowPercentageAnnotationKey, autoscaling.PanicThresholdPercentageAnnotationKey, autoscaling.ActivationScaleKey,
+		apiconfig.AllowHTTPFullDuplexFeatureKey,
 	}
 	for name, service := range services(t) {
 		for key := range service.Annotations {
@@ -229,8 +231,12 @@ func TestAnnotationsAndVisibilityAreKnown(t *testing.T) {
 				t.Errorf("%s: unknown annotation %s", name, key)
 			}
 		}
-		if got := annotations[autoscaling.MinScaleAnnotationKey]; got != "0" {
-			t.Errorf("%s: min-scale is %q, want 0", name, got)
+		wantedScale := "0"
+		if name == "gateway" {
+			wantedScale = "1"
+		}
+		if got := annotations[autoscaling.MinScaleAnnotationKey]; got != wantedScale {
+			t.Errorf("%s: min-scale is %q, want %s", name, got, wantedScale)
 		}
 		if got, err := strconv.Atoi(annotations[autoscaling.MaxScaleAnnotationKey]); err != nil || got < 1 {
 			t.Errorf("%s: max-scale is %q, want a bound", name, annotations[autoscaling.MaxScaleAnnotationKey])

@@ -138,6 +138,29 @@ func TestJobsEnd(t *testing.T) {
 // secretive are names of variables whose value is a secret.
 var secretive = regexp.MustCompile(`PASSWORD|TOKEN|SECRET|DSN|URI|URL|KEY`)
 
+// clusterURL is the address of a function inside of the cluster.
+var clusterURL = regexp.MustCompile(`^http://([a-z]+)\.strongroom\.svc\.cluster\.local$`)
+
+// The gateway's targets are there.
+func TestAddressesOfFunctionsAreRight(t *testing.T) {
+	all, found := services(t), 0
+	for _, p := range pods(t) {
+		for _, variable := range p.spec.Containers[0].Env {
+			match := clusterURL.FindStringSubmatch(variable.Value)
+			if match == nil {
+				continue
+			}
+			found++
+			if all[match[1]] == nil || variable.Name != strings.ToUpper(match[1])+"_URL" {
+				t.Errorf("%s: %s is the address of %s", p.path, variable.Name, match[1])
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("found %d addresses of functions, want those that the gateway leads to", found)
+	}
+}
+
 func TestNoSecretIsPlain(t *testing.T) {
 	for _, p := range pods(t) {
 		container := p.spec.Containers[0]
@@ -151,7 +174,9 @@ func TestNoSecretIsPlain(t *testing.T) {
 				continue
 			}
 			isFile := strings.HasSuffix(variable.Name, "_FILE") && strings.HasPrefix(variable.Value, "/")
-			if variable.Value != "" && !isFile {
+			// Of a function in the cluster, without a password in it.
+			isFunction := clusterURL.MatchString(variable.Value)
+			if variable.Value != "" && !isFile && !isFunction {
 				t.Errorf("%s: %s has a plain value", p.path, variable.Name)
 			}
 		}

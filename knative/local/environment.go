@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -20,6 +21,8 @@ type resolver struct {
 	secrets    map[string]map[string]string
 	// mounts is the directory under which volumes become directories.
 	mounts string
+	// inside are the addresses of the functions for one another, by name, without a path.
+	inside map[string]string
 	// lookup reads the developer's environment.
 	lookup func(name string) (string, bool)
 }
@@ -71,11 +74,31 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 		}
 	}
 	environment := make([]string, 0, len(order))
-	for _, name := range order {
-		environment = append(environment, name+"="+values[name])
+	for _, key := range order {
+		value, err := r.rewrite(values[key])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", name, key, err)
+		}
+		environment = append(environment, key+"="+value)
 	}
 	return environment, nil
 }
+
+// rewrite puts the address that a function has here in the place of the one that it has in a cluster.
+func (r resolver) rewrite(value string) (string, error) {
+	match := clusterURL.FindStringSubmatch(value)
+	if match == nil {
+		return value, nil
+	}
+	address, ok := r.inside[match[1]]
+	if !ok {
+		return "", fmt.Errorf("%s is the address of a function that is not there", value)
+	}
+	return address + match[2], nil
+}
+
+// clusterURL is the address of a function inside of a cluster, with or without a path.
+var clusterURL = regexp.MustCompile(`^http://([a-z0-9-]+)\.strongroom\.svc(?:\.cluster\.local)?((?:/.*)?)$`)
 
 // value returns what a variable is set to; false if it stays unset.
 func (r resolver) value(v variable) (string, bool, error) {

@@ -18,6 +18,7 @@ func TestEnvironment(t *testing.T) {
 			"mysql": {"dsn": "user:pw@tcp(db)/x", "admin": ""}, "keys": {"jwks.json": "{}", "old.json": "[]"},
 		},
 		mounts: mounts,
+		inside: map[string]string{"login": "http://127.0.0.1:4711"},
 		lookup: func(name string) (string, bool) {
 			value, ok := map[string]string{"PATH": "/bin", "HOME": "/home/dev", "AWS_SECRET": "x", "LEVEL": "debug"}[name]
 			return value, ok
@@ -40,6 +41,10 @@ func TestEnvironment(t *testing.T) {
 		{"mounted Secret", "{env: [{name: FILE, value: /keys/jwks.json}, {name: DIR, value: /keys}, {name: OTHER, value: /keys2/x}], " +
 			"volumeMounts: [{name: v, mountPath: /keys, readOnly: true}]}",
 			base + " FILE=" + mounts + "/f/v/jwks.json DIR=" + mounts + "/f/v OTHER=/keys2/x", ""},
+		{"address of a function", "{env: [{name: A, value: 'http://login.strongroom.svc.cluster.local'}, {name: B, value: 'http://login.strongroom.svc/x'}]}",
+			base + " A=http://127.0.0.1:4711 B=http://127.0.0.1:4711/x", ""},
+		{"address of a store", "{env: [{name: A, value: 'http://login.strongroom.svc:15672'}]}", base + " A=http://login.strongroom.svc:15672", ""},
+		{"address of no function", "{env: [{name: A, value: 'http://none.strongroom.svc.cluster.local'}]}", "", "f: A: http://none.strongroom.svc.cluster.local is the address of a function that is not there"},
 		{"no such ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: NONE}}}]}", "", "f: A: there is no key NONE in the ConfigMap settings"},
 		{"no such Secret", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x}}}]}", "", "f: A: there is no key x in the Secret none"},
 		{"no such ConfigMap", "{envFrom: [{configMapRef: {name: none}}]}", "", "there is no ConfigMap none"},

@@ -37,7 +37,10 @@ func TestOwnManifests(t *testing.T) {
 	}
 	r := resolver{
 		configMaps: m.configMaps, secrets: kept.kubernetes(endpoints{mysql: "a", mongodb: "b", events: "c"}),
-		mounts: t.TempDir(), lookup: os.LookupEnv,
+		mounts: t.TempDir(), inside: map[string]string{}, lookup: os.LookupEnv,
+	}
+	for _, s := range m.services {
+		r.inside[s.Metadata.Name] = "http://127.0.0.1:1"
 	}
 	if _, err := newFunctions(m, r, "bin", 0, &output{}); err != nil {
 		t.Error(err)

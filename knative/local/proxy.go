@@ -38,7 +38,15 @@ func newProxy(name, address string, transport *http.Transport) *httputil.Reverse
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", address
 			p.Out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it can't parse; queue-proxy doesn't
+			if isInside(p.In) {
+				p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"] // to be added to
+			}
 			p.SetXForwarded()
+			for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if values, ok := p.In.Header[name]; ok && isInside(p.In) {
+					p.Out.Header[name] = values
+				}
+			}
 			for name := range p.Out.Header {
 				// What a proxy tells a function of a caller that validate has let in: not for the caller to say.
 				if strings.HasPrefix(name, "X-Auth-") {

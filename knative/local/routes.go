@@ -1,7 +1,7 @@
 package main
 
 import (
-	"io"
+	"context"
 	"net"
 	"net/http"
 	"strings"
@@ -9,53 +9,23 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// gatewayRoutes are the gateway's paths: each leads, with all that is below it, to a function.
-var gatewayRoutes = map[string]string{
-	"login":       "login",
-	"refresh":     "login",
-	"logout":      "login",
-	"validate":    "validate",
-	"introspect":  "validate",
-	".well-known": "validate",
-	"upload":      "upload",
-	"files":       "files",
-	"accounts":    "accounts",
-}
+// gatewayFunction is the function that answers at the public address.
+const gatewayFunction = "gateway"
 
-// router is the public address: a function by its host name (login.localhost), else by the gateway's paths.
+// router is the public address: a function by its host name (login.localhost), else the gateway.
 type router struct {
 	functions map[string]*function
 }
 
 // ServeHTTP passes the request to a function.
 func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if name, ok := hostFunction(r.Host); ok {
-		f := rt.functions[name]
-		if f == nil || !f.public {
-			fail(w, r, problem.NotFound.With("there is no public function %q here", name))
-			return
-		}
-		f.ServeHTTP(w, r)
-		return
-	}
-	if gateway := rt.functions["gateway"]; gateway != nil {
-		gateway.ServeHTTP(w, r)
-		return
-	}
-	if r.URL.Path == "/healthz" {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = io.WriteString(w, "ok\n") // the client may be gone; there is nobody left to tell
-		return
-	}
-	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	name, ok := gatewayRoutes[first]
+	name, ok := hostFunction(r.Host)
 	if !ok {
-		fail(w, r, problem.NotFound.With("no function answers at this path"))
-		return
+		name = gatewayFunction
 	}
 	f := rt.functions[name]
 	if f == nil || !f.public {
-		fail(w, r, problem.NotFound.With("the function %q, which answers at this path, is not there", name))
+		fail(w, r, problem.NotFound.With("there is no public function %q here", name))
 		return
 	}
 	f.ServeHTTP(w, r)
@@ -68,3 +38,17 @@ func hostFunction(host string) (string, bool) {
 	}
 	return strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), ".localhost")
 }
+
+// inside is the address of a function for other functions: what NAME.strongroom.svc.cluster.local is in a cluster. What
+// they say of where a request came from is passed on.
+type inside struct{ *function }
+
+type insideKey struct{}
+
+// ServeHTTP passes the request to the function.
+func (i inside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	i.function.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), insideKey{}, true)))
+}
+
+// isInside tells whether a request came from another function.
+func isInside(r *http.Request) bool { return r.Context().Value(insideKey{}) != nil }

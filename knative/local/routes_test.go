@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -16,7 +18,7 @@ func decode(t *testing.T, text []byte, into any) {
 
 func TestRoutes(t *testing.T) {
 	functions := map[string]*function{}
-	for _, name := range []string{"login", "validate", "upload", "files", "record"} {
+	for _, name := range []string{"gateway", "login", "files", "record"} {
 		functions[name], _ = play(t, name, "function", func(s *service) {
 			if name == "record" {
 				s.Metadata.Labels = map[string]string{visibilityLabel: "cluster-local"}
@@ -27,29 +29,16 @@ func TestRoutes(t *testing.T) {
 		host, path string
 		want       string // the function; empty for 404
 	}{
-		{"localhost:8080", "/login", "login"},
-		{"localhost:8080", "/refresh", "login"},
-		{"localhost:8080", "/logout", "login"},
-		{"127.0.0.1:8080", "/login?x=1", "login"},
-		{"localhost", "/validate/any/thing", "validate"},
-		{"localhost", "/introspect", "validate"},
-		{"localhost", "/.well-known/jwks.json", "validate"},
-		{"localhost", "/upload", "upload"},
-		{"localhost", "/files", "files"},
-		{"localhost", "/files/123/content", "files"},
-		{"localhost", "/accounts", ""}, // a route without a function
-		{"localhost", "/loginx", ""},
-		{"localhost", "/Login", ""},
-		{"localhost", "/", ""},
-		{"localhost", "//login", ""},
-		{"localhost", "/record", ""},
+		{"localhost:8080", "/", "gateway"},
+		{"127.0.0.1:8080", "/login?x=1", "gateway"},
+		{"localhost", "/files/123/content", "gateway"},
 		{"login.localhost:8080", "/", "login"},
 		{"LOGIN.localhost.:8080", "/", "login"},
 		{"login.localhost", "/files", "login"},
 		{"record.localhost:8080", "/", ""}, // cluster-local
 		{"other.localhost:8080", "/login", ""},
 		{"a.login.localhost:8080", "/login", ""},
-		{"example.org", "/login", "login"},
+		{"example.org", "/login", "gateway"},
 	}
 	for _, test := range tests {
 		request := httptest.NewRequest(http.MethodGet, test.path, nil)
@@ -72,22 +61,43 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-func TestGatewayFunctionGetsWhatHasNoHost(t *testing.T) {
-	gateway, _ := play(t, "gateway", "function", nil)
+func TestWithoutGateway(t *testing.T) {
 	login, _ := play(t, "login", "function", nil)
-	url := front(t, router{map[string]*function{"gateway": gateway, "login": login}})
-	if got := get(t, url+"/login").Name; got != "gateway" {
-		t.Errorf("got %s, want gateway", got)
-	}
+	recorder := httptest.NewRecorder()
+	router{map[string]*function{"login": login}}.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/login", nil))
+	wantProblem(t, recorder.Result(), http.StatusNotFound, "gateway")
 }
 
-func TestHealthOfTheRunner(t *testing.T) {
-	response, err := http.Get(front(t, router{}) + "/healthz")
+// What one function says to another of where a request came from is passed on, and added to.
+func TestInside(t *testing.T) {
+	f, _ := play(t, "f", "function", nil)
+	request, err := http.NewRequest(http.MethodGet, front(t, inside{f}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"X-Forwarded-For": "203.0.113.9, 10.0.0.1", "X-Forwarded-Host": "files.example.com", "X-Forwarded-Proto": "https",
+		"X-Client-Address": "203.0.113.9 1800000000 abc",
+	} {
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		t.Errorf("got %s, want 200", response.Status)
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got seen
+	decode(t, text, &got)
+	for name, want := range map[string]string{
+		"X-Forwarded-For": "203.0.113.9, 10.0.0.1, 127.0.0.1", "X-Forwarded-Host": "files.example.com", "X-Forwarded-Proto": "https",
+		"X-Client-Address": "203.0.113.9 1800000000 abc",
+	} {
+		if value := strings.Join(got.Header.Values(name), "; "); value != want {
+			t.Errorf("got %s %q, want %q", name, value, want)
+		}
 	}
 }

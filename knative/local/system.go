@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,10 +34,12 @@ type system struct {
 
 	// front is the public address; sink is where the event source finds the function that its events are for.
 	front, sink *server
-	pingers     []*pinger
-	pinging     sync.WaitGroup
-	stores      *stores
-	functions   map[string]*function
+	// inside are the addresses of the functions for one another, by name.
+	inside    map[string]*server
+	pingers   []*pinger
+	pinging   sync.WaitGroup
+	stores    *stores
+	functions map[string]*function
 	// life ends when stop begins: until then stores that end are started again.
 	life context.Context
 	end  context.CancelFunc
@@ -56,13 +59,20 @@ func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*syst
 		return nil, err
 	}
 	if s.sink, err = serve("127.0.0.1:0"); err != nil {
-		s.front.close()
+		s.closeAddresses()
 		return nil, err
 	}
 	for _, source := range m.pings {
 		if err := s.addPinger(source); err != nil {
-			s.front.close()
-			s.sink.close()
+			s.closeAddresses()
+			return nil, err
+		}
+	}
+	s.inside = map[string]*server{}
+	for _, service := range m.services {
+		name := service.Metadata.Name
+		if s.inside[name], err = serve("127.0.0.1:0"); err != nil {
+			s.closeAddresses()
 			return nil, err
 		}
 	}
@@ -101,7 +111,10 @@ func (s *system) start(ctx context.Context) error {
 	}
 	r := resolver{
 		configMaps: s.manifests.configMaps, secrets: s.kept.kubernetes(s.stores.endpoints),
-		mounts: filepath.Join(s.dir, "mounts"), lookup: os.LookupEnv,
+		mounts: filepath.Join(s.dir, "mounts"), inside: map[string]string{}, lookup: os.LookupEnv,
+	}
+	for name, address := range s.inside {
+		r.inside[name] = address.url()
 	}
 	var err error
 	if s.functions, err = newFunctions(s.manifests, r, bin, s.cfg.IdleTimeout, s.out); err != nil {
@@ -120,6 +133,9 @@ func (s *system) start(ctx context.Context) error {
 	}
 	if err := runSetup(ctx, s.manifests, r, bin, s.out); err != nil {
 		return err
+	}
+	for name, f := range s.functions {
+		s.inside[name].handle(inside{f})
 	}
 	s.sink.handle(s.functions[target])
 	if err := s.stores.deliver(ctx, s.manifests.source, s.sink.url()); err != nil {
@@ -157,7 +173,17 @@ func (s *system) stop() error {
 	err := s.stores.stopDelivery()
 	s.sink.drain()
 	stopFunctions(s.functions)
+	s.closeAddresses()
 	return errors.Join(err, s.stores.stop())
+}
+
+// closeAddresses closes all addresses that there are.
+func (s *system) closeAddresses() {
+	for _, address := range slices.AppendSeq([]*server{s.front, s.sink}, maps.Values(s.inside)) {
+		if address != nil {
+			address.close()
+		}
+	}
 }
 
 // packages are the import paths of all programs.

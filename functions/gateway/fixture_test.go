@@ -1,0 +1,196 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/function"
+)
+
+// testKey is what the gateway of the tests signs with.
+const testKey = "the key of the gateway, 32 bytes"
+
+// fixture is a gateway, and a server that plays the functions behind it.
+type fixture struct {
+	url   string // of the gateway
+	trust function.Trust
+
+	mu       sync.Mutex
+	seen     []*http.Request             // by the functions, without their bodies
+	answers  map[string]http.HandlerFunc // of the functions, by function and path, such as "login /login"
+	patience map[string]time.Duration    // by function, where it is not the real one
+	targets  map[string]*url.URL
+}
+
+// newFixture returns a gateway that believes one proxy, which the tests play.
+func newFixture(t *testing.T, change func(*fixture), origins ...string) *fixture {
+	t.Helper()
+	f := &fixture{
+		trust:    function.Trust{Hops: 1, Key: []byte(testKey)},
+		answers:  map[string]http.HandlerFunc{},
+		patience: map[string]time.Duration{},
+		targets:  map[string]*url.URL{},
+	}
+	for _, name := range []string{"login", "validate", "upload", "files", "accounts"} {
+		server := httptest.NewServer(f.play(name))
+		t.Cleanup(server.Close)
+		f.targets[name] = parse(t, server.URL)
+	}
+	if change != nil {
+		change(f)
+	}
+	routes := newRoutes(f.targets)
+	for i := range routes {
+		if patience, ok := f.patience[routes[i].function]; ok {
+			routes[i].patience = patience
+		}
+	}
+	server := httptest.NewServer(function.Wrap(newHandler(routes, f.trust, origins), time.Minute))
+	t.Cleanup(server.Close)
+	f.url = server.URL
+	return f
+}
+
+func parse(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// play notes what reaches the function called name, and answers with its name.
+func (f *fixture) play(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		seen := r.Clone(r.Context())
+		f.seen = append(f.seen, seen)
+		answer := f.answers[name+" "+r.URL.Path]
+		f.mu.Unlock()
+		w.Header().Set("X-Request-Id", r.Header.Get("X-Request-Id")) // as function.Wrap does
+		if answer != nil {
+			answer(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, name)
+	}
+}
+
+// last returns the request that a function has seen last, and forgets all.
+func (f *fixture) last(t *testing.T) *http.Request {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.seen) == 0 {
+		t.Fatal("no function was called")
+	}
+	last := f.seen[len(f.seen)-1]
+	f.seen = nil
+	return last
+}
+
+// calls returns how many requests the functions have seen.
+func (f *fixture) calls() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.seen)
+}
+
+// request makes a request to the gateway; header is name, value, name, value ….
+func (f *fixture) request(t *testing.T, method, path string, body io.Reader, header ...string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, f.url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header[http.CanonicalHeaderKey(header[i])] = append(r.Header[http.CanonicalHeaderKey(header[i])], header[i+1])
+	}
+	return r
+}
+
+// answer is an HTTP answer that has been read.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// client follows no redirects and keeps no cookies.
+var client = &http.Client{
+	Transport:     &http.Transport{ExpectContinueTimeout: time.Minute, DisableCompression: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	Timeout:       30 * time.Second,
+}
+
+// do sends a request.
+func do(t *testing.T, r *http.Request) answer {
+	t.Helper()
+	response, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{response.StatusCode, response.Header, string(body)}
+}
+
+// ask sends a request without a body.
+func (f *fixture) ask(t *testing.T, method, path string, header ...string) answer {
+	t.Helper()
+	return do(t, f.request(t, method, path, nil, header...))
+}
+
+// wantProblem checks that an answer is the problem document of this name.
+func (a answer) wantProblem(t *testing.T, status int, name string) {
+	t.Helper()
+	var document struct {
+		Type     string
+		Status   int
+		Instance string
+	}
+	err := json.Unmarshal([]byte(a.body), &document)
+	if err != nil || a.status != status || document.Status != status || document.Type != "urn:strongroom:problem:"+name ||
+		a.header.Get("Content-Type") != "application/problem+json" || document.Instance == "" || document.Instance != a.header.Get("X-Request-Id") {
+		t.Errorf("got %d %q with the id %q, want the problem %d %s", a.status, a.body, a.header.Get("X-Request-Id"), status, name)
+	}
+	if status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "" {
+		t.Error("a 503 has no Retry-After")
+	}
+}
+
+// wantFinished checks the headers that every answer has, each once.
+func (a answer) wantFinished(t *testing.T) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"Content-Security-Policy": "", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Request-Id": "",
+	} {
+		if values := a.header.Values(name); len(values) != 1 || values[0] == "" || want != "" && values[0] != want {
+			t.Errorf("%s is %q", name, values)
+		}
+	}
+}
+
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // every refusal is a line
+	os.Exit(m.Run())
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/function"
+)
+
+func TestRoutes(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, test := range []struct{ path, want string }{ // want is the function; empty for none
+		{"/login", "login"},
+		{"/refresh", "login"},
+		{"/logout?scope=all", "login"},
+		{"/validate", "validate"},
+		{"/validate/any/path%2Fat/all/..?scope=files:read", "validate"},
+		{"/introspect", "validate"},
+		{"/.well-known/jwks.json", "validate"},
+		{"/upload?name=x;y=%zz", "upload"},
+		{"/upload/tus", "upload"},
+		{"/upload/tus/0195a3f0-0000-7000-8000-000000000000", "upload"},
+		{"/files?limit=1", "files"},
+		{"/files/1/content", "files"},
+		{"/files/1%2F2", "files"},
+		{"/accounts/me/password", "accounts"},
+		{"/login/", ""},
+		{"/login/x", ""},
+		{"/Login", ""},
+		{"//login", ""},
+		{"/loginx", ""},
+		{"/.well-known/", ""},
+		{"/.well-known/openid-configuration", ""},
+		{"/upload/", ""},
+		{"/upload/other", ""},
+		{"/record", ""},
+		{"/sweep", ""},
+		{"/metrics", ""},
+		{"/session/x", ""},
+		{"/x/../login", ""},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete, "PROPFIND"} {
+			got := f.ask(t, method, test.path)
+			got.wantFinished(t)
+			if test.want == "" {
+				if f.calls() != 0 {
+					t.Errorf("%s %s reaches a function", method, test.path)
+				}
+				got.wantProblem(t, http.StatusNotFound, "not-found")
+				continue
+			}
+			if got.status != http.StatusOK || got.body != test.want {
+				t.Errorf("%s %s: got %d %q, want %s", method, test.path, got.status, got.body, test.want)
+			}
+			if seen := f.last(t); seen.URL.RequestURI() != test.path || seen.Method != method || seen.Host != f.targets[test.want].Host {
+				t.Errorf("%s got %s %s at %s, want %s %s at its own address", test.want, seen.Method, seen.URL.RequestURI(), seen.Host, method, test.path)
+			}
+		}
+	}
+	if got := f.ask(t, http.MethodGet, "/healthz"); got.status != http.StatusOK || f.calls() != 0 {
+		t.Errorf("/healthz: %d, and %d functions were called", got.status, f.calls())
+	}
+}
+
+func TestRequestHeaders(t *testing.T) {
+	f := newFixture(t, nil)
+	got := f.ask(t, http.MethodGet, "/files/1",
+		"X-Forwarded-For", "10.1.1.1, 203.0.113.9", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "files.example.com", "Forwarded", "for=10.0.0.1",
+		"X-Auth-User-Id", "root", "x-auth-roles", "admin", "X_Auth_Scope", "files:any", "X-AUTH_username", "root",
+		"X-Client-Address", "10.0.0.1 1 abc", "X_Client_Address", "10.0.0.1", "X_Forwarded_For", "10.0.0.1", "x-client_address", "10.0.0.1",
+		"Cookie", "strongroom_session=s3cret", "Upgrade", "h2c", "Connection", "Upgrade, X-Hop", "X-Hop", "1",
+		"X-Request-Id", "mine", "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate", "a=b",
+		"Authorization", "Bearer abc", "Range", "bytes=0-1", "Accept-Encoding", "br", "User-Agent", "tests")
+	if ids := got.header.Values("X-Request-Id"); len(ids) != 1 || ids[0] != "mine" {
+		t.Errorf("the answer's ids are %q", ids)
+	}
+	seen := f.last(t).Header
+	want := map[string]string{
+		"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "files.example.com",
+		"X-Request-Id": "mine", "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Tracestate": "a=b",
+		"Authorization": "Bearer abc", "Range": "bytes=0-1", "Accept-Encoding": "br", "User-Agent": "tests",
+	}
+	for name, values := range seen {
+		if strings.Join(values, "|") != want[name] {
+			t.Errorf("files got %s: %q, want %q", name, values, want[name])
+		}
+	}
+	for name := range want {
+		if len(seen[name]) == 0 {
+			t.Errorf("files did not get %s", name)
+		}
+	}
+}
+
+// Only what a trusted proxy says is believed.
+func TestForwarded(t *testing.T) {
+	for name, test := range map[string]struct {
+		hops                   int
+		forwarded, proto, host string
+		want, address          string
+		secure                 bool
+		wantHost               string
+	}{
+		"through the proxy":   {1, "203.0.113.9", "https", "a.example", "203.0.113.9, 127.0.0.1", "203.0.113.9", true, "a.example"},
+		"through two":         {2, "1.1.1.1, 203.0.113.9, 10.0.0.1", "http", "a.example", "203.0.113.9, 10.0.0.1, 127.0.0.1", "203.0.113.9", false, "a.example"},
+		"past one of them":    {2, "203.0.113.9", "https", "a.example", "127.0.0.1", "127.0.0.1", false, ""},
+		"no proxy is trusted": {0, "203.0.113.9", "https", "a.example", "127.0.0.1", "127.0.0.1", false, ""},
+		"another protocol":    {1, "203.0.113.9", "ftp", "", "203.0.113.9, 127.0.0.1", "203.0.113.9", false, ""},
+		"nothing said":        {1, "", "", "", "127.0.0.1", "127.0.0.1", false, ""},
+	} {
+		f := newFixture(t, func(f *fixture) { f.trust.Hops = test.hops })
+		for _, path := range []string{"/login", "/accounts/me", "/files"} {
+			var header []string
+			for name, value := range map[string]string{"X-Forwarded-For": test.forwarded, "X-Forwarded-Proto": test.proto, "X-Forwarded-Host": test.host} {
+				if value != "" {
+					header = append(header, name, value)
+				}
+			}
+			got := f.ask(t, http.MethodPost, path, header...)
+			if secure := got.header.Get("Strict-Transport-Security") != ""; secure != test.secure {
+				t.Errorf("%s: HSTS is %t", name, secure)
+			}
+			seen := f.last(t)
+			if got := seen.Header.Get("X-Forwarded-For"); got != test.want {
+				t.Errorf("%s: X-Forwarded-For is %q, want %q", name, got, test.want)
+			}
+			host := test.wantHost
+			if host == "" {
+				host = parse(t, f.url).Host
+			}
+			if got := seen.Header.Get("X-Forwarded-Host"); got != host {
+				t.Errorf("%s: X-Forwarded-Host is %q, want %q", name, got, host)
+			}
+			if got := seen.Header.Get("X-Forwarded-Proto"); (got == "https") != test.secure {
+				t.Errorf("%s: X-Forwarded-Proto is %q", name, got)
+			}
+			// As login and accounts see it, which are behind the same proxies themselves.
+			signed := seen.Header.Get(function.HeaderClientAddress)
+			if path == "/files" {
+				if signed != "" {
+					t.Errorf("%s: files is told %q", name, signed)
+				}
+				continue
+			}
+			if got := (function.Trust{Hops: 1, Key: []byte(testKey)}).ClientAddress(seen); got != netip.MustParseAddr(test.address) {
+				t.Errorf("%s: %s takes the address for %s, want %s", name, path, got, test.address)
+			}
+		}
+	}
+}
+
+func TestAnswerHeaders(t *testing.T) {
+	const sandbox = "sandbox; default-src 'none'"
+	f := newFixture(t, func(f *fixture) {
+		f.answers["files /files/1/content"] = func(w http.ResponseWriter, _ *http.Request) {
+			h := w.Header()
+			h.Set("Content-Security-Policy", sandbox)
+			h.Set("X-Content-Type-Options", "nosniff")
+			h.Set("Cache-Control", "private")
+			h.Set("X-Request-Id", "another")
+			h.Set("Access-Control-Allow-Origin", "*")
+			h.Set("Access-Control-Allow-Credentials", "true")
+			h.Set("Connection", "X-Hop")
+			h.Set("X-Hop", "1")
+		}
+	})
+	got := f.ask(t, http.MethodGet, "/files/1/content", "X-Request-Id", "mine")
+	got.wantFinished(t)
+	for name, want := range map[string]string{
+		"Content-Security-Policy": sandbox, "Cache-Control": "private", "X-Request-Id": "mine",
+		"Access-Control-Allow-Origin": "", "Access-Control-Allow-Credentials": "", "X-Hop": "", "Vary": "",
+	} {
+		if got := strings.Join(got.header.Values(name), "|"); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if got := f.ask(t, http.MethodGet, "/files").header.Get("Content-Security-Policy"); got != "default-src 'none'; frame-ancestors 'none'" {
+		t.Errorf("without one of its own, an answer has the policy %q", got)
+	}
+}
+
+func TestSetup(t *testing.T) {
+	key := t.TempDir() + "/key"
+	write(t, key, testKey)
+	good := config{
+		LoginURL: "http://login.strongroom.svc.cluster.local", ValidateURL: "http://validate:80/", UploadURL: "https://upload", FilesURL: "http://[::1]:8080",
+		AccountsURL: "http://127.0.0.1:1", GatewayKeyFile: key, CORSOrigins: []string{"https://app.example.com", " http://localhost:5173"},
+	}
+	for name, test := range map[string]struct {
+		change func(*config)
+		want   string // in the error; empty: none
+	}{
+		"good":               {func(*config) {}, ""}, // and it does not connect
+		"negative hops":      {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
+		"no key":             {func(c *config) { c.GatewayKeyFile = key + "x" }, "GATEWAY_KEY_FILE"},
+		"a path":             {func(c *config) { c.LoginURL = "http://login/x" }, "the address of login"},
+		"a query":            {func(c *config) { c.FilesURL = "http://files?x" }, "the address of files"},
+		"no host":            {func(c *config) { c.UploadURL = "upload:80" }, "the address of upload"},
+		"a password":         {func(c *config) { c.AccountsURL = "http://u:s3cret@accounts" }, "the address of accounts"},
+		"no URL":             {func(c *config) { c.AccountsURL = "http://s3cret\x7f" }, "the address of accounts"},
+		"all origins":        {func(c *config) { c.CORSOrigins = []string{"*"} }, "CORS_ORIGINS"},
+		"an origin's path":   {func(c *config) { c.CORSOrigins = []string{"https://app.example.com/"} }, "CORS_ORIGINS"},
+		"an origin in caps":  {func(c *config) { c.CORSOrigins = []string{"https://App.example.com"} }, "CORS_ORIGINS"},
+		"an empty one":       {func(c *config) { c.CORSOrigins = []string{""} }, "CORS_ORIGINS"},
+		"the origin of none": {func(c *config) { c.CORSOrigins = []string{"null"} }, "CORS_ORIGINS"},
+	} {
+		cfg := good
+		test.change(&cfg)
+		_, err := setup(t.Context(), cfg)
+		if (test.want == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%s: %v, want an error with %q", name, err, test.want)
+		}
+	}
+}
+
+// Each function's own limits end before the gateway's, and those before the whole request's.
+func TestTimeoutsAreInStep(t *testing.T) {
+	for _, r := range newRoutes(map[string]*url.URL{}) {
+		if r.patience < 15*time.Second || r.timeout < r.patience || r.timeout >= 595*time.Second {
+			t.Errorf("%s: patience %v, timeout %v", r.path, r.patience, r.timeout)
+		}
+	}
+}
