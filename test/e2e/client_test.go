@@ -38,7 +38,7 @@ func open(t *testing.T) *system {
 	for name, service := range services(t) {
 		s.urls[name] = service.Status.URL
 	}
-	for _, name := range []string{"login", "validate", "upload", "record", "files", "accounts"} {
+	for _, name := range []string{"login", "validate", "upload", "record", "files", "accounts", "sweep"} {
 		if s.urls[name] == "" {
 			t.Fatalf("the function %s is not deployed, or has no URL", name)
 		}

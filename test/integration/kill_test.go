@@ -1,0 +1,352 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/content"
+)
+
+// killGrace is how long sweep leaves an upload alone here, instead of minutes.
+const killGrace = time.Second
+
+// trigger tells whether a moment is the one to kill at.
+type trigger func(m moment) bool
+
+// at is the first moment like m.
+func at(m moment) trigger { return func(got moment) bool { return got == m } }
+
+// nth is the nth moment like m.
+func nth(n int, m moment) trigger {
+	return func(got moment) bool {
+		if got == m {
+			n--
+		}
+		return n == 0 && got == m
+	}
+}
+
+// TestUploadKilled kills the real upload with SIGKILL at each step of taking in a file, ten times each, with another
+// upload under way beside it. One sweep later every file that a client was told of is in the catalogue and has its bytes,
+// what is in the catalogue is there, and nothing is left of the rest.
+func TestUploadKilled(t *testing.T) {
+	k := newKills(t)
+	for _, step := range []struct {
+		name string
+		// at returns when the ith kill is to be.
+		at func(i int) trigger
+	}{
+		{"before the first chunk", func(i int) trigger {
+			return at([]moment{
+				{"insert uploads", false, false}, {"insert uploads", true, true}, {"insert fs.chunks", false, false},
+			}[i%3])
+		}},
+		{"between chunks", func(i int) trigger {
+			return nth(1+i/2%3, []moment{{"insert fs.chunks", true, false}, {"insert fs.chunks", true, true}}[i%2])
+		}},
+		{"after the files document", func(i int) trigger {
+			return at([]moment{
+				{"insert fs.files", false, true}, {"insert fs.files", true, false}, {"insert fs.files", true, true}, {"message", false, false},
+			}[i%4])
+		}},
+		{"after publish", func(i int) trigger {
+			return at([]moment{{"message", false, true}, {"ack", true, false}}[i%2])
+		}},
+		{"after the confirm", func(i int) trigger {
+			return at([]moment{
+				{"ack", true, true}, {"delete uploads", false, false}, {"delete uploads", true, false}, {"delete uploads", true, true},
+			}[i%4])
+		}},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			topology(t, k.broker)
+			k.uri = freshURI(t, k.mongo.URI)
+			c := openCatalog(t, k.uri)
+			if err := errors.Join(ensure(t, k.uri), c.EnsureIndexes(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			adapter(t, k.broker, runFunction(t, "record", "MONGODB_URI="+k.uri))
+			sweep := runFunction(t, "sweep", "MONGODB_URI="+k.uri, "EVENTS_URL="+k.broker.URL,
+				"PENDING_GRACE="+killGrace.String(), "ORPHAN_GRACE="+killGrace.String())
+			accepted := map[string]string{} // digests by id
+			for i := range 10 {
+				k.round(t, step.at(i), accepted)
+			}
+			if len(accepted) < 10 {
+				t.Errorf("%d files were accepted, want those at least that were handed in before the kills", len(accepted))
+			}
+			time.Sleep(killGrace + 200*time.Millisecond) // the last upload is then no younger
+			response, err := http.Post(sweep, "application/json", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts, err := io.ReadAll(response.Body)
+			_ = response.Body.Close()
+			if response.StatusCode != http.StatusOK || err != nil {
+				t.Fatalf("sweep answers %s %s (%v)", response.Status, counts, err)
+			}
+			t.Logf("%d files accepted; sweep says %s", len(accepted), bytes.TrimSpace(counts))
+			k.check(t, c, accepted)
+		})
+	}
+}
+
+// ensure makes the indexes of a database.
+func ensure(t *testing.T, uri string) error {
+	s, err := content.Open(uri)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.EnsureIndexes(t.Context()), s.Close())
+}
+
+// kills is what the rounds have in common.
+type kills struct {
+	broker *store.Rabbit
+	mongo  *store.Mongo
+	uri    string // of the step's database
+	keys   string // the file with the public keys
+	token  string
+}
+
+// newKills signs a user in, at the real login with the real MariaDB.
+func newKills(t *testing.T) *kills {
+	t.Helper()
+	k := &kills{broker: rabbitmq(t), mongo: ferretdb(t)}
+	dsn := accountsDB(t, "upload_killed")
+	createUser(t, dsn, "ada", "lovelace-1843")
+	settings, _ := loginSettings(t, dsn)
+	for _, setting := range settings {
+		if file, ok := strings.CutPrefix(setting, "TOKEN_SIGNING_KEY_FILE="); ok {
+			k.keys = filepath.Join(filepath.Dir(file), "jwks.json")
+		}
+	}
+	status, body, _, err := signIn(runFunction(t, "login", settings...), "192.0.2.1", "ada", "lovelace-1843")
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("sign in: %d, %v", status, err)
+	}
+	k.token = body["access_token"].(string)
+	return k
+}
+
+// round starts an upload function, hands in a small file, and then two at once, during which it is killed when the trigger
+// says. What a client is told of goes to accepted.
+func (k *kills) round(t *testing.T, when trigger, accepted map[string]string) {
+	t.Helper()
+	var mu sync.Mutex
+	armed, ended := false, make(chan struct{})
+	cmd := exec.Command(build(t, "upload"))
+	watch := func(m moment) (cut bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !armed || !when(m) {
+			return false
+		}
+		armed = false
+		_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+		return true
+	}
+	mongoWire := newWire(t, host(t, k.uri), mongoMessages, watch)
+	brokerWire := newWire(t, host(t, k.broker.URL), amqpFrames, watch)
+	address := freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "upload.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = []string{"HOST=127.0.0.1", "PORT=" + port, "TOKEN_KEYS_FILE=" + k.keys, "TOKEN_ISSUER=https://issuer.test",
+		"TOKEN_AUDIENCE=strongroom", "MONGODB_URI=" + mongoWire.through(t, k.uri), "EVENTS_URL=" + brokerWire.through(t, k.broker.URL)}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait() // killed, or the test fails
+		close(ended)
+	}()
+	defer func() {
+		_ = cmd.Process.Kill() // where the trigger has not come
+		<-ended
+	}()
+	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
+	eventually(t, recovery, "upload takes a file", func() error {
+		id, digest, err := k.send(t, client, address, 1<<10)
+		if err == nil {
+			accepted[id] = digest
+		}
+		return err
+	})
+
+	mu.Lock()
+	armed = true
+	mu.Unlock()
+	type outcome struct {
+		id, digest string
+		err        error
+	}
+	outcomes := make(chan outcome, 2)
+	for range cap(outcomes) {
+		go func() {
+			id, digest, err := k.send(t, client, address, 2<<20+1+rand.IntN(1<<16)) // three chunks
+			outcomes <- outcome{id, digest, err}
+		}()
+	}
+	for range cap(outcomes) {
+		if o := <-outcomes; o.err == nil {
+			accepted[o.id] = o.digest
+		}
+	}
+	select {
+	case <-ended:
+	case <-time.After(recovery):
+		text, err := os.ReadFile(log.Name())
+		t.Fatalf("the moment to kill did not come (%v):\n%s", err, text)
+	}
+}
+
+// send hands in a new file and returns its id and digest if it was accepted.
+func (k *kills) send(t *testing.T, client *http.Client, address string, size int) (id, sum string, err error) {
+	body := make([]byte, size)
+	for i := range body {
+		body[i] = byte(rand.Uint32())
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+"/upload?name=file.bin", bytes.NewReader(body))
+	if err != nil {
+		return "", "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+k.token)
+	request.Header.Set("Content-Type", "application/octet-stream")
+	response, err := client.Do(request)
+	if err != nil {
+		return "", "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	var stored struct{ ID, SHA256 string }
+	switch {
+	case err != nil:
+		return "", "", err
+	case response.StatusCode != http.StatusAccepted:
+		return "", "", fmt.Errorf("%s %s", response.Status, text)
+	}
+	if err := json.Unmarshal(text, &stored); err != nil {
+		return "", "", err
+	}
+	if want := digest(body); stored.SHA256 != want {
+		t.Errorf("file %s has the digest %s, want %s", stored.ID, stored.SHA256, want)
+	}
+	return stored.ID, stored.SHA256, nil
+}
+
+// check looks at everything that is in the stores.
+func (k *kills) check(t *testing.T, c *catalog.Store, accepted map[string]string) {
+	t.Helper()
+	db := database(t, k.uri)
+	if n, err := db.Collection("uploads").CountDocuments(t.Context(), bson.D{}); err != nil || n != 0 {
+		t.Errorf("%d uploads are unfinished after the sweep (%v), want none", n, err)
+	}
+	files := digests(t, db)
+	for id, want := range accepted {
+		if got := files[id]; got != want {
+			t.Errorf("the accepted file %s has the digest %q, want %q", id, got, want)
+		}
+	}
+	var entries map[string]bool
+	eventually(t, recovery, "each file is catalogued", func() error {
+		entries = catalogued(t, c)
+		for id := range files {
+			if !entries[id] {
+				return errors.New(id)
+			}
+		}
+		return nil
+	})
+	wantSettled(t, k.broker, 0)
+	for id := range entries {
+		if files[id] == "" {
+			t.Errorf("the catalogue has %s, which is no file", id)
+		}
+	}
+	t.Logf("%d files and entries", len(files))
+}
+
+// digests returns the digests of all files by id, and checks them. Chunks that belong to no file fail the test.
+func digests(t *testing.T, db *mongo.Database) map[string]string {
+	t.Helper()
+	type file struct {
+		ID       string `bson:"_id"`
+		Length   int64  `bson:"length"`
+		Metadata struct {
+			SHA256 string `bson:"sha256"`
+		} `bson:"metadata"`
+	}
+	type chunk struct {
+		File string `bson:"files_id"`
+		N    int    `bson:"n"`
+		Data []byte `bson:"data"`
+	}
+	chunks := map[string]map[int][]byte{}
+	for _, c := range read[chunk](t, db.Collection("fs.chunks")) {
+		if chunks[c.File] == nil {
+			chunks[c.File] = map[int][]byte{}
+		}
+		chunks[c.File][c.N] = c.Data
+	}
+	found := map[string]string{}
+	for _, f := range read[file](t, db.Collection("fs.files")) {
+		var whole []byte
+		for n := range len(chunks[f.ID]) {
+			whole = append(whole, chunks[f.ID][n]...)
+		}
+		delete(chunks, f.ID)
+		if found[f.ID] = digest(whole); int64(len(whole)) != f.Length || found[f.ID] != f.Metadata.SHA256 {
+			t.Errorf("file %s has %d bytes with the digest %s, want %d with %s", f.ID, len(whole), found[f.ID], f.Length, f.Metadata.SHA256)
+		}
+	}
+	for id, orphans := range chunks {
+		t.Errorf("%d chunks are left of %s, which is no file", len(orphans), id)
+	}
+	return found
+}
+
+// read returns all documents of a collection.
+func read[D any](t *testing.T, from *mongo.Collection) []D {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cursor, err := from.Find(ctx, bson.D{}, options.Find().SetBatchSize(2)) // FerretDB puts whatever it finds in one reply
+	var documents []D
+	if err == nil {
+		err = cursor.All(ctx, &documents)
+	}
+	if err != nil {
+		t.Fatalf("read %s: %v", from.Name(), err)
+	}
+	return documents
+}
