@@ -1,0 +1,362 @@
+package integration
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// uploader calls the real upload, one or several replicas of it.
+type uploader struct {
+	urls   []string
+	bearer string
+	db     *mongo.Database
+}
+
+// startUpload starts replicas of upload over a database of their own.
+func startUpload(t *testing.T, replicas int, eventsURL string, settings ...string) *uploader {
+	t.Helper()
+	uri := freshURI(t, ferretdb(t).URI)
+	files, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(files.EnsureIndexes(t.Context()), files.Close()); err != nil {
+		t.Fatal(err)
+	}
+	signer, keys := newTokenKeys(t)
+	u := &uploader{db: database(t, uri)}
+	_, u.bearer, _ = strings.Cut(bearerOf(t, signer, "0190-ada", "ada", token.RoleUser), ": ")
+	settings = append(settings, "MONGODB_URI="+uri, "EVENTS_URL="+eventsURL,
+		"TOKEN_KEYS_FILE="+keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom")
+	for range replicas {
+		u.urls = append(u.urls, runFunction(t, "upload", settings...))
+	}
+	return u
+}
+
+// post hands in a file, with an idempotency key if that is not empty, and returns the status and the file's id.
+func (u *uploader) post(t *testing.T, replica int, body, key string) (status int, id string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.urls[replica]+"/upload?name=a.txt", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", u.bearer)
+	if key != "" {
+		request.Header.Set("Idempotency-Key", key)
+	}
+	response, err := httpClient.Do(request)
+	if err != nil {
+		t.Errorf("no answer: %v", err)
+		return 0, ""
+	}
+	defer response.Body.Close()
+	var file struct {
+		ID string `json:"id"`
+	}
+	text, err := io.ReadAll(response.Body)
+	if err == nil {
+		err = json.Unmarshal(text, &file)
+	}
+	if err != nil || (file.ID != "") != (response.StatusCode == http.StatusAccepted) {
+		t.Errorf("got %s %s (%v)", response.Status, text, err)
+	}
+	if response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") == "" {
+		t.Error("got a 503 without Retry-After")
+	}
+	return response.StatusCode, file.ID
+}
+
+// unusual is the longest that an answer may take, whatever goes wrong: publishing has 20 s for all its attempts.
+const unusual = 30 * time.Second
+
+// TestUploadTellsTheTruth does to RabbitMQ all that can happen to it while the real upload publishes. A 202 must be true
+// at once; after a 503 there may be a file whose event got through, but no event without its file.
+func TestUploadTellsTheTruth(t *testing.T) {
+	broker := ownRabbitmq(t)
+	topology(t, broker)
+	// RabbitMQ forgets the way to a quorum queue that it crashes right after; see TestBrokerCrashes.
+	settle := func(t *testing.T) {
+		topology(t, broker)
+		if err := broker.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var watch atomic.Pointer[func(moment) bool]
+	proxy := newWire(t, host(t, broker.URL), amqpFrames, func(m moment) bool {
+		do := watch.Load()
+		return do != nil && (*do)(m)
+	})
+	u := startUpload(t, 1, proxy.through(t, broker.URL))
+	when := func(at moment, times int32, do func()) {
+		var left atomic.Int32
+		left.Store(times)
+		cut := func(m moment) bool {
+			if m != at || left.Add(-1) < 0 {
+				return false
+			}
+			do()
+			return true
+		}
+		watch.Store(&cut)
+	}
+	onQueue := func(t *testing.T, do func(ch *amqp.Channel) error) {
+		t.Helper()
+		if err := do(amqpChannel(t, broker)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, unconfirmed := moment{"message", false, false}, moment{"ack", true, false}
+	nothing := func() {}
+	const always = 1 << 30
+
+	for _, c := range []struct {
+		name    string
+		disturb func(t *testing.T)
+		mend    func(t *testing.T)
+		status  int
+		files   int64 // of that one request
+		told    int   // events in the queue; -1 where that is not known
+	}{
+		{"nothing happens", func(*testing.T) {}, nil, 202, 1, 1},
+		{"no queue", func(t *testing.T) {
+			onQueue(t, func(ch *amqp.Channel) error { _, err := ch.QueueDelete(events.Queue, false, false, false); return err })
+		}, func(t *testing.T) { topology(t, broker) }, 503, 0, 0},
+		{"no exchange", func(t *testing.T) {
+			onQueue(t, func(ch *amqp.Channel) error { return ch.ExchangeDelete(events.Exchange, false, false) })
+		}, nil, 503, 0, 0},
+		{"no connection for a moment", func(*testing.T) { when(held, 1, nothing) }, nil, 202, 1, 1},
+		{"no connection for long", func(*testing.T) { when(held, always, nothing) }, nil, 503, 1, 0},
+		{"one confirmation is lost", func(*testing.T) { when(unconfirmed, 1, nothing) }, nil, 202, 1, 1},
+		{"all confirmations are lost", func(*testing.T) { when(unconfirmed, always, nothing) }, nil, 503, 1, 1},
+		{"memory alarm", func(t *testing.T) { rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "absolute", "1") },
+			func(t *testing.T) { rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "0.4") }, 503, 1, -1},
+		{"killed before the event", func(t *testing.T) {
+			settle(t)
+			when(held, 1, func() { _ = broker.Kill() })
+		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 1, 0},
+		{"killed before the confirmation", func(t *testing.T) {
+			settle(t)
+			when(unconfirmed, 1, func() { _ = broker.Kill() })
+		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 1, 1},
+		{"killed for long", func(t *testing.T) {
+			settle(t)
+			_ = broker.Kill()
+		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			topology(t, broker)
+			if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, recovery, "upload works before", func() error {
+				if status, _ := u.post(t, 0, "before", ""); status != http.StatusAccepted {
+					return fmt.Errorf("got status %d", status)
+				}
+				return nil
+			})
+			get(t, amqpChannel(t, broker), events.Queue)
+			c.disturb(t)
+			start := time.Now()
+			status, id := u.post(t, 0, "hello", "")
+			if took := time.Since(start); status != c.status || took > unusual {
+				t.Errorf("got status %d after %v, want %d within %v", status, took, c.status, unusual)
+			}
+			watch.Store(nil)
+			if c.mend != nil {
+				c.mend(t)
+			}
+			if n := count(t, u.db.Collection("fs.files"), bson.D{}) - 1; n != c.files {
+				t.Errorf("got %d files, want %d", n, c.files)
+			}
+			if n := count(t, u.db.Collection("uploads"), bson.D{{Key: "_id", Value: id}}); n != 0 {
+				t.Error("got an accepted file that still counts as unfinished")
+			}
+			told := eventIDs(t, broker)
+			if c.told >= 0 && len(told) != c.told {
+				t.Errorf("got %d events, want %d", len(told), c.told)
+			}
+			if status == http.StatusAccepted && !told[id] {
+				t.Errorf("got a 202 without its event: there are %v", told)
+			}
+			for id := range told {
+				if count(t, u.db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}) != 1 {
+					t.Errorf("got event %s without its file", id)
+				}
+			}
+		})
+	}
+	t.Run("full queue", func(t *testing.T) {
+		topology(t, broker)
+		onQueue(t, func(ch *amqp.Channel) error {
+			_, err := ch.QueueDelete(events.Queue, false, false, false)
+			if err == nil {
+				_, err = ch.QueueDeclare(events.Queue, true, false, false, false, amqp.Table{
+					"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-max-length": 1})
+			}
+			return cmp.Or(err, ch.QueueBind(events.Queue, events.TypeFileStored, events.Exchange, false, nil))
+		})
+		accepted := map[string]bool{}
+		eventually(t, recovery, "the queue is full", func() error {
+			status, id := u.post(t, 0, "hello", "")
+			if status == http.StatusAccepted {
+				accepted[id] = true
+				return errors.New("the file was accepted")
+			}
+			if status != http.StatusServiceUnavailable {
+				t.Errorf("got status %d, want 503", status)
+			}
+			return nil
+		})
+		told := eventIDs(t, broker)
+		for id := range accepted {
+			if !told[id] {
+				t.Errorf("got a 202 for %s without its event", id)
+			}
+		}
+	})
+	t.Run("a retry finishes what the broker's death left", func(t *testing.T) {
+		settle(t)
+		if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
+			t.Fatal(err)
+		}
+		when(held, 1, func() { _ = broker.Kill() })
+		if status, _ := u.post(t, 0, "hello", "k"); status != http.StatusServiceUnavailable {
+			t.Errorf("got status %d, want 503", status)
+		}
+		watch.Store(nil)
+		mustRestart(t, broker)
+		var id string
+		eventually(t, recovery, "the retry is accepted", func() (err error) {
+			var status int
+			if status, id = u.post(t, 0, "hello", "k"); status != http.StatusAccepted {
+				err = fmt.Errorf("got status %d", status)
+			}
+			return err
+		})
+		if told := eventIDs(t, broker); !told[id] || len(told) != 1 {
+			t.Errorf("got events %v, want that of %s", told, id)
+		}
+		if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
+			t.Errorf("got %d files, want 1", n)
+		}
+	})
+}
+
+func mustRestart(t *testing.T, broker *store.Rabbit) {
+	t.Helper()
+	if err := broker.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventIDs takes all events out of the queue and returns their ids.
+func eventIDs(t *testing.T, broker *store.Rabbit) map[string]bool {
+	t.Helper()
+	ch := amqpChannel(t, broker)
+	ids := map[string]bool{}
+	for {
+		message, ok, err := ch.Get(events.Queue, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return ids
+		}
+		ids[message.MessageId] = true
+	}
+}
+
+// TestUploadOnceUnderOneKey sends one file many times at once to two replicas.
+func TestUploadOnceUnderOneKey(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	u := startUpload(t, 2, broker.URL)
+	for round := range 5 {
+		key := fmt.Sprintf("round %d", round)
+		const n = 10
+		ids := make([]string, n)
+		var group sync.WaitGroup
+		for i := range n {
+			group.Go(func() {
+				status, id := u.post(t, i%2, key, `"`+key+`"`)
+				if ids[i] = id; status != http.StatusAccepted {
+					t.Errorf("got status %d, want 202", status)
+				}
+			})
+		}
+		group.Wait()
+		for _, id := range ids {
+			if id != ids[0] {
+				t.Errorf("got ids %v, want one", ids)
+				break
+			}
+		}
+		if told := eventIDs(t, broker); !told[ids[0]] || len(told) != 1 {
+			t.Errorf("got events %v, want that of %s alone", told, ids[0])
+		}
+	}
+	for collection, want := range map[string]int64{"fs.files": 5, "fs.chunks": 5, "uploads.claims": 5, "uploads": 0} {
+		if n := count(t, u.db.Collection(collection), bson.D{}); n != want {
+			t.Errorf("got %d documents in %s, want %d", n, collection, want)
+		}
+	}
+}
+
+// TestUploadQuota fills a quota from two replicas, one file after the other and many at once.
+func TestUploadQuota(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	u := startUpload(t, 2, broker.URL, "UPLOAD_QUOTA=10KiB")
+	kibi := func(n int) string { return strings.Repeat("x", n<<10) }
+	for _, step := range []struct{ kibi, status int }{{6, 202}, {5, 507}, {4, 202}, {1, 507}, {0, 202}} {
+		if status, _ := u.post(t, 0, kibi(step.kibi), ""); status != step.status {
+			t.Errorf("%d KiB: got status %d, want %d", step.kibi, status, step.status)
+		}
+	}
+	if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
+		t.Fatal(err)
+	}
+	var accepted atomic.Int64
+	var group sync.WaitGroup
+	for i := range 10 {
+		group.Go(func() {
+			status, _ := u.post(t, i%2, kibi(3), "")
+			switch status {
+			case http.StatusAccepted:
+				accepted.Add(1)
+			case http.StatusInsufficientStorage:
+			default:
+				t.Errorf("got status %d, want 202 or 507", status)
+			}
+		})
+	}
+	group.Wait()
+	if n := accepted.Load(); n > 3 {
+		t.Errorf("got %d files of 3 KiB, which is above the quota", n)
+	}
+	if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != accepted.Load() {
+		t.Errorf("got %d files, want the %d that were accepted", n, accepted.Load())
+	}
+	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
+		t.Errorf("got %d uploads that are not finished, want none", n)
+	}
+}
