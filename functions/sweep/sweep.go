@@ -174,6 +174,8 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 			switch {
 			case errors.Is(err, problem.NotFound):
 				err = s.discard(ctx, now, u, done)
+			case err == nil && now.Sub(f.StoredAt) < s.pendingGrace:
+				// A long upload that has just ended: its function publishes now, or takes the file back.
 			case err == nil && !brokerAway:
 				err = s.announce(ctx, f, done)
 				// The others would fail as well, and each take its time.

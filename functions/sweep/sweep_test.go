@@ -192,6 +192,23 @@ func TestSweepInPages(t *testing.T) {
 	}
 }
 
+// What counts for a file is when it was committed, not when its upload began: until the grace is over, upload may take
+// it back.
+func TestSweepLeavesWhatHasJustEnded(t *testing.T) {
+	f := newFixture()
+	id := f.file("key")
+	ended := f.store.files[id]
+	ended.StoredAt = f.now().Add(-f.pendingGrace + time.Second)
+	f.store.files[id] = ended
+	if got := f.post(t, http.StatusOK); got.Published != 0 || len(f.store.notes) != 1 || len(f.store.claims) != 0 {
+		t.Errorf("within the grace: got %+v, %d notes and %d claims", got, len(f.store.notes), len(f.store.claims))
+	}
+	f.pendingGrace -= 2 * time.Second
+	if got := f.post(t, http.StatusOK); got.Published != 1 || len(f.store.notes) != 0 {
+		t.Errorf("after the grace: got %+v", got)
+	}
+}
+
 func TestSweepDuplicate(t *testing.T) {
 	f := newFixture()
 	first, second := f.file("key"), f.file("key")
