@@ -107,6 +107,9 @@ func (w *wiretap) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, cookie := range answer.Cookies() {
+		w.add(cookie.Value, "cookie "+cookie.Name)
+	}
 	if kind := answer.Header.Get("Content-Type"); kind == "application/json" || kind == "application/problem+json" {
 		start, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 		if err != nil {
@@ -163,7 +166,7 @@ func (w *wiretap) addSecretsOfCluster() error {
 			what := "Secret " + secret.Metadata.Name + ", " + key
 			var private struct{ D string }
 			switch {
-			case key == "password":
+			case key == "password" || key == "key":
 				w.add(string(value), what)
 				w.add(base64.StdEncoding.EncodeToString(value), what+" in base64")
 				w.add(url.QueryEscape(string(value)), what)

@@ -1,0 +1,214 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/strongroom-dev/strongroom/knative/local/store"
+)
+
+// A browser's way through the system that `make run` runs: a session in a cookie, and everything at one address.
+func TestGateway(t *testing.T) {
+	_, err := store.FindMySQL(t.Context())
+	need(t, "mariadb-server", err)
+	r := startRunner(t, t.TempDir())
+	ask := func(method, path, cookie string, body string, header ...string) answer {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		if cookie != "" {
+			request.Header.Set("Cookie", "strongroom_session="+cookie)
+		}
+		for i := 0; i < len(header); i += 2 {
+			request.Header.Set(header[i], header[i+1])
+		}
+		response, err := httpClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		got, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer{response.StatusCode, response.Header, got}
+	}
+	// signedIn returns the access token of an answer and the value of its cookie.
+	signedIn := func(got answer) (token, cookie string) {
+		t.Helper()
+		var session struct {
+			AccessToken  string `json:"access_token"`
+			RefreshToken string `json:"refresh_token"`
+		}
+		cookies := (&http.Response{Header: got.header}).Cookies()
+		if err := json.Unmarshal(got.body, &session); got.status != http.StatusOK || err != nil || session.AccessToken == "" || session.RefreshToken != "" ||
+			len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].Path != "/session" {
+			t.Fatalf("got %s with the cookies %v", got, cookies)
+		}
+		return session.AccessToken, cookies[0].Value
+	}
+
+	const ada = `{"username":"ada","password":"lovelace-1843"}`
+	if got := ask(http.MethodPost, "/session", "", strings.Replace(ada, "1843", "1844", 1)); got.status != http.StatusUnauthorized {
+		t.Errorf("a wrong password: %s", got)
+	}
+	if got := ask(http.MethodPost, "/session", "", ada, "Sec-Fetch-Site", "cross-site"); got.status != http.StatusForbidden {
+		t.Errorf("from another site: %s", got)
+	}
+	_, first := signedIn(ask(http.MethodPost, "/session", "", ada))
+	token, second := signedIn(ask(http.MethodPost, "/session/refresh", first, ""))
+	if second == first {
+		t.Error("the refresh token is not replaced")
+	}
+	content := bytes.Repeat([]byte("through the gateway\n"), 1<<17)
+	id := r.upload(t, token, content)
+	r.wantCatalogued(t, token, id)
+	r.wantContent(t, token, id, content)
+
+	// Who validate has let in is not for the client to say; what no user needs is not there.
+	if got := ask(http.MethodGet, "/files", "", "", "X-Auth-User-Id", "1", "X-Auth-Scope", "files:any"); got.status != http.StatusUnauthorized {
+		t.Errorf("without a token: %s", got)
+	}
+	for _, path := range []string{"/record", "/sweep", "/metrics"} {
+		if got := ask(http.MethodPost, path, "", "{}", "Authorization", "Bearer "+token); got.status != http.StatusNotFound && got.status != http.StatusMethodNotAllowed {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	// The upload that is refused is not sent, nor in vain.
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/upload?name=huge", endless{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.ContentLength = 1 << 40
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := httpClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusRequestEntityTooLarge || response.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("too large: %s", response.Status)
+	}
+
+	if got := ask(http.MethodDelete, "/session", second, ""); got.status != http.StatusNoContent {
+		t.Errorf("sign out: %s", got)
+	}
+	for cookie, want := range map[string]int{second: http.StatusUnauthorized, "": http.StatusNoContent} {
+		if got := ask(http.MethodPost, "/session/refresh", cookie, ""); got.status != want {
+			t.Errorf("a refresh after signing out: %s, want %d", got, want)
+		}
+	}
+	r.stop(t, syscall.SIGTERM)
+}
+
+// endless is a body without an end.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// What passes through the gateway does not pass through its memory, one stream or eight.
+func TestGatewayHoldsNothing(t *testing.T) {
+	const size, limit = 256 << 20, 64 << 20
+	block := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			w.Header().Set("Content-Length", fmt.Sprint(size))
+			for range size / len(block) {
+				if _, err := w.Write(block); err != nil {
+					return
+				}
+			}
+			return
+		}
+		n, err := io.Copy(io.Discard, r.Body)
+		if err != nil {
+			t.Errorf("the upload breaks off: %v", err)
+		}
+		fmt.Fprint(w, n)
+	}))
+	defer backend.Close()
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("k", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(build(t, "gateway"))
+	cmd.Env = []string{"HOST=127.0.0.1", "PORT=" + port, "GATEWAY_KEY_FILE=" + key, "LOGIN_URL=" + backend.URL, "VALIDATE_URL=" + backend.URL,
+		"UPLOAD_URL=" + backend.URL, "FILES_URL=" + backend.URL, "ACCOUNTS_URL=" + backend.URL}
+	url := "http://" + address
+	runProgram(t, "gateway", cmd, func() error {
+		response, err := http.Get(url + "/healthz")
+		if err != nil {
+			return err
+		}
+		return response.Body.Close()
+	})
+	stream := func(part int64) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/upload", io.LimitReader(endless{}, part))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		request.ContentLength = part
+		response, err := httpClient.Do(request)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer response.Body.Close()
+		if got, err := io.ReadAll(response.Body); err != nil || string(got) != fmt.Sprint(part) {
+			t.Errorf("of %d bytes %q arrive: %v", part, got, err)
+		}
+		down, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/files/1/content", nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		response, err = httpClient.Do(down)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer response.Body.Close()
+		if n, err := io.CopyN(io.Discard, response.Body, part); err != nil {
+			t.Errorf("of %d bytes %d come back: %v", part, n, err)
+		}
+	}
+	stream(size)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() { stream(size / 8) })
+	}
+	all.Wait()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peak := 0
+	for line := range strings.Lines(string(text)) {
+		_, _ = fmt.Sscanf(line, "VmHWM: %d kB", &peak) // it is one of the lines
+	}
+	t.Logf("peak RSS of the gateway: %.1f MiB", float64(peak)/(1<<10))
+	if peak == 0 || peak<<10 > limit {
+		t.Errorf("the gateway had %d KiB resident, want at most %d MiB", peak, limit>>20)
+	}
+}
