@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 )
 
 // functions are those that serve; setup is a Job.
-var functions = []string{"login", "validate", "upload", "record", "files", "accounts"}
+var functions = []string{"login", "validate", "upload", "record", "files", "accounts", "gateway"}
 
 // BenchmarkStart measures the time from exec to the first answer of each function, built as ko builds it, with every
 // store away: starting must not wait for any. It also prints what an image weighs: its binary, compressed as a
@@ -87,7 +88,7 @@ func settings(b *testing.B, dir string) []string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for name, data := range map[string][]byte{"key.jwk": private, "jwks.json": jwks} {
+	for name, data := range map[string][]byte{"key.jwk": private, "jwks.json": jwks, "gateway-key": []byte(strings.Repeat("k", 32))} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			b.Fatal(err)
 		}
@@ -96,6 +97,9 @@ func settings(b *testing.B, dir string) []string {
 		"TOKEN_ISSUER=bench", "TOKEN_AUDIENCE=bench",
 		"TOKEN_SIGNING_KEY_FILE=" + filepath.Join(dir, "key.jwk"), "TOKEN_KEYS_FILE=" + filepath.Join(dir, "jwks.json"),
 		"MYSQL_DSN=u:p@tcp(127.0.0.1:1)/strongroom", "MONGODB_URI=mongodb://127.0.0.1:1/strongroom", "EVENTS_URL=amqp://u:p@127.0.0.1:1/",
+		"GATEWAY_KEY_FILE=" + filepath.Join(dir, "gateway-key"),
+		"LOGIN_URL=http://127.0.0.1:1", "VALIDATE_URL=http://127.0.0.1:1", "UPLOAD_URL=http://127.0.0.1:1",
+		"FILES_URL=http://127.0.0.1:1", "ACCOUNTS_URL=http://127.0.0.1:1",
 	}
 }
 
