@@ -32,7 +32,7 @@ check: ## gofmt, go vet, staticcheck
 bench: ## print the figures of docs/benchmarks.md
 	go test -run "^$$" -bench . ./test/bench/... ./functions/...
 
-deploy: ## deploy to the cluster of the current kubectl context
+deploy: ## deploy to the cluster of the current kubectl context (EXPOSE=gateway: only the gateway gets a public URL)
 	config/platform/deploy
 
 undeploy: ## take Strongroom away from the cluster of the current kubectl context
