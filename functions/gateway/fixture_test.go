@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 // testKey is what the gateway of the tests signs with.
@@ -53,10 +54,20 @@ func newFixture(t *testing.T, change func(*fixture), origins ...string) *fixture
 			routes[i].patience = patience
 		}
 	}
-	server := httptest.NewServer(function.Wrap(newHandler(routes, f.trust, origins), time.Minute))
+	server := httptest.NewServer(function.Wrap(newHandler(routes, f.trust, origins, problem.HandlerFunc(page)), time.Minute))
 	t.Cleanup(server.Close)
 	f.url = server.URL
 	return f
+}
+
+// page plays the console.
+func page(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Path != "/" {
+		return problem.NotFound.With("there is nothing at this path")
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, err := io.WriteString(w, "<!doctype html>")
+	return err
 }
 
 func parse(t *testing.T, text string) *url.URL {

@@ -15,12 +15,13 @@ type handler struct {
 	routes   []route
 	proxies  []*httputil.ReverseProxy // one a route
 	sessions *sessions
+	console  http.Handler
 	trust    function.Trust
 	origins  []string
 }
 
-func newHandler(routes []route, trust function.Trust, origins []string) http.Handler {
-	h := &handler{routes: routes, trust: trust, origins: origins}
+func newHandler(routes []route, trust function.Trust, origins []string, console http.Handler) http.Handler {
+	h := &handler{routes: routes, trust: trust, origins: origins, console: console}
 	transport, buffers := newTransport(), &buffers{}
 	for _, to := range routes {
 		h.proxies = append(h.proxies, newProxy(to, transport, buffers, trust, h.finish))
@@ -52,12 +53,34 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	ctx := context.WithValue(r.Context(), visitorKey{}, v)
+	session := r.URL.Path == "/session" || r.URL.Path == "/session/refresh"
+	page := !session && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+	if page {
+		for name, value := range consoleHeaders {
+			w.Header().Set(name, value)
+		}
+	}
 	h.finish(ctx, w.Header())
 	r = r.WithContext(ctx)
-	if r.URL.Path == "/session" || r.URL.Path == "/session/refresh" {
+	switch {
+	case session:
 		return h.sessions.serve(w, r)
+	case page:
+		h.console.ServeHTTP(w, r)
+		return nil
+	default:
+		return problem.NotFound.With("there is nothing at this path")
 	}
-	return problem.NotFound.With("there is nothing at this path")
+}
+
+// consoleHeaders let the console do what it does, and nothing else: it runs its own scripts, with its own styles, shows
+// previews from blobs (in frames that inherit this policy), and talks to this site.
+var consoleHeaders = map[string]string{
+	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; connect-src 'self'; " +
+		"frame-src blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+	"Cross-Origin-Opener-Policy":   "same-origin",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Permissions-Policy":           "camera=(), display-capture=(), geolocation=(), microphone=()",
 }
 
 // finish writes into the headers of an answer what every answer has; what a function says of its own answer is left,

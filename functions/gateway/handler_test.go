@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,30 @@ func TestAnswerHeaders(t *testing.T) {
 	}
 	if got := f.ask(t, http.MethodGet, "/files").header.Get("Content-Security-Policy"); got != "default-src 'none'; frame-ancestors 'none'" {
 		t.Errorf("without one of its own, an answer has the policy %q", got)
+	}
+}
+
+func TestConsole(t *testing.T) {
+	f := newFixture(t, nil, friend)
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		got := f.ask(t, method, "/", "Origin", friend)
+		got.wantFinished(t)
+		policy := got.header.Get("Content-Security-Policy")
+		if got.status != http.StatusOK || got.header.Get("Content-Type") != "text/html; charset=utf-8" || got.header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s /: %d %v", method, got.status, got.header)
+		}
+		if strings.Contains(policy, "unsafe-") || strings.Contains(policy, "*") {
+			t.Errorf("the policy is %s", policy)
+		}
+		for _, want := range []string{"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
+			if !slices.Contains(strings.Split(policy, "; "), want) {
+				t.Errorf("the policy has no %s: %s", want, policy)
+			}
+		}
+	}
+	f.ask(t, http.MethodPost, "/").wantProblem(t, http.StatusNotFound, "not-found")
+	if f.calls() != 0 {
+		t.Error("a function was called")
 	}
 }
 
