@@ -25,9 +25,11 @@ import (
 
 // uploader calls the real upload, one or several replicas of it.
 type uploader struct {
-	urls   []string
-	bearer string
-	db     *mongo.Database
+	urls     []string
+	bearer   string
+	uri      string // of the database
+	db       *mongo.Database
+	settings []string
 }
 
 // startUpload starts replicas of upload over a database of their own.
@@ -42,12 +44,11 @@ func startUpload(t *testing.T, replicas int, eventsURL string, settings ...strin
 		t.Fatal(err)
 	}
 	signer, keys := newTokenKeys(t)
-	u := &uploader{db: database(t, uri)}
+	u := &uploader{uri: uri, db: database(t, uri)}
 	_, u.bearer, _ = strings.Cut(bearerOf(t, signer, "0190-ada", "ada", token.RoleUser), ": ")
-	settings = append(settings, "MONGODB_URI="+uri, "EVENTS_URL="+eventsURL,
-		"TOKEN_KEYS_FILE="+keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom")
+	u.settings = append(settings, "TOKEN_KEYS_FILE="+keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom")
 	for range replicas {
-		u.urls = append(u.urls, runFunction(t, "upload", settings...))
+		u.urls = append(u.urls, runFunction(t, "upload", append(u.settings, "MONGODB_URI="+uri, "EVENTS_URL="+eventsURL)...))
 	}
 	return u
 }
@@ -55,15 +56,7 @@ func startUpload(t *testing.T, replicas int, eventsURL string, settings ...strin
 // post hands in a file, with an idempotency key if that is not empty, and returns the status and the file's id.
 func (u *uploader) post(t *testing.T, replica int, body, key string) (status int, id string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.urls[replica]+"/upload?name=a.txt", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Authorization", u.bearer)
-	if key != "" {
-		request.Header.Set("Idempotency-Key", key)
-	}
-	response, err := httpClient.Do(request)
+	response, err := httpClient.Do(u.request(t, u.urls[replica], body, key))
 	if err != nil {
 		t.Errorf("no answer: %v", err)
 		return 0, ""
@@ -83,6 +76,20 @@ func (u *uploader) post(t *testing.T, replica int, body, key string) (status int
 		t.Error("got a 503 without Retry-After")
 	}
 	return response.StatusCode, file.ID
+}
+
+// request is what post sends.
+func (u *uploader) request(t *testing.T, url, body, key string) *http.Request {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/upload?name=a.txt", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", u.bearer)
+	if key != "" {
+		request.Header.Set("Idempotency-Key", key)
+	}
+	return request
 }
 
 // unusual is the longest that an answer may take, whatever goes wrong: publishing has 20 s for all its attempts.

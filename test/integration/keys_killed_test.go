@@ -1,0 +1,137 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// TestKeyedUploadKilled kills the real upload with SIGKILL at each step of taking in a file with an idempotency key. The
+// client sends it again with the key to another replica, afterwards or, every second time, already meanwhile. After one
+// sweep there is one file for each key, the one that the client was told of, with its event, and nothing else.
+func TestKeyedUploadKilled(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	u := startUpload(t, 1, broker.URL)
+	moments := []moment{
+		{"insert fs.chunks", true, true},
+		{"insert fs.files", false, true}, {"insert fs.files", true, true},
+		{"insert uploads.claims", false, false}, {"insert uploads.claims", false, true}, {"insert uploads.claims", true, true},
+		{"message", false, false}, {"message", false, true}, {"ack", true, true},
+		{"delete uploads", false, false}, {"delete uploads", true, true},
+	}
+	accepted := map[string]bool{}
+	for i := range 2 * len(moments) {
+		m, meanwhile := moments[i/2], i%2 == 1
+		key := fmt.Sprintf("%v, meanwhile %t", m, meanwhile)
+		dying, ended := u.startDying(t, broker.URL, m)
+		var retry sync.WaitGroup
+		retried := func() {
+			status, id := u.post(t, 0, key, fmt.Sprintf("%q", key))
+			if status != http.StatusAccepted || accepted[id] {
+				t.Errorf("%s: got status %d and id %s, want 202 and one of its own", key, status, id)
+			}
+			accepted[id] = true
+		}
+		if meanwhile {
+			retry.Go(retried)
+		}
+		response, err := httpClient.Do(u.request(t, dying, key, fmt.Sprintf("%q", key)))
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		retry.Wait()
+		if !meanwhile {
+			select {
+			case <-ended:
+			case <-time.After(recovery):
+				t.Fatalf("%s: the moment to kill did not come", key)
+			}
+			retried()
+		}
+	}
+
+	time.Sleep(killGrace + 200*time.Millisecond)
+	sweep := runFunction(t, "sweep", "MONGODB_URI="+u.uri, "EVENTS_URL="+broker.URL, "PENDING_GRACE="+killGrace.String(), "ORPHAN_GRACE="+killGrace.String())
+	if status, counts := postSweep(t, sweep); status != http.StatusOK {
+		t.Fatalf("sweep answers %d %+v", status, counts)
+	}
+	files, told := digests(t, u.db), eventIDs(t, broker)
+	if len(accepted) != 2*len(moments) || len(files) != len(accepted) || len(told) != len(accepted) {
+		t.Errorf("got %d files accepted, %d kept and %d told of, want %d", len(accepted), len(files), len(told), 2*len(moments))
+	}
+	for id := range accepted {
+		if files[id] == "" || !told[id] {
+			t.Errorf("file %s was accepted; kept: %t, told of: %t", id, files[id] != "", told[id])
+		}
+	}
+	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
+		t.Errorf("%d uploads are unfinished after the sweep, want none", n)
+	}
+}
+
+// startDying starts a replica of upload that is killed at a moment, and returns its address and what is closed when it has
+// ended.
+func (u *uploader) startDying(t *testing.T, eventsURL string, m moment) (url string, ended <-chan struct{}) {
+	t.Helper()
+	cmd := exec.Command(build(t, "upload"))
+	gone := make(chan struct{})
+	var once sync.Once
+	watch := func(now moment) (cut bool) {
+		if now == m {
+			once.Do(func() {
+				_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
+				<-gone
+				cut = true
+			})
+		}
+		return cut
+	}
+	mongoWire := newWire(t, host(t, u.uri), mongoMessages, watch)
+	brokerWire := newWire(t, host(t, eventsURL), amqpFrames, watch)
+	address := freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(u.settings[:len(u.settings):len(u.settings)], "HOST=127.0.0.1", "PORT="+port,
+		"MONGODB_URI="+mongoWire.through(t, u.uri), "EVENTS_URL="+brokerWire.through(t, eventsURL))
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait() // killed, now or in the end
+		close(gone)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-gone
+		if t.Failed() {
+			t.Logf("the log of the upload that is killed at %v:\n%s", m, log.String())
+		}
+	})
+	eventually(t, recovery, "upload serves", func() error {
+		response, err := http.Get("http://" + address + "/healthz")
+		return errors.Join(err, closed(response))
+	})
+	return "http://" + address, gone
+}
+
+// closed closes the body of a response, if there is one.
+func closed(response *http.Response) error {
+	if response == nil {
+		return nil
+	}
+	return response.Body.Close()
+}
