@@ -75,6 +75,10 @@ func groups() []group {
 		{sources: []source{{"gateway-key", func() (map[string][]byte, error) {
 			return text("key", newKey()), nil
 		}}}},
+		// Files signs with it the links that are good without a token.
+		{sources: []source{{"link-key", func() (map[string][]byte, error) {
+			return text("key", newKey()), nil
+		}}}},
 		{sources: []source{{"first-admin", func() (map[string][]byte, error) {
 			return text("username", "admin", "password", newPassword()), nil
 		}}}},

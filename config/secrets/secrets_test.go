@@ -36,6 +36,7 @@ var want = map[string][]string{
 	"rabbitmq-definitions": {"definitions.json"},
 	"first-admin":          {"password", "username"},
 	"gateway-key":          {"key"},
+	"link-key":             {"key"},
 }
 
 func TestMakesAllThatIsNeeded(t *testing.T) {

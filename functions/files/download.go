@@ -9,18 +9,32 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 // content answers with the bytes of a file (RFC 9110: ranges, conditional requests). The stored document alone says
 // whose the file is, so that it can be had as soon as it is stored.
 func (h *handler) content(w http.ResponseWriter, r *http.Request, id string) error {
-	f, err := h.files.Get(r.Context(), id)
+	f, err := h.stored(r.Context(), id)
 	if err != nil {
 		return err
 	}
 	if err := mayRead(r.Context(), f.Owner); err != nil {
 		return err
+	}
+	return h.send(w, r, f)
+}
+
+// maxRanges bounds the ranges of one request: each of them, however short, costs a chunk. A header with more is ignored,
+// as RFC 9110 (section 14.2) lets a server do.
+const maxRanges = 16
+
+// send answers with the bytes of f.
+func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) error {
+	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
 	}
 	header := w.Header()
 	header.Set("Content-Type", f.ContentType)

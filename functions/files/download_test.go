@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,6 +25,8 @@ type storedFile struct {
 // fakeFiles keeps files in memory. Reading fails with readErr after failAfter bytes.
 type fakeFiles struct {
 	stored    map[string]storedFile
+	buried    []string
+	deleteErr error
 	err       error
 	readErr   error
 	failAfter int
@@ -39,6 +42,22 @@ func (s *fakeFiles) Get(_ context.Context, id string) (content.File, error) {
 		return content.File{}, problem.NotFound.With("there is no such file")
 	}
 	return f.File, nil
+}
+
+func (s *fakeFiles) Bury(ctx context.Context, id string) error {
+	s.buried = append(s.buried, id)
+	return ctx.Err()
+}
+
+func (s *fakeFiles) Buried(_ context.Context, id string) (bool, error) {
+	return slices.Contains(s.buried, id), s.err
+}
+
+func (s *fakeFiles) Delete(_ context.Context, id string) error {
+	if s.deleteErr == nil {
+		delete(s.stored, id)
+	}
+	return s.deleteErr
 }
 
 func (s *fakeFiles) Reader(_ context.Context, f content.File) io.ReadSeekCloser {
@@ -119,6 +138,12 @@ func TestContent(t *testing.T) {
 		answer := newFixture(t).send("ada", "GET", "/files/file-1/content", map[string]string{"Range": "bytes=0-0,10-10"})
 		if kind := answer.Header().Get("Content-Type"); answer.Code != 206 || !strings.HasPrefix(kind, "multipart/byteranges") {
 			t.Errorf("got %d of type %q, want 206 of type multipart/byteranges", answer.Code, kind)
+		}
+	})
+	t.Run("too many ranges", func(t *testing.T) {
+		ranges := "bytes=0-0" + strings.Repeat(",0-0", maxRanges)
+		if answer := newFixture(t).send("ada", "GET", "/files/file-1/content", map[string]string{"Range": ranges}); answer.Code != 200 || answer.Body.String() != "hello world" {
+			t.Errorf("got %d %q, want 200 and all of it", answer.Code, answer.Body)
 		}
 	})
 	t.Run("out of range", func(t *testing.T) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +22,9 @@ import (
 type store interface {
 	Get(ctx context.Context, id string) (content.File, error)
 	Reader(ctx context.Context, f content.File) io.ReadSeekCloser
+	Bury(ctx context.Context, id string) error
+	Buried(ctx context.Context, id string) (bool, error)
+	Delete(ctx context.Context, id string) error
 }
 
 // contents is a content.Store as a store.
@@ -33,43 +38,76 @@ func (c contents) Reader(ctx context.Context, f content.File) io.ReadSeekCloser 
 type catalogue interface {
 	Get(ctx context.Context, id string) (catalog.Entry, error)
 	List(ctx context.Context, q catalog.Query) (entries []catalog.Entry, next string, err error)
+	Delete(ctx context.Context, id string) error
 }
 
 // handler answers /files and what is below it.
 type handler struct {
-	files   store
-	entries catalogue
+	verifier *token.Verifier
+	files    store
+	entries  catalogue
+	links    *links
 }
 
-func newHandler(verifier *token.Verifier, files store, entries catalogue) http.Handler {
-	h := &handler{files, entries}
+func newHandler(verifier *token.Verifier, files store, entries catalogue, links *links) http.Handler {
+	h := &handler{verifier, files, entries, links}
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		answer, err := h.route(r.URL.Path)
+		answer, err := h.route(r)
 		if err != nil {
 			return err
 		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			return problem.MethodNotAllowed.With("use GET").Header("Allow", "GET, HEAD")
-		}
-		verifier.Require(answer, token.ScopeFilesRead).ServeHTTP(w, r)
+		answer.ServeHTTP(w, r)
 		return nil
 	})
 }
 
-// route returns what answers at path.
-func (h *handler) route(path string) (problem.HandlerFunc, error) {
-	if path == "/files" {
-		return h.list, nil
+// route returns what answers a request.
+func (h *handler) route(r *http.Request) (http.Handler, error) {
+	if r.URL.Path == "/files" {
+		return h.methods(r, map[string]http.Handler{http.MethodGet: h.verifier.Require(problem.HandlerFunc(h.list), token.ScopeFilesRead)})
 	}
-	id, below := strings.CutPrefix(path, "/files/")
-	id, content := strings.CutSuffix(id, "/content")
+	id, below := strings.CutPrefix(r.URL.Path, "/files/")
+	id, part, _ := strings.Cut(id, "/")
+	if !below || id == "" {
+		return nil, errNoPath
+	}
+	with := func(scope string, answer func(w http.ResponseWriter, r *http.Request, id string) error) http.Handler {
+		return h.verifier.Require(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return answer(w, r, id) }), scope)
+	}
 	switch {
-	case !below || id == "" || strings.Contains(id, "/"):
-		return nil, problem.NotFound.With("there is nothing at this path")
-	case content:
-		return func(w http.ResponseWriter, r *http.Request) error { return h.content(w, r, id) }, nil
+	case r.URL.Path == "/files/"+id:
+		return h.methods(r, map[string]http.Handler{
+			http.MethodGet:    with(token.ScopeFilesRead, h.show),
+			http.MethodDelete: with(token.ScopeFilesWrite, h.delete),
+		})
+	case part == "content" && r.URL.Query().Has("signature"):
+		return h.methods(r, map[string]http.Handler{http.MethodGet: problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			return h.linked(w, r, id)
+		})})
+	case part == "content":
+		return h.methods(r, map[string]http.Handler{http.MethodGet: with(token.ScopeFilesRead, h.content)})
+	case part == "link":
+		return h.methods(r, map[string]http.Handler{http.MethodPost: with(token.ScopeFilesRead, h.link)})
 	}
-	return func(w http.ResponseWriter, r *http.Request) error { return h.show(w, r, id) }, nil
+	return nil, errNoPath
+}
+
+var errNoPath = problem.NotFound.With("there is nothing at this path")
+
+// methods returns what answers the request's method; GET answers HEAD as well.
+func (h *handler) methods(r *http.Request, answers map[string]http.Handler) (http.Handler, error) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if answer, ok := answers[method]; ok {
+		return answer, nil
+	}
+	allowed := slices.Sorted(maps.Keys(answers))
+	if _, ok := answers[http.MethodGet]; ok {
+		allowed = append(allowed, http.MethodHead)
+	}
+	return nil, problem.MethodNotAllowed.With("use %s", strings.Join(allowed, " or ")).Header("Allow", strings.Join(allowed, ", "))
 }
 
 // The status of a file: its bytes are safe; its entry is in the catalogue as well.
@@ -108,7 +146,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return problem.BadRequest.With("the query string is not well-formed")
 	}
-	q := catalog.Query{Owner: query.Get("owner"), Cursor: query.Get("cursor")}
+	q := catalog.Query{Owner: query.Get("owner"), Name: query.Get("q"), Cursor: query.Get("cursor")}
 	if limit := query.Get("limit"); limit != "" {
 		// Zero would mean the default to the catalogue; here it is as wrong as any other number out of range.
 		if q.Limit, err = strconv.Atoi(limit); err != nil || q.Limit < 1 || q.Limit > catalog.MaxLimit {
@@ -148,17 +186,55 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, id string) error 
 
 func (h *handler) find(ctx context.Context, id string) (file, error) {
 	e, err := h.entries.Get(ctx, id)
-	if err == nil {
-		return catalogued(e), nil
+	if errors.Is(err, problem.NotFound) {
+		f, err := h.stored(ctx, id)
+		return file{f.ID, f.Owner, f.Name, f.Size, f.SHA256, f.ContentType, statusStored, f.StoredAt, nil}, err
 	}
-	if !errors.Is(err, problem.NotFound) {
-		return file{}, err
-	}
-	f, err := h.files.Get(ctx, id)
 	if err != nil {
 		return file{}, err
 	}
-	return file{f.ID, f.Owner, f.Name, f.Size, f.SHA256, f.ContentType, statusStored, f.StoredAt, nil}, nil
+	return catalogued(e), h.exists(ctx, id)
+}
+
+// stored returns a file that nobody has begun to delete, or problem.NotFound.
+func (h *handler) stored(ctx context.Context, id string) (content.File, error) {
+	f, err := h.files.Get(ctx, id)
+	if err != nil {
+		return content.File{}, err
+	}
+	return f, h.exists(ctx, id)
+}
+
+// exists returns problem.NotFound for a file that somebody has begun to delete.
+func (h *handler) exists(ctx context.Context, id string) error {
+	buried, err := h.files.Buried(ctx, id)
+	if err == nil && buried {
+		err = errNoFile
+	}
+	return err
+}
+
+var errNoFile = problem.NotFound.With("there is no such file")
+
+// delete deletes a file. Once it is buried it is gone for everybody, and should the rest fail, sweep goes on with it. The
+// entry goes before the bytes, so that nobody is shown a file that can not be had.
+func (h *handler) delete(w http.ResponseWriter, r *http.Request, id string) error {
+	f, err := h.stored(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if err := mayRead(r.Context(), f.Owner); err != nil {
+		return err
+	}
+	ctx := context.WithoutCancel(r.Context()) // a client that goes away has asked for it all the same
+	for _, step := range []func(context.Context, string) error{h.files.Bury, h.entries.Delete, h.files.Delete} {
+		if err := step(ctx, id); err != nil {
+			return err
+		}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // mayRead returns nil if the caller may see the files of owner. Somebody else's file looks like one that is not there.
@@ -167,5 +243,5 @@ func mayRead(ctx context.Context, owner string) error {
 	if owner == caller.Subject || caller.HasScope(token.ScopeFilesAny) {
 		return nil
 	}
-	return problem.NotFound.With("there is no such file")
+	return errNoFile
 }

@@ -41,6 +41,14 @@ func (c *fakeCatalogue) Get(_ context.Context, id string) (catalog.Entry, error)
 	return catalog.Entry{}, problem.NotFound.With("there is no such file")
 }
 
+func (c *fakeCatalogue) Delete(_ context.Context, id string) error {
+	if c.err != nil {
+		return c.err
+	}
+	c.entries = slices.DeleteFunc(c.entries, func(e catalog.Entry) bool { return e.ID == id })
+	return nil
+}
+
 func (c *fakeCatalogue) List(_ context.Context, q catalog.Query) ([]catalog.Entry, string, error) {
 	c.query = q
 	if c.err != nil {
@@ -56,6 +64,7 @@ type fixture struct {
 	handler http.Handler
 	files   *fakeFiles
 	entries *fakeCatalogue
+	links   *links
 	tokens  map[string]string // by user; "none" has no scope
 }
 
@@ -64,6 +73,9 @@ const (
 	adasStored = `{"id":"file-2","owner":"ada","name":"new.bin","size":3,"sha256":"def456","content_type":"application/octet-stream","status":"stored","stored_at":"2026-01-02T03:04:07Z"}`
 	gracesFile = `{"id":"file-3","owner":"grace","name":"x","size":0,"sha256":"0","content_type":"text/plain","status":"catalogued","stored_at":"2026-01-01T00:00:00Z","catalogued_at":"2026-01-01T00:00:00Z"}`
 )
+
+// now is the fixture's time.
+var now = time.Date(2026, 1, 3, 0, 0, 0, 700, time.UTC)
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
@@ -79,6 +91,7 @@ func newFixture(t *testing.T) *fixture {
 			"file-2": {content.File{ID: "file-2", Owner: "ada", Name: "new.bin", Size: 3, SHA256: "def456", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}, "abc"},
 			"file-3": {content.File{ID: "file-3", Owner: "grace", Name: "x", SHA256: "0", ContentType: "text/plain", StoredAt: before}, ""},
 		}},
+		links:  &links{key: []byte("0123456789abcdef0123456789abcdef"), now: func() time.Time { return now }},
 		tokens: map[string]string{},
 	}
 	signer, verifier, _ := tokentest.New(t)
@@ -89,7 +102,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 		f.tokens[user] = raw
 	}
-	f.handler = newHandler(verifier, f.files, f.entries)
+	f.handler = newHandler(verifier, f.files, f.entries, f.links)
 	return f
 }
 
@@ -134,6 +147,7 @@ func TestList(t *testing.T) {
 		"paged":           {"ada", "/files?limit=7&cursor=c", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Limit: 7, Cursor: "c"}},
 		"admin":           {"root", "/files?limit=100", `{"files":[` + adasEntry + `,` + gracesFile + `]}`, catalog.Query{Limit: 100}},
 		"admin, of one":   {"root", "/files?owner=grace", `{"files":[` + gracesFile + `]}`, catalog.Query{Owner: "grace"}},
+		"searched":        {"ada", "/files?q=NOTES+%E2%82%AC", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Name: "NOTES €"}},
 		"admin, of noone": {"root", "/files?owner=nobody", `{"files":[]}`, catalog.Query{Owner: "nobody"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +216,16 @@ func TestRefused(t *testing.T) {
 		"no id before the content":    {"ada", "GET", "/files//content", 404, "not-found"},
 		"a path that begins the same": {"ada", "GET", "/filesx/file-1", 404, "not-found"},
 		"post to the list":            {"ada", "POST", "/files", 405, "method-not-allowed"},
-		"delete":                      {"ada", "DELETE", "/files/file-1", 405, "method-not-allowed"},
+		"delete the list":             {"ada", "DELETE", "/files", 405, "method-not-allowed"},
+		"delete without a token":      {"", "DELETE", "/files/file-1", 401, "unauthenticated"},
+		"delete without a scope":      {"none", "DELETE", "/files/file-1", 403, "insufficient-scope"},
+		"delete another user's":       {"ada", "DELETE", "/files/file-3", 404, "not-found"},
+		"delete what is not there":    {"ada", "DELETE", "/files/file-9", 404, "not-found"},
+		"put a file":                  {"ada", "PUT", "/files/file-1", 405, "method-not-allowed"},
+		"link without a token":        {"", "POST", "/files/file-1/link", 401, "unauthenticated"},
+		"link to another user's":      {"ada", "POST", "/files/file-3/link", 404, "not-found"},
+		"link to what is not there":   {"ada", "POST", "/files/file-9/link", 404, "not-found"},
+		"get a link":                  {"ada", "GET", "/files/file-1/link", 405, "method-not-allowed"},
 		"put content":                 {"ada", "PUT", "/files/file-1/content", 405, "method-not-allowed"},
 		"limit 0":                     {"ada", "GET", "/files?limit=0", 400, "bad-request"},
 		"limit 101":                   {"ada", "GET", "/files?limit=101", 400, "bad-request"},
@@ -212,8 +235,15 @@ func TestRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			answer := newFixture(t).send(c.user, c.method, c.target, nil)
 			wantProblem(t, answer, c.status, c.problem)
-			if c.status == 405 && answer.Header().Get("Allow") != "GET, HEAD" {
-				t.Errorf("got Allow %q, want GET, HEAD", answer.Header().Get("Allow"))
+			allow := "GET, HEAD"
+			switch c.target {
+			case "/files/file-1":
+				allow = "DELETE, GET, HEAD"
+			case "/files/file-1/link":
+				allow = "POST"
+			}
+			if got := answer.Header().Get("Allow"); c.status == 405 && got != allow {
+				t.Errorf("got Allow %q, want %q", got, allow)
 			}
 		})
 	}

@@ -1,4 +1,5 @@
-// Command files is the function that gives files back: it lists, shows and downloads what the caller may see.
+// Command files is the function that gives files back: it lists, shows, downloads and deletes what the caller may see,
+// and makes links to hand to others.
 package main
 
 import (
@@ -21,6 +22,9 @@ type config struct {
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 	// MongoURI names the server and the database with the bytes and the catalogue.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
+	// LinkKeyFile has the key that links are signed with, at least 32 bytes. Another key makes all links invalid that are
+	// out there.
+	LinkKeyFile string `env:"LINK_KEY_FILE,required,notEmpty"`
 }
 
 func main() { function.Main(setup) }
@@ -35,6 +39,10 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	links, err := loadLinks(cfg.LinkKeyFile)
+	if err != nil {
+		return nil, err
+	}
 	files, err := content.Open(cfg.MongoURI)
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
@@ -43,7 +51,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	return server{newHandler(verifier, contents{files}, entries), files, entries}, nil
+	return server{newHandler(verifier, contents{files}, entries, links), files, entries}, nil
 }
 
 // server is the endpoint with what must be closed after it.

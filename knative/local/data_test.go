@@ -45,7 +45,7 @@ func TestSecretsAreKept(t *testing.T) {
 	if second, err := keepSecrets(dir); err != nil || second != first {
 		t.Errorf("got other secrets the second time (%v)", err)
 	}
-	for _, name := range []string{"key.jwk", "jwks.json", "password", "gateway-key"} {
+	for _, name := range []string{"key.jwk", "jwks.json", "password", "gateway-key", "link-key"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: got %v, %v, want a file for its owner only", name, info, err)
 		}

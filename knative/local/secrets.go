@@ -26,6 +26,8 @@ type keptSecrets struct {
 	password string
 	// gatewayKey is what the gateway signs the address of who called it with.
 	gatewayKey string
+	// linkKey is what files signs links with.
+	linkKey string
 }
 
 // keepSecrets returns the secrets in dir, which it makes if they are not there.
@@ -37,7 +39,7 @@ func keepSecrets(dir string) (keptSecrets, error) {
 	}
 	var kept keptSecrets
 	for name, value := range map[string]*string{
-		"key.jwk": &kept.signingKey, "jwks.json": &kept.keySet, "password": &kept.password, "gateway-key": &kept.gatewayKey,
+		"key.jwk": &kept.signingKey, "jwks.json": &kept.keySet, "password": &kept.password, "gateway-key": &kept.gatewayKey, "link-key": &kept.linkKey,
 	} {
 		content, err := os.ReadFile(filepath.Join(dir, name))
 		if errors.Is(err, os.ErrNotExist) && slices.Contains(keyFiles, name) {
@@ -53,7 +55,7 @@ func keepSecrets(dir string) (keptSecrets, error) {
 
 // keyFiles are the keys that are nothing but random. Each is made where it is absent: a data directory may be older than
 // it.
-var keyFiles = []string{"gateway-key"}
+var keyFiles = []string{"gateway-key", "link-key"}
 
 // makeKey makes a key of 256 random bits, as text, in dir.
 func makeKey(dir, name string) ([]byte, error) {
@@ -95,6 +97,7 @@ func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 		"token-signing-key": {"key.jwk": k.signingKey},
 		"token-keys":        {"jwks.json": k.keySet},
 		"gateway-key":       {"key": k.gatewayKey},
+		"link-key":          {"key": k.linkKey},
 		"mysql":             {"dsn": s.mysql},
 		"mysql-admin":       {"dsn": s.mysqlAdmin},
 		"mongodb":           {"uri": s.mongodb},

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ const (
 	// DefaultLimit and MaxLimit are how many entries List returns.
 	DefaultLimit = 50
 	MaxLimit     = 100
+	// MaxName bounds the name that List searches for, in bytes.
+	MaxName = 255
 
 	// callTimeout bounds one call to the server.
 	callTimeout = 5 * time.Second
@@ -118,6 +121,8 @@ func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 type Query struct {
 	// Owner, unless empty, is the user whose entries are returned.
 	Owner string
+	// Name, unless empty, is what the file's name must have in it, in letters of either case. It has MaxName bytes at most.
+	Name string
 	// Limit is 1 to MaxLimit; 0 means DefaultLimit.
 	Limit int
 	// Cursor, unless empty, is what the List before returned as next.
@@ -126,7 +131,7 @@ type Query struct {
 
 // List returns entries, the newest first, and the cursor for those after them, empty when these were the last. Paging
 // through all of them returns each entry that was there at the start exactly once, whatever is added meanwhile. A
-// wrong limit or cursor is problem.BadRequest.
+// wrong name, limit or cursor is problem.BadRequest.
 func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string, err error) {
 	if q.Limit == 0 {
 		q.Limit = DefaultLimit
@@ -134,7 +139,13 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 	if q.Limit < 1 || q.Limit > MaxLimit {
 		return nil, "", problem.BadRequest.With("the limit must be between 1 and %d", MaxLimit)
 	}
+	if len(q.Name) > MaxName || !utf8.ValidString(q.Name) {
+		return nil, "", problem.BadRequest.With("the name to search for must be UTF-8 of at most %d bytes", MaxName)
+	}
 	filter := bson.D{}
+	if q.Name != "" {
+		filter = append(filter, bson.E{Key: "name", Value: bson.Regex{Pattern: regexp.QuoteMeta(q.Name), Options: "i"}})
+	}
 	if q.Owner != "" {
 		filter = append(filter, bson.E{Key: "owner", Value: q.Owner})
 	}

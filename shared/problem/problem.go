@@ -26,6 +26,7 @@ var (
 	SessionEnded       = kind("session-ended", http.StatusUnauthorized, "The session has ended")
 	InsufficientScope  = kind("insufficient-scope", http.StatusForbidden, "The access token does not permit this")
 	WrongPassword      = kind("wrong-password", http.StatusForbidden, "The current password is wrong")
+	BadLink            = kind("bad-link", http.StatusForbidden, "The link is not good, or not any more")
 	CrossSite          = kind("cross-site", http.StatusForbidden, "The request comes from a page of another site")
 	NotFound           = kind("not-found", http.StatusNotFound, "There is no such resource")
 	MethodNotAllowed   = kind("method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here")

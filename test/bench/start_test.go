@@ -96,6 +96,7 @@ func settings(b *testing.B, dir string) []string {
 	return []string{
 		"TOKEN_ISSUER=bench", "TOKEN_AUDIENCE=bench",
 		"TOKEN_SIGNING_KEY_FILE=" + filepath.Join(dir, "key.jwk"), "TOKEN_KEYS_FILE=" + filepath.Join(dir, "jwks.json"),
+		"LINK_KEY_FILE=" + filepath.Join(dir, "key.jwk"), // long enough
 		"MYSQL_DSN=u:p@tcp(127.0.0.1:1)/strongroom", "MONGODB_URI=mongodb://127.0.0.1:1/strongroom", "EVENTS_URL=amqp://u:p@127.0.0.1:1/",
 		"GATEWAY_KEY_FILE=" + filepath.Join(dir, "gateway-key"),
 		"LOGIN_URL=http://127.0.0.1:1", "VALIDATE_URL=http://127.0.0.1:1", "UPLOAD_URL=http://127.0.0.1:1",

@@ -3,6 +3,8 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -146,6 +148,57 @@ func TestCatalogList(t *testing.T) {
 			t.Errorf("%+v: got %v, want %v", query, err, problem.BadRequest)
 		}
 	}
+}
+
+func TestCatalogSearchAndDelete(t *testing.T) {
+	s := newCatalog(t, ferretdb(t).URI)
+	ids := map[string]string{}
+	for i, name := range []string{"Notes Ω.txt", "notes.TXT", "a.*b", "100% (1).pdf"} {
+		e := entry([]string{"ada", "grace"}[i%2], int64(i))
+		e.Name = name
+		ids[e.ID] = name
+		if _, err := s.Insert(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	search := func(q catalog.Query, want ...string) {
+		t.Helper()
+		entries, _, err := s.List(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range entries {
+			got = append(got, e.Name)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%+v: got %q, want %q", q, got, want)
+		}
+	}
+	search(catalog.Query{Name: "NOTES"}, "notes.TXT", "Notes Ω.txt")
+	search(catalog.Query{Name: "notes", Owner: "ada"}, "Notes Ω.txt")
+	search(catalog.Query{Name: "Ω"}, "Notes Ω.txt")
+	search(catalog.Query{Name: ".*"}, "a.*b")
+	search(catalog.Query{Name: "% (1)"}, "100% (1).pdf")
+	search(catalog.Query{Name: "100", Owner: "ada"})
+	for _, name := range []string{strings.Repeat("x", catalog.MaxName+1), "\xff"} {
+		if _, _, err := s.List(t.Context(), catalog.Query{Name: name}); !errors.Is(err, problem.BadRequest) {
+			t.Errorf("search for %q: got %v, want %v", name, err, problem.BadRequest)
+		}
+	}
+	for id, name := range ids {
+		if name == "a.*b" {
+			for range 2 { // again is no error
+				if err := s.Delete(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := s.Get(t.Context(), id); !errors.Is(err, problem.NotFound) {
+				t.Errorf("got %v, want %v", err, problem.NotFound)
+			}
+		}
+	}
+	search(catalog.Query{Name: "."}, "100% (1).pdf", "notes.TXT", "Notes Ω.txt")
 }
 
 func TestCatalogServerAway(t *testing.T) {

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDelete(t *testing.T) {
+	for user, ids := range map[string][]string{"ada": {"file-1", "file-2"}, "root": {"file-1", "file-3"}} {
+		for _, id := range ids {
+			f := newFixture(t)
+			if answer := f.send(user, "DELETE", "/files/"+id, nil); answer.Code != 204 || answer.Body.Len() != 0 {
+				t.Errorf("%s, %s: got %d %s, want 204", user, id, answer.Code, answer.Body)
+			}
+			if _, found := f.files.stored[id]; found {
+				t.Errorf("%s, %s: the bytes are still there", user, id)
+			}
+			for _, e := range f.entries.entries {
+				if e.ID == id {
+					t.Errorf("%s, %s: the entry is still there", user, id)
+				}
+			}
+			wantProblem(t, f.send(user, "DELETE", "/files/"+id, nil), 404, "not-found")
+		}
+	}
+}
+
+// What somebody has begun to delete is gone for everybody, also as long as the rest of the work fails.
+func TestDeleteInterrupted(t *testing.T) {
+	f := newFixture(t)
+	f.files.deleteErr = errAway
+	wantProblem(t, f.send("ada", "DELETE", "/files/file-1", nil), 503, "unavailable")
+	if len(f.entries.entries) != 1 {
+		t.Error("the entry is still there, and the bytes may not be")
+	}
+	for _, request := range [][2]string{{"GET", ""}, {"GET", "/content"}, {"POST", "/link"}, {"DELETE", ""}} {
+		wantProblem(t, f.send("ada", request[0], "/files/file-1"+request[1], nil), 404, "not-found")
+	}
+	// A client that does not wait for the answer has asked for it all the same.
+	f = newFixture(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	request := httptest.NewRequestWithContext(ctx, "DELETE", "/files/file-1", nil)
+	request.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
+	f.handler.ServeHTTP(httptest.NewRecorder(), request)
+	if len(f.files.stored) != 2 {
+		t.Error("the file is still there")
+	}
+}
+
+// askLink asks for a link with a body, none if that is empty.
+func (f *fixture) askLink(user, id, body string) *httptest.ResponseRecorder {
+	request := httptest.NewRequest("POST", "/files/"+id+"/link", strings.NewReader(body))
+	request.Header.Set("Authorization", "Bearer "+f.tokens[user])
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	answer := httptest.NewRecorder()
+	f.handler.ServeHTTP(answer, request)
+	return answer
+}
+
+func TestLink(t *testing.T) {
+	f := newFixture(t)
+	for body, life := range map[string]time.Duration{
+		"": time.Hour, "{}": time.Hour, `{"expires_in":60}`: time.Minute, `{"expires_in":604800}`: 7 * 24 * time.Hour,
+	} {
+		for _, user := range []string{"ada", "root"} {
+			answer := f.askLink(user, "file-1", body)
+			var got linkAnswer
+			if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil || answer.Code != 201 {
+				t.Fatalf("%s: got %d %s", body, answer.Code, answer.Body)
+			}
+			if want := now.Truncate(time.Second).Add(life); !got.ExpiresAt.Equal(want) {
+				t.Errorf("%s: the link is good until %v, want %v", body, got.ExpiresAt, want)
+			}
+			if answer := f.send("", "GET", got.URL, nil); answer.Code != 200 || answer.Body.String() != "hello world" || answer.Header().Get("Referrer-Policy") != "no-referrer" {
+				t.Errorf("%s: got %d %s", got.URL, answer.Code, answer.Body)
+			}
+		}
+	}
+	for _, body := range []string{`{"expires_in":59}`, `{"expires_in":604801}`, `{"expires_in":"1h"}`, `{"expires_in":null}`, `{"expire":60}`, "x"} {
+		wantProblem(t, f.askLink("ada", "file-1", body), 400, "bad-request")
+	}
+}
+
+func TestLinkedContent(t *testing.T) {
+	f := newFixture(t)
+	good := f.links.address("file-1", now.Add(time.Minute).Unix())
+	if answer := f.send("", "HEAD", good, nil); answer.Code != 200 || answer.Header().Get("Content-Length") != "11" {
+		t.Errorf("got %d %v", answer.Code, answer.Header())
+	}
+	if answer := f.send("", "GET", good, map[string]string{"Range": "bytes=6-"}); answer.Code != 206 || answer.Body.String() != "world" {
+		t.Errorf("got %d %s, want the range", answer.Code, answer.Body)
+	}
+	wantProblem(t, f.send("", "POST", good, nil), 405, "method-not-allowed")
+	for name, target := range map[string]string{
+		"expired":               f.links.address("file-1", now.Unix()),
+		"longer":                strings.Replace(good, "expires=1", "expires=2", 1),
+		"another file":          strings.Replace(good, "file-1", "file-2", 1),
+		"another signature":     good[:len(good)-3] + "AAA",
+		"no signature":          strings.Split(good, "&")[0] + "&signature=",
+		"twice":                 good + "&expires=1",
+		"more":                  good + "&x=1",
+		"another form":          good + "=",
+		"no time":               strings.Replace(good, "expires=", "expires=x", 1),
+		"signed by another key": (&links{key: []byte("x")}).address("file-1", now.Add(time.Minute).Unix()),
+	} {
+		answer := f.send("", "GET", target, nil)
+		if answer.Code != 403 || !strings.Contains(answer.Body.String(), "bad-link") {
+			t.Errorf("%s: got %d %s, want 403 bad-link", name, answer.Code, answer.Body)
+		}
+	}
+	if answer := f.send("ada", "DELETE", "/files/file-1", nil); answer.Code != 204 {
+		t.Fatal(answer.Body)
+	}
+	wantProblem(t, f.send("", "GET", good, nil), 404, "not-found")
+}
+
+func TestLoadLinks(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	for content, want := range map[string]string{
+		strings.Repeat("k", 31) + "\n": "LINK_KEY_FILE: the key has 31 bytes, want at least 32",
+		strings.Repeat("k", 32) + "\n": "",
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadLinks(file); (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if _, err := loadLinks(file + ".not"); err == nil || !strings.HasPrefix(err.Error(), "LINK_KEY_FILE: ") {
+		t.Errorf("got %v, want an error that names LINK_KEY_FILE", err)
+	}
+}
