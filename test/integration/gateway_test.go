@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/knative/local/store"
 )
@@ -121,6 +123,80 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
+// gatewayKey writes a key for the gateway and returns the setting that names it.
+func gatewayKey(t *testing.T) (setting string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte(strings.Repeat("k", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "GATEWAY_KEY_FILE=" + path
+}
+
+// gatewaySettings are those of a gateway with all functions at one address.
+func gatewaySettings(key, target string) []string {
+	settings := []string{key}
+	for _, name := range []string{"LOGIN", "VALIDATE", "UPLOAD", "FILES", "ACCOUNTS"} {
+		settings = append(settings, name+"_URL="+target)
+	}
+	return settings
+}
+
+// Behind the gateway the lockout still tells one address from another: login believes what the gateway signs, and nobody
+// else.
+func TestLockoutBehindTheGateway(t *testing.T) {
+	dsn := accountsDB(t, "login_gateway")
+	createUser(t, dsn, "ada", "lovelace-1843")
+	settings, _ := loginSettings(t, dsn)
+	key := gatewayKey(t)
+	login := runFunction(t, "login", append(settings, key)...)
+	gateway := runFunction(t, "gateway", append(gatewaySettings(key, login), "TRUSTED_HOPS=1")...)
+	guess := func(base, from string, header ...string) int {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/login", strings.NewReader(`{"username":"ada","password":"babbage-1822"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("X-Forwarded-For", "203.0.113.250, "+from) // the left one is the client's own invention
+		for i := 0; i < len(header); i += 2 {
+			request.Header.Set(header[i], header[i+1])
+		}
+		response, err := httpClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		return response.StatusCode
+	}
+	for range 5 {
+		if got := guess(gateway, "192.0.2.1"); got != http.StatusUnauthorized {
+			t.Fatalf("a guess: %d, want 401", got)
+		}
+	}
+	began, through := time.Now(), 0
+	signed := fmt.Sprintf("192.0.2.9 %d %064x", time.Now().Unix(), 0)
+	for what, got := range map[string]int{
+		"once more":                       guess(gateway, "192.0.2.1"),
+		"with another address, unsigned":  guess(gateway, "192.0.2.1", "X-Client-Address", signed),
+		"past the gateway":                guess(login, "192.0.2.1"),
+		"past the gateway, with another":  guess(login, "192.0.2.1", "X-Client-Address", signed),
+		"past the gateway, with no proxy": guess(login, "192.0.2.1", "X-Client-Address", "192.0.2.9"),
+	} {
+		if got != http.StatusTooManyRequests {
+			t.Logf("%s: %d", what, got)
+			through++
+		}
+	}
+	// The waits after the fifth failure are 1, 2, 4 … s: that many more are let through if this takes so long.
+	if allowed := int(math.Log2(time.Since(began).Seconds() + 1)); through > allowed {
+		t.Errorf("%d more guesses are let through, want %d", through, allowed)
+	}
+	if status, _, _, err := signIn(gateway, "192.0.2.2", "ada", "lovelace-1843"); err != nil || status != http.StatusOK {
+		t.Errorf("from elsewhere: %d, %v, want 200", status, err)
+	}
+}
+
 // What passes through the gateway does not pass through its memory, one stream or eight.
 func TestGatewayHoldsNothing(t *testing.T) {
 	const size, limit = 256 << 20, 64 << 20
@@ -142,18 +218,13 @@ func TestGatewayHoldsNothing(t *testing.T) {
 		fmt.Fprint(w, n)
 	}))
 	defer backend.Close()
-	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte(strings.Repeat("k", 32)), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	address := freeAddress(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(build(t, "gateway"))
-	cmd.Env = []string{"HOST=127.0.0.1", "PORT=" + port, "GATEWAY_KEY_FILE=" + key, "LOGIN_URL=" + backend.URL, "VALIDATE_URL=" + backend.URL,
-		"UPLOAD_URL=" + backend.URL, "FILES_URL=" + backend.URL, "ACCOUNTS_URL=" + backend.URL}
+	cmd.Env = append(gatewaySettings(gatewayKey(t), backend.URL), "HOST=127.0.0.1", "PORT="+port)
 	url := "http://" + address
 	runProgram(t, "gateway", cmd, func() error {
 		response, err := http.Get(url + "/healthz")
