@@ -12,6 +12,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -86,7 +87,29 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	return endpoint(w, r)
 }
 
+// login answers POST /login.
 func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
+	err := h.signIn(w, r)
+	telemetry.Login(r.Context(), result(err))
+	return err
+}
+
+// result is what metrics call what came of a sign-in.
+func result(err error) string {
+	switch {
+	case err == nil:
+		return "success"
+	case errors.Is(err, problem.BadCredentials):
+		return "refused"
+	case errors.Is(err, problem.TooManyAttempts):
+		return "locked"
+	case problem.Status(err) < 500:
+		return "malformed"
+	}
+	return "unavailable"
+}
+
+func (h *handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	given, err := readCredentials(w, r)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // insertTimeout bounds the writing of one entry. The source waits that long at most before it tries again.
@@ -58,10 +59,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if errors.Is(err, problem.Unprocessable) {
 		// Dropped, that is to say dead-lettered: it would fail in the same way each time.
 		slog.WarnContext(r.Context(), "poison", "error", err)
+		telemetry.Record(r.Context(), "poison")
 	} else {
 		// Retried: nothing is wrong with the event as far as we know. The catalogue is away, or we have a bug that
 		// the next deployment mends; until then the event is safe with the broker, at last among its dead letters.
 		err = problem.Unavailable.Because(err, "the catalogue entry can not be written right now")
+		telemetry.Record(r.Context(), "unavailable")
 	}
 	problem.Write(w, r, err)
 }
@@ -117,12 +120,17 @@ func (h *handler) record(r *http.Request) error {
 		}
 		// Acknowledged: there is nothing to catalogue any more.
 		slog.InfoContext(ctx, "deleted before it was catalogued", "file", f.ID)
+		telemetry.Record(ctx, "deleted")
 	case inserted:
-		slog.InfoContext(ctx, "catalogued", "file", f.ID, "after_ms", h.now().Sub(f.StoredAt).Milliseconds())
+		after := h.now().Sub(f.StoredAt)
+		slog.InfoContext(ctx, "catalogued", "file", f.ID, "after_ms", after.Milliseconds())
+		telemetry.Record(ctx, "catalogued")
+		telemetry.RecordDelay(ctx, after)
 	default:
 		// Acknowledged: sources deliver at least once, upload and sweep may publish twice, and what is there was
 		// written from the same event.
 		slog.InfoContext(ctx, "catalogued before", "file", f.ID)
+		telemetry.Record(ctx, "duplicate")
 	}
 	return nil
 }

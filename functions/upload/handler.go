@@ -151,6 +151,7 @@ func (h *handler) keep(ctx context.Context, file content.File, in incoming) (_ c
 		if err != nil {
 			return nil, fmt.Errorf("make the event of file %s: %w", f.ID, err)
 		}
+		events.Trace(ctx, &e)
 		return e.MarshalJSON()
 	})
 	return file, e, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -61,13 +62,40 @@ func (h *handler) current(ctx context.Context, claims *token.Claims) error {
 func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	switch path := r.URL.Path; {
 	case path == "/" || path == "/validate" || strings.HasPrefix(path, "/validate/"):
-		return h.validate(w, r)
+		err := h.validate(w, r)
+		status := http.StatusOK
+		if err != nil {
+			status = problem.Status(err)
+		}
+		telemetry.Validation(r.Context(), status, reason(err))
+		return err
 	case path == "/introspect":
 		return h.introspect(w, r)
 	case path == "/.well-known/jwks.json":
 		return h.jwks(w, r)
 	}
 	return problem.NotFound.With("there is nothing at this path")
+}
+
+// reason is what metrics call the reason for an answer.
+func reason(err error) string {
+	switch {
+	case err == nil:
+		return "good"
+	case errors.Is(err, token.ErrExpired):
+		return "expired"
+	case errors.Is(err, token.ErrInvalid):
+		return "invalid"
+	case errors.Is(err, accounts.ErrStaleToken):
+		return "stale"
+	case errors.Is(err, problem.InsufficientScope):
+		return "scope"
+	case errors.Is(err, problem.Unauthenticated):
+		return "missing"
+	case errors.Is(err, problem.BadRequest):
+		return "malformed"
+	}
+	return "unavailable"
 }
 
 // scopeToken is one scope by RFC 6749 §3.3.

@@ -10,8 +10,15 @@ import (
 	"strings"
 )
 
-// inherited are the only variables of the developer's own environment that a function gets.
+// inherited are the only variables of the developer's own environment that a function gets, besides observing.
 var inherited = []string{"PATH", "HOME", "TMPDIR"}
+
+// observing are the variables that the developer's environment decides instead of the manifest: several functions on one
+// machine can not have the same port, and there is no collector unless somebody runs one.
+var observing = []string{
+	"METRICS_ADDR", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
+	"OTEL_RESOURCE_ATTRIBUTES", "OTEL_BSP_SCHEDULE_DELAY",
+}
 
 // resolver turns what a manifest says of a container's environment into that of a process.
 type resolver struct {
@@ -39,7 +46,7 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 		}
 		values[name] = value
 	}
-	for _, name := range inherited {
+	for _, name := range slices.Concat(inherited, observing) {
 		if value, ok := r.lookup(name); ok {
 			set(name, value)
 		}
@@ -54,6 +61,9 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 		}
 	}
 	for _, v := range c.Env {
+		if slices.Contains(observing, v.Name) {
+			continue
+		}
 		value, ok, err := r.value(v)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", name, v.Name, err)

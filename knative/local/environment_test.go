@@ -20,11 +20,11 @@ func TestEnvironment(t *testing.T) {
 		mounts: mounts,
 		inside: map[string]string{"login": "http://127.0.0.1:4711"},
 		lookup: func(name string) (string, bool) {
-			value, ok := map[string]string{"PATH": "/bin", "HOME": "/home/dev", "AWS_SECRET": "x", "LEVEL": "debug"}[name]
+			value, ok := map[string]string{"PATH": "/bin", "HOME": "/home/dev", "AWS_SECRET": "x", "LEVEL": "debug", "METRICS_ADDR": "127.0.0.1:0"}[name]
 			return value, ok
 		},
 	}
-	const base = "PATH=/bin HOME=/home/dev"
+	const base = "PATH=/bin HOME=/home/dev METRICS_ADDR=127.0.0.1:0"
 	tests := []struct {
 		name, pod string
 		want      string // the environment; or
@@ -33,6 +33,7 @@ func TestEnvironment(t *testing.T) {
 		{"nothing", "{}", base, ""},
 		{"literal", "{env: [{name: A, value: x}, {name: B}]}", base + " A=x B=", ""},
 		{"ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: LEVEL}}}]}", base + " A=info", ""},
+		{"the developer's to say", "{env: [{name: METRICS_ADDR, value: ':9464'}, {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: x}]}", base, ""},
 		{"ConfigMap", "{envFrom: [{prefix: S_, configMapRef: {name: settings}}]}", base + " S_LEVEL=info S_SIZE=1GiB", ""},
 		{"env wins over envFrom", "{envFrom: [{configMapRef: {name: settings}}], env: [{name: LEVEL, value: warn}]}", base + " LEVEL=warn SIZE=1GiB", ""},
 		{"Secret key", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: dsn}}}]}", base + " A=user:pw@tcp(db)/x", ""},

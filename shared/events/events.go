@@ -3,6 +3,7 @@
 package events
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 const (
@@ -39,6 +41,10 @@ type FileStored struct {
 	// StoredAt is when the last byte was stored; in JSON it is RFC 3339 in UTC with at most nanoseconds.
 	StoredAt time.Time `json:"stored_at"`
 }
+
+// Trace gives e the trace that ctx belongs to, by the CloudEvents extension "Distributed Tracing": what becomes of the
+// event, even if it is published much later, can be seen beside what made it.
+func Trace(ctx context.Context, e *event.Event) { telemetry.Inherit(ctx, e.SetExtension) }
 
 // NewFileStored returns the event that tells of f. Every attribute that a delivery would otherwise make up (the time)
 // or that tells events apart (source and id) is set, so that any number of deliveries are the same event. An f that

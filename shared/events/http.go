@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 const (
@@ -62,6 +64,13 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), withoutURL(err)))
 	}
 	req.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
+	// The trace that the event came from, where it has one: this may be a sweep, much later.
+	telemetry.Inject(ctx, req.Header)
+	for _, name := range []string{"traceparent", "tracestate"} {
+		if value, ok := e.Extensions()[name].(string); ok {
+			req.Header.Set(name, value)
+		}
+	}
 	res, err := p.client.Do(req)
 	if err != nil {
 		err = withoutURL(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // ErrUnknown is wrapped by those errors of Publish after which the event may have been stored all the same, such as a
@@ -45,11 +46,32 @@ func NewPublisher(eventsURL string) (Publisher, error) {
 	}
 	switch u.Scheme {
 	case "amqp", "amqps":
-		return newAMQPPublisher(eventsURL), nil
+		return observed{newAMQPPublisher(eventsURL), "rabbitmq"}, nil
 	case "http", "https":
-		return newHTTPPublisher(u), nil
+		return observed{newHTTPPublisher(u), "http"}, nil
 	}
 	return nil, fmt.Errorf("EVENTS_URL: the scheme must be amqp, amqps, http or https")
+}
+
+// observed is a Publisher that tells of what it does.
+type observed struct {
+	Publisher
+	system string // what takes the events
+}
+
+// Publish publishes e.
+func (o observed) Publish(ctx context.Context, e event.Event) error {
+	ctx, end := telemetry.Publishing(ctx, o.system)
+	err := o.Publisher.Publish(ctx, e)
+	switch {
+	case err == nil:
+		end("confirmed")
+	case errors.Is(err, ErrUnknown):
+		end("unknown")
+	default:
+		end("failed")
+	}
+	return err
 }
 
 // parseURL parses raw without ever quoting it in an error, as url.Parse does: it may hold a password.

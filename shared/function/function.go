@@ -1,5 +1,5 @@
 // Package function is what every function's main calls: settings from the environment, a JSON logger, a listener with
-// timeouts, a health probe, request ids, panics turned into problem documents, and a graceful shutdown. And it is what
+// timeouts, a health probe, metrics and traces, request ids, panics turned into problem documents, and a graceful shutdown. And it is what
 // handlers read requests with: their JSON bodies, strictly, and the address that they come from.
 package function
 
@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // settings are what every function reads besides its own.
@@ -32,6 +34,14 @@ type settings struct {
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 	// RequestTimeout bounds a whole request, body included; the manifest's timeoutSeconds should not be shorter.
 	RequestTimeout time.Duration `env:"REQUEST_TIMEOUT" envDefault:"60s"`
+	// MetricsAddr is where GET /metrics is answered, such as :9464; empty: nowhere.
+	MetricsAddr string `env:"METRICS_ADDR"`
+	// OTLPEndpoint and OTLPTracesEndpoint are where traces go, by OTLP over HTTP; without either there are none.
+	OTLPEndpoint       string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	OTLPTracesEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
+	// Sampler and SamplerArg say which traces are recorded; OpenTelemetry reads them by itself.
+	Sampler    string `env:"OTEL_TRACES_SAMPLER"`
+	SamplerArg string `env:"OTEL_TRACES_SAMPLER_ARG"`
 	// Service and Revision are what Knative calls the running thing; they go into every log line.
 	Service  string `env:"K_SERVICE"`
 	Revision string `env:"K_REVISION"`
@@ -44,6 +54,8 @@ const (
 	idleTimeout = 2 * time.Minute
 	// shutdownTimeout bounds the draining after SIGTERM; queue-proxy has drained before.
 	shutdownTimeout = 10 * time.Second
+	// flushTimeout bounds the sending of the last spans, after that.
+	flushTimeout = 3 * time.Second
 	// answerTimeout is how much longer than a request an answer may take: a request that hits its deadline still has to
 	// clean up and to be told so.
 	answerTimeout = 35 * time.Second
@@ -134,6 +146,17 @@ func parse(cfg any) error {
 
 // serve answers requests until stop is closed, then drains.
 func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
+	told, err := telemetry.New(ctx, telemetry.Settings{Function: base.Service, Revision: base.Revision,
+		Metrics: base.MetricsAddr != "", Endpoint: base.OTLPEndpoint, TracesEndpoint: base.OTLPTracesEndpoint})
+	if err != nil {
+		return err
+	}
+	metrics, err := serveMetrics(base.MetricsAddr, told.Handler())
+	if err != nil {
+		return err
+	}
+	defer metrics.Close()
+	ctx = told.In(ctx)
 	listener, err := net.Listen("tcp", net.JoinHostPort(base.Host, strconv.Itoa(base.Port)))
 	if err != nil {
 		return fmt.Errorf("PORT: %w", err)
@@ -166,9 +189,36 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 	if closer, ok := handler.(io.Closer); ok {
 		err = errors.Join(err, closer.Close())
 	}
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	if err := told.Close(flush); err != nil {
+		// No reason to call the end anything but orderly: all requests have been answered.
+		slog.Warn("the last traces are lost", "error", err)
+	}
 	if err != nil {
 		return fmt.Errorf("shut down: %w", err)
 	}
 	slog.Info("stopped")
 	return nil
+}
+
+// serveMetrics answers at address until the returned closer is closed. It is a port of its own because the other one is
+// the world's.
+func serveMetrics(address string, handler http.Handler) (io.Closer, error) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: headerTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug)}
+	if address == "" {
+		return server, nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("METRICS_ADDR: %w", err)
+	}
+	slog.Info("serving metrics", "address", listener.Addr().String())
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			slog.Error("metrics are not served any more", "error", err)
+		}
+	}()
+	return server, nil
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"io"
 	"log/slog"
+
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// newLogger returns a logger that writes JSON lines with the names Knative gave the function, and with the request id
-// where the context has one.
+// newLogger returns a logger that writes JSON lines with the names Knative gave the function, and with the ids of
+// the request and of its trace where the context has them.
 func newLogger(w io.Writer, base settings) *slog.Logger {
 	var handler slog.Handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: base.LogLevel})
 	handler = requestHandler{handler}
@@ -21,12 +23,15 @@ func newLogger(w io.Writer, base settings) *slog.Logger {
 	return logger
 }
 
-// requestHandler adds the request id of the context to each record.
+// requestHandler adds the ids that the context has to each record.
 type requestHandler struct{ slog.Handler }
 
 func (h requestHandler) Handle(ctx context.Context, r slog.Record) error {
 	if id := RequestID(ctx); id != "" {
 		r.AddAttrs(slog.String("request_id", id))
+	}
+	if id := telemetry.TraceID(ctx); id != "" {
+		r.AddAttrs(slog.String("trace_id", id))
 	}
 	return h.Handler.Handle(ctx, r)
 }

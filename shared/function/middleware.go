@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 type contextKey struct{}
@@ -26,8 +27,8 @@ func RequestID(ctx context.Context) string {
 // requestIDs are what is accepted as X-Request-Id from outside: nothing that could forge a log line or a header.
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
 
-// Wrap adds what every function has around its handler: GET /healthz, a request id (taken from X-Request-Id or made),
-// a deadline of timeout for the whole request, one log line a request, and a problem document for a panic. An answer
+// Wrap adds what every function has around its handler: GET /healthz, a request id (taken from X-Request-Id or made), a
+// trace (of traceparent, or a new one), a deadline of timeout for the whole request, one log line and metric a request, and a problem document for a panic. An answer
 // that comes before the end of the body reaches the client all the same.
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 	return linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -42,7 +43,8 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		if !requestIDs.MatchString(id) {
 			id = uuid.Must(uuid.NewV7()).String()
 		}
-		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), contextKey{}, id), timeout)
+		ctx, end := telemetry.Begin(r)
+		ctx, cancel := context.WithTimeout(context.WithValue(ctx, contextKey{}, id), timeout)
 		defer cancel()
 		r = r.WithContext(ctx)
 		w.Header().Set("X-Request-Id", id)
@@ -50,16 +52,19 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		defer func() {
 			if cause := recover(); cause != nil {
 				if cause == http.ErrAbortHandler {
+					end(0)
 					panic(cause)
 				}
 				err := fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 				if rec.status != 0 {
 					// Too late for another answer: log, and cut the connection so that the client sees it is broken.
 					slog.ErrorContext(ctx, "panic after the answer began", "error", err)
+					end(0)
 					panic(http.ErrAbortHandler)
 				}
 				problem.Write(rec, r, err)
 			}
+			end(rec.status)
 			slog.InfoContext(ctx, "request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
 				"bytes", rec.bytes, "duration_ms", time.Since(start).Milliseconds())
 		}()

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // Dummy is a hash with the parameters of new ones that no password is known for. Whoever must not tell that there is
@@ -112,12 +113,13 @@ func (h *Hasher) Verify(ctx context.Context, stored, password string) (ok, rehas
 
 // enter waits for a slot. leave gives it back.
 func (h *Hasher) enter(ctx context.Context) (leave func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, h.wait)
+	defer func(start time.Time) { telemetry.HashWait(ctx, time.Since(start)) }(time.Now())
+	waiting, cancel := context.WithTimeout(ctx, h.wait)
 	defer cancel()
 	select {
 	case h.slots <- struct{}{}:
 		return func() { <-h.slots }, nil
-	case <-ctx.Done():
-		return nil, problem.Unavailable.Because(ctx.Err(), "too many sign-ins at once")
+	case <-waiting.Done():
+		return nil, problem.Unavailable.Because(waiting.Err(), "too many sign-ins at once")
 	}
 }

@@ -1,0 +1,268 @@
+package telemetry
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"sigs.k8s.io/yaml"
+)
+
+const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+func newTelemetry(t *testing.T, s Settings) *Telemetry {
+	t.Helper()
+	made, err := New(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// scrape returns what GET /metrics answers.
+func scrape(t *testing.T, told *Telemetry) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	told.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("/metrics answers %d", w.Code)
+	}
+	return w.Body.String()
+}
+
+// tellAll tells of one of everything.
+func tellAll(ctx context.Context) {
+	r := httptest.NewRequestWithContext(ctx, "POST", "/files/secret-id/content?name=secret", nil)
+	_, end := Begin(r)
+	end(200)
+	Login(ctx, "success")
+	HashWait(ctx, time.Second)
+	Validation(ctx, 401, "expired")
+	Upload(ctx, "http", "stored", 1234, time.Second)
+	_, done := Publishing(ctx, "rabbitmq")
+	done("confirmed")
+	Record(ctx, "catalogued")
+	RecordDelay(ctx, time.Second)
+	Swept(ctx, "published", 2)
+	Queues(ctx, 3, 4)
+}
+
+func TestMetrics(t *testing.T) {
+	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
+	ctx := told.In(t.Context())
+	if text := scrape(t, told); strings.Contains(text, "strongroom_") || !strings.Contains(text, `go_goroutines{function="upload"}`) {
+		t.Errorf("before anything happened:\n%s", text)
+	}
+	tellAll(ctx)
+	text := scrape(t, told)
+	for _, want := range []string{
+		`strongroom_http_requests_total{code="200",function="upload",method="POST",route="/files/*/content"} 1`,
+		`strongroom_http_request_duration_seconds_count{code="200",function="upload",route="/files/*/content"} 1`,
+		`strongroom_logins_total{function="upload",result="success"} 1`,
+		`strongroom_password_hash_wait_seconds_sum{function="upload"} 1`,
+		`strongroom_validations_total{code="401",function="upload",reason="expired"} 1`,
+		`strongroom_upload_bytes_total{function="upload",protocol="http"} 1234`,
+		`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="stored"} 1`,
+		`strongroom_publishes_total{function="upload",outcome="confirmed"} 1`,
+		`strongroom_records_total{function="upload",outcome="catalogued"} 1`,
+		`strongroom_record_delay_seconds_count{function="upload"} 1`,
+		`strongroom_swept_total{function="upload",what="published"} 2`,
+		`strongroom_queued_events{function="upload"} 3`,
+		`strongroom_dead_letters{function="upload"} 4`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if strings.Contains(text, "secret") {
+		t.Error("what a client chose is in the metrics")
+	}
+	w := httptest.NewRecorder()
+	if told.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/debug", nil)); w.Code != http.StatusNotFound {
+		t.Errorf("/debug answers %d, want 404", w.Code)
+	}
+}
+
+// Off, and without even a Telemetry, nothing happens.
+func TestOff(t *testing.T) {
+	told := newTelemetry(t, Settings{})
+	if told.Handler() != nil {
+		t.Error("there are metrics that nobody asked for")
+	}
+	tellAll(told.In(t.Context()))
+	tellAll(t.Context())
+	if err := told.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// names returns the metrics that the text speaks of, without what histograms add to theirs.
+func names(text string) []string {
+	found := regexp.MustCompile(`\bstrongroom_[a-z_]+`).FindAllString(text, -1)
+	for i, name := range found {
+		found[i] = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// The operator's page describes every metric there is, and page and dashboard speak of no other.
+func TestNamesAreDocumented(t *testing.T) {
+	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
+	tellAll(told.In(t.Context()))
+	there := names(scrape(t, told))
+	for path, all := range map[string]bool{"../../docs/operations.md": true, "../../docs/grafana-dashboard.json": true} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := names(string(text))
+		for _, name := range used {
+			if !slices.Contains(there, name) {
+				t.Errorf("%s: there is no metric %s", path, name)
+			}
+		}
+		for _, name := range there {
+			if all && !slices.Contains(used, name) {
+				t.Errorf("%s: the metric %s is missing", path, name)
+			}
+		}
+	}
+}
+
+func TestRoute(t *testing.T) {
+	for path, want := range map[string]string{
+		"/": "/", "": "other", "/login": "/login", "/login/": "/login", "/login/x": "other", "/validate": "/validate",
+		"/validate/a//b/c": "/validate/**", "/validate/": "/validate", "/.well-known/jwks.json": "/.well-known/**",
+		"/upload/tus": "/upload/tus", "/upload/tus/": "/upload/tus", "/upload/tus/1": "/upload/tus/*", "/upload/tus/1/2": "other",
+		"/files/1": "/files/*", "/files/1/content": "/files/*/content", "/files/1/other": "other", "/accounts/me": "/accounts/me",
+		"/accounts/1": "/accounts/*", "/accounts/1/anything": "/accounts/*/**", "/wp-admin.php": "other", "/..": "other", "login": "other",
+	} {
+		if got := Route(path); got != want {
+			t.Errorf("%q: got %q, want %q", path, got, want)
+		}
+	}
+}
+
+// Every path of the API is a route of its own.
+func TestRoutesOfTheAPI(t *testing.T) {
+	text, err := os.ReadFile("../../docs/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct {
+		Paths map[string]any `json:"paths"`
+	}
+	if err := yaml.Unmarshal(text, &document); err != nil || len(document.Paths) == 0 {
+		t.Fatalf("%d paths: %v", len(document.Paths), err)
+	}
+	for path := range document.Paths {
+		if path != "/healthz" && Route(path) == otherRoute {
+			t.Errorf("%s has no route", path)
+		}
+	}
+}
+
+func TestTracePassesWhileOff(t *testing.T) {
+	told := newTelemetry(t, Settings{})
+	for name, test := range map[string]struct {
+		header map[string]string
+		want   string // empty: a new one
+	}{
+		"HTTP":             {map[string]string{"Traceparent": parent}, parent},
+		"event":            {map[string]string{"Ce-Traceparent": parent}, parent},
+		"event first":      {map[string]string{"Ce-Traceparent": parent, "Traceparent": strings.Replace(parent, "0af", "fff", 1)}, parent},
+		"broken event":     {map[string]string{"Ce-Traceparent": "00-x", "Traceparent": parent}, parent},
+		"none":             {nil, ""},
+		"forged":           {map[string]string{"Traceparent": parent + "\" admin=\"1"}, ""},
+		"no id":            {map[string]string{"Traceparent": "00-00000000000000000000000000000000-b7ad6b7169203331-01"}, ""},
+		"unknown, version": {map[string]string{"Traceparent": "ff" + parent[2:]}, ""},
+	} {
+		r := httptest.NewRequestWithContext(told.In(t.Context()), "GET", "/files", nil)
+		for key, value := range test.header {
+			r.Header.Set(key, value)
+		}
+		ctx, end := Begin(r)
+		end(200)
+		out := http.Header{}
+		Inject(ctx, out)
+		got := out.Get("Traceparent")
+		if test.want != "" && got != test.want {
+			t.Errorf("%s: passes on %q, want %q", name, got, test.want)
+		}
+		if test.want == "" && (!regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-00$`).MatchString(got) || strings.Contains(got, parent[3:35])) {
+			t.Errorf("%s: passes on %q, want a new one that is not sampled", name, got)
+		}
+		extensions := map[string]any{}
+		Inherit(ctx, func(name string, value any) { extensions[name] = value })
+		if id := TraceID(ctx); extensions["traceparent"] != got || got[3:35] != id {
+			t.Errorf("%s: the event gets %v, log lines %s; want those of %s", name, extensions, id, got)
+		}
+	}
+}
+
+func TestWrongEndpoint(t *testing.T) {
+	for _, wrong := range []string{"collector:4318", "grpc://collector:4317", "http://", "http://a b"} {
+		if _, err := New(t.Context(), Settings{TracesEndpoint: wrong}); err == nil || !strings.HasPrefix(err.Error(), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: ") {
+			t.Errorf("%q: got error %v, want one that names the variable", wrong, err)
+		}
+		if _, err := New(t.Context(), Settings{Endpoint: wrong}); err == nil || !strings.HasPrefix(err.Error(), "OTEL_EXPORTER_OTLP_ENDPOINT: ") {
+			t.Errorf("%q: got error %v, want one that names the variable", wrong, err)
+		}
+	}
+}
+
+// A collector that takes what is sent and never answers, and none at all, cost requests nothing and the end little.
+func TestCollectorAway(t *testing.T) {
+	release := make(chan struct{})
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-release
+	}))
+	defer hangs.Close()
+	defer close(release)
+	for _, endpoint := range []string{hangs.URL, "http://127.0.0.1:1"} {
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+		told := newTelemetry(t, Settings{Endpoint: endpoint})
+		const requests = 5 * queueSize
+		start := time.Now()
+		for range requests {
+			ctx, end := Begin(httptest.NewRequestWithContext(told.In(context.Background()), "GET", "/files", nil))
+			if !trace.SpanContextFromContext(ctx).IsSampled() {
+				t.Fatal("the request is not traced")
+			}
+			end(200)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("%s: %d requests took %v", endpoint, requests, took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		start = time.Now()
+		_ = told.Close(ctx) // an error or not: what was lost is lost
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s: Close took %v", endpoint, took)
+		}
+	}
+}
+
+// BenchmarkOff prints what a request costs with all of it off.
+func BenchmarkOff(b *testing.B) {
+	told, err := New(b.Context(), Settings{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := httptest.NewRequestWithContext(told.In(b.Context()), "GET", "/files/1/content", nil)
+	for b.Loop() {
+		_, end := Begin(r)
+		end(200)
+	}
+}
