@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # and knative/local/tidb, would take minutes: they are built and run by the tests.
 MODULES := knative/local/ferretdb shared/token/wycheproof
 
-.PHONY: help run test check bench deploy undeploy rotate-keys cluster e2e
+.PHONY: help run test check console bench deploy undeploy rotate-keys cluster e2e
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ check: ## gofmt, go vet, staticcheck
 	go vet ./... && go vet -tags e2e ./test/e2e/...
 	go tool staticcheck ./... && go tool staticcheck -tags e2e ./test/e2e/...
 	for module in $(MODULES); do go vet -C $$module ./...; done
+
+console: ## build the gateway's web console anew; needs Node, and what is built is committed
+	npm --prefix functions/gateway/console ci --ignore-scripts --no-audit --no-fund
+	npm --prefix functions/gateway/console run build
 
 bench: ## print the figures of docs/benchmarks.md
 	go test -run "^$$" -bench . ./test/bench/... ./functions/...

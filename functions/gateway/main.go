@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/strongroom-dev/strongroom/functions/gateway/console"
 	"github.com/strongroom-dev/strongroom/shared/function"
-	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 type config struct {
@@ -49,13 +49,5 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 			return nil, fmt.Errorf("the address of %s: %w", name, err)
 		}
 	}
-	return newHandler(newRoutes(targets), trust, origins, console{}), nil
-}
-
-// console is what is at the paths that are no function's.
-type console struct{}
-
-// ServeHTTP implements http.Handler.
-func (console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	problem.Write(w, r, problem.NotFound.With("there is nothing at this path"))
+	return newHandler(newRoutes(targets), trust, origins, console.Handler()), nil
 }

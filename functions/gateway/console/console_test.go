@@ -1,0 +1,100 @@
+package console
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func ask(method, path string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	Handler().ServeHTTP(w, r)
+	return w
+}
+
+// linked are the assets that the page names.
+var linked = regexp.MustCompile(`(?:src|href)="(/[^"]+)"`)
+
+func TestPages(t *testing.T) {
+	page := ask(http.MethodGet, "/").Body.String()
+	for path := range pages {
+		got := ask(http.MethodGet, path)
+		if got.Code != http.StatusOK || got.Body.String() != page || got.Header().Get("Content-Type") != "text/html; charset=utf-8" ||
+			got.Header().Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: %d %v", path, got.Code, got.Header())
+		}
+		again := ask(http.MethodGet, path, "If-None-Match", got.Header().Get("ETag"))
+		if again.Code != http.StatusNotModified || again.Body.Len() > 0 {
+			t.Errorf("%s again: %d with %d bytes", path, again.Code, again.Body.Len())
+		}
+	}
+	for _, path := range []string{"/admin", "/admin/", "/index.htm", "/assets/", "/assets", "/assets/index.js", "/admin/files/x", "/../console.go", "/favicon.ico"} {
+		if got := ask(http.MethodGet, path); got.Code != http.StatusNotFound || got.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %d %s, want a problem 404", path, got.Code, got.Header().Get("Content-Type"))
+		}
+	}
+	if got := ask(http.MethodPost, "/"); got.Code != http.StatusMethodNotAllowed || got.Header().Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST: %d %v", got.Code, got.Header())
+	}
+}
+
+// A strict policy (script-src 'self'; style-src 'self') permits nothing inside of the page.
+func TestPageHasNothingInline(t *testing.T) {
+	page := ask(http.MethodGet, "/").Body.String()
+	if found := regexp.MustCompile(`(?i)<style|\sstyle=|\son[a-z]+=|javascript:|<script[^>]*>[^<]`).FindString(page); found != "" {
+		t.Errorf("the page has %q", found)
+	}
+	if regexp.MustCompile(`(?:src|href)="(?:https?:)?//`).MatchString(page) {
+		t.Error("the page loads something from another site")
+	}
+}
+
+func TestAssets(t *testing.T) {
+	page := ask(http.MethodGet, "/").Body.String()
+	names := linked.FindAllStringSubmatch(page, -1)
+	if len(names) < 2 {
+		t.Fatalf("the page links to %v", names)
+	}
+	kinds := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+	for _, name := range names {
+		plain := ask(http.MethodGet, name[1])
+		want := kinds[name[1][strings.LastIndexByte(name[1], '.'):]]
+		if plain.Code != http.StatusOK || want == "" || plain.Header().Get("Content-Type") != want {
+			t.Errorf("%s: %d %v", name[1], plain.Code, plain.Header())
+		}
+		cached := plain.Header().Get("Cache-Control")
+		if strings.HasPrefix(name[1], "/assets/") != strings.Contains(cached, "immutable") {
+			t.Errorf("%s: Cache-Control: %s", name[1], cached)
+		}
+		small := ask(http.MethodGet, name[1], "Accept-Encoding", "br, gzip;q=0.8")
+		if small.Header().Get("Content-Encoding") != "gzip" || small.Header().Get("ETag") == plain.Header().Get("ETag") || small.Header().Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s compressed: %v", name[1], small.Header())
+			continue
+		}
+		r, err := gzip.NewReader(small.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if err != nil || !bytes.Equal(got, plain.Body.Bytes()) {
+			t.Errorf("%s compressed is another: %v", name[1], err)
+		}
+		for _, refusing := range []string{"identity", "gzip;q=0", "gzip; q=0.0", "br"} {
+			if got := ask(http.MethodGet, name[1], "Accept-Encoding", refusing); got.Header().Get("Content-Encoding") != "" {
+				t.Errorf("%s to a client that takes %s is compressed", name[1], refusing)
+			}
+		}
+		if got := ask(http.MethodHead, name[1]); got.Code != http.StatusOK || got.Body.Len() > 0 {
+			t.Errorf("HEAD %s: %d with %d bytes", name[1], got.Code, got.Body.Len())
+		}
+	}
+}

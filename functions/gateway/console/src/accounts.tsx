@@ -1,0 +1,136 @@
+import { useEffect, useState } from 'preact/hooks'
+import { changeAccount, createAccount, listAccounts, type Account } from './api'
+import { When } from './format'
+import { explain } from './problem'
+import { complain, Dialog, say, Trouble, useTask } from './ui'
+
+export function Accounts({ me }: { me: string }) {
+  const [accounts, setAccounts] = useState<Account[]>()
+  const [next, setNext] = useState('')
+  const [error, setError] = useState('')
+  const [creating, setCreating] = useState(false)
+  const [resetting, setResetting] = useState<Account>()
+
+  async function load(cursor: string) {
+    setError('')
+    try {
+      const page = await listAccounts(cursor)
+      setAccounts((before) => (cursor && before ? [...before, ...page.accounts] : page.accounts))
+      setNext(page.next ?? '')
+    } catch (thrown) {
+      setError(explain(thrown))
+    }
+  }
+  useEffect(() => void load(''), [])
+
+  async function change(account: Account, what: Parameters<typeof changeAccount>[1], done: string) {
+    const changed = await changeAccount(account.id, what)
+    setAccounts((before) => before?.map((other) => (other.id === changed.id ? changed : other)))
+    say(done)
+  }
+
+  return (
+    <section aria-label="Accounts" class="card list">
+      <div class="tools">
+        <p class="muted count">Whoever is disabled can not sign in and has no sessions. Files stay.</p>
+        <button type="button" class="main" onClick={() => setCreating(true)}>New account</button>
+      </div>
+      <Trouble text={error} onRetry={() => load('')} />
+      {!accounts && !error && <p class="muted empty">Loading…</p>}
+      {accounts && (
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">User name</th>
+              <th scope="col">Role</th>
+              <th scope="col" class="minor">State</th>
+              <th scope="col" class="minor">Created</th>
+              <th scope="col"><span class="unseen">Actions</span></th>
+            </tr>
+          </thead>
+          <tbody>
+            {accounts.map((account) => {
+              const { username, role, disabled } = account
+              const other = role === 'admin' ? 'user' : 'admin'
+              return (
+                <tr key={account.id} data-account={username} data-disabled={disabled}>
+                  <th scope="row">{username}{account.id === me && <span class="muted"> (you)</span>}{disabled && <span class="brief">Disabled</span>}</th>
+                  <td>{role === 'admin' ? 'Admin' : 'User'}</td>
+                  <td class="minor"><span class={disabled ? 'state off' : 'state catalogued'}>{disabled ? 'Disabled' : 'Active'}</span></td>
+                  <td class="minor"><When at={account.created_at} /></td>
+                  <td class="actions">
+                    {account.id !== me && (
+                      <>
+                        <button type="button" aria-label={`${disabled ? 'Enable' : 'Disable'} ${username}`} onClick={() =>
+                          change(account, { disabled: !disabled }, `${username} is ${disabled ? 'enabled' : 'disabled'}.`).catch(complain)}>{disabled ? 'Enable' : 'Disable'}</button>
+                        <button type="button" aria-label={`Make ${username} ${other === 'admin' ? 'an admin' : 'a user'}`} onClick={() =>
+                          change(account, { role: other }, `${username} is ${other === 'admin' ? 'an admin' : 'a user'} now.`).catch(complain)}>Make {other}</button>
+                        <button type="button" aria-label={`Reset the password of ${username}`} onClick={() => setResetting(account)}>Reset password</button>
+                      </>
+                    )}
+                  </td>
+                </tr>
+              )
+            })}
+          </tbody>
+        </table>
+      )}
+      {next && <p class="more"><button type="button" onClick={() => load(next)}>More</button></p>}
+      {creating && (
+        <Credentials title="New account" action="Create" onClose={() => setCreating(false)} onDone={async (username, password, role) => {
+          const created = await createAccount(username, password, role)
+          setAccounts((before) => [...(before ?? []), created].sort((a, b) => a.username.localeCompare(b.username)))
+          setCreating(false)
+          say(`The account of ${created.username} is there.`)
+        }} />
+      )}
+      {resetting && (
+        <Credentials title={`Reset the password of ${resetting.username}`} action="Reset" of={resetting} onClose={() => setResetting(undefined)} onDone={async (_, password) => {
+          await change(resetting, { password }, `${resetting.username} has another password, and all its sessions have ended.`)
+          setResetting(undefined)
+        }} />
+      )}
+    </section>
+  )
+}
+
+/** Credentials asks for a password, and of a new account (no `of`) for its name and role. */
+function Credentials({ title, action, of, onClose, onDone }: {
+  title: string; action: string; of?: Account; onClose: () => void; onDone: (username: string, password: string, role: string) => Promise<void>
+}) {
+  const [username, setUsername] = useState(of?.username ?? '')
+  const [password, setPassword] = useState('')
+  const [role, setRole] = useState('user')
+  const task = useTask()
+  return (
+    <Dialog title={title} onClose={onClose}>
+      <form onSubmit={(event) => { event.preventDefault(); void task.run(() => onDone(username, password, role)) }}>
+        {!of && (
+          <>
+            <label for="new-name">User name</label>
+            <input id="new-name" autocomplete="off" autocapitalize="none" spellcheck={false} required maxLength={64} autofocus
+              value={username} onInput={(event) => setUsername(event.currentTarget.value)} />
+          </>
+        )}
+        <label for="new-password">New password</label>
+        <input id="new-password" type="password" autocomplete="new-password" required minLength={8} aria-describedby="new-rule" autofocus={Boolean(of)}
+          value={password} onInput={(event) => setPassword(event.currentTarget.value)} />
+        <p id="new-rule" class="muted">At least 8 characters.</p>
+        {!of && (
+          <>
+            <label for="new-role">Role</label>
+            <select id="new-role" value={role} onChange={(event) => setRole(event.currentTarget.value)}>
+              <option value="user">User: own files</option>
+              <option value="admin">Admin: all files, accounts, audit log</option>
+            </select>
+          </>
+        )}
+        <Trouble text={task.error} />
+        <footer>
+          <button type="button" onClick={onClose}>Cancel</button>
+          <button type="submit" class="main" disabled={task.busy}>{action}</button>
+        </footer>
+      </form>
+    </Dialog>
+  )
+}

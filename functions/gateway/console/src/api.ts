@@ -1,0 +1,95 @@
+import { problemOf, unreachable } from './problem'
+import { ended, token } from './session'
+
+export interface StoredFile {
+  id: string
+  owner: string
+  name: string
+  size: number
+  sha256?: string
+  content_type: string
+  status: 'stored' | 'catalogued' | 'late'
+  stored_at: string
+}
+
+export interface Account {
+  id: string
+  username: string
+  role: 'user' | 'admin'
+  disabled: boolean
+  created_at: string
+}
+
+export interface AuditEntry {
+  id: string
+  at: string
+  action: string
+  actor: { id?: string; username: string }
+  account: { id?: string; username: string }
+  role?: string
+  address?: string
+}
+
+/** request sends one request with the access token, and once more with a new one if it was void. */
+async function request(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
+  for (let renewed = false; ; renewed = true) {
+    const init: RequestInit = { method, cache: 'no-store', headers: { ...headers, Authorization: `Bearer ${await token(renewed)}` } }
+    if (body !== undefined) {
+      init.body = JSON.stringify(body)
+      init.headers = { ...init.headers, 'Content-Type': 'application/json' }
+    }
+    let response: Response
+    try {
+      response = await fetch(path, init)
+    } catch {
+      throw unreachable()
+    }
+    if (response.ok) return response
+    if (response.status === 401 && !renewed) continue
+    const problem = problemOf(response.status, await response.text(), response.headers.get('Retry-After'))
+    if (response.status === 401) ended('Your session has ended. Sign in again to go on.')
+    throw problem
+  }
+}
+
+async function json<T>(method: string, path: string, body?: unknown): Promise<T> {
+  return (await request(method, path, body)).json()
+}
+
+function query(parameters: Record<string, string | undefined>): string {
+  const given = Object.entries(parameters).filter((entry): entry is [string, string] => Boolean(entry[1]))
+  return given.length ? '?' + new URLSearchParams(given) : ''
+}
+
+const file = (id: string) => `/files/${encodeURIComponent(id)}`
+
+export const listFiles = (q: string, owner: string, cursor: string) =>
+  json<{ files: StoredFile[]; next?: string }>('GET', '/files' + query({ q, owner, cursor, limit: '50' }))
+export const showFile = (id: string) => json<StoredFile>('GET', file(id))
+export const deleteFile = (id: string) => request('DELETE', file(id))
+export const linkFile = (id: string, seconds: number) =>
+  json<{ url: string; expires_at: string }>('POST', file(id) + '/link', { expires_in: seconds })
+
+/** content returns the first bytes of a file, at most limit of them. */
+export async function content(id: string, limit: number): Promise<Blob> {
+  const response = await request('GET', file(id) + '/content', undefined, { Range: `bytes=0-${limit - 1}` })
+  return response.blob()
+}
+
+/** discardUpload ends an upload that is not complete. */
+export const discardUpload = (url: string) => request('DELETE', url, undefined, { 'Tus-Resumable': '1.0.0' })
+
+/** uploadOffset returns how many bytes of an upload are kept. */
+export async function uploadOffset(url: string): Promise<number> {
+  const response = await request('HEAD', url, undefined, { 'Tus-Resumable': '1.0.0' })
+  return Number(response.headers.get('Upload-Offset'))
+}
+
+const account = (id: string) => `/accounts/${encodeURIComponent(id)}`
+
+export const listAccounts = (cursor: string) => json<{ accounts: Account[]; next?: string }>('GET', '/accounts' + query({ cursor, limit: '100' }))
+export const createAccount = (username: string, password: string, role: string) => json<Account>('POST', '/accounts', { username, password, role })
+export const changeAccount = (id: string, change: { role?: string; disabled?: boolean; password?: string }) => json<Account>('PATCH', account(id), change)
+export const listAudit = (cursor: string) => json<{ entries: AuditEntry[]; next?: string }>('GET', '/accounts/audit' + query({ cursor, limit: '50' }))
+export const changePassword = (current: string, chosen: string) =>
+  request('PUT', '/accounts/me/password', { current_password: current, new_password: chosen })

@@ -1,0 +1,65 @@
+import { useEffect, useState } from 'preact/hooks'
+import { listAudit, type AuditEntry } from './api'
+import { When } from './format'
+import { explain } from './problem'
+import { Trouble } from './ui'
+
+const actions: Record<string, string> = {
+  'user.created': 'Created the account', 'user.disabled': 'Disabled the account', 'user.enabled': 'Enabled the account',
+  'user.deleted': 'Deleted the account', 'password.reset': 'Reset the password', 'password.changed': 'Changed the own password',
+}
+
+function deed({ action, role }: AuditEntry): string {
+  if (action === 'role.changed') return role === 'admin' ? 'Made an admin' : 'Made a user'
+  return (actions[action] ?? action) + (action === 'user.created' && role ? ` (${role})` : '')
+}
+
+/** Audit shows who changed which account, newest first. */
+export function Audit() {
+  const [entries, setEntries] = useState<AuditEntry[]>()
+  const [next, setNext] = useState('')
+  const [error, setError] = useState('')
+  async function load(cursor: string) {
+    setError('')
+    try {
+      const page = await listAudit(cursor)
+      setEntries((before) => (cursor && before ? [...before, ...page.entries] : page.entries))
+      setNext(page.next ?? '')
+    } catch (thrown) {
+      setError(explain(thrown))
+    }
+  }
+  useEffect(() => void load(''), [])
+  return (
+    <section aria-label="Audit log" class="card list">
+      <Trouble text={error} onRetry={() => load('')} />
+      {!entries && !error && <p class="muted empty">Loading…</p>}
+      {entries?.length === 0 && <p class="muted empty">Nobody has changed an account yet.</p>}
+      {entries && entries.length > 0 && (
+        <table>
+          <thead>
+            <tr>
+              <th scope="col" class="minor">When</th>
+              <th scope="col">What</th>
+              <th scope="col">Account</th>
+              <th scope="col">By</th>
+              <th scope="col" class="minor">From</th>
+            </tr>
+          </thead>
+          <tbody>
+            {entries.map((entry) => (
+              <tr key={entry.id} data-action={entry.action} data-account={entry.account.username}>
+                <td class="minor"><When at={entry.at} /></td>
+                <td>{deed(entry)}<span class="brief"><When at={entry.at} /></span></td>
+                <td>{entry.account.username}</td>
+                <td>{entry.actor.username}</td>
+                <td class="minor">{entry.address ?? ''}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+      {next && <p class="more"><button type="button" onClick={() => load(next)}>More</button></p>}
+    </section>
+  )
+}

@@ -1,0 +1,140 @@
+import { useEffect, useRef, useState } from 'preact/hooks'
+import { listAccounts, listFiles, type Account, type StoredFile } from './api'
+import { download, FileDialog } from './file'
+import { kind, size, When } from './format'
+import { fresh, Uploads } from './uploads'
+import { useStore } from './store'
+import { explain } from './problem'
+import { complain, Icon, Trouble } from './ui'
+
+export type Intent = 'show' | 'link' | 'delete'
+
+const states = { stored: 'Stored', catalogued: 'Catalogued', late: 'Stored, catalogue late' }
+
+/** Files lists somebody's files, or everybody's for an admin. */
+export function Files({ owner = '', everybody = false }: { owner?: string; everybody?: boolean }) {
+  const [whose, setWhose] = useState(owner)
+  const [typed, setTyped] = useState('')
+  const [sought, setSought] = useState('')
+  const [files, setFiles] = useState<StoredFile[]>()
+  const [next, setNext] = useState('')
+  const [error, setError] = useState('')
+  const [opened, setOpened] = useState<{ file: StoredFile; intent: Intent }>()
+  const [owners, setOwners] = useState<Account[]>([])
+  const turn = useRef(0)
+  const uploaded = useStore(fresh)
+
+  async function load(cursor: string) {
+    const mine = ++turn.current
+    setError('')
+    try {
+      const page = await listFiles(sought, whose, cursor)
+      if (mine !== turn.current) return // somebody has typed on
+      setFiles((before) => (cursor && before ? [...before, ...page.files] : page.files))
+      setNext(page.next ?? '')
+    } catch (thrown) {
+      if (mine === turn.current) setError(explain(thrown))
+    }
+  }
+  useEffect(() => void load(''), [sought, whose])
+  useEffect(() => {
+    const timer = setTimeout(() => setSought(typed.trim()), 250)
+    return () => clearTimeout(timer)
+  }, [typed])
+  useEffect(() => {
+    if (everybody) allAccounts().then(setOwners, complain)
+  }, [everybody])
+
+  // What was just handed in is shown above, until a page has it.
+  const listed = new Set(files?.map((file) => file.id))
+  const matching = uploaded.filter((file) => !everybody && !listed.has(file.id) && file.name.toLowerCase().includes(sought.toLowerCase()))
+  const known = new Map(uploaded.map((file) => [file.id, file]))
+  const rows = [...matching, ...(files ?? [])].map((file) => (file.status === 'catalogued' ? file : known.get(file.id) ?? file))
+  const nameOf = (id: string) => owners.find((account) => account.id === id)?.username ?? id
+
+  function gone(file: StoredFile) {
+    fresh.value = fresh.value.filter((other) => other.id !== file.id)
+    setFiles((before) => before?.filter((other) => other.id !== file.id))
+    setOpened(undefined)
+  }
+
+  return (
+    <>
+      {!everybody && <Uploads />}
+      <section aria-label={everybody ? 'Files of all users' : 'Files'} class="card list">
+        <div class="tools">
+          <form role="search" class="search" onSubmit={(event) => event.preventDefault()}>
+            <Icon name="search" />
+            <input type="search" aria-label="Search by name" placeholder="Search by name" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} />
+          </form>
+          {everybody && (
+            <label class="filter">Owner{' '}
+              <select value={whose} onChange={(event) => setWhose(event.currentTarget.value)}>
+                <option value="">Everybody</option>
+                {owners.map((account) => <option key={account.id} value={account.id}>{account.username}</option>)}
+              </select>
+            </label>
+          )}
+          <p role="status" class="muted count">{files && counted(rows.length, Boolean(next), sought)}</p>
+        </div>
+        <Trouble text={error} onRetry={() => load('')} />
+        {!files && !error && <p class="muted empty">Loading…</p>}
+        {files && rows.length === 0 && <p class="muted empty">{sought ? 'No file has that in its name.' : 'There are no files yet.'}</p>}
+        {rows.length > 0 && (
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Name</th>
+                {everybody && <th scope="col" class="minor">Owner</th>}
+                <th scope="col" class="minor number">Size</th>
+                <th scope="col" class="minor">Type</th>
+                <th scope="col" class="minor">Added</th>
+                <th scope="col" class="minor">State</th>
+                <th scope="col"><span class="unseen">Actions</span></th>
+              </tr>
+            </thead>
+            <tbody>
+              {rows.map((file) => (
+                <tr key={file.id} data-id={file.id} data-state={file.status}>
+                  <th scope="row">
+                    <button type="button" class="name" onClick={() => setOpened({ file, intent: 'show' })}>{file.name}</button>
+                    <span class="brief">{size(file.size)} · <When at={file.stored_at} /> · {states[file.status]}{everybody && ` · ${nameOf(file.owner)}`}</span>
+                  </th>
+                  {everybody && <td class="minor">{nameOf(file.owner)}</td>}
+                  <td class="minor number">{size(file.size)}</td>
+                  <td class="minor" title={file.content_type}>{kind(file.content_type)}</td>
+                  <td class="minor"><When at={file.stored_at} /></td>
+                  <td class="minor"><span class={`state ${file.status}`}>{states[file.status]}</span></td>
+                  <td class="actions">
+                    <button type="button" class="plain" title="Download" aria-label={`Download ${file.name}`} onClick={() => download(file).catch(complain)}><Icon name="download" /></button>
+                    <button type="button" class="plain extra" title="Link to share" aria-label={`Link to share ${file.name}`} onClick={() => setOpened({ file, intent: 'link' })}><Icon name="link" /></button>
+                    <button type="button" class="plain extra" title="Delete" aria-label={`Delete ${file.name}`} onClick={() => setOpened({ file, intent: 'delete' })}><Icon name="delete" /></button>
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        )}
+        {next && <p class="more"><button type="button" onClick={() => load(next)}>More</button></p>}
+      </section>
+      {opened && <FileDialog key={opened.file.id} {...opened} owner={everybody ? nameOf(opened.file.owner) : ''} onClose={() => setOpened(undefined)} onDeleted={() => gone(opened.file)} />}
+    </>
+  )
+}
+
+function counted(n: number, more: boolean, sought: string): string {
+  const files = n === 1 && !more ? '1 file' : `${n}${more ? ' and more' : ''} files`
+  return sought ? `${files} found` : n ? files : ''
+}
+
+/** allAccounts returns the accounts to choose an owner from, 1000 at most. */
+async function allAccounts(): Promise<Account[]> {
+  const all: Account[] = []
+  for (let cursor = '', pages = 0; pages < 10; pages++) {
+    const page = await listAccounts(cursor)
+    all.push(...page.accounts)
+    if (!page.next) break
+    cursor = page.next
+  }
+  return all
+}
