@@ -37,6 +37,16 @@ func InstallNginx(ctx context.Context, w io.Writer) error {
 	return install(ctx, w, "nginx-light")
 }
 
+// InstallNode installs Debian's Node.js and npm, which the tests drive clients and browsers with.
+func InstallNode(ctx context.Context, w io.Writer) error {
+	return install(ctx, w, "nodejs", "npm")
+}
+
+// InstallChromium installs Debian's Chromium, with which the web console is tested.
+func InstallChromium(ctx context.Context, w io.Writer) error {
+	return install(ctx, w, "chromium")
+}
+
 // install installs Debian packages and starts none of their services. It waits for other installations to end.
 func install(ctx context.Context, w io.Writer, packages ...string) error {
 	what := strings.Join(packages, " and ")

@@ -61,11 +61,11 @@ export function Accounts({ me }: { me: string }) {
                   <td class="actions">
                     {account.id !== me && (
                       <>
-                        <button type="button" aria-label={`${disabled ? 'Enable' : 'Disable'} ${username}`} onClick={() =>
+                        <button type="button" aria-label={`${disabled ? 'Enable' : 'Disable'}: ${username}`} onClick={() =>
                           change(account, { disabled: !disabled }, `${username} is ${disabled ? 'enabled' : 'disabled'}.`).catch(complain)}>{disabled ? 'Enable' : 'Disable'}</button>
-                        <button type="button" aria-label={`Make ${username} ${other === 'admin' ? 'an admin' : 'a user'}`} onClick={() =>
+                        <button type="button" aria-label={`Make ${other}: ${username}`} onClick={() =>
                           change(account, { role: other }, `${username} is ${other === 'admin' ? 'an admin' : 'a user'} now.`).catch(complain)}>Make {other}</button>
-                        <button type="button" aria-label={`Reset the password of ${username}`} onClick={() => setResetting(account)}>Reset password</button>
+                        <button type="button" aria-label={`Reset password: ${username}`} onClick={() => setResetting(account)}>Reset password</button>
                       </>
                     )}
                   </td>

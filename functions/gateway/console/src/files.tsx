@@ -98,7 +98,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
                 <tr key={file.id} data-id={file.id} data-state={file.status}>
                   <th scope="row">
                     <button type="button" class="name" onClick={() => setOpened({ file, intent: 'show' })}>{file.name}</button>
-                    <span class="brief">{size(file.size)} · <When at={file.stored_at} /> · {states[file.status]}{everybody && ` · ${nameOf(file.owner)}`}</span>
+                    <span class="brief">{size(file.size)} · <When at={file.stored_at} />{file.status !== 'catalogued' && ` · ${states[file.status]}`}{everybody && ` · ${nameOf(file.owner)}`}</span>
                   </th>
                   {everybody && <td class="minor">{nameOf(file.owner)}</td>}
                   <td class="minor number">{size(file.size)}</td>

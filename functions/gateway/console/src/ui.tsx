@@ -10,7 +10,13 @@ interface Notice {
 }
 
 const notices = new Store<Notice[]>([])
+const murmured = new Store('')
 let count = 0
+
+/** murmur tells screen readers what everybody else sees. */
+export function murmur(text: string) {
+  murmured.value = text
+}
 
 /** say tells what was done, to eyes and to screen readers. */
 export function say(text: string) {
@@ -36,6 +42,7 @@ function drop(id: number) {
 /** Notices is where it is said. Both regions are there from the start: else what comes with a region is not read out. */
 export function Notices() {
   const all = useStore(notices)
+  const unseen = useStore(murmured)
   const shown = (bad: boolean) =>
     all.filter((notice) => notice.bad === bad).map((notice) => (
       <div key={notice.id} class={bad ? 'notice bad' : 'notice'}>
@@ -47,6 +54,7 @@ export function Notices() {
     <div class="notices">
       <div role="alert">{shown(true)}</div>
       <div role="status">{shown(false)}</div>
+      <div role="status" class="unseen">{unseen}</div>
     </div>
   )
 }
@@ -55,9 +63,11 @@ export function Notices() {
 export function Dialog({ title, onClose, wide, children }: { title: string; onClose: () => void; wide?: boolean; children: ComponentChildren }) {
   const dialog = useRef<HTMLDialogElement>(null)
   useEffect(() => {
+    const shown = dialog.current!
     const before = document.activeElement
-    dialog.current!.showModal()
+    shown.showModal()
     return () => {
+      shown.close() // with it goes what keeps the focus inside
       if (before instanceof HTMLElement && before.isConnected) before.focus()
       else document.querySelector<HTMLElement>('h1')?.focus()
     }

@@ -26,7 +26,6 @@ uppy.use(Dashboard, {
   width: '100%',
   height: 280,
   theme: 'auto',
-  note: 'Uploads can be paused, and go on after a lost connection. Should this page be closed, choose the same file again within a day.',
   proudlyDisplayPoweredByUppy: false,
   fileManagerSelectionType: 'files',
   singleFileFullScreen: false,
@@ -43,6 +42,15 @@ uppy.use(Tus, {
     request.setHeader('Authorization', `Bearer ${await token()}`)
   },
 })
+
+// Uppy forgets that one file is a list too, and that a keyboard has to be able to scroll it.
+new MutationObserver(() => {
+  const list = box.querySelector<HTMLElement>('.uppy-Dashboard-files')
+  if (!list || list.tabIndex === 0) return
+  list.tabIndex = 0
+  list.setAttribute('role', 'list')
+  list.setAttribute('aria-label', 'Files that are uploaded')
+}).observe(box, { childList: true, subtree: true })
 
 const note = () => {
   running.value = new Set(uppy.getFiles().map((file) => file.name))

@@ -4,7 +4,7 @@ import { size } from './format'
 import { Problem } from './problem'
 import { session } from './session'
 import { Store } from './store'
-import { complain, say } from './ui'
+import { complain, murmur, say } from './ui'
 
 /** fresh are the files that were handed in since the page was loaded, newest first. */
 export const fresh = new Store<StoredFile[]>([])
@@ -67,6 +67,7 @@ export function Uploads() {
         </div>
       ))}
       <div ref={place} class="dashboard" />
+      <p class="muted hint">An upload goes on after a lost connection by itself. If this page is closed or loaded again, choose the same file again within a day and it goes on where it stopped.</p>
       {failed && <p class="trouble">The part of this page that uploads could not be loaded. Load the page again.</p>}
     </section>
   )
@@ -110,7 +111,7 @@ export async function arrived(file: { id: string; name: string; size: number; ty
     if (!session.value || !fresh.value.some((other) => other.id === file.id)) return
     try {
       become(await showFile(file.id))
-      if (fresh.value.find((other) => other.id === file.id)?.status === 'catalogued') return say(`${file.name} is catalogued.`)
+      if (fresh.value.find((other) => other.id === file.id)?.status === 'catalogued') return murmur(`${file.name} is catalogued.`)
     } catch (error) {
       if (!(error instanceof Problem) || ![0, 404, 503].includes(error.status)) return complain(error)
     }

@@ -1,0 +1,217 @@
+// What a person does with the console, in Chromium: node console.mjs, with in the environment STRONGROOM_URL, an admin's
+// STRONGROOM_USERNAME and STRONGROOM_PASSWORD, OUTPUT for the screenshots, and CHROMIUM. Any failure is an exit status.
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { open } from './page.mjs'
+
+const { STRONGROOM_URL: url, STRONGROOM_USERNAME: admin, STRONGROOM_PASSWORD: adminPassword, OUTPUT: output } = process.env
+const size = 50_000_000
+const user = `browser-${randomBytes(4).toString('hex')}`
+const password = randomBytes(9).toString('base64url')
+// Functions that sleep in a cluster have to wake first.
+const patience = 60_000
+
+const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
+const big = join(output, 'ledger.bin')
+const bytes = randomBytes(size)
+await writeFile(big, bytes)
+const note = join(output, 'note <b>&.txt')
+await writeFile(note, 'The safe is behind the picture.\n<script>alert(1)</script>\n'.repeat(12))
+
+const browser = await open(url, output)
+const { page } = browser
+page.setDefaultTimeout(patience)
+try {
+  await browser.step('sign in as an admin and create a user', async () => {
+    await page.goto(url)
+    await browser.look('sign-in')
+    await signIn(admin, 'not the password')
+    await page.getByRole('alert').getByText('The user name or password is wrong').waitFor()
+    await signIn(admin, adminPassword)
+    await page.getByRole('heading', { name: 'My files' }).waitFor()
+    await page.getByRole('link', { name: 'Accounts' }).click()
+    await page.getByRole('button', { name: 'New account' }).click()
+    await browser.look('account-new')
+    await page.getByLabel('User name').fill(user)
+    await page.getByLabel('New password').fill(password)
+    await page.getByRole('button', { name: 'Create' }).click()
+    await page.locator(`tr[data-account="${user}"][data-disabled="false"]`).waitFor()
+    await signOut()
+  })
+
+  await browser.step('drop a file of 50 MB, pause, go on', async () => {
+    await signIn(user, password)
+    await page.getByRole('heading', { name: 'My files' }).waitFor()
+    assert.equal(await page.getByRole('link', { name: 'Accounts' }).count(), 0, 'a user sees the pages of admins')
+    await page.locator('.uppy-Dashboard-AddFiles').waitFor()
+    await browser.look('files-empty')
+    await browser.slow(true)
+    await browser.drop('.uppy-Dashboard-AddFiles', big)
+    await progress(8)
+    await page.getByRole('button', { name: 'Pause', exact: true }).click()
+    const resume = page.getByRole('button', { name: 'Resume', exact: true })
+    await resume.waitFor()
+    const paused = await percent()
+    await page.waitForTimeout(1500)
+    assert.ok((await percent()) <= paused + 1, 'a paused upload goes on')
+    await resume.click()
+    await progress(paused + 8)
+    await browser.look('files-uploading')
+  })
+
+  await browser.step('reload in the middle, drop it again and go on from there', async () => {
+    await page.reload()
+    const interrupted = page.locator('.interrupted')
+    await interrupted.waitFor()
+    await browser.look('files-interrupted')
+    const requests = []
+    page.on('request', (request) => {
+      if (request.url().includes('/upload/tus/')) requests.push([request.method(), Number(request.headers()['upload-offset'])])
+    })
+    await browser.slow(false)
+    await browser.drop('.uppy-Dashboard-AddFiles', big)
+    await page.locator('tr[data-state="catalogued"]').filter({ hasText: 'ledger.bin' }).waitFor()
+    const first = requests.find(([method]) => method === 'PATCH')
+    assert.ok(first && first[1] > 0 && first[1] < size, `the upload began again: ${JSON.stringify(requests)}`)
+    assert.ok(!requests.some(([method]) => method === 'POST'), 'there was another upload')
+    console.log(`    went on from byte ${first[1]}`)
+    assert.deepEqual(await page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith('tus::'))), [], 'what is complete is remembered as interrupted')
+  })
+
+  await browser.step('preview, search, link and download', async () => {
+    const done = page.getByRole('button', { name: 'Done', exact: true })
+    if (await done.count()) await done.click()
+    const picture = join(output, 'door.png')
+    await writeFile(picture, await page.screenshot())
+    await page.locator('input.uppy-Dashboard-input').first().setInputFiles([note, picture])
+    for (const name of ['note', 'door.png']) await page.locator('tr[data-state="catalogued"]').filter({ hasText: name }).waitFor()
+    await browser.look('files')
+    await row('note').getByRole('button').first().click()
+    await page.locator('pre.preview', { hasText: '<script>' }).waitFor()
+    await browser.look('file-text')
+    await page.keyboard.press('Escape')
+    assert.match(await page.evaluate(() => document.activeElement.textContent), /^note/, 'the focus is lost with the dialog')
+    await row('door.png').getByRole('button').first().click()
+    await page.waitForFunction(() => document.querySelector('.preview img')?.naturalWidth > 0)
+    await browser.look('file-picture')
+    await page.keyboard.press('Escape')
+
+    await page.getByRole('searchbox').fill('LEDGER')
+    await page.getByText('1 file found').waitFor()
+    assert.equal(await page.locator('tbody tr').count(), 1)
+    await page.getByRole('button', { name: 'Link to share ledger.bin' }).click()
+    await page.getByRole('button', { name: 'Make the link' }).click()
+    const link = await page.getByLabel(/^The link, good until/).inputValue()
+    await browser.look('link')
+    await page.keyboard.press('Escape')
+    assert.equal(sha256(Buffer.from(await (await fetch(link)).arrayBuffer())), sha256(bytes), 'the link gives another file')
+
+    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download ledger.bin' }).click()])
+    assert.equal(download.suggestedFilename(), 'ledger.bin')
+    assert.equal(sha256(await readFile(await download.path())), sha256(bytes), 'the download is another file')
+  })
+
+  await browser.step('delete, sign out, and go back to nothing', async () => {
+    await page.getByRole('button', { name: 'Delete ledger.bin' }).click()
+    await browser.look('delete')
+    await page.getByRole('button', { name: 'Delete', exact: true }).click()
+    await page.getByText('No file has that in its name.').waitFor()
+    await page.getByRole('searchbox').fill('')
+    await row('note').waitFor()
+    await page.getByRole('link', { name: 'Password' }).click()
+    await page.getByRole('heading', { name: 'Change password' }).waitFor()
+    await browser.look('password')
+    await signOut()
+    for (let back = 0; back < 3; back++) {
+      await page.goBack().catch(() => {}) // there may be nothing to go back to
+      await page.waitForTimeout(300)
+      const text = await page.locator('body').innerText()
+      assert.ok(!text.includes('note') && !text.includes(user) && !text.includes('My files'), `the back button shows: ${text}`)
+    }
+    await page.goto(url)
+    await page.getByRole('button', { name: 'Sign in' }).waitFor()
+  })
+
+  await browser.step('as an admin: all files, disable the user, see it in the audit log', async () => {
+    await signIn(admin, adminPassword)
+    await page.getByRole('link', { name: 'All files' }).click()
+    await page.getByLabel('Owner').selectOption({ label: user })
+    await page.getByText('2 files', { exact: true }).waitFor()
+    await row('door.png').waitFor()
+    await browser.look('admin-files')
+    await page.getByRole('link', { name: 'Accounts' }).click()
+    await page.getByRole('button', { name: `Disable: ${user}` }).click()
+    await page.locator(`tr[data-account="${user}"][data-disabled="true"]`).waitFor()
+    await browser.look('admin-accounts')
+    await page.getByRole('link', { name: 'Audit log' }).click()
+    for (const action of ['user.created', 'user.disabled']) await page.locator(`tr[data-account="${user}"][data-action="${action}"]`).waitFor()
+    await browser.look('admin-audit')
+    await page.reload()
+    await page.getByRole('heading', { name: 'Audit log' }).waitFor() // the session outlives the page
+    await page.getByRole('link', { name: 'All files' }).click()
+    await page.getByLabel('Owner').selectOption({ label: user })
+    await page.getByText('2 files', { exact: true }).waitFor()
+    for (const name of ['note', 'door.png']) {
+      await row(name).getByRole('button', { name: /^Delete/ }).click()
+      await page.getByRole('button', { name: 'Delete', exact: true }).click()
+      await row(name).waitFor({ state: 'detached' })
+    }
+    await signOut()
+    await signIn(user, password)
+    await page.getByRole('alert').getByText('The user name or password is wrong').waitFor() // nothing tells that it is disabled
+  })
+  await browser.step('delete the user again', deleteUser)
+  browser.check()
+} catch (error) {
+  await browser.failed()
+  throw error
+} finally {
+  await browser.close()
+}
+
+async function signIn(name, secret) {
+  await page.getByLabel('User name').fill(name)
+  await page.getByLabel('Password').fill(secret)
+  await page.getByRole('button', { name: 'Sign in' }).click()
+}
+
+async function signOut() {
+  await page.getByRole('button', { name: 'Sign out' }).click()
+  await page.getByRole('button', { name: 'Sign in' }).waitFor()
+}
+
+/** deleteUser does what the console has no button for. */
+async function deleteUser() {
+  const json = async (path, init) => {
+    const response = await fetch(url + path, init)
+    assert.ok(response.ok, `${path}: ${response.status}`)
+    return response.status === 204 ? null : response.json()
+  }
+  const { access_token } = await json('/login', { method: 'POST', body: new URLSearchParams({ username: admin, password: adminPassword }) })
+  const headers = { Authorization: `Bearer ${access_token}` }
+  let cursor = ''
+  do {
+    const page = await json(`/accounts?limit=100&cursor=${encodeURIComponent(cursor)}`, { headers })
+    const found = page.accounts.find((account) => account.username === user)
+    if (found) return json(`/accounts/${found.id}`, { method: 'DELETE', headers })
+    cursor = page.next
+  } while (cursor)
+  assert.fail('the user is gone')
+}
+
+function row(text) {
+  return page.locator('tbody tr').filter({ hasText: text })
+}
+
+async function percent() {
+  return Number(await page.locator('.uppy-StatusBar [role="progressbar"]').getAttribute('aria-valuenow'))
+}
+
+/** progress waits until more than so many percent are shown as uploaded, which must be before all are. */
+async function progress(atLeast) {
+  await page.waitForFunction((n) => Number(document.querySelector('.uppy-StatusBar [role="progressbar"]')?.getAttribute('aria-valuenow')) >= n, atLeast)
+  const now = await percent()
+  assert.ok(now < 90, `the upload is at ${now}% already`)
+}

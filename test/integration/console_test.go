@@ -1,0 +1,49 @@
+package integration
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/test/browser"
+)
+
+// Building the console again gives what is committed, byte for byte.
+func TestConsoleIsReproducible(t *testing.T) {
+	const sources = "../../functions/gateway/console"
+	project := browser.Project(t, sources)
+	browser.Run(t, project, 3*time.Minute, "npm", "run", "build")
+	committed, built := readTree(t, filepath.Join(sources, "dist")), readTree(t, filepath.Join(project, "dist"))
+	for _, name := range slices.Sorted(maps.Keys(committed)) {
+		if built[name] != committed[name] {
+			t.Errorf("%s is not what is built: run make console", name)
+		}
+		delete(built, name)
+	}
+	for name := range built {
+		t.Errorf("%s is built, but not committed: run make console", name)
+	}
+}
+
+// readTree returns the contents of all files below dir, by their names.
+func readTree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	tree := os.DirFS(dir)
+	err := fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(tree, name)
+		files[name] = string(content)
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %d files and error %v in %s", len(files), err, dir)
+	}
+	return files
+}
