@@ -25,7 +25,7 @@ export function FileDialog({ file, intent, owner, onClose, onDeleted }: {
     <Dialog title={file.name} onClose={onClose} wide>
       <Preview file={file} />
       <dl>
-        <dt>Size</dt><dd>{size(file.size)} ({file.size.toLocaleString()} bytes)</dd>
+        <dt>Size</dt><dd>{size(file.size)}{file.size >= 1024 && ` (${file.size.toLocaleString()} bytes)`}</dd>
         <dt>Type</dt><dd>{file.content_type}</dd>
         <dt>Added</dt><dd><When at={file.stored_at} /></dd>
         {owner && <><dt>Owner</dt><dd>{owner}</dd></>}

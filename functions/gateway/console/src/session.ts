@@ -49,7 +49,15 @@ async function send(method: string, path: string, body?: unknown): Promise<Respo
   return response
 }
 
+/** lastUser is who has used this page. */
+let lastUser = ''
+
 function begin(answer: Answer) {
+  if (lastUser && lastUser !== answer.user.id) {
+    location.reload() // what somebody else had here is none of the next one's business
+    return
+  }
+  lastUser = answer.user.id
   accessToken = answer.access_token
   goodUntil = Date.now() + answer.expires_in * 1000
   farewell.value = ''

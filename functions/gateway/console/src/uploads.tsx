@@ -67,7 +67,7 @@ export function Uploads() {
         </div>
       ))}
       <div ref={place} class="dashboard" />
-      <p class="muted hint">An upload goes on after a lost connection by itself. If this page is closed or loaded again, choose the same file again within a day and it goes on where it stopped.</p>
+      <p class="muted hint">Lost connections mend themselves. If this page is closed or reloaded, choose the same file again within a day: it goes on where it stopped.</p>
       {failed && <p class="trouble">The part of this page that uploads could not be loaded. Load the page again.</p>}
     </section>
   )
