@@ -26,9 +26,9 @@ const (
 )
 
 // TestNothingIsLostWithTheSource restarts the adapter of the RabbitMQ source while at least 200 files are handed in, once
-// with all well, and once with MongoDB away for 30 s and events on their way. The adapter gives up what it has in flight when
-// it stops: every accepted file is then in the catalogue, or its event is in one of the queues, and `setup redrive` brings
-// the rest into the catalogue.
+// with all well, and once with MongoDB away for 30 s and events on their way. When the adapter stops, it may give up what it
+// has in flight: every accepted file is then in the catalogue, or its event is in one of the queues, and `setup redrive` brings
+// the rest into the catalogue. Whether it gives up anything is a race inside of it, so the test gives up a few events as well.
 func TestNothingIsLostWithTheSource(t *testing.T) {
 	s := open(t)
 	broker := dialBroker(t)
@@ -50,12 +50,13 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	kubectl(t, "scale", adapter, "--replicas=0")
 	settled()
 	up.wait(t, up.count()+30)
+	broker.giveUp(t, 5)
 	start := stopStore(t, "mongodb")
 	away := time.Now()
 	kubectl(t, "scale", adapter, "--replicas=1")
 	settled()
 	eventually(t, time.Minute, func() string {
-		if n := broker.waiting(t); n > 20 { // some are in its hands
+		if n := broker.waiting(t, queue); n > 20 { // some are in its hands
 			return fmt.Sprintf("%d events wait in %s", n, queue)
 		}
 		return ""
@@ -80,14 +81,16 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 		}
 		return ""
 	})
-	if n := broker.waiting(t); n != 0 {
+	if n := broker.waiting(t, queue); n != 0 {
 		t.Errorf("%d events still wait in %s", n, queue)
 	}
 	t.Logf("%d files accepted, %d of them catalogued, %d dead letters", len(files), len(files)-len(uncatalogued), len(dead)-len(before))
-	if len(dead) == len(before) {
-		t.Error("no dead letters: the source stopped without anything in flight, and this test saw nothing")
-	}
-
+	eventually(t, time.Minute, func() string { // the look at the letters has given them back
+		if n := broker.waiting(t, deadQueue); n != len(dead) {
+			return fmt.Sprintf("%d letters wait in %s, want %d", n, deadQueue, len(dead))
+		}
+		return ""
+	})
 	t.Log(strings.TrimSpace(run(t, "../../config/platform/setup", "redrive")))
 	eventually(t, 2*time.Minute, func() string {
 		if uncatalogued = s.without(t, uncatalogued); len(uncatalogued) > 0 {
@@ -248,8 +251,8 @@ func dialBroker(t *testing.T) *broker {
 	return &broker{conn}
 }
 
-// waiting returns how many events nobody has been given yet.
-func (b *broker) waiting(t *testing.T) int {
+// waiting returns how many events in a queue nobody has been given yet.
+func (b *broker) waiting(t *testing.T, queue string) int {
 	t.Helper()
 	ch, err := b.conn.Channel()
 	if err != nil {
@@ -261,6 +264,25 @@ func (b *broker) waiting(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return state.Messages
+}
+
+// giveUp does to n events that wait what an adapter that stops does to those it has in hand: it rejects them.
+func (b *broker) giveUp(t *testing.T, n int) {
+	t.Helper()
+	ch, err := b.conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ch.Close()
+	for range n {
+		event, ok, err := ch.Get(queue, false)
+		if err != nil || !ok {
+			t.Fatalf("get an event: %v; there is one: %t", err, ok)
+		}
+		if err := event.Reject(false); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // dead returns the ids of the files whose events are dead letters, and leaves these where they are.

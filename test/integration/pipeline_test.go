@@ -19,6 +19,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
+// adapterParallelism is how many events the adapter has in hand.
+const adapterParallelism = 20
+
 // adapter delivers the events of the queue to sink with the real receive adapter, until the test ends. It retries in
 // the way of knative/strongroom-files.yaml, only sooner.
 func adapter(t *testing.T, broker *store.Rabbit, sink string) *store.Server {
@@ -27,7 +30,7 @@ func adapter(t *testing.T, broker *store.Rabbit, sink string) *store.Server {
 		Dir:           t.TempDir(),
 		RabbitURL:     broker.URL,
 		Queue:         events.Queue,
-		Parallelism:   20,
+		Parallelism:   adapterParallelism,
 		Retry:         8,
 		BackoffPolicy: "exponential",
 		BackoffDelay:  "PT0.1S",
