@@ -48,5 +48,5 @@ rotate-keys: ## say how the signing key stands; STEP=new replaces it without a f
 cluster: ## make a minikube with Knative and the RabbitMQ source
 	config/platform/cluster
 
-e2e: ## try the system that is deployed to the current kubectl context
-	go test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...
+e2e: ## try the system that is deployed to the current kubectl context (RUN=REGEXP: only some of the tests)
+	go test -tags e2e -count=1 -timeout 45m -v -run '$(RUN)' ./test/e2e/...

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/test/browser"
 )
 
 // credentials are the first admin's as JSON.
@@ -100,15 +102,30 @@ func TestGatewayTellsTheClientsAddress(t *testing.T) {
 	}
 }
 
+// onlyGateway returns all services, and skips the test unless the gateway alone is public.
+func onlyGateway(t *testing.T) map[string]service {
+	t.Helper()
+	all := services(t)
+	if !strings.HasSuffix(all["login"].Status.URL, clusterSuffix) {
+		t.Skip("the functions are public: this is for EXPOSE=gateway")
+	}
+	return all
+}
+
+// A visit in Chromium to the one public address, which finds every function behind it asleep: see package browser.
+func TestConsole(t *testing.T) {
+	all := onlyGateway(t)
+	s := open(t)
+	asleep(t)
+	browser.Try(t, "../browser", all["gateway"].Status.URL, s.username, s.password)
+}
+
 // With EXPOSE=gateway no other function answers at the ingress.
 func TestOnlyTheGatewayIsPublic(t *testing.T) {
-	all := services(t)
+	all := onlyGateway(t)
 	gateway, err := url.Parse(all["gateway"].Status.URL)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if !strings.HasSuffix(all["login"].Status.URL, clusterSuffix) {
-		t.Skip("the functions are public (EXPOSE=all)")
 	}
 	for name := range all {
 		if name == "gateway" {
