@@ -6,11 +6,19 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/strongroom-dev/strongroom/test/browser"
 )
+
+// A visit in Chromium to what make run serves: see package browser.
+func TestConsole(t *testing.T) {
+	r := startRunner(t, t.TempDir())
+	browser.Try(t, "../browser", r.url, "grace", "hopper-1906")
+	r.stop(t, syscall.SIGTERM)
+}
 
 // Building the console again gives what is committed, byte for byte.
 func TestConsoleIsReproducible(t *testing.T) {
