@@ -38,9 +38,9 @@ type fixture struct {
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	signer, verifier, _ := tokentest.New(t)
-	f := &fixture{files: &fakeStore{kept: map[string]*kept{}, claims: map[string]content.File{}}, publisher: &fakePublisher{}}
+	f := &fixture{files: &fakeStore{kept: map[string]*kept{}, claims: map[string]content.File{}, open: map[string]*open{}}, publisher: &fakePublisher{}}
 	f.verifier = verifier
-	f.limit(0)
+	f.limit(t, 0)
 	for bearer, subject := range map[*string]token.Subject{
 		&f.bearer:   {ID: owner, Username: "ada", Roles: []string{token.RoleUser}, Version: 1},
 		&f.reader:   {ID: owner, Username: "ada", Roles: []string{}, Version: 1},
@@ -56,8 +56,12 @@ func newFixture(t testing.TB) *fixture {
 }
 
 // limit gives all users the quota.
-func (f *fixture) limit(quota int64) {
-	f.handler = newHandler(f.verifier, f.files, f.publisher, limits{maxSize, quota})
+func (f *fixture) limit(t testing.TB, quota int64) {
+	t.Helper()
+	var err error
+	if f.handler, err = newHandler(f.verifier, f.files, f.publisher, limits{maxSize, quota}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // only returns the one file that is kept.
@@ -85,9 +89,11 @@ type fakeStore struct {
 	mu                                      sync.Mutex
 	kept                                    map[string]*kept
 	claims                                  map[string]content.File
+	open                                    map[string]*open
 	reads                                   int // bytes read, kept or not
 	putErr, confirmErr, deleteErr, claimErr error
 	usageErr, claimedErr, confirmedErr      error
+	away                                    error  // of Create and Find
 	whilePut                                func() // called when all bytes were read
 }
 
@@ -153,6 +159,7 @@ func (s *fakeStore) Delete(ctx context.Context, id string) error {
 		return err
 	}
 	delete(s.kept, id)
+	delete(s.open, id)
 	return nil
 }
 
@@ -162,6 +169,11 @@ func (s *fakeStore) Usage(_ context.Context, owner string) (used int64, err erro
 	for _, k := range s.kept {
 		if k.Owner == owner {
 			used += k.Size
+		}
+	}
+	for _, o := range s.open {
+		if o.Owner == owner {
+			used += o.Length
 		}
 	}
 	return used, s.usageErr
@@ -191,12 +203,19 @@ func (s *fakeStore) Claim(_ context.Context, key string, f content.File) (conten
 type fakePublisher struct {
 	mu        sync.Mutex
 	notReady  error
+	ready     func() // called once by Ready, if it is set
 	errs      []error
 	attempts  []event.Event
 	published []event.Event
 }
 
-func (p *fakePublisher) Ready(context.Context) error { return p.notReady }
+func (p *fakePublisher) Ready(context.Context) error {
+	if do := p.ready; do != nil {
+		p.ready = nil
+		do()
+	}
+	return p.notReady
+}
 
 func (p *fakePublisher) Publish(ctx context.Context, e event.Event) error {
 	p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,8 +13,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	tusd "github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 // wantSafeName fails the test unless name may be stored, shown and saved under.
@@ -43,6 +46,35 @@ func FuzzContentDisposition(f *testing.F) {
 			wantSafeName(t, safeName(name))
 		}
 		wantSafeName(t, safeName(header))
+	})
+}
+
+// FuzzUploadMetadata looks for a header that leads to an unsafe name, or that is read otherwise than it was meant: what is
+// taken is what tusd reads in it.
+func FuzzUploadMetadata(f *testing.F) {
+	for _, seed := range []string{
+		"", " ", "name bm90ZXMudHh0", "filename bm90ZXMudHh0,filetype dGV4dC9wbGFpbg==", "name Li4vLi4vZXRjL3Bhc3N3ZA==, type ", "is_confidential",
+		"name YQ==,name YQ==", "name YQ", "name Y Q==", "name YR==", ",", "name YQ==,", " YQ==", "na\u00efve YQ==", "name 4oCu/w==,type dGV4dC8K", "name YQ==\r\n",
+		"type " + strings.Repeat("YWFh", 200), "name\tYQ==", "k " + strings.Repeat("YWFh", 2000), "filename ,name YQ==,filetype ,type YS9i",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		m, err := parseMetadata(http.Header{"Upload-Metadata": {header}})
+		if err != nil {
+			if problem.Status(err) != http.StatusBadRequest {
+				t.Errorf("got %v, want a bad request", err)
+			}
+			return
+		}
+		wantSafeName(t, m.name)
+		if _, _, err := contentType(m.contentType); err != nil || len(m.raw) > maxMetadata || m.raw != header {
+			t.Errorf("got the type %q (%v) and %d bytes", m.contentType, err, len(m.raw))
+		}
+		pairs, _ := metadataPairs(header)
+		if want := map[string]string(tusd.ParseMetadataHeader(header)); !maps.Equal(pairs, want) {
+			t.Errorf("got %q, and tusd %q", pairs, want)
+		}
 	})
 }
 

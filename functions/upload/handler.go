@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -14,6 +15,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -44,17 +46,26 @@ type publisher interface {
 	Ready(ctx context.Context) error
 }
 
-// handler answers POST /upload and POST /.
+// handler answers POST /upload and POST /. Uploads in many requests are answered by tus.
 type handler struct {
 	files     store
 	publisher publisher
 	limits    limits
 }
 
-func newHandler(verifier *token.Verifier, files store, publisher publisher, limits limits) http.Handler {
+// newHandler returns the whole endpoint.
+func newHandler(verifier *token.Verifier, files allStore, publisher publisher, limits limits) (http.Handler, error) {
 	h := &handler{files, publisher, limits}
-	upload := verifier.Require(problem.HandlerFunc(h.upload), token.ScopeFilesWrite)
+	upload := verifier.Require(problem.HandlerFunc(h.measured), token.ScopeFilesWrite)
+	resumable, err := newTus(verifier, h, files)
+	if err != nil {
+		return nil, err
+	}
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if rest, ok := strings.CutPrefix(r.URL.Path, tusPath); ok && (rest == "" || rest[0] == '/') {
+			resumable.ServeHTTP(w, r)
+			return nil
+		}
 		if r.URL.Path != "/upload" && r.URL.Path != "/" {
 			return problem.NotFound.With("there is nothing at this path")
 		}
@@ -63,7 +74,29 @@ func newHandler(verifier *token.Verifier, files store, publisher publisher, limi
 		}
 		upload.ServeHTTP(w, r)
 		return nil
-	})
+	}), nil
+}
+
+// measured is upload with its answer and its metrics.
+func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
+	began := time.Now()
+	file, before, err := h.upload(r)
+	result, size := "stored", file.Size
+	switch {
+	case before:
+		result, size = "replayed", 0
+	case err == nil:
+	case problem.Status(err) < http.StatusInternalServerError:
+		result = "refused"
+	default:
+		result = "failed"
+	}
+	telemetry.Upload(r.Context(), "http", result, size, time.Since(began))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/files/"+file.ID)
+	return problem.JSON(w, http.StatusAccepted, stored{file.ID, file.Name, file.Size, file.SHA256, file.ContentType, "stored"})
 }
 
 // stored is the answer to a file that was taken in.
@@ -76,14 +109,14 @@ type stored struct {
 	Status      string `json:"status"`
 }
 
-// upload takes in one file. It answers 202 once the bytes are committed and the event is confirmed: what is left to
-// do, the catalogue entry, can then only be late. Whatever can be refused is refused before the body is read, so that
-// nobody sends a large file for nothing.
-func (h *handler) upload(w http.ResponseWriter, r *http.Request) error {
+// upload takes in one file, or finds the one that an earlier request with the same key has made. It returns it once the
+// bytes are committed and the event is confirmed: what is left to do, the catalogue entry, can then only be late. Whatever
+// can be refused is refused before the body is read, so that nobody sends a large file for nothing.
+func (h *handler) upload(r *http.Request) (file content.File, before bool, err error) {
 	ctx := r.Context()
 	headers, err := declare(r)
 	if err != nil {
-		return err
+		return content.File{}, false, err
 	}
 	owner := token.Caller(ctx).Subject
 	var key string
@@ -91,52 +124,46 @@ func (h *handler) upload(w http.ResponseWriter, r *http.Request) error {
 		key = claimKey(owner, headers.key)
 		first, found, err := h.files.Claimed(ctx, key)
 		if err != nil {
-			return err
+			return content.File{}, false, err
 		}
 		if found {
 			if err := headers.repeats(first, r.ContentLength); err != nil {
-				return err
+				return content.File{}, false, err
 			}
-			return h.replay(ctx, w, first)
+			return h.replay(ctx, first)
 		}
 	}
 	room, err := h.room(ctx, owner, headers.least)
 	if err != nil {
-		return err
+		return content.File{}, false, err
 	}
 	if err := h.publisher.Ready(ctx); err != nil {
-		return err
+		return content.File{}, false, err
 	}
 	in, err := receive(r, headers, room)
 	if err != nil {
-		return err
+		return content.File{}, false, err
 	}
 	file, e, err := h.keep(ctx, content.File{Owner: owner, Name: in.name, ContentType: in.contentType, Size: headers.size, Key: key}, in)
 	if err != nil {
-		return err
+		return content.File{}, false, err
 	}
 	if err := h.withinQuota(ctx, owner, file.ID); err != nil {
-		return err
+		return content.File{}, false, err
 	}
 	if key != "" {
 		first, err := h.claim(ctx, key, file)
 		if err != nil {
-			return err
+			return content.File{}, false, err
 		}
 		if first.ID != file.ID {
-			return h.replay(ctx, w, first)
+			return h.replay(ctx, first)
 		}
 	}
 	if err := h.announce(ctx, e, key != ""); err != nil {
-		return err
+		return content.File{}, false, err
 	}
-	return accepted(w, file)
-}
-
-// accepted answers with the file that was taken in.
-func accepted(w http.ResponseWriter, file content.File) error {
-	w.Header().Set("Location", "/files/"+file.ID)
-	return problem.JSON(w, http.StatusAccepted, stored{file.ID, file.Name, file.Size, file.SHA256, file.ContentType, "stored"})
+	return file, false, nil
 }
 
 // keep stores the file and returns it complete, with the event that its document carries.
@@ -146,15 +173,23 @@ func (h *handler) keep(ctx context.Context, file content.File, in incoming) (_ c
 			return nil, err
 		}
 		var err error
-		e, err = events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size,
-			SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt})
-		if err != nil {
-			return nil, fmt.Errorf("make the event of file %s: %w", f.ID, err)
+		if e, err = fileStored(ctx, *f); err != nil {
+			return nil, err
 		}
-		events.Trace(ctx, &e)
 		return e.MarshalJSON()
 	})
 	return file, e, err
+}
+
+// fileStored returns the event that tells of a file.
+func fileStored(ctx context.Context, f content.File) (event.Event, error) {
+	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size,
+		SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt})
+	if err != nil {
+		return event.Event{}, fmt.Errorf("make the event of file %s: %w", f.ID, err)
+	}
+	events.Trace(ctx, &e)
+	return e, nil
 }
 
 // announce publishes the event of a file that is committed. It goes on when the client has gone away: the file is
@@ -165,9 +200,10 @@ func (h *handler) keep(ctx context.Context, file content.File, in incoming) (_ c
 // event pending in its document until sweep publishes it again, and the 503 is the truth as far as it is known. A retry
 // then may make a second file, which loses nothing. The same holds if taking it back fails.
 //
-// A file that has been claimed for an idempotency key is never taken back: another request with the key may be
-// answering with it right now. It stays, and a retry with the key publishes its event again.
-func (h *handler) announce(ctx context.Context, e event.Event, claimed bool) error {
+// A file that has been claimed for an idempotency key, or that came in more than one request, is never taken back:
+// another request may be answering with it right now, and nobody wants to send the latter again. It stays, and a retry
+// publishes its event again.
+func (h *handler) announce(ctx context.Context, e event.Event, stays bool) error {
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)
 	if err == nil {
@@ -177,7 +213,7 @@ func (h *handler) announce(ctx context.Context, e event.Event, claimed bool) err
 		}
 		return nil
 	}
-	if sent || claimed {
+	if sent || stays {
 		return fmt.Errorf("the file %s stays, pending: %w", e.ID(), err)
 	}
 	undo, cancel := context.WithTimeout(ctx, undoTimeout)

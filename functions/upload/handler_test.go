@@ -208,7 +208,7 @@ func TestUploadBrokerAway(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.publisher = c.publisher
-			f.limit(0)
+			f.limit(t, 0)
 			f.files.deleteErr = c.deleteErr
 			answer := f.send("POST", "/upload", strings.NewReader("hello"), nil)
 			if c.status != 202 {

@@ -78,17 +78,15 @@ func (d declared) repeats(file content.File, length int64) error {
 
 // replay answers a request with the answer to the first one of its key, which made the file. The promise in it must be
 // true by then: as long as the event is not known to have reached the broker it is published again.
-func (h *handler) replay(ctx context.Context, w http.ResponseWriter, file content.File) error {
-	confirmed, err := h.files.Confirmed(ctx, file.ID)
+func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, before bool, err error) {
+	confirmed, err := h.files.Confirmed(ctx, first.ID)
+	if err == nil && !confirmed {
+		err = h.announceAgain(ctx, first.ID)
+	}
 	if err != nil {
-		return err
+		return content.File{}, false, err
 	}
-	if !confirmed {
-		if err := h.announceAgain(ctx, file.ID); err != nil {
-			return err
-		}
-	}
-	return accepted(w, file)
+	return first, true, nil
 }
 
 // announceAgain publishes the event of a file as its document carries it.
@@ -100,11 +98,16 @@ func (h *handler) announceAgain(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	return h.announceRaw(ctx, id, raw, true)
+}
+
+// announceRaw is announce for an event as a document carries it.
+func (h *handler) announceRaw(ctx context.Context, id string, raw []byte, stays bool) error {
 	var e event.Event
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return fmt.Errorf("read the event of file %s: %w", id, err)
 	}
-	return h.announce(ctx, e, true)
+	return h.announce(ctx, e, stays)
 }
 
 // claim makes the file the one that all requests with the key are answered with, and returns it; or, if another request

@@ -50,7 +50,11 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	return server{newHandler(verifier, files, publisher, limits{file: int64(cfg.MaxSize), quota: int64(cfg.Quota)}), files, publisher}, nil
+	handler, err := newHandler(verifier, files, publisher, limits{file: int64(cfg.MaxSize), quota: int64(cfg.Quota)})
+	if err != nil {
+		return nil, err
+	}
+	return server{handler, files, publisher}, nil
 }
 
 // server is the endpoint with what must be closed after it.

@@ -47,8 +47,8 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 	return r, nil
 }
 
-// withinQuota takes the file back, which is committed but not announced, if it leaves its owner with more than the
-// quota permits. Of files that came at the same time, and together are too much, none may stay; but never too many.
+// withinQuota takes the file back, which is committed but not announced, or on its way with a length that is declared,
+// if it leaves its owner with more than the quota permits. Of files that came at the same time, and together are too much, none may stay; but never too many.
 func (h *handler) withinQuota(ctx context.Context, owner, id string) error {
 	if h.limits.quota == 0 {
 		return nil

@@ -41,7 +41,7 @@ func TestQuota(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.limit(c.quota)
+			f.limit(t, c.quota)
 			f.files.kept["before"] = &kept{File: content.File{ID: "before", Owner: owner, Size: 30}}
 			f.files.kept["another user's"] = &kept{File: content.File{Owner: "0190-grace", Size: 1 << 20}}
 			answer := f.send("POST", "/upload", c.body, c.headers)
@@ -64,7 +64,7 @@ func TestQuota(t *testing.T) {
 // Files that come at the same time may each fit, and together not.
 func TestQuotaAtTheSameTime(t *testing.T) {
 	f := newFixture(t)
-	f.limit(100)
+	f.limit(t, 100)
 	f.files.whilePut = func() {
 		f.files.kept["meanwhile"] = &kept{File: content.File{ID: "meanwhile", Owner: owner, Size: 60}}
 	}
@@ -77,7 +77,7 @@ func TestQuotaAtTheSameTime(t *testing.T) {
 func TestQuotaUnknown(t *testing.T) {
 	away := problem.Unavailable.With("the store is away")
 	f := newFixture(t)
-	f.limit(100)
+	f.limit(t, 100)
 	f.files.usageErr = away
 	wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), nil), 503, "unavailable")
 	if f.files.reads != 0 {

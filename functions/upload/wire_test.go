@@ -24,7 +24,13 @@ type rawClient struct {
 
 func dialRaw(t *testing.T, f *fixture) rawClient {
 	t.Helper()
-	server := httptest.NewServer(function.Wrap(f.handler, time.Minute))
+	return dialLimited(t, f, time.Minute)
+}
+
+// dialLimited is dialRaw to a function whose requests may take timeout.
+func dialLimited(t *testing.T, f *fixture, timeout time.Duration) rawClient {
+	t.Helper()
+	server := httptest.NewServer(function.Wrap(f.handler, timeout))
 	t.Cleanup(server.Close)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
@@ -40,10 +46,16 @@ func dialRaw(t *testing.T, f *fixture) rawClient {
 // post sends the headers of a POST with the given bearer token.
 func (c rawClient) post(t *testing.T, bearer string, headers ...string) {
 	t.Helper()
+	c.begin(t, "POST /upload", bearer, headers...)
+}
+
+// begin sends the headers of a request with the given bearer token.
+func (c rawClient) begin(t *testing.T, request, bearer string, headers ...string) {
+	t.Helper()
 	if bearer != "" {
 		headers = append(headers, "Authorization: Bearer "+bearer)
 	}
-	if _, err := fmt.Fprintf(c, "POST /upload HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", strings.Join(headers, "\r\n")); err != nil {
+	if _, err := fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", request, strings.Join(headers, "\r\n")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -85,7 +97,7 @@ func TestExpectContinue(t *testing.T) {
 		"malformed digest": {nil, nil, []string{"Content-Length: 5", "Content-Digest: md5"}, 400},
 		"broker away": {func(f *fixture) { f.publisher.notReady = problem.Unavailable.With("away") }, nil,
 			[]string{"Transfer-Encoding: chunked"}, 503},
-		"over the quota":       {func(f *fixture) { f.limit(4) }, nil, []string{"Content-Length: 5"}, 507},
+		"over the quota":       {func(f *fixture) { f.limit(t, 4) }, nil, []string{"Content-Length: 5"}, 507},
 		"key of another file":  {keyed, nil, []string{"Content-Length: 6", "Idempotency-Key: k"}, 422},
 		"key of the same file": {keyed, nil, []string{"Content-Length: 5", "Idempotency-Key: k"}, 202},
 	} {
