@@ -14,6 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 const (
@@ -35,6 +36,7 @@ type store interface {
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
 	Confirm(ctx context.Context, id string) error
 	Discard(ctx context.Context, id string) error
+	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, []byte, error)
 	Bury(ctx context.Context, id string) error
 	Graves(ctx context.Context, before time.Time, after string, limit int) ([]string, error)
 	Delete(ctx context.Context, id string) error
@@ -63,6 +65,8 @@ type counts struct {
 	Published int `json:"published"`
 	// Duplicates are files that were sent again under the Idempotency-Key of another.
 	Duplicates int `json:"duplicates"`
+	// Finished uploads in many requests, that had all their bytes and were no file yet.
+	Finished int `json:"finished"`
 	// Discarded uploads, that left bytes and no file.
 	Discarded int `json:"discarded"`
 	// Deleted files, of which somebody had begun to delete them.
@@ -88,8 +92,9 @@ func newHandler(s *sweeper) http.Handler {
 		}
 		done, err := s.sweep(r.Context())
 		slog.InfoContext(r.Context(), "swept", "published", done.Published, "duplicates", done.Duplicates,
-			"discarded", done.Discarded, "deleted", done.Deleted, "failed", done.Failed,
+			"finished", done.Finished, "discarded", done.Discarded, "deleted", done.Deleted, "failed", done.Failed,
 			"waiting", done.Waiting, "dead_letters", done.DeadLetters)
+		done.measure(r.Context())
 		if err != nil {
 			return err
 		}
@@ -125,7 +130,20 @@ func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	depths, err := s.lengths(ctx)
 	failed(err)
 	done.Waiting, done.DeadLetters = depths.Waiting, depths.Dead
+	if err == nil {
+		telemetry.Queues(ctx, depths.Waiting, depths.Dead)
+	}
 	return done, first
+}
+
+// measure adds what one sweep has done to the metrics.
+func (c counts) measure(ctx context.Context) {
+	for what, n := range map[string]int64{
+		"published": int64(c.Published), "duplicate": int64(c.Duplicates), "finished": int64(c.Finished), "discarded": int64(c.Discarded),
+		"deleted": int64(c.Deleted), "claim": c.ForgottenClaims, "tombstone": c.ForgottenTombstones, "failed": int64(c.Failed),
+	} {
+		telemetry.Swept(ctx, what, n)
+	}
 }
 
 // finishDeletions goes on where a deletion was interrupted.
@@ -172,6 +190,8 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 			}
 			f, err := s.files.Get(ctx, u.ID)
 			switch {
+			case errors.Is(err, problem.NotFound) && u.Resumable:
+				err = s.finish(ctx, now, u, done)
 			case errors.Is(err, problem.NotFound):
 				err = s.discard(ctx, now, u, done)
 			case err == nil && now.Sub(f.StoredAt) < s.pendingGrace:
@@ -184,6 +204,38 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 			failed(err)
 		}
 	}
+}
+
+// finish makes an upload in many requests a file, if all its bytes are there: who was about to do so was killed, and its
+// client, for whom nothing is left to do, has not come back to ask. The event is for the next sweep, or for upload, if that
+// is doing the same right now. One that lacks bytes is discarded, but not as long as its client may go on with it, nor while
+// a request may be running that began before it expired.
+func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinished, done *counts) error {
+	_, _, err := s.files.Finish(ctx, u.ID, fileStored)
+	switch {
+	case err == nil:
+		done.Finished++
+		return nil
+	case !errors.Is(err, problem.Conflict) && !errors.Is(err, problem.NotFound):
+		return err
+	case now.Sub(u.ExpiresAt) < s.orphanGrace:
+		return nil
+	}
+	if err := s.files.Discard(ctx, u.ID); err != nil {
+		return err
+	}
+	done.Discarded++
+	return nil
+}
+
+// fileStored returns the event of a file, as its document carries it.
+func fileStored(f *content.File) ([]byte, error) {
+	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
+		ContentType: f.ContentType, StoredAt: f.StoredAt})
+	if err != nil {
+		return nil, fmt.Errorf("make the event of file %s: %w", f.ID, err)
+	}
+	return e.MarshalJSON()
 }
 
 // discard deletes the bytes of an upload that has become no file, if its time is over.

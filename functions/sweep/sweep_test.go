@@ -17,17 +17,26 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // fakeStore keeps what sweep asks for in memory, by the rules of content.Store.
 type fakeStore struct {
-	notes   []string // of uploads, by age
+	notes   []string         // of uploads, by age
+	open    map[string]*open // the resumable ones of them
 	files   map[string]content.File
 	claims  map[string]content.File
 	graves  []string
 	buried  []string
 	broken  map[string]error // what fails, by file
 	forgets error
+	now     time.Time // when files are finished
+}
+
+// open is a resumable upload; err is what keeps it from being finished.
+type open struct {
+	expiresAt time.Time
+	err       error
 }
 
 // page returns the ids after one, as the pages of the real store are.
@@ -43,7 +52,11 @@ func (s *fakeStore) Unfinished(_ context.Context, before time.Time, after string
 	var found []content.Unfinished
 	for _, id := range page(s.notes, after, limit) {
 		if time.Unix(uuid.MustParse(id).Time().UnixTime()).Before(before) {
-			found = append(found, content.Unfinished{ID: id})
+			u := content.Unfinished{ID: id}
+			if o := s.open[id]; o != nil {
+				u.Resumable, u.ExpiresAt = true, o.expiresAt
+			}
+			found = append(found, u)
 		}
 	}
 	return found, nil
@@ -81,6 +94,16 @@ func (s *fakeStore) Confirm(_ context.Context, id string) error {
 }
 
 func (s *fakeStore) Discard(ctx context.Context, id string) error { return s.Confirm(ctx, id) }
+
+func (s *fakeStore) Finish(_ context.Context, id string, finish func(*content.File) ([]byte, error)) (content.File, []byte, error) {
+	if err := s.open[id].err; err != nil {
+		return content.File{}, nil, err
+	}
+	f := content.File{ID: id, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: s.now}
+	event, err := finish(&f)
+	s.files[id] = f
+	return f, event, err
+}
 
 func (s *fakeStore) Bury(_ context.Context, id string) error {
 	s.buried = append(s.buried, id)
@@ -138,7 +161,7 @@ type fixture struct {
 
 func newFixture() *fixture {
 	f := &fixture{
-		store:     &fakeStore{files: map[string]content.File{}, claims: map[string]content.File{}, broken: map[string]error{}},
+		store:     &fakeStore{files: map[string]content.File{}, open: map[string]*open{}, claims: map[string]content.File{}, broken: map[string]error{}},
 		entries:   &fakeCatalogue{},
 		publisher: &fakePublisher{},
 	}
@@ -236,6 +259,55 @@ func TestSweepOrphans(t *testing.T) {
 	}
 }
 
+// An upload in many requests is left to its client until it expires, and to requests that began before for a grace.
+func TestSweepResumable(t *testing.T) {
+	f := newFixture()
+	now := f.now()
+	f.sweeper.now = func() time.Time { return now }
+	f.store.now = now
+	f.orphanGrace = 15 * time.Minute // all uploads are half an hour old
+	lacks := problem.Conflict.With("bytes are lacking")
+	for name, c := range map[string]struct {
+		expired time.Duration // ago
+		err     error
+		want    counts
+		notes   int
+	}{
+		"on its way":                {-time.Hour, lacks, counts{}, 1},
+		"just expired":              {time.Minute, lacks, counts{}, 1},
+		"expired":                   {16 * time.Minute, lacks, counts{Discarded: 1}, 0},
+		"just terminated":           {time.Minute, problem.NotFound.With("terminated"), counts{}, 1},
+		"terminated":                {16 * time.Minute, problem.NotFound.With("terminated"), counts{Discarded: 1}, 0},
+		"complete":                  {-time.Hour, nil, counts{Finished: 1}, 1},
+		"complete and long expired": {time.Hour, nil, counts{Finished: 1}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.store.notes, f.publisher.ids = nil, nil
+			id := f.file("")
+			delete(f.store.files, id)
+			f.store.open[id] = &open{now.Add(-c.expired), c.err}
+			want := c.want
+			want.ForgottenClaims, want.ForgottenTombstones, want.Waiting, want.DeadLetters = 3, 4, 5, 6
+			if got := f.post(t, http.StatusOK); got != want || len(f.store.notes) != c.notes || len(f.publisher.ids) != 0 {
+				t.Errorf("got %+v, %d notes and %d events, want %+v, %d and none", got, len(f.store.notes), len(f.publisher.ids), want, c.notes)
+			}
+			if c.err != nil {
+				return
+			}
+			// What was finished is published when its grace is over, unless upload does.
+			now = now.Add(f.pendingGrace)
+			if got := f.post(t, http.StatusOK); got.Published != 1 || len(f.store.notes) != 0 || !slices.Equal(f.publisher.ids, []string{id}) {
+				t.Errorf("afterwards: got %+v and the events %q", got, f.publisher.ids)
+			}
+			now = now.Add(-f.pendingGrace)
+		})
+	}
+	f.store.notes = nil
+	f.store.open[f.file("")] = &open{now, problem.Unavailable}
+	clear(f.store.files)
+	f.post(t, http.StatusServiceUnavailable)
+}
+
 func TestSweepGoesOn(t *testing.T) {
 	f := newFixture()
 	broken, whole := f.file(""), f.file("")
@@ -246,6 +318,28 @@ func TestSweepGoesOn(t *testing.T) {
 	f.post(t, http.StatusInternalServerError) // what came first
 	if !slices.Equal(f.publisher.ids, []string{whole}) || !slices.Equal(f.store.graves, []string{"a"}) || !slices.Equal(f.store.notes, []string{broken}) {
 		t.Errorf("published %q, graves %q, notes %q", f.publisher.ids, f.store.graves, f.store.notes)
+	}
+}
+
+func TestSweepMetrics(t *testing.T) {
+	told, err := telemetry.New(t.Context(), telemetry.Settings{Function: "sweep", Metrics: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture()
+	f.file("")
+	f.store.graves = []string{"a", "b"}
+	ask := httptest.NewRequestWithContext(told.In(t.Context()), http.MethodPost, "/", nil)
+	newHandler(f.sweeper).ServeHTTP(httptest.NewRecorder(), ask)
+	w := httptest.NewRecorder()
+	told.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, want := range []string{
+		`strongroom_swept_total{function="sweep",what="published"} 1`, `strongroom_swept_total{function="sweep",what="deleted"} 2`,
+		`strongroom_swept_total{function="sweep",what="failed"} 0`, `strongroom_queued_events{function="sweep"} 5`, `strongroom_dead_letters{function="sweep"} 6`,
+	} {
+		if !strings.Contains(w.Body.String(), want+"\n") {
+			t.Errorf("the metrics lack %s", want)
+		}
 	}
 }
 

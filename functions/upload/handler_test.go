@@ -16,6 +16,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // SHA-256 of "hello" in hex and base64.
@@ -267,4 +268,42 @@ type endFunc func()
 func (f endFunc) Read([]byte) (int, error) {
 	f()
 	return 0, io.EOF
+}
+
+func TestUploadMetrics(t *testing.T) {
+	told, err := telemetry.New(t.Context(), telemetry.Settings{Function: "upload", Metrics: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t)
+	inner := f.handler
+	f.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { inner.ServeHTTP(w, r.WithContext(told.In(r.Context()))) })
+	keyed := map[string]string{"Idempotency-Key": "k"}
+	for range 2 {
+		f.send("POST", "/upload", strings.NewReader("hello"), keyed)
+	}
+	f.send("POST", "/upload", strings.NewReader(strings.Repeat("x", maxSize+1)), nil)
+	f.files.putErr = problem.Unavailable
+	f.send("POST", "/upload", strings.NewReader("hello"), nil)
+	f.files.putErr = nil
+	complete, terminated := f.createTus(t, 6), f.createTus(t, 6)
+	f.tus("PATCH", complete, strings.NewReader("hel"), piece(0))
+	f.tus("PATCH", complete, strings.NewReader("lo!"), piece(3))
+	f.tus("HEAD", complete, nil)
+	f.tus("DELETE", terminated, nil)
+	w := httptest.NewRecorder()
+	told.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{
+		`strongroom_upload_bytes_total{function="upload",protocol="http"} 5`, `strongroom_upload_bytes_total{function="upload",protocol="tus"} 6`,
+		`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="stored"} 1`,
+		`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="replayed"} 1`,
+		`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="refused"} 1`,
+		`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="failed"} 1`,
+		`strongroom_upload_duration_seconds_count{function="upload",protocol="tus",result="stored"} 1`,
+		`strongroom_upload_duration_seconds_count{function="upload",protocol="tus",result="terminated"} 1`,
+	} {
+		if !strings.Contains(w.Body.String(), want+"\n") {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
 }

@@ -20,9 +20,9 @@ import (
 
 // swept is the answer of a sweep.
 type swept struct {
-	Published, Duplicates, Discarded, Deleted, Failed, Waiting int
-	DeadLetters                                                int   `json:"dead_letters"`
-	ForgottenClaims                                            int64 `json:"forgotten_claims"`
+	Published, Duplicates, Finished, Discarded, Deleted, Failed, Waiting int
+	DeadLetters                                                          int   `json:"dead_letters"`
+	ForgottenClaims                                                      int64 `json:"forgotten_claims"`
 }
 
 // postSweep has a sweep done and returns its status and, after 200, its answer.
@@ -160,6 +160,75 @@ func TestSweep(t *testing.T) {
 	}
 	if n := count(t, db.Collection("deletions"), bson.D{}); n != 0 {
 		t.Errorf("%d deletions are unfinished, want none", n)
+	}
+}
+
+// An upload in many requests outlives the grace for orphans, until it expires; one that is complete becomes a file.
+func TestSweepResumable(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	uri := freshURI(t, ferretdb(t).URI)
+	s, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db := database(t, uri)
+	const grace = time.Second
+	sweep := runFunction(t, "sweep", "MONGODB_URI="+uri, "EVENTS_URL="+broker.URL, "PENDING_GRACE="+grace.String(), "ORPHAN_GRACE="+grace.String())
+	create := func(expiresAt time.Time, bytes string) content.Upload {
+		t.Helper()
+		u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "x", ContentType: "text/plain", Length: 5, ExpiresAt: expiresAt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		addPiece(t, s, u.ID, 0, []byte(bytes))
+		return u
+	}
+	underway, complete := create(time.Now().Add(time.Hour), "hel"), create(time.Now().Add(time.Hour), "hello")
+	expired, terminated := create(time.Now().Add(-time.Hour), "hel"), create(time.Now().Add(time.Hour), "hel")
+	late := create(time.Now().Add(-time.Hour), "hello")
+	sealed := create(time.Now().Add(time.Hour), "hello") // whose function was killed while it made the file
+	if _, _, err := s.Finish(t.Context(), sealed.ID, func(*content.File) ([]byte, error) { return nil, io.ErrUnexpectedEOF }); err == nil {
+		t.Fatal("the finish that was broken succeeds")
+	}
+	if err := s.Terminate(t.Context(), terminated.ID); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(grace + 100*time.Millisecond)
+	if status, got := postSweep(t, sweep); status != http.StatusOK || got != (swept{Finished: 3, Discarded: 2}) {
+		t.Errorf("got %d %+v, want 3 finished and 2 discarded", status, got)
+	}
+	time.Sleep(grace + 100*time.Millisecond)
+	if status, got := postSweep(t, sweep); status != http.StatusOK || got.Published != 3 || got.Finished != 0 || got.Discarded != 0 {
+		t.Errorf("got %d %+v, want 3 published", status, got)
+	}
+	ch := amqpChannel(t, broker)
+	var published []string
+	for range depth(t, ch, events.Queue) {
+		published = append(published, get(t, ch, events.Queue).MessageId)
+	}
+	slices.Sort(published)
+	if want := []string{complete.ID, late.ID, sealed.ID}; !slices.Equal(published, want) {
+		t.Errorf("got events of %q, want %q", published, want)
+	}
+	for _, id := range published {
+		if f, err := s.Get(t.Context(), id); err != nil || f.SHA256 != sum([]byte("hello")) {
+			t.Errorf("got file %+v and error %v", f, err)
+		}
+	}
+	addPiece(t, s, underway.ID, 3, []byte("lo"))
+	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
+		t.Errorf("%d uploads are unfinished, want the one that is under way", n)
+	}
+	for _, id := range []string{expired.ID, terminated.ID} {
+		if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); n != 0 {
+			t.Errorf("got %d chunks of upload %s, want none", n, id)
+		}
+		wantNoJournal(t, db, id)
 	}
 }
 
