@@ -3,6 +3,7 @@ package content
 import (
 	"encoding/binary"
 	"fmt"
+	"reflect"
 
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -21,40 +22,49 @@ func chunkID(file uuid.UUID, n int32) bson.ObjectID {
 	return id
 }
 
-// chunkHead is what stands before the bytes in a chunk's document.
-type chunkHead struct {
+// chunkDocument is a document of fs.chunks.
+type chunkDocument struct {
 	ID      bson.ObjectID `bson:"_id"`
 	FilesID string        `bson:"files_id"`
 	N       int32         `bson:"n"`
 	Data    bson.Binary   `bson:"data"`
 }
 
-const (
-	// headSize is the size of a marshalled chunkHead without data, up to the length of the data.
-	headSize = 4 + (1 + 4 + 12) + (1 + 9 + 4 + 37) + (1 + 2 + 4) + (1 + 5)
-	// tailSize is the zero byte that ends a document.
-	tailSize = 1
-)
-
-// buffer holds a chunk as the BSON document that it will be sent as, so that its bytes, once read, are not copied.
-type buffer [headSize + 4 + 1 + chunkSize + tailSize]byte
-
-func newBuffer() *buffer { return new(buffer) }
-
-// data is where the chunk's bytes belong.
-func (b *buffer) data() []byte { return b[headSize+4+1 : len(b)-tailSize] }
-
-// document completes the document of chunk n, whose bytes are the first length of data, and returns it.
-func (b *buffer) document(file uuid.UUID, n int32, length int) (bson.Raw, error) {
-	head, err := bson.Marshal(chunkHead{chunkID(file, n), file.String(), n, bson.Binary{}})
-	if err != nil {
-		return nil, fmt.Errorf("encode chunk %d of file %s: %w", n, file, err)
-	}
-	size := headSize + 4 + 1 + length + tailSize
-	copy(b[:headSize], head)
-	binary.LittleEndian.PutUint32(b[:4], uint32(size))
-	binary.LittleEndian.PutUint32(b[headSize:], uint32(length))
-	b[headSize+4] = bson.TypeBinaryGeneric
-	b[size-1] = 0
-	return b[:size], nil
+// newChunk returns the document of chunk n of a file, with the given bytes.
+func newChunk(file uuid.UUID, n int32, data []byte) chunkDocument {
+	return chunkDocument{chunkID(file, n), file.String(), n, bson.Binary{Data: data}}
 }
+
+// lentChunk is a chunk whose bytes are only lent to the driver, which copies them first of all, and then holds copies of
+// its own until the server has answered. returned is called when it has made the first copy, so that the buffer can be
+// filled again meanwhile.
+type lentChunk struct {
+	chunkDocument
+	returned func()
+}
+
+// lending is the registry that a collection needs to be lent chunks.
+func lending() *bson.Registry {
+	registry := bson.NewRegistry()
+	registry.RegisterTypeEncoder(reflect.TypeFor[*lentChunk](), bson.ValueEncoderFunc(
+		func(ec bson.EncodeContext, w bson.ValueWriter, v reflect.Value) error {
+			lent := v.Interface().(*lentChunk)
+			if lent.returned == nil {
+				return fmt.Errorf("chunk %d of file %s is encoded a second time, after its bytes were given back", lent.N, lent.FilesID)
+			}
+			defer func() {
+				lent.returned()
+				lent.returned, lent.Data.Data = nil, nil
+			}()
+			document := reflect.ValueOf(lent.chunkDocument)
+			encoder, err := ec.LookupEncoder(document.Type())
+			if err != nil {
+				return err
+			}
+			return encoder.EncodeValue(ec, w, document)
+		}))
+	return registry
+}
+
+// buffer is what a chunk is filled in.
+type buffer [chunkSize]byte

@@ -12,26 +12,39 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-func TestChunkDocument(t *testing.T) {
+// TestLentChunk encodes chunks as the driver does, whose bytes are overwritten as soon as they are given back.
+func TestLentChunk(t *testing.T) {
 	file := uuid.Must(uuid.NewV7())
-	b := newBuffer()
+	var b buffer
 	for n, length := range map[int32]int{0: 1, 1: 5, 1<<24 - 1: chunkSize} {
-		for i := range length {
-			b.data()[i] = byte(i + length)
+		want := make([]byte, length)
+		for i := range want {
+			want[i] = byte(i + length)
 		}
-		raw, err := b.document(file, n, length)
-		if err != nil {
+		copy(b[:], want)
+		var raw bytes.Buffer
+		encoder := bson.NewEncoder(bson.NewDocumentWriter(&raw))
+		encoder.SetRegistry(lending())
+		lent := &lentChunk{newChunk(file, n, b[:length]), func() { clear(b[:]) }}
+		if err := encoder.Encode(lent); err != nil {
 			t.Fatal(err)
 		}
-		if err := raw.Validate(); err != nil {
+		if !bytes.Equal(b[:length], make([]byte, length)) {
+			t.Errorf("chunk %d: its bytes were not given back", n)
+		}
+		if err := bson.Raw(raw.Bytes()).Validate(); err != nil {
 			t.Fatal(err)
 		}
-		var got chunkHead
-		if err := bson.Unmarshal(raw, &got); err != nil {
+		var got chunkDocument
+		if err := bson.Unmarshal(raw.Bytes(), &got); err != nil {
 			t.Fatal(err)
 		}
-		if got.ID != chunkID(file, n) || got.FilesID != file.String() || got.N != n || got.Data.Subtype != 0 || !bytes.Equal(got.Data.Data, b.data()[:length]) {
+		if got.ID != chunkID(file, n) || got.FilesID != file.String() || got.N != n || got.Data.Subtype != 0 || !bytes.Equal(got.Data.Data, want) {
 			t.Errorf("chunk %d of %d bytes: got another one back: %v %v %v", n, length, got.ID, got.FilesID, got.N)
+		}
+		// The buffer may hold another chunk by now.
+		if err := encoder.Encode(lent); err == nil {
+			t.Errorf("chunk %d was encoded again without an error", n)
 		}
 	}
 }

@@ -34,9 +34,10 @@ import (
 const (
 	// chunkSize of the files that are written, in bytes. One chunk is one insert.
 	chunkSize = 1 << 20
-	// streamInserts bounds the inserts in flight of one Put. A chunk in flight takes three times its size (here, as
-	// BSON in the driver, in the driver's message), which with the chunk that fills makes ten chunks a stream at most.
-	streamInserts = 3
+	// streamInserts bounds the inserts in flight of one Put. A chunk in flight takes three times its size, all of it in
+	// the driver: as BSON, in a message, and in a copy of that message. With the chunk that fills, that makes seven
+	// chunks a stream at most. One in flight more would be no faster: two keep SHA-256 and the connection busy.
+	streamInserts = 2
 	// storeInserts bounds the inserts in flight of all Puts together, and with them the memory of many streams at
 	// once. It is less than the connections of the pool, so that reads get through.
 	storeInserts = 8
@@ -72,13 +73,13 @@ func Open(uri string) (*Store, error) {
 	return &Store{
 		db:         db,
 		files:      db.Collection("fs.files"),
-		chunks:     db.Collection("fs.chunks"),
+		chunks:     db.Collection("fs.chunks", options.Collection().SetRegistry(lending())),
 		uploads:    db.Collection("uploads"),
 		journal:    db.Collection("uploads.journal"),
 		claims:     db.Collection("uploads.claims"),
 		deletions:  db.Collection("deletions"),
 		tombstones: db.Collection("deletions.tombstones"),
-		buffers:    sync.Pool{New: func() any { return newBuffer() }},
+		buffers:    sync.Pool{New: func() any { return new(buffer) }},
 		slots:      make(chan struct{}, storeInserts),
 	}, nil
 }

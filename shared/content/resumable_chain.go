@@ -136,7 +136,7 @@ func (s *Store) claim(ctx context.Context, file uuid.UUID, length int64, p piece
 		return problem.BadRequest.With("the upload comes in too small pieces: send more than %d bytes a request", pieceSize)
 	}
 	if p.Offset%chunkSize != 0 {
-		p.Apart, p.Data = true, b.data()[:p.Length]
+		p.Apart, p.Data = true, b[:p.Length]
 		if err := s.enter(ctx, p); err != nil {
 			return err
 		}
@@ -146,13 +146,9 @@ func (s *Store) claim(ctx context.Context, file uuid.UUID, length int64, p piece
 		return nil
 	}
 	n := int32(p.Offset / chunkSize)
-	document, err := b.document(file, n, int(p.Length))
-	if err != nil {
-		return err
-	}
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 	defer cancel()
-	_, err = s.chunks.InsertOne(call, document)
+	_, err := s.chunks.InsertOne(call, newChunk(file, n, b[:p.Length]))
 	if mongo.IsDuplicateKeyError(err) {
 		return errTaken
 	}
@@ -177,17 +173,13 @@ func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	start := n * chunkSize
 	b := s.buffers.Get().(*buffer)
 	defer s.buffers.Put(b)
-	filled, err := s.gather(ctx, file, start, end, b.data())
+	filled, err := s.gather(ctx, file, start, end, b[:])
 	if err != nil || filled == 0 {
-		return err
-	}
-	document, err := b.document(file, int32(n), filled)
-	if err != nil {
 		return err
 	}
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 	defer cancel()
-	if _, err := s.chunks.ReplaceOne(call, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}, document); err != nil {
+	if _, err := s.chunks.ReplaceOne(call, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}, newChunk(file, int32(n), b[:filled])); err != nil {
 		return mongodb.Problem(err, fmt.Sprintf("complete chunk %d of upload %s", n, id))
 	}
 	bare := bson.D{{Key: "$unset", Value: bson.D{{Key: "apart", Value: ""}, {Key: "data", Value: ""}}}}

@@ -58,8 +58,8 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 		b := s.buffers.Get().(*buffer)
 		end := last.end()
 		room := min(chunkSize-end%chunkSize, u.Length-end)
-		n, failed := fill(r, b.data()[:room])
-		_, _ = sum.Write(b.data()[:n]) // never fails
+		n, failed := fill(r, b[:room])
+		_, _ = sum.Write(b[:n]) // never fails
 		ended = failed != nil || end+int64(n) == u.Length
 		if err := settle(); err != nil || n == 0 {
 			s.buffers.Put(b)

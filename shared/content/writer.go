@@ -77,7 +77,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 	f.Size = 0
 	read := func(n int32) (more bool, err error) {
 		b := s.buffers.Get().(*buffer)
-		length, err := fill(r, b.data())
+		length, err := fill(r, b[:])
 		if err != nil && err != io.EOF {
 			s.buffers.Put(b)
 			return false, fmt.Errorf("read the bytes of file %s: %w", f.ID, err)
@@ -87,7 +87,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 			return false, nil
 		}
 		more = err == nil
-		sum.Write(b.data()[:length])
+		sum.Write(b[:length])
 		f.Size += int64(length)
 		// The slot comes before the goroutine: a stream that waits for one holds this one buffer and no more.
 		select {
@@ -97,19 +97,12 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 			return false, nil
 		}
 		group.Go(func() error {
-			defer func() {
-				s.buffers.Put(b)
-				<-s.slots
-			}()
-			document, err := b.document(id, n, length)
-			if err != nil {
-				return err
-			}
+			defer func() { <-s.slots }()
 			// Without the cancellation of ctx, so that every insert has ended one way or the other before the chunks
 			// are deleted: one that is cancelled here may go on in the server and outlive the deletion.
 			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 			defer cancel()
-			_, err = s.chunks.InsertOne(call, document)
+			_, err := s.chunks.InsertOne(call, &lentChunk{newChunk(id, n, b[:length]), func() { s.buffers.Put(b) }})
 			return mongodb.Problem(err, fmt.Sprintf("write chunk %d of file %s", n, f.ID))
 		})
 		return more, nil

@@ -45,7 +45,7 @@ func startLimited(b *testing.B, limit int, binary string, env []string) *limited
 		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `echo $$ > "$0" && exec "$1"`, filepath.Join(group, "cgroup.procs"), binary}
 		l.limit = "the control group " + group
 	} else {
-		cmd.Env = append(cmd.Env, fmt.Sprintf("GOMEMLIMIT=%d", limit))
+		cmd.Env = append([]string{fmt.Sprintf("GOMEMLIMIT=%d", limit)}, cmd.Env...) // one of the program's own goes before it
 		l.limit = fmt.Sprintf("GOMEMLIMIT alone: %v", err)
 	}
 	if err := cmd.Start(); err != nil {
@@ -76,8 +76,7 @@ func memoryGroup(limit int) (dir string, err error) {
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
 		{"/sys/fs/cgroup", "memory.max"},
 	} {
-		dir := filepath.Join(kind.root, fmt.Sprintf("strongroom-bench-%d", os.Getpid()))
-		made := os.Mkdir(dir, 0o755)
+		dir, made := os.MkdirTemp(kind.root, "strongroom-bench-")
 		if made != nil {
 			err = errors.Join(err, made)
 			continue
