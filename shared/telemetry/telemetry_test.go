@@ -233,24 +233,16 @@ func TestCollectorAway(t *testing.T) {
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
 		told := newTelemetry(t, Settings{Endpoint: endpoint})
 		const requests = 5 * queueSize
-		start := time.Now()
-		for range requests {
+		for range requests { // which ends only if none waits: there are more than the queue takes
 			ctx, end := Begin(httptest.NewRequestWithContext(told.In(context.Background()), "GET", "/files", nil))
 			if !trace.SpanContextFromContext(ctx).IsSampled() {
 				t.Fatal("the request is not traced")
 			}
 			end(200)
 		}
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("%s: %d requests took %v", endpoint, requests, took)
-		}
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		start = time.Now()
-		_ = told.Close(ctx) // an error or not: what was lost is lost
-		if took := time.Since(start); took > 2*time.Second {
-			t.Errorf("%s: Close took %v", endpoint, took)
-		}
+		_ = told.Close(ctx) // which ends, too; with an error or not: what was lost is lost
 	}
 }
 
