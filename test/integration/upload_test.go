@@ -27,7 +27,8 @@ import (
 type uploader struct {
 	urls     []string
 	bearer   string
-	uri      string // of the database
+	signer   *token.Signer // of bearer
+	uri      string        // of the database
 	db       *mongo.Database
 	settings []string
 }
@@ -44,7 +45,7 @@ func startUpload(t *testing.T, replicas int, eventsURL string, settings ...strin
 		t.Fatal(err)
 	}
 	signer, keys := newTokenKeys(t)
-	u := &uploader{uri: uri, db: database(t, uri)}
+	u := &uploader{uri: uri, db: database(t, uri), signer: signer}
 	_, u.bearer, _ = strings.Cut(bearerOf(t, signer, "0190-ada", "ada", token.RoleUser), ": ")
 	u.settings = append(settings, "TOKEN_KEYS_FILE="+keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom")
 	for range replicas {

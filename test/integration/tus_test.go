@@ -1,0 +1,341 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/test/browser"
+)
+
+// tusTime bounds what one client does.
+const tusTime = 3 * time.Minute
+
+// tusResult is what upload.mjs prints.
+type tusResult struct {
+	URL      string
+	Failures int
+	Answers  []struct {
+		Method string
+		Status int
+		Offset int64
+	}
+}
+
+// id is that of the upload and of its file.
+func (r tusResult) id() string { return path.Base(r.URL) }
+
+// tusClient runs upload.mjs in project, with settings that are its environment.
+func tusClient(ctx context.Context, project string, settings ...string) (tusResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, tusTime)
+	defer cancel()
+	node := exec.CommandContext(ctx, "node", "upload.mjs")
+	node.Dir = project
+	node.Env = append(os.Environ(), settings...)
+	var out, complaint bytes.Buffer
+	node.Stdout, node.Stderr = &out, &complaint
+	if err := node.Run(); err != nil {
+		return tusResult{}, fmt.Errorf("%w: %s", err, complaint.Bytes())
+	}
+	var r tusResult
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		return r, fmt.Errorf("%w: %s", err, out.Bytes())
+	}
+	return r, nil
+}
+
+// bearerToken is the uploader's token by itself.
+func (u *uploader) bearerToken() string { return strings.TrimPrefix(u.bearer, "Bearer ") }
+
+// wantStock checks a file and its bytes, as the driver's GridFS reads them.
+func (u *uploader) wantStock(t *testing.T, id string, want []byte) {
+	t.Helper()
+	stream, err := u.db.GridFSBucket().OpenDownloadStream(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(stream)
+	if err != nil || sum(got) != sum(want) || stream.GetFile().Metadata.Lookup("sha256").StringValue() != sum(want) {
+		t.Errorf("the driver reads %d bytes with the digest %s (%v), want %d with %s, as the document %s", len(got), sum(got), err, len(want), sum(want), stream.GetFile().Metadata)
+	}
+}
+
+// tus-js-client uploads 100 MiB, is cut off three times in the middle of a request, and goes on at the other replica each
+// time.
+func TestTusClient(t *testing.T) {
+	project := browser.Project(t, "../tus")
+	broker := rabbitmq(t)
+	topology(t, broker)
+	u := startUpload(t, 2, broker.URL)
+	c := openCatalog(t, u.uri)
+	if err := c.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	adapter(t, broker, runFunction(t, "record", "MONGODB_URI="+u.uri))
+
+	const size, chunk = 100 * mebi, 32 * mebi
+	want := randomBytes(size)
+	local := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(local, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cut := newCutter(t, u.urls, 20*mebi+333_333, 50*mebi, 90*mebi+1)
+	r, err := tusClient(t.Context(), project, "ENDPOINT=http://"+cut.address+"/upload/tus/", "TOKEN="+u.bearerToken(), "FILE="+local, fmt.Sprintf("CHUNK=%d", chunk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d failures; bytes by turn %v; answers %+v", r.Failures, cut.taken, r.Answers)
+
+	if cut.turn != 3 || r.Failures < 3 || slices.Min(cut.taken) < mebi {
+		t.Errorf("cut off %d times, %d failures, bytes by turn %v: want 3 cuts, and all turns with their share", cut.turn, r.Failures, cut.taken)
+	}
+	offset, resumed := int64(0), 0
+	for i, a := range r.Answers {
+		if a.Method == "PATCH" && a.Status == http.StatusConflict {
+			continue // the other replica was not through with what it had when it was asked how far it was
+		}
+		if (a.Method == "POST") != (i == 0) || a.Status/100 != 2 || a.Offset < offset && a.Method != "POST" {
+			t.Errorf("answer %d: got %+v after offset %d", i, a, offset)
+		}
+		if a.Method == "HEAD" {
+			if resumed++; a.Offset == 0 {
+				t.Error("nothing of the request that broke off was kept")
+			}
+		}
+		offset = max(offset, a.Offset)
+	}
+	if resumed < 3 || offset != size {
+		t.Errorf("went on %d times, up to %d bytes; want 3 and %d", resumed, offset, size)
+	}
+	if again := cut.sent - size; again > int64(r.Failures*chunk) {
+		t.Errorf("%d bytes were sent again, more than %d failed requests of %d had", again, r.Failures, chunk)
+	}
+
+	// In small batches: to GridFS of the driver, FerretDB sends all chunks in one reply, and these would be too long for it.
+	if got := digests(t, u.db)[r.id()]; got != sum(want) {
+		t.Errorf("the driver reads a file with the digest %s, want %s", got, sum(want))
+	}
+	var file struct {
+		UploadDate time.Time `bson:"uploadDate"`
+	}
+	if err := u.db.Collection("fs.files").FindOne(t.Context(), bson.D{{Key: "_id", Value: r.id()}}).Decode(&file); err != nil {
+		t.Fatal(err)
+	}
+	wantEntry(t, c, events.FileStored{ID: r.id(), Owner: "0190-ada", Name: "großes Ω.bin", Size: size, SHA256: sum(want), ContentType: "application/x-test", StoredAt: file.UploadDate.UTC()})
+	wantSettled(t, broker, 0)
+	if all := catalogued(t, c); len(all) != 1 {
+		t.Errorf("got %d catalogue entries, want one", len(all))
+	}
+	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
+		t.Errorf("%d uploads are unfinished, want none", n)
+	}
+	wantNoJournal(t, u.db, r.id())
+}
+
+// Two of tus-js-client with one file and one upload, at one replica each.
+func TestTusTwoClients(t *testing.T) {
+	project := browser.Project(t, "../tus")
+	broker := rabbitmq(t)
+	topology(t, broker)
+	u := startUpload(t, 2, broker.URL)
+	const size = 8*mebi + 4321
+	want := randomBytes(size)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id := u.createTus(t, size)
+	var results [2]tusResult
+	group, ctx := errgroup.WithContext(t.Context())
+	for i, replica := range u.urls {
+		group.Go(func() (err error) {
+			results[i], err = tusClient(ctx, project, "ENDPOINT="+replica+"/upload/tus/", "URL="+replica+"/upload/tus/"+id, "TOKEN="+u.bearerToken(), "FILE="+file, "CHUNK=1000000")
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", results)
+	u.wantStock(t, id, want)
+	if results[0].id() != id || results[1].id() != id {
+		t.Errorf("got the uploads %s and %s, want %s", results[0].id(), results[1].id(), id)
+	}
+	if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
+		t.Errorf("got %d files, want one", n)
+	}
+}
+
+// Two clients that send different bytes at once, pieces of all sizes: each stretch of the file is of one of them, and its
+// digest is that of its bytes.
+func TestTusTwoWriters(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	u := startUpload(t, 2, broker.URL)
+	const size = 5*mebi + 99
+	id := u.createTus(t, size)
+	var took [2]atomic.Int64
+	var conflicts atomic.Int64
+	group, ctx := errgroup.WithContext(t.Context())
+	for w, replica := range u.urls {
+		group.Go(func() error {
+			random := rand.New(rand.NewPCG(1, uint64(w)))
+			for {
+				status, offset, err := u.askTus(ctx, http.MethodHead, replica+"/upload/tus/"+id, nil)
+				if err != nil || status != http.StatusOK || offset == size {
+					return errors.Join(err, unless(status == http.StatusOK, "HEAD: got %d", status))
+				}
+				part := bytes.Repeat([]byte{byte('a' + w)}, min(1+random.IntN(600_000), int(size-offset)))
+				status, after, err := u.askTus(ctx, http.MethodPatch, replica+"/upload/tus/"+id, part, "Upload-Offset", strconv.FormatInt(offset, 10))
+				switch {
+				case err != nil:
+					return err
+				case status == http.StatusConflict:
+					conflicts.Add(1)
+				case status != http.StatusNoContent || after != offset+int64(len(part)):
+					return fmt.Errorf("PATCH of %d at %d: got %d and the offset %d", len(part), offset, status, after)
+				default:
+					took[w].Add(int64(len(part)))
+				}
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("acknowledged %d and %d bytes, %d conflicts", took[0].Load(), took[1].Load(), conflicts.Load())
+	var buffer bytes.Buffer
+	if _, err := u.db.GridFSBucket().DownloadToStream(t.Context(), id, &buffer); err != nil {
+		t.Fatal(err)
+	}
+	got := buffer.Bytes()
+	u.wantStock(t, id, got)
+	if len(got) != size {
+		t.Errorf("got %d bytes, want %d", len(got), size)
+	}
+	// What was acknowledged is there. A conflict may come after some bytes of a piece were kept.
+	for w := range took {
+		if n := int64(bytes.Count(got, []byte{byte('a' + w)})); n < took[w].Load() {
+			t.Errorf("of the bytes of writer %d %d are there, %d were acknowledged", w, n, took[w].Load())
+		}
+	}
+	if bytes.Count(got, []byte{'a'})+bytes.Count(got, []byte{'b'}) != size {
+		t.Error("there are bytes that nobody sent")
+	}
+}
+
+// unless returns an error if ok is false.
+func unless(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+// createTus creates an upload at the first replica and returns its id.
+func (u *uploader) createTus(t *testing.T, size int) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.urls[0]+"/upload/tus/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", u.bearer)
+	request.Header.Set("Tus-Resumable", "1.0.0")
+	request.Header.Set("Upload-Length", strconv.Itoa(size))
+	response, err := httpClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusCreated {
+		t.Fatalf("got %s, want 201", response.Status)
+	}
+	return path.Base(response.Header.Get("Location"))
+}
+
+// askTus sends a request about an upload and returns the status and the offset, -1 if the answer has none. headers are
+// names and values in turn.
+func (u *uploader) askTus(ctx context.Context, method, url string, body []byte, headers ...string) (status int, offset int64, err error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, 0, err
+	}
+	request.Header.Set("Authorization", u.bearer)
+	request.Header.Set("Tus-Resumable", "1.0.0")
+	request.Header.Set("Content-Type", "application/offset+octet-stream")
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := httpClient.Do(request)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		return 0, 0, err
+	}
+	offset, err = strconv.ParseInt(response.Header.Get("Upload-Offset"), 10, 64)
+	if err != nil {
+		offset = -1
+	}
+	return response.StatusCode, offset, nil
+}
+
+// Another user's token is refused on every verb, at every replica, and does nothing.
+func TestTusOnlyForItsOwner(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	u := startUpload(t, 1, broker.URL)
+	bearers := map[string]string{}
+	for name, role := range map[string]string{"mallory": token.RoleUser, "grace": token.RoleAdmin} {
+		_, bearers[name], _ = strings.Cut(bearerOf(t, u.signer, "0190-"+name, name, role), ": ")
+	}
+	open, complete := u.createTus(t, 10), u.createTus(t, 0)
+	for _, id := range []string{open, complete} {
+		url := u.urls[0] + "/upload/tus/" + id
+		for method, want := range map[string]int{
+			http.MethodHead: 404, http.MethodPatch: 404, http.MethodDelete: 404,
+			http.MethodGet: 405, http.MethodPut: 405, http.MethodOptions: 200, // the same to anybody
+		} {
+			for _, bearer := range []string{bearers["mallory"], bearers["grace"]} {
+				status, offset, err := u.askTus(t.Context(), method, url, []byte("mallory's"), "Authorization", bearer, "Upload-Offset", "0")
+				if err != nil || status != want || offset != -1 {
+					t.Errorf("%s: got %d, offset %d (%v), want %d and none", method, status, offset, err, want)
+				}
+				status, offset, err = u.askTus(t.Context(), http.MethodPost, url, []byte("mallory's"), "Authorization", bearer, "Upload-Offset", "0",
+					"X-HTTP-Method-Override", method)
+				if err != nil || status != want || offset != -1 {
+					t.Errorf("POST for %s: got %d, offset %d (%v), want %d and none", method, status, offset, err, want)
+				}
+			}
+		}
+	}
+	for _, id := range []string{open, complete} {
+		if status, offset, err := u.askTus(t.Context(), http.MethodHead, u.urls[0]+"/upload/tus/"+id, nil); err != nil || status != 200 || offset != 0 {
+			t.Errorf("afterwards: got %d, offset %d (%v), want 200 and 0", status, offset, err)
+		}
+	}
+	if status, _, err := u.askTus(t.Context(), http.MethodDelete, u.urls[0]+"/upload/tus/"+open, nil); err != nil || status != 204 {
+		t.Errorf("the owner's termination: got %d (%v), want 204", status, err)
+	}
+}
