@@ -1,0 +1,128 @@
+package bench
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+const (
+	recordLimit = 256 << 20             // of record's memory
+	smallFile   = 64 << 10              // bytes of a file whose way into the catalogue is timed
+	pollPause   = time.Millisecond      // between two looks into the catalogue
+	tooLate     = 30 * time.Second      // for an entry
+	delayGoal   = 50 * time.Millisecond // in the median
+)
+
+// BenchmarkCatalogued measures how long after its 202 a file is in the catalogue, when everything is warm and one file
+// comes after another: the real upload and record, a RabbitMQ, the receive adapter of eventing-rabbitmq, and FerretDB. It
+// prints the median and the 99th percentile of that, and the median of the upload itself.
+func BenchmarkCatalogued(b *testing.B) {
+	dir, err := os.MkdirTemp("", "strongroom-bench-") // short, for the sake of socket paths
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	mongo, broker := startStores(b, dir)
+	entries, err := catalog.Open(mongo.URI)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = entries.Close() })
+	files, err := content.Open(mongo.URI)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := errors.Join(entries.EnsureIndexes(b.Context()), files.EnsureIndexes(b.Context()), files.Close()); err != nil {
+		b.Fatal(err)
+	}
+	if err := events.DeclareTopology(b.Context(), broker.URL); err != nil {
+		b.Fatal(err)
+	}
+	record := startLimited(b, recordLimit, build(b, b.TempDir(), "record"), []string{"MONGODB_URI=" + mongo.URI, "LOG_LEVEL=warn"})
+	adapter, err := store.StartAdapter(b.Context(), store.AdapterConfig{
+		Dir: dir + "/adapter", RabbitURL: broker.URL, Queue: events.Queue, Sink: record.url, Progress: b.Output(),
+		Parallelism: 20, Retry: 8, BackoffPolicy: "exponential", BackoffDelay: "PT0.5S", // as in knative/strongroom-files.yaml
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	stop(b, "the adapter", adapter)
+	upload := startUploadTo(b, mongo.URI, broker.URL)
+	block := newBlock(1)
+	// once uploads a file and returns how long that took, and how long after it the entry was there.
+	once := func() (uploaded, delay time.Duration) {
+		began := time.Now()
+		id, _, err := upload.postFile(b.Context(), block, smallFile)
+		if err != nil {
+			b.Fatal(err)
+		}
+		accepted := time.Now()
+		for {
+			_, err := entries.Get(b.Context(), id)
+			if err == nil {
+				return accepted.Sub(began), time.Since(accepted)
+			}
+			if !errors.Is(err, problem.NotFound) || time.Since(accepted) > tooLate {
+				b.Fatalf("the entry of %s: %v", id, err)
+			}
+			time.Sleep(pollPause)
+		}
+	}
+	for range 20 { // until everything is warm
+		once()
+	}
+	var uploads, delays []time.Duration
+	for b.Loop() {
+		uploaded, delay := once()
+		uploads, delays = append(uploads, uploaded), append(delays, delay)
+	}
+	report := func(name string, times []time.Duration, percentile int) time.Duration {
+		slices.Sort(times)
+		at := times[(len(times)-1)*percentile/100]
+		b.ReportMetric(float64(at.Microseconds())/1000, name)
+		return at
+	}
+	median := report("ms-p50", delays, 50)
+	report("ms-p99", delays, 99)
+	report("ms-upload-p50", uploads, 50)
+	b.ReportMetric(0, "ns/op")
+	if median > delayGoal {
+		b.Errorf("the median is %v, want at most %v", median, delayGoal)
+	}
+}
+
+// startStores starts a FerretDB and a RabbitMQ.
+func startStores(b *testing.B, dir string) (*store.Mongo, *store.Rabbit) {
+	mongo, err := store.StartFerretDB(b.Context(), dir+"/mongo", b.Output())
+	if err != nil {
+		b.Fatal(err)
+	}
+	stop(b, "FerretDB", mongo)
+	broker, err := store.StartRabbitMQ(b.Context(), dir+"/rabbitmq", io.Discard)
+	if errors.Is(err, store.ErrNotInstalled) {
+		b.Skipf("SKIPPED: rabbitmq-server is not installed: %v", err)
+	} else if err != nil {
+		b.Fatal(err)
+	}
+	stop(b, "RabbitMQ", broker)
+	return mongo, broker
+}
+
+// stop stops a server when the benchmark ends.
+func stop(b *testing.B, name string, server interface{ Stop() error }) {
+	b.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			b.Errorf("stop %s: %v", name, err)
+		}
+	})
+}
