@@ -18,7 +18,7 @@ import (
 )
 
 // functions are those that serve; setup is a Job.
-var functions = []string{"login", "validate", "upload", "record", "files", "accounts", "gateway"}
+var functions = []string{"login", "validate", "upload", "record", "files", "accounts", "sweep", "gateway"}
 
 // BenchmarkStart measures the time from exec to the first answer of each function, built as ko builds it, with every
 // store away: starting must not wait for any. It also prints what an image weighs: its binary, compressed as a
