@@ -3,6 +3,7 @@ package integration
 import (
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -50,6 +51,13 @@ func newCutter(t *testing.T, replicas []string, cuts ...int64) *cutter {
 		}
 	})
 	return c
+}
+
+// counts returns how many times it has cut off, and how many bytes were sent in each turn and in all.
+func (c *cutter) counts() (turn int, taken []int64, sent int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.turn, slices.Clone(c.taken), c.sent
 }
 
 // serve passes one connection on.
