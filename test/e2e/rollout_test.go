@@ -50,7 +50,8 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	kubectl(t, "scale", adapter, "--replicas=0")
 	settled()
 	up.wait(t, up.count()+30)
-	broker.giveUp(t, 5)
+	const givenUp = 5
+	broker.giveUp(t, givenUp)
 	start := stopStore(t, "mongodb")
 	away := time.Now()
 	kubectl(t, "scale", adapter, "--replicas=1")
@@ -85,6 +86,9 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 		t.Errorf("%d events still wait in %s", n, queue)
 	}
 	t.Logf("%d files accepted, %d of them catalogued, %d dead letters", len(files), len(files)-len(uncatalogued), len(dead)-len(before))
+	if len(dead) < len(before)+givenUp {
+		t.Errorf("%d dead letters, want at least the %d that were given up", len(dead)-len(before), givenUp)
+	}
 	eventually(t, time.Minute, func() string { // the look at the letters has given them back
 		if n := broker.waiting(t, deadQueue); n != len(dead) {
 			return fmt.Sprintf("%d letters wait in %s, want %d", n, deadQueue, len(dead))
