@@ -78,7 +78,6 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 var consoleHeaders = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; connect-src 'self'; " +
 		"frame-src blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-	"Cross-Origin-Opener-Policy":   "same-origin",
 	"Cross-Origin-Resource-Policy": "same-origin",
 	"Permissions-Policy":           "camera=(), display-capture=(), geolocation=(), microphone=()",
 }
@@ -104,7 +103,9 @@ func (h *handler) finish(ctx context.Context, header http.Header) {
 		}
 	}
 	if v.scheme == "https" {
+		// Browsers heed neither over plain HTTP, and some complain in their logs.
 		header.Set("Strict-Transport-Security", "max-age=31536000")
+		header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	}
 }
 

@@ -122,8 +122,10 @@ func TestForwarded(t *testing.T) {
 				}
 			}
 			got := f.ask(t, http.MethodPost, path, header...)
-			if secure := got.header.Get("Strict-Transport-Security") != ""; secure != test.secure {
-				t.Errorf("%s: HSTS is %t", name, secure)
+			for _, header := range []string{"Strict-Transport-Security", "Cross-Origin-Opener-Policy"} {
+				if secure := got.header.Get(header) != ""; secure != test.secure {
+					t.Errorf("%s: %s is there: %t", name, header, secure)
+				}
 			}
 			seen := f.last(t)
 			if got := seen.Header.Get("X-Forwarded-For"); got != test.want {

@@ -7,6 +7,7 @@ import { Trouble } from './ui'
 const actions: Record<string, string> = {
   'user.created': 'Created the account', 'user.disabled': 'Disabled the account', 'user.enabled': 'Enabled the account',
   'user.deleted': 'Deleted the account', 'password.reset': 'Reset the password', 'password.changed': 'Changed the own password',
+  'sessions.ended': 'Signed out everywhere',
 }
 
 function deed({ action, role }: AuditEntry): string {
@@ -51,8 +52,8 @@ export function Audit() {
               <tr key={entry.id} data-action={entry.action} data-account={entry.account.username}>
                 <td class="minor"><When at={entry.at} /></td>
                 <td>{deed(entry)}<span class="brief"><When at={entry.at} /></span></td>
-                <td>{entry.account.username}</td>
-                <td>{entry.actor.username}</td>
+                <td class="name">{entry.account.username}</td>
+                <td class="name">{entry.actor.username}</td>
                 <td class="minor">{entry.address ?? ''}</td>
               </tr>
             ))}
