@@ -2,8 +2,9 @@
 // and indexes in MongoDB, the topology in RabbitMQ, the first users. It may run any number of times, also side by
 // side: what is there already stays as it is.
 //
-// With arguments it does instead what else takes its rights: "setup redrive" moves dead letters back, and "setup users
-// import FILE" makes users with the password hashes that they had elsewhere.
+// With arguments it does instead what else takes its rights: "setup redrive" moves dead letters back, "setup recatalogue"
+// publishes the events of files that are not in the catalogue, and "setup users import FILE" makes users with the password
+// hashes that they had elsewhere.
 package main
 
 import (
@@ -47,7 +48,7 @@ const patience = 5 * time.Minute
 
 func main() { function.Job(setup) }
 
-var errUsage = errors.New("usage: setup (prepares the stores) | setup redrive (moves dead letters back) | setup users import FILE (makes users of JSON lines; - is standard input)")
+var errUsage = errors.New("usage: setup (prepares the stores) | setup redrive (moves dead letters back) | setup recatalogue (publishes the events of files that are not in the catalogue) | setup users import FILE (makes users of JSON lines; - is standard input)")
 
 // setup does what args ask for.
 func setup(ctx context.Context, cfg config, args []string) error {
@@ -56,6 +57,8 @@ func setup(ctx context.Context, cfg config, args []string) error {
 		return prepare(ctx, cfg)
 	case slices.Equal(args, []string{"redrive"}), slices.Equal(args, []string{"--redrive"}):
 		return redrive(ctx, cfg, os.Stdout)
+	case slices.Equal(args, []string{"recatalogue"}):
+		return recatalogue(ctx, cfg, os.Stdout)
 	case len(args) == 3 && args[0] == "users" && args[1] == "import":
 		return importUsers(ctx, cfg, args[2], os.Stdout)
 	}

@@ -117,6 +117,31 @@ func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 	return e, nil
 }
 
+// Missing returns those of ids that have no entry.
+func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	found, err := s.entries.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}},
+		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
+	if err != nil {
+		return nil, mongodb.Problem(err, "look for catalogue entries")
+	}
+	var entries []Entry
+	if err := found.All(ctx, &entries); err != nil {
+		return nil, mongodb.Problem(err, "read the ids of catalogue entries")
+	}
+	there := map[string]bool{}
+	for _, e := range entries {
+		there[e.ID] = true
+	}
+	for _, id := range ids {
+		if !there[id] {
+			missing = append(missing, id)
+		}
+	}
+	return missing, nil
+}
+
 // Query says which entries List returns.
 type Query struct {
 	// Owner, unless empty, is the user whose entries are returned.

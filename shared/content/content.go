@@ -171,6 +171,27 @@ func (s *Store) Get(ctx context.Context, id string) (File, error) {
 	return doc.file()
 }
 
+// IDs returns the ids of at most limit files, in order, beginning after the id after.
+func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	id := bson.D{{Key: "_id", Value: 1}}
+	found, err := s.files.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}},
+		options.Find().SetProjection(id).SetSort(id).SetLimit(int64(limit)))
+	if err != nil {
+		return nil, mongodb.Problem(err, "find files")
+	}
+	var docs []fileDocument
+	if err := found.All(ctx, &docs); err != nil {
+		return nil, mongodb.Problem(err, "read the ids of files")
+	}
+	ids := make([]string, len(docs))
+	for i, doc := range docs {
+		ids[i] = doc.ID
+	}
+	return ids, nil
+}
+
 // file returns what doc says.
 func (doc fileDocument) file() (File, error) {
 	if doc.Length < 0 || doc.ChunkSize <= 0 {

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -11,18 +12,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// setupCommand runs a command of setup with those variables alone, and returns what it wrote to standard output and
+// setupCommand runs a command of setup with those variables alone, which are separated by spaces, and returns what it wrote to standard output and
 // what it logged.
-func setupCommand(t *testing.T, stdin, variable string, args ...string) (out, log string, err error) {
+func setupCommand(t *testing.T, stdin, variables string, args ...string) (out, log string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, build(t, "setup"), args...)
 	var stdout, stderr strings.Builder
-	command.Env, command.Stdin, command.Stdout, command.Stderr = []string{variable}, strings.NewReader(stdin), &stdout, &stderr
+	command.Env, command.Stdin, command.Stdout, command.Stderr = strings.Fields(variables), strings.NewReader(stdin), &stdout, &stderr
 	err = command.Run()
 	return stdout.String(), stderr.String(), err
 }
@@ -138,5 +141,55 @@ func TestRedriveCommand(t *testing.T) {
 		if again := get(t, ch, events.Queue); again.MessageId != f.ID {
 			t.Errorf("setup %s: %s is in the queue, want %s", command, again.MessageId, f.ID)
 		}
+	}
+}
+
+// Files whose events were confirmed and then lost, with RabbitMQ or between two backups, come into the catalogue all the same.
+func TestRecatalogueCommand(t *testing.T) {
+	broker := rabbitmq(t)
+	topology(t, broker)
+	uri := freshURI(t, ferretdb(t).URI)
+	s, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := openCatalog(t, uri)
+	var want []string
+	for i := range 7 {
+		f, err := s.Put(t.Context(), content.File{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, bytes.NewReader([]byte{1}), eventOf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case i == 0: // its event waits for sweep
+			continue
+		case i == 1: // in the catalogue
+			if _, err := c.Insert(t.Context(), catalog.Entry{ID: f.ID, Owner: f.Owner, StoredAt: f.StoredAt}); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			want = append(want, f.ID)
+		}
+		if err := s.Confirm(t.Context(), f.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, log, err := setupCommand(t, "", "MONGODB_URI="+uri+" EVENTS_ADMIN_URL="+broker.URL, "recatalogue")
+	if err != nil || out != "events published again: 5\n" {
+		t.Fatalf("setup recatalogue: %v; it said %q\n%s", err, out, log)
+	}
+	ch := amqpChannel(t, broker)
+	var got []string
+	for range depth(t, ch, events.Queue) {
+		got = append(got, get(t, ch, events.Queue).MessageId)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got events of %q, want %q", got, want)
+	}
+
+	_, log, err = setupCommand(t, "", "MONGODB_URI="+uri+" EVENTS_ADMIN_URL=amqp://u:s3cret@127.0.0.1:1", "recatalogue")
+	if err == nil || strings.Contains(log, "s3cret") {
+		t.Errorf("without a broker: %v\n%s", err, log)
 	}
 }
