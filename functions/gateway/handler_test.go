@@ -75,6 +75,7 @@ func TestRequestHeaders(t *testing.T) {
 		"X-Client-Address", "10.0.0.1 1 abc", "X_Client_Address", "10.0.0.1", "X_Forwarded_For", "10.0.0.1", "x-client_address", "10.0.0.1",
 		"Cookie", "strongroom_session=s3cret", "Upgrade", "h2c", "Connection", "Upgrade, X-Hop", "X-Hop", "1",
 		"X-Request-Id", "mine", "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate", "a=b",
+		"Ce-Traceparent", "00-x", "Ce-Tracestate", "c=d", // no event comes this way
 		"Authorization", "Bearer abc", "Range", "bytes=0-1", "Accept-Encoding", "br", "User-Agent", "tests")
 	if ids := got.header.Values("X-Request-Id"); len(ids) != 1 || ids[0] != "mine" {
 		t.Errorf("the answer's ids are %q", ids)

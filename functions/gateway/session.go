@@ -160,9 +160,7 @@ func (s *sessions) ask(r *http.Request, path string, body any) (*loginAnswer, er
 	if err != nil {
 		return nil, fmt.Errorf("make the request to login: %w", err)
 	}
-	for _, name := range []string{"Traceparent", "Tracestate", "User-Agent"} {
-		request.Header[name] = r.Header[name]
-	}
+	request.Header["User-Agent"] = r.Header["User-Agent"]
 	request.Header.Set("Content-Type", function.TypeJSON)
 	introduce(r.Context(), request.Header, s.login, s.trust)
 	request.GetBody = nil // a sign-in counts, and a refresh token is good for one use: nothing is sent twice

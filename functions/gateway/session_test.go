@@ -57,9 +57,12 @@ func cookieOf(t *testing.T, a answer) *http.Cookie {
 
 func TestSignIn(t *testing.T) {
 	f := newFixture(t, playLogin)
-	const right = `{"username":"ada","password":"lovelace-1843"}`
+	const (
+		right = `{"username":"ada","password":"lovelace-1843"}`
+		trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	)
 	for _, secure := range []bool{false, true} {
-		header := []string{"Content-Type", "application/json", "Sec-Fetch-Site", "same-origin", "X-Request-Id", "mine", "traceparent", "00-1-2-01"}
+		header := []string{"Content-Type", "application/json", "Sec-Fetch-Site", "same-origin", "X-Request-Id", "mine", "traceparent", trace}
 		if secure {
 			header = append(header, "X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", "https")
 		}
@@ -79,7 +82,7 @@ func TestSignIn(t *testing.T) {
 			t.Errorf("over https %t: the cookie is %v", secure, cookie)
 		}
 		seen := f.last(t)
-		if seen.Header.Get("X-Request-Id") != "mine" || seen.Header.Get("Traceparent") != "00-1-2-01" || seen.Header.Get("Cookie") != "" {
+		if seen.Header.Get("X-Request-Id") != "mine" || seen.Header.Get("Traceparent") != trace || seen.Header.Get("Cookie") != "" {
 			t.Errorf("login got %v", seen.Header)
 		}
 		address := netip.MustParseAddr("127.0.0.1")

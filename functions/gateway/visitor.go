@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // visitor is what the gateway knows of who sent a request.
@@ -74,7 +75,7 @@ func strip(h http.Header) {
 }
 
 // introduce tells a function who sent the request, in the headers of the one that the gateway sends: X-Forwarded-For,
-// -Proto and -Host, the request's id, and for those functions that count by it, the client's address, signed.
+// -Proto and -Host, the request's id and its trace, and for those functions that count by it, the client's address, signed.
 func introduce(ctx context.Context, h http.Header, to route, trust function.Trust) {
 	v := visitorOf(ctx)
 	strip(h)
@@ -82,6 +83,7 @@ func introduce(ctx context.Context, h http.Header, to route, trust function.Trus
 	h.Set("X-Forwarded-Proto", v.scheme)
 	h.Set("X-Forwarded-Host", v.host)
 	h.Set("X-Request-Id", function.RequestID(ctx))
+	telemetry.Inject(ctx, h)
 	if to.signed {
 		h.Set(function.HeaderClientAddress, trust.SignAddress(v.address))
 	}

@@ -211,7 +211,7 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 // is doing the same right now. One that lacks bytes is discarded, but not as long as its client may go on with it, nor while
 // a request may be running that began before it expired.
 func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinished, done *counts) error {
-	_, _, err := s.files.Finish(ctx, u.ID, fileStored)
+	_, _, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return fileStored(ctx, f) })
 	switch {
 	case err == nil:
 		done.Finished++
@@ -229,12 +229,13 @@ func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinishe
 }
 
 // fileStored returns the event of a file, as its document carries it.
-func fileStored(f *content.File) ([]byte, error) {
+func fileStored(ctx context.Context, f *content.File) ([]byte, error) {
 	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
 		ContentType: f.ContentType, StoredAt: f.StoredAt})
 	if err != nil {
 		return nil, fmt.Errorf("make the event of file %s: %w", f.ID, err)
 	}
+	events.Trace(ctx, &e)
 	return e.MarshalJSON()
 }
 

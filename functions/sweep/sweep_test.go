@@ -16,6 +16,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
@@ -30,6 +31,7 @@ type fakeStore struct {
 	buried  []string
 	broken  map[string]error // what fails, by file
 	forgets error
+	made    []byte    // the last event of a file that was finished
 	now     time.Time // when files are finished
 }
 
@@ -101,7 +103,7 @@ func (s *fakeStore) Finish(_ context.Context, id string, finish func(*content.Fi
 	}
 	f := content.File{ID: id, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: s.now}
 	event, err := finish(&f)
-	s.files[id] = f
+	s.files[id], s.made = f, event
 	return f, event, err
 }
 
@@ -306,6 +308,23 @@ func TestSweepResumable(t *testing.T) {
 	f.store.open[f.file("")] = &open{now, problem.Unavailable}
 	clear(f.store.files)
 	f.post(t, http.StatusServiceUnavailable)
+}
+
+// An event that sweep makes is part of the sweep's trace: there is no other left.
+func TestSweepFinishesInItsTrace(t *testing.T) {
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	f := newFixture()
+	f.store.now = f.now()
+	id := f.file("")
+	delete(f.store.files, id)
+	f.store.open[id] = &open{f.now().Add(time.Hour), nil}
+	ask := httptest.NewRequest(http.MethodPost, "/", nil)
+	ask.Header.Set("Traceparent", trace)
+	function.Wrap(newHandler(f.sweeper), time.Minute).ServeHTTP(httptest.NewRecorder(), ask)
+	var e event.Event
+	if err := e.UnmarshalJSON(f.store.made); err != nil || e.Extensions()["traceparent"] != trace {
+		t.Errorf("got the event %s (%v), want it in the trace %s", f.store.made, err, trace)
+	}
 }
 
 func TestSweepGoesOn(t *testing.T) {

@@ -65,11 +65,13 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	}
 	req.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
 	// The trace that the event came from, where it has one: this may be a sweep, much later.
-	telemetry.Inject(ctx, req.Header)
-	for _, name := range []string{"traceparent", "tracestate"} {
-		if value, ok := e.Extensions()[name].(string); ok {
-			req.Header.Set(name, value)
+	if parent, ok := e.Extensions()["traceparent"].(string); ok {
+		req.Header.Set("Traceparent", parent)
+		if state, ok := e.Extensions()["tracestate"].(string); ok {
+			req.Header.Set("Tracestate", state)
 		}
+	} else {
+		telemetry.Inject(ctx, req.Header)
 	}
 	res, err := p.client.Do(req)
 	if err != nil {

@@ -61,7 +61,7 @@ type observed struct {
 
 // Publish publishes e.
 func (o observed) Publish(ctx context.Context, e event.Event) error {
-	ctx, end := telemetry.Publishing(ctx, o.system)
+	ctx, end := telemetry.Publishing(ctx, o.system, e.Extensions())
 	err := o.Publisher.Publish(ctx, e)
 	switch {
 	case err == nil:

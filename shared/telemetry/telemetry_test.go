@@ -7,11 +7,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"sigs.k8s.io/yaml"
 )
@@ -43,11 +43,16 @@ func tellAll(ctx context.Context) {
 	r := httptest.NewRequestWithContext(ctx, "POST", "/files/secret-id/content?name=secret", nil)
 	_, end := Begin(r)
 	end(200)
+	tellOfWork(ctx)
+}
+
+// tellOfWork tells of one of everything but a request.
+func tellOfWork(ctx context.Context) {
 	Login(ctx, "success")
 	HashWait(ctx, time.Second)
 	Validation(ctx, 401, "expired")
 	Upload(ctx, "http", "stored", 1234, time.Second)
-	_, done := Publishing(ctx, "rabbitmq")
+	_, done := Publishing(ctx, "rabbitmq", nil)
 	done("confirmed")
 	Record(ctx, "catalogued")
 	RecordDelay(ctx, time.Second)
@@ -101,40 +106,6 @@ func TestOff(t *testing.T) {
 	tellAll(t.Context())
 	if err := told.Close(t.Context()); err != nil {
 		t.Error(err)
-	}
-}
-
-// names returns the metrics that the text speaks of, without what histograms add to theirs.
-func names(text string) []string {
-	found := regexp.MustCompile(`\bstrongroom_[a-z_]+`).FindAllString(text, -1)
-	for i, name := range found {
-		found[i] = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
-}
-
-// The operator's page describes every metric there is, and page and dashboard speak of no other.
-func TestNamesAreDocumented(t *testing.T) {
-	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
-	tellAll(told.In(t.Context()))
-	there := names(scrape(t, told))
-	for path, all := range map[string]bool{"../../docs/operations.md": true, "../../docs/grafana-dashboard.json": true} {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		used := names(string(text))
-		for _, name := range used {
-			if !slices.Contains(there, name) {
-				t.Errorf("%s: there is no metric %s", path, name)
-			}
-		}
-		for _, name := range there {
-			if all && !slices.Contains(used, name) {
-				t.Errorf("%s: the metric %s is missing", path, name)
-			}
-		}
 	}
 }
 
@@ -246,15 +217,47 @@ func TestCollectorAway(t *testing.T) {
 	}
 }
 
-// BenchmarkOff prints what a request costs with all of it off.
-func BenchmarkOff(b *testing.B) {
-	told, err := New(b.Context(), Settings{})
-	if err != nil {
-		b.Fatal(err)
+// Off, a request costs what it takes to remember the trace's id for the log, in memory, and all else nothing.
+func TestOffAllocatesNothing(t *testing.T) {
+	told := newTelemetry(t, Settings{})
+	for name, ctx := range map[string]context.Context{"off": told.In(t.Context()), "without": t.Context()} {
+		if got := testing.AllocsPerRun(100, func() { tellOfWork(ctx) }); got != 0 {
+			t.Errorf("%s: telling makes %v allocations, want none", name, got)
+		}
+		r := httptest.NewRequestWithContext(ctx, "GET", "/files/1/content", nil)
+		request := func() {
+			_, end := Begin(r)
+			end(200)
+		}
+		want := testing.AllocsPerRun(100, func() { trace.ContextWithSpanContext(ctx, newTrace()) })
+		if got := testing.AllocsPerRun(100, request); got > want {
+			t.Errorf("%s: a request makes %v allocations, want the %v of a new id", name, got, want)
+		}
+		r.Header.Set("Traceparent", parent)
+		want = testing.AllocsPerRun(100, func() { w3c.Extract(ctx, propagation.HeaderCarrier(r.Header)) })
+		if got := testing.AllocsPerRun(100, request); got > want {
+			t.Errorf("%s: a request with a traceparent makes %v allocations, want the %v of reading it", name, got, want)
+		}
 	}
-	r := httptest.NewRequestWithContext(told.In(b.Context()), "GET", "/files/1/content", nil)
-	for b.Loop() {
-		_, end := Begin(r)
-		end(200)
+}
+
+// BenchmarkOff prints what a request costs with all of it off, and what it costs with metrics, beside the event that it
+// publishes.
+func BenchmarkOff(b *testing.B) {
+	for name, settings := range map[string]Settings{"off": {}, "metrics": {Function: "upload", Metrics: true}} {
+		b.Run(name, func(b *testing.B) {
+			told, err := New(b.Context(), settings)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := httptest.NewRequestWithContext(told.In(b.Context()), "POST", "/upload", nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				ctx, end := Begin(r)
+				_, published := Publishing(ctx, "rabbitmq", nil)
+				published("confirmed")
+				end(202)
+			}
+		})
 	}
 }

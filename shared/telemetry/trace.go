@@ -15,13 +15,15 @@ import (
 // w3c reads and writes traceparent and tracestate (W3C Trace Context).
 var w3c = propagation.TraceContext{}
 
-// The names under which a trace travels: header fields of HTTP, and attributes of an event (the CloudEvents extension
-// "Distributed Tracing"), which the binary mode writes with a prefix.
+// The names under which a trace travels: attributes of an event (the CloudEvents extension "Distributed Tracing"), and
+// header fields of HTTP, which the binary mode of an event writes with a prefix.
 const (
 	traceparent = "traceparent"
 	tracestate  = "tracestate"
-	eventPrefix = "Ce-"
 )
+
+// headers are the header fields, in the spelling that http.Header knows without a copy; those of an event first.
+var headers = []struct{ parent, state string }{{"Ce-Traceparent", "Ce-Tracestate"}, {"Traceparent", "Tracestate"}}
 
 // Begin begins the part that this process has in the request's trace, of which the context then knows, and returns what
 // must be called with the status of the answer; 0 is for a connection that was cut instead.
@@ -32,12 +34,15 @@ const (
 func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	t, start := from(r.Context()), time.Now()
 	ctx = extract(r)
+	if t.tracer == nil && !trace.SpanContextFromContext(ctx).IsValid() {
+		ctx = trace.ContextWithSpanContext(ctx, newTrace())
+	}
+	if t.tracer == nil && t.metrics == nil {
+		return ctx, untoldStatus
+	}
 	route := Route(r.URL.Path)
 	method := knownMethod(r.Method)
 	if t.tracer == nil {
-		if !trace.SpanContextFromContext(ctx).IsValid() {
-			ctx = trace.ContextWithSpanContext(ctx, newTrace())
-		}
 		return ctx, func(status int) { t.metrics.request(method, route, status, time.Since(start)) }
 	}
 	ctx, span := t.tracer.Start(ctx, method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(start),
@@ -54,11 +59,18 @@ func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	}
 }
 
+// untoldStatus and untoldOutcome end what nobody wants to know of.
+func untoldStatus(int)     {}
+func untoldOutcome(string) {}
+
 // extract returns the request's context with the trace that the request came in, if it came in one.
 func extract(r *http.Request) context.Context {
-	for _, prefix := range []string{eventPrefix, ""} {
-		ctx := w3c.Extract(r.Context(), propagation.MapCarrier{
-			traceparent: r.Header.Get(prefix + traceparent), tracestate: r.Header.Get(prefix + tracestate)})
+	for _, names := range headers {
+		parent := r.Header.Get(names.parent)
+		if parent == "" {
+			continue
+		}
+		ctx := w3c.Extract(r.Context(), propagation.MapCarrier{traceparent: parent, tracestate: r.Header.Get(names.state)})
 		if trace.SpanContextFromContext(ctx).IsValid() {
 			return ctx
 		}
@@ -69,8 +81,10 @@ func extract(r *http.Request) context.Context {
 // newTrace returns a trace that nobody records.
 func newTrace() trace.SpanContext {
 	var c trace.SpanContextConfig
-	rand.Read(c.TraceID[:]) // never fails
-	rand.Read(c.SpanID[:])
+	var random [len(c.TraceID) + len(c.SpanID)]byte
+	rand.Read(random[:]) // never fails
+	copy(c.TraceID[:], random[:])
+	copy(c.SpanID[:], random[len(c.TraceID):])
 	return trace.NewSpanContext(c)
 }
 
@@ -82,8 +96,16 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// Inject writes the trace that ctx belongs to into the header of a request to another function.
+// Inject writes the trace that ctx belongs to into the header of a request to another function, which then tells of no
+// other: what a client sent is there no more.
 func Inject(ctx context.Context, header http.Header) {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return
+	}
+	for _, names := range headers {
+		header.Del(names.parent)
+		header.Del(names.state)
+	}
 	w3c.Inject(ctx, propagation.HeaderCarrier(header))
 }
 
@@ -98,14 +120,26 @@ func Inherit(ctx context.Context, set func(name string, value any)) {
 }
 
 // Publishing begins the sending of an event to what has the name system, such as rabbitmq, and returns what must be
-// called with its outcome: "confirmed", "failed" or "unknown".
-func Publishing(ctx context.Context, system string) (_ context.Context, end func(outcome string)) {
+// called with its outcome: "confirmed", "failed" or "unknown". extensions are those of the event.
+//
+// It is part of the trace in which the event came to be, wherever that is: whoever looks for what became of a file finds
+// that sweep published its event an hour later. The request that did it, if it is another one, is linked.
+func Publishing(ctx context.Context, system string, extensions map[string]any) (_ context.Context, end func(outcome string)) {
 	t := from(ctx)
+	if t.tracer == nil && t.metrics == nil {
+		return ctx, untoldOutcome
+	}
 	if t.tracer == nil {
 		return ctx, t.metrics.publish
 	}
-	ctx, span := t.tracer.Start(ctx, "publish", trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
-		attribute.String("messaging.system", system), attribute.String("messaging.operation.type", "send")))
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
+		attribute.String("messaging.system", system), attribute.String("messaging.operation.type", "send"))}
+	here := trace.SpanContextFromContext(ctx)
+	if origin := originOf(extensions); origin.IsValid() && !(origin.TraceID() == here.TraceID() && origin.SpanID() == here.SpanID()) {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, origin)
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: here}))
+	}
+	ctx, span := t.tracer.Start(ctx, "publish", options...)
 	return ctx, func(outcome string) {
 		if outcome != "confirmed" {
 			span.SetStatus(codes.Error, outcome)
@@ -113,4 +147,15 @@ func Publishing(ctx context.Context, system string) (_ context.Context, end func
 		span.End()
 		t.metrics.publish(outcome)
 	}
+}
+
+// originOf returns what an event was made in.
+func originOf(extensions map[string]any) trace.SpanContext {
+	carrier := propagation.MapCarrier{}
+	for _, name := range []string{traceparent, tracestate} {
+		if value, ok := extensions[name].(string); ok {
+			carrier[name] = value
+		}
+	}
+	return trace.SpanContextFromContext(w3c.Extract(context.Background(), carrier))
 }

@@ -41,6 +41,13 @@ func build(t *testing.T, name string) string {
 // runFunction runs the real binary of a function with the given settings until the test ends, and returns its URL.
 func runFunction(t *testing.T, name string, settings ...string) string {
 	t.Helper()
+	url, _ := runLogged(t, name, settings...)
+	return url
+}
+
+// runLogged is runFunction for who wants to read what the function logs, in the file that it returns as well.
+func runLogged(t *testing.T, name string, settings ...string) (url, log string) {
+	t.Helper()
 	address := freeAddress(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -48,8 +55,8 @@ func runFunction(t *testing.T, name string, settings ...string) string {
 	}
 	cmd := exec.Command(build(t, name))
 	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + port}, settings...)
-	url := "http://" + address
-	runProgram(t, name, cmd, func() error {
+	url = "http://" + address
+	log = runProgram(t, name, cmd, func() error {
 		res, err := http.Get(url + "/healthz")
 		if err != nil {
 			return err
@@ -60,12 +67,12 @@ func runFunction(t *testing.T, name string, settings ...string) string {
 		}
 		return nil
 	})
-	return url
+	return url, log
 }
 
 // runProgram starts a program, waits until it serves and runs it until the test ends. It must then stop in order. Its
-// log is shown when the test fails.
-func runProgram(t *testing.T, name string, cmd *exec.Cmd, serves func() error) {
+// log is in the file whose name it returns, and shown when the test fails.
+func runProgram(t *testing.T, name string, cmd *exec.Cmd, serves func() error) string {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), name)
 	if err != nil {
@@ -94,4 +101,5 @@ func runProgram(t *testing.T, name string, cmd *exec.Cmd, serves func() error) {
 		}
 	})
 	eventually(t, recovery, name+" serves", serves)
+	return log.Name()
 }
