@@ -34,7 +34,7 @@ console: ## build the gateway's web console anew; needs Node, and what is built 
 	npm --prefix functions/gateway/console run build
 
 bench: ## print the figures of docs/benchmarks.md
-	go test -run "^$$" -bench . ./test/bench/... ./functions/...
+	go test -run "^$$" -bench . ./test/bench/... ./functions/... ./shared/telemetry
 
 deploy: ## deploy to the cluster of the current kubectl context (EXPOSE=gateway: only the gateway gets a public URL)
 	config/platform/deploy
