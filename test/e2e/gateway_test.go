@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -68,6 +71,43 @@ func TestGateway(t *testing.T) {
 	if got := through.call(t, http.MethodPost, "gateway", "/session/refresh", "", cookie, nil); got.status != http.StatusUnauthorized || got.problem() != "session-ended" {
 		t.Errorf("a refresh after signing out: %d %s", got.status, got.problem())
 	}
+}
+
+// One file is one trace, through the cluster's proxies and RabbitMQ: the client's trace id is in the logs of all functions
+// that have to do with it.
+func TestOneTrace(t *testing.T) {
+	s := open(t)
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	trace := hex.EncodeToString(id[:])
+	f := newFile("traced.bin", 1<<20)
+	got := s.call(t, http.MethodPost, "gateway", "/upload?name=traced.bin", s.signedIn(t),
+		map[string]string{"traceparent": "00-" + trace + "-00f067aa0ba902b7-01"}, f.content)
+	var stored struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(got.body, &stored); got.status != http.StatusAccepted || err != nil {
+		t.Fatalf("upload: %s", got)
+	}
+	f.id = stored.ID
+	s.catalogued(t, f, 2*time.Minute)
+	eventually(t, time.Minute, func() string {
+		lines := map[string]bool{}
+		for line := range strings.Lines(kubectl(t, "logs", "--selector", "app.kubernetes.io/component=function", "--tail=-1")) {
+			var l struct {
+				Message string `json:"msg"`
+				Service string `json:"service"`
+				Trace   string `json:"trace_id"`
+			}
+			if json.Unmarshal([]byte(line), &l) == nil && l.Message == "request" && l.Trace == trace {
+				lines[l.Service] = true
+			}
+		}
+		if !lines["gateway"] || !lines["upload"] || !lines["record"] {
+			return fmt.Sprintf("trace %s is in the request logs of %v, want gateway, upload and record", trace, lines)
+		}
+		return ""
+	})
 }
 
 // The client's address is the same through the gateway as directly: in the audit trail, which a logout of all sessions is
