@@ -19,7 +19,11 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
+
+// api holds what Wrap itself answers against docs/openapi.yaml.
+var api = contract.Of("health")
 
 // TestMain lets the tests run this binary as a function of its own.
 func TestMain(m *testing.M) {
@@ -33,7 +37,7 @@ func TestMain(m *testing.M) {
 			return ctx.Err()
 		})
 	default:
-		os.Exit(m.Run())
+		os.Exit(api.Run(m))
 	}
 }
 
@@ -200,6 +204,17 @@ func TestJobEndsOnSIGTERM(t *testing.T) {
 	log.await(t, "context canceled")
 	if err := cmd.Wait(); err == nil {
 		t.Error("got exit 0 for a job that was cut off, want 1")
+	}
+}
+
+func TestHealth(t *testing.T) {
+	handler := api.Handler(t, Wrap(http.NotFoundHandler(), time.Minute))
+	for _, method := range []string{"GET", "HEAD"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(method, "/healthz", nil))
+		if w.Code != 200 || w.Body.String() != "ok\n" || w.Header().Get("X-Request-Id") == "" {
+			t.Errorf("%s: got %d %q %v", method, w.Code, w.Body, w.Header())
+		}
 	}
 }
 

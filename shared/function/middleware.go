@@ -32,22 +32,22 @@ var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
 // that comes before the end of the body reaches the client all the same.
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 	return linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		id := r.Header.Get("X-Request-Id")
+		if !requestIDs.MatchString(id) {
+			id = uuid.Must(uuid.NewV7()).String()
+		}
+		w.Header().Set("X-Request-Id", id)
 		if r.URL.Path == "/healthz" {
 			// Touches no dependency: a database that is away must not make Knative kill the pods that wait for it.
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = io.WriteString(w, "ok\n")
 			return
 		}
-		start := time.Now()
-		id := r.Header.Get("X-Request-Id")
-		if !requestIDs.MatchString(id) {
-			id = uuid.Must(uuid.NewV7()).String()
-		}
 		ctx, end := telemetry.Begin(r)
 		ctx, cancel := context.WithTimeout(context.WithValue(ctx, contextKey{}, id), timeout)
 		defer cancel()
 		r = r.WithContext(ctx)
-		w.Header().Set("X-Request-Id", id)
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
 			if cause := recover(); cause != nil {
