@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -20,7 +21,13 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
+
+// api holds what login answers against docs/openapi.yaml.
+var api = contract.Of("login")
+
+func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 // fakeStore has users and refuses attempts on those that are blocked.
 type fakeStore struct {
@@ -108,7 +115,7 @@ func (h *fakeHasher) Verify(_ context.Context, hash, given string) (ok, rehash b
 	return hash == "["+given+"]" || old, old, h.err
 }
 
-// fixture is the handler with its fakes and a real signer.
+// fixture is the handler, held to its contract, with its fakes and a real signer.
 type fixture struct {
 	http.Handler
 	store    *fakeStore
@@ -124,19 +131,21 @@ func newFixture(t *testing.T, trustedHops int) *fixture {
 	store := &fakeStore{
 		users: map[string]accounts.User{
 			"ada":    {ID: adaID, Username: "ada", PasswordHash: "[lovelace-1843]", Role: "user", TokenVersion: 3},
-			"grace":  {ID: "grace-id", Username: "grace", PasswordHash: "[hopper-1906]", Role: "admin", TokenVersion: 1},
-			"old":    {ID: "old-id", Username: "old", PasswordHash: "{old-hash}", Role: "user", TokenVersion: 1},
-			"gone":   {ID: "gone-id", Username: "gone", PasswordHash: "[lovelace-1843]", Role: "user", Disabled: true},
-			"locked": {ID: "locked-id", Username: "locked", PasswordHash: "[lovelace-1843]", Role: "user"},
-			"broken": {ID: "broken-id", Username: "broken", PasswordHash: "malformed", Role: "user"},
+			"grace":  {ID: "0195a3f0-0000-7000-8000-000000000001", Username: "grace", PasswordHash: "[hopper-1906]", Role: "admin", TokenVersion: 1},
+			"old":    {ID: "0195a3f0-0000-7000-8000-000000000002", Username: "old", PasswordHash: "{old-hash}", Role: "user", TokenVersion: 1},
+			"gone":   {ID: "0195a3f0-0000-7000-8000-000000000003", Username: "gone", PasswordHash: "[lovelace-1843]", Role: "user", Disabled: true},
+			"locked": {ID: "0195a3f0-0000-7000-8000-000000000004", Username: "locked", PasswordHash: "[lovelace-1843]", Role: "user"},
+			"broken": {ID: "0195a3f0-0000-7000-8000-000000000005", Username: "broken", PasswordHash: "malformed", Role: "user"},
 		},
 		blocked: map[string]bool{"locked": true},
 	}
 	hasher := &fakeHasher{}
-	return &fixture{newHandler(store, hasher, signer, function.Trust{Hops: trustedHops}, time.Hour), store, hasher, verifier}
+	handler := function.Wrap(newHandler(store, hasher, signer, function.Trust{Hops: trustedHops}, time.Hour), time.Minute)
+	return &fixture{api.Handler(t, handler), store, hasher, verifier}
 }
 
 func (f *fixture) do(r *http.Request) *httptest.ResponseRecorder {
+	r.Header.Set("X-Request-Id", "request-1")
 	w := httptest.NewRecorder()
 	f.ServeHTTP(w, r)
 	return w
@@ -208,7 +217,7 @@ func TestLogin(t *testing.T) {
 func TestLoginAsAdmin(t *testing.T) {
 	f := newFixture(t, 0)
 	w := f.do(post("application/json", `{"username":"grace","password":"hopper-1906"}`))
-	if want := `"scope":"files:read files:write files:any accounts:manage","user":{"id":"grace-id","username":"grace","roles":["admin"]}}`; !strings.Contains(w.Body.String(), want) {
+	if want := `"scope":"files:read files:write files:any accounts:manage","user":{"id":"0195a3f0-0000-7000-8000-000000000001","username":"grace","roles":["admin"]}}`; !strings.Contains(w.Body.String(), want) {
 		t.Errorf("%d %s, want %s in it", w.Code, w.Body, want)
 	}
 }

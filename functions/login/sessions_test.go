@@ -48,6 +48,9 @@ func TestRefresh(t *testing.T) {
 			if got := w.Header().Get("Cache-Control"); got != "no-store" {
 				t.Errorf("Cache-Control is %q, want no-store", got)
 			}
+			if got := w.Header().Get("WWW-Authenticate"); (got == `Bearer realm="strongroom"`) != (test.status == 401) {
+				t.Errorf("WWW-Authenticate is %q", got)
+			}
 			if test.status != http.StatusOK {
 				return
 			}
@@ -77,6 +80,8 @@ func TestLogout(t *testing.T) {
 		"other scope":  {"POST", "/logout?scope=some", typeForm, `refresh_token=refresh-ada`, nil, 400, nil},
 		"two scopes":   {"POST", "/logout?scope=all&scope=all", typeForm, `refresh_token=refresh-ada`, nil, 400, nil},
 		"no token":     {"POST", "/logout", typeForm, ``, nil, 400, nil},
+		"text":         {"POST", "/logout", "text/plain", `refresh-ada`, nil, 415, nil},
+		"too large":    {"POST", "/logout", typeForm, "refresh_token=" + strings.Repeat("x", maxBody), nil, 413, nil},
 		"GET":          {"GET", "/logout", "", "", nil, 405, nil},
 		"store away":   {"POST", "/logout", typeForm, `refresh_token=refresh-ada`, problem.Unavailable.With("away"), 503, []string{"refresh-ada false"}},
 	} {

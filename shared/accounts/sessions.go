@@ -23,8 +23,9 @@ const (
 	maxSiblings = 8
 )
 
-// ErrSessionEnded is what a refresh token gets that is not good, for whatever reason.
-var ErrSessionEnded = problem.SessionEnded.With("sign in again")
+// ErrSessionEnded is what a refresh token gets that is not good, for whatever reason. The challenge is what a 401 must have
+// (RFC 9110 §15.5.2).
+var ErrSessionEnded = problem.SessionEnded.With("sign in again").Header("WWW-Authenticate", `Bearer realm="strongroom"`)
 
 // errReused ends a session inside of its transaction.
 var errReused = errors.New("a refresh token was used twice")
