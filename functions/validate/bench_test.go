@@ -10,6 +10,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
 
 // BenchmarkValidate prints the requests per second of validate and of an empty handler in the same server, over
@@ -18,7 +19,8 @@ func BenchmarkValidate(b *testing.B) {
 	old := slog.Default()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	defer slog.SetDefault(old)
-	h, signer := newFixture(b, nil)
+	signer, verifier, keys := tokentest.New(b)
+	h := newHandler(verifier, keys, nil)
 	bearer := "Bearer " + sign(b, signer, token.RoleUser)
 	empty := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	var emptyRate float64

@@ -12,19 +12,27 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// newFixture returns the handler, which looks tokens up in accounts if that is not nil, and a signer whose tokens it
-// takes.
-func newFixture(t testing.TB, accounts accountStore) (http.Handler, *token.Signer) {
+// api holds what validate answers against docs/openapi.yaml.
+var api = contract.Of("validate")
+
+func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
+
+// newFixture returns the handler, held to its contract, which looks tokens up in accounts if that is not nil, and a signer
+// whose tokens it takes.
+func newFixture(t *testing.T, accounts accountStore) (http.Handler, *token.Signer) {
 	t.Helper()
 	signer, verifier, keys := tokentest.New(t)
-	return newHandler(verifier, keys, accounts), signer
+	return api.Handler(t, function.Wrap(newHandler(verifier, keys, accounts), time.Minute)), signer
 }
 
 func sign(t testing.TB, signer *token.Signer, roles ...string) string {
