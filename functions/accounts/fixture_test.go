@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,13 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
+
+// api holds what accounts answers against docs/openapi.yaml.
+var api = contract.Of("accounts")
+
+func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 const (
 	adaID     = "0195a3f0-0000-7000-8000-00000000ada0"
@@ -139,7 +146,7 @@ func (h *fakeHasher) Verify(_ context.Context, hash, given string) (ok, rehash b
 	return hash == "["+given+"]", false, h.verifyErr
 }
 
-// fixture is the handler as function.Main serves it, with fakes, and tokens by what they are.
+// fixture is the handler as function.Main serves it, held to its contract, with fakes, and tokens by what they are.
 type fixture struct {
 	http.Handler
 	store  *fakeStore
@@ -174,7 +181,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 		f.tokens[name] = raw
 	}
-	f.Handler = function.Wrap(newHandler(verifier, f.store, f.hasher, function.Trust{Hops: 1}), time.Minute)
+	f.Handler = api.Handler(t, function.Wrap(newHandler(verifier, f.store, f.hasher, function.Trust{Hops: 1}), time.Minute))
 	return f
 }
 

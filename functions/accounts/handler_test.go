@@ -72,12 +72,12 @@ func TestPages(t *testing.T) {
 	f := newFixture(t)
 	f.store.next = "next-1"
 	f.store.entries = []accounts.AuditEntry{
-		{ID: "2", MadeAt: noon, Action: accounts.ActionRoleChanged, ActorID: graceID, ActorName: "grace", UserID: adaID, Username: "ada", Role: "admin", Address: "203.0.113.9", RequestID: "r"},
-		{ID: "1", MadeAt: noon, Action: accounts.ActionCreated, ActorName: "setup", UserID: adaID, Username: "ada", Role: "user"},
+		{ID: "0195a3f0-0000-7000-8000-000000000002", MadeAt: noon, Action: accounts.ActionRoleChanged, ActorID: graceID, ActorName: "grace", UserID: adaID, Username: "ada", Role: "admin", Address: "203.0.113.9", RequestID: "r"},
+		{ID: "0195a3f0-0000-7000-8000-000000000001", MadeAt: noon, Action: accounts.ActionCreated, ActorName: "setup", UserID: adaID, Username: "ada", Role: "user"},
 	}
 	const audit = `{"entries":[` +
-		`{"id":"2","at":"2026-03-01T12:00:00Z","action":"role.changed","actor":{"id":"` + graceID + `","username":"grace"},"account":{"id":"` + adaID + `","username":"ada"},"role":"admin","address":"203.0.113.9","request_id":"r"},` +
-		`{"id":"1","at":"2026-03-01T12:00:00Z","action":"user.created","actor":{"username":"setup"},"account":{"id":"` + adaID + `","username":"ada"},"role":"user"}` +
+		`{"id":"0195a3f0-0000-7000-8000-000000000002","at":"2026-03-01T12:00:00Z","action":"role.changed","actor":{"id":"` + graceID + `","username":"grace"},"account":{"id":"` + adaID + `","username":"ada"},"role":"admin","address":"203.0.113.9","request_id":"r"},` +
+		`{"id":"0195a3f0-0000-7000-8000-000000000001","at":"2026-03-01T12:00:00Z","action":"user.created","actor":{"username":"setup"},"account":{"id":"` + adaID + `","username":"ada"},"role":"user"}` +
 		`],"next":"next-1"}`
 	for target, want := range map[string]struct{ asked, body string }{
 		"/accounts":                        {"50", `{"accounts":[` + adaJSON + `,` + goneJSON + `],"next":"next-1"}`},
@@ -128,6 +128,9 @@ func TestRefusals(t *testing.T) {
 		"no token":           {"", "GET", "/accounts", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
 		"no token, me":       {"", "GET", "/accounts/me", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
 		"no token, password": {"", "PUT", password, change, 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
+		"blank token, me":    {"blank", "GET", "/accounts/me", "", 400, "bad-request", ""},
+		"blank token":        {"blank", "GET", ada, "", 400, "bad-request", ""},
+		"blank, deletes":     {"blank", "DELETE", ada, "", 400, "bad-request", ""},
 		"broken token":       {"broken", "GET", "/accounts/me", "", 401, "unauthenticated", ""},
 
 		"user lists":              {"ada", "GET", "/accounts", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
@@ -234,14 +237,18 @@ func TestErrorsOfTheStore(t *testing.T) {
 			err    error
 			status int
 			kind   string
+			of     string // the requests that it can come of, all if that is empty
 		}{
-			{away, 503, "unavailable"},
-			{errors.New("Error 1064: lovelace"), 500, "internal"},
-			{accounts.ErrLastAdmin, 409, "conflict"},
-			{problem.Conflict.With("the user name is taken"), 409, "conflict"},
-			{accounts.ErrStaleToken, 401, "unauthenticated"},
-			{problem.Unprocessable.With("there is no such role"), 422, "unprocessable"},
+			{away, 503, "unavailable", ""},
+			{errors.New("Error 1064: lovelace"), 500, "internal", ""},
+			{accounts.ErrLastAdmin, 409, "conflict", "patch delete"},
+			{problem.Conflict.With("the user name is taken"), 409, "conflict", "create"},
+			{accounts.ErrStaleToken, 401, "unauthenticated", ""},
+			{problem.Unprocessable.With("there is no such role"), 422, "unprocessable", "create patch"},
 		} {
+			if c.of != "" && !strings.Contains(c.of, name) {
+				continue
+			}
 			t.Run(name+"/"+c.kind, func(t *testing.T) {
 				f := newFixture(t)
 				f.store.err = c.err
@@ -262,6 +269,9 @@ func TestErrorsOfTheStore(t *testing.T) {
 			}
 		})
 	}
+	f := newFixture(t)
+	f.store.away = away
+	wantProblem(t, f.send(f.request("ada", "GET", "/accounts/me", "")), 503, "unavailable")
 	for _, name := range []string{"create", "change"} {
 		f := newFixture(t)
 		f.hasher.hashErr = away
