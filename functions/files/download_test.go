@@ -87,7 +87,7 @@ func (r *fakeReader) Close() error {
 }
 
 func TestContent(t *testing.T) {
-	const etag = `"abc123"`
+	const etag = `"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"`
 	for name, c := range map[string]struct {
 		method  string
 		headers map[string]string
@@ -110,7 +110,7 @@ func TestContent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			answer := f.send("ada", c.method, "/files/file-1/content", c.headers)
+			answer := f.send("ada", c.method, "/files/"+cataloguedID+"/content", c.headers)
 			header := answer.Header()
 			if answer.Code != c.status || answer.Body.String() != c.body {
 				t.Errorf("got %d %q, want %d %q", answer.Code, answer.Body, c.status, c.body)
@@ -135,32 +135,32 @@ func TestContent(t *testing.T) {
 		})
 	}
 	t.Run("several ranges", func(t *testing.T) {
-		answer := newFixture(t).send("ada", "GET", "/files/file-1/content", map[string]string{"Range": "bytes=0-0,10-10"})
+		answer := newFixture(t).send("ada", "GET", "/files/"+cataloguedID+"/content", map[string]string{"Range": "bytes=0-0,10-10"})
 		if kind := answer.Header().Get("Content-Type"); answer.Code != 206 || !strings.HasPrefix(kind, "multipart/byteranges") {
 			t.Errorf("got %d of type %q, want 206 of type multipart/byteranges", answer.Code, kind)
 		}
 	})
 	t.Run("too many ranges", func(t *testing.T) {
 		ranges := "bytes=0-0" + strings.Repeat(",0-0", maxRanges)
-		if answer := newFixture(t).send("ada", "GET", "/files/file-1/content", map[string]string{"Range": ranges}); answer.Code != 200 || answer.Body.String() != "hello world" {
+		if answer := newFixture(t).send("ada", "GET", "/files/"+cataloguedID+"/content", map[string]string{"Range": ranges}); answer.Code != 200 || answer.Body.String() != "hello world" {
 			t.Errorf("got %d %q, want 200 and all of it", answer.Code, answer.Body)
 		}
 	})
 	t.Run("out of range", func(t *testing.T) {
-		answer := newFixture(t).send("ada", "GET", "/files/file-1/content", map[string]string{"Range": "bytes=11-"})
+		answer := newFixture(t).send("ada", "GET", "/files/"+cataloguedID+"/content", map[string]string{"Range": "bytes=11-"})
 		wantProblem(t, answer, 416, "range-not-satisfiable")
 		if got, want := answer.Header().Get("Content-Range"), "bytes */11"; got != want {
 			t.Errorf("got Content-Range %q, want %q", got, want)
 		}
 	})
 	t.Run("empty", func(t *testing.T) {
-		answer := newFixture(t).send("root", "GET", "/files/file-3/content", nil)
+		answer := newFixture(t).send("root", "GET", "/files/"+gracesID+"/content", nil)
 		if answer.Code != 200 || answer.Body.Len() != 0 || answer.Header().Get("Content-Length") != "0" {
 			t.Errorf("got %d %q, want 200 and nothing", answer.Code, answer.Body)
 		}
 	})
 	t.Run("not catalogued yet", func(t *testing.T) {
-		if answer := newFixture(t).send("ada", "GET", "/files/file-2/content", nil); answer.Code != 200 || answer.Body.String() != "abc" {
+		if answer := newFixture(t).send("ada", "GET", "/files/"+storedID+"/content", nil); answer.Code != 200 || answer.Body.String() != "abc" {
 			t.Errorf("got %d %q, want 200 abc", answer.Code, answer.Body)
 		}
 	})
@@ -178,7 +178,7 @@ func TestContentBreaksOff(t *testing.T) {
 		t.Run(name+" before the first byte", func(t *testing.T) {
 			f := newFixture(t)
 			f.files.readErr = c.err
-			answer := f.send("ada", "GET", "/files/file-1/content", nil)
+			answer := f.send("ada", "GET", "/files/"+cataloguedID+"/content", nil)
 			wantProblem(t, answer, c.status, c.problem)
 			for header, want := range map[string]string{"ETag": "", "Content-Length": strconv.Itoa(answer.Body.Len()), "Content-Disposition": ""} {
 				if got := answer.Header().Get(header); got != want {
@@ -192,7 +192,7 @@ func TestContentBreaksOff(t *testing.T) {
 				f.files.readErr, f.files.failAfter = c.err, 6
 				server := httptest.NewServer(f.handler)
 				defer server.Close()
-				request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/files/file-1/content", nil)
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/files/"+cataloguedID+"/content", nil)
 				if err != nil {
 					t.Fatal(err)
 				}

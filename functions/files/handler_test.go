@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +15,17 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
+
+// api holds what files answers against docs/openapi.yaml.
+var api = contract.Of("files")
+
+func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 var errAway = problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
 
@@ -59,7 +67,7 @@ func (c *fakeCatalogue) List(_ context.Context, q catalog.Query) ([]catalog.Entr
 	}), c.next, nil
 }
 
-// fixture is the handler with fakes around it. Ada has two files, of which one is not catalogued yet; grace has one.
+// fixture is the handler, held to its contract, with fakes around it. Ada has two files, of which one is not catalogued yet; grace has one.
 type fixture struct {
 	handler http.Handler
 	files   *fakeFiles
@@ -69,9 +77,14 @@ type fixture struct {
 }
 
 const (
-	adasEntry  = `{"id":"file-1","owner":"ada","name":"notes €.txt","size":11,"sha256":"abc123","content_type":"text/html","status":"catalogued","stored_at":"2026-01-02T03:04:05.006Z","catalogued_at":"2026-01-02T03:04:06Z"}`
-	adasStored = `{"id":"file-2","owner":"ada","name":"new.bin","size":3,"sha256":"def456","content_type":"application/octet-stream","status":"stored","stored_at":"2026-01-02T03:04:07Z"}`
-	gracesFile = `{"id":"file-3","owner":"grace","name":"x","size":0,"sha256":"0","content_type":"text/plain","status":"catalogued","stored_at":"2026-01-01T00:00:00Z","catalogued_at":"2026-01-01T00:00:00Z"}`
+	cataloguedID = "0195a3f0-0000-7000-8000-000000000001"
+	storedID     = "0195a3f0-0000-7000-8000-000000000002"
+	gracesID     = "0195a3f0-0000-7000-8000-000000000003"
+	noID         = "0195a3f0-0000-7000-8000-000000000009" // of no file
+
+	adasEntry  = `{"id":"` + cataloguedID + `","owner":"ada","name":"notes €.txt","size":11,"sha256":"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9","content_type":"text/html","status":"catalogued","stored_at":"2026-01-02T03:04:05.006Z","catalogued_at":"2026-01-02T03:04:06Z"}`
+	adasStored = `{"id":"` + storedID + `","owner":"ada","name":"new.bin","size":3,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","content_type":"application/octet-stream","status":"stored","stored_at":"2026-01-02T03:04:07Z"}`
+	gracesFile = `{"id":"` + gracesID + `","owner":"grace","name":"x","size":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","content_type":"text/plain","status":"catalogued","stored_at":"2026-01-01T00:00:00Z","catalogued_at":"2026-01-01T00:00:00Z"}`
 )
 
 // now is the fixture's time.
@@ -83,13 +96,13 @@ func newFixture(t *testing.T) *fixture {
 	before := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f := &fixture{
 		entries: &fakeCatalogue{entries: []catalog.Entry{
-			{ID: "file-1", Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "abc123", ContentType: "text/html", StoredAt: at, CataloguedAt: at.Add(994 * time.Millisecond)},
-			{ID: "file-3", Owner: "grace", Name: "x", SHA256: "0", ContentType: "text/plain", StoredAt: before, CataloguedAt: before},
+			{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at, CataloguedAt: at.Add(994 * time.Millisecond)},
+			{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before, CataloguedAt: before},
 		}},
 		files: &fakeFiles{stored: map[string]storedFile{
-			"file-1": {content.File{ID: "file-1", Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "abc123", ContentType: "text/html", StoredAt: at}, "hello world"},
-			"file-2": {content.File{ID: "file-2", Owner: "ada", Name: "new.bin", Size: 3, SHA256: "def456", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}, "abc"},
-			"file-3": {content.File{ID: "file-3", Owner: "grace", Name: "x", SHA256: "0", ContentType: "text/plain", StoredAt: before}, ""},
+			cataloguedID: {content.File{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at}, "hello world"},
+			storedID:     {content.File{ID: storedID, Owner: "ada", Name: "new.bin", Size: 3, SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}, "abc"},
+			gracesID:     {content.File{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}, ""},
 		}},
 		links:  &links{key: []byte("0123456789abcdef0123456789abcdef"), now: func() time.Time { return now }},
 		tokens: map[string]string{},
@@ -102,7 +115,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 		f.tokens[user] = raw
 	}
-	f.handler = newHandler(verifier, f.files, f.entries, f.links)
+	f.handler = api.Handler(t, function.Wrap(newHandler(verifier, f.files, f.entries, f.links), time.Minute))
 	return f
 }
 
@@ -112,6 +125,7 @@ func (f *fixture) send(user, method, target string, headers map[string]string) *
 	if user != "" {
 		request.Header.Set("Authorization", "Bearer "+f.tokens[user])
 	}
+	request.Header.Set("X-Request-Id", "request-1")
 	for name, value := range headers {
 		request.Header.Set(name, value)
 	}
@@ -175,11 +189,11 @@ func TestList(t *testing.T) {
 
 func TestShow(t *testing.T) {
 	for name, c := range map[string]struct{ user, id, want string }{
-		"catalogued":          {"ada", "file-1", adasEntry},
-		"not catalogued yet":  {"ada", "file-2", adasStored},
-		"admin":               {"root", "file-1", adasEntry},
-		"admin, somebody's":   {"root", "file-3", gracesFile},
-		"admin, not yet ours": {"root", "file-2", adasStored},
+		"catalogued":          {"ada", cataloguedID, adasEntry},
+		"not catalogued yet":  {"ada", storedID, adasStored},
+		"admin":               {"root", cataloguedID, adasEntry},
+		"admin, somebody's":   {"root", gracesID, gracesFile},
+		"admin, not yet ours": {"root", storedID, adasStored},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := newFixture(t).send(c.user, "GET", "/files/"+c.id, nil)
@@ -200,33 +214,38 @@ func TestRefused(t *testing.T) {
 		problem              string
 	}{
 		"no token":                    {"", "GET", "/files", 401, "unauthenticated"},
-		"no token for a file":         {"", "GET", "/files/file-1", 401, "unauthenticated"},
-		"no token for the content":    {"", "GET", "/files/file-1/content", 401, "unauthenticated"},
+		"no token for a file":         {"", "GET", "/files/" + cataloguedID, 401, "unauthenticated"},
+		"no token for the content":    {"", "GET", "/files/" + cataloguedID + "/content", 401, "unauthenticated"},
 		"no scope":                    {"none", "GET", "/files", 403, "insufficient-scope"},
-		"no scope for the content":    {"none", "GET", "/files/file-1/content", 403, "insufficient-scope"},
+		"no scope for the content":    {"none", "GET", "/files/" + cataloguedID + "/content", 403, "insufficient-scope"},
+		"no scope for a file":         {"none", "GET", "/files/" + cataloguedID, 403, "insufficient-scope"},
+		"no scope for a link":         {"none", "POST", "/files/" + cataloguedID + "/link", 403, "insufficient-scope"},
+		"blank token":                 {"blank", "GET", "/files/" + cataloguedID, 400, "bad-request"},
+		"blank token for the content": {"blank", "GET", "/files/" + cataloguedID + "/content", 400, "bad-request"},
+		"delete with a blank token":   {"blank", "DELETE", "/files/" + cataloguedID, 400, "bad-request"},
 		"list of another user":        {"ada", "GET", "/files?owner=grace", 403, "insufficient-scope"},
-		"file of another user":        {"ada", "GET", "/files/file-3", 404, "not-found"},
-		"content of another user":     {"ada", "GET", "/files/file-3/content", 404, "not-found"},
-		"no such file":                {"ada", "GET", "/files/file-9", 404, "not-found"},
-		"no such content":             {"ada", "GET", "/files/file-9/content", 404, "not-found"},
+		"file of another user":        {"ada", "GET", "/files/" + gracesID, 404, "not-found"},
+		"content of another user":     {"ada", "GET", "/files/" + gracesID + "/content", 404, "not-found"},
+		"no such file":                {"ada", "GET", "/files/" + noID, 404, "not-found"},
+		"no such content":             {"ada", "GET", "/files/" + noID + "/content", 404, "not-found"},
 		"no such path":                {"ada", "GET", "/", 404, "not-found"},
-		"nothing below a file":        {"ada", "GET", "/files/file-1/other", 404, "not-found"},
-		"nothing below the content":   {"ada", "GET", "/files/file-1/content/x", 404, "not-found"},
+		"nothing below a file":        {"ada", "GET", "/files/" + cataloguedID + "/other", 404, "not-found"},
+		"nothing below the content":   {"ada", "GET", "/files/" + cataloguedID + "/content/x", 404, "not-found"},
 		"no id":                       {"ada", "GET", "/files/", 404, "not-found"},
 		"no id before the content":    {"ada", "GET", "/files//content", 404, "not-found"},
-		"a path that begins the same": {"ada", "GET", "/filesx/file-1", 404, "not-found"},
+		"a path that begins the same": {"ada", "GET", "/filesx/" + cataloguedID, 404, "not-found"},
 		"post to the list":            {"ada", "POST", "/files", 405, "method-not-allowed"},
 		"delete the list":             {"ada", "DELETE", "/files", 405, "method-not-allowed"},
-		"delete without a token":      {"", "DELETE", "/files/file-1", 401, "unauthenticated"},
-		"delete without a scope":      {"none", "DELETE", "/files/file-1", 403, "insufficient-scope"},
-		"delete another user's":       {"ada", "DELETE", "/files/file-3", 404, "not-found"},
-		"delete what is not there":    {"ada", "DELETE", "/files/file-9", 404, "not-found"},
-		"put a file":                  {"ada", "PUT", "/files/file-1", 405, "method-not-allowed"},
-		"link without a token":        {"", "POST", "/files/file-1/link", 401, "unauthenticated"},
-		"link to another user's":      {"ada", "POST", "/files/file-3/link", 404, "not-found"},
-		"link to what is not there":   {"ada", "POST", "/files/file-9/link", 404, "not-found"},
-		"get a link":                  {"ada", "GET", "/files/file-1/link", 405, "method-not-allowed"},
-		"put content":                 {"ada", "PUT", "/files/file-1/content", 405, "method-not-allowed"},
+		"delete without a token":      {"", "DELETE", "/files/" + cataloguedID, 401, "unauthenticated"},
+		"delete without a scope":      {"none", "DELETE", "/files/" + cataloguedID, 403, "insufficient-scope"},
+		"delete another user's":       {"ada", "DELETE", "/files/" + gracesID, 404, "not-found"},
+		"delete what is not there":    {"ada", "DELETE", "/files/" + noID, 404, "not-found"},
+		"put a file":                  {"ada", "PUT", "/files/" + cataloguedID, 405, "method-not-allowed"},
+		"link without a token":        {"", "POST", "/files/" + cataloguedID + "/link", 401, "unauthenticated"},
+		"link to another user's":      {"ada", "POST", "/files/" + gracesID + "/link", 404, "not-found"},
+		"link to what is not there":   {"ada", "POST", "/files/" + noID + "/link", 404, "not-found"},
+		"get a link":                  {"ada", "GET", "/files/" + cataloguedID + "/link", 405, "method-not-allowed"},
+		"put content":                 {"ada", "PUT", "/files/" + cataloguedID + "/content", 405, "method-not-allowed"},
 		"limit 0":                     {"ada", "GET", "/files?limit=0", 400, "bad-request"},
 		"limit 101":                   {"ada", "GET", "/files?limit=101", 400, "bad-request"},
 		"limit no number":             {"ada", "GET", "/files?limit=x", 400, "bad-request"},
@@ -237,9 +256,9 @@ func TestRefused(t *testing.T) {
 			wantProblem(t, answer, c.status, c.problem)
 			allow := "GET, HEAD"
 			switch c.target {
-			case "/files/file-1":
+			case "/files/" + cataloguedID:
 				allow = "DELETE, GET, HEAD"
-			case "/files/file-1/link":
+			case "/files/" + cataloguedID + "/link":
 				allow = "POST"
 			}
 			if got := answer.Header().Get("Allow"); c.status == 405 && got != allow {
@@ -250,7 +269,7 @@ func TestRefused(t *testing.T) {
 	// Nothing tells somebody else's file from one that is not there.
 	f := newFixture(t)
 	for _, below := range []string{"", "/content"} {
-		others, none := f.send("ada", "GET", "/files/file-3"+below, nil), f.send("ada", "GET", "/files/file-9"+below, nil)
+		others, none := f.send("ada", "GET", "/files/"+gracesID+below, nil), f.send("ada", "GET", "/files/"+noID+below, nil)
 		if got, want := others.Body.String(), none.Body.String(); got != want {
 			t.Errorf("another user's file: got %s, want %s", got, want)
 		}
@@ -263,12 +282,13 @@ func TestRefused(t *testing.T) {
 func TestStoreAway(t *testing.T) {
 	f := newFixture(t)
 	f.entries.err = errAway
-	for _, target := range []string{"/files", "/files/file-1", "/files/file-2"} {
+	for _, target := range []string{"/files", "/files/" + cataloguedID, "/files/" + storedID} {
 		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
 	}
 	f = newFixture(t)
 	f.files.err = errAway
-	for _, target := range []string{"/files/file-2", "/files/file-1/content"} {
+	for _, target := range []string{"/files/" + storedID, "/files/" + cataloguedID + "/content"} {
 		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
 	}
+	wantProblem(t, f.askLink("ada", cataloguedID, ""), 503, "unavailable")
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestDelete(t *testing.T) {
-	for user, ids := range map[string][]string{"ada": {"file-1", "file-2"}, "root": {"file-1", "file-3"}} {
+	for user, ids := range map[string][]string{"ada": {cataloguedID, storedID}, "root": {cataloguedID, gracesID}} {
 		for _, id := range ids {
 			f := newFixture(t)
 			if answer := f.send(user, "DELETE", "/files/"+id, nil); answer.Code != 204 || answer.Body.Len() != 0 {
@@ -35,18 +35,18 @@ func TestDelete(t *testing.T) {
 func TestDeleteInterrupted(t *testing.T) {
 	f := newFixture(t)
 	f.files.deleteErr = errAway
-	wantProblem(t, f.send("ada", "DELETE", "/files/file-1", nil), 503, "unavailable")
+	wantProblem(t, f.send("ada", "DELETE", "/files/"+cataloguedID, nil), 503, "unavailable")
 	if len(f.entries.entries) != 1 {
 		t.Error("the entry is still there, and the bytes may not be")
 	}
 	for _, request := range [][2]string{{"GET", ""}, {"GET", "/content"}, {"POST", "/link"}, {"DELETE", ""}} {
-		wantProblem(t, f.send("ada", request[0], "/files/file-1"+request[1], nil), 404, "not-found")
+		wantProblem(t, f.send("ada", request[0], "/files/"+cataloguedID+request[1], nil), 404, "not-found")
 	}
 	// A client that does not wait for the answer has asked for it all the same.
 	f = newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	request := httptest.NewRequestWithContext(ctx, "DELETE", "/files/file-1", nil)
+	request := httptest.NewRequestWithContext(ctx, "DELETE", "/files/"+cataloguedID, nil)
 	request.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
 	f.handler.ServeHTTP(httptest.NewRecorder(), request)
 	if len(f.files.stored) != 2 {
@@ -72,7 +72,7 @@ func TestLink(t *testing.T) {
 		"": time.Hour, "{}": time.Hour, `{"expires_in":60}`: time.Minute, `{"expires_in":604800}`: 7 * 24 * time.Hour,
 	} {
 		for _, user := range []string{"ada", "root"} {
-			answer := f.askLink(user, "file-1", body)
+			answer := f.askLink(user, cataloguedID, body)
 			var got linkAnswer
 			if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil || answer.Code != 201 {
 				t.Fatalf("%s: got %d %s", body, answer.Code, answer.Body)
@@ -86,13 +86,20 @@ func TestLink(t *testing.T) {
 		}
 	}
 	for _, body := range []string{`{"expires_in":59}`, `{"expires_in":604801}`, `{"expires_in":"1h"}`, `{"expires_in":null}`, `{"expire":60}`, "x"} {
-		wantProblem(t, f.askLink("ada", "file-1", body), 400, "bad-request")
+		wantProblem(t, f.askLink("ada", cataloguedID, body), 400, "bad-request")
 	}
+	wantProblem(t, f.askLink("ada", cataloguedID, `{"expires_in":60}`+strings.Repeat(" ", 1<<20)), 413, "too-large")
+	request := httptest.NewRequest("POST", "/files/"+cataloguedID+"/link", strings.NewReader(`{}`))
+	request.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
+	request.Header.Set("Content-Type", "text/plain")
+	answer := httptest.NewRecorder()
+	f.handler.ServeHTTP(answer, request)
+	wantProblem(t, answer, 415, "unsupported-media-type")
 }
 
 func TestLinkedContent(t *testing.T) {
 	f := newFixture(t)
-	good := f.links.address("file-1", now.Add(time.Minute).Unix())
+	good := f.links.address(cataloguedID, now.Add(time.Minute).Unix())
 	if answer := f.send("", "HEAD", good, nil); answer.Code != 200 || answer.Header().Get("Content-Length") != "11" {
 		t.Errorf("got %d %v", answer.Code, answer.Header())
 	}
@@ -101,23 +108,23 @@ func TestLinkedContent(t *testing.T) {
 	}
 	wantProblem(t, f.send("", "POST", good, nil), 405, "method-not-allowed")
 	for name, target := range map[string]string{
-		"expired":               f.links.address("file-1", now.Unix()),
+		"expired":               f.links.address(cataloguedID, now.Unix()),
 		"longer":                strings.Replace(good, "expires=1", "expires=2", 1),
-		"another file":          strings.Replace(good, "file-1", "file-2", 1),
+		"another file":          strings.Replace(good, cataloguedID, storedID, 1),
 		"another signature":     good[:len(good)-3] + "AAA",
 		"no signature":          strings.Split(good, "&")[0] + "&signature=",
 		"twice":                 good + "&expires=1",
 		"more":                  good + "&x=1",
 		"another form":          good + "=",
 		"no time":               strings.Replace(good, "expires=", "expires=x", 1),
-		"signed by another key": (&links{key: []byte("x")}).address("file-1", now.Add(time.Minute).Unix()),
+		"signed by another key": (&links{key: []byte("x")}).address(cataloguedID, now.Add(time.Minute).Unix()),
 	} {
 		answer := f.send("", "GET", target, nil)
 		if answer.Code != 403 || !strings.Contains(answer.Body.String(), "bad-link") {
 			t.Errorf("%s: got %d %s, want 403 bad-link", name, answer.Code, answer.Body)
 		}
 	}
-	if answer := f.send("ada", "DELETE", "/files/file-1", nil); answer.Code != 204 {
+	if answer := f.send("ada", "DELETE", "/files/"+cataloguedID, nil); answer.Code != 204 {
 		t.Fatal(answer.Body)
 	}
 	wantProblem(t, f.send("", "GET", good, nil), 404, "not-found")
