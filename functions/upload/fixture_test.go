@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,10 +15,17 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
+
+// api holds what upload answers against docs/openapi.yaml.
+var api = contract.Of("upload")
+
+func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 const maxSize = 10_000
 
@@ -26,7 +34,8 @@ const owner = "0190-ada"
 
 // fixture is the handler with fakes around it, and a token that it takes.
 type fixture struct {
-	handler   http.Handler
+	handler   http.Handler // as function.Main serves it, held to its contract
+	bare      http.Handler
 	verifier  *token.Verifier
 	files     *fakeStore
 	publisher *fakePublisher
@@ -59,9 +68,16 @@ func newFixture(t testing.TB) *fixture {
 func (f *fixture) limit(t testing.TB, quota int64) {
 	t.Helper()
 	var err error
-	if f.handler, err = newHandler(f.verifier, f.files, f.publisher, limits{maxSize, quota}); err != nil {
+	if f.bare, err = newHandler(f.verifier, f.files, f.publisher, limits{maxSize, quota}); err != nil {
 		t.Fatal(err)
 	}
+	f.handler = f.served(t, time.Minute)
+}
+
+// served returns the handler as it is when requests may take timeout.
+func (f *fixture) served(t testing.TB, timeout time.Duration) http.Handler {
+	t.Helper()
+	return api.Handler(t, function.Wrap(f.bare, timeout))
 }
 
 // only returns the one file that is kept.

@@ -222,6 +222,7 @@ func TestManyAtOnceWithOneKey(t *testing.T) {
 
 // Another request with the key may be the first to have its file.
 func TestKeyIsTakenMeanwhile(t *testing.T) {
+	const firstID = "0195a3f0-0000-7000-8000-000000000001"
 	for name, c := range map[string]struct {
 		sum       string
 		deleteErr error
@@ -234,16 +235,16 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			file := content.File{ID: "first", Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}
+			file := content.File{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}
 			f.files.deleteErr = c.deleteErr
 			f.files.whilePut = func() {
 				f.files.claims[claimKey(owner, "k")] = file
-				f.files.kept["first"] = &kept{file, nil, nil, true}
+				f.files.kept[firstID] = &kept{file, nil, nil, true}
 			}
 			answer := f.repeated()
 			if c.status == 422 {
 				wantProblem(t, answer, 422, "idempotency-key-reused")
-			} else if answer.Code != 202 || answer.Header().Get("Location") != "/files/first" {
+			} else if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+firstID {
 				t.Errorf("got %d %s, want the first file", answer.Code, answer.Body)
 			}
 			if len(f.files.kept) != c.kept || len(f.publisher.attempts) != 0 {

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -30,7 +29,7 @@ func dialRaw(t *testing.T, f *fixture) rawClient {
 // dialLimited is dialRaw to a function whose requests may take timeout.
 func dialLimited(t *testing.T, f *fixture, timeout time.Duration) rawClient {
 	t.Helper()
-	server := httptest.NewServer(function.Wrap(f.handler, timeout))
+	server := httptest.NewServer(f.served(t, timeout))
 	t.Cleanup(server.Close)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
