@@ -14,7 +14,11 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
+
+// api holds what the gateway answers against docs/openapi.yaml.
+var api = contract.Of("gateway")
 
 // testKey is what the gateway of the tests signs with.
 const testKey = "the key of the gateway, 32 bytes"
@@ -54,7 +58,8 @@ func newFixture(t *testing.T, change func(*fixture), origins ...string) *fixture
 			routes[i].patience = patience
 		}
 	}
-	server := httptest.NewServer(function.Wrap(newHandler(routes, f.trust, origins, problem.HandlerFunc(page)), time.Minute))
+	handler := function.Wrap(newHandler(routes, f.trust, origins, problem.HandlerFunc(page)), time.Minute)
+	server := httptest.NewServer(api.Handler(t, handler))
 	t.Cleanup(server.Close)
 	f.url = server.URL
 	return f
@@ -196,7 +201,7 @@ func (a answer) wantFinished(t *testing.T) {
 
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // every refusal is a line
-	os.Exit(m.Run())
+	os.Exit(api.Run(m))
 }
 
 func write(t *testing.T, path, content string) {

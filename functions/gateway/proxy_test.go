@@ -208,7 +208,8 @@ func TestExpectContinue(t *testing.T) {
 // A client that does not wait for 100 (Continue) gets the refusal while it sends, whatever the function does with its
 // connection after it.
 func TestEarlyRefusal(t *testing.T) {
-	const refusal = "HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+	const document = `{"type":"urn:strongroom:problem:too-large","title":"Too large","status":413,"instance":"request-1"}`
+	refusal := fmt.Sprintf("HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(document), document)
 	for name, serve := range map[string]func(net.Conn){
 		"and waits": func(c net.Conn) { head(c); _, _ = io.WriteString(c, refusal); time.Sleep(time.Second) },
 		"and closes": func(c net.Conn) {
@@ -225,8 +226,8 @@ func TestEarlyRefusal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, func(f *fixture) { f.targets["upload"] = parse(t, listen(t, serve)) })
 			for range 20 {
-				got := do(t, f.request(t, http.MethodPost, "/upload", io.LimitReader(rand.Reader, 1<<40)))
-				if got.status != http.StatusRequestEntityTooLarge || got.body != "{}" {
+				got := do(t, f.request(t, http.MethodPost, "/upload", io.LimitReader(rand.Reader, 1<<40), "X-Request-Id", "request-1"))
+				if got.status != http.StatusRequestEntityTooLarge || got.body != document {
 					t.Fatalf("got %d %q, want the 413", got.status, got.body)
 				}
 			}

@@ -14,7 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-const tokens = `{"access_token":"at","token_type":"Bearer","expires_in":900,"refresh_token":"rt-2","scope":"files:read","user":{"id":"1","username":"ada","roles":["user"]}}`
+const tokens = `{"access_token":"at","token_type":"Bearer","expires_in":900,"refresh_token":"rt-2","scope":"files:read","user":{"id":"0195a3f0-0000-7000-8000-000000000001","username":"ada","roles":["user"]}}`
 
 // playLogin answers like login: ada's password is right, and the refresh token rt-1 is good.
 func playLogin(f *fixture) {
