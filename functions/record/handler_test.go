@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,13 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
+
+// api holds what record answers against docs/openapi.yaml.
+var api = contract.Of("record")
+
+func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 const fileID = "0190a5c2-7b1e-7c3d-9e4f-0123456789ab"
 
@@ -89,9 +96,9 @@ func (f *fakeCatalogue) Delete(ctx context.Context, id string) error {
 }
 
 // serve answers r as the running function would.
-func serve(c *fakeCatalogue, r *http.Request) *http.Response {
+func serve(t testing.TB, c *fakeCatalogue, r *http.Request) *http.Response {
 	w := httptest.NewRecorder()
-	function.Wrap(newHandler(c, c, func() time.Time { return cataloguedAt }), time.Minute).ServeHTTP(w, r)
+	api.Handler(t, function.Wrap(newHandler(c, c, func() time.Time { return cataloguedAt }), time.Minute)).ServeHTTP(w, r)
 	return w.Result()
 }
 
@@ -125,7 +132,7 @@ const structured = "application/cloudevents+json"
 func TestRecord(t *testing.T) {
 	c := &fakeCatalogue{}
 	for _, delivery := range []string{"first", "second"} {
-		res := serve(c, request(http.MethodPost, "/", structured, strings.NewReader(event(t))))
+		res := serve(t, c, request(http.MethodPost, "/", structured, strings.NewReader(event(t))))
 		body, err := io.ReadAll(res.Body)
 		if res.StatusCode != http.StatusNoContent || len(body) != 0 || err != nil {
 			t.Errorf("%s delivery: got %d with body %q (%v), want 204 without", delivery, res.StatusCode, body, err)
@@ -155,7 +162,7 @@ func TestBinaryMode(t *testing.T) {
 		r.Header.Set("Ce-"+name, value)
 	}
 	c := &fakeCatalogue{}
-	if res := serve(c, r); res.StatusCode != http.StatusNoContent || len(c.entries) != 1 {
+	if res := serve(t, c, r); res.StatusCode != http.StatusNoContent || len(c.entries) != 1 {
 		t.Errorf("got %d and %d entries, want 204 and 1", res.StatusCode, len(c.entries))
 	}
 }
@@ -199,7 +206,7 @@ func TestStatuses(t *testing.T) {
 		if c.catalogue == nil {
 			c.catalogue = &fakeCatalogue{}
 		}
-		res := serve(c.catalogue, c.request)
+		res := serve(t, c.catalogue, c.request)
 		if res.StatusCode != c.want {
 			t.Errorf("%s: got status %d, want %d", c.name, res.StatusCode, c.want)
 		}
@@ -228,7 +235,7 @@ func TestRecoversAfterTheStoreDoes(t *testing.T) {
 	}}
 	for _, want := range []int{503, 503, 204, 204} {
 		away = want == 503
-		if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != want {
+		if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != want {
 			t.Errorf("got status %d, want %d", res.StatusCode, want)
 		}
 	}
@@ -250,7 +257,7 @@ func TestDeliveredManyTimes(t *testing.T) {
 	for range 16 {
 		group.Go(func() {
 			for range deliveries {
-				if res := serve(c, request("POST", "/", structured, strings.NewReader(body))); res.StatusCode/100 != 2 {
+				if res := serve(t, c, request("POST", "/", structured, strings.NewReader(body))); res.StatusCode/100 != 2 {
 					t.Errorf("got status %d, want 2xx", res.StatusCode)
 				}
 			}
@@ -266,25 +273,25 @@ func TestDeliveredManyTimes(t *testing.T) {
 func TestDeletedFile(t *testing.T) {
 	c := &fakeCatalogue{buried: map[string]bool{fileID: true}}
 	for _, delivery := range []string{"first", "second"} {
-		if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
+		if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
 			t.Errorf("%s delivery: got %d and %d entries, want 204 and none", delivery, res.StatusCode, len(c.entries))
 		}
 	}
 	// Inserted by one that died before it asked for the tombstone, or could not ask.
 	c = &fakeCatalogue{}
-	serve(c, request("POST", "/", structured, strings.NewReader(event(t))))
+	serve(t, c, request("POST", "/", structured, strings.NewReader(event(t))))
 	c.buried = map[string]bool{fileID: true}
 	away := func() error { return problem.Unavailable.With("away") }
 	for name, fail := range map[string]func() error{"away": away, "odd": func() error { return errors.New("odd") }, "panic": func() error { panic("bug") }} {
 		for _, which := range []*func() error{&c.failBuried, &c.failDelete} {
 			*which = fail
-			if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 503 || len(c.entries) != 1 {
+			if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 503 || len(c.entries) != 1 {
 				t.Errorf("%s: got %d and %d entries, want 503 and the one", name, res.StatusCode, len(c.entries))
 			}
 			*which = nil
 		}
 	}
-	if res := serve(c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
+	if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
 		t.Errorf("in the end: got %d and %d entries, want 204 and none", res.StatusCode, len(c.entries))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
+	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
 // fakeStore keeps what sweep asks for in memory, by the rules of content.Store.
@@ -153,6 +155,11 @@ func (p *fakePublisher) Publish(_ context.Context, e event.Event) error {
 	return nil
 }
 
+// api holds what sweep answers against docs/openapi.yaml.
+var api = contract.Of("sweep")
+
+func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
+
 // fixture is a sweeper with fakes around it.
 type fixture struct {
 	*sweeper
@@ -181,11 +188,18 @@ func (f *fixture) file(key string) string {
 	return id
 }
 
+// ask returns what sweep answers, as function.Main serves it.
+func (f *fixture) ask(t *testing.T, request *http.Request) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	api.Handler(t, function.Wrap(newHandler(f.sweeper), time.Minute)).ServeHTTP(w, request)
+	return w
+}
+
 // post has a sweep done.
 func (f *fixture) post(t *testing.T, wantStatus int) counts {
 	t.Helper()
-	w := httptest.NewRecorder()
-	newHandler(f.sweeper).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("anything")))
+	w := f.ask(t, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("anything")))
 	if w.Code != wantStatus {
 		t.Fatalf("got %d %s, want %d", w.Code, w.Body, wantStatus)
 	}
@@ -379,9 +393,7 @@ func TestRefused(t *testing.T) {
 		httptest.NewRequest(http.MethodGet, "/", nil):   http.StatusMethodNotAllowed,
 		httptest.NewRequest(http.MethodPost, "/x", nil): http.StatusNotFound,
 	} {
-		w := httptest.NewRecorder()
-		newHandler(newFixture().sweeper).ServeHTTP(w, request)
-		if w.Code != want {
+		if w := newFixture().ask(t, request); w.Code != want {
 			t.Errorf("%s %s: got %d, want %d", request.Method, request.URL, w.Code, want)
 		}
 	}
