@@ -244,7 +244,7 @@ func TestAdapterStops(t *testing.T) {
 	})
 	t.Logf("after %d stops: %d of %d events catalogued, %d dead letters, %d of them by the stops", stops, len(entries), n, len(dead), fromStops)
 	wantSettled(t, broker, len(dead)) // the look at the letters has given them back
-	out, log, err := setupCommand(t, "", "EVENTS_ADMIN_URL="+broker.URL, "redrive")
+	out, log, err := setupCommand(t, "", []string{"EVENTS_ADMIN_URL=" + broker.URL}, "redrive")
 	if err != nil || out != fmt.Sprintf("dead letters moved back: %d\n", len(dead)) {
 		t.Errorf("setup redrive: %v; it said %q\n%s", err, out, log)
 	}

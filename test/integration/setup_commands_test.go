@@ -17,15 +17,15 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// setupCommand runs a command of setup with those variables alone, which are separated by spaces, and returns what it wrote to standard output and
-// what it logged.
-func setupCommand(t *testing.T, stdin, variables string, args ...string) (out, log string, err error) {
+// setupCommand runs a command of setup with those variables alone, and returns what it wrote to standard output and what it
+// logged.
+func setupCommand(t *testing.T, stdin string, environment []string, args ...string) (out, log string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, build(t, "setup"), args...)
 	var stdout, stderr strings.Builder
-	command.Env, command.Stdin, command.Stdout, command.Stderr = strings.Fields(variables), strings.NewReader(stdin), &stdout, &stderr
+	command.Env, command.Stdin, command.Stdout, command.Stderr = environment, strings.NewReader(stdin), &stdout, &stderr
 	err = command.Run()
 	return stdout.String(), stderr.String(), err
 }
@@ -50,7 +50,7 @@ func TestImportedUsersSignIn(t *testing.T) {
 	if err := os.WriteFile(file, []byte(users), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	environment := "MYSQL_DSN=" + dsn
+	environment := []string{"MYSQL_DSN=" + dsn}
 
 	if _, log, err := setupCommand(t, users+`{"username":"last","password_hash":"secret"}`, environment, "users", "import", "-"); err == nil ||
 		!strings.Contains(log, "line 6") || strings.Contains(log, "secret") || strings.Contains(log, bcryptHash) {
@@ -134,7 +134,7 @@ func TestRedriveCommand(t *testing.T) {
 			}
 			return nil
 		})
-		out, log, err := setupCommand(t, "", "EVENTS_ADMIN_URL="+broker.URL, command)
+		out, log, err := setupCommand(t, "", []string{"EVENTS_ADMIN_URL=" + broker.URL}, command)
 		if err != nil || out != "dead letters moved back: 1\n" {
 			t.Errorf("setup %s: %v; it said %q\n%s", command, err, out, log)
 		}
@@ -175,7 +175,7 @@ func TestRecatalogueCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, log, err := setupCommand(t, "", "MONGODB_URI="+uri+" EVENTS_ADMIN_URL="+broker.URL, "recatalogue")
+	out, log, err := setupCommand(t, "", []string{"MONGODB_URI=" + uri, "EVENTS_ADMIN_URL=" + broker.URL}, "recatalogue")
 	if err != nil || out != "events published again: 5\n" {
 		t.Fatalf("setup recatalogue: %v; it said %q\n%s", err, out, log)
 	}
@@ -188,7 +188,7 @@ func TestRecatalogueCommand(t *testing.T) {
 		t.Errorf("got events of %q, want %q", got, want)
 	}
 
-	_, log, err = setupCommand(t, "", "MONGODB_URI="+uri+" EVENTS_ADMIN_URL=amqp://u:s3cret@127.0.0.1:1", "recatalogue")
+	_, log, err = setupCommand(t, "", []string{"MONGODB_URI=" + uri, "EVENTS_ADMIN_URL=amqp://u:s3cret@127.0.0.1:1"}, "recatalogue")
 	if err == nil || strings.Contains(log, "s3cret") {
 		t.Errorf("without a broker: %v\n%s", err, log)
 	}
