@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	serving "github.com/strongroom-dev/strongroom/shared/function"
 )
 
 // TestMain makes the test binary play the functions that the tests run.
@@ -53,7 +55,10 @@ func playFunction() {
 		time.Sleep(20 * time.Millisecond) // gives others the time to come in, if they may
 		fmt.Fprint(w, most.Load())
 	})
-	mux.HandleFunc("/refuse", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) })
+	mux.HandleFunc("/refuse", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "0") // so the answer is complete before the request is
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	})
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
 		_ = control.EnableFullDuplex()
@@ -62,7 +67,7 @@ func playFunction() {
 			_ = control.Flush()
 		}
 	})
-	err := http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT")), mux)
+	err := http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT")), serving.Linger(mux))
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -48,6 +49,37 @@ func TestRefusedBodyIsNotSent(t *testing.T) {
 	if response.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("got %s, want 413", response.Status)
 	}
+}
+
+// A function that answers before it has read the body costs the client nothing that comes after it on the connection.
+func TestEarlyAnswersEndTheConnectionInTime(t *testing.T) {
+	f, _ := play(t, "f", "function", nil)
+	s, err := serve("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.http.Close() })
+	s.handle(f)
+	client := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 30 * time.Second}
+	defer client.CloseIdleConnections()
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 1000 { // of all, without Linger, a few fail
+				response, err := client.Post("http://"+s.address+"/refuse", "text/plain", strings.NewReader("{}")) // not tried again by net/http
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+				if response.StatusCode != http.StatusRequestEntityTooLarge {
+					t.Errorf("got %s, want 413", response.Status)
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestContinueReachesTheClient(t *testing.T) {

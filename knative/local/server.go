@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	serving "github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -38,7 +39,7 @@ func serve(address string) (*server, error) {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	s.http = &http.Server{
-		Handler:           s,
+		Handler:           serving.Linger(s), // as the functions' own do: their answers come through before the body has
 		Protocols:         &protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,

@@ -11,12 +11,13 @@ import (
 // connection.
 const lingerTime = 5 * time.Second
 
-// linger lets next answer before it has read the body of a request. By itself net/http first reads up to 256 KiB of
+// Linger lets next answer before it has read the body of a request. By itself net/http first reads up to 256 KiB of
 // such a body, however long the client takes over it, and behind more than that cuts the connection: the client's
 // kernel then meets a reset while it sends on, and drops the answer that the client has not read yet. Here the answer goes
 // out at once, and says that the connection ends; what the client still sends is read and dropped for a while (RFC 9112
-// §9.6). Whoever waits for 100 Continue before sending is not asked to: with an answer given, net/http does not do that.
-func linger(next http.Handler) http.Handler {
+// §9.6). That the connection ends is also what a proxy needs that passes answers on before the body has come: the next request
+// on it would be lost (https://go.dev/issue/68560). Whoever waits for 100 Continue before sending is not asked to: with an answer given, net/http does not do that.
+func Linger(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 1 || r.ContentLength == 0 {
 			next.ServeHTTP(w, r) // HTTP/2 ends a stream without losing its answer
