@@ -91,6 +91,23 @@ func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 	}
 }
 
+// What is small has ended before the answer, although nobody has asked for it, and the connection goes on; what is not, or
+// waits for the function's word, has not.
+func TestAnswerAfterASmallBody(t *testing.T) {
+	server := refuse(t)
+	conn, answers := begin(t, server, "Content-Length: 5")
+	for _, rest := range []string{"hello", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"} {
+		if _, err := io.WriteString(conn, rest); err != nil {
+			t.Fatal(err)
+		}
+		wantRefusal(t, answers, false)
+	}
+	for _, headers := range []string{"Content-Length: 65537", "Content-Length: 5\r\nExpect: 100-continue", "Transfer-Encoding: chunked"} {
+		_, answers = begin(t, server, headers)
+		wantRefusal(t, answers, true)
+	}
+}
+
 // Requests without a body, and those whose body was read, leave the connection as it is.
 func TestAnswerKeepsTheConnection(t *testing.T) {
 	server := httptest.NewServer(Wrap(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
