@@ -29,7 +29,7 @@ func newHandler(routes []route, trust function.Trust, origins []string, console 
 			h.sessions = newSessions(to, transport, trust)
 		}
 	}
-	return problem.HandlerFunc(h.serve)
+	return function.EndSmallBodies(problem.HandlerFunc(h.serve))
 }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -61,7 +62,7 @@ func newHandler(verifier *token.Verifier, files allStore, publisher publisher, l
 	if err != nil {
 		return nil, err
 	}
-	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+	return function.EndSmallBodies(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if rest, ok := strings.CutPrefix(r.URL.Path, tusPath); ok && (rest == "" || rest[0] == '/') {
 			resumable.ServeHTTP(w, r)
 			return nil
@@ -74,7 +75,7 @@ func newHandler(verifier *token.Verifier, files allStore, publisher publisher, l
 		}
 		upload.ServeHTTP(w, r)
 		return nil
-	}), nil
+	})), nil
 }
 
 // measured is upload with its answer and its metrics.

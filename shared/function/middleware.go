@@ -31,7 +31,7 @@ var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
 // trace (of traceparent, or a new one), a deadline of timeout for the whole request, one log line and metric a request, and a problem document for a panic. An answer
 // that comes before the end of the body reaches the client all the same.
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
-	return linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return Linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		id := r.Header.Get("X-Request-Id")
 		if !requestIDs.MatchString(id) {
@@ -72,7 +72,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		if rec.status == 0 {
 			rec.WriteHeader(http.StatusOK)
 		}
-	}), true)
+	}))
 }
 
 // recorder notes the status and size of an answer for the log.
