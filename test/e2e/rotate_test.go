@@ -130,14 +130,27 @@ func (l *load) good() []string {
 	return append([]string(nil), l.tokens...)
 }
 
-// send sends one request. Whatever is not 200 is a failure.
+// send sends one request. Whatever is not 200 is a failure, but for a 502, which is of no function: the ingress says that when
+// it changes to a new revision just as the request comes. As its clients would, send then tries once more.
 func (l *load) send(method, function, path, token string, body []byte) []byte {
+	status, content := l.try(method, function, path, token, body)
+	if status == http.StatusBadGateway {
+		status, content = l.try(method, function, path, token, body)
+	}
+	if status != 0 && status != http.StatusOK {
+		l.fail("%s: %d %.200q", function, status, content)
+	}
+	return content
+}
+
+// try sends a request and counts its answer; 0 stands for none.
+func (l *load) try(method, function, path, token string, body []byte) (status int, content []byte) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, l.s.urls[function]+path, bytes.NewReader(body))
 	if err != nil {
 		l.fail("%s: %v", function, err)
-		return nil
+		return 0, nil
 	}
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
@@ -148,20 +161,18 @@ func (l *load) send(method, function, path, token string, body []byte) []byte {
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		l.fail("%s: %v", function, err)
-		return nil
+		return 0, nil
 	}
 	defer func() { _ = response.Body.Close() }()
-	content, err := io.ReadAll(response.Body)
+	content, err = io.ReadAll(response.Body)
 	l.Lock()
 	l.answers[fmt.Sprintf("%s %d", function, response.StatusCode)]++
 	l.Unlock()
-	switch {
-	case err != nil:
+	if err != nil {
 		l.fail("%s: read the answer: %v", function, err)
-	case response.StatusCode != http.StatusOK:
-		l.fail("%s: %s", function, answer{response.StatusCode, response.Header, content})
+		return 0, nil
 	}
-	return content
+	return response.StatusCode, content
 }
 
 func (l *load) fail(format string, args ...any) {
