@@ -203,6 +203,9 @@ func (l *load) check(t *testing.T, when string) {
 		if l.answers[function+" 200"] == 0 {
 			t.Errorf("%s: no request to %s succeeded", when, function)
 		}
+		if n := l.answers[function+" 502"]; n > 1 {
+			t.Errorf("%s: the ingress could not reach %s %d times", when, function, n)
+		}
 	}
 	for i, failure := range l.failures {
 		if i == 10 {
