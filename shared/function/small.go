@@ -48,9 +48,9 @@ func (w *smallWriter) read() {
 	if rc.SetReadDeadline(time.Now().Add(smallTime)) != nil {
 		return
 	}
-	if _, err := io.Copy(io.Discard, w.body); err == nil {
-		_ = rc.SetReadDeadline(time.Time{}) // for the next request it is set anew
-	}
+	_, _ = io.Copy(io.Discard, w.body)
+	// Or it would end the request while its answer is still being written; for the next one it is set anew.
+	_ = rc.SetReadDeadline(time.Time{})
 }
 
 // Write implements http.ResponseWriter.

@@ -2,7 +2,9 @@ package function
 
 import (
 	"io"
+	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -22,5 +24,29 @@ func TestEndSmallBodies(t *testing.T) {
 	for _, headers := range []string{"Content-Length: 65537", "Content-Length: 5\r\nExpect: 100-continue", "Transfer-Encoding: chunked", "Content-Length: 6"} {
 		_, answers = begin(t, server, headers)
 		wantRefusal(t, answers, true)
+	}
+}
+
+// An answer may take longer than what is waited for a body, of which the handler, such as a proxy, has read and closed its own.
+func TestEndSmallBodiesLeavesTheAnswerItsTime(t *testing.T) {
+	server := httptest.NewServer(Wrap(EndSmallBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = r.Body.Close()
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+			t.Errorf("the request ended before its answer: %v", r.Context().Err())
+		case <-time.After(smallTime + smallTime/2):
+		}
+	})), time.Minute))
+	defer server.Close()
+	res, err := http.Post(server.URL, "text/plain", strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.ReadAll(res.Body); err != nil {
+		t.Error(err)
 	}
 }
