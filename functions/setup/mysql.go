@@ -10,11 +10,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/password"
 )
 
-// setUpMySQL makes the tables, the runtime user where there is an administrator to make it, and users.
+// setUpMySQL migrates the tables, creates the runtime user if it has an administrator to do so, and creates users.
 func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if cfg.AdminDSN == "" {
-		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set: the tables are made with MYSQL_DSN, and no MySQL user is")
-		err = accounts.Migrate(ctx, cfg.DSN)
+		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set: setup migrates the tables with MYSQL_DSN and creates no MySQL user")
+		err = accounts.Refused("MYSQL_DSN", accounts.Migrate(ctx, cfg.DSN))
 	} else {
 		err = accounts.Provision(ctx, cfg.AdminDSN, cfg.DSN)
 	}
@@ -26,5 +26,5 @@ func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return createUsers(ctx, store, password.NewHasher(1, patience), users)
+	return accounts.Refused("MYSQL_DSN", createUsers(ctx, store, password.NewHasher(1, patience), users))
 }

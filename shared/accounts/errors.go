@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -24,25 +25,50 @@ const (
 	errUnknownDatabase        = 1049
 	errServerShutdown         = 1053
 	errDuplicate              = 1062
+	errHostNotAllowed         = 1130
 	errUnknown                = 1105 // TiDB's for what has no number of its own
 	errTableAccessDenied      = 1142
+	errColumnAccessDenied     = 1143
 	errNoSuchTable            = 1146
 	errUserTooManyConnections = 1203
 	errLockWait               = 1205
 	errDeadlock               = 1213
 	errResourceLimit          = 1226
+	errPrivilegeNeeded        = 1227
 	errReadOnly               = 1290
 	errInterrupted            = 1317
+	errRoutineAccessDenied    = 1370
+	errCannotCreateByGrant    = 1410
 	errAccessDeniedNoPassword = 1698
+	errPasswordMustChange     = 1820
 	errReadOnlyMode           = 1836
+	errPasswordExpired        = 1862
 	errKilled                 = 1927
 	errStatementTimeout       = 1969
 	errQueryTimeout           = 3024
+	errAccountLocked          = 3118
 	errTiDBAccessDenied       = 8121
 	errTiDBFirst              = 9001 // 9001 to 9007: its storage is away, busy or in conflict
 	errTiDBLockTimeout        = 9004
 	errTiDBWriteConflict      = 9007
 )
+
+// refusals are the errors of a server that refuses the credentials or a privilege of a user. They last until somebody
+// changes that user. On a new cluster, the functions get them until the setup Job has created their user.
+var refusals = []uint16{errDatabaseAccessDenied, errAccessDenied, errHostNotAllowed, errTableAccessDenied, errColumnAccessDenied,
+	errPrivilegeNeeded, errRoutineAccessDenied, errCannotCreateByGrant, errAccessDeniedNoPassword, errPasswordMustChange,
+	errPasswordExpired, errAccountLocked, errTiDBAccessDenied}
+
+// Refused returns what the server said, with the name of the setting that has the user's credentials, if err says that
+// the server refuses the credentials or a privilege of that user. It returns any other err unchanged. The result does not
+// wrap problem.Unavailable: waiting does not help.
+func Refused(setting string, err error) error {
+	var server *mysql.MySQLError
+	if errors.As(err, &server) && slices.Contains(refusals, server.Number) {
+		return fmt.Errorf("%s: the server refuses the user: %w", setting, server)
+	}
+	return err
+}
 
 // fail tells what err is to a client: that the store is away or busy is a problem.Unavailable, that a key is taken a
 // problem.Conflict, anything else internal. doing goes into the log.
@@ -60,11 +86,13 @@ func fail(doing string, err error) error {
 		case errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait, errDeadlock,
 			errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout:
 			return problem.Unavailable.Because(err, "the account store is busy")
-		case errDatabaseAccessDenied, errAccessDenied, errAccessDeniedNoPassword, errUnknownDatabase,
-			errTableAccessDenied, errTiDBAccessDenied, errNoSuchTable:
-			// So it is between the start of a new cluster and the end of its setup Job.
+		case errUnknownDatabase, errNoSuchTable:
+			// The setup Job of a new cluster has not ended yet.
 			return problem.Unavailable.Because(err, "the account store is not set up")
 		default:
+			if slices.Contains(refusals, n) {
+				return problem.Unavailable.Because(err, "the account store is not set up")
+			}
 			if n >= errTiDBFirst && n <= errTiDBWriteConflict || conflicted(err) {
 				return problem.Unavailable.Because(err, "the account store is busy")
 			}

@@ -13,13 +13,19 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// databaseName is what a database may be called that Provision makes: nothing that needs quoting anywhere.
+// databaseName matches the database names that Provision accepts. None of them needs escaping in any statement.
 var databaseName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,62}$`)
 
-// Provision makes, with the rights of adminDSN, the database and the user that runtimeDSN names: the tables as by
-// Migrate, the user with that password and with the right to read and write rows of that database and nothing else;
-// of the audit trail, to read and add rows. It may run any number of times, also side by side. Where both DSNs name the
-// same user it leaves the user alone.
+// auditTable is the append-only table: the runtime user can read and add rows, and cannot change or remove them.
+const auditTable = "audit"
+
+// Provision creates the database and the user that runtimeDSN names, with the privileges of adminDSN. It migrates the
+// tables as Migrate does, sets the user's password, and gives the user the privileges to read and write the rows of the
+// tables, and to read and add the rows of the audit table. Provision revokes every other privilege and role of that user.
+// It can run any number of times, also concurrently. If both DSNs name the same user, Provision does not change that user.
+//
+// A server that is unavailable is an error that wraps problem.Unavailable. A server that refuses the credentials or a
+// privilege of a user is another error, which begins with the name of the setting.
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
@@ -32,24 +38,28 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	if err != nil || server.User == "" {
 		return errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
 	}
-	// The administrator works in the runtime user's database, whichever its own DSN names.
+	// The administrator works in the runtime user's database, whichever database the administrator's DSN names.
 	server.DBName = runtime.DBName
 	admin, err := parseDSN(server.FormatDSN())
 	if err != nil {
 		return fmt.Errorf("MYSQL_ADMIN_DSN: %w", err)
 	}
-	if err := withServer(ctx, admin, func(conn *sql.Conn) error { return createDatabase(ctx, conn, runtime.DBName) }); err != nil {
-		return fail("create the account store", err)
+	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createDatabase(ctx, conn, runtime.DBName) })
+	if err != nil {
+		return Refused("MYSQL_ADMIN_DSN", fail("create the database", err))
 	}
 	if err := migrate(ctx, admin); err != nil {
-		return err
+		return Refused("MYSQL_ADMIN_DSN", err)
 	}
 	if runtime.User == admin.User {
-		slog.WarnContext(ctx, "the functions use the administrator's MySQL user; it keeps its rights", "user", admin.User)
+		slog.WarnContext(ctx, "the functions use the administrator's MySQL user, whose privileges setup does not change", "user", admin.User)
 		return nil
 	}
 	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createUser(ctx, conn, runtime) })
-	return fail("create the runtime user", err)
+	if err != nil {
+		return Refused("MYSQL_ADMIN_DSN", fail("create the runtime user", err))
+	}
+	return checkAppendOnly(ctx, runtime)
 }
 
 // withServer calls do with a connection that has no database selected and that holds the lock of cfg's database.
@@ -71,45 +81,86 @@ func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {
 	return err
 }
 
-// createUser makes the user of cfg, or brings its password and its rights up to date.
+// createUser creates the user of cfg, or updates its password and its privileges. All privileges are granted table by
+// table, before any privilege is revoked: functions that are running never lack a privilege, and no statement revokes a
+// privilege that the user does not have, which MySQL refuses (error 1147).
 func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	tables, err := tablesOf(ctx, conn, cfg.DBName)
 	if err != nil {
 		return err
 	}
-	type statement struct {
-		text string
-		args []any
-	}
-	// The driver interpolates and quotes the parameters; the server would not prepare these statements.
-	statements := []statement{
-		{"CREATE USER IF NOT EXISTS ?@'%' IDENTIFIED BY ?", []any{cfg.User, cfg.Passwd}},
-		{"ALTER USER ?@'%' IDENTIFIED BY ?", []any{cfg.User, cfg.Passwd}},
-	}
-	for _, table := range tables {
-		name := "`" + cfg.DBName + "`.`" + table + "`"
-		switch table {
-		case goose.DefaultTablename:
-		case "audit": // append-only, whatever right there was before
-			statements = append(statements,
-				statement{"GRANT INSERT ON " + name + " TO ?@'%'", []any{cfg.User}},
-				statement{"REVOKE UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE VIEW, TRIGGER, GRANT OPTION ON " +
-					name + " FROM ?@'%'", []any{cfg.User}})
-		default:
-			statements = append(statements, statement{"GRANT INSERT, UPDATE, DELETE ON " + name + " TO ?@'%'", []any{cfg.User}})
+	// The driver interpolates and quotes the parameters: the server cannot prepare these statements.
+	for _, statement := range []string{"CREATE USER IF NOT EXISTS ?@'%' IDENTIFIED BY ?", "ALTER USER ?@'%' IDENTIFIED BY ?"} {
+		if _, err := conn.ExecContext(ctx, statement, cfg.User, cfg.Passwd); err != nil {
+			return fmt.Errorf("%s: %w", strings.Join(strings.Fields(statement)[:2], " "), err)
 		}
 	}
-	// In a GRANT on a database the underscore stands for any character, unless escaped.
-	database := "`" + strings.ReplaceAll(cfg.DBName, "_", `\_`) + "`.*"
-	statements = append(statements,
-		statement{"GRANT SELECT ON " + database + " TO ?@'%'", []any{cfg.User}},
-		// Whoever made the user before may have given it more: the official images give it all rights. This comes last, so
-		// that functions at work never lack a right.
-		statement{"REVOKE INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE TEMPORARY TABLES, CREATE VIEW, " +
-			"CREATE ROUTINE, ALTER ROUTINE, TRIGGER, EVENT, GRANT OPTION ON " + database + " FROM ?@'%'", []any{cfg.User}})
-	for _, statement := range statements {
-		if _, err := conn.ExecContext(ctx, statement.text, statement.args...); err != nil {
-			return fmt.Errorf("%s: %w", strings.Join(strings.Fields(statement.text)[:2], " "), err)
+	wanted := map[string][]string{}
+	for _, table := range tables {
+		privileges := []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
+		switch table {
+		case goose.DefaultTablename:
+			continue
+		case auditTable:
+			privileges = privileges[:2]
+		}
+		_, err := conn.ExecContext(ctx, "GRANT "+strings.Join(privileges, ", ")+
+			" ON `"+cfg.DBName+"`.`"+strings.ReplaceAll(table, "`", "``")+"` TO ?@'%'", cfg.User)
+		if err != nil {
+			return fmt.Errorf("grant privileges on the table %s: %w", table, err)
+		}
+		wanted[tableKey(cfg.DBName+"."+table)] = privileges
+	}
+	return revokeOthers(ctx, conn, cfg.User, wanted)
+}
+
+// revokeOthers revokes every privilege and role of the user that is not in wanted, which maps a tableKey to privileges.
+// It revokes what SHOW GRANTS lists, in the server's own words: servers differ in the privileges that they know, and in
+// whether REVOKE accepts a privilege that the user does not have.
+func revokeOthers(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) error {
+	rows, err := conn.QueryContext(ctx, "SHOW GRANTS FOR ?@'%'", user)
+	if err != nil {
+		return fmt.Errorf("list the privileges: %w", err)
+	}
+	lines, err := collect(rows, func(row scanner) (line string, err error) {
+		err = row.Scan(&line)
+		return line, err
+	})
+	if err != nil {
+		return fmt.Errorf("list the privileges: %w", err)
+	}
+	for _, line := range lines {
+		g, ok := parseGrant(line)
+		if !ok {
+			continue
+		}
+		for _, statement := range g.reduce(wanted) {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				return fmt.Errorf("%s: %w", statement, err)
+			}
+		}
+	}
+	return nil
+}
+
+// checkAppendOnly signs in as the runtime user and returns an error if that user can change rows of the audit table, as
+// through a role that every user has, or through another account with the same name and a narrower host.
+func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
+	db, err := openDB(runtime)
+	if err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	for _, statement := range []string{"UPDATE audit SET id = id WHERE FALSE", "DELETE FROM audit WHERE FALSE"} {
+		_, err := db.ExecContext(ctx, statement)
+		var refused *mysql.MySQLError
+		switch {
+		case err == nil:
+			return fmt.Errorf("MYSQL_DSN: the user %s can change the audit table: "+
+				"revoke the privileges that SHOW GRANTS lists for that user, its roles, and its accounts for other hosts", runtime.User)
+		case errors.As(err, &refused) && (refused.Number == errTableAccessDenied || refused.Number == errTiDBAccessDenied):
+		default:
+			return Refused("MYSQL_DSN", fail("check the audit table's privileges", err))
 		}
 	}
 	return nil

@@ -70,9 +70,9 @@ func TestProvisionAtOnce(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	db := openSQL(t, dsn)
+	db := openSQL(t, admin)
 	var versions, distinct int
-	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM goose_db_version`).Scan(&versions, &distinct)
+	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM provision_at_once.goose_db_version`).Scan(&versions, &distinct)
 	if err != nil || versions != distinct || versions < 3 {
 		t.Errorf("%d migrations noted, %d different ones, %v; want each once", versions, distinct, err)
 	}

@@ -1,0 +1,179 @@
+package integration
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+)
+
+// TestAuditIsAppendOnly gives the runtime user more privileges than it needs, in every way that servers know. After the next
+// setup, the user must have exactly the privileges that the functions need.
+func TestAuditIsAppendOnly(t *testing.T) {
+	servers := map[string]func(t *testing.T) string{
+		"MySQL or MariaDB": func(t *testing.T) string { return mariadb(t).AdminDSN },
+		"TiDB":             func(t *testing.T) string { return own(t, "tidb", "tidb", store.StartTiDB).AdminDSN },
+	}
+	for name, server := range servers {
+		t.Run(name, func(t *testing.T) {
+			admin, dsn := accountsDSNs(t, server(t), "append_only")
+			cfg, err := mysql.ParseDSN(dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+				t.Fatal(err)
+			}
+			root, db := openSQL(t, admin), cfg.DBName
+			user, role := "'"+cfg.User+"'@'%'", db+"_role"
+			for _, privileges := range []struct {
+				name       string
+				statements []string
+			}{
+				{"none", nil},
+				{"of an earlier version", []string{"GRANT SELECT ON `" + strings.ReplaceAll(db, "_", `\_`) + "`.* TO " + user}},
+				{"on the table", []string{"GRANT UPDATE, DELETE ON " + db + ".audit TO " + user}},
+				{"on a column", []string{"GRANT UPDATE (actor_name) ON " + db + ".audit TO " + user}},
+				{"all on the table", []string{"GRANT ALL PRIVILEGES ON " + db + ".audit TO " + user + " WITH GRANT OPTION"}},
+				{"all on the database", []string{"GRANT ALL PRIVILEGES ON " + db + ".* TO " + user + " WITH GRANT OPTION"}},
+				{"all on databases by pattern", []string{"GRANT ALL PRIVILEGES ON `" + db[:len(db)-1] + "_`.* TO " + user}},
+				{"some on the server", []string{"GRANT UPDATE, PROCESS ON *.* TO " + user}},
+				{"all on the server", []string{"GRANT ALL PRIVILEGES ON *.* TO " + user + " WITH GRANT OPTION"}},
+				{"on another table", []string{"GRANT SELECT, DELETE ON " + db + ".goose_db_version TO " + user}},
+				{"a role", []string{"CREATE ROLE " + role, "GRANT ALL PRIVILEGES ON " + db + ".* TO " + role, "GRANT " + role + " TO " + user}},
+			} {
+				t.Run(privileges.name, func(t *testing.T) {
+					for _, statement := range privileges.statements {
+						if _, err := root.ExecContext(t.Context(), statement); err != nil {
+							t.Fatalf("%s: %v", statement, err)
+						}
+					}
+					if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+						t.Fatal(err)
+					}
+					wantGrants(t, root, cfg)
+					wantAppendOnly(t, openSQL(t, dsn))
+				})
+			}
+			if _, err := root.ExecContext(t.Context(), "DROP ROLE "+role); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// wantGrants compares the privileges of the user of cfg with those that the functions need.
+func wantGrants(t *testing.T, root *sql.DB, cfg *mysql.Config) {
+	t.Helper()
+	rows, err := root.QueryContext(t.Context(), "SHOW GRANTS FOR '"+cfg.User+"'@'%'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var got []string
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		line = strings.NewReplacer("`", "", "'", "", "GRANT ", "").Replace(line)
+		what, rest, _ := strings.Cut(line, " ON ")
+		on, options, _ := strings.Cut(rest, " TO "+cfg.User+"@%")
+		if what == "USAGE" && on == "*.*" && !strings.Contains(options, "OPTION") {
+			continue
+		}
+		privileges := strings.Split(strings.ReplaceAll(what, ", ", ","), ",")
+		slices.Sort(privileges)
+		got = append(got, strings.Join(privileges, ",")+" on "+strings.TrimPrefix(on, cfg.DBName+".")+strings.TrimSpace(options))
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	want := []string{"INSERT,SELECT on audit"}
+	for _, table := range []string{"login_attempts", "refresh_tokens", "sessions", "users"} {
+		want = append(want, "DELETE,INSERT,SELECT,UPDATE on "+table)
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("privileges: got %q, want %q", got, want)
+	}
+}
+
+// wantAppendOnly tries to change the audit table and the tables themselves.
+func wantAppendOnly(t *testing.T, runtime *sql.DB) {
+	t.Helper()
+	for _, statement := range []string{
+		`UPDATE audit SET actor_name = 'eve'`,
+		`DELETE FROM audit`,
+		`TRUNCATE TABLE audit`,
+		`REPLACE INTO audit SELECT * FROM audit`,
+		`INSERT INTO audit SELECT * FROM audit ON DUPLICATE KEY UPDATE actor_name = 'eve'`,
+		`DROP TABLE audit`,
+		`ALTER TABLE audit ADD COLUMN x INT`,
+		`CREATE INDEX x ON audit (action)`,
+		`DELETE FROM goose_db_version`,
+		`CREATE TABLE x (id INT)`,
+	} {
+		_, err := runtime.ExecContext(t.Context(), statement)
+		var server *mysql.MySQLError
+		if !errors.As(err, &server) || !slices.Contains([]uint16{1142, 1143, 8121}, server.Number) {
+			t.Errorf("%s: got %v, want access denied", statement, err)
+		}
+	}
+}
+
+// Functions that are running must not lack a privilege while setup replaces the privileges of an earlier version, which had
+// SELECT on the database.
+func TestProvisionLeavesNoGap(t *testing.T) {
+	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "no_gap")
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	root, user := openSQL(t, admin), "'"+cfg.User+"'@'%'"
+	for range 10 {
+		for _, statement := range []string{
+			"GRANT SELECT ON `" + strings.ReplaceAll(cfg.DBName, "_", `\_`) + "`.* TO " + user,
+			"REVOKE SELECT ON " + cfg.DBName + ".users FROM " + user,
+			"REVOKE SELECT ON " + cfg.DBName + ".audit FROM " + user,
+		} {
+			if _, err := root.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop, failed := make(chan struct{}), make(chan error, 1)
+		runtime := openSQL(t, dsn)
+		go func() {
+			defer close(failed)
+			for {
+				for _, statement := range []string{"SELECT COUNT(*) FROM users", "UPDATE users SET role = role WHERE FALSE", "SELECT COUNT(*) FROM audit"} {
+					if _, err := runtime.ExecContext(t.Context(), statement); err != nil {
+						failed <- fmt.Errorf("%s: %w", statement, err)
+						return
+					}
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		}()
+		err := accounts.Provision(t.Context(), admin, dsn)
+		close(stop)
+		if err := errors.Join(err, <-failed); err != nil {
+			t.Fatalf("while setup ran: %v", err)
+		}
+	}
+}
