@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
@@ -16,15 +16,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// mongoTimeout bounds the making of the user.
+// mongoTimeout bounds the commands for the runtime user.
 const mongoTimeout = 15 * time.Second
-
-// Error codes of MongoDB.
-const (
-	codeNotImplemented = 238 // FerretDB's
-	codeDuplicateKey   = 11000
-	codeUserExists     = 51003
-)
 
 // mongoURI reads a MongoDB URI. Its error shows the variable's name and not its value, which has a password in it.
 func mongoURI(variable, uri string) (*connstring.ConnString, error) {
@@ -35,17 +28,17 @@ func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	return parsed, nil
 }
 
-// setUpMongoDB makes the runtime user where there is an administrator to make it, and the indexes.
+// setUpMongoDB creates the runtime user if it has an administrator to do so, and the indexes.
 func setUpMongoDB(ctx context.Context, cfg config) error {
 	if cfg.MongoAdminURI == "" {
-		slog.InfoContext(ctx, "MONGODB_ADMIN_URI is not set: no MongoDB user is made")
-	} else if err := makeMongoUser(ctx, cfg.MongoAdminURI, cfg.MongoURI); err != nil {
+		slog.InfoContext(ctx, "MONGODB_ADMIN_URI is not set: setup creates no MongoDB user")
+	} else if err := ensureMongoUser(ctx, cfg.MongoAdminURI, cfg.MongoURI); err != nil {
 		return err
 	}
-	return errors.Join(
+	return mongodb.Refused("MONGODB_URI", errors.Join(
 		withStore(cfg.MongoURI, content.Open, func(s *content.Store) error { return s.EnsureIndexes(ctx) }),
 		withStore(cfg.MongoURI, catalog.Open, func(s *catalog.Store) error { return s.EnsureIndexes(ctx) }),
-	)
+	))
 }
 
 // withStore calls do with a store that is closed afterwards.
@@ -57,9 +50,9 @@ func withStore[S interface{ Close() error }](uri string, open func(uri string) (
 	return errors.Join(do(store), store.Close())
 }
 
-// makeMongoUser makes the user that runtimeURI names, in the database that it authenticates against, with the right to
-// read and write the database that it names; one that is there gets the password and the rights.
-func makeMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error) {
+// ensureMongoUser sees to it that the user that runtimeURI names exists, in the database that it authenticates against,
+// with that password and with the role readWrite on the database that runtimeURI names. It changes only what differs.
+func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error) {
 	admin, err := mongoURI("MONGODB_ADMIN_URI", adminURI)
 	if err != nil {
 		return err
@@ -70,10 +63,10 @@ func makeMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error)
 	}
 	switch {
 	case runtime.Username == "":
-		slog.InfoContext(ctx, "MONGODB_URI names no user: none is made")
+		slog.InfoContext(ctx, "MONGODB_URI names no user: setup creates none")
 		return nil
 	case runtime.Username == admin.Username && runtime.AuthSource == admin.AuthSource:
-		slog.WarnContext(ctx, "the functions use the administrator's MongoDB user; it keeps its rights", "user", admin.Username)
+		slog.WarnContext(ctx, "the functions use the administrator's MongoDB user, whose roles setup does not change", "user", admin.Username)
 		return nil
 	}
 	db, err := mongodb.Open(adminURI)
@@ -83,40 +76,99 @@ func makeMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error)
 	defer func() { err = errors.Join(err, mongodb.Close(db)) }()
 	ctx, cancel := context.WithTimeout(ctx, mongoTimeout)
 	defer cancel()
-	source := db.Client().Database(runtime.AuthSource)
-	err = putMongoUser(ctx, runtime, func(ctx context.Context, command bson.D) error {
-		return source.RunCommand(ctx, command).Err()
-	})
-	return mongodb.Problem(err, "make the MongoDB user")
+	u := mongoUser{
+		name: runtime.Username, password: runtime.Password,
+		roles: []role{{Role: "readWrite", DB: runtime.Database}},
+		run: func(ctx context.Context, command bson.D, result any) error {
+			return db.Client().Database(runtime.AuthSource).RunCommand(ctx, command).Decode(result)
+		},
+		signIn: func(ctx context.Context) error { return signIn(ctx, runtimeURI) },
+	}
+	return mongodb.Refused("MONGODB_ADMIN_URI", mongodb.Problem(u.ensure(ctx), "set up the MongoDB user"))
 }
 
-// putMongoUser makes or updates a user by commands to the database that it authenticates against.
-func putMongoUser(ctx context.Context, user *connstring.ConnString, run func(ctx context.Context, command bson.D) error) error {
-	roles := bson.A{bson.D{{Key: "role", Value: "readWrite"}, {Key: "db", Value: user.Database}}}
-	put := func(command string) error {
-		return run(ctx, bson.D{{Key: command, Value: user.Username}, {Key: "pwd", Value: user.Password}, {Key: "roles", Value: roles}})
+// signIn connects as the user that uri names.
+func signIn(ctx context.Context, uri string) (err error) {
+	db, err := mongodb.Open(uri)
+	if err != nil {
+		return fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	err := put("createUser")
-	if hasCode(err, codeNotImplemented) {
-		slog.WarnContext(ctx, "this server knows no roles: the runtime user may do whatever the server lets it", "error", err)
-		roles = bson.A{}
-		err = put("createUser")
+	defer func() { err = errors.Join(err, mongodb.Close(db)) }()
+	return db.RunCommand(ctx, bson.D{{Key: "ping", Value: 1}}).Err()
+}
+
+// role is a role of a MongoDB user.
+type role struct {
+	Role string `bson:"role"`
+	DB   string `bson:"db"`
+}
+
+// mongoUser is a MongoDB user as it should be.
+type mongoUser struct {
+	name, password string
+	roles          []role
+	// run runs a command on the database that the user authenticates against.
+	run func(ctx context.Context, command bson.D, result any) error
+	// signIn signs in as the user.
+	signIn func(ctx context.Context) error
+}
+
+// ensure creates the user, or updates its password or its roles if they differ. A server that cannot update roles, such as
+// DocumentDB, leaves the user with the roles that it has: whether they are sufficient shows when setup creates the indexes.
+func (u mongoUser) ensure(ctx context.Context) error {
+	roles, exists, err := u.find(ctx)
+	if err != nil {
+		return err
 	}
-	if hasCode(err, codeUserExists, codeDuplicateKey) {
-		err = put("updateUser")
+	if !exists {
+		err := u.command(ctx, "createUser", bson.E{Key: "pwd", Value: u.password}, bson.E{Key: "roles", Value: u.roles})
+		if err == nil {
+			return nil
+		}
+		// Another setup may have created the user at the same time. Servers report that with different codes.
+		var findErr error
+		if roles, exists, findErr = u.find(ctx); findErr != nil || !exists {
+			return errors.Join(err, findErr)
+		}
+	}
+	err = u.signIn(ctx)
+	if mongodb.IsRefusal(err) {
+		err = u.command(ctx, "updateUser", bson.E{Key: "pwd", Value: u.password})
+	}
+	if err != nil {
+		return err
+	}
+	if slices.Equal(roles, u.roles) {
+		return nil
+	}
+	err = u.command(ctx, "updateUser", bson.E{Key: "roles", Value: u.roles})
+	if err != nil && !mongodb.IsRefusal(err) && !mongodb.Away(err) {
+		slog.WarnContext(ctx, "the server does not update the roles of the MongoDB user", "user", u.name, "roles", roles, "error", err)
+		return nil
 	}
 	return err
 }
 
-func hasCode(err error, codes ...int) bool {
-	var refused mongo.ServerError
-	if !errors.As(err, &refused) {
-		return false
+// find returns the roles of the user, and whether it exists.
+func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err error) {
+	var found struct {
+		Users []struct {
+			Roles []role `bson:"roles"`
+		} `bson:"users"`
 	}
-	for _, code := range codes {
-		if refused.HasErrorCode(code) {
-			return true
-		}
+	if err := u.run(ctx, bson.D{{Key: "usersInfo", Value: u.name}}, &found); err != nil {
+		return nil, false, fmt.Errorf("usersInfo: %w", err)
 	}
-	return false
+	if len(found.Users) == 0 {
+		return nil, false, nil
+	}
+	return found.Users[0].Roles, true, nil
+}
+
+// command runs a command on the user.
+func (u mongoUser) command(ctx context.Context, name string, arguments ...bson.E) error {
+	if err := u.run(ctx, append(bson.D{{Key: name, Value: u.name}}, arguments...), &bson.D{}); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }

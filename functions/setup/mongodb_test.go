@@ -8,57 +8,110 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-func TestPutMongoUser(t *testing.T) {
-	refused := func(code int32) error { return mongo.CommandError{Code: code, Message: "refused"} }
-	broken := errors.New("broken")
-	for name, test := range map[string]struct {
-		errs []error // of the successive commands
-		want []string
-		err  error
-	}{
-		"new":                   {[]error{nil}, []string{"createUser with a role"}, nil},
-		"there":                 {[]error{refused(codeUserExists), nil}, []string{"createUser with a role", "updateUser with a role"}, nil},
-		"made at the same time": {[]error{refused(codeDuplicateKey), nil}, []string{"createUser with a role", "updateUser with a role"}, nil},
-		"without roles":         {[]error{refused(codeNotImplemented), nil}, []string{"createUser with a role", "createUser"}, nil},
-		"without roles, there": {[]error{refused(codeNotImplemented), refused(codeUserExists), nil},
-			[]string{"createUser with a role", "createUser", "updateUser"}, nil},
-		"broken": {[]error{broken}, []string{"createUser with a role"}, broken},
-	} {
-		user, err := mongoURI("MONGODB_URI", "mongodb://strongroom:s3cret@127.0.0.1:1/files?authSource=users")
-		if err != nil {
-			t.Fatal(err)
+// fakeMongo is a server with at most one user.
+type fakeMongo struct {
+	exists   bool
+	password string
+	roles    []role
+	// errs are the errors of commands, by name. A createUser that fails may have found a user that was created just before.
+	errs     map[string]error
+	raced    bool
+	commands []string
+}
+
+func (f *fakeMongo) run(_ context.Context, command bson.D, result any) error {
+	name := command[0].Key
+	if name != "usersInfo" {
+		f.commands = append(f.commands, name)
+	}
+	if err := f.errs[name]; err != nil {
+		f.exists = f.exists || f.raced
+		return err
+	}
+	var reply bson.M
+	switch name {
+	case "usersInfo":
+		users := bson.A{}
+		if f.exists {
+			users = append(users, bson.M{"user": command[0].Value, "roles": f.roles})
 		}
-		var got []string
-		err = putMongoUser(t.Context(), user, func(_ context.Context, command bson.D) error {
-			line := command[0].Key
-			roles := bson.A{}
-			if len(command[2].Value.(bson.A)) > 0 {
-				line += " with a role"
-				roles = bson.A{bson.D{{Key: "role", Value: "readWrite"}, {Key: "db", Value: "files"}}}
+		reply = bson.M{"users": users}
+	case "createUser", "updateUser":
+		f.exists = true
+		for _, argument := range command[1:] {
+			switch argument.Key {
+			case "pwd":
+				f.password = argument.Value.(string)
+			case "roles":
+				f.roles = argument.Value.([]role)
 			}
-			want := bson.D{{Key: command[0].Key, Value: "strongroom"}, {Key: "pwd", Value: "s3cret"}, {Key: "roles", Value: roles}}
-			if !reflect.DeepEqual(command, want) {
-				t.Errorf("%s: command %v, want %v", name, command, want)
-			}
-			got = append(got, line)
-			return test.errs[len(got)-1]
-		})
-		if !reflect.DeepEqual(got, test.want) || !errors.Is(err, test.err) {
-			t.Errorf("%s: commands %q, %v; want %q, %v", name, got, err, test.want, test.err)
+			f.commands[len(f.commands)-1] += " " + argument.Key
+		}
+	}
+	raw, err := bson.Marshal(reply)
+	if err != nil {
+		return err
+	}
+	return bson.Unmarshal(raw, result)
+}
+
+func (f *fakeMongo) signIn(context.Context) error {
+	if f.password != "s3cret" {
+		return mongo.CommandError{Code: 18, Name: "AuthenticationFailed"}
+	}
+	return f.errs["signIn"]
+}
+
+// Setup must change only what differs: DocumentDB refuses to create a user that exists, and to update roles.
+func TestEnsureMongoUser(t *testing.T) {
+	refused := problem.Unavailable.Because(mongo.CommandError{Code: 13, Name: "Unauthorized"}, "")
+	unsupported := mongo.CommandError{Code: 2, Name: "BadValue", Message: "Role updates are currently unsupported."}
+	broken := errors.New("broken")
+	readWrite, root := []role{{"readWrite", "files"}}, []role{{"root", "admin"}}
+	for name, test := range map[string]struct {
+		server fakeMongo
+		want   []string
+		err    error
+	}{
+		"absent":                  {fakeMongo{}, []string{"createUser pwd roles"}, nil},
+		"as it should be":         {fakeMongo{exists: true, password: "s3cret", roles: readWrite}, nil, nil},
+		"another password":        {fakeMongo{exists: true, password: "old", roles: readWrite}, []string{"updateUser pwd"}, nil},
+		"other roles":             {fakeMongo{exists: true, password: "s3cret", roles: root}, []string{"updateUser roles"}, nil},
+		"more roles":              {fakeMongo{exists: true, password: "s3cret", roles: append(root, readWrite...)}, []string{"updateUser roles"}, nil},
+		"nothing is right":        {fakeMongo{exists: true, password: "old"}, []string{"updateUser pwd", "updateUser roles"}, nil},
+		"created meanwhile":       {fakeMongo{raced: true, password: "s3cret", roles: readWrite, errs: map[string]error{"createUser": broken}}, []string{"createUser"}, nil},
+		"roles cannot be updated": {fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": unsupported}}, []string{"updateUser"}, nil},
+		"roles are refused":       {fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": refused}}, []string{"updateUser"}, refused},
+		"cannot be created":       {fakeMongo{errs: map[string]error{"createUser": broken}}, []string{"createUser"}, broken},
+		"cannot be listed":        {fakeMongo{errs: map[string]error{"usersInfo": refused}}, nil, refused},
+		"cannot be updated":       {fakeMongo{exists: true, password: "old", errs: map[string]error{"updateUser": refused}}, []string{"updateUser"}, refused},
+		"server goes away":        {fakeMongo{exists: true, password: "s3cret", errs: map[string]error{"signIn": broken}}, nil, broken},
+	} {
+		u := mongoUser{name: "strongroom", password: "s3cret", roles: readWrite, run: test.server.run, signIn: test.server.signIn}
+		if err := u.ensure(t.Context()); !errors.Is(err, test.err) {
+			t.Errorf("%s: got error %v, want %v", name, err, test.err)
+		}
+		if !reflect.DeepEqual(test.server.commands, test.want) {
+			t.Errorf("%s: got commands %q, want %q", name, test.server.commands, test.want)
+		}
+		if test.err == nil && (test.server.password != "s3cret" || test.server.errs == nil && !reflect.DeepEqual(test.server.roles, readWrite)) {
+			t.Errorf("%s: got password %q and roles %v", name, test.server.password, test.server.roles)
 		}
 	}
 }
 
 // Neither needs the administrator, who is not there.
-func TestMakeMongoUserLeavesAlone(t *testing.T) {
+func TestEnsureMongoUserLeavesAlone(t *testing.T) {
 	const admin = "mongodb://root:p@127.0.0.1:1/strongroom?authSource=admin"
 	for name, runtime := range map[string]string{
 		"no user":           "mongodb://127.0.0.1:1/strongroom",
 		"the administrator": admin,
 	} {
-		if err := makeMongoUser(t.Context(), admin, runtime); err != nil {
+		if err := ensureMongoUser(t.Context(), admin, runtime); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

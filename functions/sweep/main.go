@@ -18,7 +18,8 @@ import (
 type config struct {
 	// MongoURI names the server and the database with files and catalogue.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// EventsURL is a RabbitMQ whose user may publish only, or a sink of CloudEvents over HTTP.
+	// EventsURL names a RabbitMQ, with a user that can publish and count the messages in the queues, or a sink of CloudEvents
+	// over HTTP.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
 	// PendingGrace is how long a file's event and a deletion are left to the function that began with them.
 	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"1m"`

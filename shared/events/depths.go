@@ -17,9 +17,9 @@ type Depths struct {
 	Dead int
 }
 
-// Lengths returns how many messages wait in the RabbitMQ at eventsURL. Any user of the broker may ask, one who may only
-// publish too. A sink of CloudEvents over HTTP keeps nothing: its Depths are 0. A broker that is away is an error that
-// wraps problem.Unavailable. No error shows the URL.
+// Lengths returns how many messages wait in the RabbitMQ at eventsURL. RabbitMQ 4.2.7 and later demand that the user has
+// configure or write permission on the queues. A sink of CloudEvents over HTTP keeps no messages: its Depths are 0. A broker
+// that is unavailable or that refuses the user is an error that wraps problem.Unavailable. No error shows the URL.
 func Lengths(ctx context.Context, eventsURL string) (Depths, error) {
 	u, err := parseURL("EVENTS_URL", eventsURL)
 	if err != nil {
@@ -48,6 +48,9 @@ func Lengths(ctx context.Context, eventsURL string) (Depths, error) {
 	var depths Depths
 	for name, n := range map[string]*int{Queue: &depths.Waiting, DeadQueue: &depths.Dead} {
 		if *n, err = length(channel, name); err != nil {
+			if isRefusal(err) {
+				err = refused("EVENTS_URL", err)
+			}
 			return Depths{}, problem.Unavailable.Because(err, "RabbitMQ does not count the events: has setup run?")
 		}
 	}

@@ -37,8 +37,9 @@ const (
 
 // DeclareTopology declares the exchanges, queues and bindings in the RabbitMQ at adminURL. It changes nothing that is
 // there already, and may run any number of times, also side by side. The broker's user needs configure, write and read
-// on `strongroom\..*`. A broker that is away is an error that wraps problem.Unavailable; an exchange or queue that is
-// there with other arguments, which RabbitMQ can not change, one that wraps problem.Conflict. No error shows the URL.
+// on `strongroom\..*`. A broker that is unavailable is an error that wraps problem.Unavailable; an exchange or queue that
+// exists with other arguments, which RabbitMQ cannot change, one that wraps problem.Conflict. A broker that refuses the
+// credentials or a permission of the user is another error. No error shows the URL.
 func DeclareTopology(ctx context.Context, adminURL string) error {
 	if err := checkAdminURL(adminURL); err != nil {
 		return err
@@ -46,7 +47,10 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
 	defer cancel()
 	conn, socket, err := dialConn(adminURL)
-	if err != nil {
+	switch {
+	case isRefusal(err):
+		return refused("EVENTS_ADMIN_URL", err)
+	case err != nil:
 		return problem.Unavailable.Because(err, "RabbitMQ can not be reached")
 	}
 	// The library waits for answers without a bound; without its socket it waits for none.
@@ -65,10 +69,24 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	case errors.As(err, &refusal) && refusal.Code == amqp.PreconditionFailed:
 		return problem.Conflict.Because(err, "RabbitMQ has it with other arguments, which can not be changed: "+
 			"move what is in it elsewhere, delete it, and run setup again")
+	case isRefusal(err):
+		return refused("EVENTS_ADMIN_URL", err)
 	case conn.IsClosed():
 		return problem.Unavailable.Because(err, "the connection to RabbitMQ was lost")
 	}
 	return err
+}
+
+// isRefusal reports whether err says that RabbitMQ refuses the credentials or a permission of the user.
+func isRefusal(err error) bool {
+	var refusal *amqp.Error
+	return errors.As(err, &refusal) && refusal.Code == amqp.AccessRefused
+}
+
+// refused adds to a refusal the name of the setting that has the user's credentials. The result does not wrap
+// problem.Unavailable: waiting does not help.
+func refused(setting string, err error) error {
+	return fmt.Errorf("%s: the server refuses the user: %w", setting, err)
 }
 
 // checkAdminURL returns an error, which does not show the URL, unless it is one of RabbitMQ.

@@ -11,6 +11,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 
@@ -29,7 +30,8 @@ const (
 // Open returns the database that uri names as its path. It makes no connection that it waits for: a server that is
 // away shows in the first call. Timeouts in the uri take precedence over the ones here, but there is no client-wide
 // timeout, because that would cover the whole life of an upload: every call must bring a deadline. Writes are
-// acknowledged by a majority and journaled.
+// acknowledged by a majority and journaled. Reads go to the primary, whatever the uri says: quotas, idempotency keys and
+// locks must not depend on what a secondary has not replicated yet.
 func Open(uri string) (*mongo.Database, error) {
 	// Errors of the driver may quote the uri, and with it the password: they are not passed on.
 	parsed, err := connstring.ParseAndValidate(uri)
@@ -49,6 +51,7 @@ func Open(uri string) (*mongo.Database, error) {
 	opts.Timeout = nil
 	journaled := true
 	opts.SetWriteConcern(&writeconcern.WriteConcern{W: writeconcern.WCMajority, Journal: &journaled})
+	opts.SetReadPreference(readpref.Primary())
 	client, err := mongo.Connect(opts)
 	if err != nil {
 		return nil, errors.New("the MongoDB URI asks for what the driver can not do")
@@ -90,14 +93,43 @@ func Away(err error) bool {
 		slices.ContainsFunc(awayCodes, verdict.HasErrorCode)
 }
 
-// Problem returns err, with what was being done, as problem.Unavailable where Away says so and as an internal error
-// otherwise. It returns nil for nil.
+// refusals are the codes of a server that refuses the credentials or a privilege of the user: Unauthorized,
+// AuthenticationFailed, and AtlasError, with which MongoDB Atlas reports both.
+var refusals = []int{13, 18, 8000}
+
+// IsRefusal reports whether err says that the server refuses the credentials or a privilege of the user.
+func IsRefusal(err error) bool { return refusal(err) != nil }
+
+// Refused returns what the server said, with the name of the setting that has the user's credentials, if err says that
+// the server refuses the credentials or a privilege of that user. It returns any other err unchanged. The result does not
+// wrap problem.Unavailable: waiting does not help.
+func Refused(setting string, err error) error {
+	if verdict := refusal(err); verdict != nil {
+		return fmt.Errorf("%s: the server refuses the user: %w", setting, verdict)
+	}
+	return err
+}
+
+// refusal returns the server's error in err if it is one of refusals, and nil otherwise.
+func refusal(err error) error {
+	var verdict mongo.ServerError
+	if errors.As(err, &verdict) && slices.ContainsFunc(refusals, verdict.HasErrorCode) {
+		return verdict
+	}
+	return nil
+}
+
+// Problem adds to err what was being done. The result is a problem.Unavailable if Away says so, or if the server refuses
+// the user; otherwise it is an internal error. Problem returns nil for nil.
 func Problem(err error, doing string) error {
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("%s: %w", doing, err)
-	if Away(err) {
+	switch {
+	case IsRefusal(err):
+		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI: the server refuses the user: %w", err), "the store is not set up")
+	case Away(err):
 		return problem.Unavailable.Because(err, "the store can not be reached right now")
 	}
 	return err

@@ -54,7 +54,10 @@ func TestProblem(t *testing.T) {
 		"no majority":                  {mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}}, 503},
 		"disk full":                    {verdict(14031), 503},
 		"duplicate":                    {verdict(11000), 500},
-		"not permitted":                {mongo.CommandError{Code: 13}, 500},
+		"not permitted":                {mongo.CommandError{Code: 13}, 503},
+		"not permitted to write":       {verdict(13), 503},
+		"wrong password":               {mongo.CommandError{Code: 18}, 503},
+		"refused by Atlas":             {mongo.CommandError{Code: 8000}, 503},
 		"client gone":                  {context.Canceled, 500},
 	} {
 		got := Problem(fmt.Errorf("wrapped: %w", c.err), "test")
