@@ -118,6 +118,19 @@ func (k *kubernetes) create(ctx context.Context, name string, data map[string][]
 	return nil
 }
 
+// change replaces the data under the keys of a Secret that exists. It returns errConflict if somebody else changes that
+// Secret at the same time.
+func (k *kubernetes) change(ctx context.Context, name string, data map[string][]byte) error {
+	found, err := k.read(ctx, name)
+	if err == nil && found == nil {
+		err = fmt.Errorf("change Secret %q: it does not exist", name)
+	}
+	if err != nil {
+		return err
+	}
+	return k.patch(ctx, *found, nil, data)
+}
+
 // patch changes keys and annotations of a Secret, and leaves the others as they are. A key whose data is nil goes. It
 // returns errConflict where the Secret is not as it was read any more, which then stays as it is.
 func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[string]string, data map[string][]byte) error {

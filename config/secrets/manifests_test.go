@@ -127,7 +127,7 @@ func TestFilesComeFromKeysOfTheirSecret(t *testing.T) {
 	})
 }
 
-// The Job may read exactly what it makes.
+// The Job can read the Secrets that it creates, can change the definitions, and has no other right.
 func TestRoleNamesTheSecrets(t *testing.T) {
 	found := false
 	manifests(t, func(_ string, object map[string]any) {
@@ -142,6 +142,10 @@ func TestRoleNamesTheSecrets(t *testing.T) {
 			}
 			switch verbs := rule["verbs"].([]any); {
 			case slices.Equal(verbs, []any{"create"}):
+			case slices.Equal(verbs, []any{"patch"}):
+				if diff := cmp.Diff([]any{"rabbitmq-definitions"}, rule["resourceNames"]); diff != "" {
+					t.Errorf("Secrets that the Job can change (-want +got):\n%s", diff)
+				}
 			case slices.Equal(verbs, []any{"get"}):
 				names := []any{}
 				for _, name := range slices.Sorted(maps.Keys(want)) {

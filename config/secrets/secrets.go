@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -31,11 +33,14 @@ type source struct {
 	generate func() (map[string][]byte, error)
 }
 
-// group is a set of Secrets that belong together: the sources, and perhaps one that is derived from them.
+// group is a set of Secrets that belong together: the sources, and possibly one Secret that is derived from them.
 type group struct {
 	sources []source
 	derived string
 	derive  func(values) (map[string][]byte, error)
+	// follows says that the derived Secret is derived again whenever its sources or the code of derive have changed. Without
+	// it, the derived Secret never changes here, and no source is generated while the derived Secret exists.
+	follows bool
 }
 
 // groups returns all Secrets that Strongroom needs.
@@ -66,10 +71,12 @@ func groups() []group {
 			sources: []source{
 				{"rabbitmq-setup", func() (map[string][]byte, error) { return rabbitUser("setup"), nil }},
 				{"rabbitmq-upload", func() (map[string][]byte, error) { return rabbitUser("upload"), nil }},
+				{"rabbitmq-sweep", func() (map[string][]byte, error) { return rabbitUser("sweep"), nil }},
 				{"rabbitmq-source", func() (map[string][]byte, error) { return rabbitConnection("source"), nil }},
 			},
 			derived: "rabbitmq-definitions",
 			derive:  definitions,
+			follows: true, // `make deploy` restarts RabbitMQ after a change
 		},
 		// The gateway signs with it who called it; login and accounts verify that.
 		{sources: []source{{"gateway-key", func() (map[string][]byte, error) {
@@ -150,8 +157,9 @@ func rabbitConnection(name string) map[string][]byte {
 	return text("username", name, "password", newPassword(), "uri", fmt.Sprintf("http://%s:15672", rabbitmqAddress), "port", "5672")
 }
 
-// definitions is what RabbitMQ loads when it starts (rabbitmq.com/docs/definitions): the virtual host, and three users
-// who may do what they are for and nothing else. The default user is not made when definitions are loaded.
+// definitions returns what RabbitMQ loads whenever it starts (rabbitmq.com/docs/definitions): the virtual host, and one
+// user for each client, with the permissions that this client needs. RabbitMQ creates no default user if it loads
+// definitions. The result depends only on the passwords, so that it can be compared with what is stored.
 func definitions(from values) (map[string][]byte, error) {
 	type user struct {
 		Name      string   `json:"name"`
@@ -179,6 +187,10 @@ func definitions(from values) (map[string][]byte, error) {
 	for _, may := range []struct{ secret, configure, write, read string }{
 		{"rabbitmq-setup", `^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`},
 		{"rabbitmq-upload", nothing, `^strongroom\.events$`, nothing},
+		// sweep publishes, and counts the messages in the queues by passive declares. RabbitMQ 4.2.7 and later accept a passive
+		// declare only from a user with configure or write permission on the queue. Write permission on a queue alone allows
+		// nothing else: a binding also needs read permission on the exchange, and only the default exchange publishes to a queue.
+		{"rabbitmq-sweep", nothing, `^strongroom\.(events|files|files\.dead)$`, nothing},
 		{"rabbitmq-source", nothing, nothing, `^strongroom\.files$`},
 	} {
 		name, password := string(from[may.secret]["username"]), string(from[may.secret]["password"])
@@ -192,19 +204,21 @@ func definitions(from values) (map[string][]byte, error) {
 	return map[string][]byte{"definitions.json": document}, err
 }
 
-// passwordHash hashes a password as RabbitMQ stores it: a random salt of 32 bits, and SHA-256 of salt and password
-// (rabbitmq.com/docs/passwords). With 192 random bits to guess, a fast hash is enough.
+// passwordHash hashes a password as RabbitMQ stores it: a salt of 32 bits, and the SHA-256 of the salt and the password
+// (rabbitmq.com/docs/passwords). A fast hash is enough for passwords of 192 random bits. For the same reason, the salt need
+// not be random: it is derived from the password, so that equal passwords have equal hashes.
 func passwordHash(password string) string {
-	salt := make([]byte, 4)
-	_, _ = rand.Read(salt) // never fails
-	sum := sha256.Sum256(append(salt, password...))
-	return base64.StdEncoding.EncodeToString(append(salt, sum[:]...))
+	derived := sha256.Sum256([]byte("salt" + password))
+	salt := derived[:4]
+	sum := sha256.Sum256(append(salt[:4:4], password...))
+	return base64.StdEncoding.EncodeToString(append(salt[:4:4], sum[:]...))
 }
 
 // store is where Secrets are kept.
 type store interface {
 	get(ctx context.Context, name string) (map[string][]byte, error)
 	create(ctx context.Context, name string, data map[string][]byte) error
+	change(ctx context.Context, name string, data map[string][]byte) error
 }
 
 // ensureAll makes what is absent. It tries every group, so that one message tells all that is wrong.
@@ -216,17 +230,16 @@ func ensureAll(ctx context.Context, api store, groups []group) error {
 	return errors.Join(errs...)
 }
 
-// ensure makes those of the group's Secrets that are absent. What is derived is derived from the sources as they are
-// stored, so that two runs side by side agree.
+// ensure creates the Secrets of the group that are absent, and updates the derived Secret if it follows its sources. The
+// derived Secret is derived from the sources as they are stored, so that two concurrent runs agree.
 func (g group) ensure(ctx context.Context, api store) error {
-	// The derived one is looked for first: whoever made it had made its sources before.
-	derivedExists := false
+	// The derived Secret is read first: a run that has created it had created its sources before.
+	var derived map[string][]byte
 	if g.derived != "" {
-		data, err := api.get(ctx, g.derived)
-		if err != nil {
+		var err error
+		if derived, err = api.get(ctx, g.derived); err != nil {
 			return err
 		}
-		derivedExists = data != nil
 	}
 	stored := values{}
 	for _, s := range g.sources {
@@ -235,7 +248,7 @@ func (g group) ensure(ctx context.Context, api store) error {
 			return err
 		}
 		if data == nil {
-			if derivedExists {
+			if derived != nil && !g.follows {
 				return fmt.Errorf("the Secret %q is there, but %q, which it was made from, is not: restore that, or delete them all and run this again (kubectl delete secret -n strongroom --ignore-not-found %s)",
 					g.derived, s.name, strings.Join(g.names(), " "))
 			}
@@ -245,17 +258,25 @@ func (g group) ensure(ctx context.Context, api store) error {
 		}
 		stored[s.name] = data
 	}
-	if g.derived == "" || derivedExists {
+	if g.derived == "" || derived != nil && !g.follows {
 		return nil
 	}
 	data, err := g.derive(stored)
 	if err != nil {
 		return fmt.Errorf("derive Secret %q: %w", g.derived, err)
 	}
-	if err := api.create(ctx, g.derived, data); err != nil && !errors.Is(err, errExists) {
-		return err
+	switch {
+	case derived == nil:
+		if err := api.create(ctx, g.derived, data); err != nil && !errors.Is(err, errExists) {
+			return err
+		}
+		slog.InfoContext(ctx, "created", "secret", g.derived)
+	case !maps.EqualFunc(derived, data, bytes.Equal):
+		if err := api.change(ctx, g.derived, data); err != nil {
+			return err
+		}
+		slog.InfoContext(ctx, "updated", "secret", g.derived)
 	}
-	slog.InfoContext(ctx, "made", "secret", g.derived)
 	return nil
 }
 
@@ -272,7 +293,7 @@ func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, 
 	if err != nil {
 		return nil, err
 	}
-	slog.InfoContext(ctx, "made", "secret", s.name)
+	slog.InfoContext(ctx, "created", "secret", s.name)
 	return data, nil
 }
 

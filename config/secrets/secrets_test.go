@@ -32,6 +32,7 @@ var want = map[string][]string{
 	"mongodb-admin":        {"password", "uri", "username"},
 	"rabbitmq-setup":       {"password", "url", "username"},
 	"rabbitmq-upload":      {"password", "url", "username"},
+	"rabbitmq-sweep":       {"password", "url", "username"},
 	"rabbitmq-source":      {"password", "port", "uri", "username"},
 	"rabbitmq-definitions": {"definitions.json"},
 	"first-admin":          {"password", "username"},
@@ -92,7 +93,7 @@ func TestPasswordsAreLongURLSafeAndNeverTheSame(t *testing.T) {
 				passwords = append(passwords, password)
 			}
 		}
-		if got, want := len(passwords), 8; got != want {
+		if got, want := len(passwords), 9; got != want {
 			t.Fatalf("%d passwords, want %d", got, want)
 		}
 		for _, password := range passwords {
@@ -130,6 +131,7 @@ func TestAddressesCarryTheirCredentials(t *testing.T) {
 		{"mongodb-admin", "uri", "root", "mongodb://mongodb.strongroom.svc:27017/strongroom?authSource=admin"},
 		{"rabbitmq-setup", "url", "setup", "amqp://rabbitmq.strongroom.svc:5672"},
 		{"rabbitmq-upload", "url", "upload", "amqp://rabbitmq.strongroom.svc:5672"},
+		{"rabbitmq-sweep", "url", "sweep", "amqp://rabbitmq.strongroom.svc:5672"},
 	} {
 		parsed, err := url.Parse(value(u.secret, u.key))
 		if err != nil {
@@ -211,10 +213,10 @@ func TestRabbitMQDefinitions(t *testing.T) {
 	if len(got.Vhosts) != 1 || got.Vhosts[0].Name != "/" {
 		t.Errorf("virtual hosts %v, want only /", got.Vhosts)
 	}
-	if got, want := len(got.Users), 3; got != want {
+	if got, want := len(got.Users), 4; got != want {
 		t.Fatalf("%d users, want %d", got, want)
 	}
-	for i, name := range []string{"setup", "upload", "source"} {
+	for i, name := range []string{"setup", "upload", "sweep", "source"} {
 		user := got.Users[i]
 		if user.Name != name || user.HashingAlgorithm != "rabbit_password_hashing_sha256" || user.Tags == nil || len(user.Tags) != 0 {
 			t.Errorf("user %d is %s, hashed by %s, tagged %v", i, user.Name, user.HashingAlgorithm, user.Tags)
@@ -239,6 +241,11 @@ func TestRabbitMQDefinitions(t *testing.T) {
 		{"upload", "strongroom.files", false, false, false},
 		{"upload", "strongroom.dead", false, false, false},
 		{"upload", "strongroomXevents", false, false, false},
+		{"sweep", "strongroom.events", false, true, false},
+		{"sweep", "strongroom.files", false, true, false},
+		{"sweep", "strongroom.files.dead", false, true, false},
+		{"sweep", "strongroom.dead", false, false, false},
+		{"sweep", "strongroom.files.deader", false, false, false},
 		{"source", "strongroom.files", false, false, true},
 		{"source", "strongroom.files.dead", false, false, false},
 		{"source", "strongroom.events", false, false, false},
@@ -258,30 +265,67 @@ func TestRabbitMQDefinitions(t *testing.T) {
 			}
 		}
 	}
-	if got, want := len(got.Permissions), 3; got != want {
+	if got, want := len(got.Permissions), 4; got != want {
 		t.Errorf("%d permissions, want %d", got, want)
 	}
 }
 
-// Where a source is gone and what was made from it is not, new credentials would not match: nothing is made.
+// A new signing key would not match the public keys that exist.
 func TestRefusesToMakeMismatchedSecrets(t *testing.T) {
-	for missing, derived := range map[string]string{"token-signing-key": "token-keys", "rabbitmq-upload": "rabbitmq-definitions"} {
-		t.Run(missing, func(t *testing.T) {
+	c, cfg := start(t)
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	delete(c.secrets, "token-signing-key")
+	delete(c.secrets, "mysql")
+	err := run(context.Background(), cfg, nil)
+	if err == nil || !strings.Contains(err.Error(), "token-signing-key") || !strings.Contains(err.Error(), "token-keys") {
+		t.Errorf("got error %v, want an error that names token-signing-key and token-keys", err)
+	}
+	if _, created := c.secrets["token-signing-key"]; created {
+		t.Error("token-signing-key was created again")
+	}
+	if _, created := c.secrets["mysql"]; !created {
+		t.Error("the unrelated Secret mysql was not created")
+	}
+}
+
+// The definitions must be right again after every way in which they can differ from the other RabbitMQ Secrets, and must
+// stay as they are if they do not differ.
+func TestDefinitionsFollowTheUsers(t *testing.T) {
+	for name, disturb := range map[string]func(c *cluster){
+		"nothing has changed":     func(*cluster) {},
+		"no definitions":          func(c *cluster) { delete(c.secrets, "rabbitmq-definitions") },
+		"an older version's":      func(c *cluster) { c.secrets["rabbitmq-definitions"] = text("definitions.json", `{"users":[]}`) },
+		"a user of a new version": func(c *cluster) { delete(c.secrets, "rabbitmq-sweep") },
+		"a new password":          func(c *cluster) { delete(c.secrets, "rabbitmq-source") },
+	} {
+		t.Run(name, func(t *testing.T) {
 			c, cfg := start(t)
 			if err := run(context.Background(), cfg, nil); err != nil {
 				t.Fatal(err)
 			}
-			delete(c.secrets, missing)
-			delete(c.secrets, "mysql")
-			err := run(context.Background(), cfg, nil)
-			if err == nil || !strings.Contains(err.Error(), missing) || !strings.Contains(err.Error(), derived) {
-				t.Errorf("error %v, want one that names %s and %s", err, missing, derived)
+			upload := string(c.secrets["rabbitmq-upload"]["password"])
+			disturb(c)
+			if err := run(context.Background(), cfg, nil); err != nil {
+				t.Fatal(err)
 			}
-			if _, made := c.secrets[missing]; made {
-				t.Errorf("%s was made anew", missing)
+			want, err := definitions(c.secrets)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if _, made := c.secrets["mysql"]; !made {
-				t.Error("mysql, which has nothing to do with it, was not made")
+			if diff := cmp.Diff(want, c.secrets["rabbitmq-definitions"]); diff != "" {
+				t.Errorf("definitions (-want +got):\n%s", diff)
+			}
+			if got := string(c.secrets["rabbitmq-upload"]["password"]); got != upload {
+				t.Error("the password of another user has changed")
+			}
+			version, created := c.versions["rabbitmq-definitions"], len(c.created)
+			if err := run(context.Background(), cfg, nil); err != nil {
+				t.Fatal(err)
+			}
+			if c.versions["rabbitmq-definitions"] != version || len(c.created) != created {
+				t.Error("another run, with nothing to do, wrote a Secret")
 			}
 		})
 	}

@@ -103,6 +103,7 @@ func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 		"mongodb":           {"uri": s.mongodb},
 		"mongodb-admin":     {"uri": s.mongodbAdmin},
 		"rabbitmq-upload":   {"url": s.events},
+		"rabbitmq-sweep":    {"url": s.events},
 		"rabbitmq-setup":    {"url": s.eventsAdmin},
 		// The demo users have an administrator among them.
 		"first-admin": {"username": "", "password": ""},
