@@ -109,9 +109,25 @@ func run(body func(ctx context.Context, base settings, stop <-chan struct{}) err
 	}
 	if err != nil {
 		slog.Error("stopped", "error", err)
+		leaveMessage(terminationLog, err)
 		return 1
 	}
 	return 0
+}
+
+// terminationLog is the file whose content Kubernetes shows as the message of a container that has ended. Outside of a
+// container there is no such file.
+const terminationLog = "/dev/termination-log"
+
+// leaveMessage writes err to the termination log at path, for `kubectl describe pod`, `kn revision describe` and `make deploy`.
+// It creates no file. If it cannot write, the program's log has the error all the same.
+func leaveMessage(path string, err error) {
+	file, openErr := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if openErr != nil {
+		return
+	}
+	_, _ = fmt.Fprintln(file, err)
+	_ = file.Close()
 }
 
 func configure[C any](ctx context.Context, setup func(context.Context, C) (http.Handler, error)) (http.Handler, error) {

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -271,5 +272,21 @@ func TestWrap(t *testing.T) {
 		if resp, _, _ := get("/none", forged); resp.Header.Get("X-Request-Id") == forged || len(resp.Header.Get("X-Request-Id")) != 36 {
 			t.Errorf("request id %q: got %q, want a new one", forged, resp.Header.Get("X-Request-Id"))
 		}
+	}
+}
+
+// Kubernetes creates the termination log of a container. Outside of one, no file may appear.
+func TestLeaveMessage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "termination-log")
+	leaveMessage(path, errors.New("PORT: invalid"))
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a termination log: got %v, want %v", err, os.ErrNotExist)
+	}
+	if err := os.WriteFile(path, []byte("a longer message of an earlier attempt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	leaveMessage(path, errors.New("PORT: invalid"))
+	if got, err := os.ReadFile(path); err != nil || string(got) != "PORT: invalid\n" {
+		t.Errorf("got %q, %v; want the error alone", got, err)
 	}
 }
