@@ -68,39 +68,10 @@ func TestPodsAreConfined(t *testing.T) {
 			if wants := p.kind == "Job" && p.name == "secrets"; token == nil || *token != wants {
 				t.Errorf("automountServiceAccountToken must be %t", wants)
 			}
+			for _, container := range append(slices.Clone(p.spec.InitContainers), p.spec.Containers...) {
+				wantConfined(t, p, container)
+			}
 			container := p.spec.Containers[0]
-			s := container.SecurityContext
-			if s == nil || s.Capabilities == nil || s.AllowPrivilegeEscalation == nil || s.SeccompProfile == nil {
-				t.Fatal("the security context is not complete")
-			}
-			if !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
-				t.Errorf("drops %v, want ALL", s.Capabilities.Drop)
-			}
-			if *s.AllowPrivilegeEscalation {
-				t.Error("may gain privileges")
-			}
-			if s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
-				t.Errorf("seccomp profile is %s", s.SeccompProfile.Type)
-			}
-			if s.Privileged != nil && *s.Privileged {
-				t.Error("is privileged")
-			}
-			if p.ours() {
-				if s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
-					t.Error("may run as root")
-				}
-				if s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
-					t.Error("may write to its image")
-				}
-				if len(s.Capabilities.Add) != 0 {
-					t.Errorf("adds capabilities %v", s.Capabilities.Add)
-				}
-			}
-			for _, list := range []corev1.ResourceList{container.Resources.Requests, container.Resources.Limits} {
-				if list.Cpu().IsZero() || list.Memory().IsZero() {
-					t.Error("requests and limits of CPU and memory must be set")
-				}
-			}
 			if p.kind == "Service" {
 				probe := container.ReadinessProbe
 				if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != "/healthz" {
@@ -117,6 +88,43 @@ func TestPodsAreConfined(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// wantConfined checks that a container has the privileges and resources that it needs and no others.
+func wantConfined(t *testing.T, p pod, container corev1.Container) {
+	t.Helper()
+	s := container.SecurityContext
+	if s == nil || s.Capabilities == nil || s.AllowPrivilegeEscalation == nil || s.SeccompProfile == nil {
+		t.Fatal("the security context is not complete")
+	}
+	if !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+		t.Errorf("drops %v, want ALL", s.Capabilities.Drop)
+	}
+	if *s.AllowPrivilegeEscalation {
+		t.Error("may gain privileges")
+	}
+	if s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("seccomp profile is %s", s.SeccompProfile.Type)
+	}
+	if s.Privileged != nil && *s.Privileged {
+		t.Error("is privileged")
+	}
+	if p.ours() {
+		if s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
+			t.Error("may run as root")
+		}
+		if s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+			t.Error("may write to its image")
+		}
+		if len(s.Capabilities.Add) != 0 {
+			t.Errorf("adds capabilities %v", s.Capabilities.Add)
+		}
+	}
+	for _, list := range []corev1.ResourceList{container.Resources.Requests, container.Resources.Limits} {
+		if list.Cpu().IsZero() || list.Memory().IsZero() {
+			t.Error("requests and limits of CPU and memory must be set")
+		}
 	}
 }
 
