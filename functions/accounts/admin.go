@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -39,9 +38,9 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ accounts.User) 
 
 // paging reads the parameters of a list.
 func paging(r *http.Request) (limit int, cursor string, err error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	query, err := function.Query(r, "limit", "cursor")
 	if err != nil {
-		return 0, "", problem.BadRequest.With("the query string is not well-formed")
+		return 0, "", err
 	}
 	limit = accounts.DefaultLimit
 	if text := query.Get("limit"); text != "" {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
@@ -142,9 +142,9 @@ type page struct {
 
 // list answers with the caller's entries, or for an admin with everybody's or one owner's.
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	query, err := function.Query(r, "owner", "q", "cursor", "limit")
 	if err != nil {
-		return problem.BadRequest.With("the query string is not well-formed")
+		return err
 	}
 	q := catalog.Query{Owner: query.Get("owner"), Name: query.Get("q"), Cursor: query.Get("cursor")}
 	if limit := query.Get("limit"); limit != "" {

@@ -250,6 +250,13 @@ func TestRefused(t *testing.T) {
 		"limit 101":                   {"ada", "GET", "/files?limit=101", 400, "bad-request"},
 		"limit no number":             {"ada", "GET", "/files?limit=x", 400, "bad-request"},
 		"broken query":                {"ada", "GET", "/files?limit=%zz", 400, "bad-request"},
+		"query with a semicolon":      {"ada", "GET", "/files?q=a;b", 400, "bad-request"},
+		"delete with a broken query":  {"ada", "DELETE", "/files/" + cataloguedID + "?x=%", 400, "bad-request"},
+		"content, broken query":       {"ada", "GET", "/files/" + cataloguedID + "/content?signature=x;y", 400, "bad-request"},
+		"owner twice":                 {"root", "GET", "/files?owner=ada&owner=grace", 400, "bad-request"},
+		"search twice":                {"ada", "GET", "/files?q=a&q=b", 400, "bad-request"},
+		"cursor twice":                {"ada", "GET", "/files?cursor=a&cursor=a", 400, "bad-request"},
+		"limit twice":                 {"ada", "GET", "/files?limit=1&limit=2", 400, "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := newFixture(t).send(c.user, c.method, c.target, nil)

@@ -118,11 +118,7 @@ func (h *handler) link(w http.ResponseWriter, r *http.Request, id string) error 
 
 // linked answers with the bytes of a file to whoever has a link to it.
 func (h *handler) linked(w http.ResponseWriter, r *http.Request, id string) error {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return problem.BadRequest.With("the query string is not well-formed")
-	}
-	if err := h.links.verify(id, query); err != nil {
+	if err := h.links.verify(id, r.URL.Query()); err != nil {
 		return err
 	}
 	f, err := h.stored(r.Context(), id)

@@ -29,8 +29,16 @@ func newHandler(routes []route, trust function.Trust, origins []string, console 
 			h.sessions = newSessions(to, transport, trust)
 		}
 	}
-	return function.EndSmallBodies(problem.HandlerFunc(h.serve))
+	return passing{function.EndSmallBodies(problem.HandlerFunc(h.serve))}
 }
+
+// passing is the handler of the gateway.
+type passing struct{ http.Handler }
+
+// PassesQuery reports true: the function that a request is passed on to checks the query string, and serve checks it for
+// the other requests. Wrap would refuse a request without the headers of finish, and a page of another site could not read
+// such a response.
+func (passing) PassesQuery(*http.Request) bool { return true }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	v := newVisitor(r, h.trust)
@@ -61,6 +69,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	h.finish(ctx, w.Header())
+	if err := function.CheckQuery(r); err != nil {
+		return err
+	}
 	r = r.WithContext(ctx)
 	switch {
 	case session:

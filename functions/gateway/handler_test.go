@@ -67,6 +67,32 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// A function refuses a query string that cannot be parsed, and validate does not refuse that of a client's request. So the
+// gateway passes it on as it is. The gateway refuses it where no function gets the request.
+func TestQueriesThatCannotBeParsed(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, query := range []string{"x=%zz", "x=100%", "x=1;y=2", "x=1&;"} {
+		for path, want := range map[string]string{
+			"/login": "login", "/validate": "validate", "/validate/": "validate", "/validate/x": "validate", "/introspect": "validate",
+			"/.well-known/jwks.json": "validate", "/upload": "upload", "/upload/tus/x": "upload", "/files": "files", "/files/x/content": "files",
+			"/accounts": "accounts", "/accounts/me": "accounts", "/session": "", "/session/refresh": "", "/": "", "/assets/x.js": "", "/x": "",
+		} {
+			for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+				got := f.ask(t, method, path+"?"+query)
+				got.wantFinished(t)
+				if want == "" {
+					got.wantProblem(t, http.StatusBadRequest, "bad-request")
+				} else if seen := f.last(t); got.body != want || seen.URL.RawQuery != query {
+					t.Errorf("%s %s?%s: got %d %q, and the query string %q, want %s", method, path, query, got.status, got.body, seen.URL.RawQuery, want)
+				}
+			}
+		}
+	}
+	if f.calls() != 0 {
+		t.Error("a function was called")
+	}
+}
+
 func TestRequestHeaders(t *testing.T) {
 	f := newFixture(t, nil)
 	got := f.ask(t, http.MethodGet, "/files/1",

@@ -47,7 +47,7 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 		ErrorLog:      slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug), // of answers that end early, mostly because clients go away
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(to.target)
-			p.Out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it can't parse; functions refuse it
+			p.Out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops the parameters that it cannot parse; functions refuse them
 			introduce(p.In.Context(), p.Out.Header, to, trust)
 			// The session is between the browser and the gateway, and no function speaks another protocol.
 			for _, name := range []string{"Cookie", "Upgrade", "Connection"} {

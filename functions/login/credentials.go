@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -33,16 +34,20 @@ var (
 			Header("Accept", typeJSON+", "+typeForm)
 )
 
+// checkQuery returns errInQuery if one of the parameters in secret is in the query string of r.
+func checkQuery(r *http.Request, secret ...string) error {
+	for name := range r.URL.Query() {
+		if slices.ContainsFunc(secret, func(s string) bool { return strings.EqualFold(s, name) }) {
+			return errInQuery
+		}
+	}
+	return nil
+}
+
 // readCredentials takes them from the one place where they are.
 func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return credentials{}, problem.BadRequest.With("the query string is not well-formed")
-	}
-	for name := range query {
-		if strings.EqualFold(name, "username") || strings.EqualFold(name, "password") {
-			return credentials{}, errInQuery
-		}
+	if err := checkQuery(r, "username", "password"); err != nil {
+		return credentials{}, err
 	}
 	basic, given, err := basicCredentials(r)
 	if err != nil {

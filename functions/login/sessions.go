@@ -33,11 +33,12 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 // logout answers POST /logout: it ends the session of a refresh token, or with ?scope=all every session of its user.
 // A token that is not good any more gets the same answer (RFC 7009 §2.2).
 func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
-	all := false
-	switch scopes := r.URL.Query()["scope"]; {
-	case len(scopes) == 1 && scopes[0] == "all":
-		all = true
-	case len(scopes) > 0:
+	query, err := function.Query(r, "scope")
+	if err != nil {
+		return err
+	}
+	all := query.Get("scope") == "all"
+	if query.Has("scope") && !all {
 		return errScope
 	}
 	given, err := readRefreshToken(w, r)
@@ -55,8 +56,8 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 
 // readRefreshToken takes it from the body, the only place where it may be.
 func readRefreshToken(w http.ResponseWriter, r *http.Request) (string, error) {
-	if r.URL.Query().Has("refresh_token") {
-		return "", errInQuery
+	if err := checkQuery(r, "refresh_token"); err != nil {
+		return "", err
 	}
 	kind, err := function.MediaType(r)
 	if err != nil {

@@ -30,14 +30,15 @@ type tombstones interface {
 	Buried(ctx context.Context, id string) (bool, error)
 }
 
-// handler answers an event source, which acts on the status alone:
+// handler responds to an event source, which reads the status only:
 //
-//   - 2xx: the message is acknowledged and gone.
-//   - 503: the message is sent again after a while; when the source has no retries left it goes to the dead letters.
-//   - 422: the message goes to the dead letters at once.
+//   - 2xx: the source acknowledges the message.
+//   - 503: the source sends the message again after a while. When it has no retries left, the message becomes a dead letter.
+//   - 422: the message becomes a dead letter immediately.
 //
-// Any other status would be one of the last two in disguise, and which one depends on the source: eventing-rabbitmq
-// retries a 404 and gives up on a 500. So handler never gives another, whatever is asked of it.
+// Any other status would have one of the last two effects, and the effect depends on the source: eventing-rabbitmq retries
+// after a 404 and stops after a 500. So handler returns no other status for any request. function.Wrap returns 400 for a
+// query string that cannot be parsed, before handler gets the request, but no source sends a query string.
 type handler struct {
 	catalogue  catalogue
 	tombstones tombstones

@@ -167,7 +167,7 @@ func TestBinaryMode(t *testing.T) {
 	}
 }
 
-// TestStatuses holds that there are three answers and no others, whatever happens.
+// TestStatuses checks the status for each kind of request and of failure.
 func TestStatuses(t *testing.T) {
 	good := event(t)
 	failing := func(err error) *fakeCatalogue { return &fakeCatalogue{fail: func() error { return err }} }
@@ -191,6 +191,8 @@ func TestStatuses(t *testing.T) {
 		{"PUT of an event", nil, request("PUT", "/", structured, strings.NewReader(good)), 422},
 		{"GET of another path", nil, request("GET", "/files", "", nil), 422},
 		{"nothing to another path", nil, request("POST", "/files", "", nil), 422},
+		// Refused by function.Wrap.
+		{"a query that cannot be parsed", nil, request("POST", "/?x=%zz", structured, strings.NewReader(good)), 400},
 		// Transient: the next delivery may succeed.
 		{"the body breaks off", nil, request("POST", "/", structured, iotest.ErrReader(io.ErrUnexpectedEOF)), 503},
 		{"the store is away", failing(problem.Unavailable.Because(errors.New("no server"), "away")), request("POST", "/", structured, strings.NewReader(good)), 503},

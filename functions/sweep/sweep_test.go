@@ -390,8 +390,9 @@ func TestSweepBrokerAway(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for request, want := range map[*http.Request]int{
-		httptest.NewRequest(http.MethodGet, "/", nil):   http.StatusMethodNotAllowed,
-		httptest.NewRequest(http.MethodPost, "/x", nil): http.StatusNotFound,
+		httptest.NewRequest(http.MethodGet, "/", nil):      http.StatusMethodNotAllowed,
+		httptest.NewRequest(http.MethodPost, "/x", nil):    http.StatusNotFound,
+		httptest.NewRequest(http.MethodPost, "/?x=%", nil): http.StatusBadRequest,
 	} {
 		if w := newFixture().ask(t, request); w.Code != want {
 			t.Errorf("%s %s: got %d, want %d", request.Method, request.URL, w.Code, want)

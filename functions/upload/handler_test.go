@@ -148,6 +148,10 @@ func TestUploadRefused(t *testing.T) {
 		"bad disposition":        {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Disposition": `attachment; filename="x`}, 400, "bad-request", true},
 		"digest of another file": {"POST", "/upload", strings.NewReader("hallo"), map[string]string{"Content-Digest": "sha-256=:" + helloBase64 + ":"}, 400, "digest-mismatch", false},
 		"malformed digest":       {"POST", "/upload", strings.NewReader("hello"), map[string]string{"Content-Digest": "sha-256=" + helloHex}, 400, "bad-request", true},
+		"name with a semicolon":  {"POST", "/upload?name=a;b.txt", strings.NewReader("x"), nil, 400, "bad-request", true},
+		"name with a percent":    {"POST", "/?name=100%.txt", strings.NewReader("x"), nil, 400, "bad-request", true},
+		"name twice":             {"POST", "/upload?name=a&name=b", strings.NewReader("x"), nil, 400, "bad-request", true},
+		"form, broken query":     {"POST", "/upload?x=%", strings.NewReader("x"), map[string]string{"Content-Type": "multipart/form-data; boundary=x"}, 400, "bad-request", true},
 		"body cut":               {"POST", "/upload", io.MultiReader(strings.NewReader("he"), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, "bad-request", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -120,8 +121,8 @@ func contentType(value string) (kind string, params map[string]string, err error
 	return kind, params, nil
 }
 
-// declaredName returns the file name in Content-Disposition (RFC 6266), where filename* (RFC 8187) goes before
-// filename, or else in the query.
+// declaredName returns the file name from Content-Disposition (RFC 6266), where filename* (RFC 8187) has precedence over
+// filename. Without one it returns the file name from the query string.
 func declaredName(r *http.Request) (string, error) {
 	if value := r.Header.Get("Content-Disposition"); value != "" {
 		_, params, err := mime.ParseMediaType(value)
@@ -132,7 +133,8 @@ func declaredName(r *http.Request) (string, error) {
 			return name, nil
 		}
 	}
-	return r.URL.Query().Get("name"), nil
+	query, err := function.Query(r, "name")
+	return query.Get("name"), err
 }
 
 // raw takes the body as the file.

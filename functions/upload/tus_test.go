@@ -150,6 +150,17 @@ func TestTusOptions(t *testing.T) {
 	}
 }
 
+func TestTusRefusesQueriesThatCannotBeParsed(t *testing.T) {
+	f := newFixture(t)
+	location := f.createTus(t, 5)
+	for method, target := range map[string]string{"OPTIONS": "/upload/tus/", "POST": "/upload/tus/", "HEAD": location, "PATCH": location, "DELETE": location} {
+		wantProblem(t, f.tus(method, target+"?x=%", nil, map[string]string{"Upload-Length": "5"}), 400, "bad-request")
+	}
+	if len(f.files.open) != 1 {
+		t.Errorf("got %d uploads, want the one that was created before", len(f.files.open))
+	}
+}
+
 func TestTusTermination(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 5)

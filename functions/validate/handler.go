@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -35,10 +36,22 @@ type handler struct {
 	accounts accountStore // nil: tokens are not looked up
 }
 
-func newHandler(verifier *token.Verifier, keys *token.Keys, accounts accountStore) http.Handler {
-	h := &handler{verifier, keys, accounts}
-	return problem.HandlerFunc(h.route)
+func newHandler(verifier *token.Verifier, keys *token.Keys, accounts accountStore) *handler {
+	return &handler{verifier, keys, accounts}
 }
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	problem.HandlerFunc(h.route).ServeHTTP(w, r)
+}
+
+// PassesQuery reports whether the query string of r is that of the client's request, so that function.Wrap must not refuse
+// r because of it.
+func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
+
+// hasClientQuery reports whether r asks at a path below /validate/. A proxy such as Envoy asks there: it appends the path
+// and the query string of the client's request to /validate. The client wrote that query string.
+func hasClientQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/validate/") }
 
 // authenticate returns the claims of the request's token if it is good, and still is where that is checked online.
 func (h *handler) authenticate(r *http.Request) (*token.Claims, error) {
@@ -61,7 +74,7 @@ func (h *handler) current(ctx context.Context, claims *token.Claims) error {
 // path of somebody's request must get an answer to it.
 func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	switch path := r.URL.Path; {
-	case path == "/" || path == "/validate" || strings.HasPrefix(path, "/validate/"):
+	case path == "/" || path == "/validate" || hasClientQuery(r):
 		err := h.validate(w, r)
 		status := http.StatusOK
 		if err != nil {
@@ -107,14 +120,9 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var scopes []string
-	if r.URL.RawQuery != "" {
-		scopes = r.URL.Query()["scope"]
-	}
-	for _, scope := range scopes {
-		if !scopeToken.MatchString(scope) {
-			return problem.BadRequest.With("a scope in the query is not well-formed")
-		}
+	scopes, err := demanded(r)
+	if err != nil {
+		return err
 	}
 	if err := claims.Demand(scopes...); err != nil {
 		return err
@@ -127,6 +135,30 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	header.Set("X-Auth-Scope", claims.Scope)
 	problem.Encoded(w, http.StatusOK, claims.Payload())
 	return nil
+}
+
+// demanded returns the scopes that the query string of r demands of the token. The operator of a proxy wrote that query
+// string. A misspelled demand must not become no demand, so any parameter but scope is a problem.BadRequest. The query
+// string of a client demands nothing.
+func demanded(r *http.Request) ([]string, error) {
+	if r.URL.RawQuery == "" || hasClientQuery(r) {
+		return nil, nil
+	}
+	query, err := function.Query(r)
+	if err != nil {
+		return nil, err
+	}
+	for name := range query {
+		if name != "scope" {
+			return nil, problem.BadRequest.With("the query string may have the parameter scope and no other")
+		}
+	}
+	for _, scope := range query["scope"] {
+		if !scopeToken.MatchString(scope) {
+			return nil, problem.BadRequest.With("a scope in the query string is not well-formed")
+		}
+	}
+	return query["scope"], nil
 }
 
 // introspection is the answer of RFC 7662 §2.2 for a good token.

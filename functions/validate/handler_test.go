@@ -66,11 +66,45 @@ func TestValidate(t *testing.T) {
 		"scope that is not":     {"/validate?scope=files:read&scope=files:any", user, 403, ""},
 		"scope that is none":    {"/validate?scope=%22%0d%0a", user, 400, ""},
 		"empty scope":           {"/validate?scope=", user, 400, ""},
-		"no token":              {"/validate", "", 401, ""},
-		"bad token":             {"/validate", user + "x", 401, ""},
-		"no such path":          {"/validated", user, 404, ""},
-		"token in query only":   {"/validate?access_token=" + user, "", 401, ""},
-		"sub-path, percent 2F ": {"/validate/%2e%2e%2fadmin", user, 200, "files:read files:write"},
+		"empty scope, no sign":  {"/validate?scope", user, 400, ""},
+		"blank scope":           {"/validate?scope=%20", user, 400, ""},
+		"blank scope and good":  {"/validate?scope=files:read&scope=", user, 400, ""},
+		"two in one":            {"/validate?scope=files:read%20accounts:manage", user, 400, ""},
+		"two in one, plus":      {"/validate?scope=files:read+accounts:manage", user, 400, ""},
+		"two in one, comma":     {"/validate?scope=files:read,accounts:manage", user, 403, ""},
+		"percent-encoded":       {"/validate?%73cope=accounts%3Amanage", user, 403, ""},
+		"in another case":       {"/validate?Scope=accounts:manage", user, 400, ""},
+		"misspelled":            {"/validate?scopes=accounts:manage", user, 400, ""},
+		"in brackets":           {"/validate?scope[]=accounts:manage", user, 400, ""},
+		"with a blank":          {"/validate?%20scope=accounts:manage", user, 400, ""},
+		"no name":               {"/validate?accounts:manage", user, 400, ""},
+		"beside another":        {"/validate?x=1&scope=files:read", user, 400, ""},
+		"empty query":           {"/validate?", user, 200, "files:read files:write"},
+		"empty parameters":      {"/validate?&", user, 200, "files:read files:write"},
+		"semicolon":             {"/validate?scope=accounts:manage;x", user, 400, ""},
+		"semicolon for &":       {"/validate?scope=files:read;scope=accounts:manage", user, 400, ""},
+		"percent":               {"/validate?scope=accounts:manage%", user, 400, ""},
+		"second malformed":      {"/validate?scope=files:read&scope=accounts:manage%zz", user, 400, ""},
+		"malformed at the root": {"/?scope=accounts:manage;x", user, 400, ""},
+		"scope at the root":     {"/?scope=accounts:manage", user, 403, ""},
+		"malformed, no token":   {"/validate?scope=%zz", "", 400, ""},
+		// Below /validate/ the query string is that of the client's request.
+		"client's scope":             {"/validate/?scope=accounts:manage", user, 200, "files:read files:write"},
+		"client's scope, deeper":     {"/validate/a/b?scope=accounts:manage&scope=", user, 200, "files:read files:write"},
+		"client's parameters":        {"/validate/a?q=1&q=2&Scope=x", user, 200, "files:read files:write"},
+		"client's semicolon":         {"/validate/a?q=1;2", user, 200, "files:read files:write"},
+		"client's percent":           {"/validate/?q=100%", user, 200, "files:read files:write"},
+		"client's, no token":         {"/validate/a?q=100%", "", 401, ""},
+		"client's, encoded slash":    {"/validate%2Fa?q=100%", user, 200, "files:read files:write"},
+		"operator's, encoded letter": {"/%76alidate?scope=accounts:manage", user, 403, ""},
+		"operator's, path not clean": {"//validate?scope=accounts:manage", user, 404, ""},
+		"operator's, other case":     {"/Validate?scope=accounts:manage", user, 404, ""},
+		"operator's, path parameter": {"/validate;x?scope=accounts:manage", user, 404, ""},
+		"no token":                   {"/validate", "", 401, ""},
+		"bad token":                  {"/validate", user + "x", 401, ""},
+		"no such path":               {"/validated", user, 404, ""},
+		"token in query only":        {"/validate?access_token=" + user, "", 401, ""},
+		"sub-path, percent 2F ":      {"/validate/%2e%2e%2fadmin", user, 200, "files:read files:write"},
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
 			t.Run(name+" "+method, func(t *testing.T) {
@@ -80,6 +114,9 @@ func TestValidate(t *testing.T) {
 				}
 				request.Header.Set("X-Auth-Roles", "admin")
 				request.Header.Set("X-Auth-User-Id", "0")
+				for _, name := range []string{"X-Forwarded-Uri", "X-Original-Url", "X-Original-Uri", "X-Rewrite-Url"} {
+					request.Header.Set(name, "/validate/?q=%")
+				}
 				answer := httptest.NewRecorder()
 				h.ServeHTTP(answer, request)
 				if answer.Code != c.status {
@@ -158,6 +195,11 @@ func TestJWKS(t *testing.T) {
 	}
 	if _, err := token.ParseKeys(answer.Body.Bytes()); err != nil {
 		t.Errorf("the published keys can not be loaded: %v", err)
+	}
+	answer = httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest("GET", "/.well-known/jwks.json?x=%zz", nil))
+	if answer.Code != 400 {
+		t.Errorf("query string that cannot be parsed: got status %d, want 400", answer.Code)
 	}
 	answer = httptest.NewRecorder()
 	h.ServeHTTP(answer, httptest.NewRequest("POST", "/.well-known/jwks.json", nil))

@@ -47,7 +47,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 
 // server is the endpoint with what must be closed after it.
 type server struct {
-	http.Handler
+	*handler
 	store *accounts.Store
 }
 

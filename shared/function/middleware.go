@@ -27,10 +27,12 @@ func RequestID(ctx context.Context) string {
 // requestIDs are what is accepted as X-Request-Id from outside: nothing that could forge a log line or a header.
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
 
-// Wrap adds what every function has around its handler: GET /healthz, a request id (taken from X-Request-Id or made), a
-// trace (of traceparent, or a new one), a deadline of timeout for the whole request, one log line and metric a request, and a problem document for a panic. An answer
-// that comes before the end of the body reaches the client all the same.
+// Wrap adds to handler the parts that all functions share: GET /healthz, a request ID (from X-Request-Id, or a new one), a
+// trace (from traceparent, or a new one), a deadline of timeout for the whole request, one log line and one metric for each
+// request, a 400 for a query string that cannot be parsed, and a problem document for a panic. A response that comes before
+// the end of the request body still reaches the client.
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
+	handler = refuseBadQueries(handler)
 	return Linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		id := r.Header.Get("X-Request-Id")

@@ -17,7 +17,7 @@ import (
 func TestMainJob(t *testing.T) {
 	s := open(t)
 	t.Run("validate", func(t *testing.T) {
-		got := s.call(t, http.MethodGet, "validate", "/validate/any/path?scope=files:write", s.signedIn(t), nil, nil)
+		got := s.call(t, http.MethodGet, "validate", "/validate?scope=files:write", s.signedIn(t), nil, nil)
 		if got.status != http.StatusOK {
 			t.Fatalf("validate: %s", got)
 		}

@@ -1,0 +1,111 @@
+package integration
+
+import (
+	"maps"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// startWithoutStores starts all functions with stores that do not exist, for requests that a function refuses before it uses
+// a store. It returns the URLs of the functions, and the Authorization header of a user.
+func startWithoutStores(t *testing.T) (urls map[string]string, user string) {
+	t.Helper()
+	signer, keys := newTokenKeys(t)
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"link-key": strings.Repeat("k", 32)})
+	verifier := []string{"TOKEN_KEYS_FILE=" + keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom"}
+	const mysql, mongo, events = "MYSQL_DSN=u:p@tcp(127.0.0.1:1)/strongroom", "MONGODB_URI=mongodb://127.0.0.1:1/strongroom", "EVENTS_URL=http://127.0.0.1:1/"
+	urls = map[string]string{}
+	for name, settings := range map[string][]string{
+		"login":    {mysql, "TOKEN_SIGNING_KEY_FILE=" + filepath.Join(filepath.Dir(keys), "key.jwk"), "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom"},
+		"validate": verifier,
+		"upload":   append([]string{mongo, events}, verifier...),
+		"files":    append([]string{mongo, "LINK_KEY_FILE=" + filepath.Join(dir, "link-key")}, verifier...),
+		"accounts": append([]string{mysql}, verifier...),
+		"record":   {mongo},
+		"sweep":    {mongo, events},
+	} {
+		urls[name] = runFunction(t, name, settings...)
+	}
+	urls["gateway"] = runFunction(t, "gateway", gatewayKey(t), "LOGIN_URL="+urls["login"], "VALIDATE_URL="+urls["validate"], "UPLOAD_URL="+urls["upload"],
+		"FILES_URL="+urls["files"], "ACCOUNTS_URL="+urls["accounts"])
+	return urls, bearerOf(t, signer, "0190-ada", "ada", token.RoleUser)
+}
+
+// TestQueriesThatCannotBeParsed asks every function, directly and through the gateway, with query strings that url.URL.Query
+// reads in part.
+func TestQueriesThatCannotBeParsed(t *testing.T) {
+	urls, user := startWithoutStores(t)
+	const id = "0195a3f0-0000-7000-8000-000000000001"
+	endpoints := map[string][]string{
+		"login":    {"POST /login", "POST /refresh", "POST /logout", "POST /"},
+		"validate": {"GET /validate", "POST /validate", "GET /", "POST /introspect", "GET /.well-known/jwks.json"},
+		"upload":   {"POST /upload", "POST /", "OPTIONS /upload/tus/", "POST /upload/tus/", "HEAD /upload/tus/" + id, "PATCH /upload/tus/" + id, "DELETE /upload/tus/" + id},
+		"files":    {"GET /files", "GET /files/" + id, "DELETE /files/" + id, "GET /files/" + id + "/content", "POST /files/" + id + "/link"},
+		"accounts": {"GET /accounts", "POST /accounts", "GET /accounts/" + id, "PATCH /accounts/" + id, "DELETE /accounts/" + id, "GET /accounts/me", "PUT /accounts/me/password", "GET /accounts/audit"},
+		"record":   {"POST /"},
+		"sweep":    {"POST /"},
+		"gateway":  {"GET /", "GET /assets/x.js", "POST /session", "DELETE /session", "POST /session/refresh"},
+	}
+	for _, name := range []string{"login", "validate", "upload", "files", "accounts"} { // what the gateway passes on
+		for _, endpoint := range endpoints[name] {
+			if !strings.HasSuffix(endpoint, " /") {
+				endpoints["gateway"] = append(endpoints["gateway"], endpoint)
+			}
+		}
+	}
+	ask := func(function, endpoint, query string) reply {
+		method, path, _ := strings.Cut(endpoint, " ")
+		return send(t, strings.TrimPrefix(urls[function], "http://"), method, path+"?"+query, nil, user)
+	}
+	for _, function := range slices.Sorted(maps.Keys(urls)) {
+		t.Run(function, func(t *testing.T) {
+			for _, endpoint := range endpoints[function] {
+				for _, query := range []string{"scope=accounts:manage;x", "scope=accounts:manage%", "scope=files:read&scope=accounts:manage%zz", "scope=files:read;scope=accounts:manage", "x=1;y=2", "%"} {
+					if got := ask(function, endpoint, query); got.status != http.StatusBadRequest || got.header.Get("Content-Type") != "application/problem+json" {
+						t.Errorf("%s?%s: got %d %s, want a problem document with status 400", endpoint, query, got.status, got.body)
+					}
+				}
+			}
+		})
+	}
+	// What validate takes for a demand of the operator, and what for the query string of a client's request.
+	for target, want := range map[string]int{
+		"/validate?":                 200,
+		"/validate?scope=files:read": 200,
+		"/validate?scope=files:read&scope=files:write":          200,
+		"/validate?scope=accounts:manage":                       403,
+		"/validate?%73cope=accounts%3amanage":                   403,
+		"/validate?scope=files:read&scope=accounts:manage":      403,
+		"/validate?scope=":                                      400,
+		"/validate?scope":                                       400,
+		"/validate?scope=%20":                                   400,
+		"/validate?Scope=accounts:manage":                       400,
+		"/validate?scopes=accounts:manage":                      400,
+		"/validate/?scope=accounts:manage":                      200,
+		"/validate/?scope=accounts:manage;x":                    200,
+		"/validate/reports/7?scope=&q=100%;":                    200,
+		"/validate%2freports?q=100%":                            200,
+		"/validate/../validate?q=100%":                          200,
+		"/validatex?scope=accounts:manage":                      404,
+		"/Validate?scope=accounts:manage":                       404,
+		"/validate;x?scope=accounts:manage":                     404,
+		"/validate/%2e%2e/validate?scope=accounts:manage&q=%zz": 200,
+	} {
+		for _, function := range []string{"validate", "gateway"} {
+			headers := []string{user, "X-Forwarded-Uri: /validate/?q=%", "X-Original-Url: /validate/?q=%"}
+			got := send(t, strings.TrimPrefix(urls[function], "http://"), "GET", target, nil, headers...)
+			if function == "gateway" && want == 404 { // its console takes all other paths
+				continue
+			}
+			if got.status != want {
+				t.Errorf("%s: %s: got %d %s, want %d", function, target, got.status, got.body, want)
+			}
+		}
+	}
+}
