@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -345,4 +347,15 @@ func TestCurrentPassword(t *testing.T) {
 	if want := []accounts.Outcome{accounts.Failed}; !reflect.DeepEqual(f.store.outcomes, want) {
 		t.Errorf("of a client that is gone: outcomes %v, want %v", f.store.outcomes, want)
 	}
+}
+
+func TestSlowBodies(t *testing.T) {
+	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
+		f := newFixture(t)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Header.Set("Authorization", "Bearer "+f.tokens["grace"])
+			f.ServeHTTP(w, r)
+		})
+	}, http.StatusRequestTimeout, "POST /accounts\nContent-Type: application/json", "PATCH /accounts/"+adaID+"\nContent-Type: application/json",
+		"PUT /accounts/me/password\nContent-Type: application/json")
 }

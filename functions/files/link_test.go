@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 )
 
 func TestDelete(t *testing.T) {
@@ -146,4 +149,14 @@ func TestLoadLinks(t *testing.T) {
 	if _, err := loadLinks(file + ".not"); err == nil || !strings.HasPrefix(err.Error(), "LINK_KEY_FILE: ") {
 		t.Errorf("got %v, want an error that names LINK_KEY_FILE", err)
 	}
+}
+
+func TestSlowBodies(t *testing.T) {
+	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
+		f := newFixture(t)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
+			f.handler.ServeHTTP(w, r)
+		})
+	}, http.StatusRequestTimeout, "POST /files/"+cataloguedID+"/link\nContent-Type: application/json")
 }

@@ -6,11 +6,13 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -253,4 +255,14 @@ func TestSessionAnswersThatAreNotLogins(t *testing.T) {
 			f.ask(t, http.MethodPost, "/session/refresh", "Cookie", "strongroom_session=rt-1").wantProblem(t, http.StatusServiceUnavailable, "unavailable")
 		})
 	}
+}
+
+func TestSlowBodies(t *testing.T) {
+	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
+		targets := map[string]*url.URL{}
+		for _, name := range []string{"login", "validate", "upload", "files", "accounts"} {
+			targets[name] = parse(t, "http://127.0.0.1:1") // nothing is passed on
+		}
+		return api.Handler(t, function.Wrap(newHandler(newRoutes(targets), function.Trust{Key: []byte(testKey)}, nil, http.NotFoundHandler()), time.Hour))
+	}, http.StatusRequestTimeout, "POST /session\nContent-Type: application/json")
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -357,4 +358,11 @@ func TestAttemptsAreCountedUnderTheClientsAddress(t *testing.T) {
 			t.Errorf("%d hops: %d, counted under %v, want %s", hops, w.Code, f.store.address, want)
 		}
 	}
+}
+
+func TestSlowBodies(t *testing.T) {
+	functiontest.SlowBodies(t, func(t *testing.T) http.Handler { return newFixture(t, 0) }, http.StatusRequestTimeout,
+		"POST /\nContent-Type: "+typeJSON, "POST /login\nContent-Type: "+typeJSON, "POST /login\nContent-Type: "+typeForm, "POST /login",
+		"POST /login\nAuthorization: Basic YWRhOmxvdmVsYWNlLTE4NDM=", "POST /refresh\nContent-Type: "+typeJSON, "POST /refresh\nContent-Type: "+typeForm,
+		"POST /logout\nContent-Type: "+typeJSON, "POST /logout?scope=all\nContent-Type: "+typeForm)
 }

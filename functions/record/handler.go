@@ -11,6 +11,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
@@ -51,7 +52,7 @@ func newHandler(c catalogue, d tombstones, now func() time.Time) http.Handler {
 
 // ServeHTTP takes one event.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	err := h.guard(r)
+	err := h.guard(w, r)
 	if err == nil {
 		// Acknowledged. No body: a broker would take it for an event in reply.
 		w.WriteHeader(http.StatusNoContent)
@@ -72,23 +73,30 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // guard calls record and returns a panic as an error: the runtime would answer it with a 500, on which the source
 // gives up, and a panic may be over at the next try.
-func (h *handler) guard(r *http.Request) (err error) {
+func (h *handler) guard(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	return h.record(r)
+	return h.record(w, r)
 }
 
-// record writes the catalogue entry of the event in r. It returns nil when the entry is there, an error that wraps
-// problem.Unprocessable when r can never make one, and any other error when it may another time.
-func (h *handler) record(r *http.Request) error {
+// record writes the catalogue entry for the event in r. It returns nil if the entry exists. It returns an error that wraps
+// problem.Unprocessable if the event can never have an entry, and any other error if a later delivery may succeed.
+func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		// Not from a source. A 405 would be right for people, but see handler.
 		return problem.Unprocessable.With("an event comes by POST")
 	}
-	_, f, err := events.Decode(r)
+	body, err := function.ReadBody(w, r, events.MaxBody)
+	if errors.Is(err, problem.TooLarge) {
+		return problem.Unprocessable.With("the event is larger than %d bytes", events.MaxBody)
+	} else if err != nil {
+		// Retried: the sender or the network failed, so the next delivery may have the whole body.
+		return err
+	}
+	_, f, err := events.Decode(r.Header, body)
 	if err != nil {
 		return err
 	}

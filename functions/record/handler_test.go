@@ -19,6 +19,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
@@ -310,4 +311,12 @@ func TestSetup(t *testing.T) {
 	if err := h.(io.Closer).Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
+}
+
+// The source must send the event again, so this is a 503 and not a 408.
+func TestSlowBodies(t *testing.T) {
+	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
+		c := &fakeCatalogue{}
+		return api.Handler(t, function.Wrap(newHandler(c, c, time.Now), time.Hour))
+	}, http.StatusServiceUnavailable, "POST /\nContent-Type: "+structured)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -188,11 +189,15 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
 		return problem.UnsupportedType.With("send the token as application/x-www-form-urlencoded")
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		return problem.BadRequest.Because(err, "the form can not be read")
+	body, err := function.ReadBody(w, r, maxForm)
+	if err != nil {
+		return err
 	}
-	values := r.PostForm["token"]
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return problem.BadRequest.Because(err, "the form cannot be parsed")
+	}
+	values := form["token"]
 	if len(values) != 1 || values[0] == "" {
 		return problem.BadRequest.With("send one token in the form")
 	}

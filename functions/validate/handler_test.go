@@ -16,6 +16,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
@@ -292,4 +293,15 @@ func TestSetup(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestSlowBodies(t *testing.T) {
+	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
+		h, signer := newFixture(t, nil)
+		bearer := "Bearer " + sign(t, signer, token.RoleUser)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Header.Set("Authorization", bearer)
+			h.ServeHTTP(w, r)
+		})
+	}, http.StatusRequestTimeout, "POST /introspect\nContent-Type: application/x-www-form-urlencoded")
 }

@@ -12,24 +12,16 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// maxBody bounds the body of a delivered event: 64 KiB is what every intermediary must forward (CloudEvents §Size
-// limits), and many times what the longest FileStored needs.
-const maxBody = 64 << 10
+// MaxBody bounds the body of a delivered event, in bytes. Every intermediary must forward 64 KiB (CloudEvents §Size limits),
+// which is many times the length of the longest FileStored.
+const MaxBody = 64 << 10
 
-// Decode reads the TypeFileStored event that r delivers, in structured or binary mode (CloudEvents HTTP binding). An
-// error wraps problem.Unprocessable where the event is poison, which no further delivery will cure, and
-// problem.Unavailable where the body broke off underway. What poison is: not a CloudEvent 1.0, another type or source,
-// data that the schema does not permit, or an id, subject or dataschema that contradicts the data.
-func Decode(r *http.Request) (event.Event, FileStored, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if err != nil {
-		// The sender or the network failed, not the event: it will come again whole.
-		return event.Event{}, FileStored{}, problem.Unavailable.Because(err, "the event broke off underway")
-	}
-	if len(body) > maxBody {
-		return event.Event{}, FileStored{}, problem.Unprocessable.With("the event is larger than %d bytes", maxBody)
-	}
-	e, err := read(r.Header, body)
+// Decode reads the TypeFileStored event in the header and the body of an HTTP request, in structured or binary mode
+// (CloudEvents HTTP binding). An error wraps problem.Unprocessable: the event is poison, and no further delivery will help.
+// An event is poison if it is not a CloudEvent 1.0, has another type or source, has data that the schema does not permit, or
+// has an id, subject or dataschema that contradicts the data.
+func Decode(header http.Header, body []byte) (event.Event, FileStored, error) {
+	e, err := read(header, body)
 	if err != nil {
 		return event.Event{}, FileStored{}, problem.Unprocessable.With("the request is not a valid CloudEvent: %v", err)
 	}

@@ -114,7 +114,7 @@ func TestPublishToSink(t *testing.T) {
 	if mode := again.Header.Get("Content-Type"); mode != "application/cloudevents+json" {
 		t.Errorf("got Content-Type %q, want structured mode", mode)
 	}
-	if e, f, err := events.Decode(again); err != nil || e.ID() != fileID || f.Name != file().Name {
+	if e, f, err := events.Decode(again.Header, body); err != nil || e.ID() != fileID || f.Name != file().Name {
 		t.Errorf("the sink decodes %v, %+v, %v", e, f, err)
 	}
 }

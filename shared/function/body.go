@@ -7,9 +7,11 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/jsonobject"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -18,21 +20,39 @@ import (
 // TypeJSON is the media type of JSON (RFC 8259).
 const TypeJSON = "application/json"
 
-// ReadBody reads the whole body of a request, of at most limit bytes. An error is a problem.TooLarge, before the body
-// is read where its length is known, or a problem.BadRequest.
+// bodyTime bounds how long ReadBody waits for a body. The deadline of the server is that of the longest upload.
+const bodyTime = 5 * time.Second
+
+// ReadBody reads the whole body of a request, of at most limit bytes. The body must arrive within bodyTime, whatever the
+// time limit of the request is: a client could otherwise occupy a place of the function with a few bytes for all of that
+// time. An error is a problem.TooLarge, before the body is read if its length is known, a problem.BodyTimeout, or a
+// problem.BadRequest.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	errTooLarge := problem.TooLarge.With("the limit is %d bytes", limit)
 	if r.ContentLength > limit {
 		return nil, errTooLarge
 	}
+	deadline := time.Now().Add(bodyTime)
+	if end, ok := r.Context().Deadline(); ok && end.Before(deadline) {
+		deadline = end
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(deadline) // httptest.ResponseRecorder has no deadlines
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	// net/http cancels a request whose read deadline passes while the handler works. It sets the deadline again for the
+	// next request on the connection, and Linger sets its own for the rest of a body that was not read to its end.
+	_ = rc.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	switch {
+	case err == nil:
+		return body, nil
+	case errors.As(err, &tooLarge):
 		return nil, errTooLarge
-	} else if err != nil {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, problem.BodyTimeout.Because(err, "send the whole body without a pause")
+	default:
 		return nil, problem.BadRequest.Because(err, "the body could not be read")
 	}
-	return body, nil
 }
 
 // MediaType returns the media type of a request's body, without parameters and in lower case. It is empty where it is

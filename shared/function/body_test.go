@@ -1,6 +1,7 @@
 package function
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net/http"
@@ -8,9 +9,106 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
+
+// readBody returns a handler that reads a small body, and then calls after.
+func readBody(timeout time.Duration, after func(r *http.Request)) http.Handler {
+	return Wrap(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		_, err := ReadBody(w, r, 1<<10)
+		after(r)
+		return err
+	}), timeout)
+}
+
+func TestReadBodyDoesNotWaitForASlowClient(t *testing.T) {
+	for name, handler := range map[string]http.Handler{
+		"as it is":                      readBody(time.Hour, func(*http.Request) {}),
+		"in a function of small bodies": EndSmallBodies(readBody(time.Hour, func(*http.Request) {})),
+		"with a shorter time limit": readBody(time.Second, func(r *http.Request) {
+			if end, _ := r.Context().Deadline(); time.Now().After(end) {
+				t.Error("ReadBody returns after the deadline of the request")
+			}
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			functiontest.SlowBodies(t, func(*testing.T) http.Handler { return handler }, http.StatusRequestTimeout, "POST /", "PUT /\nExpect: 100-continue")
+		})
+	}
+}
+
+func TestReadBodyDoesNotWaitForASlowClientOverHTTP2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var protocols http.Protocols
+		protocols.SetUnencryptedHTTP2(true)
+		transport := &http.Transport{DialContext: functiontest.Serve(t, readBody(time.Hour, func(*http.Request) {})), Protocols: &protocols}
+		defer transport.CloseIdleConnections()
+		body, writer := io.Pipe()
+		defer writer.Close()
+		response, err := (&http.Client{Transport: transport}).Post("http://x/", "text/plain", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.ProtoMajor != 2 || response.StatusCode != http.StatusRequestTimeout {
+			t.Errorf("got %s %s, want HTTP/2 and 408", response.Proto, response.Status)
+		}
+	})
+}
+
+// The deadline of a small body ends with the body: the handler may take longer, and so may the next request on the
+// connection, and its body if it is a large one.
+func TestReadBodyRestoresTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mux := http.NewServeMux()
+		mux.Handle("/small", readBody(time.Hour, func(r *http.Request) {
+			select {
+			case <-r.Context().Done():
+				t.Errorf("the request ends while the handler works: %v", r.Context().Err())
+			case <-time.After(time.Minute):
+			}
+		}))
+		mux.Handle("/large", Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(w, r.Body); err != nil {
+				t.Errorf("read a large body: %v", err)
+			}
+		}), time.Hour))
+		dial := functiontest.Serve(t, mux)
+		client, err := dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		responses := bufio.NewReader(client)
+		for range 2 {
+			for _, c := range []struct{ path, want string }{{"/small", ""}, {"/large", "hello"}} {
+				if _, err := io.WriteString(client, "POST "+c.path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel"); err != nil {
+					t.Fatal(err)
+				}
+				if c.want != "" {
+					time.Sleep(time.Minute)
+				}
+				if _, err := io.WriteString(client, "lo"); err != nil {
+					t.Fatal(err)
+				}
+				response, err := http.ReadResponse(responses, nil)
+				if err != nil {
+					t.Fatalf("%s: %v", c.path, err)
+				}
+				body, err := io.ReadAll(response.Body)
+				response.Body.Close()
+				if err != nil || response.StatusCode != http.StatusOK || response.Close || string(body) != c.want {
+					t.Errorf("%s: got %s, %q, close %t and error %v, want 200, %q and an open connection", c.path, response.Status, body, response.Close, err, c.want)
+				}
+				time.Sleep(time.Minute)
+			}
+		}
+	})
+}
 
 func TestReadJSON(t *testing.T) {
 	const good = `{"name":"ada","on":true}`

@@ -37,7 +37,9 @@ type smallWriter struct {
 func (w *smallWriter) WriteHeader(status int) {
 	if status >= 200 && !w.done {
 		w.done = true
-		w.read()
+		if status != http.StatusRequestTimeout { // or a body that is late already would delay the response as well
+			w.read()
+		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -29,6 +29,7 @@ var (
 	BadLink            = kind("bad-link", http.StatusForbidden, "The link is not good, or not any more")
 	CrossSite          = kind("cross-site", http.StatusForbidden, "The request comes from a page of another site")
 	NotFound           = kind("not-found", http.StatusNotFound, "There is no such resource")
+	BodyTimeout        = kind("body-timeout", http.StatusRequestTimeout, "The request body did not arrive in time")
 	MethodNotAllowed   = kind("method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here")
 	Conflict           = kind("conflict", http.StatusConflict, "The request conflicts with what is there")
 	WrongTusVersion    = kind("unsupported-tus-version", http.StatusPreconditionFailed, "This version of the tus protocol is not spoken here")
@@ -157,8 +158,9 @@ func Status(err error) int { return of(err).kind.status }
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	p := of(err)
 	switch {
-	case r.Context().Err() == context.Canceled:
-		// The client is gone: whatever failed, failed because of that, and nobody reads the answer.
+	case r.Context().Err() == context.Canceled && p.kind != BodyTimeout:
+		// The client is gone: whatever failed, failed because of that, and nobody reads the answer. A late body is an
+		// exception: net/http cancels the request although the client is still connected.
 		slog.InfoContext(r.Context(), "client went away", "error", err)
 	case p.kind.status >= 500:
 		slog.ErrorContext(r.Context(), "request failed", "status", p.kind.status, "error", err)

@@ -12,8 +12,8 @@ import (
 )
 
 // startWithoutStores starts all functions with stores that do not exist, for requests that a function refuses before it uses
-// a store. It returns the URLs of the functions, and the Authorization header of a user.
-func startWithoutStores(t *testing.T) (urls map[string]string, user string) {
+// a store. The functions get settings as well. It returns the URLs of the functions, and the Authorization header of a user.
+func startWithoutStores(t *testing.T, settings ...string) (urls map[string]string, user string) {
 	t.Helper()
 	signer, keys := newTokenKeys(t)
 	dir := t.TempDir()
@@ -21,7 +21,7 @@ func startWithoutStores(t *testing.T) (urls map[string]string, user string) {
 	verifier := []string{"TOKEN_KEYS_FILE=" + keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom"}
 	const mysql, mongo, events = "MYSQL_DSN=u:p@tcp(127.0.0.1:1)/strongroom", "MONGODB_URI=mongodb://127.0.0.1:1/strongroom", "EVENTS_URL=http://127.0.0.1:1/"
 	urls = map[string]string{}
-	for name, settings := range map[string][]string{
+	for name, own := range map[string][]string{
 		"login":    {mysql, "TOKEN_SIGNING_KEY_FILE=" + filepath.Join(filepath.Dir(keys), "key.jwk"), "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom"},
 		"validate": verifier,
 		"upload":   append([]string{mongo, events}, verifier...),
@@ -30,10 +30,10 @@ func startWithoutStores(t *testing.T) (urls map[string]string, user string) {
 		"record":   {mongo},
 		"sweep":    {mongo, events},
 	} {
-		urls[name] = runFunction(t, name, settings...)
+		urls[name] = runFunction(t, name, append(own, settings...)...)
 	}
-	urls["gateway"] = runFunction(t, "gateway", gatewayKey(t), "LOGIN_URL="+urls["login"], "VALIDATE_URL="+urls["validate"], "UPLOAD_URL="+urls["upload"],
-		"FILES_URL="+urls["files"], "ACCOUNTS_URL="+urls["accounts"])
+	urls["gateway"] = runFunction(t, "gateway", append(settings, gatewayKey(t), "LOGIN_URL="+urls["login"], "VALIDATE_URL="+urls["validate"],
+		"UPLOAD_URL="+urls["upload"], "FILES_URL="+urls["files"], "ACCOUNTS_URL="+urls["accounts"])...)
 	return urls, bearerOf(t, signer, "0190-ada", "ada", token.RoleUser)
 }
 

@@ -1,0 +1,125 @@
+// Package functiontest serves the handler of a function in memory, so that tests in a testing/synctest bubble can wait for
+// its deadlines without delay.
+package functiontest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Serve serves handler until the test ends, and returns a function that connects to it, for http.Transport.DialContext. The
+// deadlines of the server are an hour away. Serve must be called in a testing/synctest bubble.
+func Serve(t *testing.T, handler http.Handler) func(ctx context.Context, network, address string) (net.Conn, error) {
+	t.Helper()
+	listener := &listener{connections: make(chan net.Conn), closed: make(chan struct{})}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: handler, Protocols: &protocols, ReadTimeout: time.Hour, WriteTimeout: 2 * time.Hour}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		_ = server.Close() // of a listener that has nothing to lose
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return listener.dial
+}
+
+// listener connects clients and a server with net.Pipe, whose deadlines follow the time of a bubble.
+type listener struct {
+	connections chan net.Conn
+	close       sync.Once
+	closed      chan struct{}
+}
+
+func (l *listener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.connections <- server:
+		return client, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.connections:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.close.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{} }
+
+// SlowBodies sends requests whose bodies arrive byte by byte and never end, each to a handler of its own in a
+// testing/synctest bubble. It checks that the response has the status want, is a problem document, and ends the connection.
+// A request is a method, a target and lines of headers, such as "POST /login\nContent-Type: application/json".
+func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int, requests ...string) {
+	for _, request := range requests {
+		for framing, piece := range map[string]string{"Content-Length: 1000": " ", "Transfer-Encoding: chunked": "1\r\n \r\n"} {
+			name, _, _ := strings.Cut(request, "\n")
+			t.Run(name+" "+framing, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { slowBody(t, handler(t), want, request+"\n"+framing, piece) })
+			})
+		}
+	}
+}
+
+// slowBody sends the head of a request, and then a piece of its body each second.
+func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) {
+	client, err := Serve(t, handler)(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	line, headers, _ := strings.Cut(head, "\n")
+	if _, err := fmt.Fprintf(client, "%s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", line, strings.ReplaceAll(headers, "\n", "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			if _, err := io.WriteString(client, piece); err != nil {
+				return // the connection is closed
+			}
+			time.Sleep(time.Second)
+		}
+	}()
+	responses := bufio.NewReader(client)
+	response, err := http.ReadResponse(responses, nil)
+	if err != nil {
+		t.Fatalf("read the response: %v", err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != want || response.Header.Get("Content-Type") != "application/problem+json" || !response.Close {
+		t.Errorf("got %s, %s, close %t and error %v, want a problem document with status %d and the end of the connection",
+			response.Status, body, response.Close, err, want)
+	}
+	if _, err := responses.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v after the response, want the end of the connection", err)
+	}
+}
