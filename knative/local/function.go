@@ -20,6 +20,9 @@ const (
 	// without requests is scaled to zero.
 	defaultTimeout = 300 * time.Second
 	defaultIdle    = 60 * time.Second
+	// hops is the number of proxies in front of a function that add an address to X-Forwarded-For: the proxy of newProxy. In
+	// a cluster there are more.
+	hops = 1
 )
 
 // Labels and annotations of Knative Serving that the runner heeds.
@@ -76,6 +79,7 @@ func newFunction(s service, binary string, environment []string, idle time.Durat
 		out:     out,
 		environment: slices.Concat(environment, []string{
 			"HOST=127.0.0.1",
+			"TRUSTED_HOPS=" + strconv.Itoa(hops), // instead of the number in the manifest
 			"K_SERVICE=" + s.Metadata.Name,
 			"K_CONFIGURATION=" + s.Metadata.Name,
 			"K_REVISION=" + s.Metadata.Name + "-00001",

@@ -38,8 +38,10 @@ func newProxy(name, address string, transport *http.Transport) *httputil.Reverse
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", address
 			p.Out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it can't parse; queue-proxy doesn't
+			// SetXForwarded adds the address of the caller to the addresses from another function. The addresses from a client
+			// do not reach the function: a client could name any.
 			if isInside(p.In) {
-				p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"] // to be added to
+				p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			}
 			p.SetXForwarded()
 			for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {

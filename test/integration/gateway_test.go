@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -82,6 +83,8 @@ func TestGateway(t *testing.T) {
 	r.wantCatalogued(t, token, id)
 	r.wantContent(t, token, id, content)
 
+	r.wantClientAddresses(t)
+
 	// Who validate has let in is not for the client to say; what no user needs is not there.
 	if got := ask(http.MethodGet, "/files", "", "", "X-Auth-User-Id", "1", "X-Auth-Scope", "files:any"); got.status != http.StatusUnauthorized {
 		t.Errorf("without a token: %s", got)
@@ -116,6 +119,57 @@ func TestGateway(t *testing.T) {
 		}
 	}
 	r.stop(t, syscall.SIGTERM)
+}
+
+// wantClientAddresses checks under which address login counts an attempt: the address that the client connects from, at each
+// address of login, whatever the client says.
+func (r *runner) wantClientAddresses(t *testing.T) {
+	t.Helper()
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := []string{"", "203.0.113.9", "203.0.113.9, 10.0.0.1", "203.0.113.9, 10.0.0.1, 10.0.0.2", "203.0.113.9, 10.0.0.1, 10.0.0.2, 10.0.0.3"}
+	for _, client := range []string{"127.0.0.1", "127.0.0.2"} {
+		transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(client)}}).DialContext}
+		defer transport.CloseIdleConnections()
+		for at, where := range [][2]string{{"login.localhost:" + port, "/login"}, {"127.0.0.1:" + port, "/login"}, {"127.0.0.1:" + port, "/session"}} {
+			for i, forwarded := range forged {
+				id := fmt.Sprintf("address-%s-%d-%d", client, at, i)
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+where[1],
+					strings.NewReader(fmt.Sprintf(`{"username":%q,"password":"wrong"}`, id)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				request.Host = where[0]
+				request.Header.Set("Content-Type", "application/json")
+				request.Header.Set("X-Request-Id", id)
+				if forwarded != "" {
+					request.Header.Set("X-Forwarded-For", forwarded)
+					request.Header.Set("X-Client-Address", "203.0.113.9 1800000000 00")
+				}
+				response, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Do(request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				response.Body.Close()
+				if response.StatusCode != http.StatusUnauthorized {
+					t.Fatalf("%s%s: got %s, want 401", where[0], where[1], response.Status)
+				}
+				eventually(t, recovery, "login logs the attempt "+id, func() error {
+					for line := range strings.Lines(r.output()) {
+						if strings.Contains(line, "sign-in refused") && strings.Contains(line, "request_id="+id) {
+							if !strings.Contains(line, " address="+client+" ") {
+								t.Errorf("%s%s with X-Forwarded-For %q from %s: login logs %s", where[0], where[1], forwarded, client, line)
+							}
+							return nil
+						}
+					}
+					return errors.New("it does not")
+				})
+			}
+		}
+	}
 }
 
 // endless is a body without an end.
