@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-# Modules of their own, so that nobody pays for them who does not use them. The vet of the other two, knative/local/adapter
-# and knative/local/tidb, would take minutes: they are built and run by the tests.
+# The nested modules that are checked and tested by themselves. go vet of the other two, knative/local/adapter and
+# knative/local/tidb, would take minutes. The integration tests build and run them.
 MODULES := knative/local/ferretdb shared/token/wycheproof
 
 .PHONY: help run test check console bench deploy undeploy rotate-keys cluster e2e
@@ -19,7 +19,7 @@ run: ## run the whole system on this machine, without a cluster (ADDR=127.0.0.1:
 
 test: check ## check the code and run the unit and integration tests, with real servers where they can be had
 	go run ./test/servers
-	go test -C shared/token/wycheproof ./...
+	for module in $(MODULES); do go test -C $$module ./...; done
 	go test -race -timeout 45m ./...
 
 check: ## gofmt, go vet, staticcheck
