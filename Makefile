@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # knative/local/tidb, would take minutes. The integration tests build and run them.
 MODULES := knative/local/ferretdb shared/token/wycheproof
 
-.PHONY: help run test check console bench deploy undeploy rotate-keys cluster e2e
+.PHONY: help run test check console bench deploy undeploy rotate-keys cluster e2e upgrade
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -25,8 +25,8 @@ test: check ## check the code and run the unit and integration tests, with real 
 check: ## gofmt, go vet, staticcheck
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		if [[ -n $$unformatted ]]; then echo "gofmt would change: $$unformatted" >&2; exit 1; fi
-	go vet ./... && go vet -tags e2e ./test/e2e/...
-	go tool staticcheck ./... && go tool staticcheck -tags e2e ./test/e2e/...
+	go vet ./... && go vet -tags e2e,upgrade ./test/e2e/...
+	go tool staticcheck ./... && go tool staticcheck -tags e2e,upgrade ./test/e2e/...
 	for module in $(MODULES); do go vet -C $$module ./...; done
 
 console: ## build the gateway's web console anew; needs Node, and what is built is committed
@@ -47,6 +47,9 @@ rotate-keys: ## say how the signing key stands; STEP=new replaces it without a f
 
 cluster: ## make a minikube with Knative and the RabbitMQ source
 	config/platform/cluster
+
+upgrade: ## try an upgrade from FROM=COMMIT in the cluster of the current kubectl context, which must have no Strongroom
+	go test -tags e2e,upgrade -count=1 -timeout 60m -v -run TestUpgrade ./test/e2e
 
 e2e: ## try the system that is deployed to the current kubectl context (RUN=REGEXP: only some of the tests)
 	go test -tags e2e -count=1 -timeout 45m -v -run '$(RUN)' ./test/e2e/...

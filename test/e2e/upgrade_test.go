@@ -1,0 +1,93 @@
+//go:build e2e && upgrade
+
+package e2e
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestUpgrade deploys an older version into a cluster that has no Strongroom, uses it, and deploys the working tree over
+// it. FROM names the older version: a commit or a tag. If testdata has a patch with that name, the test applies it: a version
+// that cannot start on the cluster's stores is of no use. Nothing that a user has stored may be lost, and no volume, Secret or
+// event source may be replaced.
+func TestUpgrade(t *testing.T) {
+	from := cmp.Or(os.Getenv("FROM"), "3e5eee7")
+	old := filepath.Join(t.TempDir(), "old")
+	run(t, "git", "-C", root, "worktree", "add", "--detach", old, from)
+	t.Cleanup(func() { run(t, "git", "-C", root, "worktree", "remove", "--force", old) })
+	patch, err := filepath.Abs(filepath.Join("testdata", from+".patch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(patch); err == nil {
+		run(t, "git", "-C", old, "apply", patch)
+	} else if !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if out, err := deploy(t, old); err != nil {
+		t.Fatalf("deploy %s: %v\n%s", from, err, out)
+	}
+
+	s := open(t)
+	user := &system{urls: s.urls, username: fmt.Sprintf("upgrade-%d", time.Now().UnixNano()), password: "analytical-engine"}
+	body, err := json.Marshal(map[string]string{"username": user.username, "password": user.password, "role": "user"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var created struct{ ID string }
+	s.call(t, http.MethodPost, "accounts", "/accounts", s.signedIn(t), asJSON, body).decode(t, http.StatusCreated, &created)
+	files := []*file{newFile("one byte.bin", 1), newFile("one megabyte.bin", 1<<20), newFile("five megabytes.bin", 5<<20)}
+	for _, f := range files {
+		user.upload(t, f)
+		user.catalogued(t, f, 2*time.Minute)
+	}
+	before := identities(t)
+
+	out, err := deploy(t, root)
+	if err != nil {
+		t.Fatalf("deploy the working tree over %s: %v\n%s", from, err, out)
+	}
+	after := identities(t)
+	for object, uid := range before {
+		if after[object] != uid {
+			t.Errorf("%s had the UID %s before the upgrade and has %q after it", object, uid, after[object])
+		}
+	}
+	user.urls, user.token = open(t).urls, ""
+	for _, f := range files {
+		if got := user.status(t, f); got != "catalogued" {
+			t.Errorf("%s: got status %s after the upgrade, want catalogued", f.name, got)
+		}
+		user.download(t, f)
+	}
+	another := newFile("after the upgrade.bin", 1<<20)
+	user.upload(t, another)
+	user.catalogued(t, another, 2*time.Minute)
+	t.Logf("upgraded from %s: %d objects kept their UIDs, %d files are intact", from, len(before), len(files))
+}
+
+// identities returns the UIDs of the volumes, Secrets and event sources.
+func identities(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	lines := kubectl(t, "get", "pvc,secrets,rabbitmqsources,pingsources", "--output",
+		`jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid}{"\n"}{end}`)
+	for line := range strings.Lines(lines) {
+		if object, uid, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			found[object] = uid
+		}
+	}
+	if len(found) < 10 {
+		t.Fatalf("got %d objects, want at least 10: %v", len(found), found)
+	}
+	return found
+}
