@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # knative/local/tidb, would take minutes. The integration tests build and run them.
 MODULES := knative/local/ferretdb shared/token/wycheproof
 
-.PHONY: help run test check console bench deploy undeploy rotate-keys cluster e2e upgrade
+.PHONY: help run test check console bench deploy undeploy rotate-keys cluster tunnel e2e upgrade
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -45,8 +45,11 @@ undeploy: ## take Strongroom away from the cluster of the current kubectl contex
 rotate-keys: ## say how the signing key stands; STEP=new replaces it without a failed request (docs/key-rotation.md)
 	config/platform/rotate-keys $(STEP)
 
-cluster: ## make a minikube with Knative and the RabbitMQ source
+cluster: ## create a minikube cluster with Knative and the RabbitMQ source (defaults: MEMORY=6g CPUS=4)
 	config/platform/cluster
+
+tunnel: ## make the functions on minikube reachable from this machine; runs until it is stopped
+	config/platform/tunnel
 
 upgrade: ## try an upgrade from FROM=COMMIT in the cluster of the current kubectl context, which must have no Strongroom
 	go test -tags e2e,upgrade -count=1 -timeout 60m -v -run TestUpgrade ./test/e2e
