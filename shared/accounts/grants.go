@@ -68,25 +68,29 @@ func cutUnquoted(s, separator string) (before, after string) {
 // store names.
 func tableKey(name string) string { return strings.ToLower(strings.ReplaceAll(name, "`", "")) }
 
-// reduce returns the statements that reduce the grant to the privileges in wanted, which maps a tableKey to privileges.
-func (g grant) reduce(wanted map[string][]string) []string {
-	if g.on == "" {
-		return []string{"REVOKE " + strings.Join(g.privileges, ", ") + " FROM " + g.user}
+// reduce returns the statements that reduce the grants to the privileges in wanted, which maps a tableKey to privileges.
+func reduce(grants []grant, wanted map[string][]string) []string {
+	var statements, options []string
+	for _, g := range grants {
+		if g.on == "" {
+			statements = append(statements, "REVOKE "+strings.Join(g.privileges, ", ")+" FROM "+g.user)
+			continue
+		}
+		keep := wanted[tableKey(g.on)]
+		revoke := slices.DeleteFunc(slices.Clone(g.privileges), func(privilege string) bool {
+			return privilege == "USAGE" || slices.Contains(keep, privilege) // USAGE stands for no privilege
+		})
+		on := " ON " + g.on
+		if len(revoke) > 0 {
+			statements = append(statements, "REVOKE "+strings.Join(revoke, ", ")+on+" FROM "+g.user)
+		}
+		if g.option && !slices.Contains(revoke, "PROXY") { // REVOKE PROXY revokes its GRANT OPTION too
+			options = append(options, "REVOKE GRANT OPTION"+on+" FROM "+g.user)
+		}
+		if keep != nil && slices.Contains(revoke, allPrivileges) {
+			statements = append(statements, "GRANT "+strings.Join(keep, ", ")+on+" TO "+g.user)
+		}
 	}
-	keep := wanted[tableKey(g.on)]
-	revoke := slices.DeleteFunc(slices.Clone(g.privileges), func(privilege string) bool {
-		return privilege == "USAGE" || slices.Contains(keep, privilege) // USAGE stands for no privilege
-	})
-	on := " ON " + g.on
-	var statements []string
-	if len(revoke) > 0 {
-		statements = append(statements, "REVOKE "+strings.Join(revoke, ", ")+on+" FROM "+g.user)
-	}
-	if g.option && !slices.Contains(revoke, "PROXY") { // REVOKE PROXY revokes its GRANT OPTION too
-		statements = append(statements, "REVOKE GRANT OPTION"+on+" FROM "+g.user)
-	}
-	if keep != nil && slices.Contains(revoke, allPrivileges) {
-		statements = append(statements, "GRANT "+strings.Join(keep, ", ")+on+" TO "+g.user)
-	}
-	return statements
+	// Last: MySQL 9.7 silently keeps a dynamic privilege that is revoked after its grant option.
+	return append(statements, options...)
 }

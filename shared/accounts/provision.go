@@ -89,13 +89,12 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	if err != nil {
 		return err
 	}
-	// The driver interpolates and quotes the parameters: the server cannot prepare these statements.
-	for _, statement := range []string{"CREATE USER IF NOT EXISTS ?@'%' IDENTIFIED BY ?", "ALTER USER ?@'%' IDENTIFIED BY ?"} {
-		if _, err := conn.ExecContext(ctx, statement, cfg.User, cfg.Passwd); err != nil {
-			return fmt.Errorf("%s: %w", strings.Join(strings.Fields(statement)[:2], " "), err)
-		}
+	err = execAll(ctx, conn, []string{"CREATE USER IF NOT EXISTS ?@'%' IDENTIFIED BY ?", "ALTER USER ?@'%' IDENTIFIED BY ?"}, cfg.User, cfg.Passwd)
+	if err != nil {
+		return err
 	}
 	wanted := map[string][]string{}
+	var grants []string
 	for _, table := range tables {
 		privileges := []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
 		switch table {
@@ -104,40 +103,57 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 		case auditTable:
 			privileges = privileges[:2]
 		}
-		_, err := conn.ExecContext(ctx, "GRANT "+strings.Join(privileges, ", ")+
-			" ON `"+cfg.DBName+"`.`"+strings.ReplaceAll(table, "`", "``")+"` TO ?@'%'", cfg.User)
-		if err != nil {
-			return fmt.Errorf("grant privileges on the table %s: %w", table, err)
-		}
+		name := "`" + cfg.DBName + "`.`" + strings.ReplaceAll(table, "`", "``") + "`"
+		grants = append(grants, "GRANT "+strings.Join(privileges, ", ")+" ON "+name+" TO ?@'%'")
 		wanted[tableKey(cfg.DBName+"."+table)] = privileges
 	}
-	return revokeOthers(ctx, conn, cfg.User, wanted)
+	if err := execAll(ctx, conn, grants, cfg.User); err != nil {
+		return err
+	}
+	for range 2 {
+		statements, err := excess(ctx, conn, cfg.User, wanted)
+		if err != nil || len(statements) == 0 {
+			return err
+		}
+		if err := execAll(ctx, conn, statements); err != nil {
+			return err
+		}
+	}
+	// MySQL 9.7 silently keeps dynamic privileges if somebody has revoked only their grant option before. What follows lets
+	// the user lack privileges for a moment.
+	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }
 
-// revokeOthers revokes every privilege and role of the user that is not in wanted, which maps a tableKey to privileges.
-// It revokes what SHOW GRANTS lists, in the server's own words: servers differ in the privileges that they know, and in
-// whether REVOKE accepts a privilege that the user does not have.
-func revokeOthers(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) error {
+// excess returns the statements that revoke every privilege and role of the user that is not in wanted, which maps a
+// tableKey to privileges. They revoke what SHOW GRANTS lists, in the server's own words: servers differ in the privileges
+// that they know, and in whether REVOKE accepts a privilege that the user does not have.
+func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) ([]string, error) {
 	rows, err := conn.QueryContext(ctx, "SHOW GRANTS FOR ?@'%'", user)
 	if err != nil {
-		return fmt.Errorf("list the privileges: %w", err)
+		return nil, fmt.Errorf("list the privileges: %w", err)
 	}
+	var grants []grant
 	lines, err := collect(rows, func(row scanner) (line string, err error) {
 		err = row.Scan(&line)
 		return line, err
 	})
 	if err != nil {
-		return fmt.Errorf("list the privileges: %w", err)
+		return nil, fmt.Errorf("list the privileges: %w", err)
 	}
 	for _, line := range lines {
-		g, ok := parseGrant(line)
-		if !ok {
-			continue
+		if g, ok := parseGrant(line); ok {
+			grants = append(grants, g)
 		}
-		for _, statement := range g.reduce(wanted) {
-			if _, err := conn.ExecContext(ctx, statement); err != nil {
-				return fmt.Errorf("%s: %w", statement, err)
-			}
+	}
+	return reduce(grants, wanted), nil
+}
+
+// execAll executes statements. The driver interpolates and quotes the arguments: the server cannot prepare statements on
+// users and privileges.
+func execAll(ctx context.Context, conn *sql.Conn, statements []string, args ...any) error {
+	for _, statement := range statements {
+		if _, err := conn.ExecContext(ctx, statement, args...); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
 		}
 	}
 	return nil
