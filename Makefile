@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # knative/local/tidb, would take minutes. The integration tests build and run them.
 MODULES := knative/local/ferretdb shared/token/wycheproof
 
-.PHONY: help run test check console bench deploy undeploy rotate-keys cluster tunnel e2e upgrade
+.PHONY: help run test integration check console bench deploy undeploy rotate-keys cluster tunnel e2e upgrade
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -21,6 +21,10 @@ test: check ## check the code and run the unit and integration tests, with real 
 	go run ./test/servers
 	for module in $(MODULES); do go test -C $$module ./...; done
 	go test -race -timeout 45m ./...
+
+integration: ## run test/integration against the servers that MYSQL_ADMIN_DSN and others name (README.md), or private ones
+	go run ./test/servers
+	go test -race -count=1 -timeout 45m ./test/integration/...
 
 check: ## gofmt, go vet, staticcheck
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,29 +16,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// accountsDSNs returns the DSNs of the administrator and of a runtime user with a database of the test's own, neither
-// of which is there yet.
-func accountsDSNs(t *testing.T, adminDSN, database string) (admin, runtime string) {
+// accountsDB returns the DSN of a database of the test's own with the tables of shared/accounts.
+func accountsDB(t *testing.T) (dsn string) {
 	t.Helper()
-	cfg, err := mysql.ParseDSN(adminDSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin = cfg.FormatDSN()
-	cfg.User, cfg.Passwd, cfg.DBName = database+"_user", "it's a \"runtime\" \\ password", database
-	root := openSQL(t, admin)
-	for _, statement := range []string{"DROP DATABASE IF EXISTS " + database, "DROP USER IF EXISTS " + cfg.User} {
-		if _, err := root.ExecContext(t.Context(), statement); err != nil { // of a run before, with -count
-			t.Fatal(err)
-		}
-	}
-	return admin, cfg.FormatDSN()
-}
-
-// accountsDB returns the DSN of a database with the tables of shared/accounts.
-func accountsDB(t *testing.T, database string) (dsn string) {
-	t.Helper()
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, database)
+	admin, dsn := sharedMySQL(t).newDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +41,7 @@ func openAccounts(t *testing.T, dsn string, options ...accounts.Option) *account
 }
 
 func TestProvisionAtOnce(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "provision_at_once")
+	admin, dsn := sharedMySQL(t).newDatabase(t)
 	for round := range 2 { // the second finds everything there
 		var wg sync.WaitGroup
 		for range 4 {
@@ -72,39 +55,31 @@ func TestProvisionAtOnce(t *testing.T) {
 	}
 	db := openSQL(t, admin)
 	var versions, distinct int
-	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM provision_at_once.goose_db_version`).Scan(&versions, &distinct)
+	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM `+databaseOf(t, dsn)+`.goose_db_version`).Scan(&versions, &distinct)
 	if err != nil || versions != distinct || versions < 3 {
 		t.Errorf("%d migrations noted, %d different ones, %v; want each once", versions, distinct, err)
 	}
 }
 
 func TestMigrateAtOnce(t *testing.T) {
-	admin, _ := accountsDSNs(t, mariadb(t).AdminDSN, "migrate_at_once")
-	if _, err := openSQL(t, admin).ExecContext(t.Context(), `CREATE DATABASE migrate_at_once`); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := mysql.ParseDSN(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.DBName = "migrate_at_once"
+	dsn := sharedMySQL(t).emptyDatabase(t)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if err := accounts.Migrate(t.Context(), cfg.FormatDSN()); err != nil {
+			if err := accounts.Migrate(t.Context(), dsn); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if _, err := openAccounts(t, cfg.FormatDSN()).Create(t.Context(), "ada", "hash", "user"); err != nil {
+	if _, err := openAccounts(t, dsn).Create(t.Context(), "ada", "hash", "user"); err != nil {
 		t.Error(err)
 	}
 	// Whoever goes back to an older version finds tables of a later one, and leaves them as they are.
-	if _, err := openSQL(t, cfg.FormatDSN()).ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
+	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
 		t.Fatal(err)
 	}
-	if err := accounts.Migrate(t.Context(), cfg.FormatDSN()); err != nil {
+	if err := accounts.Migrate(t.Context(), dsn); err != nil {
 		t.Errorf("to a version before the tables': %v", err)
 	}
 }
@@ -120,13 +95,15 @@ func openSQL(t *testing.T, dsn string) *sql.DB {
 }
 
 func TestRuntimeUserHasNoDDL(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "runtime_user")
+	admin, dsn := sharedMySQL(t).newDatabase(t)
 	root := openSQL(t, admin)
-	// The user is there already, with another password and all rights, as the official images make it.
+	name := databaseOf(t, dsn)
+	database := "`" + strings.ReplaceAll(name, "_", `\_`) + "`.*"
+	// The user already exists, with another password and all privileges, like the user that the official images create.
 	for _, statement := range []string{
-		`CREATE DATABASE runtime_user`,
-		`CREATE USER runtime_user_user@'%' IDENTIFIED BY 'another'`,
-		"GRANT ALL PRIVILEGES ON `runtime\\_user`.* TO runtime_user_user@'%' WITH GRANT OPTION",
+		"CREATE DATABASE " + name,
+		"CREATE USER " + name + "@'%' IDENTIFIED BY 'another'",
+		"GRANT ALL PRIVILEGES ON " + database + " TO " + name + "@'%' WITH GRANT OPTION",
 	} {
 		if _, err := root.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
@@ -147,13 +124,13 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 		`TRUNCATE TABLE users`,
 		`CREATE DATABASE mine`,
 		`CREATE USER mine`,
-		"GRANT SELECT ON `runtime\\_user`.* TO runtime_user_user@'%'",
+		"GRANT SELECT ON " + database + " TO " + name + "@'%'",
 		`SELECT * FROM mysql.global_priv`,
 		`SELECT * FROM strongroom.users`,
 	} {
 		_, err := runtime.ExecContext(t.Context(), statement)
 		var server *mysql.MySQLError
-		if !errors.As(err, &server) || server.Number != 1044 && server.Number != 1142 && server.Number != 1227 {
+		if !errors.As(err, &server) || !slices.Contains([]uint16{1044, 1142, 1227, 1419}, server.Number) {
 			t.Errorf("%s: %v, want access denied", statement, err)
 		}
 	}
@@ -171,7 +148,7 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 }
 
 func TestUsers(t *testing.T) {
-	dsn := accountsDB(t, "users")
+	dsn := accountsDB(t)
 	store := openAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "Straße"); !errors.Is(err, problem.NotFound) {
 		t.Errorf("before it is made: %v, want problem.NotFound", err)
@@ -211,7 +188,7 @@ func TestUsers(t *testing.T) {
 }
 
 func TestCreateAtOnce(t *testing.T) {
-	dsn := accountsDB(t, "create_at_once")
+	dsn := accountsDB(t)
 	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
 	var made, conflicts atomic.Int32
 	var wg sync.WaitGroup
@@ -234,8 +211,8 @@ func TestCreateAtOnce(t *testing.T) {
 }
 
 func TestAccountStoreAwayAndBack(t *testing.T) {
-	server := ownMariadb(t)
-	admin, dsn := accountsDSNs(t, server.AdminDSN, "away_and_back")
+	server := ownMySQL(t)
+	admin, dsn := server.newDatabase(t)
 	store := openAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
 		t.Errorf("before it is set up: %v, want problem.Unavailable", err)
@@ -284,8 +261,8 @@ func failuresOf(t *testing.T, dsn string) (n int) {
 
 // Everybody else holds the connections that there are.
 func TestTooManyConnections(t *testing.T) {
-	server := ownMariadb(t)
-	admin, dsn := accountsDSNs(t, server.AdminDSN, "too_many")
+	server := ownMySQL(t)
+	admin, dsn := server.newDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -293,6 +270,10 @@ func TestTooManyConnections(t *testing.T) {
 	if _, err := root.ExecContext(t.Context(), `SET GLOBAL max_connections = 10`); err != nil {
 		t.Fatal(err)
 	}
+	atEnd(t, "reset max_connections", func(ctx context.Context) error {
+		_, err := root.ExecContext(ctx, `SET GLOBAL max_connections = DEFAULT`)
+		return err
+	})
 	others := openSQL(t, dsn)
 	for held := 0; ; held++ {
 		conn, err := others.Conn(t.Context())

@@ -53,7 +53,7 @@ func ptr[T any](v T) *T { return &v }
 
 func TestAdminsWork(t *testing.T) {
 	now := newClock()
-	store := openAccounts(t, accountsDB(t, "admins_work"), accounts.WithClock(now.Now))
+	store := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
 	grace := createAccount(t, store, "grace", "admin")
 	by := actorOf(grace)
 	ada, err := store.CreateBy(t.Context(), by, "ADA", "first", "user")
@@ -135,7 +135,7 @@ func TestAdminsWork(t *testing.T) {
 
 // Nothing that is refused leaves anything behind.
 func TestRefusedChanges(t *testing.T) {
-	store := openAccounts(t, accountsDB(t, "refused_changes"))
+	store := openAccounts(t, accountsDB(t))
 	grace := createAccount(t, store, "grace", "admin")
 	ada := createAccount(t, store, "ada", "user")
 	gone := createAccount(t, store, "gone", "admin")
@@ -206,7 +206,7 @@ func TestRefusedChanges(t *testing.T) {
 
 // Two replicas, and in each round both admins take each other, or themselves, away in the same moment.
 func TestLastAdminsAtOnce(t *testing.T) {
-	dsn := accountsDB(t, "last_admins")
+	dsn := accountsDB(t)
 	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
 	keeper := createAccount(t, stores[0], "keeper", "admin")
 	demote := func(s *accounts.Store, by accounts.Actor, id string) error {
@@ -273,7 +273,7 @@ func TestLastAdminsAtOnce(t *testing.T) {
 }
 
 func TestListUsers(t *testing.T) {
-	store := openAccounts(t, accountsDB(t, "list_users"))
+	store := openAccounts(t, accountsDB(t))
 	if users, next, err := store.List(t.Context(), 10, ""); err != nil || len(users) != 0 || next != "" {
 		t.Errorf("an empty list: %v, %q, %v", users, next, err)
 	}

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -11,14 +12,14 @@ import (
 
 // Where the trail can not be written, nothing changes.
 func TestNoChangeWithoutAudit(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "no_audit")
+	admin, dsn := sharedMySQL(t).newDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
 	store := openAccounts(t, dsn)
 	grace, ada := createAccount(t, store, "grace", "admin"), createAccount(t, store, "ada", "user")
 	root := openSQL(t, admin)
-	if _, err := root.ExecContext(t.Context(), `RENAME TABLE no_audit.audit TO no_audit.elsewhere`); err != nil {
+	if _, err := root.ExecContext(t.Context(), fmt.Sprintf("RENAME TABLE %[1]s.audit TO %[1]s.elsewhere", databaseOf(t, dsn))); err != nil {
 		t.Fatal(err)
 	}
 	by := actorOf(grace)
@@ -40,11 +41,11 @@ func TestNoChangeWithoutAudit(t *testing.T) {
 
 // A migration that broke off after its last statement, before it was noted, runs again.
 func TestMigrationsRunAgain(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "migrated_again")
+	admin, dsn := sharedMySQL(t).newDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openSQL(t, admin).ExecContext(t.Context(), `DELETE FROM migrated_again.goose_db_version WHERE version_id >= 3`); err != nil {
+	if _, err := openSQL(t, admin).ExecContext(t.Context(), "DELETE FROM "+databaseOf(t, dsn)+".goose_db_version WHERE version_id >= 3"); err != nil {
 		t.Fatal(err)
 	}
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
@@ -52,7 +53,7 @@ func TestMigrationsRunAgain(t *testing.T) {
 	}
 	var indexed int
 	err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.statistics
-		WHERE table_schema = 'migrated_again' AND index_name = 'users_role'`).Scan(&indexed)
+		WHERE table_schema = DATABASE() AND index_name = 'users_role'`).Scan(&indexed)
 	if err != nil || indexed != 2 {
 		t.Errorf("%d columns of users_role, %v; want 2", indexed, err)
 	}

@@ -15,10 +15,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// newCatalog returns a catalogue in a database of the test's own.
+// newCatalog returns a catalog with its indexes in the database that uri names.
 func newCatalog(t *testing.T, uri string) *catalog.Store {
 	t.Helper()
-	s, err := catalog.Open(freshURI(t, uri))
+	s, err := catalog.Open(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func entry(owner string, n int64) catalog.Entry {
 }
 
 func TestCatalogInsert(t *testing.T) {
-	s := newCatalog(t, ferretdb(t).URI)
+	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
 	want := entry("ada", 0)
 	if _, err := s.Get(t.Context(), want.ID); !errors.Is(err, problem.NotFound) {
 		t.Errorf("before the insert: got %v, want %v", err, problem.NotFound)
@@ -81,7 +81,7 @@ func TestCatalogInsert(t *testing.T) {
 }
 
 func TestCatalogList(t *testing.T) {
-	s := newCatalog(t, ferretdb(t).URI)
+	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
 	var all, adas []catalog.Entry // newest first
 	for n := range int64(12) {
 		owner := []string{"ada", "grace"}[n%2]
@@ -151,7 +151,7 @@ func TestCatalogList(t *testing.T) {
 }
 
 func TestCatalogSearchAndDelete(t *testing.T) {
-	s := newCatalog(t, ferretdb(t).URI)
+	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
 	ids := map[string]string{}
 	for i, name := range []string{"Notes Ω.txt", "notes.TXT", "a.*b", "100% (1).pdf"} {
 		e := entry([]string{"ada", "grace"}[i%2], int64(i))
@@ -202,8 +202,8 @@ func TestCatalogSearchAndDelete(t *testing.T) {
 }
 
 func TestCatalogServerAway(t *testing.T) {
-	server := ownFerretdb(t)
-	s := newCatalog(t, server.URI)
+	server := ownMongoDB(t)
+	s := newCatalog(t, server.newDatabase(t))
 	e := entry("ada", 0)
 	if _, err := s.Insert(t.Context(), e); err != nil {
 		t.Fatal(err)

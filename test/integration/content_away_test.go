@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/url"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,8 +17,8 @@ import (
 )
 
 func TestContentServerAway(t *testing.T) {
-	server := ownFerretdb(t)
-	s, db := newContent(t, server.URI)
+	server := ownMongoDB(t)
+	s, db := newContent(t, server.newDatabase(t))
 	f, err := put(t.Context(), s, randomBytes(2*mebi))
 	if err != nil {
 		t.Fatal(err)
@@ -80,11 +79,8 @@ func TestContentCommitUnanswered(t *testing.T) {
 		want error
 	}{"once": {1, nil}, "always": {1 << 30, problem.Unavailable}} {
 		t.Run(name, func(t *testing.T) {
-			uri := freshURI(t, ferretdb(t).URI)
-			u, err := url.Parse(uri)
-			if err != nil {
-				t.Fatal(err)
-			}
+			uri := sharedMongoDB(t).newDatabase(t)
+			u := parseURL(t, uri)
 			u.Host = cutReplies(t, u.Host, "fs.files", c.cuts)
 			s, err := content.Open(u.String())
 			if err != nil {

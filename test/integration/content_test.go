@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -27,17 +26,6 @@ import (
 
 const mebi = 1 << 20
 
-// freshURI returns uri with a database of the test's own.
-func freshURI(t *testing.T, uri string) string {
-	t.Helper()
-	u, err := url.Parse(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.Path = "/t" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	return u.String()
-}
-
 // database connects to the database that uri names, with nothing but the driver.
 func database(t *testing.T, uri string) *mongo.Database {
 	t.Helper()
@@ -46,17 +34,12 @@ func database(t *testing.T, uri string) *mongo.Database {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Disconnect(context.WithoutCancel(t.Context())) })
-	u, err := url.Parse(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client.Database(strings.TrimPrefix(u.Path, "/"))
+	return client.Database(strings.TrimPrefix(parseURL(t, uri).Path, "/"))
 }
 
-// newContent returns a store in a database of the test's own, and that database.
+// newContent returns a store with its indexes in the database that uri names, and that database.
 func newContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
 	t.Helper()
-	uri = freshURI(t, uri)
 	s, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +96,7 @@ func wantEmpty(t *testing.T, db *mongo.Database) {
 }
 
 func TestContentSizes(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	for _, size := range []int{0, 1, mebi - 1, mebi, mebi + 1, 20 * mebi} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			want := randomBytes(size)
@@ -159,7 +142,7 @@ func TestContentSizes(t *testing.T) {
 }
 
 func TestContentDocument(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	f, err := put(t.Context(), s, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +185,7 @@ func TestContentDocument(t *testing.T) {
 }
 
 func TestContentConcurrently(t *testing.T) {
-	s, _ := newContent(t, ferretdb(t).URI)
+	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	var group errgroup.Group
 	for i := range 16 {
 		group.Go(func() error {
@@ -242,7 +225,7 @@ func (r *reader) Read(p []byte) (int, error) {
 }
 
 func TestContentRefused(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	broken := errors.New("broken")
 	for name, c := range map[string]struct {
 		end    error
@@ -275,7 +258,7 @@ func TestContentRefused(t *testing.T) {
 }
 
 func TestContentBrokenFile(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	chunks := db.Collection("fs.chunks")
 	for name, c := range map[string]func(chunk bson.D) error{
 		"chunk missing": func(chunk bson.D) error {
@@ -306,7 +289,7 @@ func TestContentBrokenFile(t *testing.T) {
 }
 
 func TestContentRanges(t *testing.T) {
-	s, _ := newContent(t, ferretdb(t).URI)
+	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	all := randomBytes(3*mebi + 7)
 	f, err := put(t.Context(), s, all)
 	if err != nil {
@@ -350,7 +333,7 @@ func TestContentRanges(t *testing.T) {
 }
 
 func TestContentIndexesSideBySide(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	var group errgroup.Group
 	for range 4 {
 		group.Go(func() error { return s.EnsureIndexes(t.Context()) })

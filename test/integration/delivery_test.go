@@ -20,7 +20,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
@@ -29,8 +28,7 @@ import (
 // TestRecordDeliveredManyTimes delivers one event 100 times from 16 goroutines to the real record, as sources that
 // deliver at least once may.
 func TestRecordDeliveredManyTimes(t *testing.T) {
-	mongo := ferretdb(t)
-	uri := freshURI(t, mongo.URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	c := openCatalog(t, uri)
 	if err := c.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
@@ -72,8 +70,7 @@ func TestRecordDeliveredManyTimes(t *testing.T) {
 
 // TestRecordOfADeletedFile deletes files while their events arrive: none may come back into the catalogue.
 func TestRecordOfADeletedFile(t *testing.T) {
-	mongo := ferretdb(t)
-	uri := freshURI(t, mongo.URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	c := openCatalog(t, uri)
 	files, err := content.Open(uri)
 	if err != nil {
@@ -117,7 +114,7 @@ func TestRecordOfADeletedFile(t *testing.T) {
 }
 
 // deadLetters returns the ids of the events among the dead letters, and leaves them there.
-func deadLetters(t *testing.T, broker *store.Rabbit) map[string]bool {
+func deadLetters(t *testing.T, broker vhost) map[string]bool {
 	t.Helper()
 	ch := amqpChannel(t, broker)
 	ids := map[string]bool{}
@@ -163,9 +160,9 @@ func catalogued(t *testing.T, c *catalog.Store) map[string]bool {
 // rejecting of the events and the closing of the connection, after which they are delivered again. So that there are dead
 // letters in any case, a few events are refused for good at the end.
 func TestAdapterStops(t *testing.T) {
-	broker, mongo := rabbitmq(t), ferretdb(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
-	uri := freshURI(t, mongo.URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	c := openCatalog(t, uri)
 	if err := c.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
@@ -260,7 +257,7 @@ func TestAdapterStops(t *testing.T) {
 // TestRedriveKilled kills setup redrive at each step of moving a letter. Wherever it dies, no letter is lost; the one that
 // was under way may come twice.
 func TestRedriveKilled(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	for name, at := range map[string]moment{
 		"with a letter in hand":           {"message", true, true},
 		"before the letter is sent":       {"message", false, false},

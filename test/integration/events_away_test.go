@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -20,7 +15,7 @@ import (
 // TestBrokerCrashes kills the broker under a publisher that is in use. Whatever was confirmed must be in the queue
 // afterwards, and nothing that was surely refused.
 func TestBrokerCrashes(t *testing.T) {
-	broker := ownRabbitmq(t)
+	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	// RabbitMQ forgets the way to a quorum queue when it crashes within half a second of the queue's declaration (it
 	// then takes messages for it and confirms none). That is no part of this test; a restart in order settles it.
@@ -106,7 +101,7 @@ func TestBrokerCrashes(t *testing.T) {
 
 // TestBrokerBlocks raises a memory alarm: the broker then reads no more from connections that publish.
 func TestBrokerBlocks(t *testing.T) {
-	broker := ownRabbitmq(t)
+	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	p := publisher(t, broker.URL)
 	publish := func() error {
@@ -116,7 +111,7 @@ func TestBrokerBlocks(t *testing.T) {
 	if err := publish(); err != nil {
 		t.Fatal(err)
 	}
-	rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "absolute", "1")
+	broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1")
 	// The first event finds out; it may be stored when the alarm is over. From then on nothing is sent.
 	eventually(t, recovery, "Ready says that the broker is blocked", func() error {
 		if err := p.Ready(t.Context()); err != nil {
@@ -129,30 +124,9 @@ func TestBrokerBlocks(t *testing.T) {
 		return errors.New("it says that it is not")
 	})
 	wantUnavailable(t, publish(), false)
-	rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "0.4")
+	broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4")
 	eventually(t, recovery, "an event after the alarm", publish)
 	if err := p.Ready(t.Context()); err != nil {
 		t.Errorf("Ready after the alarm: %v", err)
-	}
-}
-
-// rabbitmqctl runs RabbitMQ's tool against a private broker, with the environment of the broker itself.
-func rabbitmqctl(t *testing.T, broker *store.Rabbit, args ...string) {
-	t.Helper()
-	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", broker.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tool := "/usr/lib/rabbitmq/bin/rabbitmqctl" // Debian's on PATH wants the system's user
-	if _, err := os.Stat(tool); err != nil {
-		if tool, err = exec.LookPath("rabbitmqctl"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), tool, args...)
-	cmd.Env = strings.Split(strings.TrimRight(string(environ), "\x00"), "\x00")
-	cmd.Dir = filepath.Dir(servers.dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("rabbitmqctl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }

@@ -4,8 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +15,6 @@ import (
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -24,8 +22,8 @@ import (
 // recovery is within which time a publisher or a pipeline must work again once its servers do.
 const recovery = 30 * time.Second
 
-// topology clears the broker of earlier tests and declares the topology anew.
-func topology(t *testing.T, broker *store.Rabbit) {
+// topology deletes the exchanges and queues of the virtual host and declares them anew.
+func topology(t *testing.T, broker vhost) {
 	t.Helper()
 	ch := amqpChannel(t, broker)
 	for _, queue := range []string{events.Queue, events.DeadQueue} {
@@ -44,7 +42,7 @@ func topology(t *testing.T, broker *store.Rabbit) {
 }
 
 // amqpChannel returns a channel of a connection that ends with the test.
-func amqpChannel(t *testing.T, broker *store.Rabbit) *amqp.Channel {
+func amqpChannel(t *testing.T, broker vhost) *amqp.Channel {
 	t.Helper()
 	conn, err := amqp.Dial(broker.URL)
 	if err != nil {
@@ -128,7 +126,7 @@ func get(t *testing.T, ch *amqp.Channel, queue string) amqp.Delivery {
 }
 
 func TestPublish(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	p := publisher(t, broker.URL)
 	if err := p.Ready(t.Context()); err != nil {
@@ -157,7 +155,7 @@ func TestPublish(t *testing.T) {
 }
 
 func TestDeclareTopologySideBySide(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	e, _ := fileStored(t)
 	if err := publisher(t, broker.URL).Publish(t.Context(), e); err != nil {
@@ -178,7 +176,7 @@ func TestDeclareTopologySideBySide(t *testing.T) {
 }
 
 func TestDeclareTopologyOverOtherArguments(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	ch := amqpChannel(t, broker)
 	if _, err := ch.QueueDelete(events.Queue, false, false, false); err != nil {
@@ -191,13 +189,13 @@ func TestDeclareTopologyOverOtherArguments(t *testing.T) {
 	if !errors.Is(err, problem.Conflict) || !strings.Contains(err.Error(), events.Queue) {
 		t.Errorf("got error %v, want problem.Conflict that names %s", err, events.Queue)
 	}
-	if err != nil && strings.Contains(err.Error(), broker.Password) {
+	if password, _ := parseURL(t, broker.URL).User.Password(); err != nil && strings.Contains(err.Error(), password) {
 		t.Errorf("the error shows the password: %v", err)
 	}
 }
 
 func TestPublishRefused(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	ch := amqpChannel(t, broker)
 	p := publisher(t, broker.URL)
@@ -250,12 +248,11 @@ func TestPublishRefused(t *testing.T) {
 	})
 	recovers()
 
-	// Wrong credentials: nothing to connect with.
-	wantUnavailable(t, publisher(t, strings.Replace(broker.URL, broker.Password, "wrong", 1)).Ready(t.Context()), false)
+	wantUnavailable(t, publisher(t, withPassword(t, broker.URL, "wrong")).Ready(t.Context()), false)
 }
 
 func TestPublishConcurrently(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	p := publisher(t, broker.URL)
 	const n = 200
@@ -280,7 +277,7 @@ func TestPublishConcurrently(t *testing.T) {
 }
 
 func TestRedrive(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	p := publisher(t, broker.URL)
 	ch := amqpChannel(t, broker)
@@ -352,56 +349,40 @@ func TestRedrive(t *testing.T) {
 	}
 }
 
-// TestPermissions gives each user no more than config/secrets does.
+// TestPermissions gives each user the permissions of config/secrets.
 func TestPermissions(t *testing.T) {
-	broker := rabbitmq(t)
-	topology(t, broker)
-	type entry map[string]any
-	definitions, err := json.Marshal(entry{
-		"users": []entry{
-			{"name": "setup", "password": "s", "tags": []string{}},
-			{"name": "upload", "password": "u", "tags": []string{}},
-			{"name": "source", "password": "r", "tags": []string{}},
-		},
-		"permissions": []entry{
-			{"user": "setup", "vhost": "/", "configure": `^strongroom\..*`, "write": `^strongroom\..*`, "read": `^strongroom\..*`},
-			{"user": "upload", "vhost": "/", "configure": "^$", "write": `^strongroom\.events$`, "read": "^$"},
-			{"user": "source", "vhost": "/", "configure": "^$", "write": "^$", "read": `^strongroom\.files$`},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "definitions.json")
-	if err := os.WriteFile(file, definitions, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	rabbitmqctl(t, broker, "import_definitions", file)
-	as := func(user, password string) string {
-		return fmt.Sprintf("amqp://%s:%s@%s:%d", user, password, broker.Host, broker.Port)
-	}
-	ch := amqpChannel(t, broker)
-	for _, queue := range []string{events.Queue, events.DeadQueue} {
-		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := events.DeclareTopology(t.Context(), as("setup", "s")); err != nil {
+	broker := sharedRabbitMQ(t).newVhost(t)
+	const nothing = "^$"
+	setup := broker.newUser(t, permissions{`^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`})
+	upload := broker.newUser(t, permissions{nothing, `^strongroom\.events$`, nothing})
+	sweep := broker.newUser(t, permissions{nothing, `^strongroom\.(events|files|files\.dead)$`, nothing})
+	source := broker.newUser(t, permissions{nothing, nothing, `^strongroom\.files$`})
+	if err := events.DeclareTopology(t.Context(), setup); err != nil {
 		t.Errorf("setup declares: %v", err)
 	}
-	if err := events.DeclareTopology(t.Context(), as("upload", "u")); err == nil {
-		t.Error("upload may declare")
+	if err := events.DeclareTopology(t.Context(), upload); err == nil {
+		t.Error("upload is allowed to declare")
 	}
+	for _, user := range []string{upload, sweep} {
+		e, _ := fileStored(t)
+		if err := publisher(t, user).Publish(t.Context(), e); err != nil {
+			t.Errorf("publish: %v", err)
+		}
+	}
+	// The broker refuses the event, so the outcome is known: nothing was stored.
 	e, _ := fileStored(t)
-	if err := publisher(t, as("upload", "u")).Publish(t.Context(), e); err != nil {
-		t.Errorf("upload publishes: %v", err)
+	wantUnavailable(t, publisher(t, source).Publish(t.Context(), e), false)
+	if got, err := events.Lengths(t.Context(), sweep); err != nil || got != (events.Depths{Waiting: 2}) {
+		t.Errorf("sweep counts %+v (%v), want the 2 events of upload and sweep", got, err)
 	}
-	// Refused for sure, and told so: nothing was stored.
-	wantUnavailable(t, publisher(t, as("source", "r")).Publish(t.Context(), e), false)
-	// sweep publishes as upload, and may count.
-	if got, err := events.Lengths(t.Context(), as("upload", "u")); err != nil || got != (events.Depths{Waiting: 1}) {
-		t.Errorf("upload counts %+v (%v), want the one of upload", got, err)
-	}
-	_, err = events.Lengths(t.Context(), as("upload", "wrong"))
+	_, err := events.Lengths(t.Context(), withPassword(t, sweep, "wrong"))
 	wantUnavailable(t, err, false)
+}
+
+// withPassword returns the URL of a store with another password.
+func withPassword(t *testing.T, raw, password string) string {
+	t.Helper()
+	u := parseURL(t, raw)
+	u.User = url.UserPassword(u.User.Username(), password)
+	return u.String()
 }

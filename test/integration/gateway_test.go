@@ -199,7 +199,7 @@ func gatewaySettings(key, target string) []string {
 // Behind the gateway the lockout still tells one address from another: login believes what the gateway signs, and nobody
 // else.
 func TestLockoutBehindTheGateway(t *testing.T) {
-	dsn := accountsDB(t, "login_gateway")
+	dsn := accountsDB(t)
 	createUser(t, dsn, "ada", "lovelace-1843")
 	settings, _ := loginSettings(t, dsn)
 	key := gatewayKey(t)

@@ -19,7 +19,7 @@ import (
 // client sends it again with the key to another replica, afterwards or, every second time, already meanwhile. After one
 // sweep there is one file for each key, the one that the client was told of, with its event, and nothing else.
 func TestKeyedUploadKilled(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	u := startUpload(t, 1, broker.URL)
 	moments := []moment{

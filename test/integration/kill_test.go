@@ -23,7 +23,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 )
@@ -81,7 +80,7 @@ func TestUploadKilled(t *testing.T) {
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			topology(t, k.broker)
-			k.uri = freshURI(t, k.mongo.URI)
+			k.uri = sharedMongoDB(t).newDatabase(t)
 			c := openCatalog(t, k.uri)
 			if err := errors.Join(ensure(t, k.uri), c.EnsureIndexes(t.Context())); err != nil {
 				t.Fatal(err)
@@ -123,8 +122,7 @@ func ensure(t *testing.T, uri string) error {
 
 // kills is what the rounds have in common.
 type kills struct {
-	broker *store.Rabbit
-	mongo  *store.Mongo
+	broker vhost
 	uri    string // of the step's database
 	keys   string // the file with the public keys
 	token  string
@@ -133,8 +131,8 @@ type kills struct {
 // newKills signs a user in, at the real login with the real MariaDB.
 func newKills(t *testing.T) *kills {
 	t.Helper()
-	k := &kills{broker: rabbitmq(t), mongo: ferretdb(t)}
-	dsn := accountsDB(t, "upload_killed")
+	k := &kills{broker: sharedRabbitMQ(t).newVhost(t)}
+	dsn := accountsDB(t)
 	createUser(t, dsn, "ada", "lovelace-1843")
 	settings, _ := loginSettings(t, dsn)
 	for _, setting := range settings {

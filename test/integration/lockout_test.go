@@ -39,7 +39,7 @@ var home, elsewhere = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198
 
 // The stores are two replicas. The clock stands still, so that the block after the fifth failure does not end.
 func TestParallelWrongGuesses(t *testing.T) {
-	dsn := accountsDB(t, "wrong_guesses")
+	dsn := accountsDB(t)
 	now := newClock()
 	stores := []*accounts.Store{openAccounts(t, dsn, accounts.WithClock(now.Now)), openAccounts(t, dsn, accounts.WithClock(now.Now))}
 	var compared, refused atomic.Int32
@@ -83,7 +83,7 @@ func (w *headerWriter) WriteHeader(int)             {}
 func (w *headerWriter) Write(p []byte) (int, error) { return len(p), nil }
 
 func TestParallelRightLogins(t *testing.T) {
-	dsn := accountsDB(t, "right_logins")
+	dsn := accountsDB(t)
 	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
 	// Four mistakes before: one more and the user has to wait.
 	for range 4 {
@@ -145,7 +145,7 @@ func wantBlocked(t *testing.T, store *accounts.Store, name string, address netip
 
 func TestLockout(t *testing.T) {
 	now := newClock()
-	store := openAccounts(t, accountsDB(t, "lockout"), accounts.WithClock(now.Now))
+	store := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
 	for range 5 {
 		reserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
@@ -179,7 +179,7 @@ func TestLockout(t *testing.T) {
 
 func TestLockoutOfAllAddresses(t *testing.T) {
 	now := newClock()
-	dsn := accountsDB(t, "lockout_of_all")
+	dsn := accountsDB(t)
 	store := openAccounts(t, dsn, accounts.WithClock(now.Now))
 	address := home
 	for i := range 100 {
@@ -209,7 +209,7 @@ func TestLockoutOfAllAddresses(t *testing.T) {
 // An attempt whose process died counts as a failure after a while, and until then keeps its place.
 func TestAttemptThatIsNeverSettled(t *testing.T) {
 	now := newClock()
-	dsn := accountsDB(t, "never_settled")
+	dsn := accountsDB(t)
 	dies := openAccounts(t, dsn, accounts.WithClock(now.Now))
 	for range 4 {
 		reserveAndSettle(t, dies, "ada", home, accounts.Failed)

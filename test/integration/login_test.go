@@ -73,7 +73,7 @@ func createUser(t *testing.T, dsn, username, secret string) accounts.User {
 
 // Two replicas of the real login function, and the worst that one address can do to it.
 func TestLoginReplicas(t *testing.T) {
-	dsn := accountsDB(t, "login_replicas")
+	dsn := accountsDB(t)
 	ada := createUser(t, dsn, "ada", "lovelace-1843")
 	settings, verifier := loginSettings(t, dsn)
 	urls := []string{runFunction(t, "login", settings...), runFunction(t, "login", settings...)}
@@ -124,8 +124,8 @@ func TestLoginReplicas(t *testing.T) {
 }
 
 func TestLoginWhileTheStoreIsAway(t *testing.T) {
-	server := ownMariadb(t)
-	admin, dsn := accountsDSNs(t, server.AdminDSN, "login_away")
+	server := ownMySQL(t)
+	admin, dsn := server.newDatabase(t)
 	settings, _ := loginSettings(t, dsn)
 	url := runFunction(t, "login", settings...)
 	wantUnavailable := func(when string) {

@@ -1,8 +1,9 @@
-// Package integration tests the parts of Strongroom against real servers: private MariaDB, RabbitMQ and FerretDB
-// instances on free loopback ports, and the real receive adapter of eventing-rabbitmq.
+// Package integration tests the functions and the packages of Strongroom against real servers: the servers that the environment
+// names (see servers_test.go), or private MariaDB, RabbitMQ and FerretDB servers on free loopback ports. Events travel through the
+// real receive adapter of eventing-rabbitmq.
 //
-// A server that is not installed skips the tests that need it, loudly; with CI=true it fails them. FerretDB is always
-// there: it is built from its nested module.
+// A test that needs a server that is not installed is skipped. With CI=true it fails. FerretDB is always available: the tests build
+// it from its nested module.
 package integration
 
 import (
@@ -31,12 +32,11 @@ var servers = struct {
 	missing []string
 }{}
 
-// The shared servers, each started by the first test that wants it and stopped after the last test. Tests leave them
-// running; what they keep in them they keep apart by names of their own, or clear first.
+// The private servers that the tests share. The first test that needs a server starts it. TestMain stops it after the last test.
 var (
-	sharedMariaDB  = sync.OnceValues(func() (*store.MySQL, error) { return start("mariadb", store.StartMariaDB) })
-	sharedRabbitMQ = sync.OnceValues(func() (*store.Rabbit, error) { return start("rabbitmq", store.StartRabbitMQ) })
-	sharedFerretDB = sync.OnceValues(func() (*store.Mongo, error) { return start("ferretdb", store.StartFerretDB) })
+	privateMariaDB  = sync.OnceValues(func() (*store.MySQL, error) { return start("mariadb", store.StartMariaDB) })
+	privateRabbitMQ = sync.OnceValues(func() (*store.Rabbit, error) { return start("rabbitmq", store.StartManagedRabbitMQ) })
+	privateFerretDB = sync.OnceValues(func() (*store.Mongo, error) { return start("ferretdb", store.StartFerretDB) })
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -65,52 +65,10 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// mariadb returns the shared MariaDB.
-func mariadb(t *testing.T) *store.MySQL {
-	t.Helper()
-	server, err := sharedMariaDB()
-	need(t, "mariadb-server", err)
-	return server
-}
-
-// rabbitmq returns the shared RabbitMQ.
-func rabbitmq(t *testing.T) *store.Rabbit {
-	t.Helper()
-	server, err := sharedRabbitMQ()
-	need(t, "rabbitmq-server", err)
-	return server
-}
-
-// ferretdb returns the shared FerretDB, which speaks the MongoDB protocol.
-func ferretdb(t *testing.T) *store.Mongo {
-	t.Helper()
-	server, err := sharedFerretDB()
-	need(t, "ferretdb", err)
-	return server
-}
-
-// ownMariadb returns a MariaDB that the test may kill.
-func ownMariadb(t *testing.T) *store.MySQL {
-	t.Helper()
-	return own(t, "mariadb-server", "mariadb", store.StartMariaDB)
-}
-
-// ownRabbitmq returns a RabbitMQ that the test may kill.
-func ownRabbitmq(t *testing.T) *store.Rabbit {
-	t.Helper()
-	return own(t, "rabbitmq-server", "rabbitmq", store.StartRabbitMQ)
-}
-
-// ownFerretdb returns a FerretDB that the test may kill.
-func ownFerretdb(t *testing.T) *store.Mongo {
-	t.Helper()
-	return own(t, "ferretdb", "ferretdb", store.StartFerretDB)
-}
-
 // stopper is any server of package store.
 type stopper interface{ Stop() error }
 
-// start starts a server that is stopped after the last test.
+// start starts a private server that is stopped after the last test.
 func start[S stopper](name string, begin func(context.Context, string, io.Writer) (S, error)) (S, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -123,7 +81,7 @@ func start[S stopper](name string, begin func(context.Context, string, io.Writer
 	return server, err
 }
 
-// own starts a server that is stopped after the test.
+// own starts a private server that is stopped after the test.
 func own[S stopper](t *testing.T, pkg, name string, begin func(context.Context, string, io.Writer) (S, error)) S {
 	t.Helper()
 	dir, err := os.MkdirTemp(servers.dir, name+"-")

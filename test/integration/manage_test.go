@@ -100,7 +100,7 @@ func createAdmin(t *testing.T, dsn, name, secret string) accounts.User {
 
 // The life of an account, through the functions that a user meets: what an admin changes holds at once.
 func TestManageAccounts(t *testing.T) {
-	dsn := accountsDB(t, "manage_accounts")
+	dsn := accountsDB(t)
 	grace := createAdmin(t, dsn, "grace", "hopper-1906")
 	m := newManager(t, dsn)
 	admin, _ := m.token("grace", "hopper-1906")
@@ -168,7 +168,7 @@ func TestManageAccounts(t *testing.T) {
 
 // A stolen token is no way around the lockout: guesses here and at login are counted together.
 func TestGuessesOfTheCurrentPassword(t *testing.T) {
-	dsn := accountsDB(t, "guess_current")
+	dsn := accountsDB(t)
 	createAdmin(t, dsn, "grace", "hopper-1906")
 	m := newManager(t, dsn)
 	stolen, _ := m.token("grace", "hopper-1906")

@@ -24,7 +24,7 @@ const adapterParallelism = 20
 
 // adapter delivers the events of the queue to sink with the real receive adapter, until the test ends. It retries in
 // the way of knative/strongroom-files.yaml, only sooner.
-func adapter(t *testing.T, broker *store.Rabbit, sink string) *store.Server {
+func adapter(t *testing.T, broker vhost, sink string) *store.Server {
 	t.Helper()
 	a, err := store.StartAdapter(t.Context(), store.AdapterConfig{
 		Dir:           t.TempDir(),
@@ -80,7 +80,7 @@ func wantEntry(t *testing.T, c *catalog.Store, f events.FileStored) {
 }
 
 // wantSettled waits until nothing is in the queue or on its way, and checks the number of dead letters.
-func wantSettled(t *testing.T, broker *store.Rabbit, dead int) {
+func wantSettled(t *testing.T, broker vhost, dead int) {
 	t.Helper()
 	ch := amqpChannel(t, broker)
 	eventually(t, recovery, "the queues settle", func() error {
@@ -100,9 +100,9 @@ func wantSettled(t *testing.T, broker *store.Rabbit, dead int) {
 // TestPipeline follows events from the publisher through RabbitMQ, the real receive adapter and the real record into
 // the catalogue.
 func TestPipeline(t *testing.T) {
-	broker, mongo := rabbitmq(t), ferretdb(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
-	uri := freshURI(t, mongo.URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	c := openCatalog(t, uri)
 	if err := c.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
@@ -145,10 +145,11 @@ func TestPipeline(t *testing.T) {
 
 // TestPipelineWithoutCatalogue takes MongoDB away while events arrive, until each was refused a few times.
 func TestPipelineWithoutCatalogue(t *testing.T) {
-	broker, mongo := rabbitmq(t), ownFerretdb(t)
+	broker, mongo := sharedRabbitMQ(t).newVhost(t), ownMongoDB(t)
 	topology(t, broker)
-	c := openCatalog(t, mongo.URI)
-	record, err := url.Parse(runFunction(t, "record", "MONGODB_URI="+mongo.URI))
+	uri := mongo.newDatabase(t)
+	c := openCatalog(t, uri)
+	record, err := url.Parse(runFunction(t, "record", "MONGODB_URI="+uri))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,13 +17,16 @@ import (
 // TestAuditIsAppendOnly gives the runtime user more privileges than it needs, in every way that servers know. After the next
 // setup, the user must have exactly the privileges that the functions need.
 func TestAuditIsAppendOnly(t *testing.T) {
-	servers := map[string]func(t *testing.T) string{
-		"MySQL or MariaDB": func(t *testing.T) string { return mariadb(t).AdminDSN },
-		"TiDB":             func(t *testing.T) string { return own(t, "tidb", "tidb", store.StartTiDB).AdminDSN },
+	servers := map[string]func(t *testing.T) mysqlServer{
+		"MySQL or MariaDB": sharedMySQL,
+		"TiDB": func(t *testing.T) mysqlServer {
+			private := own(t, "tidb", "tidb", store.StartTiDB)
+			return mysqlServer{private, private.AdminDSN}
+		},
 	}
 	for name, server := range servers {
 		t.Run(name, func(t *testing.T) {
-			admin, dsn := accountsDSNs(t, server(t), "append_only")
+			admin, dsn := server(t).newDatabase(t)
 			cfg, err := mysql.ParseDSN(dsn)
 			if err != nil {
 				t.Fatal(err)
@@ -32,7 +35,7 @@ func TestAuditIsAppendOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 			root, db := openSQL(t, admin), cfg.DBName
-			user, role := "'"+cfg.User+"'@'%'", db+"_role"
+			user, role := "'"+cfg.User+"'@'%'", uniqueName()
 			for _, privileges := range []struct {
 				name       string
 				statements []string
@@ -46,6 +49,7 @@ func TestAuditIsAppendOnly(t *testing.T) {
 				{"all on databases by pattern", []string{"GRANT ALL PRIVILEGES ON `" + db[:len(db)-1] + "_`.* TO " + user}},
 				{"some on the server", []string{"GRANT UPDATE, PROCESS ON *.* TO " + user}},
 				{"all on the server", []string{"GRANT ALL PRIVILEGES ON *.* TO " + user + " WITH GRANT OPTION"}},
+				{"all on the server, without the grant option", []string{"GRANT ALL PRIVILEGES ON *.* TO " + user + " WITH GRANT OPTION", "REVOKE GRANT OPTION ON *.* FROM " + user}},
 				{"on another table", []string{"GRANT SELECT, DELETE ON " + db + ".goose_db_version TO " + user}},
 				{"a role", []string{"CREATE ROLE " + role, "GRANT ALL PRIVILEGES ON " + db + ".* TO " + role, "GRANT " + role + " TO " + user}},
 			} {
@@ -63,7 +67,7 @@ func TestAuditIsAppendOnly(t *testing.T) {
 				})
 			}
 			if _, err := root.ExecContext(t.Context(), "DROP ROLE "+role); err != nil {
-				t.Error(err)
+				t.Errorf("drop role %s: %v", role, err)
 			}
 		})
 	}
@@ -133,7 +137,7 @@ func wantAppendOnly(t *testing.T, runtime *sql.DB) {
 // Functions that are running must not lack a privilege while setup replaces the privileges of an earlier version, which had
 // SELECT on the database.
 func TestProvisionLeavesNoGap(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "no_gap")
+	admin, dsn := sharedMySQL(t).newDatabase(t)
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {
 		t.Fatal(err)

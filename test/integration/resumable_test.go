@@ -88,7 +88,7 @@ func wantNoJournal(t *testing.T, db *mongo.Database, id string) {
 }
 
 func TestResumable(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	for _, c := range []struct {
 		length int
 		cuts   []int // where a request ended
@@ -121,7 +121,7 @@ func TestResumable(t *testing.T) {
 }
 
 func TestResumableKeepsWhatCameBeforeTheCut(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(3*mebi + 10)
 	u := createUpload(t, s, len(want))
 	cut := errors.New("cut off")
@@ -144,7 +144,7 @@ func TestResumableKeepsWhatCameBeforeTheCut(t *testing.T) {
 
 // Writers that send different bytes must still make a file that is what its digest says, each stretch of one writer.
 func TestResumableManyWriters(t *testing.T) {
-	s, _ := newContent(t, ferretdb(t).URI)
+	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	const length, writers = 5*mebi/2 + 7, 4
 	for round := range 3 {
 		u := createUpload(t, s, length)
@@ -196,7 +196,7 @@ func TestResumableManyWriters(t *testing.T) {
 }
 
 func TestResumableAfterAKill(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	journal := db.Collection("uploads.journal")
 	want := randomBytes(2*mebi + 900)
 	last := func(id string, offset int) bson.D {
@@ -274,7 +274,7 @@ func addPieceUnlessComplete(t *testing.T, s *content.Store, id string, offset in
 
 // A writer whose client is slow may come with its piece when others have completed the file and the journal is gone.
 func TestResumableLateWriter(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(2*mebi + 900)
 	for _, cut := range []int{0, 300, mebi, mebi + 300, 2*mebi + 898} {
 		u := createUpload(t, s, len(want))
@@ -314,7 +314,7 @@ func TestResumableLateWriter(t *testing.T) {
 }
 
 func TestResumableTerminate(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(mebi + 5)
 	t.Run("while it is written to", func(t *testing.T) {
 		u := createUpload(t, s, len(want))
@@ -389,7 +389,7 @@ func TestResumableTerminate(t *testing.T) {
 func ask(_ content.Upload, err error) error { return err }
 
 func TestResumableExpiry(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(100)
 	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain", Length: 100, ExpiresAt: time.Now().Add(500 * time.Millisecond)})
 	if err != nil {
@@ -412,7 +412,7 @@ func TestResumableExpiry(t *testing.T) {
 }
 
 func TestResumableVerified(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(3*mebi + 10)
 	u := createUpload(t, s, len(want))
 	addPiece(t, s, u.ID, 0, want[:mebi+1])
@@ -436,7 +436,7 @@ func TestResumableVerified(t *testing.T) {
 }
 
 func TestResumableSniffsTheType(t *testing.T) {
-	s, _ := newContent(t, ferretdb(t).URI)
+	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	page := []byte("<!DOCTYPE html><title>x</title>")
 	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "x", Length: int64(len(page)), ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
@@ -449,7 +449,7 @@ func TestResumableSniffsTheType(t *testing.T) {
 }
 
 func TestResumableDiscard(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(mebi + 5)
 	u := createUpload(t, s, len(want))
 	addPiece(t, s, u.ID, 0, want[:mebi+1])

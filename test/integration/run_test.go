@@ -88,9 +88,9 @@ func TestRunIsStoppedWhileItStarts(t *testing.T) {
 }
 
 func TestRunWithNamedStores(t *testing.T) {
-	mysql, mongo, rabbit := ownMariadb(t), ownFerretdb(t), ownRabbitmq(t)
+	mysql, mongo, rabbit := ownMySQL(t), ownMongoDB(t), ownRabbitMQ(t)
 	dir := t.TempDir()
-	r := startRunner(t, dir, "MYSQL_DSN="+mysql.AdminDSN, "MONGODB_URI="+mongo.URI, "EVENTS_URL="+rabbit.URL)
+	r := startRunner(t, dir, "MYSQL_DSN="+mysql.emptyDatabase(t), "MONGODB_URI="+mongo.newDatabase(t), "EVENTS_URL="+rabbit.newVhost(t).URL)
 	for _, name := range []string{"MYSQL_DSN", "MONGODB_URI", "EVENTS_URL"} {
 		if !strings.Contains(r.output(), "that "+name+" names") {
 			t.Errorf("the runner does not say that it took what %s names", name)
@@ -102,13 +102,13 @@ func TestRunWithNamedStores(t *testing.T) {
 	r.wantCatalogued(t, token, id)
 	outages := []struct {
 		name   string
-		server *store.Server
+		server killable
 		try    func() answer
 	}{
-		{"MySQL", mysql.Server, func() answer { return r.tryLogin(t) }},
-		{"MongoDB", mongo.Server, func() answer { return r.ask(t, http.MethodGet, "/files/"+id, token, "", nil) }},
-		{"MongoDB", mongo.Server, func() answer { return r.tryUpload(t, token, []byte("lost")) }},
-		{"RabbitMQ", rabbit.Server, func() answer { return r.tryUpload(t, token, []byte("unconfirmed")) }},
+		{"MySQL", mysql, func() answer { return r.tryLogin(t) }},
+		{"MongoDB", mongo, func() answer { return r.ask(t, http.MethodGet, "/files/"+id, token, "", nil) }},
+		{"MongoDB", mongo, func() answer { return r.tryUpload(t, token, []byte("lost")) }},
+		{"RabbitMQ", rabbit, func() answer { return r.tryUpload(t, token, []byte("unconfirmed")) }},
 	}
 	for _, outage := range outages {
 		if err := outage.server.Kill(); err != nil {

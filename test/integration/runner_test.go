@@ -73,7 +73,7 @@ func launchRunner(t *testing.T, dir, address string, settings ...string) *runner
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
 		switch name {
-		case "MYSQL_DSN", "MYSQL_ADMIN_DSN", "MONGODB_URI", "MONGODB_ADMIN_URI", "EVENTS_URL", "EVENTS_ADMIN_URL", "IDLE_TIMEOUT":
+		case "MYSQL_DSN", "MYSQL_ADMIN_DSN", "MONGODB_URI", "MONGODB_ADMIN_URI", "EVENTS_URL", "EVENTS_ADMIN_URL", "EVENTS_MANAGEMENT_URL", "IDLE_TIMEOUT":
 		default:
 			r.cmd.Env = append(r.cmd.Env, variable)
 		}

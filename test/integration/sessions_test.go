@@ -44,7 +44,7 @@ func wantEnded(t *testing.T, store *accounts.Store, what, refresh string) {
 
 func TestSessionRotates(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t, "sessions_rotate"), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
 	u, first := startSession(t, store, "ada")
 	second := refreshed(t, store, first)
 	got, third, err := store.Refresh(t.Context(), second)
@@ -60,7 +60,7 @@ func TestSessionRotates(t *testing.T) {
 // A token that was used and whose successor was used, too, has been stolen.
 func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t, "sessions_reuse"), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
 	_, first := startSession(t, store, "ada")
 	_, other := startSession(t, store, "grace")
 	second := refreshed(t, store, first)
@@ -72,7 +72,7 @@ func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 
 func TestRefreshGrace(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t, "sessions_grace"), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
 	_, first := startSession(t, store, "ada")
 	second := refreshed(t, store, first)
 	clock.add(10 * time.Second)
@@ -93,7 +93,7 @@ func TestRefreshGrace(t *testing.T) {
 
 func TestGraceIsBounded(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t, "sessions_bounded"), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
 	_, first := startSession(t, store, "ada")
 	for range 8 {
 		refreshed(t, store, first)
@@ -103,7 +103,7 @@ func TestGraceIsBounded(t *testing.T) {
 
 func TestSessionEnds(t *testing.T) {
 	clock := newClock()
-	dsn := accountsDB(t, "sessions_end")
+	dsn := accountsDB(t)
 	store := openAccounts(t, dsn, accounts.WithClock(clock.Now))
 	_, expired := startSession(t, store, "expired")
 	clock.add(24 * time.Hour)
@@ -154,7 +154,7 @@ func TestSessionEnds(t *testing.T) {
 // Twenty clients with one token on two replicas: as many get a successor as the grace permits, and then the session
 // ends; in no order does anything else happen.
 func TestRefreshAtOnce(t *testing.T) {
-	dsn := accountsDB(t, "sessions_at_once")
+	dsn := accountsDB(t)
 	replicas := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
 	_, first := startSession(t, replicas[0], "ada")
 	var wg sync.WaitGroup
@@ -181,7 +181,7 @@ func TestRefreshAtOnce(t *testing.T) {
 // Sessions that have run out are deleted by and by.
 func TestExpiredSessionsGo(t *testing.T) {
 	clock := newClock()
-	dsn := accountsDB(t, "sessions_go")
+	dsn := accountsDB(t)
 	store := openAccounts(t, dsn, accounts.WithClock(clock.Now))
 	u, _ := startSession(t, store, "ada")
 	clock.add(25 * time.Hour)

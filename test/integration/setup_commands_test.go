@@ -32,7 +32,7 @@ func setupCommand(t *testing.T, stdin string, environment []string, args ...stri
 
 // Users bring their hashes along, and with their first sign-in get one of ours.
 func TestImportedUsersSignIn(t *testing.T) {
-	dsn := accountsDB(t, "setup_import")
+	dsn := accountsDB(t)
 	store := openAccounts(t, dsn)
 	ada := createUser(t, dsn, "ada", "lovelace-1843")
 	const (
@@ -112,7 +112,7 @@ func TestImportedUsersSignIn(t *testing.T) {
 }
 
 func TestRedriveCommand(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	p := publisher(t, broker.URL)
 	ch := amqpChannel(t, broker)
@@ -146,9 +146,9 @@ func TestRedriveCommand(t *testing.T) {
 
 // Files whose events were confirmed and then lost, with RabbitMQ or between two backups, come into the catalogue all the same.
 func TestRecatalogueCommand(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
-	uri := freshURI(t, ferretdb(t).URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	s, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"errors"
-	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/strongroom-dev/strongroom/shared/password"
 )
@@ -29,17 +26,14 @@ func runSetup(ctx context.Context, binary string, environment ...string) (string
 }
 
 func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
-	admin, dsn := accountsDSNs(t, mariadb(t).AdminDSN, "setup_job")
-	// This FerretDB has no accounts, so there is no user to make in it.
-	server, err := url.Parse(ferretdb(t).URI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server.Path = "/setup_job"
-	mongoURI := server.String()
+	admin, dsn := sharedMySQL(t).newDatabase(t)
+	mongo := sharedMongoDB(t)
+	mongoAdmin := mongo.newDatabase(t)
+	mongoURI := mongo.newUser(t, mongoAdmin)
 	binary := build(t, "setup")
 	environment := []string{
-		"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + mongoURI, "EVENTS_ADMIN_URL=" + rabbitmq(t).URL,
+		"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + mongoURI, "MONGODB_ADMIN_URI=" + mongoAdmin,
+		"EVENTS_ADMIN_URL=" + sharedRabbitMQ(t).newVhost(t).URL,
 		"ADMIN_USERNAME=Root", "ADMIN_PASSWORD=first password",
 		`DEMO_USERS=[{"username":"ada","password":"lovelace-1843","role":"user"}]`,
 	}
@@ -70,8 +64,8 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	if ada, err := store.ByUsername(t.Context(), "ada"); err != nil || ada.Role != "user" {
 		t.Errorf("the demo user is %+v, %v", ada, err)
 	}
-	wantIndexes(t, mongoURI, "setup_job", "fs.chunks", 2)
-	wantIndexes(t, mongoURI, "setup_job", "catalogue", 3)
+	wantIndexes(t, mongoURI, "fs.chunks", 2)
+	wantIndexes(t, mongoURI, "catalogue", 3)
 
 	// With another admin password nothing changes: it is the first admin's.
 	again := append(environment, "ADMIN_PASSWORD=second password")
@@ -83,14 +77,9 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	}
 }
 
-func wantIndexes(t *testing.T, uri, database, collection string, want int) {
+func wantIndexes(t *testing.T, uri, collection string, want int) {
 	t.Helper()
-	client, err := mongo.Connect(options.Client().ApplyURI(uri))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = client.Disconnect(context.WithoutCancel(t.Context())) }()
-	cursor, err := client.Database(database).Collection(collection).Indexes().List(t.Context())
+	cursor, err := database(t, uri).Collection(collection).Indexes().List(t.Context())
 	var indexes []bson.M
 	if err == nil {
 		err = cursor.All(t.Context(), &indexes)
@@ -101,8 +90,8 @@ func wantIndexes(t *testing.T, uri, database, collection string, want int) {
 }
 
 func TestSetupWaits(t *testing.T) {
-	server := ownMariadb(t)
-	admin, dsn := accountsDSNs(t, server.AdminDSN, "setup_waits")
+	server := ownMySQL(t)
+	admin, dsn := server.newDatabase(t)
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +102,7 @@ func TestSetupWaits(t *testing.T) {
 	}
 	defer func() { _ = log.Close() }()
 	command := exec.CommandContext(t.Context(), binary)
-	command.Env = []string{"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + ferretdb(t).URI}
+	command.Env = []string{"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + sharedMongoDB(t).newDatabase(t)}
 	command.Stderr = write
 	err = errors.Join(command.Start(), write.Close())
 	if err != nil {

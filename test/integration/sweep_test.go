@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -58,9 +57,9 @@ func eventOf(f *content.File) ([]byte, error) {
 }
 
 func TestSweep(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
-	uri := freshURI(t, ferretdb(t).URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	s, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -165,9 +164,9 @@ func TestSweep(t *testing.T) {
 
 // An upload in many requests outlives the grace for orphans, until it expires; one that is complete becomes a file.
 func TestSweepResumable(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
-	uri := freshURI(t, ferretdb(t).URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	s, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -234,14 +233,10 @@ func TestSweepResumable(t *testing.T) {
 
 // Without the broker everything else is done, the answer says that not all was, and nothing is lost.
 func TestSweepBrokerAway(t *testing.T) {
-	broker := ownRabbitmq(t)
+	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
-	s, db := newContent(t, ferretdb(t).URI)
-	uri := "" // of the database that newContent made
-	if u, err := url.Parse(ferretdb(t).URI); err == nil {
-		u.Path = "/" + db.Name()
-		uri = u.String()
-	}
+	uri := sharedMongoDB(t).newDatabase(t)
+	s, db := newContent(t, uri)
 	ctx := t.Context()
 	var files []content.File
 	for range 2 {

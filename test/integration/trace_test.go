@@ -38,7 +38,7 @@ type traced struct {
 // startTraced starts one with the given settings for each function, and signs in through the gateway in the trace signIn.
 func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 	t.Helper()
-	broker, uri := rabbitmq(t), freshURI(t, ferretdb(t).URI)
+	broker, uri := sharedRabbitMQ(t).newVhost(t), sharedMongoDB(t).newDatabase(t)
 	topology(t, broker)
 	s := &traced{logs: map[string]string{}, catalogue: openCatalog(t, uri)}
 	var err error
@@ -58,7 +58,7 @@ func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 		url, s.logs[name] = runLogged(t, name, append(own, settings...)...)
 		return url
 	}
-	dsn := accountsDB(t, "traced")
+	dsn := accountsDB(t)
 	createUser(t, dsn, needle+"-ada", needle+"-lovelace")
 	proxy := newWire(t, host(t, broker.URL), amqpFrames, func(m moment) bool {
 		return s.silent.Load() && m == moment{"message", false, false}

@@ -84,7 +84,7 @@ func (u *uploader) wantStock(t *testing.T, id string, want []byte) {
 // time.
 func TestTusClient(t *testing.T) {
 	project := browser.Project(t, "../tus")
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	c := openCatalog(t, u.uri)
@@ -156,7 +156,7 @@ func TestTusClient(t *testing.T) {
 // Two of tus-js-client with one file and one upload, at one replica each.
 func TestTusTwoClients(t *testing.T) {
 	project := browser.Project(t, "../tus")
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	const size = 8*mebi + 4321
@@ -190,7 +190,7 @@ func TestTusTwoClients(t *testing.T) {
 // Two clients that send different bytes at once, pieces of all sizes: each stretch of the file is of one of them, and its
 // digest is that of its bytes.
 func TestTusTwoWriters(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	const size = 5*mebi + 99
@@ -304,7 +304,7 @@ func (u *uploader) askTus(ctx context.Context, method, url string, body []byte, 
 
 // Another user's token is refused on every verb, at every replica, and does nothing.
 func TestTusOnlyForItsOwner(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	u := startUpload(t, 1, broker.URL)
 	bearers := map[string]string{}

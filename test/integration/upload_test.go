@@ -17,7 +17,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -36,7 +35,7 @@ type uploader struct {
 // startUpload starts replicas of upload over a database of their own.
 func startUpload(t *testing.T, replicas int, eventsURL string, settings ...string) *uploader {
 	t.Helper()
-	uri := freshURI(t, ferretdb(t).URI)
+	uri := sharedMongoDB(t).newDatabase(t)
 	files, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +98,7 @@ const unusual = 30 * time.Second
 // TestUploadTellsTheTruth does to RabbitMQ all that can happen to it while the real upload publishes. A 202 must be true
 // at once; after a 503 there may be a file whose event got through, but no event without its file.
 func TestUploadTellsTheTruth(t *testing.T) {
-	broker := ownRabbitmq(t)
+	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	// RabbitMQ forgets the way to a quorum queue that it crashes right after; see TestBrokerCrashes.
 	settle := func(t *testing.T) {
@@ -155,8 +154,8 @@ func TestUploadTellsTheTruth(t *testing.T) {
 		{"no connection for long", func(*testing.T) { when(held, always, nothing) }, nil, 503, 1, 0},
 		{"one confirmation is lost", func(*testing.T) { when(unconfirmed, 1, nothing) }, nil, 202, 1, 1},
 		{"all confirmations are lost", func(*testing.T) { when(unconfirmed, always, nothing) }, nil, 503, 1, 1},
-		{"memory alarm", func(t *testing.T) { rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "absolute", "1") },
-			func(t *testing.T) { rabbitmqctl(t, broker, "set_vm_memory_high_watermark", "0.4") }, 503, 1, -1},
+		{"memory alarm", func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1") },
+			func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4") }, 503, 1, -1},
 		{"killed before the event", func(t *testing.T) {
 			settle(t)
 			when(held, 1, func() { _ = broker.Kill() })
@@ -269,7 +268,7 @@ func TestUploadTellsTheTruth(t *testing.T) {
 	})
 }
 
-func mustRestart(t *testing.T, broker *store.Rabbit) {
+func mustRestart(t *testing.T, broker vhost) {
 	t.Helper()
 	if err := broker.Restart(t.Context()); err != nil {
 		t.Fatal(err)
@@ -277,7 +276,7 @@ func mustRestart(t *testing.T, broker *store.Rabbit) {
 }
 
 // eventIDs takes all events out of the queue and returns their ids.
-func eventIDs(t *testing.T, broker *store.Rabbit) map[string]bool {
+func eventIDs(t *testing.T, broker vhost) map[string]bool {
 	t.Helper()
 	ch := amqpChannel(t, broker)
 	ids := map[string]bool{}
@@ -295,7 +294,7 @@ func eventIDs(t *testing.T, broker *store.Rabbit) map[string]bool {
 
 // TestUploadOnceUnderOneKey sends one file many times at once to two replicas.
 func TestUploadOnceUnderOneKey(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	for round := range 5 {
@@ -331,7 +330,7 @@ func TestUploadOnceUnderOneKey(t *testing.T) {
 
 // TestUploadQuota fills a quota from two replicas, one file after the other and many at once.
 func TestUploadQuota(t *testing.T) {
-	broker := rabbitmq(t)
+	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	u := startUpload(t, 2, broker.URL, "UPLOAD_QUOTA=10KiB")
 	kibi := func(n int) string { return strings.Repeat("x", n<<10) }

@@ -15,7 +15,7 @@ import (
 )
 
 func TestContentUnfinished(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	ctx := t.Context()
 	var ids []string
 	for range 3 {
@@ -73,7 +73,7 @@ func TestContentUnfinished(t *testing.T) {
 }
 
 func TestContentClaims(t *testing.T) {
-	s, _ := newContent(t, ferretdb(t).URI)
+	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	ctx := t.Context()
 	first, err := put(ctx, s, []byte("first"))
 	if err != nil {
@@ -118,7 +118,7 @@ func TestContentClaims(t *testing.T) {
 }
 
 func TestContentDeletions(t *testing.T) {
-	s, db := newContent(t, ferretdb(t).URI)
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	ctx := t.Context()
 	f, err := put(ctx, s, []byte("x"))
 	if err != nil {

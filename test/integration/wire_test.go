@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"sync"
 	"testing"
 
@@ -102,10 +101,7 @@ func (w *wire) pass(to, from net.Conn, read parser, answer bool) {
 // through returns raw, the URL of a store, with the proxy's address instead of the store's.
 func (w *wire) through(t *testing.T, raw string) string {
 	t.Helper()
-	u, err := url.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := parseURL(t, raw)
 	u.Host = w.address
 	return u.String()
 }
@@ -113,11 +109,7 @@ func (w *wire) through(t *testing.T, raw string) string {
 // host returns the address in a URL.
 func host(t *testing.T, raw string) string {
 	t.Helper()
-	u, err := url.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Host
+	return parseURL(t, raw).Host
 }
 
 const opMsg = 2013

@@ -1,6 +1,7 @@
-// Command servers provides the servers that the tests run against: it installs Debian's MariaDB and RabbitMQ where it may,
-// by root, and builds the embedded ones, which takes minutes the first time and would starve the tests that ran meanwhile.
-// No service is started; each test has instances of its own.
+// Command servers provides the programs of the servers that the tests start. It builds the embedded servers, which takes minutes
+// the first time and would slow down tests that run meanwhile. As root on Debian, it installs MariaDB and RabbitMQ without starting
+// their services. It installs nothing if STORES is set: there, the servers run already and no network is available
+// (see test/integration/servers_test.go).
 package main
 
 import (
@@ -31,7 +32,7 @@ func main() {
 	}
 }
 
-// provide installs what could not be found, if found says so.
+// provide installs a server if found is store.ErrNotInstalled.
 func provide(ctx context.Context, name string, found error, install func(context.Context, io.Writer) error) error {
 	switch {
 	case found == nil:
@@ -39,8 +40,8 @@ func provide(ctx context.Context, name string, found error, install func(context
 		return nil
 	case !errors.Is(found, store.ErrNotInstalled):
 		return found
-	case !store.CanInstall():
-		fmt.Println(name + " is NOT installed, and only root on a Debian can have it installed: tests that need it will be skipped")
+	case os.Getenv("STORES") != "" || !store.CanInstall():
+		fmt.Println(name + " is NOT installed: tests that start a private one will be skipped")
 		return nil
 	}
 	return install(ctx, os.Stdout)

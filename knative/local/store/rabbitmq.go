@@ -17,7 +17,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Rabbit is a running RabbitMQ. Its management plugin is off.
+// Rabbit is a running RabbitMQ.
 type Rabbit struct {
 	*Server
 	// URL is the amqp URL of an administrator, for the virtual host /.
@@ -26,6 +26,8 @@ type Rabbit struct {
 	Host               string
 	Port               int
 	Username, Password string
+	// ManagementURL is the administrator's URL of the management API. It is empty if the management plugin is off.
+	ManagementURL string
 	// Kind is rabbitmq-server.
 	Kind string
 }
@@ -53,8 +55,17 @@ func FindRabbitMQ() (RabbitInstall, error) {
 	return RabbitInstall{Server: server, Epmd: epmd}, nil
 }
 
-// StartRabbitMQ starts an installed RabbitMQ with its data in dir.
+// StartRabbitMQ starts an installed RabbitMQ with its data in dir. The management plugin is off.
 func StartRabbitMQ(ctx context.Context, dir string, w io.Writer) (*Rabbit, error) {
+	return startRabbitMQ(ctx, dir, w, false)
+}
+
+// StartManagedRabbitMQ starts an installed RabbitMQ with its data in dir. The management plugin is on.
+func StartManagedRabbitMQ(ctx context.Context, dir string, w io.Writer) (*Rabbit, error) {
+	return startRabbitMQ(ctx, dir, w, true)
+}
+
+func startRabbitMQ(ctx context.Context, dir string, w io.Writer, managed bool) (*Rabbit, error) {
 	install, err := FindRabbitMQ()
 	if err != nil {
 		return nil, err
@@ -63,7 +74,7 @@ func StartRabbitMQ(ctx context.Context, dir string, w io.Writer) (*Rabbit, error
 	if err != nil {
 		return nil, err
 	}
-	rabbit, programs, err := prepareRabbitMQ(ctx, install, dir)
+	rabbit, programs, err := prepareRabbitMQ(ctx, install, dir, managed)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start rabbitmq-server: %w", err), lock.Close())
 	}
@@ -76,7 +87,7 @@ func StartRabbitMQ(ctx context.Context, dir string, w io.Writer) (*Rabbit, error
 
 // prepareRabbitMQ writes the settings and returns the two processes: the port mapper, which the server would otherwise
 // start as a daemon and leave behind, and the server.
-func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string) (*Rabbit, []program, error) {
+func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string, managed bool) (*Rabbit, []program, error) {
 	if strings.ContainsAny(dir, " \t\n") {
 		return nil, nil, fmt.Errorf("%q: RabbitMQ's start script cannot do with a blank in a path", dir)
 	}
@@ -90,28 +101,35 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string) (*R
 	if err := os.Chmod(filepath.Join(dir, ".erlang.cookie"), 0o400); err != nil { // or Erlang refuses it
 		return nil, nil, err
 	}
-	var free [3]int
+	var free [4]int
 	for i := range free {
 		if free[i], err = freePort(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
-	port, dist, mapper := free[0], free[1], free[2]
+	port, dist, mapper, management := free[0], free[1], free[2], free[3]
 	rabbit := &Rabbit{Host: "127.0.0.1", Port: port, Username: "strongroom", Password: password, Kind: "rabbitmq-server"}
 	rabbit.URL = (&url.URL{Scheme: "amqp", User: url.UserPassword(rabbit.Username, password), Host: address(port), Path: "/"}).String()
+	conf := []string{
+		"listeners.tcp.1 = " + address(port),
+		// At every start, not only the first: a node that was cut off while it was being made may lack its user.
+		"load_definitions = " + filepath.Join(dir, "definitions.json"),
+		"log.console = true",
+		"log.console.level = warning",
+		"log.file = false",
+		// The write-ahead log of quorum queues: 512 MiB by default, which is too much for a development machine.
+		"raft.wal_max_size_bytes = 67108864",
+	}
+	plugins := "[].\n"
+	if managed {
+		plugins = "[rabbitmq_management].\n"
+		conf = append(conf, "management.tcp.ip = 127.0.0.1", "management.tcp.port = "+strconv.Itoa(management))
+		rabbit.ManagementURL = (&url.URL{Scheme: "http", User: url.UserPassword(rabbit.Username, password), Host: address(management)}).String()
+	}
 	settings := map[string]string{
-		"rabbitmq.conf": strings.Join([]string{
-			"listeners.tcp.1 = " + address(port),
-			// At every start, not only the first: a node that was cut off while it was being made may lack its user.
-			"load_definitions = " + filepath.Join(dir, "definitions.json"),
-			"log.console = true",
-			"log.console.level = warning",
-			"log.file = false",
-			// The write-ahead log of quorum queues: 512 MiB by default, which is too much for a development machine.
-			"raft.wal_max_size_bytes = 67108864",
-		}, "\n") + "\n",
+		"rabbitmq.conf":     strings.Join(conf, "\n") + "\n",
 		"definitions.json":  definitions(rabbit.Username, password),
-		"enabled_plugins":   "[].\n",
+		"enabled_plugins":   plugins,
 		"rabbitmq-env.conf": "",
 	}
 	for name, content := range settings {
@@ -149,7 +167,7 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string) (*R
 	}}, nil
 }
 
-// definitions returns what the server loads (rabbitmq.com/docs/definitions): one user who may do anything.
+// definitions returns the definitions that the server loads (rabbitmq.com/docs/definitions): one administrator.
 func definitions(username, password string) string {
 	// A salt of 32 bits and SHA-256 of salt and password (rabbitmq.com/docs/passwords). The password is in the file beside
 	// this one, so the salt need not be random.
@@ -157,7 +175,7 @@ func definitions(username, password string) string {
 	sum := sha256.Sum256(append(salt, password...))
 	hash := base64.StdEncoding.EncodeToString(append(salt, sum[:]...))
 	return fmt.Sprintf(`{"vhosts":[{"name":"/"}],
-"users":[{"name":%[1]q,"password_hash":%[2]q,"hashing_algorithm":"rabbit_password_hashing_sha256","tags":[]}],
+"users":[{"name":%[1]q,"password_hash":%[2]q,"hashing_algorithm":"rabbit_password_hashing_sha256","tags":["administrator"]}],
 "permissions":[{"user":%[1]q,"vhost":"/","configure":".*","write":".*","read":".*"}]}
 `, username, hash)
 }

@@ -1,0 +1,97 @@
+package integration
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// A store that refuses the credentials or a privilege of a user ends setup at once, in one line that names the setting. Waiting
+// would not help, and a message without the setting would not either.
+func TestSetupSaysWhatIsRefused(t *testing.T) {
+	mysqlAdmin, dsn := sharedMySQL(t).newDatabase(t)
+	mongo := sharedMongoDB(t)
+	mongoAdmin := mongo.newDatabase(t)
+	mongoURI := mongo.newUser(t, mongoAdmin)
+	broker := sharedRabbitMQ(t).newVhost(t)
+	binary := build(t, "setup")
+	settings := map[string]string{
+		"MYSQL_DSN": dsn, "MYSQL_ADMIN_DSN": mysqlAdmin, "MONGODB_URI": mongoURI, "MONGODB_ADMIN_URI": mongoAdmin, "EVENTS_ADMIN_URL": broker.URL,
+	}
+	run := func(t *testing.T, changes map[string]string) (string, error) {
+		t.Helper()
+		var environment []string
+		for name, value := range settings {
+			if changed, ok := changes[name]; ok {
+				value = changed
+			}
+			environment = append(environment, name+"="+value)
+		}
+		return runSetup(t.Context(), binary, environment...)
+	}
+	if log, err := run(t, nil); err != nil {
+		t.Fatalf("with the right settings: %v\n%s", err, log)
+	}
+
+	other, _ := sharedMySQL(t).newDatabase(t)
+	_, otherDSN := sharedMySQL(t).newDatabase(t)
+	if log, err := runSetup(t.Context(), binary, "MYSQL_DSN="+otherDSN, "MYSQL_ADMIN_DSN="+other, "MONGODB_URI="+mongoAdmin); err != nil {
+		t.Fatalf("with another database: %v\n%s", err, log)
+	}
+	cases := []struct {
+		name    string
+		changes map[string]string
+		setting string
+	}{
+		{"MySQL: the administrator's password", map[string]string{"MYSQL_ADMIN_DSN": withMySQLPassword(t, mysqlAdmin, "wrong")}, "MYSQL_ADMIN_DSN"},
+		{"MySQL: the administrator's privileges", map[string]string{"MYSQL_ADMIN_DSN": otherDSN}, "MYSQL_ADMIN_DSN"},
+		{"MySQL: the runtime user's password", map[string]string{"MYSQL_ADMIN_DSN": "", "MYSQL_DSN": withMySQLPassword(t, dsn, "wrong")}, "MYSQL_DSN"},
+		{"MySQL: the runtime user's privileges", map[string]string{"MYSQL_ADMIN_DSN": "", "MYSQL_DSN": dsn}, "MYSQL_DSN"},
+		{"RabbitMQ: the password", map[string]string{"EVENTS_ADMIN_URL": withPassword(t, broker.URL, "wrong")}, "EVENTS_ADMIN_URL"},
+		{"RabbitMQ: no permission to configure", map[string]string{"EVENTS_ADMIN_URL": broker.newUser(t, permissions{"^$", ".*", ".*"})}, "EVENTS_ADMIN_URL"},
+		{"RabbitMQ: no permission to bind", map[string]string{"EVENTS_ADMIN_URL": broker.newUser(t, permissions{".*", "^$", "^$"})}, "EVENTS_ADMIN_URL"},
+	}
+	if mongoURI == mongoAdmin {
+		t.Log("NOT TESTED: the private FerretDB has no users, so it refuses none")
+	} else {
+		cases = append(cases, []struct {
+			name    string
+			changes map[string]string
+			setting string
+		}{
+			{"MongoDB: the administrator's password", map[string]string{"MONGODB_ADMIN_URI": withPassword(t, mongoAdmin, "wrong")}, "MONGODB_ADMIN_URI"},
+			{"MongoDB: the runtime user's password", map[string]string{"MONGODB_ADMIN_URI": "", "MONGODB_URI": withPassword(t, mongoURI, "wrong")}, "MONGODB_URI"},
+		}...)
+	}
+	for _, test := range cases {
+		t.Run(test.name, func(t *testing.T) {
+			log, err := run(t, test.changes)
+			if err == nil {
+				t.Fatalf("got success, want a refusal:\n%s", log)
+			}
+			var last string
+			for line := range strings.Lines(log) {
+				last = line
+			}
+			if !regexp.MustCompile(`: ` + test.setting + `: the server refuses the user: `).MatchString(last) {
+				t.Errorf("the last line does not name %s:\n%s", test.setting, log)
+			}
+			if strings.Contains(log, "no longer waiting") || strings.Contains(log, `"waiting"`) {
+				t.Errorf("setup waited:\n%s", log)
+			}
+		})
+	}
+}
+
+// withMySQLPassword returns a DSN with another password.
+func withMySQLPassword(t *testing.T, dsn, password string) string {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Passwd = password
+	return cfg.FormatDSN()
+}
