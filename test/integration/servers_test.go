@@ -368,9 +368,9 @@ func (s namedServer) run(ctx context.Context, action string) error {
 	return nil
 }
 
-// uniqueName returns a name for a database, a virtual host or a user that no other test and no other run uses. It has 31
-// characters: MySQL limits the name of a user to 32.
-func uniqueName() string { return "test_" + strings.ToLower(rand.Text()) }
+// uniqueName returns a name for a database, a virtual host or a user that no other test and no other run uses. The name is shorter
+// than the 32 characters of MySQL's limit for users.
+func uniqueName() string { return "test_" + strings.ToLower(rand.Text()[:16]) }
 
 // atEnd calls do when the test ends, and fails the test if do fails.
 func atEnd(t *testing.T, what string, do func(ctx context.Context) error) {
