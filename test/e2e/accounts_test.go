@@ -23,23 +23,35 @@ func (a answer) decode(t *testing.T, status int, into any) {
 	}
 }
 
-// An admin makes a user, who signs in, stays signed in, sees only the own files, and is out once disabled.
-func TestAccountsAndSessions(t *testing.T) {
-	s := open(t)
-	admin := s.signedIn(t)
-	username, password := fmt.Sprintf("e2e-%d", time.Now().UnixNano()), "analytical-engine"
-	var user struct{ ID, Username, Role string }
-	body, err := json.Marshal(map[string]string{"username": username, "password": password, "role": "user"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.call(t, http.MethodPost, "accounts", "/accounts", admin, asJSON, body).decode(t, http.StatusCreated, &user)
+// newUser creates a user, who is deleted at the end of the test, and returns the ID.
+func (s *system) newUser(t *testing.T, username, password string) string {
+	t.Helper()
+	var user struct{ ID string }
+	s.createUser(t, username, password).decode(t, http.StatusCreated, &user)
 	t.Cleanup(func() {
 		if got := s.call(t, http.MethodDelete, "accounts", "/accounts/"+user.ID, s.signedIn(t), nil, nil); got.status != http.StatusNoContent {
 			t.Errorf("delete: %s", got)
 		}
 	})
-	if got := s.call(t, http.MethodPost, "accounts", "/accounts", admin, asJSON, body); got.status != http.StatusConflict {
+	return user.ID
+}
+
+// createUser sends the request that creates a user.
+func (s *system) createUser(t *testing.T, username, password string) answer {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"username": username, "password": password, "role": "user"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.call(t, http.MethodPost, "accounts", "/accounts", s.signedIn(t), asJSON, body)
+}
+
+// An admin makes a user, who signs in, stays signed in, sees only the own files, and is out once disabled.
+func TestAccountsAndSessions(t *testing.T) {
+	s := open(t)
+	username, password := fmt.Sprintf("e2e-%d", time.Now().UnixNano()), "analytical-engine"
+	id := s.newUser(t, username, password)
+	if got := s.createUser(t, username, password); got.status != http.StatusConflict {
 		t.Errorf("the same name again: %s, want 409", got)
 	}
 
@@ -70,7 +82,7 @@ func TestAccountsAndSessions(t *testing.T) {
 
 	patch := func(change string) {
 		t.Helper()
-		if got := s.call(t, http.MethodPatch, "accounts", "/accounts/"+user.ID, s.signedIn(t), asJSON, []byte(change)); got.status != http.StatusOK {
+		if got := s.call(t, http.MethodPatch, "accounts", "/accounts/"+id, s.signedIn(t), asJSON, []byte(change)); got.status != http.StatusOK {
 			t.Fatalf("%s: %s", change, got)
 		}
 	}
@@ -104,7 +116,7 @@ func TestAccountsAndSessions(t *testing.T) {
 	s.call(t, http.MethodGet, "accounts", "/accounts/audit?limit=20", s.signedIn(t), nil, nil).decode(t, http.StatusOK, &trail)
 	seen := map[string]bool{}
 	for _, entry := range trail.Entries {
-		if entry.Account.ID == user.ID {
+		if entry.Account.ID == id {
 			seen[entry.Action] = true
 			if entry.Address == "" {
 				t.Errorf("%s is on record without an address", entry.Action)

@@ -60,6 +60,15 @@ func open(t *testing.T) *system {
 	return s
 }
 
+// throughGateway returns the same system, with all functions called at the gateway's URL.
+func (s *system) throughGateway() *system {
+	through := &system{urls: map[string]string{}, username: s.username, password: s.password}
+	for name := range s.urls {
+		through.urls[name] = s.urls["gateway"]
+	}
+	return through
+}
+
 // answer is an HTTP answer with its body.
 type answer struct {
 	status int

@@ -29,10 +29,7 @@ func (s *system) credentials(t *testing.T) []byte {
 // What a person does in a browser, at one address.
 func TestGateway(t *testing.T) {
 	s := open(t)
-	through := &system{urls: map[string]string{}, username: s.username, password: s.password}
-	for name := range s.urls {
-		through.urls[name] = s.urls["gateway"]
-	}
+	through := s.throughGateway()
 	begun := through.call(t, http.MethodPost, "gateway", "/session", "",
 		map[string]string{"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin"}, s.credentials(t))
 	var session struct {

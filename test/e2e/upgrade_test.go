@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -39,12 +38,8 @@ func TestUpgrade(t *testing.T) {
 
 	s := open(t)
 	user := &system{urls: s.urls, username: fmt.Sprintf("upgrade-%d", time.Now().UnixNano()), password: "analytical-engine"}
-	body, err := json.Marshal(map[string]string{"username": user.username, "password": user.password, "role": "user"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var created struct{ ID string }
-	s.call(t, http.MethodPost, "accounts", "/accounts", s.signedIn(t), asJSON, body).decode(t, http.StatusCreated, &created)
+	s.createUser(t, user.username, user.password).decode(t, http.StatusCreated, &created)
 	files := []*file{newFile("one byte.bin", 1), newFile("one megabyte.bin", 1<<20), newFile("five megabytes.bin", 5<<20)}
 	for _, f := range files {
 		user.upload(t, f)
