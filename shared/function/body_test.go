@@ -36,7 +36,7 @@ func TestReadBodyDoesNotWaitForASlowClient(t *testing.T) {
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			functiontest.SlowBodies(t, func(*testing.T) http.Handler { return handler }, http.StatusRequestTimeout, "POST /", "PUT /\nExpect: 100-continue")
+			functiontest.SlowBodies(t, func(*testing.T) http.Handler { return handler }, http.StatusRequestTimeout, "POST /")
 		})
 	}
 }
@@ -73,9 +73,11 @@ func TestReadBodyRestoresTheDeadline(t *testing.T) {
 			}
 		}))
 		mux.Handle("/large", Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if _, err := io.Copy(w, r.Body); err != nil {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
 				t.Errorf("read a large body: %v", err)
 			}
+			_, _ = w.Write(body)
 		}), time.Hour))
 		dial := functiontest.Serve(t, mux)
 		client, err := dial(t.Context(), "", "")

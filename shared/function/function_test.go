@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 			return ctx.Err()
 		})
 	default:
+		slog.SetDefault(slog.New(slog.DiscardHandler)) // each request is a line
 		os.Exit(api.Run(m))
 	}
 }

@@ -100,7 +100,13 @@ func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) 
 	if _, err := fmt.Fprintf(client, "%s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", line, strings.ReplaceAll(headers, "\n", "\r\n")); err != nil {
 		t.Fatal(err)
 	}
+	sent := make(chan struct{})
+	defer func() {
+		client.Close()
+		<-sent // all goroutines of a bubble must end before the bubble does
+	}()
 	go func() {
+		defer close(sent)
 		for {
 			if _, err := io.WriteString(client, piece); err != nil {
 				return // the connection is closed
