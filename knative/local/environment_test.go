@@ -139,7 +139,7 @@ func TestProcessGetsNothingElse(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if want := []string{"HOST", "K_CONFIGURATION", "K_REVISION", "K_SERVICE", "PLAY", "PORT"}; !slices.Equal(names, want) {
+	if want := []string{"HOST", "K_CONFIGURATION", "K_REVISION", "K_SERVICE", "PLAY", "PORT", "TRUSTED_HOPS"}; !slices.Equal(names, want) {
 		t.Errorf("got the variables %v, want %v", names, want)
 	}
 }
