@@ -43,6 +43,7 @@ type Server struct {
 	serving  sync.WaitGroup
 
 	mu          sync.Mutex
+	intercept   func(command, collection string) bson.D
 	closed      bool
 	connections map[net.Conn]struct{}
 	err         error
@@ -68,6 +69,27 @@ func (s *Server) URI() string { return "mongodb://" + s.listener.Addr().String()
 func (s *Server) Hold() (release func()) {
 	s.hold.Lock()
 	return s.hold.Unlock
+}
+
+// Intercept makes the server call reply with each command, such as "insert", and its collection. If reply returns a
+// document, the server responds with that document instead of its own. Several goroutines can call reply at the same time.
+func (s *Server) Intercept(reply func(command, collection string) bson.D) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.intercept = reply
+}
+
+// reply returns the response to a command.
+func (s *Server) reply(m *message) bson.D {
+	s.mu.Lock()
+	intercept := s.intercept
+	s.mu.Unlock()
+	if intercept != nil {
+		if own := intercept(m.command, m.name); own != nil {
+			return own
+		}
+	}
+	return reply(m.command, m.name, m.documents)
 }
 
 // Close ends all connections and returns what went wrong on any of them before: a message that the server does not know,
@@ -136,7 +158,7 @@ func (s *Server) answer(r *bufio.Reader, w io.Writer) error {
 		if err := m.query(); err != nil {
 			return err
 		}
-		return m.reply(w, request, opReply, reply(m.command, m.name, m.documents))
+		return m.reply(w, request, opReply, s.reply(m))
 	case opMsg:
 		flags, err := m.message(s.inserted)
 		if err != nil {
@@ -149,7 +171,7 @@ func (s *Server) answer(r *bufio.Reader, w io.Writer) error {
 		if flags&moreToCome != 0 { // wants no answer
 			return nil
 		}
-		return m.reply(w, request, opMsg, reply(m.command, m.name, m.documents))
+		return m.reply(w, request, opMsg, s.reply(m))
 	}
 	return fmt.Errorf("a message with the code %d", code)
 }

@@ -141,6 +141,27 @@ func TestHold(t *testing.T) {
 	}
 }
 
+func TestIntercept(t *testing.T) {
+	s, err := Start(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := connect(t, s)
+	s.Intercept(func(command, collection string) bson.D {
+		if command != "insert" || collection != "refused" {
+			return nil
+		}
+		return bson.D{{Key: "ok", Value: float64(0)}, {Key: "code", Value: int32(13)}, {Key: "errmsg", Value: "not authorized"}}
+	})
+	for name, want := range map[string]int{"refused": 13, "others": 0} {
+		_, err := db.Collection(name).InsertOne(t.Context(), bson.D{})
+		var got mongo.CommandError
+		if errors.As(err, &got); int(got.Code) != want || (err == nil) != (want == 0) {
+			t.Errorf("insert into %s: got error %v, want code %d", name, err, want)
+		}
+	}
+}
+
 // TestMalformed sends what is no message. The server closes the connection and says why in the end.
 func TestMalformed(t *testing.T) {
 	message := func(code uint32, length int, body ...byte) []byte {
