@@ -1,0 +1,66 @@
+//go:build audit
+
+package main
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// TestAuditQuotaCountsFiles checks data B2: a quota of one byte does not let a user upload any number of empty files.
+func TestAuditQuotaCountsFiles(t *testing.T) {
+	const most, tries = 1000, 2000
+	f := newFixture(t)
+	f.limit(t, 1)
+	accepted := 0
+	for range tries {
+		if f.send("POST", "/upload?name="+strings.Repeat("n", maxName), strings.NewReader(""), nil).Code == http.StatusAccepted {
+			accepted++
+		}
+	}
+	if accepted > most {
+		t.Errorf("got %d of %d empty files accepted, want at most %d", accepted, tries, most)
+	}
+}
+
+// TestAuditDigests checks data B7: an upload whose Content-Digest or Repr-Digest is wrong is refused, in one request and by tus.
+func TestAuditDigests(t *testing.T) {
+	wrong := "sha-256=:" + base64.StdEncoding.EncodeToString(make([]byte, 32)) + ":"
+	for _, name := range []string{"Content-Digest", "Repr-Digest"} {
+		f := newFixture(t)
+		if got := f.send("POST", "/upload", strings.NewReader("hello"), map[string]string{name: wrong}); got.Code == http.StatusAccepted {
+			t.Errorf("one request with a wrong %s: got status %d, want a refusal", name, got.Code)
+		}
+	}
+	for name, c := range map[string]struct{ creation, piece string }{
+		"Repr-Digest of the creation": {wrong, ""},
+		"Content-Digest of the piece": {"", wrong},
+	} {
+		f := newFixture(t)
+		created := f.send("POST", "/upload/tus/", strings.NewReader(""), map[string]string{"Tus-Resumable": "1.0.0", "Upload-Length": "5", "Repr-Digest": c.creation})
+		if created.Code != http.StatusCreated {
+			continue
+		}
+		got := f.send("PATCH", created.Header().Get("Location"), strings.NewReader("hello"),
+			map[string]string{"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": tusPiece, "Content-Digest": c.piece})
+		if got.Code == http.StatusNoContent {
+			t.Errorf("tus with a wrong %s: got status %d, want a refusal", name, got.Code)
+		}
+	}
+}
+
+// TestAuditNames checks data D4: the name of a file is visible, and a name that is too long keeps its extension.
+func TestAuditNames(t *testing.T) {
+	for _, name := range []string{"\u200b", "\u2060\ufeff", "\u00ad", "\U000e0041", "\u3164", "\ufff9"} {
+		got := safeName(name)
+		if !strings.ContainsFunc(got, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.Is(unicode.Cf, r) && r != '\u3164' }) {
+			t.Errorf("%+q: got %+q, want a visible name", name, got)
+		}
+	}
+	if got := safeName(strings.Repeat("a", 260) + ".pdf"); !strings.HasSuffix(got, ".pdf") {
+		t.Errorf("a name of 264 bytes: got %q, want one that ends with .pdf", got)
+	}
+}
