@@ -1,0 +1,243 @@
+//go:build audit
+
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// guess makes a failed attempt on ada's account from an address. It moves the clock on until the store allows the attempt.
+func guess(t *testing.T, s *accounts.Store, now *clock, from netip.Addr) {
+	t.Helper()
+	for {
+		settle, err := s.Reserve(t.Context(), "ada", from)
+		if err == nil {
+			err = settle(t.Context(), accounts.Failed)
+		}
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, problem.TooManyAttempts) {
+			t.Fatal(err)
+		}
+		seconds, err := strconv.Atoi(retryAfter(err))
+		if err != nil {
+			t.Fatal(err)
+		}
+		now.add(time.Duration(seconds) * time.Second)
+	}
+}
+
+// visit signs ada in from home with the right password, and reports whether the store allows the attempt.
+func visit(t *testing.T, s *accounts.Store) bool {
+	t.Helper()
+	settle, err := s.Reserve(t.Context(), "ada", home)
+	if err == nil {
+		err = settle(t.Context(), accounts.Succeeded)
+	}
+	if err != nil && !errors.Is(err, problem.TooManyAttempts) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// TestAuditLockoutFromOneAddress checks security S1: guesses from one address do not lock the owner of the account out at another address.
+func TestAuditLockoutFromOneAddress(t *testing.T) {
+	const guesses = 200
+	now := newClock()
+	s := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	refused := 0
+	for range guesses {
+		guess(t, s, now, elsewhere)
+		now.add(7 * time.Minute) // The longest wait of the address is 15 minutes.
+		if !visit(t, s) {
+			refused++
+		}
+	}
+	if refused != 0 {
+		t.Errorf("got %d of %d visits of the owner refused, want none", refused, guesses)
+	}
+}
+
+// TestAuditLockoutFromManyAddresses checks security S1: guesses from 20 addresses do not lock the owner of the account out at an address that succeeded before.
+func TestAuditLockoutFromManyAddresses(t *testing.T) {
+	now := newClock()
+	s := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	if !visit(t, s) {
+		t.Fatal("before the guesses: got the owner refused")
+	}
+	for n := range 112 {
+		guess(t, s, now, netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::1", n/5)))
+	}
+	if !visit(t, s) {
+		t.Error("got the owner refused, want success")
+	}
+}
+
+// TestAuditLockoutHeals checks security S1: one mistake of the owner does not lock the account months after an attack, when each sign-in since then succeeded.
+func TestAuditLockoutHeals(t *testing.T) {
+	now := newClock()
+	s := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	for range 115 {
+		guess(t, s, now, elsewhere)
+	}
+	for day := range 60 {
+		now.add(23 * time.Hour)
+		if !visit(t, s) {
+			t.Fatalf("day %d: got the owner refused", day)
+		}
+	}
+	reserveAndSettle(t, s, "ada", home, accounts.Failed)
+	now.add(time.Minute)
+	if !visit(t, s) {
+		t.Error("a minute after the mistake: got the owner refused, want success")
+	}
+}
+
+// TestAuditEndedSession checks security S6: a refresh token of a session that has ended neither ends other sessions nor adds to the audit trail.
+func TestAuditEndedSession(t *testing.T) {
+	s := openAccounts(t, accountsDB(t))
+	root := createAccount(t, s, "root", "admin")
+	for name, end := range map[string]func(u accounts.User) error{
+		"changed": func(u accounts.User) error { return s.ChangePassword(t.Context(), actorOf(u), "another hash") },
+		"disabled": func(u accounts.User) error {
+			_, err := s.Update(t.Context(), actorOf(root), u.ID, accounts.Patch{Disabled: ptr(true)})
+			return err
+		},
+	} {
+		u, stolen := startSession(t, s, name)
+		if err := end(u); err != nil {
+			t.Fatal(err)
+		}
+		before, err := s.ByID(t.Context(), u.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.EndSession(t.Context(), stolen, true, accounts.Actor{Address: elsewhere, RequestID: "thief"}); err != nil {
+			t.Fatal(err)
+		}
+		after, err := s.ByID(t.Context(), u.ID)
+		if err != nil || after.TokenVersion != before.TokenVersion {
+			t.Errorf("%s: got token version %d and error %v, want version %d, so that other sessions go on", name, after.TokenVersion, err, before.TokenVersion)
+		}
+	}
+	for _, line := range trail(t, s) {
+		if strings.Contains(line, accounts.ActionSessionsEnded) {
+			t.Errorf("got %q in the audit trail, want no such entry", line)
+		}
+	}
+}
+
+// TestAuditSessionLimit checks security S6: the number of sessions of one user has a limit.
+func TestAuditSessionLimit(t *testing.T) {
+	const started = 300
+	dsn := accountsDB(t)
+	s := openAccounts(t, dsn)
+	u := createAccount(t, s, "ada", "user")
+	for range started {
+		if _, err := s.StartSession(t.Context(), u, 720*time.Hour); err != nil {
+			return // The store can refuse a session as well.
+		}
+	}
+	if n := rows(t, dsn, "sessions"); n >= started {
+		t.Errorf("got %d sessions of one user, want fewer than were started", n)
+	}
+}
+
+// rows returns how many rows a table has.
+func rows(t *testing.T, dsn, table string) (n int) {
+	t.Helper()
+	if err := openSQL(t, dsn).QueryRowContext(t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// sprayed is how many user names spray guesses at.
+const sprayed = 100
+
+// startLogin runs login on a new database. It returns the URL of login, the file with its log, and the DSN of the database.
+func startLogin(t *testing.T) (url, log, dsn string) {
+	t.Helper()
+	dsn = accountsDB(t)
+	settings, _ := loginSettings(t, dsn)
+	url, log = runLogged(t, "login", append(settings, "METRICS_ADDR=127.0.0.1:0")...)
+	return url, log, dsn
+}
+
+// spray guesses a password of many made-up user names from one address, and returns how many guesses get a 429.
+func spray(t *testing.T, url, prefix string) (refused int) {
+	t.Helper()
+	for n := range sprayed {
+		status, _, _, err := signIn(url, "198.51.100.7", fmt.Sprint(prefix, n), "babbage-1822")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	return refused
+}
+
+// TestAuditSpray checks security S4: login refuses an address that guesses at many user names.
+func TestAuditSpray(t *testing.T) {
+	url, _, _ := startLogin(t)
+	if refused := spray(t, url, "user"); refused == 0 {
+		t.Errorf("got none of %d guesses refused with 429, want some", sprayed)
+	}
+}
+
+// TestAuditSprayHashes checks security S4: login does not compute a hash for each guess of one address, because other users then wait for the processor.
+func TestAuditSprayHashes(t *testing.T) {
+	url, log, _ := startLogin(t)
+	spray(t, url, "user")
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := regexp.MustCompile(`"serving metrics","address":"([^"]*)"`).FindSubmatch(text)
+	if address == nil {
+		t.Fatalf("got no address of the metrics in the log:\n%s", text)
+	}
+	response, err := http.Get("http://" + string(address[1]) + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^strongroom_password_hash_wait_seconds_count.* (\d+)$`).FindSubmatch(metrics)
+	if found == nil {
+		t.Fatalf("got no number of hashes in the metrics:\n%s", metrics)
+	}
+	if hashes, err := strconv.Atoi(string(found[1])); err != nil || hashes >= sprayed {
+		t.Errorf("got %d hashes for %d guesses and error %v, want fewer", hashes, sprayed, err)
+	}
+}
+
+// TestAuditSprayRows checks security S4: guesses at made-up user names do not add a row to the database each.
+func TestAuditSprayRows(t *testing.T) {
+	url, _, dsn := startLogin(t)
+	spray(t, url, "user")
+	before := rows(t, dsn, "login_attempts")
+	spray(t, url, "another")
+	if added := rows(t, dsn, "login_attempts") - before; added >= sprayed {
+		t.Errorf("got %d rows more after %d guesses, want fewer rows than guesses", added, sprayed)
+	}
+}

@@ -1,0 +1,280 @@
+//go:build audit
+
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// openContent returns a store in a new database, and the URI of the database.
+func openContent(t *testing.T) (*content.Store, string) {
+	t.Helper()
+	uri := sharedMongoDB(t).newDatabase(t)
+	s, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if err := s.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s, uri
+}
+
+// TestAuditCommitAfterSweep checks data A2: a file that Put returns can be read, also if sweep discarded the upload before the commit.
+func TestAuditCommitAfterSweep(t *testing.T) {
+	s, uri := openContent(t)
+	// The short ORPHAN_GRACE stands for a clock that differs by minutes, or for a process that was frozen.
+	sweep := runFunction(t, "sweep", "MONGODB_URI="+uri, "EVENTS_URL="+startSink(t), "PENDING_GRACE=10ms", "ORPHAN_GRACE=1s")
+	f, err := s.Put(t.Context(), content.File{Owner: "ada", Name: "x", ContentType: "text/plain", Size: -1}, &reader{2*mebi + 1, func() error {
+		time.Sleep(2500 * time.Millisecond)
+		postSweep(t, sweep)
+		return io.EOF
+	}}, eventOf)
+	if err != nil {
+		return // Put can refuse the file as well.
+	}
+	if n, err := io.Copy(io.Discard, s.Reader(t.Context(), f)); err != nil || n != f.Size {
+		t.Errorf("got %d bytes of file %s and error %v, want %d bytes", n, f.ID, err, f.Size)
+	}
+	if confirmed, err := s.Confirmed(t.Context(), f.ID); err != nil || confirmed {
+		t.Errorf("got no note of the pending event of file %s and error %v, want a note", f.ID, err)
+	}
+}
+
+// TestAuditDeletedUpload checks data A3: a file that came by tus stays deleted when its client or sweep visits the upload during the deletion.
+func TestAuditDeletedUpload(t *testing.T) {
+	for name, visit := range map[string]func(t *testing.T, u *uploader, sweep, id string){
+		"the client asks for the offset": func(t *testing.T, u *uploader, _, id string) {
+			if _, _, err := u.askTus(t.Context(), http.MethodHead, u.urls[0]+"/upload/tus/"+id, nil); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"sweep": func(t *testing.T, _ *uploader, sweep, _ string) { postSweep(t, sweep) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			const grace = 3 * time.Second
+			sink := startSink(t)
+			u := startUpload(t, 1, sink)
+			sweep := runFunction(t, "sweep", "MONGODB_URI="+u.uri, "EVENTS_URL="+sink, "PENDING_GRACE="+grace.String(), "ORPHAN_GRACE=1h")
+			s, err := content.Open(u.uri)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			upload, err := s.Create(t.Context(), content.Upload{Owner: "0190-ada", Name: "x", ContentType: "text/plain", Length: mebi + 5, ExpiresAt: time.Now().Add(time.Hour)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			addPiece(t, s, upload.ID, 0, randomBytes(mebi+5))
+			if _, _, err := s.Finish(t.Context(), upload.ID, eventOf); err != nil { // The event is not confirmed, so the note stays.
+				t.Fatal(err)
+			}
+			time.Sleep(grace + 500*time.Millisecond) // sweep then visits the upload, but does not go on with the younger deletion.
+			// These are the first steps of DELETE /files/{id}.
+			if err := s.Bury(t.Context(), upload.ID); err != nil {
+				t.Fatal(err)
+			}
+			document := bson.D{{Key: "_id", Value: upload.ID}}
+			if _, err := u.db.Collection("fs.files").DeleteOne(t.Context(), document); err != nil {
+				t.Fatal(err)
+			}
+			visit(t, u, sweep, upload.ID)
+			if n := count(t, u.db.Collection("fs.files"), document); n != 0 {
+				t.Errorf("got %d documents of file %s, want none", n, upload.ID)
+			}
+		})
+	}
+}
+
+// TestAuditFinishWithHole checks data A7: Finish refuses an upload that lacks a chunk in the middle.
+func TestAuditFinishWithHole(t *testing.T) {
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	want := randomBytes(3 * mebi)
+	u := createUpload(t, s, len(want))
+	addPiece(t, s, u.ID, 0, want)
+	// A failover can roll the chunk back and keep the note of the chunk.
+	if _, err := db.Collection("fs.chunks").DeleteOne(t.Context(), bson.D{{Key: "files_id", Value: u.ID}, {Key: "n", Value: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if f, _, err := s.Finish(t.Context(), u.ID, anyEvent); err == nil {
+		t.Errorf("got file %s, want an error", f.ID)
+	}
+}
+
+// TestAuditChunkIDs checks data A6: an upload neither reads nor replaces a chunk of another file, also if the ids of the two files end alike.
+func TestAuditChunkIDs(t *testing.T) {
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	u := createUpload(t, s, mebi)
+	ada := uuid.MustParse(u.ID)
+	grace := ada
+	grace[8] ^= 1 // one of the bits of a file's id that are not in the id of its chunks
+	// chunkID in shared/content makes the same id of both.
+	var chunk bson.ObjectID
+	seconds, _ := ada.Time().UnixTime()
+	binary.BigEndian.PutUint32(chunk[:4], uint32(seconds))
+	copy(chunk[4:9], ada[11:])
+	secret := []byte("grace's secret")
+	for collection, document := range map[string]bson.D{
+		"fs.chunks": {{Key: "_id", Value: chunk}, {Key: "files_id", Value: grace.String()}, {Key: "n", Value: int32(0)}, {Key: "data", Value: secret}},
+		"fs.files": {{Key: "_id", Value: grace.String()}, {Key: "length", Value: int64(len(secret))}, {Key: "chunkSize", Value: int32(mebi)}, {Key: "uploadDate", Value: time.Now()},
+			{Key: "filename", Value: "x"}, {Key: "metadata", Value: bson.D{{Key: "owner", Value: "grace"}, {Key: "content_type", Value: "text/plain"}, {Key: "sha256", Value: sum(secret)}, {Key: "event", Value: "{}"}}}},
+	} {
+		if _, err := db.Collection(collection).InsertOne(t.Context(), document); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := s.Find(t.Context(), u.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found.Offset != 0 {
+		t.Errorf("got offset %d of ada's new upload, want 0", found.Offset)
+	}
+	_, _ = s.Append(t.Context(), u.ID, found.Offset, bytes.NewReader(bytes.Repeat([]byte("a"), mebi-int(found.Offset)))) // Append can refuse the bytes as well.
+	f, err := s.Get(t.Context(), grace.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(s.Reader(t.Context(), f)); err != nil || !bytes.Equal(got, secret) {
+		t.Errorf("got %q and error %v in grace's file, want %q", got, err, secret)
+	}
+}
+
+// TestAuditSmallPieces checks data C1: a client that was refused for small pieces can complete its upload with large pieces.
+func TestAuditSmallPieces(t *testing.T) {
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	want := randomBytes(2 * mebi)
+	u := createUpload(t, s, len(want))
+	addPiece(t, s, u.ID, 0, want[:10])
+	// The journal is then as after 10,000 pieces, which each upload can have.
+	if _, err := db.Collection("uploads.journal").UpdateOne(t.Context(), bson.D{{Key: "_id", Value: fmt.Sprintf("%s/%020d", u.ID, 0)}},
+		bson.D{{Key: "$set", Value: bson.D{{Key: "index", Value: int64(10_000)}}}}); err != nil {
+		t.Fatal(err)
+	}
+	offset := 10
+	for offset < 400 {
+		_, err := s.Append(t.Context(), u.ID, int64(offset), bytes.NewReader(want[offset:offset+1]))
+		if errors.Is(err, problem.BadRequest) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		offset++
+	}
+	if _, err := s.Append(t.Context(), u.ID, int64(offset), bytes.NewReader(want[offset:])); err != nil {
+		t.Errorf("append the rest at offset %d: got error %v, want none", offset, err)
+	}
+}
+
+// TestAuditLateWriter checks data C2: a writer that comes after the commit of its upload is refused and leaves nothing in the journal, also before the event is confirmed.
+func TestAuditLateWriter(t *testing.T) {
+	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	want := randomBytes(2*mebi + 900)
+	u := createUpload(t, s, len(want))
+	addPiece(t, s, u.ID, 0, want[:300])
+	r, w := io.Pipe()
+	defer r.Close() // ends the writer
+	late := make(chan error, 1)
+	go func() {
+		_, err := s.Append(t.Context(), u.ID, 300, r)
+		late <- err
+	}()
+	if _, err := w.Write([]byte("f")); err != nil { // Append has found the upload when it reads this byte.
+		t.Fatal(err)
+	}
+	addPiece(t, s, u.ID, 300, want[300:])
+	if _, _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = w.Write(bytes.Repeat([]byte("forged"), 1000))
+		_ = w.Close()
+	}()
+	if err := <-late; err == nil {
+		t.Error("got no error for the late writer, want one")
+	}
+	if err := s.Confirm(t.Context(), u.ID); err != nil {
+		t.Fatal(err)
+	}
+	wantNoJournal(t, db, u.ID)
+}
+
+// TestAuditJournalOfKilledFunction checks data C3: sweep deletes the journal of an upload whose function was killed between the commit and the deletion of the journal.
+func TestAuditJournalOfKilledFunction(t *testing.T) {
+	s, uri := openContent(t)
+	w := newWire(t, host(t, uri), mongoMessages, func(m moment) bool { return m.what == "delete uploads.journal" })
+	killed, err := content.Open(w.through(t, uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer killed.Close()
+	u := createUpload(t, s, 3*mebi+5)
+	addPiece(t, s, u.ID, 0, randomBytes(3*mebi+5))
+	if _, _, err := killed.Finish(t.Context(), u.ID, eventOf); err == nil {
+		t.Fatal("got no error of the function that was killed, want one")
+	}
+	sweep := runFunction(t, "sweep", "MONGODB_URI="+uri, "EVENTS_URL="+startSink(t), "PENDING_GRACE=10ms", "ORPHAN_GRACE=10ms")
+	for range 3 {
+		time.Sleep(50 * time.Millisecond)
+		postSweep(t, sweep)
+	}
+	db := database(t, uri)
+	if n := count(t, db.Collection("uploads"), bson.D{}); n != 0 {
+		t.Errorf("got %d open uploads, want none", n)
+	}
+	wantNoJournal(t, db, u.ID)
+}
+
+// TestAuditIndexTimeLimit checks data D1: the creation of an index has no time limit, because the server gives up a build that runs into the limit.
+func TestAuditIndexTimeLimit(t *testing.T) {
+	uri := sharedMongoDB(t).newDatabase(t)
+	var mu sync.Mutex
+	limits := map[string]string{} // by command; empty for no limit
+	w := newWire(t, host(t, uri), func() (fromClient, fromServer parser) {
+		client, server := mongoMessages()
+		return func(r *bufio.Reader) ([]byte, string, error) {
+			message, what, err := client(r)
+			if err == nil && strings.HasPrefix(what, "createIndexes ") {
+				document := bson.Raw(message[16+4+1:]) // after the header, the flags and the kind of the section
+				mu.Lock()
+				defer mu.Unlock()
+				limits[what] = document[:binary.LittleEndian.Uint32(document)].Lookup("maxTimeMS").String()
+			}
+			return message, what, err
+		}, server
+	}, func(moment) bool { return false })
+	s, err := content.Open(w.through(t, uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	err = errors.Join(s.EnsureIndexes(t.Context()), openCatalog(t, w.through(t, uri)).EnsureIndexes(t.Context()))
+	mu.Lock()
+	defer mu.Unlock()
+	if err != nil || len(limits) == 0 {
+		t.Fatalf("got %d commands that create indexes and error %v", len(limits), err)
+	}
+	for command, limit := range limits {
+		if limit != "" {
+			t.Errorf("%s: got maxTimeMS %s, want no limit", command, limit)
+		}
+	}
+}
