@@ -39,8 +39,9 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(deadline) // httptest.ResponseRecorder has no deadlines
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	// net/http cancels a request whose read deadline passes while the handler works. It sets the deadline again for the
-	// next request on the connection, and Linger sets its own for the rest of a body that was not read to its end.
+	// net/http cancels a request, such as one without a body, whose read deadline passes while the handler works. It sets
+	// the deadline again for the next request on the connection. Linger sets its own for the rest of a body that was not
+	// read to its end.
 	_ = rc.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {

@@ -3,6 +3,7 @@ package function
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -17,23 +18,25 @@ import (
 )
 
 // readBody returns a handler that reads a small body, and then calls after.
-func readBody(timeout time.Duration, after func(r *http.Request)) http.Handler {
-	return Wrap(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+func readBody(after func(r *http.Request)) http.Handler {
+	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		_, err := ReadBody(w, r, 1<<10)
 		after(r)
 		return err
-	}), timeout)
+	})
 }
+
+func nothing(*http.Request) {}
 
 func TestReadBodyDoesNotWaitForASlowClient(t *testing.T) {
 	for name, handler := range map[string]http.Handler{
-		"as it is":                      readBody(time.Hour, func(*http.Request) {}),
-		"in a function of small bodies": EndSmallBodies(readBody(time.Hour, func(*http.Request) {})),
-		"with a shorter time limit": readBody(time.Second, func(r *http.Request) {
+		"long time limit":      Wrap(readBody(nothing), time.Hour),
+		"ends of small bodies": Wrap(EndSmallBodies(readBody(nothing)), time.Hour),
+		"shorter time limit": Wrap(readBody(func(r *http.Request) {
 			if end, _ := r.Context().Deadline(); time.Now().After(end) {
 				t.Error("ReadBody returns after the deadline of the request")
 			}
-		}),
+		}), time.Second),
 	} {
 		t.Run(name, func(t *testing.T) {
 			functiontest.SlowBodies(t, func(*testing.T) http.Handler { return handler }, http.StatusRequestTimeout, "POST /")
@@ -45,7 +48,7 @@ func TestReadBodyDoesNotWaitForASlowClientOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var protocols http.Protocols
 		protocols.SetUnencryptedHTTP2(true)
-		transport := &http.Transport{DialContext: functiontest.Serve(t, readBody(time.Hour, func(*http.Request) {})), Protocols: &protocols}
+		transport := &http.Transport{DialContext: functiontest.Serve(t, Wrap(readBody(nothing), time.Hour)), Protocols: &protocols}
 		defer transport.CloseIdleConnections()
 		body, writer := io.Pipe()
 		defer writer.Close()
@@ -65,13 +68,13 @@ func TestReadBodyDoesNotWaitForASlowClientOverHTTP2(t *testing.T) {
 func TestReadBodyRestoresTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
-		mux.Handle("/small", readBody(time.Hour, func(r *http.Request) {
+		mux.Handle("/small", Wrap(readBody(func(r *http.Request) {
 			select {
 			case <-r.Context().Done():
 				t.Errorf("the request ends while the handler works: %v", r.Context().Err())
 			case <-time.After(time.Minute):
 			}
-		}))
+		}), time.Hour))
 		mux.Handle("/large", Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -87,15 +90,21 @@ func TestReadBodyRestoresTheDeadline(t *testing.T) {
 		defer client.Close()
 		responses := bufio.NewReader(client)
 		for range 2 {
-			for _, c := range []struct{ path, want string }{{"/small", ""}, {"/large", "hello"}} {
-				if _, err := io.WriteString(client, "POST "+c.path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel"); err != nil {
+			for _, c := range []struct {
+				path, body string
+				pause      time.Duration // before the last byte
+				want       string
+			}{{"/small", "hello", 0, ""}, {"/small", "", 0, ""}, {"/large", "hello", time.Minute, "hello"}} {
+				if _, err := fmt.Fprintf(client, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", c.path, len(c.body)); err != nil {
 					t.Fatal(err)
 				}
-				if c.want != "" {
-					time.Sleep(time.Minute)
-				}
-				if _, err := io.WriteString(client, "lo"); err != nil {
-					t.Fatal(err)
+				for i := range c.body {
+					if i == len(c.body)-1 {
+						time.Sleep(c.pause)
+					}
+					if _, err := io.WriteString(client, c.body[i:i+1]); err != nil {
+						t.Fatal(err)
+					}
 				}
 				response, err := http.ReadResponse(responses, nil)
 				if err != nil {

@@ -37,9 +37,7 @@ type smallWriter struct {
 func (w *smallWriter) WriteHeader(status int) {
 	if status >= 200 && !w.done {
 		w.done = true
-		if status != http.StatusRequestTimeout { // or a body that is late already would delay the response as well
-			w.read()
-		}
+		w.read()
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

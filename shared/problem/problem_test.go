@@ -1,13 +1,16 @@
 package problem
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,5 +100,24 @@ func TestJSON(t *testing.T) {
 	}
 	if err := JSON(httptest.NewRecorder(), 200, func() {}); err == nil {
 		t.Error("a function was encoded")
+	}
+}
+
+// net/http cancels a request whose client has left, and a request whose body is late.
+func TestWriteLogsTheReasonOfACancelledRequest(t *testing.T) {
+	old := slog.Default()
+	defer slog.SetDefault(old)
+	for want, err := range map[string]error{
+		"client went away": BadRequest.Because(io.ErrUnexpectedEOF, "the body could not be read"),
+		"request refused":  BodyTimeout.Because(os.ErrDeadlineExceeded, "send the whole body without a pause"),
+	} {
+		var log bytes.Buffer
+		slog.SetDefault(slog.New(slog.NewJSONHandler(&log, nil)))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		Write(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", nil).WithContext(ctx), err)
+		if !strings.Contains(log.String(), `"msg":"`+want+`"`) {
+			t.Errorf("%v: got the log %q, want %q", err, &log, want)
+		}
 	}
 }
