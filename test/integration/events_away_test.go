@@ -16,12 +16,7 @@ import (
 // afterwards, and nothing that was surely refused.
 func TestBrokerCrashes(t *testing.T) {
 	broker := ownRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	// RabbitMQ forgets the way to a quorum queue when it crashes within half a second of the queue's declaration (it
-	// then takes messages for it and confirms none). That is no part of this test; a restart in order settles it.
-	if err := broker.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	lastingTopology(t, broker)
 	p := publisher(t, broker.URL)
 
 	const confirmed, refused = "confirmed", "refused"

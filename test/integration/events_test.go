@@ -41,6 +41,14 @@ func topology(t *testing.T, broker vhost) {
 	}
 }
 
+// lastingTopology is topology for a broker that is killed afterwards. RabbitMQ notes within half a second which files belong to a
+// quorum queue. If RabbitMQ is killed earlier, the queue is empty after the restart (4.3) or confirms no message (3.10).
+func lastingTopology(t *testing.T, broker vhost) {
+	t.Helper()
+	topology(t, broker)
+	time.Sleep(2 * time.Second)
+}
+
 // amqpChannel returns a channel of a connection that ends with the test.
 func amqpChannel(t *testing.T, broker vhost) *amqp.Channel {
 	t.Helper()

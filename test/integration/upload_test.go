@@ -100,13 +100,6 @@ const unusual = 30 * time.Second
 func TestUploadTellsTheTruth(t *testing.T) {
 	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
-	// RabbitMQ forgets the way to a quorum queue that it crashes right after; see TestBrokerCrashes.
-	settle := func(t *testing.T) {
-		topology(t, broker)
-		if err := broker.Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
 	var watch atomic.Pointer[func(moment) bool]
 	proxy := newWire(t, host(t, broker.URL), amqpFrames, func(m moment) bool {
 		do := watch.Load()
@@ -157,15 +150,15 @@ func TestUploadTellsTheTruth(t *testing.T) {
 		{"memory alarm", func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1") },
 			func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4") }, 503, 1, -1},
 		{"killed before the event", func(t *testing.T) {
-			settle(t)
+			lastingTopology(t, broker)
 			when(held, 1, func() { _ = broker.Kill() })
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 1, 0},
 		{"killed before the confirmation", func(t *testing.T) {
-			settle(t)
+			lastingTopology(t, broker)
 			when(unconfirmed, 1, func() { _ = broker.Kill() })
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 1, 1},
 		{"killed for long", func(t *testing.T) {
-			settle(t)
+			lastingTopology(t, broker)
 			_ = broker.Kill()
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 0, 0},
 	} {
@@ -241,7 +234,7 @@ func TestUploadTellsTheTruth(t *testing.T) {
 		}
 	})
 	t.Run("a retry finishes what the broker's death left", func(t *testing.T) {
-		settle(t)
+		lastingTopology(t, broker)
 		if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
 			t.Fatal(err)
 		}
