@@ -32,7 +32,7 @@ type result struct {
 	calls  []string
 }
 
-// call returns the index of the first call that contains all parts, and -1 if there is none.
+// call returns the index of the first call that contains all parts, or -1 if no call does.
 func (r result) call(parts ...string) int {
 	return slices.IndexFunc(r.calls, func(call string) bool {
 		return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(call, part) })
@@ -169,6 +169,7 @@ func deployable(s serving, architecture string) responses {
 		text(`"config current-context"`, "lab"),
 		{`"get --raw /readyz"*`, ""},
 		{`"get crd "*`, ""},
+		{`*"get statefulset rabbitmq --ignore-not-found"*`, ""}, // nothing is deployed yet
 		text(`"get nodes "*nodeInfo.architecture*`, architecture),
 		text(`"get configmap config-network --namespace knative-serving "*"{.data.ingress-class}"`, s.class),
 		text(`"get configmap config-network --namespace knative-serving "*"{.data.ingress\.class}"`, s.oldClass),
