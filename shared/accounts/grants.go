@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// allPrivileges is how servers list every privilege of a level at once.
+// allPrivileges is the text with which servers list all privileges on an object at once.
 const allPrivileges = "ALL PRIVILEGES"
 
 // grant is one line of SHOW GRANTS. Its texts are the server's own, quotes included.
@@ -64,8 +64,8 @@ func cutUnquoted(s, separator string) (before, after string) {
 	return s, ""
 }
 
-// tableKey returns the name of a table as maps have it: database.table, without quotes and in lower case, as some servers
-// store names.
+// tableKey returns the key of a table in a map of privileges: database.table, without quotes, and in lower case because some
+// servers store names in lower case.
 func tableKey(name string) string { return strings.ToLower(strings.ReplaceAll(name, "`", "")) }
 
 // reduce returns the statements that reduce the grants to the privileges in wanted, which maps a tableKey to privileges.
@@ -91,6 +91,6 @@ func reduce(grants []grant, wanted map[string][]string) []string {
 			statements = append(statements, "GRANT "+strings.Join(keep, ", ")+on+" TO "+g.user)
 		}
 	}
-	// Last: MySQL 9.7 silently keeps a dynamic privilege that is revoked after its grant option.
+	// The grant options come last: MySQL 9.7 silently keeps a dynamic privilege that is revoked after its grant option.
 	return append(statements, options...)
 }

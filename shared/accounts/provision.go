@@ -119,8 +119,8 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 			return err
 		}
 	}
-	// MySQL 9.7 silently keeps dynamic privileges if somebody has revoked only their grant option before. What follows lets
-	// the user lack privileges for a moment.
+	// MySQL 9.7 silently keeps dynamic privileges if somebody has revoked only their grant option before. Only these
+	// statements revoke them, and the user lacks all privileges for a moment.
 	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }
 

@@ -46,7 +46,7 @@ func (s *system) createUser(t *testing.T, username, password string) answer {
 	return s.call(t, http.MethodPost, "accounts", "/accounts", s.signedIn(t), asJSON, body)
 }
 
-// An admin makes a user, who signs in, stays signed in, sees only the own files, and is out once disabled.
+// An admin creates a user. The user signs in, refreshes the session, sees only their own files, and loses access when disabled.
 func TestAccountsAndSessions(t *testing.T) {
 	s := open(t)
 	username, password := fmt.Sprintf("e2e-%d", time.Now().UnixNano()), "analytical-engine"
