@@ -217,11 +217,21 @@ func TestCollectorAway(t *testing.T) {
 	}
 }
 
+// allocations returns how many allocations f makes. Other goroutines, such as those of a test that has ended, can allocate at
+// the same time, so it returns the lowest number of several measurements.
+func allocations(f func()) float64 {
+	lowest := testing.AllocsPerRun(100, f)
+	for range 20 {
+		lowest = min(lowest, testing.AllocsPerRun(100, f))
+	}
+	return lowest
+}
+
 // Off, a request costs what it takes to remember the trace's id for the log, in memory, and all else nothing.
 func TestOffAllocatesNothing(t *testing.T) {
 	told := newTelemetry(t, Settings{})
 	for name, ctx := range map[string]context.Context{"off": told.In(t.Context()), "without": t.Context()} {
-		if got := testing.AllocsPerRun(100, func() { tellOfWork(ctx) }); got != 0 {
+		if got := allocations(func() { tellOfWork(ctx) }); got != 0 {
 			t.Errorf("%s: telling makes %v allocations, want none", name, got)
 		}
 		r := httptest.NewRequestWithContext(ctx, "GET", "/files/1/content", nil)
@@ -229,13 +239,13 @@ func TestOffAllocatesNothing(t *testing.T) {
 			_, end := Begin(r)
 			end(200)
 		}
-		want := testing.AllocsPerRun(100, func() { trace.ContextWithSpanContext(ctx, newTrace()) })
-		if got := testing.AllocsPerRun(100, request); got > want {
+		want := allocations(func() { trace.ContextWithSpanContext(ctx, newTrace()) })
+		if got := allocations(request); got > want {
 			t.Errorf("%s: a request makes %v allocations, want the %v of a new id", name, got, want)
 		}
 		r.Header.Set("Traceparent", parent)
-		want = testing.AllocsPerRun(100, func() { w3c.Extract(ctx, propagation.HeaderCarrier(r.Header)) })
-		if got := testing.AllocsPerRun(100, request); got > want {
+		want = allocations(func() { w3c.Extract(ctx, propagation.HeaderCarrier(r.Header)) })
+		if got := allocations(request); got > want {
 			t.Errorf("%s: a request with a traceparent makes %v allocations, want the %v of reading it", name, got, want)
 		}
 	}
