@@ -170,6 +170,7 @@ func deployable(s serving, architecture string) responses {
 		{`"get --raw /readyz"*`, ""},
 		{`"get crd "*`, ""},
 		{`*"get statefulset rabbitmq --ignore-not-found"*`, ""}, // nothing is deployed yet
+		{`*"delete job secrets setup --ignore-not-found"*`, ""},
 		text(`"get nodes "*nodeInfo.architecture*`, architecture),
 		text(`"get configmap config-network --namespace knative-serving "*"{.data.ingress-class}"`, s.class),
 		text(`"get configmap config-network --namespace knative-serving "*"{.data.ingress\.class}"`, s.oldClass),
@@ -219,6 +220,40 @@ func TestDeployChecksServing(t *testing.T) {
 				[]string{"KO_DOCKER_REPO=registry.example.com/lab", "EXPOSE=" + tc.expose}, "deploy")
 			if built := got.call("ko apply") >= 0; built != (tc.message == "") || !strings.Contains(got.output, tc.message) || got.code == 0 {
 				t.Errorf("got exit code %d, images built %t, and the output\n%s\nwant the message %q", got.code, built, got.output, tc.message)
+			}
+		})
+	}
+}
+
+func TestDeployCreatesAgain(t *testing.T) {
+	const source = "rabbitmqsource/strongroom-files"
+	for name, tc := range map[string]struct {
+		exists   bool
+		dryRun   string // the error of a dry run that applies the source
+		deleted  bool
+		finished bool // all manifests are applied
+	}{
+		"no source":           {finished: true},
+		"an unchanged source": {exists: true, finished: true},
+		"a changed source":    {exists: true, dryRun: "spec: field is Immutable", deleted: true, finished: true},
+		"an invalid source":   {exists: true, dryRun: "unknown field"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kubectl := deployable(serving{kourier: ",,", domains: "knative.test "}, "amd64")
+			if tc.exists {
+				kubectl = append(kubectl, [2]string{`*" get ` + source + `"`, ""}, [2]string{`*" delete ` + source + ` "*`, ""})
+			}
+			ko := responses{{`*--dry-run=server`, ""}}
+			if tc.dryRun != "" {
+				ko[0][1] = "echo '" + tc.dryRun + "' >&2; exit 1"
+			}
+			got := run(t, map[string]responses{"kubectl": kubectl, "ko": append(ko, stopped...)}, []string{"KO_DOCKER_REPO=registry.example.com/lab"}, "deploy")
+			jobs, apply := got.call("delete job secrets setup"), got.call("ko apply", "-f config/ -f knative/")
+			if jobs < 0 || tc.finished != (apply > jobs) {
+				t.Errorf("deletes the Jobs in call %d and applies the manifests in call %d, of\n%q", jobs, apply, got.calls)
+			}
+			if deleted := got.call("delete "+source) >= 0; deleted != tc.deleted {
+				t.Errorf("got source deleted %t, want %t, in the calls\n%q", deleted, tc.deleted, got.calls)
 			}
 		})
 	}
