@@ -31,6 +31,7 @@ check: ## gofmt, go vet, staticcheck
 		if [[ -n $$unformatted ]]; then echo "gofmt would change: $$unformatted" >&2; exit 1; fi
 	go vet ./... && go vet -tags e2e,upgrade ./test/e2e/... && go vet -tags audit ./functions/... ./shared/... ./test/integration
 	go tool staticcheck ./... && go tool staticcheck -tags e2e,upgrade ./test/e2e/...
+	go tool staticcheck -tags audit ./functions/... ./shared/... ./test/integration
 	for module in $(MODULES); do go vet -C $$module ./...; done
 
 audit: ## list the known faults: the proofs of the audit that still fail
