@@ -169,7 +169,7 @@ func deployable(s serving, architecture string) responses {
 		text(`"config current-context"`, "lab"),
 		{`"get --raw /readyz"*`, ""},
 		{`"get crd "*`, ""},
-		{`*"get statefulset rabbitmq --ignore-not-found"*`, ""}, // nothing is deployed yet
+		{`*"get statefulset/rabbitmq secret/rabbitmq-definitions --ignore-not-found"*`, ""}, // nothing is deployed yet
 		{`*"delete job secrets setup --ignore-not-found"*`, ""},
 		text(`"get nodes "*nodeInfo.architecture*`, architecture),
 		text(`"get configmap config-network --namespace knative-serving "*"{.data.ingress-class}"`, s.class),
@@ -228,14 +228,14 @@ func TestDeployChecksServing(t *testing.T) {
 func TestDeployCreatesAgain(t *testing.T) {
 	const source = "rabbitmqsource/strongroom-files"
 	for name, tc := range map[string]struct {
-		exists   bool
-		dryRun   string // the error of a dry run that applies the source
-		deleted  bool
-		finished bool // all manifests are applied
+		exists  bool
+		dryRun  string // the error of a dry run that applies the source
+		deleted bool
+		applied bool // deploy applies all manifests
 	}{
-		"no source":           {finished: true},
-		"an unchanged source": {exists: true, finished: true},
-		"a changed source":    {exists: true, dryRun: "spec: field is Immutable", deleted: true, finished: true},
+		"no source":           {applied: true},
+		"an unchanged source": {exists: true, applied: true},
+		"a changed source":    {exists: true, dryRun: "spec: field is Immutable", deleted: true, applied: true},
 		"an invalid source":   {exists: true, dryRun: "unknown field"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -249,7 +249,7 @@ func TestDeployCreatesAgain(t *testing.T) {
 			}
 			got := run(t, map[string]responses{"kubectl": kubectl, "ko": append(ko, stopped...)}, []string{"KO_DOCKER_REPO=registry.example.com/lab"}, "deploy")
 			jobs, apply := got.call("delete job secrets setup"), got.call("ko apply", "-f config/ -f knative/")
-			if jobs < 0 || tc.finished != (apply > jobs) {
+			if jobs < 0 || tc.applied != (apply > jobs) {
 				t.Errorf("deletes the Jobs in call %d and applies the manifests in call %d, of\n%q", jobs, apply, got.calls)
 			}
 			if deleted := got.call("delete "+source) >= 0; deleted != tc.deleted {
