@@ -110,10 +110,16 @@ func prepareMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Wr
 	if err := writeFile(sqlFile, install.initSQL(password)); err != nil {
 		return program{}, "", err
 	}
+	// A server deletes all temporary tables in its TMPDIR when it starts, also those of other servers.
+	temp := filepath.Join(dir, "tmp")
+	if err := os.MkdirAll(temp, 0o700); err != nil {
+		return program{}, "", err
+	}
+	env := environment("TMPDIR=" + temp)
 	data := filepath.Join(dir, "data")
 	if _, err := os.Stat(data); errors.Is(err, os.ErrNotExist) {
 		say(w, "making a %s database in %s", install.Kind, dir)
-		if err := install.makeData(ctx, data); err != nil {
+		if err := install.makeData(ctx, data, env); err != nil {
 			return program{}, "", err
 		}
 	}
@@ -138,7 +144,7 @@ func prepareMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Wr
 			"--character-set-server=utf8mb4",
 			"--collation-server=utf8mb4_bin",
 		),
-		env: environment(), dir: dir, log: filepath.Join(dir, "server.log"),
+		env: env, dir: dir, log: filepath.Join(dir, "server.log"),
 		ready: func(ctx context.Context) error { return pingMySQL(ctx, dsn) },
 	}, dsn, nil
 }
@@ -162,7 +168,7 @@ func (m MySQLInstall) initSQL(password string) string {
 }
 
 // makeData makes the first database files beside data and moves them there when they are complete.
-func (m MySQLInstall) makeData(ctx context.Context, data string) error {
+func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) error {
 	temp := data + ".new"
 	if err := os.RemoveAll(temp); err != nil { // of an earlier attempt
 		return err
@@ -173,7 +179,7 @@ func (m MySQLInstall) makeData(ctx context.Context, data string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if out, err := run(ctx, "", environment(), path, m.arguments(args...)...); err != nil {
+	if out, err := run(ctx, "", env, path, m.arguments(args...)...); err != nil {
 		return fmt.Errorf("%s: %w: %s", filepath.Base(path), err, out)
 	}
 	return os.Rename(temp, data)

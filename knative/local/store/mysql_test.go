@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -21,6 +23,28 @@ func needMariaDB(t *testing.T) {
 func TestMariaDB(t *testing.T) {
 	needMariaDB(t)
 	testMySQL(t, func(ctx context.Context, dir string) (*MySQL, error) { return StartMariaDB(ctx, dir, t.Output()) })
+}
+
+// TestMariaDBSharesNoTemporaryDirectory starts a server while another one has a temporary table. A server that starts
+// deletes the temporary tables in its TMPDIR.
+func TestMariaDBSharesNoTemporaryDirectory(t *testing.T) {
+	needMariaDB(t)
+	shared := t.TempDir()
+	t.Setenv("TMPDIR", shared)
+	table := filepath.Join(shared, "#sql-temptable-1-1-1.MAI")
+	if err := os.WriteFile(table, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server, err := StartMariaDB(t.Context(), t.TempDir(), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(table); err != nil {
+		t.Errorf("the other server lost its table: %v", err)
+	}
 }
 
 // testMySQL puts a MySQL-protocol server through its life and looks at what accounts and counters depend on.
