@@ -23,8 +23,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rabbitmqSource has the fields of eventing-rabbitmq v0.48.0 (pkg/apis/sources/v1alpha1), whose module would bring in all
-// of Eventing.
+// rabbitmqSource has the fields of the RabbitmqSource in eventing-rabbitmq v0.48.0 (pkg/apis/sources/v1alpha1). The
+// module eventing-rabbitmq itself is not used, because it depends on all of Knative Eventing.
 type rabbitmqSource struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -57,7 +57,7 @@ type rabbitmqSource struct {
 	} `json:"spec"`
 }
 
-// pingSource has the fields of sources.knative.dev/v1 that a PingSource without data needs.
+// pingSource has the fields of a sources.knative.dev/v1 PingSource that sends no data.
 type pingSource struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -81,7 +81,7 @@ type object struct {
 	metav1.ObjectMeta `json:"metadata"`
 }
 
-// decode reads every document below dirs strictly: an unknown or repeated field fails the test.
+// decode strictly decodes every document below dirs. An unknown or duplicate field fails the test.
 func decode(t *testing.T, dirs ...string) []object {
 	t.Helper()
 	kinds := map[string]func() any{
@@ -144,13 +144,13 @@ func services(t *testing.T) map[string]*servingv1.Service {
 	for _, o := range all(t) {
 		if service, ok := o.typed.(*servingv1.Service); ok {
 			if want := service.Name + ".yaml"; o.path != want {
-				t.Errorf("Service %s is in %s, want it in %s", service.Name, o.path, want)
+				t.Errorf("Service %s: got the file %s, want %s", service.Name, o.path, want)
 			}
 			found[service.Name] = service
 		}
 	}
 	if len(found) == 0 {
-		t.Fatal("there are no Services")
+		t.Fatal("found no Services")
 	}
 	return found
 }
@@ -160,23 +160,24 @@ func TestEveryObjectIsNamedPlacedAndLabelled(t *testing.T) {
 	for _, o := range all(t) {
 		id := o.APIVersion + "/" + o.Kind + "/" + o.Name
 		if other, twice := seen[id]; twice {
-			t.Errorf("%s is in %s and in %s", id, other, o.path)
+			t.Errorf("%s is both in %s and in %s", id, other, o.path)
 		}
 		seen[id] = o.path
 		if namespaced := o.Kind != "Namespace"; namespaced != (o.Namespace == "strongroom") {
-			t.Errorf("%s: namespace %q", id, o.Namespace)
+			t.Errorf("%s: wrong namespace %q", id, o.Namespace)
 		}
 		if got := o.Labels["app.kubernetes.io/part-of"]; got != "strongroom" {
-			t.Errorf("%s: app.kubernetes.io/part-of is %q", id, got)
+			t.Errorf("%s: label app.kubernetes.io/part-of: got %q, want strongroom", id, got)
 		}
 	}
 }
 
-// A bare `ko apply -R -f config/` takes the files in lexical order.
+// TestNamespaceComesFirst checks that the Namespace is the first object in lexical order of the files. In this order,
+// `ko apply -R -f config/` applies the files, and the Namespace must exist before the other objects.
 func TestNamespaceComesFirst(t *testing.T) {
 	objects := decode(t, "../config")
 	if got := objects[0].Kind; got != "Namespace" {
-		t.Errorf("the first object is a %s, want the Namespace", got)
+		t.Errorf("first object: got kind %s, want Namespace", got)
 	}
 }
 
@@ -190,20 +191,20 @@ func TestServicesAreValid(t *testing.T) {
 			}
 			spec := service.Spec.Template.Spec
 			if spec.TimeoutSeconds == nil || *spec.TimeoutSeconds > 600 {
-				t.Error("timeoutSeconds must be set, to 600 at most")
+				t.Error("timeoutSeconds must be set to at most 600")
 			} else if spec.ResponseStartTimeoutSeconds == nil || *spec.ResponseStartTimeoutSeconds > *spec.TimeoutSeconds {
-				t.Error("responseStartTimeoutSeconds must be set, and to timeoutSeconds at most")
+				t.Error("responseStartTimeoutSeconds must be set to at most timeoutSeconds")
 			}
 			if spec.IdleTimeoutSeconds != nil {
-				t.Error("idleTimeoutSeconds counts response writes only, and so ends uploads")
+				t.Error("idleTimeoutSeconds must not be set, because only response writes reset it and it would end uploads")
 			}
 			if spec.ContainerConcurrency == nil || *spec.ContainerConcurrency < 1 {
-				t.Error("containerConcurrency must be set: Knative's default is no limit")
+				t.Error("containerConcurrency must be set, because Knative has no limit by default")
 			}
 			for _, labels := range []map[string]string{service.Labels, service.Spec.Template.Labels} {
 				for label, want := range map[string]string{"app.kubernetes.io/name": name, "app.kubernetes.io/component": "function"} {
 					if got := labels[label]; got != want {
-						t.Errorf("label %s is %q, want %q", label, got, want)
+						t.Errorf("label %s: got %q, want %q", label, got, want)
 					}
 				}
 			}
@@ -211,7 +212,8 @@ func TestServicesAreValid(t *testing.T) {
 	}
 }
 
-// Knative takes any annotation and any label without a word: a misspelt one is simply not heeded.
+// TestAnnotationsAndVisibilityAreKnown checks the names and values of annotations and labels. Knative ignores an
+// annotation or label with a misspelled name and reports no error.
 func TestAnnotationsAndVisibilityAreKnown(t *testing.T) {
 	known := []string{
 		autoscaling.ClassAnnotationKey, autoscaling.MinScaleAnnotationKey, autoscaling.MaxScaleAnnotationKey,
@@ -223,7 +225,7 @@ func TestAnnotationsAndVisibilityAreKnown(t *testing.T) {
 	}
 	for name, service := range services(t) {
 		for key := range service.Annotations {
-			t.Errorf("%s: annotation %s belongs on spec.template.metadata", name, key)
+			t.Errorf("%s: annotation %s must be in spec.template.metadata", name, key)
 		}
 		annotations := service.Spec.Template.Annotations
 		for key := range annotations {
@@ -236,17 +238,17 @@ func TestAnnotationsAndVisibilityAreKnown(t *testing.T) {
 			wantedScale = "1"
 		}
 		if got := annotations[autoscaling.MinScaleAnnotationKey]; got != wantedScale {
-			t.Errorf("%s: min-scale is %q, want %s", name, got, wantedScale)
+			t.Errorf("%s: min-scale: got %q, want %s", name, got, wantedScale)
 		}
 		if got, err := strconv.Atoi(annotations[autoscaling.MaxScaleAnnotationKey]); err != nil || got < 1 {
-			t.Errorf("%s: max-scale is %q, want a bound", name, annotations[autoscaling.MaxScaleAnnotationKey])
+			t.Errorf("%s: max-scale: got %q, want a positive number", name, annotations[autoscaling.MaxScaleAnnotationKey])
 		}
 		wanted := ""
 		if name == "record" || name == "sweep" {
 			wanted = "cluster-local"
 		}
 		if got := service.Labels["networking.knative.dev/visibility"]; got != wanted {
-			t.Errorf("%s: visibility is %q, want %q", name, got, wanted)
+			t.Errorf("%s: visibility: got %q, want %q", name, got, wanted)
 		}
 		for key := range service.Labels {
 			if key != "networking.knative.dev/visibility" && !strings.HasPrefix(key, "app.kubernetes.io/") {
@@ -269,42 +271,42 @@ func TestSourceDeliversToRecord(t *testing.T) {
 		}
 	}
 	if source == nil {
-		t.Fatal("there is no RabbitmqSource")
+		t.Fatal("found no RabbitmqSource")
 	}
 	spec := source.Spec
 	if got := spec.Sink.Ref.APIVersion + "/" + spec.Sink.Ref.Kind + "/" + spec.Sink.Ref.Name; got != "serving.knative.dev/v1/Service/record" {
-		t.Errorf("the sink is %s", got)
+		t.Errorf("sink: got %s, want serving.knative.dev/v1/Service/record", got)
 	}
 	if !spec.RabbitmqResourcesConfig.Predeclared || spec.RabbitmqResourcesConfig.QueueName != "strongroom.files" {
-		t.Error("the queue must be the one that setup declares")
+		t.Error("the queue must be strongroom.files, which setup declares, and must be predeclared")
 	}
 	if spec.Delivery == nil {
-		t.Fatal("without delivery nothing is retried")
+		t.Fatal("delivery must be set, because otherwise no event is retried")
 	}
 	if spec.Delivery.BackoffPolicy != "exponential" {
-		t.Fatalf("the backoff policy is %q", spec.Delivery.BackoffPolicy)
+		t.Fatalf("backoff policy: got %q, want exponential", spec.Delivery.BackoffPolicy)
 	}
 	delay := regexp.MustCompile(`^PT([0-9.]+)S$`).FindStringSubmatch(spec.Delivery.BackoffDelay)
 	if delay == nil {
-		t.Fatalf("the backoff delay %q is no duration in seconds (ISO 8601)", spec.Delivery.BackoffDelay)
+		t.Fatalf("backoff delay: got %q, want an ISO 8601 duration in seconds", spec.Delivery.BackoffDelay)
 	}
 	seconds, err := strconv.ParseFloat(delay[1], 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	total := 0.0 // the waits are delay·2, delay·4, … delay·2^retry
+	total := 0.0 // sum of the intervals delay·2, delay·4, … delay·2^retry
 	for i := range spec.Delivery.Retry {
 		total += seconds * float64(int64(2)<<i)
 	}
 	if total < 60 {
-		t.Errorf("an event is given up after %g s, but an outage of 30 s has to be ridden out with a margin", total)
+		t.Errorf("the retries of an event end after %g s, want at least 60 s, so that an outage of 30 s dead-letters no event", total)
 	}
 	record := services(t)["record"]
 	if record == nil {
-		t.Fatal("there is no Service record")
+		t.Fatal("found no Service record")
 	}
 	if got, limit := spec.RabbitmqResourcesConfig.Parallelism, *record.Spec.Template.Spec.ContainerConcurrency; int64(got) > limit {
-		t.Errorf("the source delivers %d at a time, but a pod of record takes %d", got, limit)
+		t.Errorf("the source delivers %d events concurrently, but a pod of record accepts only %d", got, limit)
 	}
 }
 
@@ -319,7 +321,7 @@ func TestSweepIsWokenAndNeverTwiceAtOnce(t *testing.T) {
 		woken = append(woken, spec.Sink.Ref.APIVersion+"/"+spec.Sink.Ref.Kind+"/"+spec.Sink.Ref.Name)
 		minutes := regexp.MustCompile(`^\*/([0-9]+) \* \* \* \*$`).FindStringSubmatch(spec.Schedule)
 		if minutes == nil {
-			t.Fatalf("the schedule is %q", spec.Schedule)
+			t.Fatalf("schedule: got %q, want */MINUTES * * * *", spec.Schedule)
 		}
 		pause, err := strconv.ParseInt(minutes[1], 10, 64)
 		if err != nil {
@@ -327,17 +329,17 @@ func TestSweepIsWokenAndNeverTwiceAtOnce(t *testing.T) {
 		}
 		sweep := services(t)[spec.Sink.Ref.Name]
 		if sweep == nil {
-			t.Fatalf("there is no Service %s", spec.Sink.Ref.Name)
+			t.Fatalf("found no Service %s", spec.Sink.Ref.Name)
 		}
 		template := sweep.Spec.Template
 		if timeout := *template.Spec.TimeoutSeconds; timeout >= pause*60 {
-			t.Errorf("a sweep may take %d s, but the next begins after %d min", timeout, pause)
+			t.Errorf("the timeout of a sweep is %d s, but the next sweep begins after %d min", timeout, pause)
 		}
 		if *template.Spec.ContainerConcurrency != 1 || template.Annotations[autoscaling.MaxScaleAnnotationKey] != "1" {
-			t.Error("more than one sweep at a time")
+			t.Error("two sweeps can run at the same time")
 		}
 	}
 	if want := []string{"serving.knative.dev/v1/Service/sweep"}; !slices.Equal(woken, want) {
-		t.Errorf("PingSources wake %v, want %v", woken, want)
+		t.Errorf("PingSources call %v, want %v", woken, want)
 	}
 }

@@ -25,7 +25,7 @@ import (
 
 const module = "github.com/strongroom-dev/strongroom"
 
-// pod is what a manifest says of a pod.
+// pod is a pod in a manifest.
 type pod struct {
 	path string
 	kind string
@@ -33,7 +33,7 @@ type pod struct {
 	spec corev1.PodSpec
 }
 
-// ours tells whether the pod runs a program of this project, rather than a store.
+// ours reports whether the pod runs a program of this project instead of a store.
 func (p pod) ours() bool { return p.kind != "StatefulSet" }
 
 func pods(t *testing.T) []pod {
@@ -51,7 +51,7 @@ func pods(t *testing.T) []pod {
 	}
 	for _, p := range found {
 		if len(p.spec.Containers) != 1 {
-			t.Fatalf("%s: %d containers in a pod, want 1", p.path, len(p.spec.Containers))
+			t.Fatalf("%s: the pod has %d containers, want 1", p.path, len(p.spec.Containers))
 		}
 	}
 	return found
@@ -61,9 +61,9 @@ func TestPodsAreConfined(t *testing.T) {
 	for _, p := range pods(t) {
 		t.Run(p.kind+"/"+p.name, func(t *testing.T) {
 			if p.spec.HostNetwork || p.spec.HostPID || p.spec.HostIPC {
-				t.Error("shares a namespace of the host")
+				t.Error("the pod shares a namespace with the host")
 			}
-			// The generator of Secrets talks to the Kubernetes API, nothing else does.
+			// Only the Job secrets uses the Kubernetes API.
 			token := p.spec.AutomountServiceAccountToken
 			if wants := p.kind == "Job" && p.name == "secrets"; token == nil || *token != wants {
 				t.Errorf("automountServiceAccountToken must be %t", wants)
@@ -75,50 +75,50 @@ func TestPodsAreConfined(t *testing.T) {
 			if p.kind == "Service" {
 				probe := container.ReadinessProbe
 				if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != "/healthz" {
-					t.Fatal("readiness must be probed at /healthz")
+					t.Fatal("the readiness probe must use /healthz")
 				}
 				if probe.PeriodSeconds != 0 || probe.TimeoutSeconds != 0 || probe.FailureThreshold != 0 {
-					t.Error("a probe with a period, timeout or failure threshold is not Knative's fast one")
+					t.Error("the probe must not set a period, timeout or failure threshold, which would disable Knative's fast probing")
 				}
 				if len(container.Ports) != 1 || container.Ports[0].Protocol == "" || probe.HTTPGet.Port != intstr.FromInt32(container.Ports[0].ContainerPort) || probe.SuccessThreshold != 1 {
-					t.Error("protocol, probe port and success threshold must be written out: else kubectl reports a change that is none")
+					t.Error("protocol, probe port and success threshold must be set; otherwise, kubectl reports a change for each apply")
 				}
 				if container.LivenessProbe != nil || container.StartupProbe != nil {
-					t.Error("has a liveness or startup probe")
+					t.Error("the container has a liveness or startup probe")
 				}
 			}
 		})
 	}
 }
 
-// wantConfined checks that a container has the privileges and resources that it needs and no others.
+// wantConfined checks that a container has no unnecessary privileges and that its resources are limited.
 func wantConfined(t *testing.T, p pod, container corev1.Container) {
 	t.Helper()
 	s := container.SecurityContext
 	if s == nil || s.Capabilities == nil || s.AllowPrivilegeEscalation == nil || s.SeccompProfile == nil {
-		t.Fatal("the security context is not complete")
+		t.Fatal("the security context is incomplete")
 	}
 	if !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
-		t.Errorf("drops %v, want ALL", s.Capabilities.Drop)
+		t.Errorf("the container drops the capabilities %v, want ALL", s.Capabilities.Drop)
 	}
 	if *s.AllowPrivilegeEscalation {
-		t.Error("may gain privileges")
+		t.Error("allowPrivilegeEscalation must be false")
 	}
 	if s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
-		t.Errorf("seccomp profile is %s", s.SeccompProfile.Type)
+		t.Errorf("seccomp profile: got %s, want %s", s.SeccompProfile.Type, corev1.SeccompProfileTypeRuntimeDefault)
 	}
 	if s.Privileged != nil && *s.Privileged {
-		t.Error("is privileged")
+		t.Error("the container is privileged")
 	}
 	if p.ours() {
 		if s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
-			t.Error("may run as root")
+			t.Error("runAsNonRoot must be true")
 		}
 		if s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
-			t.Error("may write to its image")
+			t.Error("readOnlyRootFilesystem must be true")
 		}
 		if len(s.Capabilities.Add) != 0 {
-			t.Errorf("adds capabilities %v", s.Capabilities.Add)
+			t.Errorf("the container adds the capabilities %v, want none", s.Capabilities.Add)
 		}
 	}
 	for _, list := range []corev1.ResourceList{container.Resources.Requests, container.Resources.Limits} {
@@ -138,18 +138,19 @@ func TestJobsEnd(t *testing.T) {
 			t.Errorf("%s: activeDeadlineSeconds and backoffLimit must be set", job.Name)
 		}
 		if job.Spec.TTLSecondsAfterFinished == nil {
-			t.Errorf("%s: a Job can not be changed: it has to be gone some time after it finished", job.Name)
+			t.Errorf("%s: ttlSecondsAfterFinished must be set, because a Job is immutable and must be deleted before it can be applied again", job.Name)
 		}
 	}
 }
 
-// secretive are names of variables whose value is a secret.
+// secretive matches the names of variables whose values can contain a secret.
 var secretive = regexp.MustCompile(`PASSWORD|TOKEN|SECRET|DSN|URI|URL|KEY`)
 
-// clusterURL is the address of a function inside of the cluster.
+// clusterURL matches the URL of a function inside the cluster.
 var clusterURL = regexp.MustCompile(`^http://([a-z]+)\.strongroom\.svc\.cluster\.local$`)
 
-// The gateway's targets are there.
+// TestAddressesOfFunctionsAreRight checks that each function URL in an environment variable names an existing
+// function, and that the variable is called NAME_URL.
 func TestAddressesOfFunctionsAreRight(t *testing.T) {
 	all, found := services(t), 0
 	for _, p := range pods(t) {
@@ -160,12 +161,12 @@ func TestAddressesOfFunctionsAreRight(t *testing.T) {
 			}
 			found++
 			if all[match[1]] == nil || variable.Name != strings.ToUpper(match[1])+"_URL" {
-				t.Errorf("%s: %s is the address of %s", p.path, variable.Name, match[1])
+				t.Errorf("%s: %s is the URL of %s, which does not exist or needs another variable name", p.path, variable.Name, match[1])
 			}
 		}
 	}
 	if found < 5 {
-		t.Errorf("found %d addresses of functions, want those that the gateway leads to", found)
+		t.Errorf("found %d function URLs, want at least 5, for the functions behind the gateway", found)
 	}
 }
 
@@ -174,7 +175,7 @@ func TestNoSecretIsPlain(t *testing.T) {
 		container := p.spec.Containers[0]
 		for _, arg := range slices.Concat(container.Command, container.Args) {
 			if secretive.MatchString(strings.ToUpper(arg)) {
-				t.Errorf("%s: argument %q", p.path, arg)
+				t.Errorf("%s: the argument %q looks like a secret", p.path, arg)
 			}
 		}
 		for _, variable := range container.Env {
@@ -182,16 +183,16 @@ func TestNoSecretIsPlain(t *testing.T) {
 				continue
 			}
 			isFile := strings.HasSuffix(variable.Name, "_FILE") && strings.HasPrefix(variable.Value, "/")
-			// Of a function in the cluster, without a password in it.
+			// The URL of a function in the cluster contains no password.
 			isFunction := clusterURL.MatchString(variable.Value)
 			if variable.Value != "" && !isFile && !isFunction {
-				t.Errorf("%s: %s has a plain value", p.path, variable.Name)
+				t.Errorf("%s: %s has a plain-text value", p.path, variable.Name)
 			}
 		}
 	}
 }
 
-// Where a setting comes from the ConfigMap, the ConfigMap must have it.
+// TestConfigMapKeysExist checks that each ConfigMap key that a manifest refers to exists.
 func TestConfigMapKeysExist(t *testing.T) {
 	keys := map[string]map[string]string{}
 	for _, o := range all(t) {
@@ -212,7 +213,7 @@ func TestConfigMapKeysExist(t *testing.T) {
 	}
 }
 
-// folders returns the functions by the name of their folder.
+// folders returns the names of the folders in functions/. Each folder is a function.
 func folders(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir("../functions")
@@ -240,24 +241,24 @@ func TestEveryFunctionHasAManifestAndTheReverse(t *testing.T) {
 			continue
 		}
 		if filepath.Base(folder) != p.name {
-			t.Errorf("%s: %s runs %s", p.path, p.name, folder)
+			t.Errorf("%s: the object %s runs %s, want a program with the same name", p.path, p.name, folder)
 		}
 		if name, isFunction := strings.CutPrefix(folder, "functions/"); isFunction {
 			images = append(images, name)
 		} else if folder != "config/secrets" {
-			t.Errorf("%s: image of %s", p.path, folder)
+			t.Errorf("%s: unexpected program %s", p.path, folder)
 		}
 	}
 	slices.Sort(images)
 	if got := folders(t); !slices.Equal(got, images) {
-		t.Errorf("functions are %v, manifests run %v", got, images)
+		t.Errorf("the folders are %v, but the manifests run %v", got, images)
 	}
 }
 
-// setting is one field of a program's settings.
+// setting is a field of the struct that has a program's settings.
 type setting struct{ required bool }
 
-// settings reads the `env` tags of the structs in a folder's Go files.
+// settings returns the settings of the program in a folder, by variable name. It reads the `env` tags of struct fields.
 func settings(t *testing.T, folder string) map[string]setting {
 	t.Helper()
 	found := map[string]setting{}
@@ -312,19 +313,20 @@ func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
 				_, isOwn := own[variable.Name]
 				_, isCommon := common[variable.Name]
 				if !isOwn && !isCommon && !slices.Contains(readByGo, variable.Name) {
-					t.Errorf("sets %s, which the program does not read", variable.Name)
+					t.Errorf("the manifest sets %s, which the program does not read", variable.Name)
 				}
 			}
 			for name, setting := range own {
 				if setting.required && !set[name] && !slices.Contains(setByKubernetes, name) {
-					t.Errorf("does not set %s, which the program requires", name)
+					t.Errorf("the manifest does not set %s, which the program requires", name)
 				}
 			}
 		})
 	}
 }
 
-// A function has to give up before Knative cuts the connection, so that the client gets a problem document.
+// TestRequestTimeoutIsInStep checks that REQUEST_TIMEOUT is shorter than timeoutSeconds. A function must time out
+// before Knative closes the connection, so that the client receives a problem document.
 func TestRequestTimeoutIsInStep(t *testing.T) {
 	for name, service := range services(t) {
 		spec := service.Spec.Template.Spec
@@ -339,7 +341,7 @@ func TestRequestTimeoutIsInStep(t *testing.T) {
 				t.Errorf("%s: REQUEST_TIMEOUT: %v", name, err)
 			}
 			if limit := time.Duration(*spec.TimeoutSeconds) * time.Second; timeout >= limit || timeout < limit/2 {
-				t.Errorf("%s: REQUEST_TIMEOUT is %v, timeoutSeconds %v", name, timeout, limit)
+				t.Errorf("%s: REQUEST_TIMEOUT is %v, want at least half of timeoutSeconds (%v) and less than timeoutSeconds", name, timeout, limit)
 			}
 		}
 		if !set {
@@ -348,7 +350,8 @@ func TestRequestTimeoutIsInStep(t *testing.T) {
 	}
 }
 
-// Only this folder knows Kubernetes: a function that linked its libraries would be three times the size.
+// TestProgramsLinkNoKubernetes checks that only this folder imports Kubernetes packages. Linking these packages would
+// make a function three times as large.
 func TestProgramsLinkNoKubernetes(t *testing.T) {
 	command := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}", module+"/functions/...", module+"/config/secrets")
 	var stderr bytes.Buffer
@@ -359,7 +362,7 @@ func TestProgramsLinkNoKubernetes(t *testing.T) {
 	}
 	packages := strings.Fields(string(output))
 	if !slices.Contains(packages, module+"/shared/function") {
-		t.Fatal("the list does not even have shared/function")
+		t.Fatal("the output of go list does not contain shared/function")
 	}
 	for _, path := range packages {
 		if strings.HasPrefix(path, "k8s.io/") || strings.HasPrefix(path, "knative.dev/") {

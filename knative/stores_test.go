@@ -15,8 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// exactTag matches an image with a full version: a shorter tag moves to a version that may not start on the data of the
-// version before it.
+// exactTag matches an image with a full version. A shorter tag can move to a later version, which might not start
+// with the data of the previous version.
 var exactTag = regexp.MustCompile(`^[a-z]+:[0-9]+\.[0-9]+\.[0-9]+(-management)?(@sha256:[0-9a-f]{64})?$`)
 
 func TestStoresAreExactAndSayWhyTheyEnd(t *testing.T) {
@@ -28,10 +28,11 @@ func TestStoresAreExactAndSayWhyTheyEnd(t *testing.T) {
 		stores++
 		for _, c := range append(slices.Clone(p.spec.InitContainers), p.spec.Containers...) {
 			if !exactTag.MatchString(c.Image) {
-				t.Errorf("%s: container %s has the image %s, want an exact version", p.path, c.Name, c.Image)
+				t.Errorf("%s: container %s: got the image %s, want an exact version", p.path, c.Name, c.Image)
 			}
 			if c.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError {
-				t.Errorf("%s: container %s has terminationMessagePolicy %q: make deploy could not show its last log lines", p.path, c.Name, c.TerminationMessagePolicy)
+				t.Errorf("%s: container %s: got terminationMessagePolicy %q, want %q, so that make deploy can show the last log lines",
+					p.path, c.Name, c.TerminationMessagePolicy, corev1.TerminationMessageFallbackToLogsOnError)
 			}
 		}
 	}
@@ -40,7 +41,7 @@ func TestStoresAreExactAndSayWhyTheyEnd(t *testing.T) {
 	}
 }
 
-// initContainer returns the init container of the store mysql.
+// initContainer returns the init container of the StatefulSet mysql.
 func initContainer(t *testing.T) corev1.Container {
 	t.Helper()
 	for _, p := range pods(t) {
@@ -52,8 +53,8 @@ func initContainer(t *testing.T) corev1.Container {
 	return corev1.Container{}
 }
 
-// moveData runs the init container's script on a volume. A mv of its own on PATH kills the script after some moves, as a
-// lost node would; without a limit, it never does.
+// moveData runs the init container's script on a volume. It puts a replacement for mv on PATH, which kills the script
+// instead of moving another entry after the given number of moves. This simulates the loss of a node.
 func moveData(t *testing.T, volume string, moves int) (string, error) {
 	t.Helper()
 	mv, err := exec.LookPath("mv")
@@ -72,7 +73,7 @@ func moveData(t *testing.T, volume string, moves int) (string, error) {
 	return string(out), err
 }
 
-// tree returns the files and directories below dir, with the content of files.
+// tree returns the files and directories below dir by relative path. The value is the file content, or "directory".
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -113,8 +114,8 @@ func newVolume(t *testing.T, files map[string]string) string {
 	return volume
 }
 
-// The data of an older version of the manifest must reach the new place whenever the move is killed, and the move must
-// never overwrite anything.
+// TestMySQLDataMoves checks that the init container moves the data of an older manifest to the new directory. The
+// move must complete even if it was killed after any number of steps, and it must never overwrite a file.
 func TestMySQLDataMoves(t *testing.T) {
 	data := map[string]string{
 		"mysql": "directory", "mysql/user.ibd": "user", "ibdata1": "system", "auto.cnf": "uuid", ".hidden": "hidden", "a b\nc": "odd", "-n": "option",
@@ -135,32 +136,32 @@ func TestMySQLDataMoves(t *testing.T) {
 		old["lost+found"] = "directory"
 		volume := newVolume(t, old)
 		if out, err := moveData(t, volume, moves); (err == nil) != (moves == entries) {
-			t.Errorf("killed after %d moves: %v\n%s", moves, err, out)
+			t.Errorf("with a limit of %d moves: unexpected result %v\n%s", moves, err, out)
 		}
-		for range 2 { // the second run has nothing left to do
+		for range 2 { // the first run completes the move, and the second run must change nothing
 			if out, err := moveData(t, volume, 1<<20); err != nil {
-				t.Errorf("after %d moves and a kill: %v\n%s", moves, err, out)
+				t.Errorf("another run after %d moves: %v\n%s", moves, err, out)
 			}
 			if got := tree(t, volume); !maps.Equal(got, want) {
-				t.Errorf("after %d moves and a kill: got %q, want %q", moves, got, want)
+				t.Errorf("another run after %d moves: got %q, want %q", moves, got, want)
 			}
 		}
 	}
 
 	empty := newVolume(t, map[string]string{"lost+found": "directory"})
 	if out, err := moveData(t, empty, 0); err != nil {
-		t.Errorf("a new volume: %v\n%s", err, out)
+		t.Errorf("new volume: %v\n%s", err, out)
 	}
 	if got, want := tree(t, empty), map[string]string{"lost+found": "directory", "mysql-data": "directory"}; !maps.Equal(got, want) {
-		t.Errorf("a new volume: got %q, want %q", got, want)
+		t.Errorf("new volume: got %q, want %q", got, want)
 	}
 
 	both := map[string]string{"mysql-data": "directory", "mysql-data/ibdata1": "new", "ibdata1": "old"}
 	volume := newVolume(t, both)
 	if out, err := moveData(t, volume, 1<<20); err == nil || !strings.Contains(out, "ibdata1") {
-		t.Errorf("data at both places: got %v with %q, want an error that names ibdata1", err, out)
+		t.Errorf("data in both directories: got %v with output %q, want an error that names ibdata1", err, out)
 	}
 	if got := tree(t, volume); !maps.Equal(got, both) {
-		t.Errorf("data at both places: got %q, want %q", got, both)
+		t.Errorf("data in both directories: got %q, want %q", got, both)
 	}
 }

@@ -16,23 +16,23 @@ import (
 	"testing"
 )
 
-// cluster is a Kubernetes API with nothing but Secrets.
+// cluster is a fake Kubernetes API that supports only Secrets.
 type cluster struct {
 	sync.Mutex
 	secrets map[string]map[string][]byte
 	created []string
-	// annotations and versions are of patched Secrets; version 0 is as it was created.
+	// annotations and versions describe patched Secrets. A Secret that was never patched has version 0.
 	annotations map[string]map[string]string
 	versions    map[string]int
-	// refuse answers requests with a status by "METHOD name".
+	// refuse holds the status with which the API refuses a request, by method and Secret name, such as "GET mysql".
 	refuse map[string]int
-	// race is called before a creation or a patch is handled.
+	// race is called before the API creates or patches a Secret.
 	race func(name string)
 }
 
 const bearer = "a-service-account-token"
 
-// start serves the API and returns the settings that a pod would have.
+// start starts a fake API, and returns it with the settings that a pod would have.
 func start(t *testing.T) (*cluster, config) {
 	t.Helper()
 	c := &cluster{
@@ -115,8 +115,8 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// patch handles a JSON merge patch as the real API does: nulls take away, and another resourceVersion than the Secret's
-// is a conflict.
+// patch handles a JSON merge patch like the real API. A null value deletes a key. A resourceVersion that differs from the
+// Secret's version is a conflict.
 func (c *cluster) patch(name string, r *http.Request, w http.ResponseWriter, fail func(int)) {
 	var patch struct {
 		Metadata struct {

@@ -17,36 +17,37 @@ import (
 	"time"
 )
 
-// requestTimeout bounds one call of the Kubernetes API.
+// requestTimeout is how long one request to the Kubernetes API may take.
 const requestTimeout = 15 * time.Second
 
 var (
-	// errExists says that a Secret of that name is there already.
-	errExists = errors.New("the Secret exists")
-	// errConflict says that somebody else has changed the Secret since it was read.
-	errConflict = errors.New("the Secret has changed")
+	// errExists reports that a Secret with the same name already exists.
+	errExists = errors.New("the Secret already exists")
+	// errConflict reports that another client has changed the Secret since this process read it.
+	errConflict = errors.New("the Secret has changed since it was read")
 )
 
-// kubernetes reads, creates and changes Secrets of one namespace through the Kubernetes API.
+// kubernetes is a client for the Kubernetes API that reads, creates and changes the Secrets in one namespace.
 type kubernetes struct {
 	client    *http.Client
-	url       string // of the namespace's Secrets
-	tokenFile string // read at each call: the kubelet renews it
+	url       string // the URL of the namespace's Secrets
+	tokenFile string // read for each request, because the kubelet renews the token
 }
 
-// newKubernetes finds the API's address, certificate authority and token as every pod does.
+// newKubernetes returns a client for the Kubernetes API at host and port. dir is the directory where Kubernetes mounts
+// the CA certificate, and the namespace and the token of the pod's service account.
 func newKubernetes(host, port, dir string) (*kubernetes, error) {
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
 	if err != nil {
-		return nil, fmt.Errorf("read the service account: %w", err)
+		return nil, fmt.Errorf("read service account: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("%s/ca.crt holds no certificate", dir)
+		return nil, fmt.Errorf("%s/ca.crt contains no certificate", dir)
 	}
 	namespace, err := os.ReadFile(filepath.Join(dir, "namespace"))
 	if err != nil {
-		return nil, fmt.Errorf("read the service account: %w", err)
+		return nil, fmt.Errorf("read service account: %w", err)
 	}
 	return &kubernetes{
 		client: &http.Client{
@@ -58,7 +59,8 @@ func newKubernetes(host, port, dir string) (*kubernetes, error) {
 	}, nil
 }
 
-// secret is the part of a Kubernetes Secret that matters here. Data is base64 in JSON, as Go writes byte slices.
+// secret is a Kubernetes Secret with only the fields that this command uses. The values in Data need no conversion,
+// because the Kubernetes API expects them in base64, and encoding/json encodes byte slices in base64.
 type secret struct {
 	APIVersion string            `json:"apiVersion,omitempty"`
 	Kind       string            `json:"kind,omitempty"`
@@ -75,7 +77,7 @@ type metadata struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// read returns a Secret, nil where there is none of that name.
+// read returns the Secret called name. If the Secret does not exist, read returns nil without an error.
 func (k *kubernetes) read(ctx context.Context, name string) (*secret, error) {
 	var found secret
 	status, err := k.call(ctx, http.MethodGet, k.url+"/"+name, nil, &found)
@@ -88,7 +90,8 @@ func (k *kubernetes) read(ctx context.Context, name string) (*secret, error) {
 	return &found, nil
 }
 
-// get returns the data of a Secret, nil where there is no such Secret.
+// get returns the data of the Secret called name. The result is nil only if the Secret does not exist. For a Secret
+// without data, it is an empty map.
 func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, error) {
 	found, err := k.read(ctx, name)
 	switch {
@@ -100,7 +103,8 @@ func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, e
 	return found.Data, nil
 }
 
-// create makes a Secret. It returns errExists where one of that name is there, which then stays as it is.
+// create creates a Secret called name. If a Secret with this name already exists, create returns errExists and does
+// not change that Secret.
 func (k *kubernetes) create(ctx context.Context, name string, data map[string][]byte) error {
 	status, err := k.call(ctx, http.MethodPost, k.url, secret{
 		APIVersion: "v1",
@@ -118,12 +122,12 @@ func (k *kubernetes) create(ctx context.Context, name string, data map[string][]
 	return nil
 }
 
-// change replaces the data under the keys of a Secret that exists. It returns errConflict if somebody else changes that
-// Secret at the same time.
+// change writes the entries in data to the existing Secret called name, and keeps the other entries of the Secret. The
+// error wraps errConflict if another client changes the Secret at the same time.
 func (k *kubernetes) change(ctx context.Context, name string, data map[string][]byte) error {
 	found, err := k.read(ctx, name)
 	if err == nil && found == nil {
-		err = fmt.Errorf("change Secret %q: it does not exist", name)
+		err = fmt.Errorf("change Secret %q: the Secret does not exist", name)
 	}
 	if err != nil {
 		return err
@@ -131,15 +135,16 @@ func (k *kubernetes) change(ctx context.Context, name string, data map[string][]
 	return k.patch(ctx, *found, nil, data)
 }
 
-// patch changes keys and annotations of a Secret, and leaves the others as they are. A key whose data is nil goes. It
-// returns errConflict where the Secret is not as it was read any more, which then stays as it is.
+// patch writes the given annotations and entries to a Secret, and keeps the Secret's other annotations and entries. An
+// entry whose value in data is nil is deleted. If another client has changed the Secret since it was read, patch
+// changes nothing, and the error wraps errConflict.
 func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[string]string, data map[string][]byte) error {
 	name := of.Metadata.Name
-	// A JSON merge patch (RFC 7396), in which null takes a key away; Go writes a nil slice so.
+	// encoding/json encodes a nil value in data as null, and in a JSON merge patch (RFC 7396), null deletes the entry.
 	status, err := k.call(ctx, http.MethodPatch, k.url+"/"+name,
 		secret{Metadata: metadata{Version: of.Metadata.Version, Annotations: annotations}, Data: data}, nil)
 	if status == http.StatusConflict {
-		return errConflict
+		return fmt.Errorf("change Secret %q: %w", name, errConflict)
 	}
 	if err != nil {
 		return fmt.Errorf("change Secret %q: %w", name, err)
@@ -147,11 +152,12 @@ func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[strin
 	return nil
 }
 
-// call sends one request. The error names the API's reason and never what was sent.
+// call sends one request to the Kubernetes API. If the API reports an error, the returned error contains the reason
+// from the response. It never contains the request body, because the body can contain secret values.
 func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) (status int, err error) {
 	token, err := os.ReadFile(k.tokenFile)
 	if err != nil {
-		return 0, fmt.Errorf("read the service account: %w", err)
+		return 0, fmt.Errorf("read service account: %w", err)
 	}
 	var body bytes.Buffer
 	if in != nil {
@@ -172,7 +178,7 @@ func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) 
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = response.Body.Close() }() // only read from
+	defer func() { _ = response.Body.Close() }() // an error does not matter, because the body is only read
 	answer, err := io.ReadAll(io.LimitReader(response.Body, 4<<20))
 	if err != nil {
 		return response.StatusCode, err
@@ -181,7 +187,7 @@ func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) 
 		var reason struct {
 			Message string `json:"message"`
 		}
-		_ = json.Unmarshal(answer, &reason) // whatever is between us and the API may not speak JSON; the status says enough
+		_ = json.Unmarshal(answer, &reason) // the response of a proxy might not be JSON; the status is enough then
 		return response.StatusCode, fmt.Errorf("%s: %s", response.Status, reason.Message)
 	}
 	if out == nil {

@@ -1,6 +1,8 @@
-// Command secrets makes the Secrets that Strongroom needs and that are absent, with generated passwords and keys, and
-// leaves alone those that are there. With the arguments rotate and a step it changes the signing key instead: see
-// docs/key-rotation.md. It runs as a Job in the cluster, so that no secret is ever in a file, an argument or a manifest.
+// Command secrets creates the Secrets that Strongroom needs, with generated passwords and keys. It does not change
+// existing Secrets, except for rabbitmq-definitions, which it updates after a change to the other RabbitMQ Secrets. If
+// the command is called with the arguments rotate and a step, it rotates the signing key instead
+// (docs/key-rotation.md). The command runs as a Job in the cluster, so that no secret value is ever in a file, an
+// argument or a manifest.
 package main
 
 import (
@@ -11,12 +13,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// config holds the settings; Kubernetes sets both in every pod.
+// config contains the settings. In every pod, Kubernetes sets the environment variables KUBERNETES_SERVICE_HOST and
+// KUBERNETES_SERVICE_PORT.
 type config struct {
-	// Host and Port are where the Kubernetes API is.
+	// Host and Port form the address of the Kubernetes API.
 	Host string `env:"KUBERNETES_SERVICE_HOST,required"`
 	Port string `env:"KUBERNETES_SERVICE_PORT,required"`
-	// ServiceAccount is the directory of the service account's token, namespace and the API's certificate authority.
+	// ServiceAccount is the directory that contains the token and the namespace of the pod's service account, and the
+	// certificate of the authority that signed the certificate of the Kubernetes API.
 	ServiceAccount string `env:"SERVICE_ACCOUNT_DIR" envDefault:"/var/run/secrets/kubernetes.io/serviceaccount"`
 }
 

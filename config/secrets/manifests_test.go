@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// manifests calls visit with every object of config/ and knative/.
+// manifests calls visit for every object in the manifests of config/ and knative/.
 func manifests(t *testing.T, visit func(path string, object map[string]any)) {
 	t.Helper()
 	objects := 0
@@ -45,11 +45,11 @@ func manifests(t *testing.T, visit func(path string, object map[string]any)) {
 		}
 	}
 	if objects < 10 {
-		t.Fatalf("found only %d objects", objects)
+		t.Fatalf("got %d objects, want at least 10", objects)
 	}
 }
 
-// walk calls visit with every mapping inside of v, and the name it stands under.
+// walk calls visit for every mapping in v, with the key under which the mapping is nested.
 func walk(name string, v any, visit func(name string, m map[string]any)) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -72,7 +72,7 @@ func TestManifestsNameSecretsThatAreMade(t *testing.T) {
 			used[name] = true
 			keys, made := want[name]
 			if !made {
-				t.Errorf("%s: there is no Secret %q", path, name)
+				t.Errorf("%s: Secret %q is never created", path, name)
 			} else if key != nil && !slices.Contains(keys, key.(string)) {
 				t.Errorf("%s: Secret %q has no key %q", path, name, key)
 			}
@@ -95,13 +95,13 @@ func TestManifestsNameSecretsThatAreMade(t *testing.T) {
 		})
 	})
 	if got, want := slices.Sorted(maps.Keys(used)), slices.Sorted(maps.Keys(want)); !slices.Equal(got, want) {
-		t.Errorf("manifests use %v, but %v are made", got, want)
+		t.Errorf("the manifests use the Secrets %v, want %v", got, want)
 	}
 }
 
 func TestFilesComeFromKeysOfTheirSecret(t *testing.T) {
 	manifests(t, func(path string, object map[string]any) {
-		mounts := map[string]string{} // path of a mounted Secret → its name
+		mounts := map[string]string{} // names of mounted Secrets, by mount path
 		volumes := map[any]string{}
 		walk("", object, func(name string, m map[string]any) {
 			if secret, ok := m["secret"].(map[string]any); ok && name == "volumes" {
@@ -121,13 +121,14 @@ func TestFilesComeFromKeysOfTheirSecret(t *testing.T) {
 			}
 			secret := mounts[filepath.Dir(value)]
 			if !slices.Contains(want[secret], filepath.Base(value)) {
-				t.Errorf("%s: %s=%s is no key of a Secret that is mounted there", path, variable, value)
+				t.Errorf("%s: %s=%s is not the path of a key in a mounted Secret", path, variable, value)
 			}
 		})
 	})
 }
 
-// The Job can read the Secrets that it creates, can change the definitions, and has no other right.
+// The Role of the secrets Job allows the Job to create Secrets, to read the Secrets that it creates, and to change the
+// definitions. It allows nothing else.
 func TestRoleNamesTheSecrets(t *testing.T) {
 	found := false
 	manifests(t, func(_ string, object map[string]any) {
@@ -152,19 +153,20 @@ func TestRoleNamesTheSecrets(t *testing.T) {
 					names = append(names, name)
 				}
 				if diff := cmp.Diff(names, rule["resourceNames"]); diff != "" {
-					t.Errorf("Secrets that may be read (-want +got):\n%s", diff)
+					t.Errorf("Secrets that the Job can read (-want +got):\n%s", diff)
 				}
 			default:
-				t.Errorf("the Role permits %v", verbs)
+				t.Errorf("the Role allows %v, want only create, patch or get", verbs)
 			}
 		}
 	})
 	if !found {
-		t.Error("there is no Role")
+		t.Error("the manifests contain no Role")
 	}
 }
 
-// The rotation's Job is the secrets Job with other rights, which nobody has but while a step is being taken.
+// The Job rotate-keys equals the secrets Job, except for its arguments and its rights. The rights exist only while a step
+// runs.
 func TestRotationManifest(t *testing.T) {
 	const path = "../platform/rotate-keys.yaml.tmpl"
 	content, err := os.ReadFile(path)
@@ -172,7 +174,7 @@ func TestRotationManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := bytes.Count(content, []byte("STEP")); got != 1 {
-		t.Errorf("%s has STEP %d times, want once, for config/platform/rotate-keys to replace", path, got)
+		t.Errorf("%s: got %d occurrences of STEP, want 1, which config/platform/rotate-keys replaces", path, got)
 	}
 	decode := func(documents []byte) (accounts []corev1.ServiceAccount, roles []rbacv1.Role, bindings []rbacv1.RoleBinding, jobs []batchv1.Job) {
 		for _, document := range bytes.Split(documents, []byte("\n---\n")) {
@@ -195,7 +197,7 @@ func TestRotationManifest(t *testing.T) {
 				jobs = append(jobs, batchv1.Job{})
 				err = yaml.UnmarshalStrict(document, &jobs[len(jobs)-1])
 			default:
-				t.Fatalf("a %s", kind.Kind)
+				t.Fatalf("unexpected object of kind %q", kind.Kind)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -205,17 +207,17 @@ func TestRotationManifest(t *testing.T) {
 	}
 	accounts, roles, bindings, jobs := decode(content)
 	if len(accounts) != 1 || len(roles) != 1 || len(bindings) != 1 || len(jobs) != 1 {
-		t.Fatalf("%d service accounts, %d Roles, %d bindings, %d Jobs, want one of each", len(accounts), len(roles), len(bindings), len(jobs))
+		t.Fatalf("got %d ServiceAccounts, %d Roles, %d RoleBindings and %d Jobs, want one of each", len(accounts), len(roles), len(bindings), len(jobs))
 	}
 	if diff := cmp.Diff([]rbacv1.PolicyRule{{
 		APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "patch"},
 		ResourceNames: []string{"token-keys", "token-signing-key"},
 	}}, roles[0].Rules); diff != "" {
-		t.Errorf("rights (-want +got):\n%s", diff)
+		t.Errorf("rules of the Role (-want +got):\n%s", diff)
 	}
 	const name = "rotate-keys"
 	if got := []string{accounts[0].Name, roles[0].Name, bindings[0].Name, bindings[0].RoleRef.Name, bindings[0].Subjects[0].Name, jobs[0].Name}; len(slices.Compact(got)) != 1 || got[0] != name {
-		t.Errorf("names %v, want all %s", got, name)
+		t.Errorf("got names %v, want only %s", got, name)
 	}
 
 	other, err := os.ReadFile("../200-secrets.yaml")
@@ -228,11 +230,11 @@ func TestRotationManifest(t *testing.T) {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
 	if pod.ServiceAccountName != name {
-		t.Errorf("service account %q, want %q", pod.ServiceAccountName, name)
+		t.Errorf("got ServiceAccount %q, want %q", pod.ServiceAccountName, name)
 	}
 	pod.Containers[0].Args, pod.Containers[0].Name = nil, like.Containers[0].Name
 	pod.ServiceAccountName, pod.RestartPolicy = like.ServiceAccountName, like.RestartPolicy
 	if diff := cmp.Diff(like, pod); diff != "" {
-		t.Errorf("the pod (-secrets +rotate-keys):\n%s", diff)
+		t.Errorf("pod specs (-secrets +rotate-keys):\n%s", diff)
 	}
 }

@@ -14,66 +14,67 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// The Secrets that a rotation changes, and what is in them. All private keys are in one Secret, so that one change of it
-// moves a key from one role to the next, and there is no state in between.
+// The names of the two Secrets that a rotation changes, and the names of the entries in these Secrets. All private
+// keys are in one Secret, so that a single atomic change can replace the current key without an intermediate state.
 const (
 	signingSecret = "token-signing-key"
-	currentKey    = "key.jwk"      // what login signs with
-	nextKey       = "next.jwk"     // what it will sign with: there from add to sign
-	previousKey   = "previous.jwk" // what it signed with before: there from sign to retire, so that sign can be undone
+	currentKey    = "key.jwk"      // the key that login signs with
+	nextKey       = "next.jwk"     // the key that login will sign with; exists from add to sign
+	previousKey   = "previous.jwk" // the key that login signed with before; exists from sign to retire, so that sign can be undone
 
 	verifyingSecret = "token-keys"
-	keySet          = "jwks.json" // what the others verify with
+	keySet          = "jwks.json" // the public keys that the other functions verify with
 )
 
-// changedAt is the annotation of such a Secret that says when what functions read of it changed last: a pod that started
-// after its Secret changed knows the keys of now.
+// changedAt is an annotation of both Secrets. Its value is the time of the last change to an entry that functions
+// read. A pod that started after this time uses the current keys.
 const changedAt = "strongroom.dev/keys-changed"
 
-// phase says where a rotation is. It follows from what the Secrets hold and from nothing else, so that a rotation goes on
-// wherever it was broken off.
+// phase is the state of a rotation. It is derived only from the data of the two Secrets, so that a rotation can be
+// continued wherever it was interrupted.
 type phase string
 
 const (
 	settled phase = "settled" // no rotation is under way
-	adding  phase = "adding"  // there is a next key, which the key set does not have yet
-	added   phase = "added"   // there is a next key
-	signed  phase = "signed"  // there are keys in the key set besides the one that login signs with
+	adding  phase = "adding"  // a next key exists, but the key set does not contain it yet
+	added   phase = "added"   // a next key exists, and the key set contains it
+	signed  phase = "signed"  // a previous key exists, or the key set contains a key that login does not sign with
 )
 
 var (
-	errUsage     = errors.New("the arguments are none, or rotate add|sign|retire|undo|status")
-	errUnderWay  = errors.New("a rotation is under way, whose old key is not retired yet: retire it before another key is added")
-	errNotAdded  = errors.New("there is no other key to sign with: add one first")
-	errNotSigned = errors.New("a key was added and does not sign yet: sign with it or undo that, before any is retired")
+	errUsage     = errors.New(`invalid arguments: use no arguments, or "rotate" and one of add, sign, retire, undo and status`)
+	errUnderWay  = errors.New("a rotation is in progress: retire the old key before you add another key")
+	errNotAdded  = errors.New("login has no new key to sign with: add a key first")
+	errNotSigned = errors.New("login does not sign with the added key yet: run sign or undo before retire")
 	errNothing   = errors.New("there is nothing to undo")
-	errTooLate   = errors.New("the old key can not be signed with again: the key set does not have it any more")
-	errStranger  = errors.New("the Secret token-keys does not have the key that login signs with, so no token is good: restore it, or delete it and run the secrets Job")
-	errMoving    = errors.New("the Secrets keep changing: somebody else rotates the keys, too")
+	errTooLate   = errors.New("cannot sign with the old key again, because the key set no longer contains it")
+	errStranger  = errors.New("the Secret token-keys does not contain the key that login signs with, so no access token is valid: restore the Secret, or delete it and run the secrets Job")
+	errMoving    = errors.New("the Secrets keep changing: another client is rotating the keys at the same time")
 )
 
-// maxChanges bounds the changes of one step, those that came too late included.
+// maxChanges is the maximum number of changes that one step attempts. Changes that fail because of a conflict count,
+// too, so that a step ends even if another client keeps changing the Secrets.
 const maxChanges = 10
 
-// ring is what the two Secrets hold.
+// ring holds the two Secrets and the keys in them.
 type ring struct {
 	signing, verifying      secret
-	current, next, previous string // key ids, "" where there is no such key
+	current, next, previous string // key IDs; "" if the key does not exist
 	nextPublic              json.RawMessage
-	ids                     []string // of the keys in the key set
+	ids                     []string // the IDs of the keys in set
 	set                     []json.RawMessage
 }
 
-// change is one atomic change of a Secret. A key whose data is nil goes.
+// change is one atomic change to a Secret. An entry whose value in data is nil is deleted.
 type change struct {
 	of   secret
 	data map[string][]byte
-	// read says that functions read what changes.
+	// read reports whether the change affects an entry that functions read.
 	read bool
 }
 
-// rotate does one step of a rotation, and then writes to out where the rotation is, as lines of NAME=VALUE with nothing
-// private in them. A step that is done already changes nothing.
+// rotate performs one step of a rotation. A step that has already been performed changes nothing. After the step,
+// rotate writes the state of the rotation to out, in lines of the form NAME=VALUE. The lines contain no private data.
 func rotate(ctx context.Context, api *kubernetes, step string, now func() time.Time, out io.Writer) error {
 	plan, known := map[string]func(*ring) (*change, error){
 		"add": planAdd, "sign": planSign, "retire": planRetire, "undo": planUndo,
@@ -100,20 +101,21 @@ func rotate(ctx context.Context, api *kubernetes, step string, now func() time.T
 		}
 		err = api.patch(ctx, c.of, annotations, c.data)
 		if errors.Is(err, errConflict) {
-			continue // somebody else was faster: plan anew with what is there now
+			continue // another client has changed the Secret, so plan again
 		}
 		if err != nil {
 			return err
 		}
-		slog.InfoContext(ctx, "changed", "secret", c.of.Metadata.Name, "step", step)
-		if step == "undo" { // one step back, not all the way
+		slog.InfoContext(ctx, "changed Secret", "secret", c.of.Metadata.Name, "step", step)
+		if step == "undo" { // undo only one step: planning again would undo the step before it
 			plan = func(*ring) (*change, error) { return nil, nil }
 		}
 	}
 	return errMoving
 }
 
-// planAdd makes the next key, and then puts its public half into the key set.
+// planAdd returns the next change for the step add. The first change creates the next key, and the second change adds
+// the public part of that key to the key set. When both changes have been made, planAdd returns nil.
 func planAdd(r *ring) (*change, error) {
 	switch r.phase() {
 	case settled:
@@ -127,7 +129,8 @@ func planAdd(r *ring) (*change, error) {
 	return nil, errUnderWay
 }
 
-// planSign makes the next key the current one.
+// planSign returns the change that makes the next key the current key. When this change has been made, planSign
+// returns nil.
 func planSign(r *ring) (*change, error) {
 	switch r.phase() {
 	case added:
@@ -140,7 +143,9 @@ func planSign(r *ring) (*change, error) {
 	return nil, errNotAdded
 }
 
-// planRetire leaves the current key alone in the key set, and then drops the private half of the one before.
+// planRetire returns the next change for the step retire. The first change removes all keys except the current key
+// from the key set, and the second change deletes the previous private key. When both changes have been made,
+// planRetire returns nil.
 func planRetire(r *ring) (*change, error) {
 	switch {
 	case r.phase() == settled:
@@ -154,8 +159,9 @@ func planRetire(r *ring) (*change, error) {
 	return &change{of: r.signing, data: map[string][]byte{previousKey: nil}}, nil
 }
 
-// planUndo takes the last step back: a key that was added goes, or what signed before signs again. The key set stays as
-// it is until its superfluous keys are retired, for there may be tokens that were signed with them.
+// planUndo returns the change that undoes the last step. The change deletes the next key, or makes the previous key
+// the current key again. It keeps the undone key in the key set, because login might have signed tokens with that key.
+// The step retire removes the undone key from the key set later.
 func planUndo(r *ring) (*change, error) {
 	switch {
 	case r.next != "":
@@ -170,7 +176,7 @@ func planUndo(r *ring) (*change, error) {
 	}}, nil
 }
 
-// readRing reads and checks what the Secrets hold.
+// readRing reads the two Secrets, and parses and checks the keys in them.
 func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 	var r ring
 	for name, into := range map[string]*secret{signingSecret: &r.signing, verifyingSecret: &r.verifying} {
@@ -179,7 +185,7 @@ func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 			return nil, err
 		}
 		if found == nil {
-			return nil, fmt.Errorf("there is no Secret %q: deploy Strongroom first", name)
+			return nil, fmt.Errorf("the Secret %q does not exist: deploy Strongroom first", name)
 		}
 		*into = *found
 	}
@@ -211,7 +217,7 @@ func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 	return &r, nil
 }
 
-// split returns the ids and the keys of a JWK Set.
+// split returns the IDs and the keys in a JWK Set. Both results have the same order.
 func split(set []byte) (ids []string, keys []json.RawMessage, err error) {
 	parsed, err := token.ParseKeys(set)
 	if err != nil {
@@ -247,7 +253,8 @@ func (r *ring) phase() phase {
 	return settled
 }
 
-// newSet replaces the key set, and makes sure that the verifiers will take it.
+// newSet returns the change that replaces the key set with keys. It returns an error if verifiers would reject the new
+// key set.
 func (r *ring) newSet(keys []json.RawMessage) (*change, error) {
 	set, err := json.Marshal(map[string]any{"keys": keys})
 	if err != nil {
@@ -265,7 +272,8 @@ func (r *ring) report(out io.Writer) error {
 	return err
 }
 
-// changed says when what functions read of the Secret changed last.
+// changed returns the time of the last change to an entry that functions read, in the format of RFC 3339. If there has
+// been no such change, it returns the time at which the Secret was created.
 func (s secret) changed() string {
 	if at := s.Metadata.Annotations[changedAt]; at != "" {
 		return at

@@ -17,14 +17,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// operator takes the steps of a rotation at ever later times.
+// operator performs the steps of a rotation in a fake cluster. Its clock advances by one minute before each step.
 type operator struct {
 	*cluster
 	cfg   config
 	clock time.Time
 }
 
-// deployed is a cluster with all Secrets.
+// deployed returns an operator of a cluster that has all Secrets.
 func deployed(t *testing.T) *operator {
 	t.Helper()
 	c, cfg := start(t)
@@ -34,7 +34,7 @@ func deployed(t *testing.T) *operator {
 	return &operator{c, cfg, time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)}
 }
 
-// try takes a step and returns what it reports.
+// try performs a step and returns its report.
 func (o *operator) try(step string) (map[string]string, error) {
 	api, err := newKubernetes(o.cfg.Host, o.cfg.Port, o.cfg.ServiceAccount)
 	if err != nil {
@@ -53,7 +53,7 @@ func (o *operator) try(step string) (map[string]string, error) {
 	return report, nil
 }
 
-// step takes a step that must succeed.
+// step performs a step that must succeed, and returns its report.
 func (o *operator) step(t *testing.T, step string) map[string]string {
 	t.Helper()
 	report, err := o.try(step)
@@ -63,7 +63,7 @@ func (o *operator) step(t *testing.T, step string) map[string]string {
 	return report
 }
 
-// token issues one as a login pod that starts now would.
+// token issues an access token with the key of a login pod that starts now.
 func (o *operator) token(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -79,7 +79,7 @@ func (o *operator) token(t *testing.T) string {
 	return raw
 }
 
-// good tells what a verifier pod that starts now says of a token.
+// good reports whether a token is valid for a verifier pod that starts now.
 func (o *operator) good(t *testing.T, raw string) bool {
 	t.Helper()
 	keys, err := token.ParseKeys(o.secrets["token-keys"]["jwks.json"])
@@ -102,20 +102,20 @@ func TestRotation(t *testing.T) {
 		"phase": "settled", "signing": old, "signing_changed": "2026-01-01T00:00:00Z",
 		"next": "", "verifying": old, "verifying_changed": "2026-01-01T00:00:00Z",
 	}, before); diff != "" || old == "" {
-		t.Fatalf("before (-want +got):\n%s", diff)
+		t.Fatalf("report before the rotation (-want +got):\n%s", diff)
 	}
 	oldToken := o.token(t)
 
-	// Each step is taken twice: the second time it changes nothing, but for the report's sake all is the same.
+	// Perform each step twice. The second time, the step must change nothing and return the same report.
 	twice := func(step string) map[string]string {
 		t.Helper()
 		first := o.step(t, step)
 		secrets := maps.Clone(o.secrets)
 		if diff := cmp.Diff(first, o.step(t, step)); diff != "" {
-			t.Errorf("%s, the second time (-first +second):\n%s", step, diff)
+			t.Errorf("reports of two %s steps (-first +second):\n%s", step, diff)
 		}
 		if diff := cmp.Diff(secrets, o.secrets); diff != "" {
-			t.Errorf("%s, the second time, changed a Secret", step)
+			t.Errorf("the second %s step changed a Secret", step)
 		}
 		return first
 	}
@@ -126,42 +126,42 @@ func TestRotation(t *testing.T) {
 		"phase": "added", "signing": old, "signing_changed": "2026-01-01T00:00:00Z",
 		"next": next, "verifying": old + " " + next, "verifying_changed": "2026-07-01T12:02:00Z",
 	}, after); diff != "" || next == "" || next == old {
-		t.Fatalf("after add (-want +got):\n%s", diff)
+		t.Fatalf("report after add (-want +got):\n%s", diff)
 	}
 	if !o.good(t, oldToken) || !o.good(t, o.token(t)) {
-		t.Error("after add a token is not good")
+		t.Error("a token is invalid after add")
 	}
 
 	if diff := cmp.Diff(map[string]string{
 		"phase": "signed", "signing": next, "signing_changed": "2026-07-01T12:04:00Z",
 		"next": "", "verifying": old + " " + next, "verifying_changed": "2026-07-01T12:02:00Z",
 	}, twice("sign")); diff != "" {
-		t.Fatalf("after sign (-want +got):\n%s", diff)
+		t.Fatalf("report after sign (-want +got):\n%s", diff)
 	}
 	newToken := o.token(t)
 	if !o.good(t, oldToken) || !o.good(t, newToken) {
-		t.Error("after sign a token is not good")
+		t.Error("a token is invalid after sign")
 	}
 
 	if diff := cmp.Diff(map[string]string{
 		"phase": "settled", "signing": next, "signing_changed": "2026-07-01T12:04:00Z",
 		"next": "", "verifying": next, "verifying_changed": "2026-07-01T12:06:00Z",
 	}, twice("retire")); diff != "" {
-		t.Fatalf("after retire (-want +got):\n%s", diff)
+		t.Fatalf("report after retire (-want +got):\n%s", diff)
 	}
 	if o.good(t, oldToken) {
-		t.Error("after retire a token of the old key is good")
+		t.Error("a token from the old key is valid after retire")
 	}
 	if !o.good(t, newToken) || !o.good(t, o.token(t)) {
-		t.Error("after retire a token of the new key is not good")
+		t.Error("a token from the new key is invalid after retire")
 	}
 	for name, keys := range want {
 		if got := slices.Sorted(maps.Keys(o.secrets[name])); !slices.Equal(got, keys) {
-			t.Errorf("after a rotation Secret %s has %v, want %v", name, got, keys)
+			t.Errorf("Secret %s after a rotation: got keys %v, want %v", name, got, keys)
 		}
 	}
 
-	// Deploying again leaves the keys as they are, and another rotation is possible.
+	// Another deployment does not change the keys, and another rotation is possible.
 	secrets := maps.Clone(o.secrets)
 	if err := run(context.Background(), o.cfg, nil); err != nil {
 		t.Fatal(err)
@@ -170,23 +170,24 @@ func TestRotation(t *testing.T) {
 		t.Error("the secrets Job changed a Secret after a rotation")
 	}
 	if again := o.step(t, "add"); again["next"] == next || again["next"] == old {
-		t.Error("a key was used twice")
+		t.Error("the second rotation reused a key")
 	}
 }
 
-// Whatever change a step is broken off at, taking it again comes to the same end, with no key more.
+// A step can be interrupted before each of its changes. If the operator repeats the step, the step is completed, and no
+// additional key is created.
 func TestRotationGoesOnWhereItWasBrokenOff(t *testing.T) {
 	for broken, tc := range map[string]struct {
 		before []string
 		step   string
-		refuse string // the Secret whose change fails
-		phase  string // in between
+		refuse string // the name of the Secret that cannot be changed
+		phase  string // the phase after the interruption
 	}{
-		"no next key":       {nil, "add", "token-signing-key", "settled"},
-		"not in the set":    {nil, "add", "token-keys", "adding"},
-		"does not sign":     {[]string{"add"}, "sign", "token-signing-key", "added"},
-		"is not retired":    {[]string{"add", "sign"}, "retire", "token-keys", "signed"},
-		"previous key kept": {[]string{"add", "sign"}, "retire", "token-signing-key", "signed"},
+		"add: create the next key":        {nil, "add", "token-signing-key", "settled"},
+		"add: extend the key set":         {nil, "add", "token-keys", "adding"},
+		"sign: replace the current key":   {[]string{"add"}, "sign", "token-signing-key", "added"},
+		"retire: reduce the key set":      {[]string{"add", "sign"}, "retire", "token-keys", "signed"},
+		"retire: delete the previous key": {[]string{"add", "sign"}, "retire", "token-signing-key", "signed"},
 	} {
 		t.Run(broken, func(t *testing.T) {
 			o := deployed(t)
@@ -195,32 +196,32 @@ func TestRotationGoesOnWhereItWasBrokenOff(t *testing.T) {
 			}
 			o.refuse["PATCH "+tc.refuse] = 500
 			if _, err := o.try(tc.step); err == nil || !strings.Contains(err.Error(), `change Secret "`+tc.refuse+`": 500`) {
-				t.Fatalf("error %v, want one about %s", err, tc.refuse)
+				t.Fatalf("got error %v, want one about %s", err, tc.refuse)
 			}
 			between := o.step(t, "status")
 			if between["phase"] != tc.phase {
-				t.Errorf("broken off, the phase is %q, want %q", between["phase"], tc.phase)
+				t.Errorf("after the interruption, got phase %q, want %q", between["phase"], tc.phase)
 			}
 			if !o.good(t, o.token(t)) {
-				t.Error("a token that is issued meanwhile is not good")
+				t.Error("a token that is issued after the interruption is invalid")
 			}
 			delete(o.refuse, "PATCH "+tc.refuse)
 			done := o.step(t, tc.step)
 			if between["next"] != "" && tc.step == "add" && done["next"] != between["next"] {
-				t.Error("the next key was made anew")
+				t.Error("the repeated step created another next key")
 			}
 			wantPhase := map[string]string{"add": "added", "sign": "signed", "retire": "settled"}[tc.step]
 			if got := done["phase"]; got != wantPhase {
-				t.Errorf("in the end the phase is %q, want %q", got, wantPhase)
+				t.Errorf("after the repeated step, got phase %q, want %q", got, wantPhase)
 			}
 			if !o.good(t, o.token(t)) {
-				t.Error("a token that is issued in the end is not good")
+				t.Error("a token that is issued after the repeated step is invalid")
 			}
 		})
 	}
 }
 
-// Two operators at once: the one who comes too late finds the other's key and makes none.
+// If two operators add a key at the same time, the slower one uses the key of the other operator and creates no second key.
 func TestRotationAddsOneKeyForTwo(t *testing.T) {
 	o := deployed(t)
 	var theirs map[string]string
@@ -230,10 +231,10 @@ func TestRotationAddsOneKeyForTwo(t *testing.T) {
 	}
 	ours := o.step(t, "add")
 	if diff := cmp.Diff(theirs, ours); diff != "" {
-		t.Errorf("two steps at once (-theirs +ours):\n%s", diff)
+		t.Errorf("reports of two concurrent steps (-theirs +ours):\n%s", diff)
 	}
 	if got := len(strings.Fields(ours["verifying"])); got != 2 {
-		t.Errorf("%d keys, want 2", got)
+		t.Errorf("got %d keys, want 2", got)
 	}
 }
 
@@ -241,22 +242,22 @@ func TestUndo(t *testing.T) {
 	o := deployed(t)
 	old := o.step(t, "status")["signing"]
 	if _, err := o.try("undo"); !errors.Is(err, errNothing) {
-		t.Errorf("nothing to undo: %v", err)
+		t.Errorf("undo before the first step: got error %v, want %v", err, errNothing)
 	}
 
 	next := o.step(t, "add")["next"]
 	undone := o.step(t, "undo")
 	if undone["phase"] != "signed" || undone["next"] != "" || undone["signing"] != old || undone["verifying"] != old+" "+next {
-		t.Errorf("add undone: %v", undone)
+		t.Errorf("got report %v after add was undone", undone)
 	}
 	if _, err := o.try("undo"); !errors.Is(err, errNothing) {
-		t.Errorf("undo again: %v", err)
+		t.Errorf("second undo: got error %v, want %v", err, errNothing)
 	}
 	if _, err := o.try("add"); !errors.Is(err, errUnderWay) {
-		t.Errorf("add before the superfluous key is retired: %v", err)
+		t.Errorf("add before retire: got error %v, want %v", err, errUnderWay)
 	}
 	if settled := o.step(t, "retire"); settled["phase"] != "settled" || settled["verifying"] != old {
-		t.Errorf("add undone and retired: %v", settled)
+		t.Errorf("got report %v after add was undone and the key was retired", settled)
 	}
 
 	o.step(t, "add")
@@ -264,19 +265,19 @@ func TestUndo(t *testing.T) {
 	newToken := o.token(t)
 	undone = o.step(t, "undo")
 	if undone["phase"] != "signed" || undone["signing"] != old {
-		t.Errorf("sign undone: %v", undone)
+		t.Errorf("got report %v after sign was undone", undone)
 	}
 	if undone["signing_changed"] == signed["signing_changed"] {
-		t.Error("nothing tells a login pod from before undo from one after it")
+		t.Error("undo did not update the time of the last change, so login pods from before undo keep running")
 	}
 	if !o.good(t, newToken) || !o.good(t, o.token(t)) {
-		t.Error("after sign was undone a token is not good")
+		t.Error("a token is invalid after sign was undone")
 	}
 	if settled := o.step(t, "retire"); settled["phase"] != "settled" || settled["verifying"] != old {
-		t.Errorf("sign undone and retired: %v", settled)
+		t.Errorf("got report %v after sign was undone and the key was retired", settled)
 	}
 	if o.good(t, newToken) || !o.good(t, o.token(t)) {
-		t.Error("the wrong key was retired")
+		t.Error("retire removed the wrong key")
 	}
 }
 
@@ -291,19 +292,19 @@ func TestRefusesStepsOutOfOrder(t *testing.T) {
 		step   string
 		want   string
 	}{
-		"sign without a key":      {nil, nil, "sign", errNotAdded.Error()},
-		"sign before the set":     {nil, func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = foreign }, "sign", errNotAdded.Error()},
-		"retire before sign":      {[]string{"add"}, nil, "retire", errNotSigned.Error()},
-		"add before retire":       {[]string{"add", "sign"}, nil, "add", errUnderWay.Error()},
-		"undo after retire began": {[]string{"add", "sign"}, func(o *operator) { o.dropOld(t) }, "undo", errTooLate.Error()},
-		"another key set":         {nil, func(o *operator) { o.secrets["token-keys"]["jwks.json"] = foreignSet }, "add", errStranger.Error()},
-		"no key set":              {nil, func(o *operator) { delete(o.secrets, "token-keys") }, "status", `no Secret "token-keys"`},
-		"spoiled key set":         {nil, func(o *operator) { o.secrets["token-keys"]["jwks.json"] = []byte("{}") }, "add", `read jwks.json of Secret "token-keys"`},
-		"no signing key":          {nil, func(o *operator) { delete(o.secrets["token-signing-key"], "key.jwk") }, "add", `read key.jwk of Secret "token-signing-key"`},
-		"spoiled next key":        {nil, func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = []byte(`{"kty":"oct"}`) }, "add", `read next.jwk`},
-		"may not read":            {nil, func(o *operator) { o.refuse["GET token-keys"] = 403 }, "add", `read Secret "token-keys": 403`},
-		"no such step":            {nil, nil, "turn", errUsage.Error()},
-		"always too late":         {nil, func(o *operator) { o.race = func(name string) { o.Lock(); o.versions[name]++; o.Unlock() } }, "add", errMoving.Error()},
+		"sign before add":     {nil, nil, "sign", errNotAdded.Error()},
+		"sign during add":     {nil, func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = foreign }, "sign", errNotAdded.Error()},
+		"retire before sign":  {[]string{"add"}, nil, "retire", errNotSigned.Error()},
+		"add before retire":   {[]string{"add", "sign"}, nil, "add", errUnderWay.Error()},
+		"undo during retire":  {[]string{"add", "sign"}, func(o *operator) { o.dropOld(t) }, "undo", errTooLate.Error()},
+		"foreign key set":     {nil, func(o *operator) { o.secrets["token-keys"]["jwks.json"] = foreignSet }, "add", errStranger.Error()},
+		"missing key set":     {nil, func(o *operator) { delete(o.secrets, "token-keys") }, "status", `the Secret "token-keys" does not exist`},
+		"invalid key set":     {nil, func(o *operator) { o.secrets["token-keys"]["jwks.json"] = []byte("{}") }, "add", `read jwks.json of Secret "token-keys"`},
+		"missing signing key": {nil, func(o *operator) { delete(o.secrets["token-signing-key"], "key.jwk") }, "add", `read key.jwk of Secret "token-signing-key"`},
+		"invalid next key":    {nil, func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = []byte(`{"kty":"oct"}`) }, "add", `read next.jwk`},
+		"read forbidden":      {nil, func(o *operator) { o.refuse["GET token-keys"] = 403 }, "add", `read Secret "token-keys": 403`},
+		"unknown step":        {nil, nil, "turn", errUsage.Error()},
+		"endless conflicts":   {nil, func(o *operator) { o.race = func(name string) { o.Lock(); o.versions[name]++; o.Unlock() } }, "add", errMoving.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := deployed(t)
@@ -318,10 +319,10 @@ func TestRefusesStepsOutOfOrder(t *testing.T) {
 				secrets[name] = maps.Clone(data)
 			}
 			if _, err := o.try(tc.step); err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("error %v, want one with %q", err, tc.want)
+				t.Errorf("got error %v, want one that contains %q", err, tc.want)
 			}
 			if diff := cmp.Diff(secrets, o.secrets); diff != "" {
-				t.Error("a Secret changed")
+				t.Error("the step changed a Secret")
 			}
 		})
 	}
@@ -329,13 +330,13 @@ func TestRefusesStepsOutOfOrder(t *testing.T) {
 		o := deployed(t)
 		for _, args := range [][]string{{"rotate"}, {"add"}, {"rotate", "add", "sign"}} {
 			if err := run(context.Background(), o.cfg, args); !errors.Is(err, errUsage) {
-				t.Errorf("%q: %v", args, err)
+				t.Errorf("arguments %q: got error %v, want %v", args, err, errUsage)
 			}
 		}
 	})
 }
 
-// dropOld takes all keys but the last from the set.
+// dropOld removes all keys except the last from the key set.
 func (o *operator) dropOld(t *testing.T) {
 	t.Helper()
 	var set struct {
@@ -352,7 +353,7 @@ func (o *operator) dropOld(t *testing.T) {
 	o.secrets["token-keys"]["jwks.json"] = data
 }
 
-// The report goes to the operator's terminal and the Job's log.
+// The report must not contain a private key, because the operator's terminal and the Job's log show the report.
 func TestReportHasNothingPrivate(t *testing.T) {
 	o := deployed(t)
 	for _, step := range []string{"status", "add", "sign", "retire"} {
@@ -360,11 +361,11 @@ func TestReportHasNothingPrivate(t *testing.T) {
 		for name, private := range o.secrets["token-signing-key"] {
 			var key struct{ D string }
 			if err := json.Unmarshal(private, &key); err != nil || key.D == "" {
-				t.Fatalf("%s: %v", name, err)
+				t.Fatalf("decode the private part of %s: got %d characters, error %v", name, len(key.D), err)
 			}
 			for _, value := range report {
 				if strings.Contains(value, key.D) {
-					t.Errorf("after %s the report has the private part of %s", step, name)
+					t.Errorf("the report of %s contains the private part of %s", step, name)
 				}
 			}
 		}

@@ -16,7 +16,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// Where config/backing puts the stores.
+// The addresses of the stores that the manifests in config/backing deploy, and the name of the database in MySQL and
+// MongoDB.
 const (
 	mysqlAddress    = "mysql.strongroom.svc:3306"
 	mongodbAddress  = "mongodb.strongroom.svc:27017"
@@ -24,22 +25,24 @@ const (
 	database        = "strongroom"
 )
 
-// values are the data of Secrets by Secret name and key.
+// values contains the data of several Secrets, by Secret name and key.
 type values map[string]map[string][]byte
 
-// source is a Secret that is generated from nothing but randomness.
+// source is a Secret that does not depend on other Secrets, because its passwords and keys are generated at random.
 type source struct {
 	name     string
 	generate func() (map[string][]byte, error)
 }
 
-// group is a set of Secrets that belong together: the sources, and possibly one Secret that is derived from them.
+// group is a set of Secrets that belong together. It consists of one or more sources, and optionally of a Secret that
+// is derived from the sources.
 type group struct {
 	sources []source
 	derived string
 	derive  func(values) (map[string][]byte, error)
-	// follows says that the derived Secret is derived again whenever its sources or the code of derive have changed. Without
-	// it, the derived Secret never changes here, and no source is generated while the derived Secret exists.
+	// follows reports whether ensure updates the derived Secret after the sources or the code of derive have changed.
+	// If follows is false, ensure never changes an existing derived Secret. It then also generates no source while the
+	// derived Secret exists, because the new source would not match the derived Secret.
 	follows bool
 }
 
@@ -51,7 +54,8 @@ func groups() []group {
 			derived: "token-keys",
 			derive:  publicKeys,
 		},
-		// The runtime user's password is not the administrator's secret: setup gives the user whatever password is here.
+		// The Secrets mysql-admin and mysql do not depend on each other, because the setup Job reads the password in
+		// the Secret mysql and sets it as the password of the runtime user.
 		{sources: []source{{"mysql-admin", func() (map[string][]byte, error) {
 			password := newPassword()
 			return text("password", password, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", password, mysqlAddress, database)), nil
@@ -78,11 +82,12 @@ func groups() []group {
 			derive:  definitions,
 			follows: true, // `make deploy` restarts RabbitMQ after a change
 		},
-		// The gateway signs with it who called it; login and accounts verify that.
+		// The gateway signs the client's address with this key. The login and accounts functions verify the signature
+		// with the same key.
 		{sources: []source{{"gateway-key", func() (map[string][]byte, error) {
 			return text("key", newKey()), nil
 		}}}},
-		// Files signs with it the links that are good without a token.
+		// The files function signs download links with this key, so that a link works without an access token.
 		{sources: []source{{"link-key", func() (map[string][]byte, error) {
 			return text("key", newKey()), nil
 		}}}},
@@ -92,21 +97,22 @@ func groups() []group {
 	}
 }
 
-// newPassword returns 192 random bits. They are URL-safe, because the RabbitMQ source puts them into a URL as they are.
+// newPassword returns a random 192-bit password. It contains only characters that are safe in a URL, because the
+// RabbitMQ source inserts its password into a URL without escaping it.
 func newPassword() string {
 	random := make([]byte, 24)
 	_, _ = rand.Read(random) // never fails
 	return base64.RawURLEncoding.EncodeToString(random)
 }
 
-// newKey returns a key for HMAC-SHA-256: 256 random bits, as text.
+// newKey returns a random 256-bit key for HMAC-SHA-256, in base64url without padding.
 func newKey() string {
 	random := make([]byte, sha256.Size)
 	_, _ = rand.Read(random) // never fails
 	return base64.RawURLEncoding.EncodeToString(random)
 }
 
-// text makes a Secret's data of key, value, key, value ….
+// text returns the data of a Secret. In pairs, each key is followed by the key's value.
 func text(pairs ...string) map[string][]byte {
 	data := map[string][]byte{}
 	for i := 0; i < len(pairs); i += 2 {
@@ -120,20 +126,20 @@ func signingKey() (map[string][]byte, error) {
 	return map[string][]byte{"key.jwk": private}, err
 }
 
-// publicKeys is the Secret of the signing key's public half.
+// publicKeys returns the data of the Secret token-keys, which contains the public part of the signing key.
 func publicKeys(from values) (map[string][]byte, error) {
 	set, err := publicSet(from["token-signing-key"]["key.jwk"])
 	if err != nil {
-		return nil, fmt.Errorf("its key.jwk %w", err)
+		return nil, fmt.Errorf(`read key.jwk of Secret "token-signing-key": %w`, err)
 	}
 	return map[string][]byte{"jwks.json": set}, nil
 }
 
-// publicSet is the JWK Set of a private key: the same key without its private part.
+// publicSet returns a JWK Set that contains only the public part of the JWK private.
 func publicSet(private []byte) ([]byte, error) {
 	var key map[string]any
 	if err := json.Unmarshal(private, &key); err != nil {
-		return nil, errors.New("is no JSON object") // the cause may quote the key
+		return nil, errors.New("not a JSON object") // without the cause, which can quote the private key
 	}
 	delete(key, "d")
 	set, err := json.Marshal(map[string]any{"keys": []any{key}})
@@ -141,7 +147,7 @@ func publicSet(private []byte) ([]byte, error) {
 		return nil, err
 	}
 	if _, err := token.ParseKeys(set); err != nil {
-		return nil, fmt.Errorf("is no signing key: %w", err)
+		return nil, fmt.Errorf("not a signing key: %w", err)
 	}
 	return set, nil
 }
@@ -151,15 +157,16 @@ func rabbitUser(name string) map[string][]byte {
 	return text("username", name, "password", password, "url", fmt.Sprintf("amqp://%s:%s@%s:5672", name, password, rabbitmqAddress))
 }
 
-// rabbitConnection has the keys that the RabbitMQ source reads: the management address, of which it takes the host, and
-// the AMQP port.
+// rabbitConnection returns the data of the Secret that the RabbitMQ source reads. uri is the URL of the management
+// API, but the source uses only the host in it. port is the AMQP port.
 func rabbitConnection(name string) map[string][]byte {
 	return text("username", name, "password", newPassword(), "uri", fmt.Sprintf("http://%s:15672", rabbitmqAddress), "port", "5672")
 }
 
-// definitions returns what RabbitMQ loads whenever it starts (rabbitmq.com/docs/definitions): the virtual host, and one
-// user for each client, with the permissions that this client needs. RabbitMQ creates no default user if it loads
-// definitions. The result depends only on the passwords, so that it can be compared with what is stored.
+// definitions returns the definitions that RabbitMQ loads whenever it starts (rabbitmq.com/docs/definitions). They
+// contain the virtual host, and one user for each client, who has only the permissions that this client needs.
+// RabbitMQ creates no default user if it loads definitions. The result depends only on the user names and passwords,
+// so that ensure can compare it with the stored definitions to detect a change.
 func definitions(from values) (map[string][]byte, error) {
 	type user struct {
 		Name      string   `json:"name"`
@@ -187,15 +194,16 @@ func definitions(from values) (map[string][]byte, error) {
 	for _, may := range []struct{ secret, configure, write, read string }{
 		{"rabbitmq-setup", `^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`},
 		{"rabbitmq-upload", nothing, `^strongroom\.events$`, nothing},
-		// sweep publishes, and counts the messages in the queues by passive declares. RabbitMQ 4.2.7 and later accept a passive
-		// declare only from a user with configure or write permission on the queue. Write permission on a queue alone allows
-		// nothing else: a binding also needs read permission on the exchange, and only the default exchange publishes to a queue.
+		// sweep publishes events, and it counts the messages in the queues with passive declares. For a passive
+		// declare, RabbitMQ 4.2.7 and later require configure or write permission on the queue. Write permission on
+		// the queues does not allow sweep anything else: to bind a queue, it would also need read permission on an
+		// exchange, and to publish directly to a queue, it would need write permission on the default exchange.
 		{"rabbitmq-sweep", nothing, `^strongroom\.(events|files|files\.dead)$`, nothing},
 		{"rabbitmq-source", nothing, nothing, `^strongroom\.files$`},
 	} {
 		name, password := string(from[may.secret]["username"]), string(from[may.secret]["password"])
 		if name == "" || password == "" {
-			return nil, fmt.Errorf("%s has no username or no password", may.secret)
+			return nil, fmt.Errorf("the Secret %q has no username or no password", may.secret)
 		}
 		all.Users = append(all.Users, user{name, passwordHash(password), "rabbit_password_hashing_sha256", []string{}})
 		all.Permissions = append(all.Permissions, permission{name, "/", may.configure, may.write, may.read})
@@ -204,9 +212,10 @@ func definitions(from values) (map[string][]byte, error) {
 	return map[string][]byte{"definitions.json": document}, err
 }
 
-// passwordHash hashes a password as RabbitMQ stores it: a salt of 32 bits, and the SHA-256 of the salt and the password
-// (rabbitmq.com/docs/passwords). A fast hash is enough for passwords of 192 random bits. For the same reason, the salt need
-// not be random: it is derived from the password, so that equal passwords have equal hashes.
+// passwordHash returns the hash of a password in RabbitMQ's format (rabbitmq.com/docs/passwords), in base64. The hash
+// consists of a 32-bit salt and the SHA-256 hash of the salt and the password. A slow hash and a random salt are not
+// necessary, because the passwords have 192 random bits. passwordHash derives the salt from the password, so that
+// equal passwords have equal hashes.
 func passwordHash(password string) string {
 	derived := sha256.Sum256([]byte("salt" + password))
 	salt := derived[:4]
@@ -214,14 +223,15 @@ func passwordHash(password string) string {
 	return base64.StdEncoding.EncodeToString(append(salt[:4:4], sum[:]...))
 }
 
-// store is where Secrets are kept.
+// store reads and writes Secrets.
 type store interface {
 	get(ctx context.Context, name string) (map[string][]byte, error)
 	create(ctx context.Context, name string, data map[string][]byte) error
 	change(ctx context.Context, name string, data map[string][]byte) error
 }
 
-// ensureAll makes what is absent. It tries every group, so that one message tells all that is wrong.
+// ensureAll creates the missing Secrets of all groups. If a group fails, it continues with the other groups, so that
+// the returned error reports all problems.
 func ensureAll(ctx context.Context, api store, groups []group) error {
 	var errs []error
 	for _, g := range groups {
@@ -230,10 +240,12 @@ func ensureAll(ctx context.Context, api store, groups []group) error {
 	return errors.Join(errs...)
 }
 
-// ensure creates the Secrets of the group that are absent, and updates the derived Secret if it follows its sources. The
-// derived Secret is derived from the sources as they are stored, so that two concurrent runs agree.
+// ensure creates the missing Secrets of the group. If g.follows is set, it also updates the derived Secret. It derives
+// this Secret from the stored sources, not from newly generated data, so that concurrent runs produce the same Secret.
 func (g group) ensure(ctx context.Context, api store) error {
-	// The derived Secret is read first: a run that has created it had created its sources before.
+	// Read the derived Secret first. Every run creates the sources before the derived Secret. Therefore, if the
+	// derived Secret exists but a source does not, the source has been deleted, and no other run is about to create
+	// it.
 	var derived map[string][]byte
 	if g.derived != "" {
 		var err error
@@ -249,7 +261,7 @@ func (g group) ensure(ctx context.Context, api store) error {
 		}
 		if data == nil {
 			if derived != nil && !g.follows {
-				return fmt.Errorf("the Secret %q is there, but %q, which it was made from, is not: restore that, or delete them all and run this again (kubectl delete secret -n strongroom --ignore-not-found %s)",
+				return fmt.Errorf("the Secret %q exists, but its source %q does not: restore the source, or delete all Secrets of this group and run the Job again (kubectl delete secret -n strongroom --ignore-not-found %s)",
 					g.derived, s.name, strings.Join(g.names(), " "))
 			}
 			if data, err = ensureSource(ctx, api, s); err != nil {
@@ -270,17 +282,18 @@ func (g group) ensure(ctx context.Context, api store) error {
 		if err := api.create(ctx, g.derived, data); err != nil && !errors.Is(err, errExists) {
 			return err
 		}
-		slog.InfoContext(ctx, "created", "secret", g.derived)
+		slog.InfoContext(ctx, "created Secret", "secret", g.derived)
 	case !maps.EqualFunc(derived, data, bytes.Equal):
 		if err := api.change(ctx, g.derived, data); err != nil {
 			return err
 		}
-		slog.InfoContext(ctx, "updated", "secret", g.derived)
+		slog.InfoContext(ctx, "updated Secret", "secret", g.derived)
 	}
 	return nil
 }
 
-// ensureSource makes a Secret and returns what is stored under its name, which is somebody else's if that came first.
+// ensureSource generates and creates a Secret, and returns the stored data. If another run has created the Secret in
+// the meantime, ensureSource returns the data that the other run has stored.
 func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, error) {
 	data, err := s.generate()
 	if err != nil {
@@ -293,11 +306,11 @@ func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, 
 	if err != nil {
 		return nil, err
 	}
-	slog.InfoContext(ctx, "created", "secret", s.name)
+	slog.InfoContext(ctx, "created Secret", "secret", s.name)
 	return data, nil
 }
 
-// names lists the group's Secrets.
+// names returns the names of all Secrets in the group.
 func (g group) names() []string {
 	var names []string
 	for _, s := range g.sources {

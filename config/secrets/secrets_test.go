@@ -22,7 +22,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// want are the Secrets and their keys that manifests rely on.
+// want lists the Secrets that the manifests refer to, with their keys.
 var want = map[string][]string{
 	"token-signing-key":    {"key.jwk"},
 	"token-keys":           {"jwks.json"},
@@ -61,7 +61,7 @@ func TestMakesAllThatIsNeeded(t *testing.T) {
 		t.Error("a second run changed a Secret")
 	}
 	if got, want := len(c.created), len(want); got != want {
-		t.Errorf("%d Secrets created in two runs, want %d", got, want)
+		t.Errorf("got %d created Secrets in two runs, want %d", got, want)
 	}
 }
 
@@ -94,14 +94,14 @@ func TestPasswordsAreLongURLSafeAndNeverTheSame(t *testing.T) {
 			}
 		}
 		if got, want := len(passwords), 9; got != want {
-			t.Fatalf("%d passwords, want %d", got, want)
+			t.Fatalf("got %d passwords, want %d", got, want)
 		}
 		for _, password := range passwords {
 			if !safe.MatchString(password) {
-				t.Errorf("a password of %d bytes is not 192 URL-safe bits", len(password))
+				t.Errorf("got a password of %d bytes, want 32 URL-safe characters", len(password))
 			}
 			if seen[password] {
-				t.Error("a password was used twice")
+				t.Error("got the same password twice")
 			}
 			seen[password] = true
 		}
@@ -120,10 +120,10 @@ func TestAddressesCarryTheirCredentials(t *testing.T) {
 			t.Fatal(err)
 		}
 		if dsn.User != user || dsn.Addr != "mysql.strongroom.svc:3306" || dsn.DBName != "strongroom" {
-			t.Errorf("%s is for %s at %s/%s", name, dsn.User, dsn.Addr, dsn.DBName)
+			t.Errorf("%s: got user %s at %s/%s, want %s at mysql.strongroom.svc:3306/strongroom", name, dsn.User, dsn.Addr, dsn.DBName, user)
 		}
 		if password := value(name, "password"); password != "" && dsn.Passwd != password {
-			t.Errorf("%s: the DSN has another password than the Secret", name)
+			t.Errorf("%s: the passwords in the DSN and in the Secret differ", name)
 		}
 	}
 	for _, u := range []struct{ secret, key, user, rest string }{
@@ -139,17 +139,17 @@ func TestAddressesCarryTheirCredentials(t *testing.T) {
 		}
 		password, _ := parsed.User.Password()
 		if got := parsed.User.Username(); got != u.user {
-			t.Errorf("%s is for user %q, want %q", u.secret, got, u.user)
+			t.Errorf("%s: got user %q, want %q", u.secret, got, u.user)
 		}
 		if stored := value(u.secret, "password"); stored != "" && stored != password {
-			t.Errorf("%s: the address has another password than the Secret", u.secret)
+			t.Errorf("%s: the passwords in the URL and in the Secret differ", u.secret)
 		}
 		if parsed.User = nil; parsed.String() != u.rest {
-			t.Errorf("%s leads to %s, want %s", u.secret, parsed, u.rest)
+			t.Errorf("%s: got URL %s, want %s", u.secret, parsed, u.rest)
 		}
 	}
 	if got, want := value("rabbitmq-source", "uri"), "http://rabbitmq.strongroom.svc:15672"; got != want {
-		t.Errorf("rabbitmq-source leads to %s, want %s", got, want)
+		t.Errorf("rabbitmq-source: got URL %s, want %s", got, want)
 	}
 }
 
@@ -179,11 +179,11 @@ func TestTokenKeysBelongTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := verifier.Verify(raw); err != nil {
-			t.Errorf("a token of the signing key does not verify: %v", err)
+			t.Errorf("verify a token from the signing key: %v", err)
 		}
 	}
 	verify()
-	// The public half can always be made again.
+	// A run creates the public keys again if they have been deleted.
 	delete(c.secrets, "token-keys")
 	if err := run(context.Background(), cfg, nil); err != nil {
 		t.Fatal(err)
@@ -211,23 +211,23 @@ func TestRabbitMQDefinitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(got.Vhosts) != 1 || got.Vhosts[0].Name != "/" {
-		t.Errorf("virtual hosts %v, want only /", got.Vhosts)
+		t.Errorf("got virtual hosts %v, want only /", got.Vhosts)
 	}
 	if got, want := len(got.Users), 4; got != want {
-		t.Fatalf("%d users, want %d", got, want)
+		t.Fatalf("got %d users, want %d", got, want)
 	}
 	for i, name := range []string{"setup", "upload", "sweep", "source"} {
 		user := got.Users[i]
 		if user.Name != name || user.HashingAlgorithm != "rabbit_password_hashing_sha256" || user.Tags == nil || len(user.Tags) != 0 {
-			t.Errorf("user %d is %s, hashed by %s, tagged %v", i, user.Name, user.HashingAlgorithm, user.Tags)
+			t.Errorf("got user %d %s, hashing algorithm %s, tags %v; want %s, rabbit_password_hashing_sha256, []", i, user.Name, user.HashingAlgorithm, user.Tags, name)
 		}
 		hash, err := base64.StdEncoding.DecodeString(user.PasswordHash)
 		if err != nil || len(hash) != 4+sha256.Size {
-			t.Fatalf("%s: password hash of %d bytes (%v)", name, len(hash), err)
+			t.Fatalf("%s: got a password hash of %d bytes, error %v; want %d bytes", name, len(hash), err, 4+sha256.Size)
 		}
 		sum := sha256.Sum256(append(hash[:4:4], c.secrets["rabbitmq-"+name]["password"]...))
 		if string(sum[:]) != string(hash[4:]) {
-			t.Errorf("%s: the hash is not of the password in the Secret", name)
+			t.Errorf("%s: the hash does not match the password in the Secret", name)
 		}
 	}
 	for _, may := range []struct {
@@ -260,17 +260,17 @@ func TestRabbitMQDefinitions(t *testing.T) {
 				"read":      {regexp.MustCompile(p.Read).MatchString(may.on), may.read},
 			} {
 				if is[0] != is[1] {
-					t.Errorf("%s may %s %s: %t, want %t", may.user, what, may.on, is[0], is[1])
+					t.Errorf("%s: got %s permission on %s %t, want %t", may.user, what, may.on, is[0], is[1])
 				}
 			}
 		}
 	}
 	if got, want := len(got.Permissions), 4; got != want {
-		t.Errorf("%d permissions, want %d", got, want)
+		t.Errorf("got %d permissions, want %d", got, want)
 	}
 }
 
-// A new signing key would not match the public keys that exist.
+// A run must not create a missing signing key while the public keys exist, because the new key would not match them.
 func TestRefusesToMakeMismatchedSecrets(t *testing.T) {
 	c, cfg := start(t)
 	if err := run(context.Background(), cfg, nil); err != nil {
@@ -290,15 +290,15 @@ func TestRefusesToMakeMismatchedSecrets(t *testing.T) {
 	}
 }
 
-// The definitions must be right again after every way in which they can differ from the other RabbitMQ Secrets, and must
-// stay as they are if they do not differ.
+// A run must update the definitions if they differ from the other RabbitMQ Secrets, for whatever reason. If they do not
+// differ, the run must not write them.
 func TestDefinitionsFollowTheUsers(t *testing.T) {
 	for name, disturb := range map[string]func(c *cluster){
-		"nothing has changed":     func(*cluster) {},
-		"no definitions":          func(c *cluster) { delete(c.secrets, "rabbitmq-definitions") },
-		"an older version's":      func(c *cluster) { c.secrets["rabbitmq-definitions"] = text("definitions.json", `{"users":[]}`) },
-		"a user of a new version": func(c *cluster) { delete(c.secrets, "rabbitmq-sweep") },
-		"a new password":          func(c *cluster) { delete(c.secrets, "rabbitmq-source") },
+		"no change":            func(*cluster) {},
+		"missing definitions":  func(c *cluster) { delete(c.secrets, "rabbitmq-definitions") },
+		"outdated definitions": func(c *cluster) { c.secrets["rabbitmq-definitions"] = text("definitions.json", `{"users":[]}`) },
+		"new user":             func(c *cluster) { delete(c.secrets, "rabbitmq-sweep") },
+		"new password":         func(c *cluster) { delete(c.secrets, "rabbitmq-source") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, cfg := start(t)
@@ -318,14 +318,14 @@ func TestDefinitionsFollowTheUsers(t *testing.T) {
 				t.Errorf("definitions (-want +got):\n%s", diff)
 			}
 			if got := string(c.secrets["rabbitmq-upload"]["password"]); got != upload {
-				t.Error("the password of another user has changed")
+				t.Error("the run changed the password of another user")
 			}
 			version, created := c.versions["rabbitmq-definitions"], len(c.created)
 			if err := run(context.Background(), cfg, nil); err != nil {
 				t.Fatal(err)
 			}
 			if c.versions["rabbitmq-definitions"] != version || len(c.created) != created {
-				t.Error("another run, with nothing to do, wrote a Secret")
+				t.Error("a run with nothing to do wrote a Secret")
 			}
 		})
 	}
@@ -343,14 +343,14 @@ func TestDerivesFromWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := string(c.secrets["rabbitmq-upload"]["password"]); got != upload {
-		t.Error("a Secret that was there changed")
+		t.Error("the run changed an existing Secret")
 	}
 	if c.secrets["rabbitmq-definitions"] == nil || c.secrets["rabbitmq-setup"] == nil {
-		t.Error("what was absent was not made")
+		t.Error("the run did not create the missing Secrets")
 	}
 }
 
-// Two runs side by side: the other one creates the signing key between our look and our creation.
+// Of two concurrent runs, the second run uses the signing key that the first run has created in the meantime.
 func TestTakesWhatSomebodyElseMadeMeanwhile(t *testing.T) {
 	c, cfg := start(t)
 	theirs, _, err := token.GenerateKey()
@@ -372,7 +372,7 @@ func TestTakesWhatSomebodyElseMadeMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := string(c.secrets["token-keys"]["jwks.json"]), string(public["jwks.json"]); got != want {
-		t.Errorf("the public keys are %s, want those of the stored signing key, %s", got, want)
+		t.Errorf("got public keys %s, want those of the stored signing key: %s", got, want)
 	}
 }
 
@@ -381,39 +381,39 @@ func TestSaysWhyItFailed(t *testing.T) {
 		spoil func(c *cluster, cfg *config)
 		want  string
 	}{
-		"may not create":   {func(c *cluster, _ *config) { c.refuse["POST mysql"] = 403 }, `create Secret "mysql": 403 Forbidden: refused for the test`},
-		"may not read":     {func(c *cluster, _ *config) { c.refuse["GET mysql"] = 403 }, `read Secret "mysql": 403 Forbidden`},
-		"no derived read":  {func(c *cluster, _ *config) { c.refuse["GET token-keys"] = 500 }, `read Secret "token-keys": 500`},
-		"derived refused":  {func(c *cluster, _ *config) { c.refuse["POST token-keys"] = 422 }, `create Secret "token-keys": 422`},
-		"no token":         {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "token")) }, "read the service account"},
+		"create forbidden": {func(c *cluster, _ *config) { c.refuse["POST mysql"] = 403 }, `create Secret "mysql": 403 Forbidden: refused for the test`},
+		"read forbidden":   {func(c *cluster, _ *config) { c.refuse["GET mysql"] = 403 }, `read Secret "mysql": 403 Forbidden`},
+		"read fails":       {func(c *cluster, _ *config) { c.refuse["GET token-keys"] = 500 }, `read Secret "token-keys": 500`},
+		"create fails":     {func(c *cluster, _ *config) { c.refuse["POST token-keys"] = 422 }, `create Secret "token-keys": 422`},
+		"no token":         {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "token")) }, "read service account"},
 		"no certificate":   {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "ca.crt")) }, "ca.crt"},
 		"no namespace":     {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "namespace")) }, "namespace"},
-		"API not there":    {func(_ *cluster, cfg *config) { cfg.Port = "1" }, "connect"},
-		"spoiled key":      {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", "no JSON") }, `derive Secret "token-keys"`},
-		"not a key":        {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", `{"kty":"oct"}`) }, "no signing key"},
-		"no password kept": {func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, "rabbitmq-upload has no username"},
+		"API down":         {func(_ *cluster, cfg *config) { cfg.Port = "1" }, "connect"},
+		"key is not JSON":  {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", "not JSON") }, `derive Secret "token-keys"`},
+		"not a key":        {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", `{"kty":"oct"}`) }, "not a signing key"},
+		"no password":      {func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, `"rabbitmq-upload" has no username`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, cfg := start(t)
 			tc.spoil(c, &cfg)
 			if err := run(context.Background(), cfg, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("error %v, want one with %q", err, tc.want)
+				t.Errorf("got error %v, want one that contains %q", err, tc.want)
 			}
 		})
 	}
-	t.Run("bad certificate", func(t *testing.T) {
+	t.Run("invalid certificate", func(t *testing.T) {
 		_, cfg := start(t)
 		write(t, cfg.ServiceAccount, "ca.crt", "nothing")
-		if err := run(context.Background(), cfg, nil); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
-			t.Errorf("error %v, want one about the certificate", err)
+		if err := run(context.Background(), cfg, nil); err == nil || !strings.Contains(err.Error(), "contains no certificate") {
+			t.Errorf("got error %v, want one about the certificate", err)
 		}
 	})
-	t.Run("ended", func(t *testing.T) {
+	t.Run("canceled", func(t *testing.T) {
 		_, cfg := start(t)
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		if err := run(ctx, cfg, nil); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want the context's", err)
+			t.Errorf("got error %v, want %v", err, context.Canceled)
 		}
 	})
 }

@@ -11,10 +11,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// maxBody bounds the body of a request, in bytes.
+// maxBody is the maximum size of a request body, in bytes.
 const maxBody = 4 << 10
 
-// userPage is the answer of list; next is the cursor of the page after it, absent on the last.
+// userPage is the response body for a list of accounts. Next is the cursor of the next page. On the last page, Next
+// is empty and the response does not contain it.
 type userPage struct {
 	Accounts []account `json:"accounts"`
 	Next     string    `json:"next,omitempty"`
@@ -36,7 +37,8 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ accounts.User) 
 	return problem.JSON(w, http.StatusOK, page)
 }
 
-// paging reads the parameters of a list.
+// paging returns the query parameters limit and cursor of a request. If the request does not contain limit, paging
+// returns accounts.DefaultLimit.
 func paging(r *http.Request) (limit int, cursor string, err error) {
 	query, err := function.Query(r, "limit", "cursor")
 	if err != nil {
@@ -61,7 +63,7 @@ func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts
 		return err
 	}
 	if given.Username == nil || given.Password == nil || given.Role == nil {
-		return problem.BadRequest.With("give a username, a password and a role")
+		return problem.BadRequest.With("the body must have the members username, password and role")
 	}
 	hash, err := h.hash(r, *given.Password)
 	if err != nil {
@@ -75,7 +77,7 @@ func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts
 	return problem.JSON(w, http.StatusCreated, accountOf(u))
 }
 
-// hash returns the hash of a password that may be chosen.
+// hash returns the hash of a new password. The error is a problem.Unprocessable if the password is not allowed.
 func (h *handler) hash(r *http.Request, chosen string) (string, error) {
 	if err := password.Check(chosen); err != nil {
 		return "", err
@@ -101,7 +103,7 @@ func (h *handler) update(w http.ResponseWriter, r *http.Request, caller accounts
 		return err
 	}
 	if given.Role == nil && given.Disabled == nil && given.Password == nil {
-		return problem.BadRequest.With("give at least one of role, disabled and password")
+		return problem.BadRequest.With("the body must have at least one of the members role, disabled and password")
 	}
 	patch := accounts.Patch{Role: given.Role, Disabled: given.Disabled}
 	if given.Password != nil {
@@ -126,13 +128,14 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request, caller accounts
 	return nil
 }
 
-// noContent answers that a change was made.
+// noContent sends a 204 response, which means that the function has made the requested change.
 func noContent(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// auditPage is the answer of audit; next is the cursor of the page after it, absent on the last.
+// auditPage is the response body for a page of the audit trail. Next is the cursor of the next page. On the last
+// page, Next is empty and the response does not contain it.
 type auditPage struct {
 	Entries []auditEntry `json:"entries"`
 	Next    string       `json:"next,omitempty"`
@@ -149,7 +152,8 @@ type auditEntry struct {
 	RequestID string    `json:"request_id,omitempty"`
 }
 
-// party is who did something, or whom it was done to, with the name of that time. A program has no id.
+// party is the actor or the account in an audit entry. Username is the user name at the time of the change. ID is
+// empty for a program, such as setup.
 type party struct {
 	ID       string `json:"id,omitempty"`
 	Username string `json:"username"`

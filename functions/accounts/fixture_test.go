@@ -21,7 +21,7 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what accounts answers against docs/openapi.yaml.
+// api checks the responses of accounts against docs/openapi.yaml.
 var api = contract.Of("accounts")
 
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
@@ -36,17 +36,17 @@ const (
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// fakeStore has users and notes what is asked of it.
+// fakeStore is a store that returns the values of its fields and records the calls of its methods.
 type fakeStore struct {
-	users   map[string]accounts.User // by id
+	users   map[string]accounts.User // by ID
 	entries []accounts.AuditEntry
 	next    string
 	blocked bool
-	err     error // of all but Current
-	away    error // of Current
+	err     error // the error of all methods except Current
+	away    error // the error of Current
 	settled error
 
-	asked    string // the limit and cursor of a list
+	asked    string // the limit and the cursor of the last List or Audit call
 	calls    []string
 	by       accounts.Actor
 	address  netip.Addr
@@ -64,7 +64,7 @@ func (s *fakeStore) Current(_ context.Context, id string, version int) (accounts
 func (s *fakeStore) ByID(_ context.Context, id string) (accounts.User, error) {
 	u, ok := s.users[id]
 	if !ok {
-		return u, problem.NotFound.With("there is no such user")
+		return u, problem.NotFound.With("no such user")
 	}
 	return u, s.err
 }
@@ -87,7 +87,7 @@ func (s *fakeStore) CreateBy(_ context.Context, by accounts.Actor, username, pas
 func (s *fakeStore) Update(_ context.Context, by accounts.Actor, id string, patch accounts.Patch) (accounts.User, error) {
 	u, ok := s.users[id]
 	if !ok {
-		return u, problem.NotFound.With("there is no such user")
+		return u, problem.NotFound.With("no such user")
 	}
 	call := "update " + id
 	if patch.Role != nil {
@@ -107,7 +107,7 @@ func (s *fakeStore) Update(_ context.Context, by accounts.Actor, id string, patc
 
 func (s *fakeStore) Delete(_ context.Context, by accounts.Actor, id string) error {
 	if _, ok := s.users[id]; !ok {
-		return problem.NotFound.With("there is no such user")
+		return problem.NotFound.With("no such user")
 	}
 	s.by, s.calls = by, append(s.calls, "delete "+id)
 	return s.err
@@ -130,7 +130,7 @@ func (s *fakeStore) ChangePassword(_ context.Context, by accounts.Actor, passwor
 	return s.err
 }
 
-// fakeHasher makes of a password that password in brackets.
+// fakeHasher is a hasher. Its hash of a password is the password in brackets.
 type fakeHasher struct {
 	hashErr, verifyErr error
 }
@@ -146,7 +146,8 @@ func (h *fakeHasher) Verify(_ context.Context, hash, given string) (ok, rehash b
 	return hash == "["+given+"]", false, h.verifyErr
 }
 
-// fixture is the handler as function.Main serves it, held to its contract, with fakes, and tokens by what they are.
+// fixture contains the handler, wrapped as in function.Main and checked against its contract, the fakes that the
+// handler uses, and access tokens by name.
 type fixture struct {
 	http.Handler
 	store  *fakeStore
@@ -173,7 +174,7 @@ func newFixture(t *testing.T) *fixture {
 		"old":     {ID: graceID, Username: "grace", Roles: []string{"admin"}, Version: 0},
 		"gone":    {ID: goneID, Username: "gone", Roles: []string{"admin"}, Version: 2},
 		"deleted": {ID: newID, Username: "deleted", Roles: []string{"admin"}, Version: 1},
-		"demoted": {ID: demotedID, Username: "demoted", Roles: []string{"admin"}, Version: 1}, // by hand, without a new version
+		"demoted": {ID: demotedID, Username: "demoted", Roles: []string{"admin"}, Version: 1}, // demoted directly in the database
 	} {
 		raw, _, err := signer.Sign(subject)
 		if err != nil {
@@ -185,7 +186,8 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// request has the token of who, none if that is empty, and a body of JSON unless it is empty.
+// request returns a request with the access token named who, or without a token if who is empty. A body that is not
+// empty has the type JSON.
 func (f *fixture) request(who, method, target, body string) *http.Request {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	if who != "" {

@@ -13,22 +13,22 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// The store is accounts.Store, by what it is used for.
+// The following interfaces contain the methods of accounts.Store that this function uses.
 type (
-	// reader tells what is stored.
+	// reader reads accounts and the audit trail.
 	reader interface {
 		Current(ctx context.Context, id string, version int) (accounts.User, error)
 		ByID(ctx context.Context, id string) (accounts.User, error)
 		List(ctx context.Context, limit int, cursor string) (users []accounts.User, next string, err error)
 		Audit(ctx context.Context, limit int, cursor string) (entries []accounts.AuditEntry, next string, err error)
 	}
-	// changer does what admins may do.
+	// changer changes accounts on behalf of admins.
 	changer interface {
 		CreateBy(ctx context.Context, by accounts.Actor, username, passwordHash, role string) (accounts.User, error)
 		Update(ctx context.Context, by accounts.Actor, id string, patch accounts.Patch) (accounts.User, error)
 		Delete(ctx context.Context, by accounts.Actor, id string) error
 	}
-	// keeper guards the own password.
+	// keeper changes the password of the caller's own account.
 	keeper interface {
 		Reserve(ctx context.Context, username string, address netip.Addr) (accounts.Settle, error)
 		ChangePassword(ctx context.Context, by accounts.Actor, passwordHash string) error
@@ -40,29 +40,35 @@ type (
 	}
 )
 
-// hasher is what password.Hasher does.
+// hasher is implemented by password.Hasher.
 type hasher interface {
 	Hash(ctx context.Context, password string) (string, error)
 	Verify(ctx context.Context, hash, password string) (ok, rehash bool, err error)
 }
 
-// handler answers /accounts and what is below it.
+// handler serves /accounts and all paths below it.
 //
-// A token tells what its bearer was allowed when it was issued, and this function is where that is taken away: so it
-// believes no token, but looks the bearer up on every request. A token whose account is gone, disabled or has another
-// token version is void, whatever it says (401, invalid_token: signing in again may help). The account of a good token
-// whose role is not admin, because somebody changed it in the database by hand, has not the scope (403,
-// insufficient_scope). What admins change, package accounts does in a transaction in which they still are.
+// For each request, the handler reads the caller's account from the database. It does not rely on the scope in the
+// access token, because the scope depends on the role that the account had when the token was issued, and an admin
+// might have changed the role since then.
+//
+// If the account was deleted, is disabled, or has another token version, the access token is no longer valid. The
+// response is 401 with the error invalid_token, because the client might get a valid token if the user signs in
+// again. If an operator has changed the role directly in the database, the token stays valid. If the new role lacks a
+// required scope, the response is 403 with the error insufficient_scope.
+//
+// Package accounts verifies again, in the transaction of each change, that the actor is still an admin, because the
+// actor's account might change after the handler has read it.
 type handler struct {
 	store  store
 	hasher hasher
 	trust  function.Trust
 }
 
-// endpoint answers the requests of a caller, as its account is now.
+// endpoint handles a request. caller is the client's account, as the database currently contains it.
 type endpoint func(w http.ResponseWriter, r *http.Request, caller accounts.User) error
 
-// resource is what is at a path: what answers each method, and the scopes that all of them need.
+// resource contains the endpoint for each method that a path supports, and the scopes that all these methods require.
 type resource struct {
 	methods map[string]endpoint
 	scopes  []string
@@ -95,7 +101,7 @@ func newHandler(verifier *token.Verifier, store store, hasher hasher, trust func
 	})
 }
 
-// route returns what is at path.
+// route returns the resource at path. If no resource has this path, the error is a problem.NotFound.
 func (h *handler) route(path string) (resource, error) {
 	manage := []string{token.ScopeAccountsManage}
 	switch path {
@@ -110,7 +116,7 @@ func (h *handler) route(path string) (resource, error) {
 	}
 	id, below := strings.CutPrefix(path, "/accounts/")
 	if !below || id == "" || strings.Contains(id, "/") {
-		return resource{}, problem.NotFound.With("there is nothing at this path")
+		return resource{}, problem.NotFound.With("no such endpoint")
 	}
 	of := func(answer func(http.ResponseWriter, *http.Request, accounts.User, string) error) endpoint {
 		return func(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
@@ -122,7 +128,7 @@ func (h *handler) route(path string) (resource, error) {
 	}, manage}, nil
 }
 
-// allow is the value of an Allow header.
+// allow returns the value of the Allow header, which lists the methods of the resource.
 func (f resource) allow() string {
 	var names []string
 	for _, name := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
@@ -137,7 +143,8 @@ func (f resource) allow() string {
 	return strings.Join(names, ", ")
 }
 
-// caller returns the account of the request's token, if that is still as good as the token says.
+// caller reads the client's account from the database and returns it. The error is accounts.ErrStaleToken if the
+// access token is no longer valid, and a problem.InsufficientScope if the account's role lacks one of scopes.
 func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, error) {
 	claims := token.Caller(ctx)
 	u, err := h.store.Current(ctx, claims.Subject, claims.Version)
@@ -148,7 +155,8 @@ func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, e
 	return u, now.Demand(scopes...)
 }
 
-// actor returns caller as the audit trail names it.
+// actor returns the actor for the audit trail. The actor consists of caller, the client's address, and the request ID
+// of r.
 func (h *handler) actor(r *http.Request, caller accounts.User) accounts.Actor {
 	return accounts.Actor{
 		ID:        caller.ID,
@@ -159,7 +167,7 @@ func (h *handler) actor(r *http.Request, caller accounts.User) accounts.Actor {
 	}
 }
 
-// account is a user in an answer.
+// account is a user in a JSON response.
 type account struct {
 	ID        string    `json:"id"`
 	Username  string    `json:"username"`

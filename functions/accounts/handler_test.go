@@ -23,22 +23,22 @@ const (
 	change   = `{"current_password":"lovelace-1843","new_password":"babbage-1822"}`
 )
 
-// What is asked for comes, and the store is told to do no more than that.
+// TestAnswers checks the responses to valid requests, and that the store gets no other calls than the request needs.
 func TestAnswers(t *testing.T) {
 	for name, test := range map[string]struct {
 		who, method, target, body string
 		status                    int
-		want                      string // the answer
+		want                      string // the response body
 		calls                     []string
 	}{
-		"me":     {"ada", "GET", "/accounts/me", "", 200, adaJSON, nil},
-		"list":   {"grace", "GET", "/accounts", "", 200, `{"accounts":[` + adaJSON + `,` + goneJSON + `]}`, nil},
-		"show":   {"grace", "GET", "/accounts/" + goneID, "", 200, goneJSON, nil},
-		"create": {"grace", "POST", "/accounts", newUser, 201, strings.NewReplacer(adaID, newID, "ada", "eve").Replace(adaJSON), []string{"create eve [eve-password] user"}},
-		"demote": {"grace", "PATCH", "/accounts/" + adaID, `{"role":"admin"}`, 200, strings.Replace(adaJSON, `"user"`, `"admin"`, 1), []string{"update " + adaID + " role admin"}},
-		"enable": {"grace", "PATCH", "/accounts/" + goneID, `{"disabled":false}`, 200, strings.Replace(goneJSON, `true`, `false`, 1), []string{"update " + goneID + " disabled false"}},
-		"reset":  {"grace", "PATCH", "/accounts/" + adaID, `{"password":"babbage-1822"}`, 200, adaJSON, []string{"update " + adaID + " hash [babbage-1822]"}},
-		"all": {"grace", "PATCH", "/accounts/" + adaID, `{"password":"babbage-1822","role":"user","disabled":true}`, 200,
+		"me":      {"ada", "GET", "/accounts/me", "", 200, adaJSON, nil},
+		"list":    {"grace", "GET", "/accounts", "", 200, `{"accounts":[` + adaJSON + `,` + goneJSON + `]}`, nil},
+		"show":    {"grace", "GET", "/accounts/" + goneID, "", 200, goneJSON, nil},
+		"create":  {"grace", "POST", "/accounts", newUser, 201, strings.NewReplacer(adaID, newID, "ada", "eve").Replace(adaJSON), []string{"create eve [eve-password] user"}},
+		"promote": {"grace", "PATCH", "/accounts/" + adaID, `{"role":"admin"}`, 200, strings.Replace(adaJSON, `"user"`, `"admin"`, 1), []string{"update " + adaID + " role admin"}},
+		"enable":  {"grace", "PATCH", "/accounts/" + goneID, `{"disabled":false}`, 200, strings.Replace(goneJSON, `true`, `false`, 1), []string{"update " + goneID + " disabled false"}},
+		"reset":   {"grace", "PATCH", "/accounts/" + adaID, `{"password":"babbage-1822"}`, 200, adaJSON, []string{"update " + adaID + " hash [babbage-1822]"}},
+		"all members": {"grace", "PATCH", "/accounts/" + adaID, `{"password":"babbage-1822","role":"user","disabled":true}`, 200,
 			strings.Replace(adaJSON, `false`, `true`, 1), []string{"update " + adaID + " role user disabled true hash [babbage-1822]"}},
 		"delete":          {"grace", "DELETE", "/accounts/" + adaID, "", 204, "", []string{"delete " + adaID}},
 		"change password": {"ada", "PUT", "/accounts/me/password", change, 204, "", []string{"reserve ada", "change [babbage-1822]"}},
@@ -47,13 +47,13 @@ func TestAnswers(t *testing.T) {
 			f := newFixture(t)
 			w := f.send(f.request(test.who, test.method, test.target, test.body))
 			if w.Code != test.status || strings.TrimSpace(w.Body.String()) != test.want {
-				t.Errorf("%d %s, want %d %s", w.Code, w.Body, test.status, test.want)
+				t.Errorf("got %d %s, want %d %s", w.Code, w.Body, test.status, test.want)
 			}
 			if got := w.Header().Get("Cache-Control"); got != "no-store" {
-				t.Errorf("Cache-Control is %q, want no-store", got)
+				t.Errorf("got Cache-Control %q, want no-store", got)
 			}
 			if !reflect.DeepEqual(f.store.calls, test.calls) {
-				t.Errorf("the store was told %q, want %q", f.store.calls, test.calls)
+				t.Errorf("got the store calls %q, want %q", f.store.calls, test.calls)
 			}
 			if test.calls == nil {
 				return
@@ -61,10 +61,10 @@ func TestAnswers(t *testing.T) {
 			caller := f.store.users[map[string]string{"ada": adaID, "grace": graceID}[test.who]]
 			want := accounts.Actor{ID: caller.ID, Username: caller.Username, Version: caller.TokenVersion, Address: netip.MustParseAddr("203.0.113.9"), RequestID: "request-1"}
 			if f.store.by != want {
-				t.Errorf("done by %+v, want %+v", f.store.by, want)
+				t.Errorf("got actor %+v, want %+v", f.store.by, want)
 			}
 			if location := w.Header().Get("Location"); (location == "/accounts/"+newID) != (test.status == 201) {
-				t.Errorf("Location is %q", location)
+				t.Errorf("got Location %q with status %d", location, test.status)
 			}
 		})
 	}
@@ -89,19 +89,19 @@ func TestPages(t *testing.T) {
 	} {
 		w := f.send(f.request("grace", "GET", target, ""))
 		if w.Code != 200 || strings.TrimSpace(w.Body.String()) != want.body {
-			t.Errorf("%s: %d %s, want %s", target, w.Code, w.Body, want.body)
+			t.Errorf("%s: got %d %s, want 200 %s", target, w.Code, w.Body, want.body)
 		}
 		if f.store.asked != want.asked {
-			t.Errorf("%s: asked for %q, want %q", target, f.store.asked, want.asked)
+			t.Errorf("%s: the store got the limit and cursor %q, want %q", target, f.store.asked, want.asked)
 		}
 	}
 	f.store.entries = nil
 	if w := f.send(f.request("grace", "GET", "/accounts/audit", "")); !strings.Contains(w.Body.String(), `"entries":[]`) {
-		t.Errorf("no entries: %s, want an empty list", w.Body)
+		t.Errorf("no entries: got %s, want an empty list", w.Body)
 	}
 }
 
-// Each reason to refuse a request, and that the store then changes nothing.
+// TestRefusals checks the response for each reason to refuse a request, and that a refused request changes nothing.
 func TestRefusals(t *testing.T) {
 	const (
 		invalid  = `Bearer realm="strongroom", error="invalid_token", error_description="the account has changed since the token was issued"`
@@ -116,90 +116,90 @@ func TestRefusals(t *testing.T) {
 		kind                      string
 		header                    string // "Name: value"
 	}{
-		"unknown path":       {"grace", "GET", "/", "", 404, "not-found", ""},
-		"path below":         {"grace", "GET", ada + "/password", "", 404, "not-found", ""},
-		"path with a slash":  {"grace", "GET", "/accounts/", "", 404, "not-found", ""},
-		"like the path":      {"grace", "GET", "/accountsx", "", 404, "not-found", ""},
-		"DELETE accounts":    {"grace", "DELETE", "/accounts", "", 405, "method-not-allowed", "Allow: GET, HEAD, POST"},
-		"PUT account":        {"grace", "PUT", ada, "", 405, "method-not-allowed", "Allow: GET, HEAD, PATCH, DELETE"},
-		"POST audit":         {"grace", "POST", "/accounts/audit", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
-		"DELETE audit":       {"grace", "DELETE", "/accounts/audit", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
-		"DELETE me":          {"grace", "DELETE", "/accounts/me", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
-		"GET password":       {"ada", "GET", password, "", 405, "method-not-allowed", "Allow: PUT"},
-		"OPTIONS, no token":  {"", "OPTIONS", "/accounts", "", 405, "method-not-allowed", "Allow: GET, HEAD, POST"},
-		"no token":           {"", "GET", "/accounts", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
-		"no token, me":       {"", "GET", "/accounts/me", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
-		"no token, password": {"", "PUT", password, change, 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
-		"blank token, me":    {"blank", "GET", "/accounts/me", "", 400, "bad-request", ""},
-		"blank token":        {"blank", "GET", ada, "", 400, "bad-request", ""},
-		"blank, deletes":     {"blank", "DELETE", ada, "", 400, "bad-request", ""},
-		"broken token":       {"broken", "GET", "/accounts/me", "", 401, "unauthenticated", ""},
+		"unknown path":               {"grace", "GET", "/", "", 404, "not-found", ""},
+		"unknown path below":         {"grace", "GET", ada + "/password", "", 404, "not-found", ""},
+		"path with a trailing slash": {"grace", "GET", "/accounts/", "", 404, "not-found", ""},
+		"path with a longer name":    {"grace", "GET", "/accountsx", "", 404, "not-found", ""},
+		"DELETE accounts":            {"grace", "DELETE", "/accounts", "", 405, "method-not-allowed", "Allow: GET, HEAD, POST"},
+		"PUT account":                {"grace", "PUT", ada, "", 405, "method-not-allowed", "Allow: GET, HEAD, PATCH, DELETE"},
+		"POST audit":                 {"grace", "POST", "/accounts/audit", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
+		"DELETE audit":               {"grace", "DELETE", "/accounts/audit", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
+		"DELETE me":                  {"grace", "DELETE", "/accounts/me", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
+		"GET password":               {"ada", "GET", password, "", 405, "method-not-allowed", "Allow: PUT"},
+		"OPTIONS, no token":          {"", "OPTIONS", "/accounts", "", 405, "method-not-allowed", "Allow: GET, HEAD, POST"},
+		"no token":                   {"", "GET", "/accounts", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
+		"no token, me":               {"", "GET", "/accounts/me", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
+		"no token, password":         {"", "PUT", password, change, 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
+		"blank token, me":            {"blank", "GET", "/accounts/me", "", 400, "bad-request", ""},
+		"blank token":                {"blank", "GET", ada, "", 400, "bad-request", ""},
+		"blank token, delete":        {"blank", "DELETE", ada, "", 400, "bad-request", ""},
+		"broken token":               {"broken", "GET", "/accounts/me", "", 401, "unauthenticated", ""},
 
-		"user lists":              {"ada", "GET", "/accounts", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user creates":            {"ada", "POST", "/accounts", newUser, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user shows":              {"ada", "GET", ada, "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user promotes":           {"ada", "PATCH", ada, `{"role":"admin"}`, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user deletes":            {"ada", "DELETE", ada, "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user reads the trail":    {"ada", "GET", "/accounts/audit", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"demoted by hand":         {"demoted", "GET", "/accounts", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"demoted by hand creates": {"demoted", "POST", "/accounts", newUser, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"old token lists":         {"old", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token creates":       {"old", "POST", "/accounts", newUser, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token changes":       {"old", "PATCH", ada, `{"role":"admin"}`, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token deletes":       {"old", "DELETE", ada, "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token, trail":        {"old", "GET", "/accounts/audit", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token, me":           {"old", "GET", "/accounts/me", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token, password":     {"old", "PUT", password, change, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"disabled admin":          {"gone", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"disabled, me":            {"gone", "GET", "/accounts/me", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"deleted admin":           {"deleted", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"user lists":                       {"ada", "GET", "/accounts", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"user creates":                     {"ada", "POST", "/accounts", newUser, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"user shows":                       {"ada", "GET", ada, "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"user promotes":                    {"ada", "PATCH", ada, `{"role":"admin"}`, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"user deletes":                     {"ada", "DELETE", ada, "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"user reads the audit trail":       {"ada", "GET", "/accounts/audit", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"demoted in the database, lists":   {"demoted", "GET", "/accounts", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"demoted in the database, creates": {"demoted", "POST", "/accounts", newUser, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
+		"old token lists":                  {"old", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"old token creates":                {"old", "POST", "/accounts", newUser, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"old token changes":                {"old", "PATCH", ada, `{"role":"admin"}`, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"old token deletes":                {"old", "DELETE", ada, "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"old token, audit trail":           {"old", "GET", "/accounts/audit", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"old token, me":                    {"old", "GET", "/accounts/me", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"old token, password":              {"old", "PUT", password, change, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"disabled admin":                   {"gone", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"disabled, me":                     {"gone", "GET", "/accounts/me", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
+		"deleted admin":                    {"deleted", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
 
-		"unknown user":           {"grace", "GET", "/accounts/" + newID, "", 404, "not-found", ""},
-		"unknown user, changed":  {"grace", "PATCH", "/accounts/" + newID, `{"role":"user"}`, 404, "not-found", ""},
-		"unknown user, deleted":  {"grace", "DELETE", "/accounts/x", "", 404, "not-found", ""},
-		"limit no number":        {"grace", "GET", "/accounts?limit=ten", "", 400, "bad-request", ""},
-		"audit, no number":       {"grace", "GET", "/accounts/audit?limit=1.5", "", 400, "bad-request", ""},
-		"query malformed":        {"grace", "GET", "/accounts?cursor=%zz", "", 400, "bad-request", ""},
-		"query with a semicolon": {"grace", "DELETE", ada + "?x=1;y=2", "", 400, "bad-request", ""},
-		"limit twice":            {"grace", "GET", "/accounts?limit=1&limit=2", "", 400, "bad-request", ""},
-		"cursor twice":           {"grace", "GET", "/accounts?cursor=a&cursor=a", "", 400, "bad-request", ""},
-		"audit, limit twice":     {"grace", "GET", "/accounts/audit?limit=1&limit=2", "", 400, "bad-request", ""},
+		"unknown user":                {"grace", "GET", "/accounts/" + newID, "", 404, "not-found", ""},
+		"unknown user, changed":       {"grace", "PATCH", "/accounts/" + newID, `{"role":"user"}`, 404, "not-found", ""},
+		"unknown user, deleted":       {"grace", "DELETE", "/accounts/x", "", 404, "not-found", ""},
+		"limit not a number":          {"grace", "GET", "/accounts?limit=ten", "", 400, "bad-request", ""},
+		"audit, limit not an integer": {"grace", "GET", "/accounts/audit?limit=1.5", "", 400, "bad-request", ""},
+		"query malformed":             {"grace", "GET", "/accounts?cursor=%zz", "", 400, "bad-request", ""},
+		"query with a semicolon":      {"grace", "DELETE", ada + "?x=1;y=2", "", 400, "bad-request", ""},
+		"limit twice":                 {"grace", "GET", "/accounts?limit=1&limit=2", "", 400, "bad-request", ""},
+		"cursor twice":                {"grace", "GET", "/accounts?cursor=a&cursor=a", "", 400, "bad-request", ""},
+		"audit, limit twice":          {"grace", "GET", "/accounts/audit?limit=1&limit=2", "", 400, "bad-request", ""},
 
-		"create, nothing":           {"grace", "POST", "/accounts", `{}`, 400, "bad-request", ""},
-		"create, no role":           {"grace", "POST", "/accounts", `{"username":"eve","password":"eve-password"}`, 400, "bad-request", ""},
-		"create, unknown member":    {"grace", "POST", "/accounts", `{"username":"eve","password":"eve-password","role":"user","id":"1"}`, 400, "bad-request", ""},
-		"create, password a number": {"grace", "POST", "/accounts", `{"username":"eve","password":12345678,"role":"user"}`, 400, "bad-request", ""},
-		"create, short password":    {"grace", "POST", "/accounts", `{"username":"eve","password":"1234567","role":"user"}`, 422, "unprocessable", ""},
-		"create, form":              {"grace", "POST", "/accounts", "", 415, "unsupported-media-type", "Accept: application/json"},
-		"create, too large":         {"grace", "POST", "/accounts", padded(newUser, 4097), 413, "too-large", ""},
-		"patch, nothing":            {"grace", "PATCH", ada, `{}`, 400, "bad-request", ""},
-		"patch, null":               {"grace", "PATCH", ada, `{"role":null}`, 400, "bad-request", ""},
-		"patch, twice":              {"grace", "PATCH", ada, `{"role":"user","role":"admin"}`, 400, "bad-request", ""},
-		"patch, other case":         {"grace", "PATCH", ada, `{"Role":"admin"}`, 400, "bad-request", ""},
-		"patch, unknown member":     {"grace", "PATCH", ada, `{"role":"user","username":"eve"}`, 400, "bad-request", ""},
-		"patch, trailing data":      {"grace", "PATCH", ada, `{"role":"user"} {}`, 400, "bad-request", ""},
-		"patch, disabled a string":  {"grace", "PATCH", ada, `{"disabled":"true"}`, 400, "bad-request", ""},
-		"patch, short password":     {"grace", "PATCH", ada, `{"disabled":true,"password":"short"}`, 422, "unprocessable", ""},
-		"patch, too large":          {"grace", "PATCH", ada, padded(`{"role":"user"}`, 4097), 413, "too-large", ""},
-		"patch, no type":            {"grace", "PATCH", ada, "", 415, "unsupported-media-type", "Accept: application/json"},
+		"create, no members":            {"grace", "POST", "/accounts", `{}`, 400, "bad-request", ""},
+		"create, no role":               {"grace", "POST", "/accounts", `{"username":"eve","password":"eve-password"}`, 400, "bad-request", ""},
+		"create, unknown member":        {"grace", "POST", "/accounts", `{"username":"eve","password":"eve-password","role":"user","id":"1"}`, 400, "bad-request", ""},
+		"create, password a number":     {"grace", "POST", "/accounts", `{"username":"eve","password":12345678,"role":"user"}`, 400, "bad-request", ""},
+		"create, short password":        {"grace", "POST", "/accounts", `{"username":"eve","password":"1234567","role":"user"}`, 422, "unprocessable", ""},
+		"create, no type":               {"grace", "POST", "/accounts", "", 415, "unsupported-media-type", "Accept: application/json"},
+		"create, too large":             {"grace", "POST", "/accounts", padded(newUser, 4097), 413, "too-large", ""},
+		"patch, no members":             {"grace", "PATCH", ada, `{}`, 400, "bad-request", ""},
+		"patch, null":                   {"grace", "PATCH", ada, `{"role":null}`, 400, "bad-request", ""},
+		"patch, member twice":           {"grace", "PATCH", ada, `{"role":"user","role":"admin"}`, 400, "bad-request", ""},
+		"patch, member in another case": {"grace", "PATCH", ada, `{"Role":"admin"}`, 400, "bad-request", ""},
+		"patch, unknown member":         {"grace", "PATCH", ada, `{"role":"user","username":"eve"}`, 400, "bad-request", ""},
+		"patch, trailing data":          {"grace", "PATCH", ada, `{"role":"user"} {}`, 400, "bad-request", ""},
+		"patch, disabled a string":      {"grace", "PATCH", ada, `{"disabled":"true"}`, 400, "bad-request", ""},
+		"patch, short password":         {"grace", "PATCH", ada, `{"disabled":true,"password":"short"}`, 422, "unprocessable", ""},
+		"patch, too large":              {"grace", "PATCH", ada, padded(`{"role":"user"}`, 4097), 413, "too-large", ""},
+		"patch, no type":                {"grace", "PATCH", ada, "", 415, "unsupported-media-type", "Accept: application/json"},
 
-		"password, no current":       {"ada", "PUT", password, `{"new_password":"babbage-1822"}`, 400, "bad-request", ""},
-		"password, no new":           {"ada", "PUT", password, `{"current_password":"lovelace-1843"}`, 400, "bad-request", ""},
-		"password, unknown member":   {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"babbage-1822","username":"grace"}`, 400, "bad-request", ""},
-		"password, new one short":    {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"short"}`, 422, "unprocessable", ""},
-		"password, new one not UTF8": {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"babbage\ud800-1822"}`, 422, "unprocessable", ""},
-		"password, too large":        {"ada", "PUT", password, padded(change, 4097), 413, "too-large", ""},
-		"password, no type":          {"ada", "PUT", password, "", 415, "unsupported-media-type", "Accept: application/json"},
+		"password, no current":             {"ada", "PUT", password, `{"new_password":"babbage-1822"}`, 400, "bad-request", ""},
+		"password, no new":                 {"ada", "PUT", password, `{"current_password":"lovelace-1843"}`, 400, "bad-request", ""},
+		"password, unknown member":         {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"babbage-1822","username":"grace"}`, 400, "bad-request", ""},
+		"password, new password short":     {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"short"}`, 422, "unprocessable", ""},
+		"password, new password not UTF-8": {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"babbage\ud800-1822"}`, 422, "unprocessable", ""},
+		"password, too large":              {"ada", "PUT", password, padded(change, 4097), 413, "too-large", ""},
+		"password, no type":                {"ada", "PUT", password, "", 415, "unsupported-media-type", "Accept: application/json"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			w := f.send(f.request(test.who, test.method, test.target, test.body))
 			wantProblem(t, w, test.status, test.kind)
 			if header, want, ok := strings.Cut(test.header, ": "); ok && w.Header().Get(header) != want {
-				t.Errorf("%s is %q, want %q", header, w.Header().Get(header), want)
+				t.Errorf("got %s %q, want %q", header, w.Header().Get(header), want)
 			}
 			if f.store.calls != nil {
-				t.Errorf("the store was told %q", f.store.calls)
+				t.Errorf("got the store calls %q, want none", f.store.calls)
 			}
 		})
 	}
@@ -209,26 +209,26 @@ func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, kind st
 	t.Helper()
 	var document problem.Document
 	if err := json.Unmarshal(w.Body.Bytes(), &document); err != nil {
-		t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+		t.Fatalf("got %d %s, which is not a problem document: %v", w.Code, w.Body, err)
 	}
 	if w.Code != status || document.Status != status || document.Type != "urn:strongroom:problem:"+kind {
-		t.Errorf("%d %s, want %d %s", w.Code, w.Body, status, kind)
+		t.Errorf("got %d %s, want %d %s", w.Code, w.Body, status, kind)
 	}
 	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
-		t.Errorf("Content-Type is %q", got)
+		t.Errorf("got Content-Type %q, want application/problem+json", got)
 	}
 	if got := w.Header().Get("Cache-Control"); got != "no-store" {
-		t.Errorf("Cache-Control is %q, want no-store", got)
+		t.Errorf("got Cache-Control %q, want no-store", got)
 	}
 	for _, secret := range []string{"lovelace", "hopper", "eve-password", "babbage", "["} {
 		if strings.Contains(w.Body.String(), secret) {
-			t.Errorf("the answer shows a password or hash: %s", w.Body)
+			t.Errorf("the response shows a password or a hash: %s", w.Body)
 		}
 	}
 }
 
 func TestErrorsOfTheStore(t *testing.T) {
-	away := problem.Unavailable.With("away")
+	away := problem.Unavailable.With("the account store is unavailable")
 	requests := map[string][4]string{
 		"list":   {"grace", "GET", "/accounts", ""},
 		"audit":  {"grace", "GET", "/accounts/audit", ""},
@@ -243,14 +243,14 @@ func TestErrorsOfTheStore(t *testing.T) {
 			err    error
 			status int
 			kind   string
-			of     string // the requests that it can come of, all if that is empty
+			of     string // the names of the requests that can fail with err, empty for all requests
 		}{
 			{away, 503, "unavailable", ""},
 			{errors.New("Error 1064: lovelace"), 500, "internal", ""},
 			{accounts.ErrLastAdmin, 409, "conflict", "patch delete"},
 			{problem.Conflict.With("the user name is taken"), 409, "conflict", "create"},
 			{accounts.ErrStaleToken, 401, "unauthenticated", ""},
-			{problem.Unprocessable.With("there is no such role"), 422, "unprocessable", "create patch"},
+			{problem.Unprocessable.With("unknown role"), 422, "unprocessable", "create patch"},
 		} {
 			if c.of != "" && !strings.Contains(c.of, name) {
 				continue
@@ -261,17 +261,17 @@ func TestErrorsOfTheStore(t *testing.T) {
 				w := f.send(f.request(r[0], r[1], r[2], r[3]))
 				wantProblem(t, w, c.status, c.kind)
 				if challenge := w.Header().Get("WWW-Authenticate"); (challenge != "") != (c.status == 401) {
-					t.Errorf("WWW-Authenticate is %q", challenge)
+					t.Errorf("got WWW-Authenticate %q with status %d", challenge, c.status)
 				}
 			})
 		}
-		t.Run(name+"/away at once", func(t *testing.T) {
+		t.Run(name+"/account lookup unavailable", func(t *testing.T) {
 			f := newFixture(t)
 			f.store.away = away
 			w := f.send(f.request(r[0], r[1], r[2], r[3]))
 			wantProblem(t, w, 503, "unavailable")
 			if w.Header().Get("Retry-After") == "" || f.store.calls != nil {
-				t.Errorf("Retry-After %q, the store was told %q", w.Header().Get("Retry-After"), f.store.calls)
+				t.Errorf("got Retry-After %q and the store calls %q, want a Retry-After and no calls", w.Header().Get("Retry-After"), f.store.calls)
 			}
 		})
 	}
@@ -290,14 +290,15 @@ func TestHead(t *testing.T) {
 	f := newFixture(t)
 	for _, target := range []string{"/accounts", "/accounts/me", "/accounts/audit", "/accounts/" + adaID} {
 		if w := f.send(f.request("grace", "HEAD", target, "")); w.Code != 200 {
-			t.Errorf("HEAD %s: %d, want 200", target, w.Code)
+			t.Errorf("HEAD %s: got status %d, want 200", target, w.Code)
 		}
 	}
 }
 
-// The current password is guessed under the same count as a login, and nothing changes unless it is right.
+// TestCurrentPassword checks that a wrong current password counts as a failed login attempt, and that the password
+// changes only if the current password is correct.
 func TestCurrentPassword(t *testing.T) {
-	away := problem.Unavailable.With("away")
+	away := problem.Unavailable.With("the account store is unavailable")
 	wrong := strings.Replace(change, "lovelace", "byron", 1)
 	for name, test := range map[string]struct {
 		who, body string
@@ -306,12 +307,12 @@ func TestCurrentPassword(t *testing.T) {
 		kind      string
 		outcomes  []accounts.Outcome
 	}{
-		"right":                        {"ada", change, func(*fixture) {}, 204, "", []accounts.Outcome{accounts.Succeeded}},
-		"right, outcome can't be kept": {"ada", change, func(f *fixture) { f.store.settled = away }, 204, "", []accounts.Outcome{accounts.Succeeded}},
-		"wrong":                        {"ada", wrong, func(*fixture) {}, 403, "wrong-password", []accounts.Outcome{accounts.Failed}},
-		"malformed hash":               {"demoted", change, func(*fixture) {}, 403, "wrong-password", []accounts.Outcome{accounts.Failed}},
-		"blocked":                      {"ada", change, func(f *fixture) { f.store.blocked = true }, 429, "too-many-attempts", nil},
-		"no slot to hash":              {"ada", change, func(f *fixture) { f.hasher.verifyErr = away }, 503, "unavailable", []accounts.Outcome{accounts.Undecided}},
+		"correct password":                       {"ada", change, func(*fixture) {}, 204, "", []accounts.Outcome{accounts.Succeeded}},
+		"correct password, outcome not recorded": {"ada", change, func(f *fixture) { f.store.settled = away }, 204, "", []accounts.Outcome{accounts.Succeeded}},
+		"wrong password":                         {"ada", wrong, func(*fixture) {}, 403, "wrong-password", []accounts.Outcome{accounts.Failed}},
+		"malformed hash":                         {"demoted", change, func(*fixture) {}, 403, "wrong-password", []accounts.Outcome{accounts.Failed}},
+		"blocked":                                {"ada", change, func(f *fixture) { f.store.blocked = true }, 429, "too-many-attempts", nil},
+		"no free hashing slot":                   {"ada", change, func(f *fixture) { f.hasher.verifyErr = away }, 503, "unavailable", []accounts.Outcome{accounts.Undecided}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -319,7 +320,7 @@ func TestCurrentPassword(t *testing.T) {
 			w := f.send(f.request(test.who, "PUT", "/accounts/me/password", test.body))
 			if test.status == 204 {
 				if w.Code != 204 {
-					t.Errorf("%d %s, want 204", w.Code, w.Body)
+					t.Errorf("got %d %s, want 204", w.Code, w.Body)
 				}
 			} else {
 				wantProblem(t, w, test.status, test.kind)
@@ -330,13 +331,13 @@ func TestCurrentPassword(t *testing.T) {
 				}
 			}
 			if !reflect.DeepEqual(f.store.outcomes, test.outcomes) {
-				t.Errorf("outcomes %v, want %v", f.store.outcomes, test.outcomes)
+				t.Errorf("got outcomes %v, want %v", f.store.outcomes, test.outcomes)
 			}
 			if test.outcomes != nil && f.store.address.String() != "203.0.113.9" {
-				t.Errorf("counted under %v, want the client's address", f.store.address)
+				t.Errorf("the attempt was counted for %v, want the client's address", f.store.address)
 			}
 			if retry := w.Header().Get("Retry-After"); test.status == 429 && retry != "90" {
-				t.Errorf("Retry-After is %q, want 90", retry)
+				t.Errorf("got Retry-After %q, want 90", retry)
 			}
 		})
 	}
@@ -345,7 +346,7 @@ func TestCurrentPassword(t *testing.T) {
 	cancel()
 	f.send(f.request("ada", "PUT", "/accounts/me/password", wrong).WithContext(gone))
 	if want := []accounts.Outcome{accounts.Failed}; !reflect.DeepEqual(f.store.outcomes, want) {
-		t.Errorf("of a client that is gone: outcomes %v, want %v", f.store.outcomes, want)
+		t.Errorf("client disconnected: got outcomes %v, want %v", f.store.outcomes, want)
 	}
 }
 

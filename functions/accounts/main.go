@@ -1,5 +1,5 @@
-// Command accounts is the function that manages accounts: admins make, list, change and delete them and read the audit
-// trail; anybody may see the own one and change its password.
+// Command accounts is the function that manages accounts. Admins use it to create, list, change and delete accounts,
+// and to read the audit trail. All users can use it to view their own account and to change their own password.
 package main
 
 import (
@@ -16,27 +16,31 @@ import (
 )
 
 type config struct {
-	// DSN is of the runtime user, who may read and write rows and change no table.
+	// DSN is the data source name of the MySQL account store. It contains the runtime user, which can read and write
+	// rows but cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
-	// KeysFile is the public key set that tokens are verified with.
+	// KeysFile is the path of the file with the public JWK Set. The accounts function verifies access tokens with
+	// these public keys.
 	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are what tokens must have been issued by and for.
+	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// TrustedHops is how many proxies in front add the address of who called them to X-Forwarded-For, counted from
-	// this process; as for login. The address goes into the audit trail, and guesses of a password are counted under it.
+	// TrustedHops is the number of trusted proxies in front of this process. Each of these proxies appends the
+	// address of its client to X-Forwarded-For. The function needs the client's address, because it records the
+	// address in the audit trail and counts wrong passwords per address. The login function has the same setting.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
-	// GatewayKeyFile is the key that the gateway signs the address of who called it with; without it, all who come
-	// through the gateway have its address.
+	// GatewayKeyFile is the path of the file with the key that verifies the client addresses that the gateway signs.
+	// If it is not set, the function uses the gateway's address as the address of every client that uses the gateway.
 	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
-// hashWait is how long a request waits for its turn to be hashed before it is told to come again; as for login.
+// hashWait is how long a request may wait for a free slot in the password hasher. If no slot becomes free in this
+// time, the response is 503. The login function has the same limit.
 const hashWait = 8 * time.Second
 
 func main() { function.Main(setup) }
 
-// setup builds the accounts endpoint from its settings.
+// setup returns the HTTP handler of the accounts function. cfg contains its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
 	if err != nil {
@@ -58,7 +62,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(verifier, store, hasher, trust), store}, nil
 }
 
-// server is the endpoint with what must be closed after it.
+// server is the HTTP handler together with its account store. Close closes the store.
 type server struct {
 	http.Handler
 	store *accounts.Store

@@ -22,10 +22,10 @@ func TestSetup(t *testing.T) {
 	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", KeysFile: keysFile, Issuer: "issuer", Audience: "audience"}
 	for name, test := range map[string]struct {
 		change func(*config)
-		want   string // in the error; empty: none
+		want   string // a part of the error, empty if setup must succeed
 	}{
-		"good":          {func(*config) {}, ""}, // and it does not connect
-		"wrong DSN":     {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
+		"valid":         {func(*config) {}, ""}, // setup does not connect to the database
+		"malformed DSN": {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
 		"negative hops": {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
 		"no keys":       {func(c *config) { c.KeysFile = keysFile + "x" }, keysFile + "x"},
 		"no audience":   {func(c *config) { c.Audience = "" }, "TOKEN_AUDIENCE"},
@@ -41,7 +41,7 @@ func TestSetup(t *testing.T) {
 				t.Error(err)
 			}
 		case err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret"):
-			t.Errorf("%s: %v, want an error with %s and without the password", name, err, test.want)
+			t.Errorf("%s: got %v, want an error with %s and without the password", name, err, test.want)
 		}
 	}
 }

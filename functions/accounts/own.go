@@ -13,18 +13,20 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// settleTimeout bounds the noting of an outcome, which goes on when the client is gone.
+// settleTimeout is how long recording the outcome of a login attempt may take. Recording needs its own time limit,
+// because it continues after the client has disconnected.
 const settleTimeout = 3 * time.Second
 
-// errWrongPassword is not a 401: the token is good, and a client must not take it for one that has expired.
-var errWrongPassword = problem.WrongPassword.With("check it and try again")
+// errWrongPassword has the status 403, because a client might treat the status 401 as an expired access token.
+var errWrongPassword = problem.WrongPassword.With("check the current password and try again")
 
 func (h *handler) showMe(w http.ResponseWriter, _ *http.Request, caller accounts.User) error {
 	return problem.JSON(w, http.StatusOK, accountOf(caller))
 }
 
-// changePassword gives the caller another password. It ends the sessions of the account and makes its tokens void, the
-// one that came along, too: who has just changed the password can sign in, and who had stolen a token can not.
+// changePassword changes the password of the caller's own account. It ends all sessions of the account and
+// invalidates all its access tokens, including the access token in this request, so that a thief with a stolen token
+// loses access. The user can then sign in with the new password.
 func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
 	var given struct {
 		Current *string `json:"current_password"`
@@ -34,9 +36,9 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 		return err
 	}
 	if given.Current == nil || given.New == nil {
-		return problem.BadRequest.With("give the current_password and the new_password")
+		return problem.BadRequest.With("the body must have the members current_password and new_password")
 	}
-	if err := password.Check(*given.New); err != nil { // before an attempt is spent
+	if err := password.Check(*given.New); err != nil { // check before prove, because prove counts a login attempt
 		return err
 	}
 	by := h.actor(r, caller)
@@ -54,8 +56,8 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 	return nil
 }
 
-// prove compares the current password of caller. Attempts are counted as login counts them: a stolen token must not be
-// a way to guess a password without end.
+// prove returns errWrongPassword if given is not the current password of caller. It counts each call as a login
+// attempt, so that a thief with a stolen token cannot guess the password an unlimited number of times.
 func (h *handler) prove(ctx context.Context, caller accounts.User, by accounts.Actor, given string) error {
 	settle, err := h.store.Reserve(ctx, caller.Username, by.Address)
 	if err != nil {
@@ -63,22 +65,23 @@ func (h *handler) prove(ctx context.Context, caller accounts.User, by accounts.A
 	}
 	outcome := accounts.Undecided
 	defer func() {
-		// A client that leaves before its answer does not get the attempt back.
+		// Record the outcome even if the client has disconnected, because an attempt without an outcome counts as
+		// failed.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
 		if err := settle(ctx, outcome); err != nil {
-			slog.WarnContext(ctx, "the attempt counts as failed until it is forgotten", "error", err)
+			slog.WarnContext(ctx, "could not record the outcome of a login attempt, so the attempt counts as failed", "error", err)
 		}
 	}()
 	ok, _, err := h.hasher.Verify(ctx, caller.PasswordHash, given)
 	if errors.Is(err, password.ErrMalformed) {
-		slog.ErrorContext(ctx, "a stored password hash can not be used", "user_id", caller.ID, "error", err)
+		slog.ErrorContext(ctx, "cannot use the stored password hash", "user_id", caller.ID, "error", err)
 	} else if err != nil {
 		return err
 	}
 	if !ok {
 		outcome = accounts.Failed
-		slog.InfoContext(ctx, "change of password refused", "user_id", caller.ID, "address", by.Address)
+		slog.InfoContext(ctx, "rejected password change", "user_id", caller.ID, "address", by.Address)
 		return errWrongPassword
 	}
 	outcome = accounts.Succeeded

@@ -13,8 +13,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// content answers with the bytes of a file (RFC 9110: ranges, conditional requests). The stored document alone says
-// whose the file is, so that it can be had as soon as it is stored.
+// content responds with the content of the file with the given ID. It supports range requests and conditional requests
+// (RFC 9110). It looks up the file's owner in the store and not in the catalog, because users can download a file as
+// soon as it is stored, even if the file has no catalog entry yet.
 func (h *handler) content(w http.ResponseWriter, r *http.Request, id string) error {
 	f, err := h.stored(r.Context(), id)
 	if err != nil {
@@ -26,11 +27,12 @@ func (h *handler) content(w http.ResponseWriter, r *http.Request, id string) err
 	return h.send(w, r, f)
 }
 
-// maxRanges bounds the ranges of one request: each of them, however short, costs a chunk. A header with more is ignored,
-// as RFC 9110 (section 14.2) lets a server do.
+// maxRanges is the maximum number of ranges in one request. The number is limited, because the store reads at least one
+// whole chunk for each range, however short the range is. The server ignores a Range header with more ranges and sends
+// the whole file, as RFC 9110, Section 14.2, permits.
 const maxRanges = 16
 
-// send answers with the bytes of f.
+// send responds to r with the content of f, or with the ranges of the content that r requests.
 func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) error {
 	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
 		r = r.Clone(r.Context())
@@ -40,9 +42,11 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) e
 	header.Set("Content-Type", f.ContentType)
 	header.Set("Content-Disposition", attachment(f.Name))
 	header.Set("ETag", `"`+f.SHA256+`"`)
-	// The bytes under this address never change, but who may have them does.
+	// A file's content never changes, but a user's permission to read the file can change. A cache must therefore check
+	// with the server before each use of the content.
 	header.Set("Cache-Control", "private, no-cache")
-	// The bytes are a stranger's: no browser may take them for a page of ours.
+	// These headers prevent a browser from displaying or running the file as a page of this site, because the file
+	// comes from a user and is not trusted.
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 
@@ -52,20 +56,22 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) e
 	failed := bytes.close()
 	switch {
 	case late.unsatisfiable:
-		return problem.RangeUnsatisfiable.With("the file has %d bytes", f.Size).Header("Content-Range", fmt.Sprintf("bytes */%d", f.Size))
+		return problem.RangeUnsatisfiable.With("the requested range is outside the file, which has %d bytes", f.Size).Header("Content-Range", fmt.Sprintf("bytes */%d", f.Size))
 	case failed == nil:
 		late.start()
 		return nil
 	case !late.started:
 		return failed
 	}
-	// Too late for another answer: the connection must be cut, lest a part be taken for the whole.
-	slog.WarnContext(r.Context(), "the download broke off", "id", f.ID, "error", failed)
+	// Close the connection, so that the client does not mistake the incomplete content for the whole file. A problem
+	// document cannot report the error, because a part of the response has already been sent.
+	slog.WarnContext(r.Context(), "download interrupted", "id", f.ID, "error", failed)
 	panic(http.ErrAbortHandler)
 }
 
-// watched keeps the error that ServeContent does not return. It locks because ServeContent, answering several ranges
-// to a client that goes away, returns while a goroutine of its own still reads.
+// watched is a reader that records the first read error, because http.ServeContent does not return read errors. For a
+// request with several ranges, ServeContent reads in a separate goroutine. If the client disconnects, ServeContent can
+// return while that goroutine is still reading, so a mutex protects the fields.
 type watched struct {
 	mu     sync.Mutex
 	reader io.ReadSeekCloser
@@ -88,15 +94,17 @@ func (w *watched) Seek(offset int64, whence int) (int64, error) {
 	return w.reader.Seek(offset, whence)
 }
 
-// close closes the reader and returns the error that reading ended with, if any.
+// close closes the reader. It returns the recorded read error and the error from closing the reader, joined into one
+// error. If neither error occurred, close returns nil.
 func (w *watched) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return errors.Join(w.err, w.reader.Close())
 }
 
-// lateWriter holds the header back until the first byte of the body is there. So a store that goes away before that
-// can still be answered with a problem, and so can a range that can not be satisfied.
+// lateWriter delays the response header until the first byte of the body is written, so that a problem document can
+// still replace the response. send uses a problem document if the store fails before the first byte, or if the
+// requested range cannot be satisfied.
 type lateWriter struct {
 	http.ResponseWriter
 	status        int
@@ -111,13 +119,13 @@ func (w *lateWriter) WriteHeader(status int) {
 
 func (w *lateWriter) Write(p []byte) (int, error) {
 	if w.unsatisfiable {
-		return len(p), nil // a text that the problem document replaces
+		return len(p), nil // discard the error text, because a problem document replaces it
 	}
 	w.start()
 	return w.ResponseWriter.Write(p)
 }
 
-// start sends the header.
+// start sends the response header unless it has already been sent.
 func (w *lateWriter) start() {
 	if !w.started {
 		w.started = true
@@ -125,8 +133,10 @@ func (w *lateWriter) start() {
 	}
 }
 
-// attachment returns a Content-Disposition (RFC 6266) with name, whatever it is made of: in ASCII for all clients,
-// and where that is not the whole name, in UTF-8 as RFC 8187 wants it.
+// attachment returns a Content-Disposition header value (RFC 6266) for a file name, which can contain any characters.
+// All clients support the filename parameter, which contains the name in ASCII, with an underscore in place of each
+// unsafe character. If this form differs from the name, the value also has a filename* parameter, which contains the
+// exact name in UTF-8 (RFC 8187).
 func attachment(name string) string {
 	var plain, extended strings.Builder
 	for _, r := range name {

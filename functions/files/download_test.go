@@ -22,7 +22,7 @@ type storedFile struct {
 	bytes string
 }
 
-// fakeFiles keeps files in memory. Reading fails with readErr after failAfter bytes.
+// fakeFiles stores files in memory. If readErr is set, reading a file fails with readErr after failAfter bytes.
 type fakeFiles struct {
 	stored    map[string]storedFile
 	buried    []string
@@ -96,17 +96,17 @@ func TestContent(t *testing.T) {
 		length  string
 		extent  string // Content-Range
 	}{
-		"all":                     {"GET", nil, 200, "hello world", "11", ""},
-		"head":                    {"HEAD", nil, 200, "", "11", ""},
-		"range":                   {"GET", map[string]string{"Range": "bytes=6-"}, 206, "world", "5", "bytes 6-10/11"},
-		"last bytes":              {"GET", map[string]string{"Range": "bytes=-3"}, 206, "rld", "3", "bytes 8-10/11"},
-		"head of a range":         {"HEAD", map[string]string{"Range": "bytes=6-"}, 206, "", "5", "bytes 6-10/11"},
-		"range of this very file": {"GET", map[string]string{"Range": "bytes=6-", "If-Range": etag}, 206, "world", "5", "bytes 6-10/11"},
-		"range of another":        {"GET", map[string]string{"Range": "bytes=6-", "If-Range": `"x"`}, 200, "hello world", "11", ""},
-		"not modified":            {"GET", map[string]string{"If-None-Match": etag}, 304, "", "", ""},
-		"not modified, weak":      {"HEAD", map[string]string{"If-None-Match": `"x", W/` + etag}, 304, "", "", ""},
-		"modified":                {"GET", map[string]string{"If-None-Match": `"x"`}, 200, "hello world", "11", ""},
-		"no longer what it was":   {"GET", map[string]string{"If-Match": `"x"`}, 412, "", "", ""},
+		"whole file":                     {"GET", nil, 200, "hello world", "11", ""},
+		"HEAD":                           {"HEAD", nil, 200, "", "11", ""},
+		"range":                          {"GET", map[string]string{"Range": "bytes=6-"}, 206, "world", "5", "bytes 6-10/11"},
+		"last bytes":                     {"GET", map[string]string{"Range": "bytes=-3"}, 206, "rld", "3", "bytes 8-10/11"},
+		"HEAD with a range":              {"HEAD", map[string]string{"Range": "bytes=6-"}, 206, "", "5", "bytes 6-10/11"},
+		"range with a matching If-Range": {"GET", map[string]string{"Range": "bytes=6-", "If-Range": etag}, 206, "world", "5", "bytes 6-10/11"},
+		"range with another If-Range":    {"GET", map[string]string{"Range": "bytes=6-", "If-Range": `"x"`}, 200, "hello world", "11", ""},
+		"not modified":                   {"GET", map[string]string{"If-None-Match": etag}, 304, "", "", ""},
+		"not modified, weak ETag":        {"HEAD", map[string]string{"If-None-Match": `"x", W/` + etag}, 304, "", "", ""},
+		"modified":                       {"GET", map[string]string{"If-None-Match": `"x"`}, 200, "hello world", "11", ""},
+		"failed precondition":            {"GET", map[string]string{"If-Match": `"x"`}, 412, "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -130,7 +130,7 @@ func TestContent(t *testing.T) {
 				}
 			}
 			if f.files.open != 0 {
-				t.Errorf("got %d readers left open", f.files.open)
+				t.Errorf("got %d open readers, want none", f.files.open)
 			}
 		})
 	}
@@ -143,7 +143,7 @@ func TestContent(t *testing.T) {
 	t.Run("too many ranges", func(t *testing.T) {
 		ranges := "bytes=0-0" + strings.Repeat(",0-0", maxRanges)
 		if answer := newFixture(t).send("ada", "GET", "/files/"+cataloguedID+"/content", map[string]string{"Range": ranges}); answer.Code != 200 || answer.Body.String() != "hello world" {
-			t.Errorf("got %d %q, want 200 and all of it", answer.Code, answer.Body)
+			t.Errorf("got %d %q, want 200 and the whole file", answer.Code, answer.Body)
 		}
 	})
 	t.Run("out of range", func(t *testing.T) {
@@ -156,10 +156,10 @@ func TestContent(t *testing.T) {
 	t.Run("empty", func(t *testing.T) {
 		answer := newFixture(t).send("root", "GET", "/files/"+gracesID+"/content", nil)
 		if answer.Code != 200 || answer.Body.Len() != 0 || answer.Header().Get("Content-Length") != "0" {
-			t.Errorf("got %d %q, want 200 and nothing", answer.Code, answer.Body)
+			t.Errorf("got %d %q, want 200 and an empty body", answer.Code, answer.Body)
 		}
 	})
-	t.Run("not catalogued yet", func(t *testing.T) {
+	t.Run("not in the catalog yet", func(t *testing.T) {
 		if answer := newFixture(t).send("ada", "GET", "/files/"+storedID+"/content", nil); answer.Code != 200 || answer.Body.String() != "abc" {
 			t.Errorf("got %d %q, want 200 abc", answer.Code, answer.Body)
 		}
@@ -172,8 +172,8 @@ func TestContentBreaksOff(t *testing.T) {
 		status  int
 		problem string
 	}{
-		"the store goes away": {errAway, 503, "unavailable"},
-		"a chunk is missing":  {errors.New("secret: chunk 0 is missing"), 500, "internal"},
+		"the store becomes unavailable": {errAway, 503, "unavailable"},
+		"a chunk is missing":            {errors.New("secret: chunk 0 is missing"), 500, "internal"},
 	} {
 		t.Run(name+" before the first byte", func(t *testing.T) {
 			f := newFixture(t)
@@ -204,7 +204,7 @@ func TestContentBreaksOff(t *testing.T) {
 					_, err = io.ReadAll(answer.Body)
 				}
 				if err == nil {
-					t.Error("got a whole answer, want one that is cut")
+					t.Error("got a complete response, want an interrupted response")
 				}
 			})
 		}
@@ -226,7 +226,7 @@ func TestAttachment(t *testing.T) {
 		}
 		_, params, err := mime.ParseMediaType(got)
 		if err != nil || params["filename"] != name {
-			t.Errorf("%q: a client reads %q (%v)", name, params["filename"], err)
+			t.Errorf("%q: got file name %q from the header (error %v), want the original name", name, params["filename"], err)
 		}
 	}
 }

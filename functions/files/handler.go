@@ -18,7 +18,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// store keeps the bytes of files; see content.Store.
+// store contains the methods of content.Store that the files function needs.
 type store interface {
 	Get(ctx context.Context, id string) (content.File, error)
 	Reader(ctx context.Context, f content.File) io.ReadSeekCloser
@@ -27,21 +27,22 @@ type store interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// contents is a content.Store as a store.
+// contents adapts content.Store to the interface store. The adapter is necessary because content.Store.Reader returns a
+// *content.Reader, but store.Reader returns an io.ReadSeekCloser.
 type contents struct{ *content.Store }
 
 func (c contents) Reader(ctx context.Context, f content.File) io.ReadSeekCloser {
 	return c.Store.Reader(ctx, f)
 }
 
-// catalogue has the entries of files; see catalog.Store.
+// catalogue contains the methods of catalog.Store that the files function needs.
 type catalogue interface {
 	Get(ctx context.Context, id string) (catalog.Entry, error)
 	List(ctx context.Context, q catalog.Query) (entries []catalog.Entry, next string, err error)
 	Delete(ctx context.Context, id string) error
 }
 
-// handler answers /files and what is below it.
+// handler serves requests to /files and to all paths below /files.
 type handler struct {
 	verifier *token.Verifier
 	files    store
@@ -61,7 +62,8 @@ func newHandler(verifier *token.Verifier, files store, entries catalogue, links 
 	})
 }
 
-// route returns what answers a request.
+// route returns the handler for the path and the method of r. If the path is unknown, the error is problem.NotFound. If
+// the path does not support the method, the error is problem.MethodNotAllowed.
 func (h *handler) route(r *http.Request) (http.Handler, error) {
 	if r.URL.Path == "/files" {
 		return h.methods(r, map[string]http.Handler{http.MethodGet: h.verifier.Require(problem.HandlerFunc(h.list), token.ScopeFilesRead)})
@@ -92,9 +94,10 @@ func (h *handler) route(r *http.Request) (http.Handler, error) {
 	return nil, errNoPath
 }
 
-var errNoPath = problem.NotFound.With("there is nothing at this path")
+var errNoPath = problem.NotFound.With("no such endpoint")
 
-// methods returns what answers the request's method; GET answers HEAD as well.
+// methods returns the handler in answers for the method of r. The handler for GET also serves HEAD. If answers has no
+// handler for the method, the error is problem.MethodNotAllowed.
 func (h *handler) methods(r *http.Request, answers map[string]http.Handler) (http.Handler, error) {
 	method := r.Method
 	if method == http.MethodHead {
@@ -110,13 +113,14 @@ func (h *handler) methods(r *http.Request, answers map[string]http.Handler) (htt
 	return nil, problem.MethodNotAllowed.With("use %s", strings.Join(allowed, " or ")).Header("Allow", strings.Join(allowed, ", "))
 }
 
-// The status of a file: its bytes are safe; its entry is in the catalogue as well.
+// statusStored and statusCatalogued are the possible values of a file's status. The content of a stored file is safe in
+// the store, but the file has no catalog entry yet. A catalogued file has both its content and a catalog entry.
 const (
 	statusStored     = "stored"
 	statusCatalogued = "catalogued"
 )
 
-// file is a file in an answer.
+// file is the JSON description of a file in a response.
 type file struct {
 	ID           string     `json:"id"`
 	Owner        string     `json:"owner"`
@@ -133,14 +137,16 @@ func catalogued(e catalog.Entry) file {
 	return file{e.ID, e.Owner, e.Name, e.Size, e.SHA256, e.ContentType, statusCatalogued, e.StoredAt, &e.CataloguedAt}
 }
 
-// page is the answer of list.
+// page is the JSON body of the response to a list request.
 type page struct {
 	Files []file `json:"files"`
-	// Next is the cursor of the page after this one; there is none after the last.
+	// Next is the cursor for the next page. It is empty on the last page.
 	Next string `json:"next,omitempty"`
 }
 
-// list answers with the caller's entries, or for an admin with everybody's or one owner's.
+// list responds with a page of catalog entries. A caller with the scope files:any gets the entries of all users or, if
+// the query has the parameter owner, only the entries of that user. Any other caller gets only their own entries, and
+// gets an error if the query names another owner.
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	query, err := function.Query(r, "owner", "q", "cursor", "limit")
 	if err != nil {
@@ -148,7 +154,8 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	q := catalog.Query{Owner: query.Get("owner"), Name: query.Get("q"), Cursor: query.Get("cursor")}
 	if limit := query.Get("limit"); limit != "" {
-		// Zero would mean the default to the catalogue; here it is as wrong as any other number out of range.
+		// Reject a limit of 0 like any other number out of range. Otherwise, the catalog would use its default limit,
+		// because it treats 0 as a limit that is not set.
 		if q.Limit, err = strconv.Atoi(limit); err != nil || q.Limit < 1 || q.Limit > catalog.MaxLimit {
 			return problem.BadRequest.With("the limit must be a number from 1 to %d", catalog.MaxLimit)
 		}
@@ -171,8 +178,8 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	return problem.JSON(w, http.StatusOK, page{files, next})
 }
 
-// show answers with the catalogue's entry, or, as long as there is none, with what is known of the stored file: who
-// has just handed it in must find it.
+// show responds with the description of a file. It reads the catalog entry or, if the file has no catalog entry yet,
+// the stored file, so that a user can view a file immediately after the upload.
 func (h *handler) show(w http.ResponseWriter, r *http.Request, id string) error {
 	answer, err := h.find(r.Context(), id)
 	if err != nil {
@@ -184,6 +191,8 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, id string) error 
 	return problem.JSON(w, http.StatusOK, answer)
 }
 
+// find returns the file with the given ID. It reads the catalog first and, if the file has no catalog entry, the store.
+// If the file does not exist or is marked deleted, the error is problem.NotFound.
 func (h *handler) find(ctx context.Context, id string) (file, error) {
 	e, err := h.entries.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {
@@ -196,7 +205,8 @@ func (h *handler) find(ctx context.Context, id string) (file, error) {
 	return catalogued(e), h.exists(ctx, id)
 }
 
-// stored returns a file that nobody has begun to delete, or problem.NotFound.
+// stored returns the file with the given ID from the store. If the file does not exist or is marked deleted, the error
+// is problem.NotFound.
 func (h *handler) stored(ctx context.Context, id string) (content.File, error) {
 	f, err := h.files.Get(ctx, id)
 	if err != nil {
@@ -205,7 +215,8 @@ func (h *handler) stored(ctx context.Context, id string) (content.File, error) {
 	return f, h.exists(ctx, id)
 }
 
-// exists returns problem.NotFound for a file that somebody has begun to delete.
+// exists returns problem.NotFound if the file with the given ID is marked deleted. The caller must already have found
+// the file in the catalog or in the store, because exists does not look for the file there.
 func (h *handler) exists(ctx context.Context, id string) error {
 	buried, err := h.files.Buried(ctx, id)
 	if err == nil && buried {
@@ -216,8 +227,10 @@ func (h *handler) exists(ctx context.Context, id string) error {
 
 var errNoFile = problem.NotFound.With("there is no such file")
 
-// delete deletes a file. Once it is buried it is gone for everybody, and should the rest fail, sweep goes on with it. The
-// entry goes before the bytes, so that nobody is shown a file that can not be had.
+// delete deletes a file in three steps. It marks the file deleted, removes the catalog entry, and deletes the content.
+// After the first step, all requests for the file fail. If a later step fails, the sweep function completes the
+// deletion. delete removes the catalog entry before the content, because the catalog must not list a file that cannot
+// be downloaded.
 func (h *handler) delete(w http.ResponseWriter, r *http.Request, id string) error {
 	f, err := h.stored(r.Context(), id)
 	if err != nil {
@@ -226,7 +239,7 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request, id string) erro
 	if err := mayRead(r.Context(), f.Owner); err != nil {
 		return err
 	}
-	ctx := context.WithoutCancel(r.Context()) // a client that goes away has asked for it all the same
+	ctx := context.WithoutCancel(r.Context()) // complete the deletion even if the client disconnects
 	for _, step := range []func(context.Context, string) error{h.files.Bury, h.entries.Delete, h.files.Delete} {
 		if err := step(ctx, id); err != nil {
 			return err
@@ -237,7 +250,9 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request, id string) erro
 	return nil
 }
 
-// mayRead returns nil if the caller may see the files of owner. Somebody else's file looks like one that is not there.
+// mayRead returns nil if the caller is allowed to access the files of the user with the ID owner. Otherwise, mayRead
+// returns the same error as for a file that does not exist, so that the caller cannot find out which files of other
+// users exist.
 func mayRead(ctx context.Context, owner string) error {
 	caller := token.Caller(ctx)
 	if owner == caller.Subject || caller.HasScope(token.ScopeFilesAny) {

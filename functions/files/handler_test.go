@@ -22,14 +22,14 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what files answers against docs/openapi.yaml.
+// api checks the responses of the files function against docs/openapi.yaml.
 var api = contract.Of("files")
 
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
-var errAway = problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
+var errAway = problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
 
-// fakeCatalogue has entries, newest first, and notes what it was asked.
+// fakeCatalogue holds entries, newest first, and records the last query.
 type fakeCatalogue struct {
 	entries []catalog.Entry
 	next    string
@@ -67,27 +67,28 @@ func (c *fakeCatalogue) List(_ context.Context, q catalog.Query) ([]catalog.Entr
 	}), c.next, nil
 }
 
-// fixture is the handler, held to its contract, with fakes around it. Ada has two files, of which one is not catalogued yet; grace has one.
+// fixture is the handler with a fake store and a fake catalog. The responses of the handler are checked against the API
+// contract. The user ada has two files, and one of these files is not in the catalog yet. The user grace has one file.
 type fixture struct {
 	handler http.Handler
 	files   *fakeFiles
 	entries *fakeCatalogue
 	links   *links
-	tokens  map[string]string // by user; "none" has no scope
+	tokens  map[string]string // by user; the user "none" has no scopes
 }
 
 const (
 	cataloguedID = "0195a3f0-0000-7000-8000-000000000001"
 	storedID     = "0195a3f0-0000-7000-8000-000000000002"
 	gracesID     = "0195a3f0-0000-7000-8000-000000000003"
-	noID         = "0195a3f0-0000-7000-8000-000000000009" // of no file
+	noID         = "0195a3f0-0000-7000-8000-000000000009" // no file has this ID
 
 	adasEntry  = `{"id":"` + cataloguedID + `","owner":"ada","name":"notes €.txt","size":11,"sha256":"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9","content_type":"text/html","status":"catalogued","stored_at":"2026-01-02T03:04:05.006Z","catalogued_at":"2026-01-02T03:04:06Z"}`
 	adasStored = `{"id":"` + storedID + `","owner":"ada","name":"new.bin","size":3,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","content_type":"application/octet-stream","status":"stored","stored_at":"2026-01-02T03:04:07Z"}`
 	gracesFile = `{"id":"` + gracesID + `","owner":"grace","name":"x","size":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","content_type":"text/plain","status":"catalogued","stored_at":"2026-01-01T00:00:00Z","catalogued_at":"2026-01-01T00:00:00Z"}`
 )
 
-// now is the fixture's time.
+// now is the current time in the fixture.
 var now = time.Date(2026, 1, 3, 0, 0, 0, 700, time.UTC)
 
 func newFixture(t *testing.T) *fixture {
@@ -119,7 +120,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// send sends a request with the token of user, none if that is empty.
+// send sends a request with the access token of user. If user is empty, the request has no token.
 func (f *fixture) send(user, method, target string, headers map[string]string) *httptest.ResponseRecorder {
 	request := httptest.NewRequest(method, target, nil)
 	if user != "" {
@@ -134,7 +135,7 @@ func (f *fixture) send(user, method, target string, headers map[string]string) *
 	return answer
 }
 
-// wantProblem fails the test unless the answer is a problem document of the given status and name.
+// wantProblem fails the test unless the response is a problem document with the given status and problem name.
 func wantProblem(t *testing.T, answer *httptest.ResponseRecorder, status int, name string) {
 	t.Helper()
 	var document problem.Document
@@ -143,7 +144,7 @@ func wantProblem(t *testing.T, answer *httptest.ResponseRecorder, status int, na
 		t.Errorf("got %d %s, want %d %s", answer.Code, answer.Body, status, name)
 	}
 	if strings.Contains(answer.Body.String(), "secret") {
-		t.Errorf("got %s, which shows the cause", answer.Body)
+		t.Errorf("got %s, which exposes the cause", answer.Body)
 	}
 	if status == 503 && answer.Header().Get("Retry-After") == "" {
 		t.Error("got no Retry-After")
@@ -156,13 +157,13 @@ func TestList(t *testing.T) {
 		want         string
 		query        catalog.Query
 	}{
-		"own":             {"ada", "/files", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada"}},
-		"own, named":      {"ada", "/files?owner=ada", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada"}},
-		"paged":           {"ada", "/files?limit=7&cursor=c", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Limit: 7, Cursor: "c"}},
-		"admin":           {"root", "/files?limit=100", `{"files":[` + adasEntry + `,` + gracesFile + `]}`, catalog.Query{Limit: 100}},
-		"admin, of one":   {"root", "/files?owner=grace", `{"files":[` + gracesFile + `]}`, catalog.Query{Owner: "grace"}},
-		"searched":        {"ada", "/files?q=NOTES+%E2%82%AC", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Name: "NOTES €"}},
-		"admin, of noone": {"root", "/files?owner=nobody", `{"files":[]}`, catalog.Query{Owner: "nobody"}},
+		"own files":                     {"ada", "/files", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada"}},
+		"own files, owner in the query": {"ada", "/files?owner=ada", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada"}},
+		"limit and cursor":              {"ada", "/files?limit=7&cursor=c", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Limit: 7, Cursor: "c"}},
+		"admin":                         {"root", "/files?limit=100", `{"files":[` + adasEntry + `,` + gracesFile + `]}`, catalog.Query{Limit: 100}},
+		"admin, one owner":              {"root", "/files?owner=grace", `{"files":[` + gracesFile + `]}`, catalog.Query{Owner: "grace"}},
+		"search":                        {"ada", "/files?q=NOTES+%E2%82%AC", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Name: "NOTES €"}},
+		"admin, owner without files":    {"root", "/files?owner=nobody", `{"files":[]}`, catalog.Query{Owner: "nobody"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -189,11 +190,11 @@ func TestList(t *testing.T) {
 
 func TestShow(t *testing.T) {
 	for name, c := range map[string]struct{ user, id, want string }{
-		"catalogued":          {"ada", cataloguedID, adasEntry},
-		"not catalogued yet":  {"ada", storedID, adasStored},
-		"admin":               {"root", cataloguedID, adasEntry},
-		"admin, somebody's":   {"root", gracesID, gracesFile},
-		"admin, not yet ours": {"root", storedID, adasStored},
+		"catalogued":                    {"ada", cataloguedID, adasEntry},
+		"not in the catalog yet":        {"ada", storedID, adasStored},
+		"admin":                         {"root", cataloguedID, adasEntry},
+		"admin, file of another user":   {"root", gracesID, gracesFile},
+		"admin, not in the catalog yet": {"root", storedID, adasStored},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := newFixture(t).send(c.user, "GET", "/files/"+c.id, nil)
@@ -213,50 +214,50 @@ func TestRefused(t *testing.T) {
 		status               int
 		problem              string
 	}{
-		"no token":                    {"", "GET", "/files", 401, "unauthenticated"},
-		"no token for a file":         {"", "GET", "/files/" + cataloguedID, 401, "unauthenticated"},
-		"no token for the content":    {"", "GET", "/files/" + cataloguedID + "/content", 401, "unauthenticated"},
-		"no scope":                    {"none", "GET", "/files", 403, "insufficient-scope"},
-		"no scope for the content":    {"none", "GET", "/files/" + cataloguedID + "/content", 403, "insufficient-scope"},
-		"no scope for a file":         {"none", "GET", "/files/" + cataloguedID, 403, "insufficient-scope"},
-		"no scope for a link":         {"none", "POST", "/files/" + cataloguedID + "/link", 403, "insufficient-scope"},
-		"blank token":                 {"blank", "GET", "/files/" + cataloguedID, 400, "bad-request"},
-		"blank token for the content": {"blank", "GET", "/files/" + cataloguedID + "/content", 400, "bad-request"},
-		"delete with a blank token":   {"blank", "DELETE", "/files/" + cataloguedID, 400, "bad-request"},
-		"list of another user":        {"ada", "GET", "/files?owner=grace", 403, "insufficient-scope"},
-		"file of another user":        {"ada", "GET", "/files/" + gracesID, 404, "not-found"},
-		"content of another user":     {"ada", "GET", "/files/" + gracesID + "/content", 404, "not-found"},
-		"no such file":                {"ada", "GET", "/files/" + noID, 404, "not-found"},
-		"no such content":             {"ada", "GET", "/files/" + noID + "/content", 404, "not-found"},
-		"no such path":                {"ada", "GET", "/", 404, "not-found"},
-		"nothing below a file":        {"ada", "GET", "/files/" + cataloguedID + "/other", 404, "not-found"},
-		"nothing below the content":   {"ada", "GET", "/files/" + cataloguedID + "/content/x", 404, "not-found"},
-		"no id":                       {"ada", "GET", "/files/", 404, "not-found"},
-		"no id before the content":    {"ada", "GET", "/files//content", 404, "not-found"},
-		"a path that begins the same": {"ada", "GET", "/filesx/" + cataloguedID, 404, "not-found"},
-		"post to the list":            {"ada", "POST", "/files", 405, "method-not-allowed"},
-		"delete the list":             {"ada", "DELETE", "/files", 405, "method-not-allowed"},
-		"delete without a token":      {"", "DELETE", "/files/" + cataloguedID, 401, "unauthenticated"},
-		"delete without a scope":      {"none", "DELETE", "/files/" + cataloguedID, 403, "insufficient-scope"},
-		"delete another user's":       {"ada", "DELETE", "/files/" + gracesID, 404, "not-found"},
-		"delete what is not there":    {"ada", "DELETE", "/files/" + noID, 404, "not-found"},
-		"put a file":                  {"ada", "PUT", "/files/" + cataloguedID, 405, "method-not-allowed"},
-		"link without a token":        {"", "POST", "/files/" + cataloguedID + "/link", 401, "unauthenticated"},
-		"link to another user's":      {"ada", "POST", "/files/" + gracesID + "/link", 404, "not-found"},
-		"link to what is not there":   {"ada", "POST", "/files/" + noID + "/link", 404, "not-found"},
-		"get a link":                  {"ada", "GET", "/files/" + cataloguedID + "/link", 405, "method-not-allowed"},
-		"put content":                 {"ada", "PUT", "/files/" + cataloguedID + "/content", 405, "method-not-allowed"},
-		"limit 0":                     {"ada", "GET", "/files?limit=0", 400, "bad-request"},
-		"limit 101":                   {"ada", "GET", "/files?limit=101", 400, "bad-request"},
-		"limit no number":             {"ada", "GET", "/files?limit=x", 400, "bad-request"},
-		"broken query":                {"ada", "GET", "/files?limit=%zz", 400, "bad-request"},
-		"query with a semicolon":      {"ada", "GET", "/files?q=a;b", 400, "bad-request"},
-		"delete with a broken query":  {"ada", "DELETE", "/files/" + cataloguedID + "?x=%", 400, "bad-request"},
-		"content, broken query":       {"ada", "GET", "/files/" + cataloguedID + "/content?signature=x;y", 400, "bad-request"},
-		"owner twice":                 {"root", "GET", "/files?owner=ada&owner=grace", 400, "bad-request"},
-		"search twice":                {"ada", "GET", "/files?q=a&q=b", 400, "bad-request"},
-		"cursor twice":                {"ada", "GET", "/files?cursor=a&cursor=a", 400, "bad-request"},
-		"limit twice":                 {"ada", "GET", "/files?limit=1&limit=2", 400, "bad-request"},
+		"no token":                           {"", "GET", "/files", 401, "unauthenticated"},
+		"no token for a file":                {"", "GET", "/files/" + cataloguedID, 401, "unauthenticated"},
+		"no token for the content":           {"", "GET", "/files/" + cataloguedID + "/content", 401, "unauthenticated"},
+		"no scope":                           {"none", "GET", "/files", 403, "insufficient-scope"},
+		"no scope for the content":           {"none", "GET", "/files/" + cataloguedID + "/content", 403, "insufficient-scope"},
+		"no scope for a file":                {"none", "GET", "/files/" + cataloguedID, 403, "insufficient-scope"},
+		"no scope for a link":                {"none", "POST", "/files/" + cataloguedID + "/link", 403, "insufficient-scope"},
+		"blank token":                        {"blank", "GET", "/files/" + cataloguedID, 400, "bad-request"},
+		"blank token for the content":        {"blank", "GET", "/files/" + cataloguedID + "/content", 400, "bad-request"},
+		"delete with a blank token":          {"blank", "DELETE", "/files/" + cataloguedID, 400, "bad-request"},
+		"files of another user":              {"ada", "GET", "/files?owner=grace", 403, "insufficient-scope"},
+		"file of another user":               {"ada", "GET", "/files/" + gracesID, 404, "not-found"},
+		"content of another user":            {"ada", "GET", "/files/" + gracesID + "/content", 404, "not-found"},
+		"no such file":                       {"ada", "GET", "/files/" + noID, 404, "not-found"},
+		"no such content":                    {"ada", "GET", "/files/" + noID + "/content", 404, "not-found"},
+		"no such path":                       {"ada", "GET", "/", 404, "not-found"},
+		"unknown path below a file":          {"ada", "GET", "/files/" + cataloguedID + "/other", 404, "not-found"},
+		"unknown path below the content":     {"ada", "GET", "/files/" + cataloguedID + "/content/x", 404, "not-found"},
+		"no ID":                              {"ada", "GET", "/files/", 404, "not-found"},
+		"no ID before the content":           {"ada", "GET", "/files//content", 404, "not-found"},
+		"path with the same prefix":          {"ada", "GET", "/filesx/" + cataloguedID, 404, "not-found"},
+		"post to the list":                   {"ada", "POST", "/files", 405, "method-not-allowed"},
+		"delete the list":                    {"ada", "DELETE", "/files", 405, "method-not-allowed"},
+		"delete without a token":             {"", "DELETE", "/files/" + cataloguedID, 401, "unauthenticated"},
+		"delete without a scope":             {"none", "DELETE", "/files/" + cataloguedID, 403, "insufficient-scope"},
+		"delete a file of another user":      {"ada", "DELETE", "/files/" + gracesID, 404, "not-found"},
+		"delete a file that does not exist":  {"ada", "DELETE", "/files/" + noID, 404, "not-found"},
+		"put a file":                         {"ada", "PUT", "/files/" + cataloguedID, 405, "method-not-allowed"},
+		"link without a token":               {"", "POST", "/files/" + cataloguedID + "/link", 401, "unauthenticated"},
+		"link to a file of another user":     {"ada", "POST", "/files/" + gracesID + "/link", 404, "not-found"},
+		"link to a file that does not exist": {"ada", "POST", "/files/" + noID + "/link", 404, "not-found"},
+		"get a link":                         {"ada", "GET", "/files/" + cataloguedID + "/link", 405, "method-not-allowed"},
+		"put content":                        {"ada", "PUT", "/files/" + cataloguedID + "/content", 405, "method-not-allowed"},
+		"limit 0":                            {"ada", "GET", "/files?limit=0", 400, "bad-request"},
+		"limit 101":                          {"ada", "GET", "/files?limit=101", 400, "bad-request"},
+		"limit is not a number":              {"ada", "GET", "/files?limit=x", 400, "bad-request"},
+		"malformed query":                    {"ada", "GET", "/files?limit=%zz", 400, "bad-request"},
+		"query with a semicolon":             {"ada", "GET", "/files?q=a;b", 400, "bad-request"},
+		"delete with a malformed query":      {"ada", "DELETE", "/files/" + cataloguedID + "?x=%", 400, "bad-request"},
+		"content with a malformed query":     {"ada", "GET", "/files/" + cataloguedID + "/content?signature=x;y", 400, "bad-request"},
+		"owner twice":                        {"root", "GET", "/files?owner=ada&owner=grace", 400, "bad-request"},
+		"search twice":                       {"ada", "GET", "/files?q=a&q=b", 400, "bad-request"},
+		"cursor twice":                       {"ada", "GET", "/files?cursor=a&cursor=a", 400, "bad-request"},
+		"limit twice":                        {"ada", "GET", "/files?limit=1&limit=2", 400, "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := newFixture(t).send(c.user, c.method, c.target, nil)
@@ -273,7 +274,7 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-	// Nothing tells somebody else's file from one that is not there.
+	// The responses for a file of another user and for a file that does not exist must be equal.
 	f := newFixture(t)
 	for _, below := range []string{"", "/content"} {
 		others, none := f.send("ada", "GET", "/files/"+gracesID+below, nil), f.send("ada", "GET", "/files/"+noID+below, nil)

@@ -17,51 +17,58 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// How long a link is good for.
+// minLinkLife and maxLinkLife are the shortest and the longest lifetime that a client can request for a download link.
+// defaultLinkLife is the lifetime of a download link if the client does not request a lifetime.
 const (
 	minLinkLife     = time.Minute
 	defaultLinkLife = time.Hour
 	maxLinkLife     = 7 * 24 * time.Hour
 )
 
-// maxLinkBody bounds the body of a request for a link, in bytes.
+// maxLinkBody is the maximum size, in bytes, of the body of a request for a download link.
 const maxLinkBody = 1 << 10
 
-// links signs and verifies links: addresses of a file's bytes that are good without a token, for a time.
+// links signs and verifies download links. A download link is a URL from which any client can download a file without
+// an access token until the link expires.
 type links struct {
 	key []byte
 	now func() time.Time
 }
 
-// loadLinks reads the key from a file.
+// loadLinks reads the key that signs download links from a file. It removes white space around the key, such as a
+// newline at the end of the file. Its errors begin with LINK_KEY_FILE, which is the setting that contains the path of
+// the file.
 func loadLinks(file string) (*links, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("LINK_KEY_FILE: %w", err)
 	}
 	key := []byte(strings.TrimSpace(string(text)))
-	if len(key) < sha256.Size { // RFC 2104, section 3
+	if len(key) < sha256.Size { // a shorter key would weaken the HMAC (RFC 2104, Section 3)
 		return nil, fmt.Errorf("LINK_KEY_FILE: the key has %d bytes, want at least %d", len(key), sha256.Size)
 	}
 	return &links{key, time.Now}, nil
 }
 
-// signature returns what makes a link to a file good until expires, in Unix seconds: HMAC-SHA-256 (RFC 2104) over both.
+// signature returns the signature of a download link, which is the HMAC-SHA-256 (RFC 2104) of a fixed prefix, the file
+// ID and the expiration time. expires is the expiration time in Unix seconds.
 func (l *links) signature(id string, expires int64) []byte {
 	mac := hmac.New(sha256.New, l.key)
-	fmt.Fprintf(mac, "strongroom link v1\n%q\n%d", id, expires) // never fails
+	fmt.Fprintf(mac, "strongroom link v1\n%q\n%d", id, expires) // writing to a hash never fails
 	return mac.Sum(nil)
 }
 
-// address returns a link to a file, without scheme and host.
+// address returns a download link to the file with the given ID. The link consists of a path and a query, without a
+// scheme or a host. expires is the expiration time in Unix seconds.
 func (l *links) address(id string, expires int64) string {
 	return fmt.Sprintf("/files/%s/content?expires=%d&signature=%s", url.PathEscape(id), expires,
 		base64.RawURLEncoding.EncodeToString(l.signature(id, expires)))
 }
 
-// verify returns nil if a query is that of a link to the file with the given id, which is still good.
+// verify checks the query parameters of a download link to the file with the given ID. If the link is invalid or has
+// expired, verify returns a problem.BadLink.
 func (l *links) verify(id string, query url.Values) error {
-	wrong := problem.BadLink.With("the link is not as it was given out")
+	wrong := problem.BadLink.With("the link is incomplete or was changed: request a new link")
 	if len(query["expires"]) != 1 || len(query["signature"]) != 1 || len(query) != 2 {
 		return wrong
 	}
@@ -69,25 +76,26 @@ func (l *links) verify(id string, query url.Values) error {
 	if err != nil {
 		return wrong
 	}
-	// Strict: else one signature could be written in several ways.
+	// Strict rejects base64 text with unused trailing bits that are not zero. Without Strict, several texts would
+	// decode to the same signature, so a changed link could still be valid.
 	signature, err := base64.RawURLEncoding.Strict().DecodeString(query.Get("signature"))
 	if err != nil || !hmac.Equal(signature, l.signature(id, expires)) {
 		return wrong
 	}
 	if !l.now().Before(time.Unix(expires, 0)) {
-		return problem.BadLink.With("the link was good until %s", time.Unix(expires, 0).UTC().Format(time.RFC3339))
+		return problem.BadLink.With("the link expired at %s: request a new link", time.Unix(expires, 0).UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// linkAnswer is the answer to a request for a link.
+// linkAnswer is the JSON body of the response to a request for a download link.
 type linkAnswer struct {
-	// URL is relative to the address that was called.
+	// URL is the download link, relative to the URL of the request.
 	URL       string    `json:"url"`
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// link answers with a link to a file that the caller may read.
+// link responds with a new download link to the file with the given ID, if the caller is allowed to read the file.
 func (h *handler) link(w http.ResponseWriter, r *http.Request, id string) error {
 	var body struct {
 		ExpiresIn *int64 `json:"expires_in"`
@@ -116,18 +124,19 @@ func (h *handler) link(w http.ResponseWriter, r *http.Request, id string) error 
 	return problem.JSON(w, http.StatusCreated, linkAnswer{h.links.address(id, expires.Unix()), expires})
 }
 
-// linked answers with the bytes of a file to whoever has a link to it.
+// linked responds with the content of the file with the given ID if the request URL is a valid download link. It
+// requires no access token.
 func (h *handler) linked(w http.ResponseWriter, r *http.Request, id string) error {
 	if err := h.links.verify(id, r.URL.Query()); err != nil {
 		return err
 	}
 	f, err := h.stored(r.Context(), id)
 	if errors.Is(err, problem.NotFound) {
-		return problem.NotFound.With("the file is not there any more")
+		return problem.NotFound.With("the file no longer exists")
 	}
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Referrer-Policy", "no-referrer") // the address is a secret
+	w.Header().Set("Referrer-Policy", "no-referrer") // the URL is a secret, because it contains the signature
 	return h.send(w, r, f)
 }

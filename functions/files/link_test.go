@@ -22,11 +22,11 @@ func TestDelete(t *testing.T) {
 				t.Errorf("%s, %s: got %d %s, want 204", user, id, answer.Code, answer.Body)
 			}
 			if _, found := f.files.stored[id]; found {
-				t.Errorf("%s, %s: the bytes are still there", user, id)
+				t.Errorf("%s, %s: the content still exists", user, id)
 			}
 			for _, e := range f.entries.entries {
 				if e.ID == id {
-					t.Errorf("%s, %s: the entry is still there", user, id)
+					t.Errorf("%s, %s: the catalog entry still exists", user, id)
 				}
 			}
 			wantProblem(t, f.send(user, "DELETE", "/files/"+id, nil), 404, "not-found")
@@ -34,18 +34,19 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-// What somebody has begun to delete is gone for everybody, also as long as the rest of the work fails.
+// TestDeleteInterrupted checks that all requests for a file fail as soon as its deletion has begun, even if a later
+// step of the deletion fails.
 func TestDeleteInterrupted(t *testing.T) {
 	f := newFixture(t)
 	f.files.deleteErr = errAway
 	wantProblem(t, f.send("ada", "DELETE", "/files/"+cataloguedID, nil), 503, "unavailable")
 	if len(f.entries.entries) != 1 {
-		t.Error("the entry is still there, and the bytes may not be")
+		t.Error("the catalog entry still exists, although the content might be deleted")
 	}
 	for _, request := range [][2]string{{"GET", ""}, {"GET", "/content"}, {"POST", "/link"}, {"DELETE", ""}} {
 		wantProblem(t, f.send("ada", request[0], "/files/"+cataloguedID+request[1], nil), 404, "not-found")
 	}
-	// A client that does not wait for the answer has asked for it all the same.
+	// The file must be deleted even if the client disconnects before the response.
 	f = newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -53,11 +54,11 @@ func TestDeleteInterrupted(t *testing.T) {
 	request.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
 	f.handler.ServeHTTP(httptest.NewRecorder(), request)
 	if len(f.files.stored) != 2 {
-		t.Error("the file is still there")
+		t.Error("the file still exists")
 	}
 }
 
-// askLink asks for a link with a body, none if that is empty.
+// askLink requests a link. If body is empty, the request has no body.
 func (f *fixture) askLink(user, id, body string) *httptest.ResponseRecorder {
 	request := httptest.NewRequest("POST", "/files/"+id+"/link", strings.NewReader(body))
 	request.Header.Set("Authorization", "Bearer "+f.tokens[user])
@@ -81,7 +82,7 @@ func TestLink(t *testing.T) {
 				t.Fatalf("%s: got %d %s", body, answer.Code, answer.Body)
 			}
 			if want := now.Truncate(time.Second).Add(life); !got.ExpiresAt.Equal(want) {
-				t.Errorf("%s: the link is good until %v, want %v", body, got.ExpiresAt, want)
+				t.Errorf("%s: the link expires at %v, want %v", body, got.ExpiresAt, want)
 			}
 			if answer := f.send("", "GET", got.URL, nil); answer.Code != 200 || answer.Body.String() != "hello world" || answer.Header().Get("Referrer-Policy") != "no-referrer" {
 				t.Errorf("%s: got %d %s", got.URL, answer.Code, answer.Body)
@@ -107,19 +108,19 @@ func TestLinkedContent(t *testing.T) {
 		t.Errorf("got %d %v", answer.Code, answer.Header())
 	}
 	if answer := f.send("", "GET", good, map[string]string{"Range": "bytes=6-"}); answer.Code != 206 || answer.Body.String() != "world" {
-		t.Errorf("got %d %s, want the range", answer.Code, answer.Body)
+		t.Errorf("got %d %s, want 206 and the range", answer.Code, answer.Body)
 	}
 	wantProblem(t, f.send("", "POST", good, nil), 405, "method-not-allowed")
 	for name, target := range map[string]string{
 		"expired":               f.links.address(cataloguedID, now.Unix()),
-		"longer":                strings.Replace(good, "expires=1", "expires=2", 1),
+		"later expiration":      strings.Replace(good, "expires=1", "expires=2", 1),
 		"another file":          strings.Replace(good, cataloguedID, storedID, 1),
 		"another signature":     good[:len(good)-3] + "AAA",
-		"no signature":          strings.Split(good, "&")[0] + "&signature=",
-		"twice":                 good + "&expires=1",
-		"more":                  good + "&x=1",
-		"another form":          good + "=",
-		"no time":               strings.Replace(good, "expires=", "expires=x", 1),
+		"empty signature":       strings.Split(good, "&")[0] + "&signature=",
+		"repeated parameter":    good + "&expires=1",
+		"additional parameter":  good + "&x=1",
+		"padded signature":      good + "=",
+		"malformed expiration":  strings.Replace(good, "expires=", "expires=x", 1),
 		"signed by another key": (&links{key: []byte("x")}).address(cataloguedID, now.Add(time.Minute).Unix()),
 	} {
 		answer := f.send("", "GET", target, nil)

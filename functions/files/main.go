@@ -1,5 +1,5 @@
-// Command files is the function that gives files back: it lists, shows, downloads and deletes what the caller may see,
-// and makes links to hand to others.
+// Command files is the function with which users list, view, download and delete files. It also creates links with
+// which any client can download a file without an access token until the link expires.
 package main
 
 import (
@@ -15,21 +15,21 @@ import (
 )
 
 type config struct {
-	// KeysFile is the public JWK Set that tokens are verified with.
+	// KeysFile is the path to a JWK Set (RFC 7517) with the public keys that verify access tokens.
 	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are what tokens must have been issued by and for.
+	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// MongoURI names the server and the database with the bytes and the catalogue.
+	// MongoURI is the URI of the MongoDB database that stores the file content and the catalog.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// LinkKeyFile has the key that links are signed with, at least 32 bytes. Another key makes all links invalid that are
-	// out there.
+	// LinkKeyFile is the path to the secret key that signs download links. The key must have at least 32 bytes. If the
+	// key is replaced, all existing links become invalid.
 	LinkKeyFile string `env:"LINK_KEY_FILE,required,notEmpty"`
 }
 
 func main() { function.Main(setup) }
 
-// setup builds the files endpoint from its settings.
+// setup creates the files function's HTTP handler from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	keys, err := token.LoadKeys(cfg.KeysFile)
 	if err != nil {
@@ -54,12 +54,12 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(verifier, contents{files}, entries, links), files, entries}, nil
 }
 
-// server is the endpoint with what must be closed after it.
+// server is the files function's HTTP handler. It also holds the stores, so that Close can close them.
 type server struct {
 	http.Handler
 	files   *content.Store
 	entries *catalog.Store
 }
 
-// Close implements io.Closer.
+// Close implements io.Closer. It closes both stores.
 func (s server) Close() error { return errors.Join(s.files.Close(), s.entries.Close()) }

@@ -10,8 +10,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// What pages of other sites may send and read, if the gateway lets them (the Fetch standard's CORS protocol). The header
-// names from Tus-Resumable on are those of the tus protocol.
+// These variables contain the values of CORS response headers (Fetch standard). They apply to pages of the sites in
+// CORS_ORIGINS. Such a page may use the methods in corsMethods, send the headers in corsSent, and read the response
+// headers in corsRead. In both header lists, the names from Tus-Resumable to the end belong to the tus protocol.
 var (
 	corsMethods = strings.Join([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, ", ")
 	corsSent    = strings.Join([]string{
@@ -27,24 +28,27 @@ var (
 	}, ", ")
 )
 
-// corsMaxAge is how long a browser may remember the answer to a preflight, in seconds; Chromium takes two hours at most.
+// corsMaxAge is how long a browser may cache the response to a preflight request, in seconds. The value is two hours,
+// because Chromium does not cache the response for a longer time.
 const corsMaxAge = "7200"
 
-// parseOrigins reads sites, such as https://app.example.com. There is none for all: who wants that wants no list.
+// parseOrigins checks the origins in the setting CORS_ORIGINS, such as https://app.example.com, and returns them
+// without surrounding spaces. It rejects wildcards such as *, so that an operator must list each site.
 func parseOrigins(given []string) ([]string, error) {
 	var origins []string
 	for _, origin := range given {
 		origin = strings.TrimSpace(origin)
 		u, err := url.Parse(origin)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.ToLower(origin) != origin {
-			return nil, fmt.Errorf("%q is no origin: want one like https://app.example.com, as browsers write it", origin)
+			return nil, fmt.Errorf("%q is not an origin: want the form that browsers send, such as https://app.example.com", origin)
 		}
 		origins = append(origins, origin)
 	}
 	return origins, nil
 }
 
-// corsOrigin returns the origin of a request, if its pages may read the answer.
+// corsOrigin returns the value of the Origin header if origins contains this value, so that pages of that origin may
+// read the response. Otherwise, corsOrigin returns an empty string.
 func corsOrigin(r *http.Request, origins []string) string {
 	given := r.Header.Values("Origin")
 	if len(given) == 1 && slices.Contains(origins, given[0]) {
@@ -53,8 +57,10 @@ func corsOrigin(r *http.Request, origins []string) string {
 	return ""
 }
 
-// setCORS writes what h says to a browser about who may read the answer; no function has a say in it. There is no
-// Access-Control-Allow-Credentials: pages of other sites have tokens, and the session's cookie is for the console.
+// setCORS replaces the CORS headers in h, because only the gateway decides which sites may read a response. If origin
+// is empty, setCORS only removes these headers, so that no page of another site may read the response. setCORS never
+// sets Access-Control-Allow-Credentials, because pages of other sites use access tokens, and the session cookie is only
+// for the console.
 func setCORS(h http.Header, origin string) {
 	for name := range h {
 		if strings.HasPrefix(name, "Access-Control-") {
@@ -67,18 +73,20 @@ func setCORS(h http.Header, origin string) {
 	}
 }
 
-// isPreflight tells whether a browser asks if a page of another site may send a request. OPTIONS by itself is for the
-// function: tus clients ask it what it can do.
+// isPreflight reports whether r is a CORS preflight request, which a browser sends to find out whether a page of
+// another site may send a request. The gateway forwards all other OPTIONS requests, because tus clients use them to
+// discover the capabilities of the upload function.
 func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// preflight answers for all functions: none needs to run for it.
+// preflight responds to a CORS preflight request. The gateway does not forward preflight requests, so that no function
+// has to start for them.
 func preflight(w http.ResponseWriter, origin string) error {
 	h := w.Header()
 	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	if origin == "" {
-		return problem.CrossSite.With("pages of that site may not call this one; CORS_ORIGINS lists those that may")
+		return problem.CrossSite.With("pages of this origin may not send requests: an operator must add the origin to the setting CORS_ORIGINS")
 	}
 	h.Set("Access-Control-Allow-Methods", corsMethods)
 	h.Set("Access-Control-Allow-Headers", corsSent)

@@ -14,12 +14,13 @@ func TestPreflight(t *testing.T) {
 		got := f.ask(t, http.MethodOptions, path, "Origin", friend, "Access-Control-Request-Method", "PATCH",
 			"Access-Control-Request-Headers", "authorization,tus-resumable,upload-offset,content-type")
 		if got.status != http.StatusNoContent || got.header.Get("Access-Control-Allow-Origin") != friend || got.header.Get("Access-Control-Allow-Credentials") != "" {
-			t.Errorf("%s: %d %v", path, got.status, got.header)
+			t.Errorf("%s: got status %d and headers %v, want 204, origin %s and no credentials", path, got.status, got.header, friend)
 		}
 		got.wantFinished(t)
 		for header, wanted := range map[string][]string{
 			"Access-Control-Allow-Methods": {"POST", "PATCH", "HEAD", "DELETE", "PUT", "GET"},
-			// What tus clients send (the protocol, and tus-js-client's checksum and override), beside ours.
+			// The request headers of Strongroom and of tus clients: those of the protocol, and the checksum and the
+			// method override of tus-js-client.
 			"Access-Control-Allow-Headers": {"authorization", "content-type", "content-digest", "idempotency-key", "tus-resumable", "upload-length",
 				"upload-offset", "upload-metadata", "upload-defer-length", "upload-concat", "upload-checksum", "x-http-method-override", "x-request-id", "traceparent"},
 			"Access-Control-Max-Age": {"7200"},
@@ -28,18 +29,18 @@ func TestPreflight(t *testing.T) {
 			value := ", " + strings.ToLower(strings.Join(got.header.Values(header), ", ")) + ","
 			for _, want := range wanted {
 				if !strings.Contains(value, ", "+strings.ToLower(want)+",") {
-					t.Errorf("%s: %s has no %s: %s", path, header, want, value)
+					t.Errorf("%s: got %s without %s: %s", path, header, want, value)
 				}
 			}
 		}
 		f.ask(t, http.MethodOptions, path, "Origin", "https://evil.example.com", "Access-Control-Request-Method", "POST").wantProblem(t, http.StatusForbidden, "cross-site")
 	}
 	if f.calls() != 0 {
-		t.Errorf("%d preflights reached a function", f.calls())
+		t.Errorf("got %d calls of functions, want none for a preflight request", f.calls())
 	}
-	// A tus client asks what the function can do.
+	// A tus client uses OPTIONS to discover what the function supports.
 	if got := f.ask(t, http.MethodOptions, "/upload/tus"); got.body != "upload" {
-		t.Errorf("OPTIONS without an origin: %d %q", got.status, got.body)
+		t.Errorf("OPTIONS without Origin: got %d %q, want the response of upload", got.status, got.body)
 	}
 }
 
@@ -47,15 +48,15 @@ func TestCORSAnswers(t *testing.T) {
 	f := newFixture(t, func(f *fixture) {
 		f.answers["files /files/gone"] = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 	}, friend)
-	for _, path := range []string{"/files", "/files/gone"} { // an error can be read, too
+	for _, path := range []string{"/files", "/files/gone"} { // pages may also read error responses
 		got := f.ask(t, http.MethodGet, path, "Origin", friend)
 		if got.header.Get("Access-Control-Allow-Origin") != friend || !strings.Contains(got.header.Get("Vary"), "Origin") {
-			t.Errorf("%s: %v", path, got.header)
+			t.Errorf("%s: got headers %v, want origin %s and Vary with Origin", path, got.header, friend)
 		}
 		exposed := ", " + got.header.Get("Access-Control-Expose-Headers") + ","
 		for _, want := range []string{"Location", "Retry-After", "X-Request-Id", "Content-Disposition", "Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Tus-Max-Size"} {
 			if !strings.Contains(exposed, ", "+want+",") {
-				t.Errorf("%s: %s can not be read", path, want)
+				t.Errorf("%s: got Access-Control-Expose-Headers without %s", path, want)
 			}
 		}
 	}
@@ -69,12 +70,12 @@ func TestCORSAnswers(t *testing.T) {
 		}
 		got := f.ask(t, http.MethodGet, "/files", header...)
 		if got.status != http.StatusOK || got.header.Get("Access-Control-Allow-Origin") != "" || got.header.Get("Vary") != "Origin" {
-			t.Errorf("%s: %d %v", name, got.status, got.header)
+			t.Errorf("%s: got status %d and headers %v, want 200, no origin and Vary: Origin", name, got.status, got.header)
 		}
 	}
-	// The session is for the console only.
+	// Only pages of this site may use the session.
 	got := f.ask(t, http.MethodPost, "/session/refresh", "Origin", friend)
 	if got.status != http.StatusForbidden || got.header.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("/session/refresh: %d %v", got.status, got.header)
+		t.Errorf("/session/refresh: got status %d and headers %v, want 403 and no origin", got.status, got.header)
 	}
 }

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// resetGrace is the time for an answer to be read that came before its connection was reset.
+// resetGrace is how long outbound.Write waits after an error, so that http.Transport has time to read a response that
+// arrived before the connection was reset.
 const resetGrace = 100 * time.Millisecond
 
-// dial connects to a function.
+// dial opens a connection to a function and returns it as an outbound.
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
 	connection, err := dialer.DialContext(ctx, network, address)
@@ -20,9 +21,11 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return outbound{connection}, nil
 }
 
-// outbound is a connection to a function, which may answer while the request is still being sent, such as with a 413 to
-// an upload, and then close it. http.Transport drops the answer if it has not read it when it fails to send the rest: so
-// the failure has to wait until the answer has been looked for.
+// outbound is a connection to a function on which a failed Write returns only after resetGrace.
+//
+// A function can respond before it has read the whole request, for example with a 413 to an upload, and then close the
+// connection. http.Transport then fails to write the rest of the request. If http.Transport has not read the response
+// by the time Write returns the error, it drops the response. The delay gives http.Transport time to read the response.
 type outbound struct{ net.Conn }
 
 // Write implements io.Writer.

@@ -17,25 +17,25 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what the gateway answers against docs/openapi.yaml.
+// api checks the gateway's responses against docs/openapi.yaml.
 var api = contract.Of("gateway")
 
-// testKey is what the gateway of the tests signs with.
+// testKey is the key that the gateway signs with in the tests.
 const testKey = "the key of the gateway, 32 bytes"
 
-// fixture is a gateway, and a server that plays the functions behind it.
+// fixture is a gateway with fake functions behind it.
 type fixture struct {
-	url   string // of the gateway
+	url   string // URL of the gateway
 	trust function.Trust
 
 	mu       sync.Mutex
-	seen     []*http.Request             // by the functions, without their bodies
-	answers  map[string]http.HandlerFunc // of the functions, by function and path, such as "login /login"
-	patience map[string]time.Duration    // by function, where it is not the real one
+	seen     []*http.Request             // requests to the functions, without their bodies
+	answers  map[string]http.HandlerFunc // responses by function and path, such as "login /login"
+	patience map[string]time.Duration    // by function, if it differs from the value in newRoutes
 	targets  map[string]*url.URL
 }
 
-// newFixture returns a gateway that believes one proxy, which the tests play.
+// newFixture starts a gateway that trusts one proxy. change can modify the fixture before the start.
 func newFixture(t *testing.T, change func(*fixture), origins ...string) *fixture {
 	t.Helper()
 	f := &fixture{
@@ -65,10 +65,10 @@ func newFixture(t *testing.T, change func(*fixture), origins ...string) *fixture
 	return f
 }
 
-// page plays the console.
+// page is a fake of the console.
 func page(w http.ResponseWriter, r *http.Request) error {
 	if r.URL.Path != "/" {
-		return problem.NotFound.With("there is nothing at this path")
+		return problem.NotFound.With("no such endpoint")
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, err := io.WriteString(w, "<!doctype html>")
@@ -84,7 +84,8 @@ func parse(t *testing.T, text string) *url.URL {
 	return u
 }
 
-// play notes what reaches the function called name, and answers with its name.
+// play returns a fake of the function with the given name. It records each request, and responds with the function's
+// name unless f.answers has another response.
 func (f *fixture) play(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
@@ -101,27 +102,27 @@ func (f *fixture) play(name string) http.HandlerFunc {
 	}
 }
 
-// last returns the request that a function has seen last, and forgets all.
+// last returns the last request to a function, and removes all recorded requests.
 func (f *fixture) last(t *testing.T) *http.Request {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.seen) == 0 {
-		t.Fatal("no function was called")
+		t.Fatal("got no call of a function, want one")
 	}
 	last := f.seen[len(f.seen)-1]
 	f.seen = nil
 	return last
 }
 
-// calls returns how many requests the functions have seen.
+// calls returns the number of recorded requests.
 func (f *fixture) calls() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.seen)
 }
 
-// request makes a request to the gateway; header is name, value, name, value ….
+// request returns a request to the gateway. header is a list of names and values: name, value, name, value ….
 func (f *fixture) request(t *testing.T, method, path string, body io.Reader, header ...string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, f.url+path, body)
@@ -134,7 +135,7 @@ func (f *fixture) request(t *testing.T, method, path string, body io.Reader, hea
 	return r
 }
 
-// answer is an HTTP answer that has been read.
+// answer is an HTTP response with its whole body.
 type answer struct {
 	status int
 	header http.Header
@@ -148,7 +149,7 @@ var client = &http.Client{
 	Timeout:       30 * time.Second,
 }
 
-// do sends a request.
+// do sends a request and reads the response.
 func do(t *testing.T, r *http.Request) answer {
 	t.Helper()
 	response, err := client.Do(r)
@@ -163,13 +164,13 @@ func do(t *testing.T, r *http.Request) answer {
 	return answer{response.StatusCode, response.Header, string(body)}
 }
 
-// ask sends a request without a body.
+// ask sends a request without a body and reads the response.
 func (f *fixture) ask(t *testing.T, method, path string, header ...string) answer {
 	t.Helper()
 	return do(t, f.request(t, method, path, nil, header...))
 }
 
-// wantProblem checks that an answer is the problem document of this name.
+// wantProblem checks that a response is the problem document with the given status and name.
 func (a answer) wantProblem(t *testing.T, status int, name string) {
 	t.Helper()
 	var document struct {
@@ -180,27 +181,27 @@ func (a answer) wantProblem(t *testing.T, status int, name string) {
 	err := json.Unmarshal([]byte(a.body), &document)
 	if err != nil || a.status != status || document.Status != status || document.Type != "urn:strongroom:problem:"+name ||
 		a.header.Get("Content-Type") != "application/problem+json" || document.Instance == "" || document.Instance != a.header.Get("X-Request-Id") {
-		t.Errorf("got %d %q with the id %q, want the problem %d %s", a.status, a.body, a.header.Get("X-Request-Id"), status, name)
+		t.Errorf("got status %d, body %q and request ID %q, want problem document %d %s", a.status, a.body, a.header.Get("X-Request-Id"), status, name)
 	}
 	if status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "" {
-		t.Error("a 503 has no Retry-After")
+		t.Error("got a 503 without Retry-After")
 	}
 }
 
-// wantFinished checks the headers that every answer has, each once.
+// wantFinished checks that each of the headers that every response has occurs once.
 func (a answer) wantFinished(t *testing.T) {
 	t.Helper()
 	for name, want := range map[string]string{
 		"Content-Security-Policy": "", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Request-Id": "",
 	} {
 		if values := a.header.Values(name); len(values) != 1 || values[0] == "" || want != "" && values[0] != want {
-			t.Errorf("%s is %q", name, values)
+			t.Errorf("got %s %q, want one value %s", name, values, want)
 		}
 	}
 }
 
 func TestMain(m *testing.M) {
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // every refusal is a line
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // every refused request would write a line
 	os.Exit(api.Run(m))
 }
 

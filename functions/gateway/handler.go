@@ -10,10 +10,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// handler routes by path: to the functions, to the browser's session, and else to the console.
+// handler routes each request by its path: to a function, to the session endpoints or to the console.
 type handler struct {
 	routes   []route
-	proxies  []*httputil.ReverseProxy // one a route
+	proxies  []*httputil.ReverseProxy // the proxy for each route, in the order of routes
 	sessions *sessions
 	console  http.Handler
 	trust    function.Trust
@@ -32,12 +32,16 @@ func newHandler(routes []route, trust function.Trust, origins []string, console 
 	return passing{function.EndSmallBodies(problem.HandlerFunc(h.serve))}
 }
 
-// passing is the handler of the gateway.
+// passing is the gateway's handler with the method PassesQuery, which prevents function.Wrap from rejecting malformed
+// query strings.
 type passing struct{ http.Handler }
 
-// PassesQuery reports true: the function that a request is passed on to checks the query string, and serve checks it for
-// the other requests. Wrap would refuse a request without the headers of finish, and a page of another site could not read
-// such a response.
+// PassesQuery returns true, so that function.Wrap does not reject any request because of its query string. A response
+// from function.Wrap would lack the CORS headers that finish sets, so a page of another site could not read the
+// response.
+//
+// Query strings are still checked: the functions check the query strings of forwarded requests, and serve checks the
+// query strings of all other requests.
 func (passing) PassesQuery(*http.Request) bool { return true }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
@@ -53,9 +57,12 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 			h.finish(ctx, w.Header())
 			return preflight(w, v.origin)
 		}
-		// The proxy sets the id with the other headers: it loses those that are there before a 100 (Continue).
+		// Remove the request ID, because finish adds it to the function's response, and the response would otherwise
+		// contain the header twice. finish must add the header, because ReverseProxy clears all headers of w when it
+		// forwards a 100 (Continue).
 		w.Header().Del("X-Request-Id")
-		// Or net/http would hold the answer back until the whole body has been read. HTTP/2 never does, and refuses this.
+		// Enable full duplex, because net/http would otherwise not send the response until it has read the whole
+		// request body. The error can be ignored, because it only occurs with HTTP/2, which is always full duplex.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		h.proxies[i].ServeHTTP(w, r.WithContext(ctx))
 		return nil
@@ -80,12 +87,13 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		h.console.ServeHTTP(w, r)
 		return nil
 	default:
-		return problem.NotFound.With("there is nothing at this path")
+		return problem.NotFound.With("no such endpoint")
 	}
 }
 
-// consoleHeaders let the console do what it does, and nothing else: it runs its own scripts, with its own styles, shows
-// previews from blobs (in frames that inherit this policy), and talks to this site.
+// consoleHeaders are the response headers that restrict the console's pages to the features that they need. A page runs
+// the console's own scripts and styles, shows previews from blob URLs in frames, which inherit this policy, and sends
+// requests to this site.
 var consoleHeaders = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; connect-src 'self'; " +
 		"frame-src blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -93,8 +101,9 @@ var consoleHeaders = map[string]string{
 	"Permissions-Policy":           "camera=(), display-capture=(), geolocation=(), microphone=()",
 }
 
-// finish writes into the headers of an answer what every answer has; what a function says of its own answer is left,
-// so that a file keeps its stricter policy.
+// finish sets the headers that every response of the gateway has. It does not replace an existing
+// Content-Security-Policy, X-Content-Type-Options or Referrer-Policy header, because the files function sets stricter
+// policies for downloads.
 func (h *handler) finish(ctx context.Context, header http.Header) {
 	v := visitorOf(ctx)
 	header.Set("X-Request-Id", function.RequestID(ctx))
@@ -103,8 +112,8 @@ func (h *handler) finish(ctx context.Context, header http.Header) {
 		header.Add("Vary", "Origin")
 	}
 	for name, value := range map[string]string{
-		// Nothing that is not the console is a page: where a browser shows it all the same, it loads and runs nothing, in
-		// nobody's frame.
+		// This policy is for responses that are not pages. If a browser displays such a response as a page anyway, the
+		// page cannot load or run anything, and other sites cannot show the page in a frame.
 		"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 		"X-Content-Type-Options":  "nosniff",
 		"Referrer-Policy":         "no-referrer",
@@ -114,13 +123,14 @@ func (h *handler) finish(ctx context.Context, header http.Header) {
 		}
 	}
 	if v.scheme == "https" {
-		// Browsers heed neither over plain HTTP, and some complain in their logs.
+		// Do not set these headers over plain HTTP, because browsers ignore them there, and some browsers log a
+		// warning.
 		header.Set("Strict-Transport-Security", "max-age=31536000")
 		header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	}
 }
 
-// buffers are what answers are copied through (httputil.BufferPool).
+// buffers is a pool of the buffers with which the proxies copy response bodies. It implements httputil.BufferPool.
 type buffers struct{ pool sync.Pool }
 
 // Get implements httputil.BufferPool.

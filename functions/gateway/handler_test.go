@@ -14,7 +14,7 @@ import (
 
 func TestRoutes(t *testing.T) {
 	f := newFixture(t, nil)
-	for _, test := range []struct{ path, want string }{ // want is the function; empty for none
+	for _, test := range []struct{ path, want string }{ // want is the name of the function, or empty if no function gets the request
 		{"/login", "login"},
 		{"/refresh", "login"},
 		{"/logout?scope=all", "login"},
@@ -49,26 +49,27 @@ func TestRoutes(t *testing.T) {
 			got.wantFinished(t)
 			if test.want == "" {
 				if f.calls() != 0 {
-					t.Errorf("%s %s reaches a function", method, test.path)
+					t.Errorf("%s %s: got a call of a function, want none", method, test.path)
 				}
 				got.wantProblem(t, http.StatusNotFound, "not-found")
 				continue
 			}
 			if got.status != http.StatusOK || got.body != test.want {
-				t.Errorf("%s %s: got %d %q, want %s", method, test.path, got.status, got.body, test.want)
+				t.Errorf("%s %s: got %d %q, want the response of %s", method, test.path, got.status, got.body, test.want)
 			}
 			if seen := f.last(t); seen.URL.RequestURI() != test.path || seen.Method != method || seen.Host != f.targets[test.want].Host {
-				t.Errorf("%s got %s %s at %s, want %s %s at its own address", test.want, seen.Method, seen.URL.RequestURI(), seen.Host, method, test.path)
+				t.Errorf("%s got %s %s with Host %s, want %s %s with its own address", test.want, seen.Method, seen.URL.RequestURI(), seen.Host, method, test.path)
 			}
 		}
 	}
 	if got := f.ask(t, http.MethodGet, "/healthz"); got.status != http.StatusOK || f.calls() != 0 {
-		t.Errorf("/healthz: %d, and %d functions were called", got.status, f.calls())
+		t.Errorf("/healthz: got status %d and %d calls of functions, want 200 and none", got.status, f.calls())
 	}
 }
 
-// A function refuses a query string that cannot be parsed, and validate does not refuse that of a client's request. So the
-// gateway passes it on as it is. The gateway refuses it where no function gets the request.
+// The gateway forwards a query string that cannot be parsed without a change. Most functions refuse it, but validate
+// must accept it in the request that a proxy forwards for authentication. If no function gets the request, the
+// gateway refuses it.
 func TestQueriesThatCannotBeParsed(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, query := range []string{"x=%zz", "x=100%", "x=1;y=2", "x=1&;"} {
@@ -83,13 +84,13 @@ func TestQueriesThatCannotBeParsed(t *testing.T) {
 				if want == "" {
 					got.wantProblem(t, http.StatusBadRequest, "bad-request")
 				} else if seen := f.last(t); got.body != want || seen.URL.RawQuery != query {
-					t.Errorf("%s %s?%s: got %d %q, and the query string %q, want %s", method, path, query, got.status, got.body, seen.URL.RawQuery, want)
+					t.Errorf("%s %s?%s: got %d %q and query string %q, want the response of %s and the same query string", method, path, query, got.status, got.body, seen.URL.RawQuery, want)
 				}
 			}
 		}
 	}
 	if f.calls() != 0 {
-		t.Error("a function was called")
+		t.Error("got a call of a function, want none")
 	}
 }
 
@@ -101,10 +102,10 @@ func TestRequestHeaders(t *testing.T) {
 		"X-Client-Address", "10.0.0.1 1 abc", "X_Client_Address", "10.0.0.1", "X_Forwarded_For", "10.0.0.1", "x-client_address", "10.0.0.1",
 		"Cookie", "strongroom_session=s3cret", "Upgrade", "h2c", "Connection", "Upgrade, X-Hop", "X-Hop", "1",
 		"X-Request-Id", "mine", "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate", "a=b",
-		"Ce-Traceparent", "00-x", "Ce-Tracestate", "c=d", // no event comes this way
+		"Ce-Traceparent", "00-x", "Ce-Tracestate", "c=d", // removed: events do not pass through the gateway
 		"Authorization", "Bearer abc", "Range", "bytes=0-1", "Accept-Encoding", "br", "User-Agent", "tests")
 	if ids := got.header.Values("X-Request-Id"); len(ids) != 1 || ids[0] != "mine" {
-		t.Errorf("the answer's ids are %q", ids)
+		t.Errorf("got X-Request-Id %q in the response, want mine once", ids)
 	}
 	seen := f.last(t).Header
 	want := map[string]string{
@@ -114,7 +115,7 @@ func TestRequestHeaders(t *testing.T) {
 	}
 	for name, values := range seen {
 		if strings.Join(values, "|") != want[name] {
-			t.Errorf("files got %s: %q, want %q", name, values, want[name])
+			t.Errorf("files got %s %q, want %q", name, values, want[name])
 		}
 	}
 	for name := range want {
@@ -124,7 +125,7 @@ func TestRequestHeaders(t *testing.T) {
 	}
 }
 
-// Only what a trusted proxy says is believed.
+// The gateway trusts only headers from trusted proxies.
 func TestForwarded(t *testing.T) {
 	for name, test := range map[string]struct {
 		hops                   int
@@ -133,12 +134,12 @@ func TestForwarded(t *testing.T) {
 		secure                 bool
 		wantHost               string
 	}{
-		"through the proxy":   {1, "203.0.113.9", "https", "a.example", "203.0.113.9, 127.0.0.1", "203.0.113.9", true, "a.example"},
-		"through two":         {2, "1.1.1.1, 203.0.113.9, 10.0.0.1", "http", "a.example", "203.0.113.9, 10.0.0.1, 127.0.0.1", "203.0.113.9", false, "a.example"},
-		"past one of them":    {2, "203.0.113.9", "https", "a.example", "127.0.0.1", "127.0.0.1", false, ""},
+		"one proxy":           {1, "203.0.113.9", "https", "a.example", "203.0.113.9, 127.0.0.1", "203.0.113.9", true, "a.example"},
+		"two proxies":         {2, "1.1.1.1, 203.0.113.9, 10.0.0.1", "http", "a.example", "203.0.113.9, 10.0.0.1, 127.0.0.1", "203.0.113.9", false, "a.example"},
+		"past one proxy":      {2, "203.0.113.9", "https", "a.example", "127.0.0.1", "127.0.0.1", false, ""},
 		"no proxy is trusted": {0, "203.0.113.9", "https", "a.example", "127.0.0.1", "127.0.0.1", false, ""},
 		"another protocol":    {1, "203.0.113.9", "ftp", "", "203.0.113.9, 127.0.0.1", "203.0.113.9", false, ""},
-		"nothing said":        {1, "", "", "", "127.0.0.1", "127.0.0.1", false, ""},
+		"no headers":          {1, "", "", "", "127.0.0.1", "127.0.0.1", false, ""},
 	} {
 		f := newFixture(t, func(f *fixture) { f.trust.Hops = test.hops })
 		for _, path := range []string{"/login", "/accounts/me", "/files"} {
@@ -151,33 +152,33 @@ func TestForwarded(t *testing.T) {
 			got := f.ask(t, http.MethodPost, path, header...)
 			for _, header := range []string{"Strict-Transport-Security", "Cross-Origin-Opener-Policy"} {
 				if secure := got.header.Get(header) != ""; secure != test.secure {
-					t.Errorf("%s: %s is there: %t", name, header, secure)
+					t.Errorf("%s: got %s: %t, want %t", name, header, secure, test.secure)
 				}
 			}
 			seen := f.last(t)
 			if got := seen.Header.Get("X-Forwarded-For"); got != test.want {
-				t.Errorf("%s: X-Forwarded-For is %q, want %q", name, got, test.want)
+				t.Errorf("%s: got X-Forwarded-For %q, want %q", name, got, test.want)
 			}
 			host := test.wantHost
 			if host == "" {
 				host = parse(t, f.url).Host
 			}
 			if got := seen.Header.Get("X-Forwarded-Host"); got != host {
-				t.Errorf("%s: X-Forwarded-Host is %q, want %q", name, got, host)
+				t.Errorf("%s: got X-Forwarded-Host %q, want %q", name, got, host)
 			}
 			if got := seen.Header.Get("X-Forwarded-Proto"); (got == "https") != test.secure {
-				t.Errorf("%s: X-Forwarded-Proto is %q", name, got)
+				t.Errorf("%s: got X-Forwarded-Proto %q, want https: %t", name, got, test.secure)
 			}
-			// As login and accounts see it, which are behind the same proxies themselves.
+			// Verify the signed address as login and accounts do.
 			signed := seen.Header.Get(function.HeaderClientAddress)
 			if path == "/files" {
 				if signed != "" {
-					t.Errorf("%s: files is told %q", name, signed)
+					t.Errorf("%s: files got the signed address %q, want none", name, signed)
 				}
 				continue
 			}
 			if got := (function.Trust{Hops: 1, Key: []byte(testKey)}).ClientAddress(seen); got != netip.MustParseAddr(test.address) {
-				t.Errorf("%s: %s takes the address for %s, want %s", name, path, got, test.address)
+				t.Errorf("%s: %s got client address %s, want %s", name, path, got, test.address)
 			}
 		}
 	}
@@ -205,11 +206,11 @@ func TestAnswerHeaders(t *testing.T) {
 		"Access-Control-Allow-Origin": "", "Access-Control-Allow-Credentials": "", "X-Hop": "", "Vary": "",
 	} {
 		if got := strings.Join(got.header.Values(name), "|"); got != want {
-			t.Errorf("%s is %q, want %q", name, got, want)
+			t.Errorf("got %s %q, want %q", name, got, want)
 		}
 	}
 	if got := f.ask(t, http.MethodGet, "/files").header.Get("Content-Security-Policy"); got != "default-src 'none'; frame-ancestors 'none'" {
-		t.Errorf("without one of its own, an answer has the policy %q", got)
+		t.Errorf("got Content-Security-Policy %q, want the default policy", got)
 	}
 }
 
@@ -220,20 +221,20 @@ func TestConsole(t *testing.T) {
 		got.wantFinished(t)
 		policy := got.header.Get("Content-Security-Policy")
 		if got.status != http.StatusOK || got.header.Get("Content-Type") != "text/html; charset=utf-8" || got.header.Get("Access-Control-Allow-Origin") != "" {
-			t.Errorf("%s /: %d %v", method, got.status, got.header)
+			t.Errorf("%s /: got status %d and headers %v, want the HTML page and no CORS headers", method, got.status, got.header)
 		}
 		if strings.Contains(policy, "unsafe-") || strings.Contains(policy, "*") {
-			t.Errorf("the policy is %s", policy)
+			t.Errorf("got Content-Security-Policy %s, want no wildcard and no unsafe source", policy)
 		}
 		for _, want := range []string{"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
 			if !slices.Contains(strings.Split(policy, "; "), want) {
-				t.Errorf("the policy has no %s: %s", want, policy)
+				t.Errorf("got Content-Security-Policy without %s: %s", want, policy)
 			}
 		}
 	}
 	f.ask(t, http.MethodPost, "/").wantProblem(t, http.StatusNotFound, "not-found")
 	if f.calls() != 0 {
-		t.Error("a function was called")
+		t.Error("got a call of a function, want none")
 	}
 }
 
@@ -246,36 +247,37 @@ func TestSetup(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		change func(*config)
-		want   string // in the error; empty: none
+		want   string // part of the error, or empty for no error
 	}{
-		"good":               {func(*config) {}, ""}, // and it does not connect
+		"valid":              {func(*config) {}, ""}, // setup connects to nothing
 		"negative hops":      {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
 		"no key":             {func(c *config) { c.GatewayKeyFile = key + "x" }, "GATEWAY_KEY_FILE"},
-		"a path":             {func(c *config) { c.LoginURL = "http://login/x" }, "the address of login"},
-		"a query":            {func(c *config) { c.FilesURL = "http://files?x" }, "the address of files"},
-		"no host":            {func(c *config) { c.UploadURL = "upload:80" }, "the address of upload"},
-		"a password":         {func(c *config) { c.AccountsURL = "http://u:s3cret@accounts" }, "the address of accounts"},
-		"no URL":             {func(c *config) { c.AccountsURL = "http://s3cret\x7f" }, "the address of accounts"},
+		"a path":             {func(c *config) { c.LoginURL = "http://login/x" }, "LOGIN_URL"},
+		"a query":            {func(c *config) { c.FilesURL = "http://files?x" }, "FILES_URL"},
+		"no host":            {func(c *config) { c.UploadURL = "upload:80" }, "UPLOAD_URL"},
+		"a password":         {func(c *config) { c.AccountsURL = "http://u:s3cret@accounts" }, "ACCOUNTS_URL"},
+		"not a URL":          {func(c *config) { c.AccountsURL = "http://s3cret\x7f" }, "ACCOUNTS_URL"},
 		"all origins":        {func(c *config) { c.CORSOrigins = []string{"*"} }, "CORS_ORIGINS"},
-		"an origin's path":   {func(c *config) { c.CORSOrigins = []string{"https://app.example.com/"} }, "CORS_ORIGINS"},
-		"an origin in caps":  {func(c *config) { c.CORSOrigins = []string{"https://App.example.com"} }, "CORS_ORIGINS"},
-		"an empty one":       {func(c *config) { c.CORSOrigins = []string{""} }, "CORS_ORIGINS"},
-		"the origin of none": {func(c *config) { c.CORSOrigins = []string{"null"} }, "CORS_ORIGINS"},
+		"origin with a path": {func(c *config) { c.CORSOrigins = []string{"https://app.example.com/"} }, "CORS_ORIGINS"},
+		"uppercase origin":   {func(c *config) { c.CORSOrigins = []string{"https://App.example.com"} }, "CORS_ORIGINS"},
+		"an empty origin":    {func(c *config) { c.CORSOrigins = []string{""} }, "CORS_ORIGINS"},
+		"the origin null":    {func(c *config) { c.CORSOrigins = []string{"null"} }, "CORS_ORIGINS"},
 	} {
 		cfg := good
 		test.change(&cfg)
 		_, err := setup(t.Context(), cfg)
 		if (test.want == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret")) {
-			t.Errorf("%s: %v, want an error with %q", name, err, test.want)
+			t.Errorf("%s: got error %v, want %q in it and no password", name, err, test.want)
 		}
 	}
 }
 
-// Each function's own limits end before the gateway's, and those before the whole request's.
+// A route's patience is at least 15 s and at most its timeout. Its timeout is shorter than the gateway's
+// REQUEST_TIMEOUT, which is 595 s in the manifest.
 func TestTimeoutsAreInStep(t *testing.T) {
 	for _, r := range newRoutes(map[string]*url.URL{}) {
 		if r.patience < 15*time.Second || r.timeout < r.patience || r.timeout >= 595*time.Second {
-			t.Errorf("%s: patience %v, timeout %v", r.path, r.patience, r.timeout)
+			t.Errorf("%s: got patience %v and timeout %v", r.path, r.patience, r.timeout)
 		}
 	}
 }

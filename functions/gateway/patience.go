@@ -9,16 +9,19 @@ import (
 	"time"
 )
 
-// patient gives a function up that shows no sign of life for as long as limit before it answers.
+// patient is an http.RoundTripper that cancels a request if the function makes no progress for the duration limit
+// before the response begins. The documentation of route.patience defines progress.
 type patient struct {
 	next  http.RoundTripper
 	limit time.Duration
 }
 
-// RoundTrip implements http.RoundTripper. Its error is errAsleep when the function was given up, and errBody when the
-// body could not be read.
+// RoundTrip implements http.RoundTripper. If the function made no progress, the error is errAsleep. If the client's
+// request body could not be read, the error wraps errBody.
 func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(r.Context()) // it ends with its parent
+	// Do not cancel ctx on success, because the caller reads the response body after RoundTrip returns. ctx ends when
+	// its parent, the context of r, ends.
+	ctx, cancel := context.WithCancelCause(r.Context())
 	w := &watch{ReadCloser: r.Body, limit: p.limit, timer: time.AfterFunc(p.limit, func() { cancel(errAsleep) })}
 	defer w.end()
 	r = r.WithContext(ctx)
@@ -38,15 +41,16 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// watch is a request's body whose clock stands still while the client is being waited for.
+// watch is a request body that controls the timer of a request. While Read waits for the client, the timer is stopped,
+// because the function cannot make progress then. When Read returns, the timer starts again with the full limit.
 type watch struct {
 	io.ReadCloser
 	limit time.Duration
 
 	mu     sync.Mutex
 	timer  *time.Timer
-	over   bool // the answer has begun, or will not come
-	broken bool // the client's body broke off
+	over   bool // the response has begun, or the request has failed
+	broken bool // reading the client's request body failed
 }
 
 // Read implements io.Reader.
@@ -58,13 +62,14 @@ func (w *watch) Read(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.broken = w.broken || err != nil && err != io.EOF
-	if !w.over { // the rest of a body may be read when the answer has begun
+	// After the response has begun, http.Transport can still read the body, but the timer must stay stopped.
+	if !w.over {
 		w.timer.Reset(w.limit)
 	}
 	return n, err
 }
 
-// end stops the clock for good.
+// end stops the timer and prevents Read from starting it again.
 func (w *watch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

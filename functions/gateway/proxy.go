@@ -15,41 +15,51 @@ import (
 )
 
 const (
-	// dialTimeout bounds the connecting to a function's address, at which Knative always answers.
+	// dialTimeout limits the time for connecting to a function. The start of a function instance does not count,
+	// because Knative accepts the connection even if no instance is running.
 	dialTimeout = 5 * time.Second
-	// idleTimeout closes a connection before the other side does (the functions: after two minutes): a request that goes
-	// out while its connection is closed is lost, and most can not be sent again.
+	// idleTimeout is how long the gateway keeps an idle connection to a function. The gateway must close the connection
+	// before the function does so after two minutes. Otherwise, the gateway could send a request while the function
+	// closes the connection. Such a request is lost, and most requests cannot be sent again.
 	idleTimeout = 90 * time.Second
-	// bufferSize is what a download holds in memory, in bytes.
+	// bufferSize is the size, in bytes, of each buffer with which the gateway copies response bodies.
 	bufferSize = 32 << 10
 )
 
-// newTransport returns the connections to all functions.
+// newTransport returns the HTTP transport for the requests to all functions.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:         dial,
 		MaxIdleConnsPerHost: 100,
 		IdleConnTimeout:     idleTimeout,
-		// A client that sends Expect: 100-continue waits for the function's word: a body that the function refuses is then
-		// never sent. How long that may take is for patience to say.
+		// If a request has Expect: 100-continue, the transport sends the body only after the function responds with 100
+		// (Continue), so that the client does not send a body that the function rejects. After ExpectContinueTimeout,
+		// the transport would send the body without a 100 (Continue). The timeout is long, because route.patience
+		// already limits the wait.
 		ExpectContinueTimeout: time.Hour,
 		DisableCompression:    true,
 	}
 }
 
-// newProxy passes requests on along a route, and bodies in both directions as they come. It calls finish with the headers
-// of every answer.
+// newProxy returns a proxy for one route. The proxy forwards requests to the route's function and streams request and
+// response bodies. It calls finish with the headers of every response, so that finish can add the headers that all
+// responses have.
 func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool, trust function.Trust, finish func(context.Context, http.Header)) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport:     patient{transport, to.patience},
 		FlushInterval: -1,
 		BufferPool:    buffers,
-		ErrorLog:      slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug), // of answers that end early, mostly because clients go away
+		// Log at the debug level, because the proxy logs every response that ends early, and most of these responses
+		// end early because the client has disconnected.
+		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(to.target)
-			p.Out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops the parameters that it cannot parse; functions refuse them
+			// Forward the original query string, because ReverseProxy removes parameters that it cannot parse, and the
+			// function must reject a request with such parameters.
+			p.Out.URL.RawQuery = p.In.URL.RawQuery
 			introduce(p.In.Context(), p.Out.Header, to, trust)
-			// The session is between the browser and the gateway, and no function speaks another protocol.
+			// Remove Cookie, because the session cookie is only for the gateway. Remove Upgrade and Connection, because
+			// no function supports a switch to another protocol.
 			for _, name := range []string{"Cookie", "Upgrade", "Connection"} {
 				p.Out.Header.Del(name)
 			}
@@ -58,7 +68,8 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 		ModifyResponse: func(answer *http.Response) error {
 			if answer.StatusCode >= http.StatusBadGateway && answer.StatusCode <= http.StatusGatewayTimeout &&
 				answer.Header.Get("Content-Type") != "application/problem+json" {
-				// Not the function speaks, but what is in front of it.
+				// A proxy in front of the function sent this response, because every response of the function itself
+				// with this status is a problem document.
 				return errNotThere
 			}
 			finish(answer.Request.Context(), answer.Header)
@@ -71,9 +82,13 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 	}
 }
 
-// keepFromRetrying makes sure that http.Transport sends nothing twice that is not idempotent by its method. It would
-// where the connection breaks and the request has an Idempotency-Key and no body, whether or not the function knows such
-// keys. It looks for one spelling of the name only; to whoever gets the request, all are the same.
+// keepFromRetrying prevents http.Transport from sending a request twice, unless the method is safe (RFC 9110, Section
+// 9.2.1).
+//
+// If a connection breaks, http.Transport repeats a request that has an Idempotency-Key header and no body. This is
+// wrong for functions that ignore the header, because they would perform the action twice. http.Transport recognizes
+// only the canonical spelling of the header name. keepFromRetrying therefore changes the name to lower case, which
+// makes no difference to the function.
 func keepFromRetrying(r *http.Request) {
 	if slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace}, r.Method) {
 		return
@@ -87,27 +102,27 @@ func keepFromRetrying(r *http.Request) {
 }
 
 var (
-	errAsleep   = errors.New("no sign of life")
-	errNotThere = errors.New("a proxy in front of the function gave an answer of its own")
-	errBody     = errors.New("the client's body broke off")
+	errAsleep   = errors.New("the function made no progress")
+	errNotThere = errors.New("a proxy in front of the function sent the response")
+	errBody     = errors.New("the client's request body is incomplete")
 )
 
-// explain says what the failure of a request to a function means to the client. Whatever it is, the gateway does not
-// try again: the function may have done what it was asked.
+// explain returns the problem that the client gets after a request to the named function failed with err. The gateway
+// never repeats the request, because the function might already have performed the action.
 func explain(function string, err error) error {
 	switch {
 	case errors.Is(err, errBody):
-		return problem.BadRequest.Because(err, "the body broke off")
+		return problem.BadRequest.Because(err, "the request body is incomplete")
 	case errors.Is(err, errAsleep):
-		return problem.Unavailable.Because(err, function+" does not answer yet; try again in a moment")
+		return problem.Unavailable.Because(err, "the "+function+" function has not responded yet: try again in a moment")
 	case errors.Is(err, context.DeadlineExceeded):
-		return problem.Unavailable.Because(err, function+" took longer than it may")
+		return problem.Unavailable.Because(err, "the "+function+" function took too long to respond")
 	case errors.Is(err, errNotThere):
-		return problem.Unavailable.Because(err, function+" can not be reached right now")
+		return problem.Unavailable.Because(err, "the "+function+" function cannot be reached: try again later")
 	}
 	var dial *net.OpError
 	if errors.As(err, &dial) && dial.Op == "dial" {
-		return problem.Unavailable.Because(err, function+" can not be reached right now")
+		return problem.Unavailable.Because(err, "the "+function+" function cannot be reached: try again later")
 	}
-	return problem.Unavailable.Because(err, function+" broke off before it had answered")
+	return problem.Unavailable.Because(err, "the "+function+" function did not send a complete response")
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// listen plays a function at the level of its connections: serve gets each of them, and may do as it likes.
+// listen starts a fake function and returns its base URL. It calls serve with each connection.
 func listen(t *testing.T, serve func(net.Conn)) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -40,21 +40,21 @@ func listen(t *testing.T, serve func(net.Conn)) (address string) {
 	return "http://" + listener.Addr().String()
 }
 
-// head reads the head of a request.
+// head reads the request line and the headers of a request.
 func head(c net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(c)) }
 
 func TestFunctionsThatFail(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 	for name, serve := range map[string]func(net.Conn){
-		"closes at once":        func(net.Conn) {},
+		"closes immediately":    func(net.Conn) {},
 		"closes after the head": head,
 		"resets": func(c net.Conn) {
 			head(c)
 			_ = c.(*net.TCPConn).SetLinger(0)
 		},
-		"speaks no HTTP": func(c net.Conn) { head(c); _, _ = io.WriteString(c, "220 mail\r\n") },
-		"gives no sign":  func(c net.Conn) { head(c); _, _ = io.Copy(io.Discard, c) },
-		"sits behind an ingress without it": func(c net.Conn) {
+		"does not use HTTP": func(c net.Conn) { head(c); _, _ = io.WriteString(c, "220 mail\r\n") },
+		"does not respond":  func(c net.Conn) { head(c); _, _ = io.Copy(io.Discard, c) },
+		"is unknown to the ingress": func(c net.Conn) {
 			head(c)
 			_, _ = io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 19\r\nContent-Type: text/plain\r\n\r\nno healthy upstream")
 		},
@@ -75,11 +75,11 @@ func TestFunctionsThatFail(t *testing.T) {
 			}
 		})
 	}
-	t.Run("is not there", func(t *testing.T) {
+	t.Run("cannot be reached", func(t *testing.T) {
 		f := newFixture(t, func(f *fixture) { f.targets["files"] = parse(t, "http://127.0.0.1:1") })
 		f.ask(t, http.MethodGet, "/files").wantProblem(t, http.StatusServiceUnavailable, "unavailable")
 	})
-	t.Run("breaks off in the middle", func(t *testing.T) {
+	t.Run("closes in the middle of the response", func(t *testing.T) {
 		f := newFixture(t, func(f *fixture) {
 			f.targets["files"] = parse(t, listen(t, func(c net.Conn) { head(c); _, _ = io.WriteString(c, ok+"12345") }))
 		})
@@ -89,25 +89,25 @@ func TestFunctionsThatFail(t *testing.T) {
 		}
 		defer response.Body.Close()
 		if body, err := io.ReadAll(response.Body); err == nil || string(body) != "12345" {
-			t.Errorf("got %q and %v, want what came of it, and an error", body, err)
+			t.Errorf("got %q and error %v, want the first five bytes and an error", body, err)
 		}
 	})
 }
 
-// A problem of the function's own is passed on as it is.
+// The gateway forwards a problem document from a function unchanged.
 func TestProblemsPass(t *testing.T) {
 	f := newFixture(t, func(f *fixture) {
 		f.answers["files /files"] = problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
-			return problem.Unavailable.With("MongoDB is away").Header("Retry-After", "11")
+			return problem.Unavailable.With("MongoDB is unavailable").Header("Retry-After", "11")
 		}).ServeHTTP
 	})
 	if got := f.ask(t, http.MethodGet, "/files"); got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") != "11" || !strings.Contains(got.body, "MongoDB") {
-		t.Errorf("got %d %q", got.status, got.body)
+		t.Errorf("got %d %q, want the problem document of the function", got.status, got.body)
 	}
 }
 
-// A function that takes its time with a body is alive, one that stops taking it is not; and how long the client takes
-// counts for nothing.
+// A function that reads the request body slowly makes progress. A function that stops reading it does not. The time
+// in which the client sends nothing does not count.
 func TestPatience(t *testing.T) {
 	const patience = 400 * time.Millisecond
 	f := newFixture(t, func(f *fixture) {
@@ -126,16 +126,16 @@ func TestPatience(t *testing.T) {
 		_ = writer.Close()
 	}()
 	if got := do(t, f.request(t, http.MethodPost, "/upload", reader)); got.status != http.StatusOK {
-		t.Errorf("a slow client: %d %s", got.status, got.body)
+		t.Errorf("slow client: got %d %s, want 200", got.status, got.body)
 	}
 	got := do(t, f.request(t, http.MethodPost, "/accounts", io.LimitReader(rand.Reader, 1<<40)))
 	got.wantProblem(t, http.StatusServiceUnavailable, "unavailable")
-	if !strings.Contains(got.body, "does not answer yet") {
-		t.Errorf("got %s, want that it was given up", got.body)
+	if !strings.Contains(got.body, "has not responded yet") {
+		t.Errorf("got %s, want the problem of a function without progress", got.body)
 	}
 }
 
-// An answer may take as long as it likes once it has begun, also while the body still comes.
+// After a response has begun, patience does not bound it, even if the request body has not ended.
 func TestPatienceEndsWithTheAnswer(t *testing.T) {
 	const patience = 200 * time.Millisecond
 	f := newFixture(t, func(f *fixture) {
@@ -148,7 +148,7 @@ func TestPatienceEndsWithTheAnswer(t *testing.T) {
 		f.answers["upload /upload"] = echo
 	})
 	if got := f.ask(t, http.MethodGet, "/files"); got.body != "late" {
-		t.Errorf("got %d %q", got.status, got.body)
+		t.Errorf("got %d %q, want the body late", got.status, got.body)
 	}
 	reader, writer := io.Pipe()
 	response, err := client.Do(f.request(t, http.MethodPost, "/upload", reader))
@@ -157,17 +157,17 @@ func TestPatienceEndsWithTheAnswer(t *testing.T) {
 	}
 	defer response.Body.Close()
 	lines := bufio.NewReader(response.Body)
-	for i := range 3 { // each line is sent when the one before has come back
+	for i := range 3 { // send each line after the previous line has returned
 		fmt.Fprintln(writer, i)
 		if got, err := lines.ReadString('\n'); err != nil || got != fmt.Sprintln(i) {
-			t.Fatalf("got %q, %v", got, err)
+			t.Fatalf("got line %q and error %v, want %d", got, err, i)
 		}
 		time.Sleep(2 * patience)
 	}
 	_ = writer.Close()
 }
 
-// echo gives each line back when it has come.
+// echo sends each line of the request body back immediately.
 func echo(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex()
@@ -178,11 +178,11 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// unread fails a test in which somebody reads it.
+// unread is a request body that fails the test if it is read.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {
-	u.t.Error("the body was sent although the function had refused it")
+	u.t.Error("the body was read although the function had refused it")
 	return 0, io.EOF
 }
 
@@ -200,13 +200,13 @@ func TestExpectContinue(t *testing.T) {
 	}
 	got := do(t, f.request(t, http.MethodPost, "/upload/tus", strings.NewReader("hello"), "Expect", "100-continue"))
 	if got.status != http.StatusOK || got.body != "hello" {
-		t.Errorf("got %d %q", got.status, got.body)
+		t.Errorf("got %d %q, want 200 with the body hello", got.status, got.body)
 	}
-	got.wantFinished(t) // a 100 takes the headers that are there before it
+	got.wantFinished(t) // ReverseProxy clears headers that are set before it forwards a 100
 }
 
-// A client that does not wait for 100 (Continue) gets the refusal while it sends, whatever the function does with its
-// connection after it.
+// A client that does not wait for 100 (Continue) gets the function's refusal while it sends the body. It gets the
+// refusal no matter how the function then ends its connection.
 func TestEarlyRefusal(t *testing.T) {
 	const document = `{"type":"urn:strongroom:problem:too-large","title":"Too large","status":413,"instance":"request-1"}`
 	refusal := fmt.Sprintf("HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(document), document)
@@ -220,7 +220,7 @@ func TestEarlyRefusal(t *testing.T) {
 		},
 		"and resets": func(c net.Conn) {
 			head(c)
-			_, _ = io.WriteString(c, refusal) // what is unread when it closes makes this a reset
+			_, _ = io.WriteString(c, refusal) // closing with unread bytes resets the connection
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,7 +235,8 @@ func TestEarlyRefusal(t *testing.T) {
 	}
 }
 
-// The function learns at once that a client has gone away, in the middle of its body as well as while it waits.
+// If a client disconnects, the function's request ends immediately, while the client sends the body as well as while
+// it waits for the response.
 func TestClientThatGoesAway(t *testing.T) {
 	ended := make(chan error, 1)
 	f := newFixture(t, func(f *fixture) {
@@ -250,9 +251,9 @@ func TestClientThatGoesAway(t *testing.T) {
 		}
 	})
 	for name, start := range map[string]string{
-		"while it sends": "POST /upload HTTP/1.1\r\nHost: gateway\r\nContent-Length: 1000000\r\n\r\nabc",
-		"in a chunk":     "POST /upload HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
-		"while it waits": "GET /files HTTP/1.1\r\nHost: gateway\r\n\r\n",
+		"in the body":   "POST /upload HTTP/1.1\r\nHost: gateway\r\nContent-Length: 1000000\r\n\r\nabc",
+		"in a chunk":    "POST /upload HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+		"while waiting": "GET /files HTTP/1.1\r\nHost: gateway\r\n\r\n",
 	} {
 		connection, err := net.Dial("tcp", parse(t, f.url).Host)
 		if err != nil {
@@ -268,16 +269,16 @@ func TestClientThatGoesAway(t *testing.T) {
 		select {
 		case err := <-ended:
 			if err == nil {
-				t.Errorf("%s: the function took the request for complete", name)
+				t.Errorf("%s: got a complete request, want an error in the function", name)
 			}
 		case <-time.After(10 * time.Second):
-			t.Errorf("%s: the function does not notice", name)
+			t.Errorf("%s: the function's request did not end", name)
 		}
 		f.last(t)
 	}
 }
 
-// A client that stops in the middle of its body but still listens is told so.
+// A client that ends its body too early but still reads gets a 400.
 func TestBodyThatBreaksOff(t *testing.T) {
 	f := newFixture(t, func(f *fixture) {
 		f.answers["upload /upload"] = func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
@@ -301,8 +302,8 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	}
 }
 
-// A connection that was kept and breaks when the next request has gone out tells nothing of whether the function has
-// acted on it: only what may be is sent again.
+// If a reused connection breaks after a request, the function may already have acted on the request. So the gateway
+// repeats only requests with a safe method.
 func TestNothingIsSentTwice(t *testing.T) {
 	var requests atomic.Int32
 	f := newFixture(t, func(f *fixture) {
@@ -318,12 +319,12 @@ func TestNothingIsSentTwice(t *testing.T) {
 					continue
 				}
 				if got := r.Header.Get("Idempotency-Key"); got != "key" {
-					t.Errorf("the key is %q", got)
+					t.Errorf("got Idempotency-Key %q, want key", got)
 				}
 				if requests.Add(1); first {
 					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 				}
-				return // on a connection that was used before, without an answer
+				return // without a response if the connection was used before
 			}
 		}))
 	})
@@ -336,11 +337,11 @@ func TestNothingIsSentTwice(t *testing.T) {
 		{http.MethodPost, "x", 1, http.StatusServiceUnavailable},
 		{http.MethodPatch, "", 1, http.StatusServiceUnavailable},
 		{http.MethodDelete, "", 1, http.StatusServiceUnavailable},
-		{http.MethodGet, "", 2, http.StatusOK}, // so this test can see a request that is sent twice
+		{http.MethodGet, "", 2, http.StatusOK}, // shows that this test detects a repeated request
 	} {
 		requests.Store(0)
 		if got := f.ask(t, http.MethodGet, "/accounts/warm"); got.status != http.StatusOK {
-			t.Fatalf("got %d", got.status)
+			t.Fatalf("got status %d, want 200", got.status)
 		}
 		var body io.Reader
 		if test.body != "" {

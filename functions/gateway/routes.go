@@ -7,30 +7,35 @@ import (
 	"time"
 )
 
-// route is where a path leads.
+// route assigns requests for a path to a function.
 type route struct {
 	path string
-	// below is set where all that is below the path leads there, too.
+	// below reports whether the route also includes all paths below path.
 	below bool
-	// function and target are the name of the function and its address.
+	// function is the name of the function, and target is its base URL.
 	function string
 	target   *url.URL
-	// patience is how long the function may give no sign of life before it has answered: take no more of the body,
-	// although there is more, nor begin its answer once it has all of it. A function that has to be started first needs
-	// its time. timeout bounds the whole request. Both are longer than the function's own limits (its REQUEST_TIMEOUT,
-	// and timeoutSeconds in its manifest), so that its own answer is the one that comes.
+	// patience is how long the function may make no progress before its response begins. The function makes progress
+	// when it reads more of the request body. The time in which the gateway waits for the client does not count, but
+	// the time in which an instance of the function starts does. timeout limits the duration of the whole request.
+	//
+	// patience is longer than the time that the function needs to respond, and timeout is longer than the function's
+	// REQUEST_TIMEOUT. If the function times out, the client therefore gets the function's own response and not one
+	// from the gateway.
 	patience, timeout time.Duration
-	// signed is set where the function is told the signed address of who called.
+	// signed reports whether the gateway sends the client's address, with a signature, to the function.
 	signed bool
 }
 
-// newRoutes returns all that can be reached through the gateway but the sessions and the console; targets are the
-// addresses of the functions. record and sweep are not for users.
+// newRoutes returns the routes to the functions that clients can call. targets maps the name of each function to its
+// base URL. The record and sweep functions have no route, because only event sources call them. The session endpoints
+// and the console have no route, because the gateway serves them itself.
 func newRoutes(targets map[string]*url.URL) []route {
 	login := route{function: "login", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
 	accounts := route{function: "accounts", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
 	validate := route{function: "validate", patience: 15 * time.Second, timeout: 20 * time.Second}
-	// When it has all, upload still waits for MongoDB and for RabbitMQ, for 40 s at most.
+	// The upload function can wait up to 40 s for MongoDB and RabbitMQ after it has read the whole body, so its
+	// patience must be longer than 40 s.
 	upload := route{function: "upload", patience: time.Minute, timeout: 590 * time.Second}
 	files := route{function: "files", patience: 35 * time.Second, timeout: 594 * time.Second}
 	var routes []route
@@ -50,21 +55,22 @@ func newRoutes(targets map[string]*url.URL) []route {
 	return routes
 }
 
-// leads tells whether a request for path takes this route.
+// leads reports whether the route applies to requests for path.
 func (r route) leads(path string) bool {
 	rest, ok := strings.CutPrefix(path, r.path)
 	return ok && (rest == "" || r.below && rest[0] == '/')
 }
 
-// parseBase reads the address of a function: a URL without a path.
+// parseBase parses the base URL of a function and removes a trailing slash. The URL must have the scheme http or https
+// and a host, and must not have a user, a path, a query or a fragment.
 func parseBase(address string) (*url.URL, error) {
 	base, err := url.Parse(address)
 	if err != nil {
-		return nil, errors.New("it is no URL")
+		return nil, errors.New("not a valid URL")
 	}
 	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" ||
 		strings.Trim(base.Path, "/") != "" {
-		return nil, errors.New("want one like http://login.strongroom.svc.cluster.local, without a path")
+		return nil, errors.New("want a URL without a path, such as http://login.strongroom.svc.cluster.local")
 	}
 	base.Path = ""
 	return base, nil

@@ -14,25 +14,28 @@ import (
 )
 
 const (
-	// cookieName and cookiePath are of the cookie that a browser's refresh token is in. No script can read it, no other
-	// site can make the browser send it, and no other path of this one gets it.
+	// cookieName and cookiePath are the name and the path of the session cookie, which contains a browser's refresh
+	// token. To protect the token, the cookie is hidden from scripts, is not sent in requests from pages of other
+	// sites, and is sent only to cookiePath and the paths below it.
 	cookieName = "strongroom_session"
 	cookiePath = "/session"
-	// maxBody bounds the body of a sign-in, in bytes; as in login.
+	// maxBody is the maximum size of the body of a sign-in request, in bytes. The login function has the same limit.
 	maxBody = 4 << 10
-	// maxCookie bounds the refresh token, in bytes; login's have 64.
+	// maxCookie is the maximum length of the refresh token in a session cookie, in bytes. Refresh tokens from the login
+	// function have 64 bytes, so a value longer than maxCookie is invalid.
 	maxCookie = 512
-	// maxAnswer bounds login's answer, in bytes: it has an access token in it, of 8 KiB at most.
+	// maxAnswer is the maximum size of a response body from the login function, in bytes. It leaves enough space for an
+	// access token, which has at most 8 KiB.
 	maxAnswer = 64 << 10
 )
 
-// sessions keep a browser's refresh token in a cookie, so that the console never has it: what runs in a page that should
-// not can use the session, but not take it along.
+// sessions handles the session endpoints. It stores a browser's refresh token in a cookie that scripts cannot read. A
+// malicious script in a page of the console can therefore use the session, but cannot steal the refresh token.
 type sessions struct {
 	login     route
 	transport http.RoundTripper
 	trust     function.Trust
-	// guard refuses requests that another site makes the browser send.
+	// guard rejects requests that pages of other sites make the browser send.
 	guard *http.CrossOriginProtection
 }
 
@@ -40,7 +43,7 @@ func newSessions(login route, transport http.RoundTripper, trust function.Trust)
 	return &sessions{login, patient{transport, login.patience}, trust, http.NewCrossOriginProtection()}
 }
 
-// serve answers POST /session, POST /session/refresh and DELETE /session.
+// serve handles POST /session, POST /session/refresh and DELETE /session.
 func (s *sessions) serve(w http.ResponseWriter, r *http.Request) error {
 	endpoints := map[string]map[string]problem.HandlerFunc{
 		"/session":         {http.MethodPost: s.begin, http.MethodDelete: s.end},
@@ -55,7 +58,7 @@ func (s *sessions) serve(w http.ResponseWriter, r *http.Request) error {
 		return problem.MethodNotAllowed.With("use %s", allow).Header("Allow", allow)
 	}
 	if err := s.guard.Check(r); err != nil {
-		return problem.CrossSite.Because(err, "a session is for pages of this site only")
+		return problem.CrossSite.Because(err, "only pages of this site may use a session")
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	ctx, cancel := context.WithTimeout(r.Context(), s.login.timeout)
@@ -63,7 +66,7 @@ func (s *sessions) serve(w http.ResponseWriter, r *http.Request) error {
 	return endpoint(w, r.WithContext(ctx))
 }
 
-// begin answers POST /session: it signs in.
+// begin handles POST /session, which signs the user in.
 func (s *sessions) begin(w http.ResponseWriter, r *http.Request) error {
 	var given struct {
 		Username *string `json:"username"`
@@ -73,7 +76,7 @@ func (s *sessions) begin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if given.Username == nil || given.Password == nil {
-		return problem.BadRequest.With("give a username and a password")
+		return problem.BadRequest.With("send the members username and password")
 	}
 	answer, err := s.ask(r, "/login", given)
 	if err != nil {
@@ -82,7 +85,8 @@ func (s *sessions) begin(w http.ResponseWriter, r *http.Request) error {
 	return answer.pass(w, r)
 }
 
-// refresh answers POST /session/refresh: a new access token for the session of the cookie, and 204 where there is none.
+// refresh handles POST /session/refresh. It responds with a new access token for the session in the cookie. If the
+// request has no session cookie, refresh responds with 204 (No Content).
 func (s *sessions) refresh(w http.ResponseWriter, r *http.Request) error {
 	token := refreshToken(r)
 	if token == "" {
@@ -93,14 +97,15 @@ func (s *sessions) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if answer.status == http.StatusUnauthorized { // it has ended
+	if answer.status == http.StatusUnauthorized { // the session has ended, so delete the cookie
 		setCookie(w, r, "")
 	}
 	return answer.pass(w, r)
 }
 
-// end answers DELETE /session: it signs out. Where login can not be asked, the cookie stays, so that trying again ends
-// the session and not only the browser's knowledge of it.
+// end handles DELETE /session, which signs the user out. If the login function cannot end the session, end keeps the
+// browser's cookie, so that the user can try again. Without the cookie, the session would remain valid, and the user
+// could no longer end it.
 func (s *sessions) end(w http.ResponseWriter, r *http.Request) error {
 	if token := refreshToken(r); token != "" {
 		answer, err := s.ask(r, "/logout", tokenBody{token})
@@ -116,12 +121,13 @@ func (s *sessions) end(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// tokenBody is what login's /refresh and /logout read.
+// tokenBody is the JSON body of a request to the path /refresh or /logout of the login function.
 type tokenBody struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
-// refreshToken returns the one in the request's cookie, "" if there is none that login could have issued.
+// refreshToken returns the refresh token in the session cookie of r. If r does not have exactly one session cookie, or
+// if the token in the cookie is longer than maxCookie, refreshToken returns an empty string.
 func refreshToken(r *http.Request) string {
 	cookies := r.CookiesNamed(cookieName)
 	if len(cookies) != 1 || len(cookies[0].Value) > maxCookie {
@@ -130,11 +136,13 @@ func refreshToken(r *http.Request) string {
 	return cookies[0].Value
 }
 
-// setCookie gives the browser a refresh token to keep until it is closed, or with "" takes it away.
+// setCookie stores token, a refresh token, in the session cookie. The browser keeps the cookie until the browser is
+// closed. If token is empty, setCookie deletes the cookie.
 func setCookie(w http.ResponseWriter, r *http.Request, token string) {
 	cookie := &http.Cookie{
 		Name: cookieName, Value: token, Path: cookiePath, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		// A browser does not send it back over plain HTTP, so not where that is all there is, as with make run.
+		// Set Secure only for HTTPS. Browsers do not send a Secure cookie over plain HTTP, and `make run` serves only
+		// plain HTTP.
 		Secure: visitorOf(r.Context()).scheme == "https",
 	}
 	if token == "" {
@@ -143,27 +151,30 @@ func setCookie(w http.ResponseWriter, r *http.Request, token string) {
 	http.SetCookie(w, cookie)
 }
 
-// loginAnswer is what login has answered.
+// loginAnswer is a response from the login function.
 type loginAnswer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// ask posts body to login at path.
+// ask sends a POST request with body, encoded as JSON, to a path of the login function, and returns the response. If
+// the login function does not respond, the error is the problem that the client gets.
 func (s *sessions) ask(r *http.Request, path string, body any) (*loginAnswer, error) {
 	content, err := json.Marshal(body)
 	if err != nil {
-		return nil, fmt.Errorf("encode the request to login: %w", err)
+		return nil, fmt.Errorf("encode the request to the login function: %w", err)
 	}
 	request, err := http.NewRequestWithContext(r.Context(), http.MethodPost, s.login.target.JoinPath(path).String(), bytes.NewReader(content))
 	if err != nil {
-		return nil, fmt.Errorf("make the request to login: %w", err)
+		return nil, fmt.Errorf("create the request to the login function: %w", err)
 	}
 	request.Header["User-Agent"] = r.Header["User-Agent"]
 	request.Header.Set("Content-Type", function.TypeJSON)
 	introduce(r.Context(), request.Header, s.login, s.trust)
-	request.GetBody = nil // a sign-in counts, and a refresh token is good for one use: nothing is sent twice
+	// Clear GetBody, so that http.Transport cannot send the request twice. A repeated sign-in would count as a second
+	// attempt, and a refresh token is valid for only one use.
+	request.GetBody = nil
 	answer, err := s.transport.RoundTrip(request)
 	if err != nil {
 		return nil, explain(s.login.function, err)
@@ -180,7 +191,8 @@ func (s *sessions) ask(r *http.Request, path string, body any) (*loginAnswer, er
 	return &loginAnswer{answer.StatusCode, answer.Header, got}, nil
 }
 
-// pass gives the browser what login has answered, with the refresh token in the cookie instead of in the body.
+// pass sends a response from the login function to the browser. If the status is 200 (OK), pass moves the refresh token
+// from the body to the session cookie.
 func (a *loginAnswer) pass(w http.ResponseWriter, r *http.Request) error {
 	if a.status != http.StatusOK {
 		h := w.Header()
@@ -190,20 +202,21 @@ func (a *loginAnswer) pass(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		if a.status == http.StatusUnauthorized {
-			// Not login's challenge: the browser would ask for the password itself.
+			// Replace the Basic challenge from the login function, because a browser would show its own password dialog
+			// after a Basic challenge.
 			h.Set("WWW-Authenticate", `Bearer realm="strongroom"`)
 		}
 		w.WriteHeader(a.status)
-		_, _ = w.Write(a.body) // the client may be gone; there is nobody left to tell
+		_, _ = w.Write(a.body) // an error means that the client has disconnected
 		return nil
 	}
 	var members map[string]json.RawMessage
 	var token tokenBody
 	if err := errors.Join(json.Unmarshal(a.body, &members), json.Unmarshal(a.body, &token)); err != nil {
-		return fmt.Errorf("decode login's answer: %w", err)
+		return fmt.Errorf("decode the response from the login function: %w", err)
 	}
 	if token.RefreshToken == "" {
-		return errors.New("login's answer has no refresh token")
+		return errors.New("the response from the login function contains no refresh token")
 	}
 	delete(members, "refresh_token")
 	setCookie(w, r, token.RefreshToken)

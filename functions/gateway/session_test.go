@@ -19,7 +19,7 @@ import (
 
 const tokens = `{"access_token":"at","token_type":"Bearer","expires_in":900,"refresh_token":"rt-2","scope":"files:read","user":{"id":"0195a3f0-0000-7000-8000-000000000001","username":"ada","roles":["user"]}}`
 
-// playLogin answers like login: ada's password is right, and the refresh token rt-1 is good.
+// playLogin adds responses like those of login: ada's password lovelace-1843 and the refresh token rt-1 are valid.
 func playLogin(f *fixture) {
 	answer := func(right func(body string) bool, wrong error, body string) http.HandlerFunc {
 		return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -38,13 +38,13 @@ func playLogin(f *fixture) {
 		}).ServeHTTP
 	}
 	is := func(want string) func(string) bool { return func(body string) bool { return body == want } }
-	wrong := problem.BadCredentials.With("check both and try again").Header("WWW-Authenticate", `Basic realm="strongroom"`)
+	wrong := problem.BadCredentials.With("check the user name and the password, and try again").Header("WWW-Authenticate", `Basic realm="strongroom"`)
 	f.answers["login /login"] = answer(is(`{"username":"ada","password":"lovelace-1843"}`), wrong, tokens)
 	f.answers["login /refresh"] = answer(is(`{"refresh_token":"rt-1"}`), problem.SessionEnded.With("sign in again"), tokens)
 	f.answers["login /logout"] = answer(func(body string) bool { return strings.HasPrefix(body, `{"refresh_token":"`) }, problem.BadRequest, "")
 }
 
-// cookieOf returns the only cookie that an answer sets, nil for none.
+// cookieOf returns the only cookie that a response sets, or nil if it sets none.
 func cookieOf(t *testing.T, a answer) *http.Cookie {
 	t.Helper()
 	cookies := (&http.Response{Header: a.header}).Cookies()
@@ -53,7 +53,7 @@ func cookieOf(t *testing.T, a answer) *http.Cookie {
 	}
 	if len(cookies) > 1 || cookies[0].Name != "strongroom_session" || cookies[0].Path != "/session" || !cookies[0].HttpOnly ||
 		cookies[0].SameSite != http.SameSiteStrictMode || cookies[0].Domain != "" {
-		t.Errorf("it sets the cookies %q", a.header.Values("Set-Cookie"))
+		t.Errorf("got Set-Cookie %q, want one session cookie", a.header.Values("Set-Cookie"))
 	}
 	return cookies[0]
 }
@@ -72,28 +72,28 @@ func TestSignIn(t *testing.T) {
 		got := do(t, f.request(t, http.MethodPost, "/session", strings.NewReader(right), header...))
 		var members map[string]any
 		if err := json.Unmarshal([]byte(got.body), &members); got.status != http.StatusOK || err != nil {
-			t.Fatalf("%d %s", got.status, got.body)
+			t.Fatalf("got %d %s, want 200 with a JSON object", got.status, got.body)
 		}
 		if names, want := slices.Sorted(maps.Keys(members)), []string{"access_token", "expires_in", "scope", "token_type", "user"}; !slices.Equal(names, want) {
-			t.Errorf("the answer has %v, want %v", names, want)
+			t.Errorf("got members %v, want %v", names, want)
 		}
 		if got.header.Get("Cache-Control") != "no-store" || strings.Contains(got.body, "rt-2") {
-			t.Errorf("the answer is %q, %s", got.header.Get("Cache-Control"), got.body)
+			t.Errorf("got Cache-Control %q and body %s, want no-store and no refresh token", got.header.Get("Cache-Control"), got.body)
 		}
 		got.wantFinished(t)
 		if cookie := cookieOf(t, got); cookie == nil || cookie.Value != "rt-2" || cookie.Secure != secure || cookie.MaxAge != 0 || !cookie.Expires.IsZero() {
-			t.Errorf("over https %t: the cookie is %v", secure, cookie)
+			t.Errorf("HTTPS %t: got cookie %v, want rt-2 until the browser is closed", secure, cookie)
 		}
 		seen := f.last(t)
 		if seen.Header.Get("X-Request-Id") != "mine" || seen.Header.Get("Traceparent") != trace || seen.Header.Get("Cookie") != "" {
-			t.Errorf("login got %v", seen.Header)
+			t.Errorf("login got headers %v, want the request ID, the trace and no cookie", seen.Header)
 		}
 		address := netip.MustParseAddr("127.0.0.1")
 		if secure {
 			address = netip.MustParseAddr("203.0.113.9")
 		}
 		if got := (function.Trust{Key: []byte(testKey)}).ClientAddress(seen); got != address {
-			t.Errorf("login counts the attempt under %s, want %s", got, address)
+			t.Errorf("login got client address %s, want %s", got, address)
 		}
 	}
 }
@@ -109,7 +109,7 @@ func TestSignInRefused(t *testing.T) {
 	got := post(`{"username":"ada","password":"wrong"}`)
 	got.wantProblem(t, http.StatusUnauthorized, "bad-credentials")
 	if challenge := got.header.Get("WWW-Authenticate"); strings.Contains(challenge, "Basic") || challenge == "" || cookieOf(t, got) != nil {
-		t.Errorf("the challenge is %q, the cookie %v", challenge, cookieOf(t, got))
+		t.Errorf("got challenge %q and cookie %v, want another challenge than Basic and no cookie", challenge, cookieOf(t, got))
 	}
 	f.mu.Lock()
 	f.answers["login /login"] = problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
@@ -117,7 +117,7 @@ func TestSignInRefused(t *testing.T) {
 	}).ServeHTTP
 	f.mu.Unlock()
 	if got := post(`{"username":"ada","password":"wrong"}`); got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") != "7" {
-		t.Errorf("too many attempts: %d %v", got.status, got.header)
+		t.Errorf("too many attempts: got status %d and headers %v, want 429 with Retry-After 7", got.status, got.header)
 	}
 	f.last(t)
 	for name, test := range map[string]struct {
@@ -136,7 +136,7 @@ func TestSignInRefused(t *testing.T) {
 	}
 	for name, header := range map[string][]string{
 		"from another site":     {"Sec-Fetch-Site", "cross-site"},
-		"from a sibling":        {"Sec-Fetch-Site", "same-site"},
+		"from a sibling site":   {"Sec-Fetch-Site", "same-site"},
 		"from an older browser": {"Origin", "https://evil.example.com"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,11 +150,11 @@ func TestSignInRefused(t *testing.T) {
 		got := f.ask(t, test[0], test[1])
 		got.wantProblem(t, http.StatusMethodNotAllowed, "method-not-allowed")
 		if allow := got.header.Get("Allow"); allow != test[2] {
-			t.Errorf("%s %s: Allow is %q", test[0], test[1], allow)
+			t.Errorf("%s %s: got Allow %q, want %q", test[0], test[1], allow, test[2])
 		}
 	}
 	if f.calls() != 0 {
-		t.Errorf("login was asked %d times", f.calls())
+		t.Errorf("got %d calls of login, want none", f.calls())
 	}
 }
 
@@ -169,14 +169,14 @@ func TestRefresh(t *testing.T) {
 	}
 	got := refresh("strongroom_session=rt-1")
 	if cookie := cookieOf(t, got); got.status != http.StatusOK || cookie == nil || cookie.Value != "rt-2" || strings.Contains(got.body, "rt-2") || !strings.Contains(got.body, `"access_token":"at"`) {
-		t.Errorf("%d %s, the cookie is %v", got.status, got.body, cookie)
+		t.Errorf("got %d %s and cookie %v, want 200 with a new access token and cookie rt-2", got.status, got.body, cookie)
 	}
 	f.last(t)
 
-	got = refresh("strongroom_session=rt-0") // used up, or never there
+	got = refresh("strongroom_session=rt-0") // used before, or never issued
 	got.wantProblem(t, http.StatusUnauthorized, "session-ended")
 	if cookie := cookieOf(t, got); cookie == nil || cookie.Value != "" || cookie.MaxAge >= 0 {
-		t.Errorf("a session that has ended leaves the cookie %v", cookie)
+		t.Errorf("ended session: got cookie %v, want its deletion", cookie)
 	}
 	f.last(t)
 
@@ -185,20 +185,22 @@ func TestRefresh(t *testing.T) {
 		"long": "strongroom_session=" + strings.Repeat("a", 4<<10),
 	} {
 		if got := refresh(cookie); got.status != http.StatusNoContent || got.body != "" || cookieOf(t, got) != nil || got.header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: %d %s %v", name, got.status, got.body, got.header)
+			t.Errorf("%s: got %d %s with headers %v, want 204 with no-store and no cookie", name, got.status, got.body, got.header)
 		}
 	}
 	if f.calls() != 0 {
-		t.Error("login was asked without a session")
+		t.Error("got a call of login without a session, want none")
 	}
 
 	f.mu.Lock()
-	f.answers["login /refresh"] = problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return problem.Unavailable.With("MySQL is away") }).ServeHTTP
+	f.answers["login /refresh"] = problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+		return problem.Unavailable.With("MySQL is unavailable")
+	}).ServeHTTP
 	f.mu.Unlock()
 	got = refresh("strongroom_session=rt-1")
 	got.wantProblem(t, http.StatusServiceUnavailable, "unavailable")
 	if cookie := cookieOf(t, got); cookie != nil {
-		t.Errorf("an outage sets the cookie %v", cookie)
+		t.Errorf("outage: got cookie %v, want none", cookie)
 	}
 }
 
@@ -206,17 +208,18 @@ func TestSignOut(t *testing.T) {
 	f := newFixture(t, playLogin)
 	got := f.ask(t, http.MethodDelete, "/session", "Cookie", "strongroom_session=rt-1")
 	if cookie := cookieOf(t, got); got.status != http.StatusNoContent || cookie == nil || cookie.Value != "" || cookie.MaxAge >= 0 {
-		t.Errorf("%d %s, the cookie is %v", got.status, got.body, cookie)
+		t.Errorf("got %d %s and cookie %v, want 204 and the deletion of the cookie", got.status, got.body, cookie)
 	}
 	if seen := f.last(t); seen.URL.Path != "/logout" {
-		t.Errorf("login was asked for %s", seen.URL.Path)
+		t.Errorf("login got path %s, want /logout", seen.URL.Path)
 	}
 	if got := f.ask(t, http.MethodDelete, "/session"); got.status != http.StatusNoContent || f.calls() != 0 {
-		t.Errorf("without a session: %d, and login was asked %d times", got.status, f.calls())
+		t.Errorf("without a session: got status %d and %d calls of login, want 204 and none", got.status, f.calls())
 	}
 }
 
-// While login is away, the session is still there, and so is the cookie: trying again must end it.
+// While login is unavailable, the session still exists, and the browser keeps the cookie. So the user can try again
+// to end the session.
 func TestSignOutWhileLoginIsAway(t *testing.T) {
 	f := newFixture(t, func(f *fixture) { f.targets["login"] = parse(t, "http://127.0.0.1:1") })
 	for _, r := range []*http.Request{
@@ -227,12 +230,12 @@ func TestSignOutWhileLoginIsAway(t *testing.T) {
 		got := do(t, r)
 		got.wantProblem(t, http.StatusServiceUnavailable, "unavailable")
 		if cookie := cookieOf(t, got); cookie != nil {
-			t.Errorf("%s: the cookie is %v", r.Method, cookie)
+			t.Errorf("%s: got cookie %v, want none", r.Method, cookie)
 		}
 	}
 }
 
-// Answers of whatever is in front of login are not login's.
+// The gateway does not forward responses from a proxy in front of login, or incomplete responses.
 func TestSessionAnswersThatAreNotLogins(t *testing.T) {
 	f := newFixture(t, nil)
 	for name, answer := range map[string]http.HandlerFunc{
@@ -242,8 +245,8 @@ func TestSessionAnswersThatAreNotLogins(t *testing.T) {
 		"a redirect": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://evil.example", http.StatusFound)
 		},
-		"an answer that ends": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"an endless answer": func(w http.ResponseWriter, _ *http.Request) {
+		"a cut response": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"a large response": func(w http.ResponseWriter, _ *http.Request) {
 			for range 100 {
 				_, _ = io.WriteString(w, strings.Repeat(" ", 1<<10))
 			}
@@ -262,7 +265,7 @@ func TestSlowBodies(t *testing.T) {
 	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
 		targets := map[string]*url.URL{}
 		for _, name := range []string{"login", "validate", "upload", "files", "accounts"} {
-			targets[name] = parse(t, "http://127.0.0.1:1") // nothing is passed on
+			targets[name] = parse(t, "http://127.0.0.1:1") // the gateway forwards no request
 		}
 		return api.Handler(t, function.Wrap(newHandler(newRoutes(targets), function.Trust{Key: []byte(testKey)}, nil, http.NotFoundHandler()), time.Hour))
 	}, http.StatusRequestTimeout, "POST /session\nContent-Type: application/json")

@@ -11,30 +11,34 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// visitor is what the gateway knows of who sent a request.
+// visitor describes the client that sent a request.
 type visitor struct {
-	// address is the client's, as far as the trusted proxies tell, and path what goes into X-Forwarded-For: that and the
-	// addresses of the proxies.
+	// address is the IP address of the client. path is the value of X-Forwarded-For in the request to the function. It
+	// contains the address of the client and the addresses of the trusted proxies.
 	address netip.Addr
 	path    string
-	// scheme and host are what the client called: https or http, and Host.
+	// scheme (http or https) and host (the Host header) come from the client's request to the outermost trusted proxy,
+	// or to the gateway if there is no trusted proxy.
 	scheme, host string
-	// origin is the site whose page sent it, if pages of that site may read the answer (CORS).
+	// origin is the origin of the page that sent the request, if CORS permits pages of that origin to read the
+	// response. Otherwise, origin is empty.
 	origin string
 }
 
 type visitorKey struct{}
 
-// visitorOf returns what newVisitor found out of the request that ctx belongs to.
+// visitorOf returns the visitor in ctx, or an empty visitor if ctx contains none.
 func visitorOf(ctx context.Context) visitor {
 	v, _ := ctx.Value(visitorKey{}).(visitor)
 	return v
 }
 
-// newVisitor finds out who sent r. Of what its headers say only that is believed that the trusted proxies wrote: the
-// last entries of X-Forwarded-For, and the protocol and the host if it came through all of them.
+// newVisitor returns a description of the client that sent r. It uses only header values that trusted proxies wrote,
+// because clients can forge all other values. Trusted proxies write the last entries of X-Forwarded-For. If r came
+// through all trusted proxies, they also wrote X-Forwarded-Proto and X-Forwarded-Host.
 func newVisitor(r *http.Request, trust function.Trust) visitor {
-	// Whoever calls the gateway has no signature to show: it makes them.
+	// Use a Trust without a key, so that ClientAddress ignores a signed address in r. Only the gateway signs addresses,
+	// so a signed address in a request from a client is not trustworthy.
 	v := visitor{address: function.Trust{Hops: trust.Hops}.ClientAddress(r), scheme: "http", host: r.Host}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -62,8 +66,10 @@ func newVisitor(r *http.Request, trust function.Trust) visitor {
 	return v
 }
 
-// strip removes from h what a client may not say of itself, however it is spelt: who validate has let in, and which
-// address the gateway has signed. Some programs take an underscore for a hyphen.
+// strip removes the headers from h that a client must not set, because functions trust them. They are the forwarding
+// headers and the signed address, which only the gateway may set, and the headers with the user's identity, which only
+// the validate function may set. strip also removes names with underscores in place of hyphens, because some programs
+// treat both characters in a header name alike.
 func strip(h http.Header) {
 	for name := range h {
 		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
@@ -74,8 +80,9 @@ func strip(h http.Header) {
 	}
 }
 
-// introduce tells a function who sent the request, in the headers of the one that the gateway sends: X-Forwarded-For,
-// -Proto and -Host, the request's id and its trace, and for those functions that count by it, the client's address, signed.
+// introduce sets the headers in h that describe the client's request to a function: X-Forwarded-For, X-Forwarded-Proto,
+// X-Forwarded-Host, the request ID and the trace context. If to.signed is true, introduce also sets the header with the
+// client's signed address. It first removes all headers from h that a client must not set.
 func introduce(ctx context.Context, h http.Header, to route, trust function.Trust) {
 	v := visitorOf(ctx)
 	strip(h)

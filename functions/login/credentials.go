@@ -11,10 +11,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// maxBody bounds the body of a login, in bytes.
+// maxBody is the maximum size of a request body, in bytes.
 const maxBody = 4 << 10
 
-// credentials are what a client says of itself.
+// credentials contains the user name and the password in a request.
 type credentials struct{ username, password string }
 
 const (
@@ -23,18 +23,19 @@ const (
 )
 
 var (
-	errMissing = problem.BadRequest.With("give a username and a password: as JSON, as a form, or as HTTP Basic with an empty body")
-	errUnknown = problem.BadRequest.With("the body may have username and password and nothing else, each once")
-	errNotUTF8 = problem.BadRequest.With("the username and the password must be UTF-8")
-	errNotForm = problem.BadRequest.With("the body must be a form like username=…&password=…")
-	errInQuery = problem.BadRequest.With("credentials in the query string end up in logs: put them into the body, and change this password")
-	errTwice   = problem.BadRequest.With("give the credentials either as HTTP Basic or in the body")
-	errBasic   = problem.BadRequest.With("the Authorization header is not well-formed (RFC 7617)")
-	errType    = problem.UnsupportedType.With("send the credentials as %s or %s, in UTF-8", typeJSON, typeForm).
+	errMissing = problem.BadRequest.With("send a username and a password in a JSON object, in a form, or with HTTP Basic authentication and an empty body")
+	errUnknown = problem.BadRequest.With("the form must contain the fields username and password, each exactly once, and no other fields")
+	errNotUTF8 = problem.BadRequest.With("the username and the password must be valid UTF-8 and must not contain the character U+FFFD")
+	errNotForm = problem.BadRequest.With("the body must be a valid form, such as username=…&password=…")
+	errInQuery = problem.BadRequest.With("do not send credentials in the query string, because query strings end up in logs: change these credentials, and send the new credentials in the body")
+	errTwice   = problem.BadRequest.With("send the credentials either in the Authorization header or in the body, but not in both")
+	errBasic   = problem.BadRequest.With("the Authorization header is invalid: send exactly one Authorization header with Basic credentials (RFC 7617)")
+	errType    = problem.UnsupportedType.With("send the credentials in a body with the content type %s or %s, encoded in UTF-8", typeJSON, typeForm).
 			Header("Accept", typeJSON+", "+typeForm)
 )
 
-// checkQuery returns errInQuery if one of the parameters in secret is in the query string of r.
+// checkQuery returns errInQuery if the query string of r contains one of the parameters in secret. The case of the
+// parameter name does not matter.
 func checkQuery(r *http.Request, secret ...string) error {
 	for name := range r.URL.Query() {
 		if slices.ContainsFunc(secret, func(s string) bool { return strings.EqualFold(s, name) }) {
@@ -44,7 +45,9 @@ func checkQuery(r *http.Request, secret ...string) error {
 	return nil
 }
 
-// readCredentials takes them from the one place where they are.
+// readCredentials returns the credentials in r. They can be in the Authorization header (HTTP Basic) or in the body.
+// If neither or both contain credentials, or if the query string contains credentials, readCredentials returns an
+// error.
 func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error) {
 	if err := checkQuery(r, "username", "password"); err != nil {
 		return credentials{}, err
@@ -76,8 +79,9 @@ func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error
 	return c.valid()
 }
 
-// valid refuses what is not UTF-8, and the character that a decoder silently puts in the place of what is not: it would
-// make one password of several.
+// valid returns c if its user name and password are valid UTF-8 and do not contain U+FFFD. Otherwise, it returns
+// errNotUTF8. U+FFFD is not allowed, because decoders silently replace invalid bytes with U+FFFD, so that different
+// passwords could become the same password.
 func (c credentials) valid() (credentials, error) {
 	for _, s := range []string{c.username, c.password} {
 		if !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError) {
@@ -87,7 +91,9 @@ func (c credentials) valid() (credentials, error) {
 	return c, nil
 }
 
-// basicCredentials reads HTTP Basic (RFC 7617). Another scheme is left alone: a client may send the token that it has.
+// basicCredentials returns the HTTP Basic credentials in the Authorization header of r (RFC 7617). given reports
+// whether the header contains Basic credentials. basicCredentials ignores other schemes, because a client might still
+// send its old access token.
 func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {
@@ -104,7 +110,8 @@ func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 	return credentials{username, password}, true, nil
 }
 
-// bodyReader returns what reads a body of the request's content type.
+// bodyReader returns the function that decodes a body with the content type of r. If the content type is not
+// supported, bodyReader returns errType.
 func bodyReader(r *http.Request) (func(body []byte) (credentials, error), error) {
 	kind, err := function.MediaType(r)
 	if err != nil {

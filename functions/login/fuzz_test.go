@@ -10,8 +10,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// FuzzCredentials looks for a body that the reader chokes on, blames on the server, or takes for credentials that are
-// not two strings of UTF-8.
+// FuzzCredentials checks that readCredentials handles every body. It must not panic, must not return a server error, and
+// must return only credentials in valid UTF-8.
 func FuzzCredentials(f *testing.F) {
 	for _, kind := range []string{typeJSON, typeForm, "text/plain", "application/json; charset=utf-8", ""} {
 		for _, body := range []string{
@@ -29,13 +29,13 @@ func FuzzCredentials(f *testing.F) {
 		got, err := readCredentials(httptest.NewRecorder(), request)
 		switch {
 		case err == nil && (!utf8.ValidString(got.username) || !utf8.ValidString(got.password)):
-			t.Errorf("took %q and %q, which are not UTF-8", got.username, got.password)
+			t.Errorf("got credentials %q and %q, want valid UTF-8", got.username, got.password)
 		case err == nil && len(body) > maxBody:
-			t.Error("took a body over the limit")
+			t.Error("accepted a body that is larger than the limit")
 		case err != nil && problem.Status(err) >= 500:
-			t.Errorf("blamed on the server: %v", err)
+			t.Errorf("got server error %v, want a client error", err)
 		case errors.Is(err, problem.BadRequest) && got != credentials{}:
-			t.Errorf("refused, and yet there is %q", got.username)
+			t.Errorf("got error %v and user name %q, want no credentials", err, got.username)
 		}
 	})
 }

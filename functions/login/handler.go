@@ -16,7 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// accountStore is what accounts.Store does for a login.
+// accountStore contains the methods of accounts.Store that the login function uses.
 type accountStore interface {
 	ByUsername(ctx context.Context, username string) (accounts.User, error)
 	ReplaceHash(ctx context.Context, id, old, next string) error
@@ -26,18 +26,18 @@ type accountStore interface {
 	EndSession(ctx context.Context, refresh string, all bool, from accounts.Actor) error
 }
 
-// hasher is what password.Hasher does.
+// hasher contains the methods of password.Hasher that the login function uses.
 type hasher interface {
 	Hash(ctx context.Context, password string) (string, error)
 	Verify(ctx context.Context, hash, password string) (ok, rehash bool, err error)
 }
 
-// signer is what token.Signer does.
+// signer contains the method of token.Signer that the login function uses.
 type signer interface {
 	Sign(subject token.Subject) (raw string, claims *token.Claims, err error)
 }
 
-// handler answers POST /login, which is also at /, POST /refresh and POST /logout.
+// handler handles POST /login, POST /refresh and POST /logout. It handles POST / in the same way as POST /login.
 type handler struct {
 	store           accountStore
 	hasher          hasher
@@ -51,15 +51,18 @@ func newHandler(store accountStore, hasher hasher, signer signer, trust function
 	return problem.HandlerFunc(h.route)
 }
 
-// settleTimeout bounds the noting of an outcome, which goes on when the client is gone.
+// settleTimeout is how long recording the outcome of a login attempt may take. Recording needs its own time limit,
+// because it continues after the client has disconnected.
 const settleTimeout = 5 * time.Second
 
-// errBadCredentials is the one answer to a wrong password, an unknown user and a disabled one. RFC 9110 §15.5.2 wants
-// a challenge; a web page that must not have the browser ask calls fetch with credentials: "omit".
-var errBadCredentials = problem.BadCredentials.With("check both and try again").
+// errBadCredentials is the error for a wrong password, an unknown user and a disabled user. It is the same for all
+// three cases, so that a client cannot distinguish them. It sets WWW-Authenticate, because RFC 9110, section 15.5.2,
+// requires a challenge in a 401 response. A browser responds to the challenge with a password prompt, unless the web
+// page calls fetch with credentials: "omit".
+var errBadCredentials = problem.BadCredentials.With("check the user name and the password, and try again").
 	Header("WWW-Authenticate", `Basic realm="strongroom", charset="UTF-8"`)
 
-// answer is what a client gets that signed in; its upper part is RFC 6749 §5.1.
+// answer is the response body for a sign-in or a refresh. RFC 6749, section 5.1, defines all fields except User.
 type answer struct {
 	AccessToken  string `json:"access_token"`
 	TokenType    string `json:"token_type"`
@@ -79,7 +82,7 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	endpoints := map[string]problem.HandlerFunc{"/": h.login, "/login": h.login, "/refresh": h.refresh, "/logout": h.logout}
 	endpoint := endpoints[r.URL.Path]
 	if endpoint == nil {
-		return problem.NotFound.With("there is nothing at this path")
+		return problem.NotFound.With("no such endpoint")
 	}
 	if r.Method != http.MethodPost {
 		return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
@@ -87,14 +90,14 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	return endpoint(w, r)
 }
 
-// login answers POST /login.
+// login handles POST /login and records the result in a metric.
 func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 	err := h.signIn(w, r)
 	telemetry.Login(r.Context(), result(err))
 	return err
 }
 
-// result is what metrics call what came of a sign-in.
+// result returns the metric label for a sign-in that returned err. If err is nil, the sign-in succeeded.
 func result(err error) string {
 	switch {
 	case err == nil:
@@ -125,7 +128,8 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	return h.answer(w, account, refresh)
 }
 
-// answer gives account an access token, and refresh to get the next one with.
+// answer sends the response to a sign-in or a refresh. The response contains a new access token for account. It also
+// contains refresh, the refresh token with which the client can get the next access token.
 func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh string) error {
 	roles := []string{account.Role}
 	raw, claims, err := h.signer.Sign(token.Subject{ID: account.ID, Username: account.Username, Roles: roles, Version: account.TokenVersion})
@@ -142,12 +146,12 @@ func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh s
 	})
 }
 
-// authenticate returns the user whose credentials these are. Whatever the reason to refuse them, exactly one hash is
-// computed, so that the time it takes tells nothing.
+// authenticate returns the account to which the credentials belong. Before it rejects credentials, it always computes
+// exactly one password hash, so that the response time does not reveal why it rejected them.
 func (h *handler) authenticate(ctx context.Context, given credentials, address netip.Addr) (accounts.User, error) {
 	settle, err := h.store.Reserve(ctx, given.username, address)
 	switch {
-	case errors.Is(err, problem.Unprocessable): // nobody can have such a name
+	case errors.Is(err, problem.Unprocessable): // the user name is invalid, so no account can have it
 		return accounts.User{}, h.refuse(ctx, given.password, errBadCredentials)
 	case errors.Is(err, problem.TooManyAttempts):
 		return accounts.User{}, h.refuse(ctx, given.password, err)
@@ -156,11 +160,12 @@ func (h *handler) authenticate(ctx context.Context, given credentials, address n
 	}
 	outcome := accounts.Undecided
 	defer func() {
-		// A client that leaves before its answer does not get the attempt back.
+		// Record the outcome even if the client has disconnected, because an attempt without an outcome counts as
+		// failed until its counter expires.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
 		if err := settle(ctx, outcome); err != nil {
-			slog.WarnContext(ctx, "the attempt counts as failed until it is forgotten", "error", err)
+			slog.WarnContext(ctx, "could not record the outcome of a login attempt, so the attempt counts as failed", "error", err)
 		}
 	}()
 	account, err := h.store.ByUsername(ctx, given.username)
@@ -172,13 +177,13 @@ func (h *handler) authenticate(ctx context.Context, given credentials, address n
 	}
 	ok, rehash, err := h.hasher.Verify(ctx, account.PasswordHash, given.password)
 	if errors.Is(err, password.ErrMalformed) {
-		slog.ErrorContext(ctx, "a stored password hash can not be used", "user_id", account.ID, "error", err)
+		slog.ErrorContext(ctx, "cannot use the stored password hash", "user_id", account.ID, "error", err)
 	} else if err != nil {
 		return accounts.User{}, err
 	}
 	if !known || account.Disabled || !ok {
 		outcome = accounts.Failed
-		slog.InfoContext(ctx, "sign-in refused", "user_id", account.ID, "disabled", account.Disabled, "address", address)
+		slog.InfoContext(ctx, "rejected sign-in", "user_id", account.ID, "disabled", account.Disabled, "address", address)
 		return accounts.User{}, errBadCredentials
 	}
 	outcome = accounts.Succeeded
@@ -188,7 +193,9 @@ func (h *handler) authenticate(ctx context.Context, given credentials, address n
 	return account, nil
 }
 
-// refuse returns err after as much work as a comparison is.
+// refuse computes one password hash and then returns err. The hash takes as long as a password comparison, so that
+// the response time does not reveal that no password was compared. If the hasher is busy, refuse returns the hasher's
+// error instead.
 func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	if _, _, busy := h.hasher.Verify(ctx, password.Dummy, given); busy != nil {
 		return busy
@@ -196,14 +203,15 @@ func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	return err
 }
 
-// rehash stores the password's hash with the parameters of today. That it fails is no reason to refuse the login: the
-// next one tries again.
+// rehash replaces the user's stored password hash with a new hash that has the current parameters. If the replacement
+// fails, rehash only logs the error, because the sign-in can continue with the old hash, and the next sign-in tries
+// again.
 func (h *handler) rehash(ctx context.Context, account accounts.User, given string) {
 	hash, err := h.hasher.Hash(ctx, given)
 	if err == nil {
 		err = h.store.ReplaceHash(ctx, account.ID, account.PasswordHash, hash)
 	}
 	if err != nil {
-		slog.WarnContext(ctx, "the password hash keeps its old parameters", "user_id", account.ID, "error", err)
+		slog.WarnContext(ctx, "could not replace outdated password hash", "user_id", account.ID, "error", err)
 	}
 }

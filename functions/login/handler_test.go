@@ -25,12 +25,12 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what login answers against docs/openapi.yaml.
+// api checks the responses of login against docs/openapi.yaml.
 var api = contract.Of("login")
 
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
-// fakeStore has users and refuses attempts on those that are blocked.
+// fakeStore is an accountStore that holds users in memory. Reserve refuses attempts for blocked user names.
 type fakeStore struct {
 	users      map[string]accounts.User
 	blocked    map[string]bool
@@ -42,8 +42,8 @@ type fakeStore struct {
 
 	address  netip.Addr
 	outcomes []accounts.Outcome
-	replaced []string // old and new hash
-	ended    []string // refresh token and whether all
+	replaced []string // the old hash and the new hash
+	ended    []string // the refresh token and the argument all, separated by a space
 }
 
 func (s *fakeStore) Reserve(_ context.Context, username string, address netip.Addr) (accounts.Settle, error) {
@@ -65,7 +65,7 @@ func (s *fakeStore) ByUsername(_ context.Context, username string) (accounts.Use
 	name, err := accounts.CanonicalUsername(username)
 	user, ok := s.users[name]
 	if err == nil && !ok {
-		err = problem.NotFound.With("there is no such user")
+		err = problem.NotFound.With("the user does not exist")
 	}
 	return user, errors.Join(err, s.findErr)
 }
@@ -75,10 +75,10 @@ func (s *fakeStore) ReplaceHash(_ context.Context, _, old, next string) error {
 	return s.replaceErr
 }
 
-// A fake session's refresh token is "refresh-" and the user's name, and another "refresh-" before it each time.
+// StartSession returns the refresh token "refresh-" plus the user name. Each call of Refresh adds another prefix "refresh-".
 func (s *fakeStore) StartSession(_ context.Context, u accounts.User, lifetime time.Duration) (string, error) {
 	if lifetime != time.Hour {
-		return "", errors.New("not the lifetime of the settings")
+		return "", errors.New("the lifetime differs from the setting")
 	}
 	return "refresh-" + u.Username, s.sessionErr
 }
@@ -97,9 +97,10 @@ func (s *fakeStore) EndSession(_ context.Context, refresh string, all bool, from
 	return s.sessionErr
 }
 
-// fakeHasher counts what it computes. The hash of a password is that password in brackets, braces if made long ago.
+// fakeHasher records the hashes that it verifies. The hash of a password is the password in brackets. An outdated hash is the
+// password in braces.
 type fakeHasher struct {
-	verified []string // the hashes
+	verified []string // the hashes that Verify was called with
 	err      error
 }
 
@@ -116,7 +117,8 @@ func (h *fakeHasher) Verify(_ context.Context, hash, given string) (ok, rehash b
 	return hash == "["+given+"]" || old, old, h.err
 }
 
-// fixture is the handler, held to its contract, with its fakes and a real signer.
+// fixture is the login handler with fake dependencies and a real signer. Its responses are checked against
+// docs/openapi.yaml.
 type fixture struct {
 	http.Handler
 	store    *fakeStore
@@ -168,48 +170,48 @@ func TestLogin(t *testing.T) {
 	const asJSON, asForm = `{"username":"ada","password":"lovelace-1843"}`, "username=ada&password=lovelace-1843"
 	requests := map[string]*http.Request{
 		"JSON":             post("application/json", asJSON),
-		"JSON, UTF-8":      post("application/json; charset=UTF-8", " "+asJSON+"\n"),
+		"JSON in UTF-8":    post("application/json; charset=UTF-8", " "+asJSON+"\n"),
 		"form":             post("application/x-www-form-urlencoded", asForm),
-		"other case":       post("application/json", `{"username":"ADA","password":"lovelace-1843"}`),
-		"query of others":  httptest.NewRequest("POST", "/login?next=%2Ffiles", strings.NewReader(asJSON)),
-		"at /":             httptest.NewRequest("POST", "/", strings.NewReader(asJSON)),
+		"upper-case name":  post("application/json", `{"username":"ADA","password":"lovelace-1843"}`),
+		"other query":      httptest.NewRequest("POST", "/login?next=%2Ffiles", strings.NewReader(asJSON)),
+		"path /":           httptest.NewRequest("POST", "/", strings.NewReader(asJSON)),
 		"Basic":            post("", ""),
-		"Basic, with type": post("application/json", ""),
-		"with a token":     post("application/json", asJSON),
+		"Basic, typed":     post("application/json", ""),
+		"old access token": post("application/json", asJSON),
 	}
-	requests["query of others"].Header.Set("Content-Type", "application/json")
-	requests["at /"].Header.Set("Content-Type", "application/json")
+	requests["other query"].Header.Set("Content-Type", "application/json")
+	requests["path /"].Header.Set("Content-Type", "application/json")
 	requests["Basic"].Header.Set("Authorization", basic("ada:lovelace-1843"))
-	requests["Basic, with type"].Header.Set("Authorization", basic("ada:lovelace-1843"))
-	requests["with a token"].Header.Set("Authorization", "Bearer old")
+	requests["Basic, typed"].Header.Set("Authorization", basic("ada:lovelace-1843"))
+	requests["old access token"].Header.Set("Authorization", "Bearer old")
 	for name, r := range requests {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, 0)
 			w := f.do(r)
 			var got answer
 			if err := json.Unmarshal(w.Body.Bytes(), &got); w.Code != 200 || err != nil {
-				t.Fatalf("%d %s, %v", w.Code, w.Body, err)
+				t.Fatalf("got %d %s, error %v; want 200 and JSON", w.Code, w.Body, err)
 			}
 			if got, want := w.Header().Get("Cache-Control"), "no-store"; got != want {
-				t.Errorf("Cache-Control is %q, want %q", got, want)
+				t.Errorf("got Cache-Control %q, want %q", got, want)
 			}
 			claims, err := f.verifier.Verify(got.AccessToken)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if claims.Subject != adaID || claims.Username != "ada" || claims.Version != 3 || claims.Scope != "files:read files:write" {
-				t.Errorf("the token says %+v", claims)
+				t.Errorf("got claims %+v, want those of ada", claims)
 			}
 			got.AccessToken = ""
 			want := answer{TokenType: "Bearer", ExpiresIn: 900, RefreshToken: "refresh-ada", Scope: "files:read files:write", User: user{adaID, "ada", []string{"user"}}}
 			if !reflect.DeepEqual(got, want) {
-				t.Errorf("answer is %+v, want %+v", got, want)
+				t.Errorf("got response %+v, want %+v", got, want)
 			}
 			if want := []accounts.Outcome{accounts.Succeeded}; !reflect.DeepEqual(f.store.outcomes, want) {
-				t.Errorf("outcomes %v, want %v", f.store.outcomes, want)
+				t.Errorf("got outcomes %v, want %v", f.store.outcomes, want)
 			}
 			if len(f.hasher.verified) != 1 {
-				t.Errorf("%d hashes, want 1", len(f.hasher.verified))
+				t.Errorf("got %d verified hashes, want 1", len(f.hasher.verified))
 			}
 		})
 	}
@@ -219,28 +221,28 @@ func TestLoginAsAdmin(t *testing.T) {
 	f := newFixture(t, 0)
 	w := f.do(post("application/json", `{"username":"grace","password":"hopper-1906"}`))
 	if want := `"scope":"files:read files:write files:any accounts:manage","user":{"id":"0195a3f0-0000-7000-8000-000000000001","username":"grace","roles":["admin"]}}`; !strings.Contains(w.Body.String(), want) {
-		t.Errorf("%d %s, want %s in it", w.Code, w.Body, want)
+		t.Errorf("got %d %s, want a body that contains %s", w.Code, w.Body, want)
 	}
 }
 
-// Whatever the reason, there is one body and one hash.
+// All invalid credentials have the same response body and cost exactly one hash, whatever the reason.
 func TestBadCredentials(t *testing.T) {
 	var bodies []string
 	for name, test := range map[string]struct {
 		username, password string
-		compared           string // with which hash
+		compared           string // the hash that is verified
 		outcomes           []accounts.Outcome
 	}{
-		"wrong password":          {"ada", "babbage-1822", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
-		"empty password":          {"ada", "", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
-		"unknown user":            {"eve", "lovelace-1843", password.Dummy, []accounts.Outcome{accounts.Failed}},
-		"disabled":                {"gone", "lovelace-1843", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
-		"disabled and wrong":      {"gone", "babbage-1822", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
-		"malformed hash":          {"broken", "malformed", "malformed", []accounts.Outcome{accounts.Failed}},
-		"no user name":            {"", "lovelace-1843", password.Dummy, nil},
-		"no possible user name":   {"a\u0000da", "lovelace-1843", password.Dummy, nil},
-		"user name with a space":  {"ada ", "lovelace-1843", password.Dummy, nil},
-		"user name, much too big": {strings.Repeat("a", 2000), "lovelace-1843", password.Dummy, nil},
+		"wrong password":         {"ada", "babbage-1822", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"empty password":         {"ada", "", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"unknown user":           {"eve", "lovelace-1843", password.Dummy, []accounts.Outcome{accounts.Failed}},
+		"disabled user":          {"gone", "lovelace-1843", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"disabled user, wrong":   {"gone", "babbage-1822", "[lovelace-1843]", []accounts.Outcome{accounts.Failed}},
+		"malformed hash":         {"broken", "malformed", "malformed", []accounts.Outcome{accounts.Failed}},
+		"empty user name":        {"", "lovelace-1843", password.Dummy, nil},
+		"user name with a NUL":   {"a\u0000da", "lovelace-1843", password.Dummy, nil},
+		"user name with a space": {"ada ", "lovelace-1843", password.Dummy, nil},
+		"user name too long":     {strings.Repeat("a", 2000), "lovelace-1843", password.Dummy, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, 0)
@@ -250,23 +252,23 @@ func TestBadCredentials(t *testing.T) {
 			}
 			w := f.do(post("application/json", string(body)))
 			if w.Code != 401 {
-				t.Errorf("status %d, want 401", w.Code)
+				t.Errorf("got status %d, want 401", w.Code)
 			}
 			if got, want := w.Header().Get("WWW-Authenticate"), `Basic realm="strongroom", charset="UTF-8"`; got != want {
-				t.Errorf("WWW-Authenticate is %s, want %s", got, want)
+				t.Errorf("got WWW-Authenticate %s, want %s", got, want)
 			}
 			bodies = append(bodies, w.Body.String())
 			if want := []string{test.compared}; !reflect.DeepEqual(f.hasher.verified, want) {
-				t.Errorf("compared with %q, want %q", f.hasher.verified, want)
+				t.Errorf("got verified hashes %q, want %q", f.hasher.verified, want)
 			}
 			if !reflect.DeepEqual(f.store.outcomes, test.outcomes) {
-				t.Errorf("outcomes %v, want %v", f.store.outcomes, test.outcomes)
+				t.Errorf("got outcomes %v, want %v", f.store.outcomes, test.outcomes)
 			}
 		})
 	}
 	for _, body := range bodies {
 		if body != bodies[0] {
-			t.Errorf("bodies differ: %s and %s", body, bodies[0])
+			t.Errorf("got different bodies %s and %s, want equal bodies", body, bodies[0])
 		}
 	}
 }
@@ -276,36 +278,36 @@ func TestTooManyAttempts(t *testing.T) {
 		f := newFixture(t, 0)
 		w := f.do(post("application/x-www-form-urlencoded", "username=locked&password="+given))
 		if w.Code != 429 || w.Header().Get("Retry-After") != "90" {
-			t.Errorf("%d, Retry-After %s, want 429 and 90", w.Code, w.Header().Get("Retry-After"))
+			t.Errorf("got status %d and Retry-After %s, want 429 and 90", w.Code, w.Header().Get("Retry-After"))
 		}
 		if want := []string{password.Dummy}; !reflect.DeepEqual(f.hasher.verified, want) {
-			t.Errorf("compared with %q, want only the dummy", f.hasher.verified)
+			t.Errorf("got verified hashes %q, want only password.Dummy", f.hasher.verified)
 		}
 	}
 }
 
 func TestUnavailable(t *testing.T) {
-	away := problem.Unavailable.With("away")
+	away := problem.Unavailable.With("down")
 	for name, test := range map[string]struct {
 		username string
 		fail     func(*fixture)
 		hashes   int
 		outcomes []accounts.Outcome
 	}{
-		"store away":               {"ada", func(f *fixture) { f.store.reserveErr = away }, 0, nil},
-		"store away after reserve": {"ada", func(f *fixture) { f.store.findErr = away }, 0, []accounts.Outcome{accounts.Undecided}},
-		"no slot to hash":          {"ada", func(f *fixture) { f.hasher.err = away }, 1, []accounts.Outcome{accounts.Undecided}},
-		"no slot to hash, blocked": {"locked", func(f *fixture) { f.hasher.err = away }, 1, nil},
+		"store down":               {"ada", func(f *fixture) { f.store.reserveErr = away }, 0, nil},
+		"store down after Reserve": {"ada", func(f *fixture) { f.store.findErr = away }, 0, []accounts.Outcome{accounts.Undecided}},
+		"hasher busy":              {"ada", func(f *fixture) { f.hasher.err = away }, 1, []accounts.Outcome{accounts.Undecided}},
+		"hasher busy, locked user": {"locked", func(f *fixture) { f.hasher.err = away }, 1, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, 0)
 			test.fail(f)
 			w := f.do(post("application/json", `{"username":"`+test.username+`","password":"lovelace-1843"}`))
 			if w.Code != 503 || w.Header().Get("Retry-After") == "" {
-				t.Errorf("%d, Retry-After %q, want 503 and some", w.Code, w.Header().Get("Retry-After"))
+				t.Errorf("got status %d and Retry-After %q, want 503 and any value", w.Code, w.Header().Get("Retry-After"))
 			}
 			if len(f.hasher.verified) != test.hashes || !reflect.DeepEqual(f.store.outcomes, test.outcomes) {
-				t.Errorf("%d hashes, outcomes %v; want %d, %v", len(f.hasher.verified), f.store.outcomes, test.hashes, test.outcomes)
+				t.Errorf("got %d verified hashes and outcomes %v, want %d and %v", len(f.hasher.verified), f.store.outcomes, test.hashes, test.outcomes)
 			}
 		})
 	}
@@ -317,34 +319,34 @@ func TestOutcomeIsSettledWhenTheClientIsGone(t *testing.T) {
 	cancel()
 	f.do(post("application/json", `{"username":"ada","password":"wrong"}`).WithContext(gone))
 	if want := []accounts.Outcome{accounts.Failed}; !reflect.DeepEqual(f.store.outcomes, want) {
-		t.Errorf("outcomes %v, want %v", f.store.outcomes, want)
+		t.Errorf("got outcomes %v, want %v", f.store.outcomes, want)
 	}
 }
 
 func TestLoginPassesThoughNothingCanBeNoted(t *testing.T) {
 	f := newFixture(t, 0)
-	f.store.settleErr = problem.Unavailable.With("away")
+	f.store.settleErr = problem.Unavailable.With("down")
 	if w := f.do(post("application/json", `{"username":"ada","password":"lovelace-1843"}`)); w.Code != 200 {
-		t.Errorf("%d %s, want 200", w.Code, w.Body)
+		t.Errorf("got %d %s, want 200", w.Code, w.Body)
 	}
 }
 
 func TestRehash(t *testing.T) {
-	for name, fail := range map[string]error{"stored": nil, "changed meanwhile": problem.Conflict.With("changed")} {
+	for name, fail := range map[string]error{"replaced": nil, "conflict": problem.Conflict.With("changed")} {
 		f := newFixture(t, 0)
 		f.store.replaceErr = fail
 		if w := f.do(post("application/json", `{"username":"old","password":"old-hash"}`)); w.Code != 200 {
-			t.Errorf("%s: %d %s, want 200", name, w.Code, w.Body)
+			t.Errorf("%s: got %d %s, want 200", name, w.Code, w.Body)
 		}
 		if want := []string{"{old-hash}", "[old-hash]"}; !reflect.DeepEqual(f.store.replaced, want) {
-			t.Errorf("%s: replaced %q, want %q", name, f.store.replaced, want)
+			t.Errorf("%s: got replaced hashes %q, want %q", name, f.store.replaced, want)
 		}
 	}
 	f := newFixture(t, 0)
 	f.do(post("application/json", `{"username":"old","password":"wrong"}`))
 	f.do(post("application/json", `{"username":"ada","password":"lovelace-1843"}`))
 	if f.store.replaced != nil {
-		t.Errorf("replaced %q after a wrong password or for a hash that is up to date", f.store.replaced)
+		t.Errorf("got replaced hashes %q after a wrong password and for a current hash, want none", f.store.replaced)
 	}
 }
 
@@ -355,7 +357,7 @@ func TestAttemptsAreCountedUnderTheClientsAddress(t *testing.T) {
 		r.RemoteAddr = "192.0.2.1:1234"
 		r.Header.Set("X-Forwarded-For", "10.0.0.1, 203.0.113.9")
 		if w := f.do(r); w.Code != 200 || f.store.address.String() != want {
-			t.Errorf("%d hops: %d, counted under %v, want %s", hops, w.Code, f.store.address, want)
+			t.Errorf("%d hops: got status %d and client address %v, want 200 and %s", hops, w.Code, f.store.address, want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Command login is the function that signs users in and out: it checks a user name and a password, issues access tokens,
-// and keeps the sessions in which they are renewed.
+// Command login is the function that signs users in and out. It checks user names and passwords, issues access
+// tokens, and manages sessions. During a session, a client can get new access tokens without the password.
 package main
 
 import (
@@ -17,40 +17,46 @@ import (
 )
 
 type config struct {
-	// DSN is of the runtime user, who may read and write rows and change no table.
+	// DSN is the data source name of the MySQL account store. It contains the runtime user, which can read and write
+	// rows but cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
-	// SigningKeyFile is the private JWK that tokens are signed with.
+	// SigningKeyFile is the path of the file with the private JWK. The login function signs access tokens with this
+	// private key.
 	SigningKeyFile string `env:"TOKEN_SIGNING_KEY_FILE,required,notEmpty"`
-	// Issuer and Audience are what tokens say they were issued by and for; the verifiers demand the same.
+	// Issuer and Audience become the claims iss and aud of every access token. All functions that verify tokens must
+	// have the same values, because they reject tokens with other values.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// Lifetime of a token: as long does a disabled user keep access.
+	// Lifetime is how long an access token is valid. After a user is disabled, functions that do not look up accounts
+	// still accept an access token of the user until the token expires.
 	Lifetime time.Duration `env:"TOKEN_LIFETIME" envDefault:"15m"`
-	// SessionLifetime is how long a user stays signed in who refreshes.
+	// SessionLifetime is how long a session lasts after the sign-in. Refreshing does not extend the session.
 	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"720h"`
-	// TrustedHops is how many proxies in front add the address of who called them to X-Forwarded-For, counted from
-	// this process. 0 believes none and takes the peer of the TCP connection. Too few, and all users share a proxy's
-	// address and each other's lockout; too many, and anybody can name any address.
+	// TrustedHops is the number of trusted proxies in front of the login function. Each of these proxies appends the
+	// address of its client to X-Forwarded-For. If TrustedHops is 0, login uses the peer address of the TCP
+	// connection. If TrustedHops is too low, login uses a proxy's address as the address of every user, so that one
+	// lockout affects all users. If TrustedHops is too high, a client can pretend to have any address.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
-	// GatewayKeyFile is the key that the gateway signs the address of who called it with; without it, all who come
-	// through the gateway have its address.
+	// GatewayKeyFile is the path of the file with the key that verifies the client addresses that the gateway signs.
+	// If it is not set, the function uses the gateway's address as the address of every client that uses the gateway.
 	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
-// hashWait is how long a login waits for its turn to be hashed before it is told to come again: longer than a burst of
-// 200 takes on one core, and shorter than clients wait.
+// hashWait is how long a sign-in may wait for a free slot in the password hasher. If no slot becomes free in this
+// time, the response is 503. hashWait is long enough for a burst of 200 sign-ins on one core, and shorter than the
+// timeouts of clients.
 const hashWait = 8 * time.Second
 
 func main() { function.Main(setup) }
 
-// setup builds the login endpoint from its settings.
+// setup returns the HTTP handler of the login function. cfg contains its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.SessionLifetime <= 0 {
-		return nil, errors.New("SESSION_LIFETIME: a session must live for some time")
+		return nil, errors.New("SESSION_LIFETIME: must be positive")
 	}
 	signer, err := token.LoadSigner(cfg.SigningKeyFile, cfg.Issuer, cfg.Audience, cfg.Lifetime, time.Now)
 	if err != nil {
@@ -64,7 +70,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(store, hasher, signer, trust, cfg.SessionLifetime), store}, nil
 }
 
-// server is the endpoint with what must be closed after it.
+// server is the HTTP handler together with its account store. Close closes the store.
 type server struct {
 	http.Handler
 	store *accounts.Store

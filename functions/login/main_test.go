@@ -24,14 +24,14 @@ func TestSetup(t *testing.T) {
 	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", SigningKeyFile: keyFile, Issuer: "issuer", Audience: "audience", Lifetime: time.Minute, SessionLifetime: time.Hour}
 	for name, test := range map[string]struct {
 		change func(*config)
-		want   string // in the error; empty: none
+		want   string // a part of the error; empty if no error is expected
 	}{
-		"good":           {func(*config) {}, ""}, // and it does not connect
-		"wrong DSN":      {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
-		"negative hops":  {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
-		"no session":     {func(c *config) { c.SessionLifetime = 0 }, "SESSION_LIFETIME"},
-		"short lifetime": {func(c *config) { c.Lifetime = 0 }, "TOKEN_LIFETIME"},
-		"no key":         {func(c *config) { c.SigningKeyFile = keyFile + "x" }, keyFile + "x"},
+		"valid":         {func(*config) {}, ""}, // setup opens no connection
+		"invalid DSN":   {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
+		"negative hops": {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
+		"zero session":  {func(c *config) { c.SessionLifetime = 0 }, "SESSION_LIFETIME"},
+		"zero lifetime": {func(c *config) { c.Lifetime = 0 }, "TOKEN_LIFETIME"},
+		"missing key":   {func(c *config) { c.SigningKeyFile = keyFile + "x" }, keyFile + "x"},
 	} {
 		cfg := good
 		test.change(&cfg)
@@ -45,7 +45,7 @@ func TestSetup(t *testing.T) {
 				t.Error(err)
 			}
 		case err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret"):
-			t.Errorf("%s: %v, want an error with %s and without the password", name, err, test.want)
+			t.Errorf("%s: got error %v, want one that contains %s but not the password", name, err, test.want)
 		}
 	}
 }

@@ -10,14 +10,15 @@ import (
 )
 
 var (
-	errNoRefreshToken = problem.BadRequest.With("give a refresh_token and nothing else: as JSON or as a form")
-	errScope          = problem.BadRequest.With("the only scope of a logout is all")
-	errRefreshType    = problem.UnsupportedType.With("send the refresh token as %s or %s, in UTF-8", typeJSON, typeForm).
+	errNoRefreshToken = problem.BadRequest.With("send a JSON object or a form with exactly one refresh_token and no other members or fields")
+	errScope          = problem.BadRequest.With(`the only valid value for the query parameter scope is "all"`)
+	errRefreshType    = problem.UnsupportedType.With("send the refresh token in a body with the content type %s or %s, encoded in UTF-8", typeJSON, typeForm).
 				Header("Accept", typeJSON+", "+typeForm)
 )
 
-// refresh answers POST /refresh: a new access token and a new refresh token for one that is good (RFC 6749 §6). The
-// roles are those of now, not those of the sign-in.
+// refresh handles POST /refresh. It exchanges a valid refresh token for a new access token and a new refresh token
+// (RFC 6749, section 6). The new access token contains the current roles of the user, which might have changed since
+// the sign-in.
 func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	given, err := readRefreshToken(w, r)
 	if err != nil {
@@ -30,8 +31,9 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	return h.answer(w, account, next)
 }
 
-// logout answers POST /logout: it ends the session of a refresh token, or with ?scope=all every session of its user.
-// A token that is not good any more gets the same answer (RFC 7009 §2.2).
+// logout handles POST /logout. It ends the session to which the refresh token belongs. With the query string
+// ?scope=all, it ends all sessions of the user. If the refresh token is invalid, the response is the same, because
+// the session has already ended (RFC 7009, section 2.2).
 func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	query, err := function.Query(r, "scope")
 	if err != nil {
@@ -54,7 +56,8 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readRefreshToken takes it from the body, the only place where it may be.
+// readRefreshToken returns the refresh token in the body of r. If the query string contains a refresh token,
+// readRefreshToken returns an error, because query strings end up in logs.
 func readRefreshToken(w http.ResponseWriter, r *http.Request) (string, error) {
 	if err := checkQuery(r, "refresh_token"); err != nil {
 		return "", err

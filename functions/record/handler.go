@@ -16,30 +16,33 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// insertTimeout bounds the writing of one entry. The source waits that long at most before it tries again.
+// insertTimeout is the time limit for all store calls that record makes for one event. After this time, record
+// responds with a 503, so that the event source can send the event again.
 const insertTimeout = 10 * time.Second
 
-// catalogue is where entries go; see catalog.Store.
+// catalogue contains the methods of catalog.Store that record uses.
 type catalogue interface {
-	// Insert adds e, or reports false if an entry with e's id is there already.
+	// Insert adds e and reports true. If an entry with the same ID already exists, Insert changes nothing and reports
+	// false.
 	Insert(ctx context.Context, e catalog.Entry) (inserted bool, err error)
 	Delete(ctx context.Context, id string) error
 }
 
-// tombstones are what deleted files leave; see content.Store.
+// tombstones contains the method of content.Store that record uses. A tombstone marks a deleted file.
 type tombstones interface {
 	Buried(ctx context.Context, id string) (bool, error)
 }
 
-// handler responds to an event source, which reads the status only:
+// handler receives events from an event source. The source evaluates only the status of the response:
 //
 //   - 2xx: the source acknowledges the message.
-//   - 503: the source sends the message again after a while. When it has no retries left, the message becomes a dead letter.
+//   - 503: the source sends the message again after a backoff. If the last retry fails, the message becomes a dead
+//     letter.
 //   - 422: the message becomes a dead letter immediately.
 //
-// Any other status would have one of the last two effects, and the effect depends on the source: eventing-rabbitmq retries
-// after a 404 and stops after a 500. So handler returns no other status for any request. function.Wrap returns 400 for a
-// query string that cannot be parsed, before handler gets the request, but no source sends a query string.
+// handler returns no other status, because the effect of any other status depends on the source. For example,
+// eventing-rabbitmq retries after a 404, but not after a 500. function.Wrap returns 400 for a malformed query string
+// before handler gets the request, but no source sends a query string.
 type handler struct {
 	catalogue  catalogue
 	tombstones tombstones
@@ -50,29 +53,32 @@ func newHandler(c catalogue, d tombstones, now func() time.Time) http.Handler {
 	return &handler{c, d, now}
 }
 
-// ServeHTTP takes one event.
+// ServeHTTP handles one event. It responds only with the statuses that are listed in the comment on handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := h.guard(w, r)
 	if err == nil {
-		// Acknowledged. No body: a broker would take it for an event in reply.
+		// This status makes the source acknowledge the message. The response has no body, because a broker would treat
+		// a body as a reply event.
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	if errors.Is(err, problem.Unprocessable) {
-		// Dropped, that is to say dead-lettered: it would fail in the same way each time.
-		slog.WarnContext(r.Context(), "poison", "error", err)
+		// A 422 turns the message into a dead letter immediately. A retry would be useless, because every further
+		// delivery would fail in the same way.
+		slog.WarnContext(r.Context(), "rejected event", "error", err)
 		telemetry.Record(r.Context(), "poison")
 	} else {
-		// Retried: nothing is wrong with the event as far as we know. The catalogue is away, or we have a bug that
-		// the next deployment mends; until then the event is safe with the broker, at last among its dead letters.
-		err = problem.Unavailable.Because(err, "the catalogue entry can not be written right now")
+		// Respond with 503, so that the source retries. The event itself might be valid, because the cause can be an
+		// unavailable store, or a bug in record that a later deployment can fix. If all retries fail, the event
+		// becomes a dead letter, so it is not lost.
+		err = problem.Unavailable.Because(err, "the catalog entry cannot be written right now")
 		telemetry.Record(r.Context(), "unavailable")
 	}
 	problem.Write(w, r, err)
 }
 
-// guard calls record and returns a panic as an error: the runtime would answer it with a 500, on which the source
-// gives up, and a panic may be over at the next try.
+// guard calls record and converts a panic to an error. Without guard, function.Wrap would respond to a panic with a
+// 500, and the source would not retry, although the next delivery might succeed.
 func (h *handler) guard(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -82,18 +88,21 @@ func (h *handler) guard(w http.ResponseWriter, r *http.Request) (err error) {
 	return h.record(w, r)
 }
 
-// record writes the catalogue entry for the event in r. It returns nil if the entry exists. It returns an error that wraps
-// problem.Unprocessable if the event can never have an entry, and any other error if a later delivery may succeed.
+// record writes the catalog entry for the event in r. It returns nil if the entry now exists or if the file was
+// deleted, because the source must not send the event again in these cases. If every delivery of the event would fail,
+// the error wraps problem.Unprocessable. After any other error, a later delivery might succeed.
 func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
-		// Not from a source. A 405 would be right for people, but see handler.
-		return problem.Unprocessable.With("an event comes by POST")
+		// Event sources use only POST. For other clients, 405 would be the correct status, but handler must not return
+		// a 405, because its effect depends on the event source.
+		return problem.Unprocessable.With("send the event with POST")
 	}
 	body, err := function.ReadBody(w, r, events.MaxBody)
 	if errors.Is(err, problem.TooLarge) {
-		return problem.Unprocessable.With("the event is larger than %d bytes", events.MaxBody)
+		return problem.Unprocessable.With("the event may have at most %d bytes", events.MaxBody)
 	} else if err != nil {
-		// Retried: the sender or the network failed, so the next delivery may have the whole body.
+		// The source or the network failed before the whole body arrived. This error makes the source retry, because
+		// the next delivery might contain the whole body.
 		return err
 	}
 	_, f, err := events.Decode(r.Header, body)
@@ -113,32 +122,33 @@ func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 		CataloguedAt: h.now().UTC(),
 	})
 	if err != nil {
-		return fmt.Errorf("catalogue file %s: %w", f.ID, err)
+		return fmt.Errorf("add file %s to the catalog: %w", f.ID, err)
 	}
-	// Its user may have deleted the file before this event came, or came again. A deletion sets the tombstone first and
-	// deletes the entry then: so either the tombstone is seen here, or the entry is seen there. That holds for an entry that
-	// was there before, too: whoever inserted it may have died before he asked.
+	// The user might have deleted the file before this delivery. A deletion first writes the tombstone and then
+	// deletes the catalog entry. Therefore, if the tombstone does not exist yet, the deletion will delete the entry
+	// that Insert has just added. Check for the tombstone even if the entry already existed, because the process that
+	// inserted the entry might have been killed before its own check.
 	buried, err := h.tombstones.Buried(ctx, f.ID)
 	if err != nil {
-		return fmt.Errorf("look for the tombstone of file %s: %w", f.ID, err)
+		return fmt.Errorf("check whether file %s was deleted: %w", f.ID, err)
 	}
 	switch {
 	case buried:
 		if err := h.catalogue.Delete(ctx, f.ID); err != nil {
-			return fmt.Errorf("take back the entry of the deleted file %s: %w", f.ID, err)
+			return fmt.Errorf("remove deleted file %s from the catalog: %w", f.ID, err)
 		}
-		// Acknowledged: there is nothing to catalogue any more.
-		slog.InfoContext(ctx, "deleted before it was catalogued", "file", f.ID)
+		// Return no error, so that the source acknowledges the message. A deleted file needs no catalog entry.
+		slog.InfoContext(ctx, "file was deleted before it was cataloged", "file", f.ID)
 		telemetry.Record(ctx, "deleted")
 	case inserted:
 		after := h.now().Sub(f.StoredAt)
-		slog.InfoContext(ctx, "catalogued", "file", f.ID, "after_ms", after.Milliseconds())
+		slog.InfoContext(ctx, "cataloged file", "file", f.ID, "after_ms", after.Milliseconds())
 		telemetry.Record(ctx, "catalogued")
 		telemetry.RecordDelay(ctx, after)
 	default:
-		// Acknowledged: sources deliver at least once, upload and sweep may publish twice, and what is there was
-		// written from the same event.
-		slog.InfoContext(ctx, "catalogued before", "file", f.ID)
+		// Return no error, because the existing entry was written from the same event. An event can arrive twice,
+		// because a source can deliver it twice, and because upload and sweep can both publish it.
+		slog.InfoContext(ctx, "file is already in the catalog", "file", f.ID)
 		telemetry.Record(ctx, "duplicate")
 	}
 	return nil

@@ -24,7 +24,7 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what record answers against docs/openapi.yaml.
+// api checks the responses of record against docs/openapi.yaml.
 var api = contract.Of("record")
 
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
@@ -36,9 +36,10 @@ var (
 	cataloguedAt = time.Date(2026, 3, 1, 12, 30, 1, 0, time.UTC)
 )
 
-// fakeCatalogue keeps entries under unique ids and has tombstones, or fails as told.
+// fakeCatalogue keeps entries and tombstones in memory by ID. Its calls fail if the functions in its fields return
+// errors.
 type fakeCatalogue struct {
-	fail, failBuried, failDelete func() error // nil: works
+	fail, failBuried, failDelete func() error // errors of Insert, Buried and Delete; nil for none
 
 	mu      sync.Mutex
 	entries map[string]catalog.Entry
@@ -68,7 +69,7 @@ func (f *fakeCatalogue) Insert(ctx context.Context, e catalog.Entry) (bool, erro
 	return true, nil
 }
 
-// Buried tells of what is in f.buried.
+// Buried reports whether f.buried contains id.
 func (f *fakeCatalogue) Buried(ctx context.Context, id string) (bool, error) {
 	if _, bounded := ctx.Deadline(); !bounded {
 		return false, errors.New("the context has no deadline")
@@ -96,14 +97,14 @@ func (f *fakeCatalogue) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// serve answers r as the running function would.
+// serve returns the response of record to r, with all middleware of a running function.
 func serve(t testing.TB, c *fakeCatalogue, r *http.Request) *http.Response {
 	w := httptest.NewRecorder()
 	api.Handler(t, function.Wrap(newHandler(c, c, func() time.Time { return cataloguedAt }), time.Minute)).ServeHTTP(w, r)
 	return w.Result()
 }
 
-// event is the body of a valid event in structured mode.
+// event returns the body of a valid event in structured mode.
 func event(t testing.TB) string {
 	t.Helper()
 	e, err := events.NewFileStored(events.FileStored{
@@ -136,7 +137,7 @@ func TestRecord(t *testing.T) {
 		res := serve(t, c, request(http.MethodPost, "/", structured, strings.NewReader(event(t))))
 		body, err := io.ReadAll(res.Body)
 		if res.StatusCode != http.StatusNoContent || len(body) != 0 || err != nil {
-			t.Errorf("%s delivery: got %d with body %q (%v), want 204 without", delivery, res.StatusCode, body, err)
+			t.Errorf("%s delivery: got %d with body %q (%v), want 204 without a body", delivery, res.StatusCode, body, err)
 		}
 	}
 	want := map[string]catalog.Entry{fileID: {
@@ -155,7 +156,7 @@ func TestBinaryMode(t *testing.T) {
 	if err := json.Unmarshal([]byte(event(t)), &e); err != nil {
 		t.Fatal(err)
 	}
-	// A Knative Broker delivers so, and to whatever path its trigger names.
+	// A Knative Broker delivers events in binary mode, to the path in the trigger.
 	r := request(http.MethodPost, "/from/a/broker", "application/json", strings.NewReader(string(e.Data)))
 	for name, value := range map[string]string{
 		"Specversion": "1.0", "Type": events.TypeFileStored, "Source": events.SourceUpload, "Id": fileID,
@@ -178,9 +179,9 @@ func TestStatuses(t *testing.T) {
 		request   *http.Request
 		want      int
 	}{
-		// Poison: the same at every delivery.
+		// Invalid events: every delivery fails in the same way.
 		{"nothing", nil, request("POST", "/", "", nil), 422},
-		{"no event", nil, request("POST", "/", "application/json", strings.NewReader(`{}`)), 422},
+		{"not an event", nil, request("POST", "/", "application/json", strings.NewReader(`{}`)), 422},
 		{"broken JSON", nil, request("POST", "/", structured, strings.NewReader(good[1:])), 422},
 		{"another type", nil, request("POST", "/", structured, strings.NewReader(strings.Replace(good, "stored.v1\"", "stored.v2\"", 1))), 422},
 		{"a member missing", nil, request("POST", "/", structured, strings.NewReader(strings.Replace(good, `"size":1,`, "", 1))), 422},
@@ -195,15 +196,15 @@ func TestStatuses(t *testing.T) {
 		// Refused by function.Wrap.
 		{"a query that cannot be parsed", nil, request("POST", "/?x=%zz", structured, strings.NewReader(good)), 400},
 		// Transient: the next delivery may succeed.
-		{"the body breaks off", nil, request("POST", "/", structured, iotest.ErrReader(io.ErrUnexpectedEOF)), 503},
-		{"the store is away", failing(problem.Unavailable.Because(errors.New("no server"), "away")), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"an incomplete body", nil, request("POST", "/", structured, iotest.ErrReader(io.ErrUnexpectedEOF)), 503},
+		{"the store is unavailable", failing(problem.Unavailable.Because(errors.New("no server"), "the store is unavailable")), request("POST", "/", structured, strings.NewReader(good)), 503},
 		{"the store takes too long", failing(context.DeadlineExceeded), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"the request is given up", failing(context.Canceled), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"the store says something odd", failing(errors.New("odd")), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"the store says not found", failing(problem.NotFound), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"the request is canceled", failing(context.Canceled), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"an unknown error of the store", failing(errors.New("unknown")), request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"not found in the store", failing(problem.NotFound), request("POST", "/", structured, strings.NewReader(good)), 503},
 		{"a panic", &fakeCatalogue{fail: func() error { panic("bug") }}, request("POST", "/", structured, strings.NewReader(good)), 503},
 		{"a panic that aborts", &fakeCatalogue{fail: func() error { panic(http.ErrAbortHandler) }}, request("POST", "/", structured, strings.NewReader(good)), 503},
-		// The probe is the runtime's.
+		// function.Wrap responds to the health probe.
 		{"the probe", nil, request("GET", "/healthz", "", nil), 200},
 	} {
 		if c.catalogue == nil {
@@ -214,7 +215,7 @@ func TestStatuses(t *testing.T) {
 			t.Errorf("%s: got status %d, want %d", c.name, res.StatusCode, c.want)
 		}
 		if n := len(c.catalogue.entries); n != 0 {
-			t.Errorf("%s: %d entries, want none", c.name, n)
+			t.Errorf("%s: got %d entries, want none", c.name, n)
 		}
 		if c.want == 200 {
 			continue
@@ -223,7 +224,7 @@ func TestStatuses(t *testing.T) {
 			t.Errorf("%s: got Content-Type %q, want a problem document", c.name, got)
 		}
 		if got := res.Header.Get("Retry-After"); (got != "") != (c.want == 503) {
-			t.Errorf("%s: got Retry-After %q", c.name, got)
+			t.Errorf("%s: got Retry-After %q, want it only with a 503", c.name, got)
 		}
 	}
 }
@@ -232,7 +233,7 @@ func TestRecoversAfterTheStoreDoes(t *testing.T) {
 	away := true
 	c := &fakeCatalogue{fail: func() error {
 		if away {
-			return problem.Unavailable.Because(errors.New("no server"), "away")
+			return problem.Unavailable.Because(errors.New("no server"), "the store is unavailable")
 		}
 		return nil
 	}}
@@ -243,11 +244,11 @@ func TestRecoversAfterTheStoreDoes(t *testing.T) {
 		}
 	}
 	if len(c.entries) != 1 || c.inserts != 2 {
-		t.Errorf("%d entries after %d inserts, want 1 after 2", len(c.entries), c.inserts)
+		t.Errorf("got %d entries after %d inserts, want 1 after 2", len(c.entries), c.inserts)
 	}
 }
 
-// TestDeliveredManyTimes delivers one event 100 times, from 16 goroutines.
+// TestDeliveredManyTimes delivers one event 100 times, from 16 concurrent goroutines.
 func TestDeliveredManyTimes(t *testing.T) {
 	c := &fakeCatalogue{}
 	body := event(t)
@@ -268,11 +269,11 @@ func TestDeliveredManyTimes(t *testing.T) {
 	}
 	group.Wait()
 	if len(c.entries) != 1 || c.inserts != 100 {
-		t.Errorf("%d entries after %d inserts, want 1 after 100", len(c.entries), c.inserts)
+		t.Errorf("got %d entries after %d inserts, want 1 after 100", len(c.entries), c.inserts)
 	}
 }
 
-// TestDeletedFile holds that the event of a deleted file leaves no entry, whether or not one was there.
+// TestDeletedFile checks that a deleted file has no entry after its event was delivered, even if it had one before.
 func TestDeletedFile(t *testing.T) {
 	c := &fakeCatalogue{buried: map[string]bool{fileID: true}}
 	for _, delivery := range []string{"first", "second"} {
@@ -280,22 +281,23 @@ func TestDeletedFile(t *testing.T) {
 			t.Errorf("%s delivery: got %d and %d entries, want 204 and none", delivery, res.StatusCode, len(c.entries))
 		}
 	}
-	// Inserted by one that died before it asked for the tombstone, or could not ask.
+	// The first delivery inserted the entry. Its check for the tombstone did not happen, because the process was
+	// killed.
 	c = &fakeCatalogue{}
 	serve(t, c, request("POST", "/", structured, strings.NewReader(event(t))))
 	c.buried = map[string]bool{fileID: true}
-	away := func() error { return problem.Unavailable.With("away") }
-	for name, fail := range map[string]func() error{"away": away, "odd": func() error { return errors.New("odd") }, "panic": func() error { panic("bug") }} {
+	away := func() error { return problem.Unavailable.With("the store is unavailable") }
+	for name, fail := range map[string]func() error{"unavailable": away, "unknown error": func() error { return errors.New("unknown") }, "panic": func() error { panic("bug") }} {
 		for _, which := range []*func() error{&c.failBuried, &c.failDelete} {
 			*which = fail
 			if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 503 || len(c.entries) != 1 {
-				t.Errorf("%s: got %d and %d entries, want 503 and the one", name, res.StatusCode, len(c.entries))
+				t.Errorf("%s: got %d and %d entries, want 503 and 1", name, res.StatusCode, len(c.entries))
 			}
 			*which = nil
 		}
 	}
 	if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
-		t.Errorf("in the end: got %d and %d entries, want 204 and none", res.StatusCode, len(c.entries))
+		t.Errorf("last delivery: got %d and %d entries, want 204 and none", res.StatusCode, len(c.entries))
 	}
 }
 
@@ -306,14 +308,14 @@ func TestSetup(t *testing.T) {
 	}
 	h, err := setup(t.Context(), config{MongoDBURI: "mongodb://127.0.0.1:1/strongroom"})
 	if err != nil {
-		t.Fatalf("setup connects to nothing, but: %v", err)
+		t.Fatalf("setup without a server: got error %v, want none", err)
 	}
 	if err := h.(io.Closer).Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 }
 
-// The source must send the event again, so this is a 503 and not a 408.
+// The source must send the event again, so the status is 503 instead of 408.
 func TestSlowBodies(t *testing.T) {
 	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
 		c := &fakeCatalogue{}

@@ -1,5 +1,5 @@
-// Command record is the function that keeps the catalogue: an event source calls it with a CloudEvent for each file
-// that was stored, and it writes the file's entry.
+// Command record is the function that adds files to the catalog. For each stored file, an event source sends record a
+// CloudEvent, and record writes the file's catalog entry.
 package main
 
 import (
@@ -15,13 +15,14 @@ import (
 )
 
 type config struct {
-	// MongoDBURI names the server, the database and the user that may write the catalogue and read the tombstones.
+	// MongoDBURI is the URI of the MongoDB database. The user in the URI must be allowed to write catalog entries and
+	// to read tombstones.
 	MongoDBURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 }
 
 func main() { function.Main(setup) }
 
-// setup builds the record endpoint from its settings.
+// setup creates the HTTP handler of the record function from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	entries, err := catalog.Open(cfg.MongoDBURI)
 	if err != nil {
@@ -34,12 +35,12 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(entries, files, time.Now), entries, files}, nil
 }
 
-// server is the endpoint with what must be closed after it.
+// server is the HTTP handler of the record function together with the stores that the handler uses.
 type server struct {
 	http.Handler
 	entries *catalog.Store
 	files   *content.Store
 }
 
-// Close implements io.Closer.
+// Close implements io.Closer. It closes the stores.
 func (s server) Close() error { return errors.Join(s.entries.Close(), s.files.Close()) }

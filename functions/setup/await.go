@@ -15,23 +15,24 @@ const (
 	maxPause   = 5 * time.Second
 )
 
-// await calls step until it succeeds or ctx ends, with growing pauses, as long as what it needs is away. Whatever else
-// is wrong waiting does not mend, and is returned at once.
+// await calls step until step succeeds. If the error from step wraps problem.Unavailable, await calls step again, after
+// an interval that doubles each time, until ctx ends. await returns any other error immediately, because waiting
+// cannot remove its cause. what is the store's name for logs and errors.
 func await(ctx context.Context, what string, step func(ctx context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := step(ctx)
 		if err == nil {
-			slog.InfoContext(ctx, "set up", "store", what)
+			slog.InfoContext(ctx, "store is set up", "store", what)
 			return nil
 		}
 		if !errors.Is(err, problem.Unavailable) {
 			return fmt.Errorf("set up %s: %w", what, err)
 		}
-		slog.InfoContext(ctx, "waiting", "for", what, "pause_ms", pause.Milliseconds(), "error", err)
+		slog.InfoContext(ctx, "waiting until the store is available", "for", what, "pause_ms", pause.Milliseconds(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return fmt.Errorf("set up %s: no longer waiting: %w", what, err)
+			return fmt.Errorf("set up %s: gave up waiting: %w", what, err)
 		}
 	}
 }

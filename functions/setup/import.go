@@ -16,15 +16,17 @@ import (
 )
 
 const (
-	// maxLine bounds a line, in bytes: more than a user takes, however escaped.
+	// maxLine is the maximum length of a line in an import file, in bytes. It is long enough for every valid user,
+	// even if all characters are escaped.
 	maxLine = 8 << 10
-	// maxImport bounds the users of one file, who are all in memory before the first is made.
+	// maxImport is the maximum number of users in an import file. The number is limited, because all users are read
+	// into memory before the first user is created.
 	maxImport = 200_000
-	// maxFaults is how many wrong lines are told of at once.
+	// maxFaults is the maximum number of invalid lines that one error reports.
 	maxFaults = 20
 )
 
-// newcomer is a user who comes from another system.
+// newcomer is a user from another system. Each line of an import file contains one newcomer as a JSON object.
 type newcomer struct {
 	Username     string `json:"username"`
 	PasswordHash string `json:"password_hash"`
@@ -32,13 +34,14 @@ type newcomer struct {
 	Disabled     bool   `json:"disabled"`
 }
 
-// importStore is what accounts.Store does for an import.
+// importStore contains the method of accounts.Store that the import uses.
 type importStore interface {
 	Import(ctx context.Context, username, passwordHash, role string, disabled bool) (accounts.User, error)
 }
 
-// importUsers makes the users of a file of JSON lines who are not there, and writes a summary to out. A user who is
-// there stays as it is, so that an import can be repeated.
+// importUsers creates the users in file, which contains a JSON object per line, and writes a summary to out. If file
+// is "-", importUsers reads from standard input. It does not change users that already exist, so that an import can
+// be repeated.
 func importUsers(ctx context.Context, cfg config, file string, out io.Writer) (err error) {
 	if err := demand("MYSQL_DSN", cfg.DSN); err != nil {
 		return err
@@ -53,16 +56,17 @@ func importUsers(ctx context.Context, cfg config, file string, out io.Writer) (e
 		if in, err = os.Open(file); err != nil {
 			return err
 		}
-		defer func() { _ = in.Close() }() // it was only read
+		defer func() { _ = in.Close() }() // closing cannot lose data, because the file was only read
 	}
 	return importFrom(ctx, in, store, out)
 }
 
-// importFrom makes no user before it has read and checked all.
+// importFrom creates the users that it reads from in. It reads and checks all lines before it creates the first user,
+// so that an invalid line prevents the whole import.
 func importFrom(ctx context.Context, in io.Reader, store importStore, out io.Writer) error {
 	users, err := readNewcomers(in)
 	if err != nil {
-		return fmt.Errorf("nobody is imported: %w", err)
+		return fmt.Errorf("no users were imported: %w", err)
 	}
 	made, there := 0, 0
 	for i, user := range users {
@@ -72,37 +76,37 @@ func importFrom(ctx context.Context, in io.Reader, store importStore, out io.Wri
 			continue
 		}
 		if failed != nil {
-			err = fmt.Errorf("line %d: %w; run it again for the rest", i+1, failed)
+			err = fmt.Errorf("line %d: %w; run the import again to import the remaining users", i+1, failed)
 			break
 		}
 		made++
 	}
-	_, noted := fmt.Fprintf(out, "users in the file: %d\nimported: %d\nthere already and left alone: %d\n", len(users), made, there)
+	_, noted := fmt.Fprintf(out, "users in the file: %d\nimported: %d\nalready existed (unchanged): %d\n", len(users), made, there)
 	return errors.Join(err, noted)
 }
 
-// readNewcomers reads and checks all lines. Its error names the first wrong ones and shows nothing of them: anything in
-// them may be a password.
+// readNewcomers reads and checks all lines of an import file. Its error contains the numbers of the first invalid
+// lines. It does not show the lines, because any part of a line can be a password.
 func readNewcomers(in io.Reader) ([]newcomer, error) {
 	var users []newcomer
 	var faults []error
-	lines := map[string]int{} // by canonical user name
+	lines := map[string]int{} // the line number for each canonical user name
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(nil, maxLine)
 	n := 0
 	for scanner.Scan() {
 		n++
 		if n > maxImport {
-			return nil, fmt.Errorf("more than %d lines: split the file", maxImport)
+			return nil, fmt.Errorf("the file has more than %d lines: split the file", maxImport)
 		}
 		user, name, err := readNewcomer(scanner.Bytes())
 		if first, twice := lines[name]; err == nil && twice {
-			err = fmt.Errorf("the same user as in line %d", first)
+			err = fmt.Errorf("line %d has the same user name", first)
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("line %d: %w", n, err))
 			if len(faults) == maxFaults {
-				return nil, errors.Join(append(faults, errors.New("the lines after that are not read"))...)
+				return nil, errors.Join(append(faults, errors.New("the remaining lines were not read"))...)
 			}
 			continue
 		}
@@ -112,12 +116,12 @@ func readNewcomers(in io.Reader) ([]newcomer, error) {
 	if err := scanner.Err(); errors.Is(err, bufio.ErrTooLong) {
 		faults = append(faults, fmt.Errorf("line %d: longer than %d bytes", n+1, maxLine))
 	} else if err != nil {
-		faults = append(faults, fmt.Errorf("after line %d: %w", n, err))
+		faults = append(faults, fmt.Errorf("read line %d: %w", n+1, err))
 	}
 	return users, errors.Join(faults...)
 }
 
-// readNewcomer reads a line. name is the canonical user name.
+// readNewcomer parses and checks a line of an import file. name is the canonical user name.
 func readNewcomer(line []byte) (user newcomer, name string, err error) {
 	user.Role = token.RoleUser
 	if err := function.DecodeJSON(line, &user); err != nil {

@@ -20,7 +20,7 @@ const (
 	djangoHash = "pbkdf2_sha256$24000$seasalt$V9DfCAVoweeLwxC/L2mb+7swhzF0XYdyQMqmusZqiTc="
 )
 
-// fakeImport notes who is imported; at the user who breaks it, it fails.
+// fakeImport records the imported users. For the user name in breaks, it fails with err.
 type fakeImport struct {
 	calls  []string
 	there  map[string]bool
@@ -50,35 +50,35 @@ func TestImport(t *testing.T) {
 	}
 	if got, want := strings.Join(store.calls, "\n"),
 		"ada "+bcryptHash+" user false\nGrace "+djangoHash+" admin false\neve "+bcryptHash+" user true"; got != want {
-		t.Errorf("imported\n%s\nwant\n%s", got, want)
+		t.Errorf("got imported users\n%s\nwant\n%s", got, want)
 	}
-	if got, want := out.String(), "users in the file: 3\nimported: 1\nthere already and left alone: 2\n"; got != want {
-		t.Errorf("said %q, want %q", got, want)
+	if got, want := out.String(), "users in the file: 3\nimported: 1\nalready existed (unchanged): 2\n"; got != want {
+		t.Errorf("got output %q, want %q", got, want)
 	}
 }
 
 func TestImportBreaksOff(t *testing.T) {
 	lines := strings.Repeat(`{"username":"user-%d","password_hash":"`+bcryptHash+`"}`+"\n", 3)
-	away := problem.Unavailable.With("away")
+	away := problem.Unavailable.With("the account store is unavailable")
 	store := &fakeImport{breaks: "user-2", err: away}
 	var out strings.Builder
 	err := importFrom(t.Context(), strings.NewReader(fmt.Sprintf(lines, 1, 2, 3)), store, &out)
 	if !errors.Is(err, away) || !strings.Contains(err.Error(), "line 2: ") {
-		t.Errorf("%v, want line 2 and that the store is away", err)
+		t.Errorf("got error %v, want line 2 in it and problem.Unavailable", err)
 	}
-	if got, want := out.String(), "users in the file: 3\nimported: 1\nthere already and left alone: 0\n"; got != want {
-		t.Errorf("said %q, want %q", got, want)
+	if got, want := out.String(), "users in the file: 3\nimported: 1\nalready existed (unchanged): 0\n"; got != want {
+		t.Errorf("got output %q, want %q", got, want)
 	}
 }
 
-// The first line is good, and so is the last: neither is imported.
+// The first and the last line are valid. They are not imported either.
 func TestImportRefuses(t *testing.T) {
 	good := func(name string) string {
 		return `{"username":"` + name + `","password_hash":"` + bcryptHash + `"}`
 	}
 	for name, test := range map[string]struct{ line, want string }{
 		"empty line":         {"", "line 2: "},
-		"no JSON":            {bcryptHash, "line 2: "},
+		"not JSON":           {bcryptHash, "line 2: "},
 		"a list":             {"[" + good("eve") + "]", "line 2: "},
 		"two objects":        {good("eve") + good("mallory"), "line 2: "},
 		"unknown member":     {`{"username":"eve","password_hash":"` + bcryptHash + `","password":"s3cret"}`, "line 2: "},
@@ -86,14 +86,14 @@ func TestImportRefuses(t *testing.T) {
 		"member twice":       {`{"username":"eve","username":"mallory","password_hash":"` + bcryptHash + `"}`, "line 2: "},
 		"null":               {`{"username":"eve","password_hash":null}`, "line 2: "},
 		"number":             {`{"username":1,"password_hash":"` + bcryptHash + `"}`, "line 2: "},
-		"no name":            {`{"password_hash":"` + bcryptHash + `"}`, "line 2: unprocessable: a user name"},
-		"wrong name":         {good(" eve"), "line 2: unprocessable: a user name"},
+		"no name":            {`{"password_hash":"` + bcryptHash + `"}`, "line 2: unprocessable: the user name"},
+		"invalid name":       {good(" eve"), "line 2: unprocessable: the user name"},
 		"no hash":            {`{"username":"eve"}`, "line 2: password_hash: "},
 		"a password":         {`{"username":"eve","password_hash":"s3cret"}`, "line 2: password_hash: "},
 		"too costly":         {`{"username":"eve","password_hash":"` + strings.Replace(bcryptHash, "12", "31", 1) + `"}`, "line 2: password_hash: "},
-		"unknown role":       {`{"username":"eve","password_hash":"` + bcryptHash + `","role":"root"}`, "line 2: the role"},
-		"empty role":         {`{"username":"eve","password_hash":"` + bcryptHash + `","role":""}`, "line 2: the role"},
-		"a name twice":       {good("ADA"), "line 2: the same user as in line 1"},
+		"unknown role":       {`{"username":"eve","password_hash":"` + bcryptHash + `","role":"root"}`, "line 2: unknown role"},
+		"empty role":         {`{"username":"eve","password_hash":"` + bcryptHash + `","role":""}`, "line 2: unknown role"},
+		"a name twice":       {good("ADA"), "line 2: line 1 has the same user name"},
 		"not UTF-8":          {good("\xff"), "line 2: "},
 		"long line":          {good("eve") + strings.Repeat(" ", maxLine), "line 2: longer than"},
 		"more than one line": {good("") + "\n" + good(""), "line 3: "},
@@ -101,17 +101,17 @@ func TestImportRefuses(t *testing.T) {
 		store := &fakeImport{}
 		var out strings.Builder
 		err := importFrom(t.Context(), strings.NewReader(good("ada")+"\n"+test.line+"\n"+good("zoe")+"\n"), store, &out)
-		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "nobody is imported") {
-			t.Errorf("%s: %v, want an error with %q", name, err, test.want)
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "no users were imported") {
+			t.Errorf("%s: got error %v, want %q in it", name, err, test.want)
 			continue
 		}
 		for _, secret := range []string{bcryptHash[7:], "s3cret"} {
 			if strings.Contains(err.Error(), secret) {
-				t.Errorf("%s: the error shows %s: %v", name, secret, err)
+				t.Errorf("%s: got error %v, want no %s in it", name, err, secret)
 			}
 		}
 		if len(store.calls) != 0 || out.Len() != 0 {
-			t.Errorf("%s: imported %v, said %q; want nothing", name, store.calls, &out)
+			t.Errorf("%s: got imported users %v and output %q, want neither", name, store.calls, &out)
 		}
 	}
 }
@@ -120,12 +120,12 @@ func TestImportBounds(t *testing.T) {
 	store := &fakeImport{}
 	err := importFrom(t.Context(), strings.NewReader(strings.Repeat("wrong\n", 3*maxFaults)), store, io.Discard)
 	if err == nil || strings.Count(err.Error(), "line ") != maxFaults || !strings.Contains(err.Error(), "not read") {
-		t.Errorf("%v, want the first %d wrong lines", err, maxFaults)
+		t.Errorf("got error %v, want the first %d invalid lines", err, maxFaults)
 	}
 	broken := errors.New("broken")
 	err = importFrom(t.Context(), iotest.ErrReader(broken), store, io.Discard)
 	if !errors.Is(err, broken) {
-		t.Errorf("from a file that can not be read: %v", err)
+		t.Errorf("unreadable file: got error %v, want %v", err, broken)
 	}
 	var many strings.Builder
 	for i := range maxImport + 1 {
@@ -133,11 +133,11 @@ func TestImportBounds(t *testing.T) {
 	}
 	err = importFrom(t.Context(), strings.NewReader(many.String()), store, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "split the file") || len(store.calls) != 0 {
-		t.Errorf("too many users: %v after %d", err, len(store.calls))
+		t.Errorf("too many users: got error %v after %d imported users, want an error before the first", err, len(store.calls))
 	}
 }
 
-// What the settings of the other stores are does not matter to an import.
+// An import does not need the settings of the other stores.
 func TestImportNeedsMySQLOnly(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users.jsonl")
 	if err := os.WriteFile(file, []byte(`{"username":"ada","password_hash":"`+bcryptHash+`"}`), 0o600); err != nil {
@@ -145,13 +145,13 @@ func TestImportNeedsMySQLOnly(t *testing.T) {
 	}
 	err := setup(t.Context(), config{DSN: "u:p@tcp(127.0.0.1:1)/strongroom"}, []string{"users", "import", file})
 	if !errors.Is(err, problem.Unavailable) || !strings.Contains(err.Error(), "line 1: ") {
-		t.Errorf("%v, want that MySQL is away", err)
+		t.Errorf("got error %v, want problem.Unavailable at line 1", err)
 	}
 }
 
 func TestRedriveNeedsRabbitMQOnly(t *testing.T) {
 	err := setup(t.Context(), config{EventsURL: "amqp://u:s3cret@127.0.0.1:1"}, []string{"redrive"})
 	if !errors.Is(err, problem.Unavailable) || strings.Contains(err.Error(), "s3cret") {
-		t.Errorf("%v, want that RabbitMQ is away and no password", err)
+		t.Errorf("got error %v, want problem.Unavailable and no password in it", err)
 	}
 }

@@ -1,10 +1,12 @@
-// Command setup is the Job that brings the stores into shape: tables and the runtime user in MySQL, the runtime user
-// and indexes in MongoDB, the topology in RabbitMQ, the first users. It may run any number of times, also side by
-// side: what is there already stays as it is.
+// Command setup is the Job that prepares the stores. In MySQL, it creates the tables, the runtime user, and the first
+// users of Strongroom. In MongoDB, it creates the runtime user and the indexes. In RabbitMQ, it declares the
+// exchanges and the queues. setup can run repeatedly and concurrently, because it changes only objects that differ
+// from the settings. It never changes an existing user of Strongroom, because an admin might have changed that user
+// since setup created it.
 //
-// With arguments it does instead what else takes its rights: "setup redrive" moves dead letters back, "setup recatalogue"
-// publishes the events of files that are not in the catalogue, and "setup users import FILE" makes users with the password
-// hashes that they had elsewhere.
+// With arguments, setup runs another command that needs the same privileges. "setup redrive" moves dead letters back
+// to the event queue. "setup recatalogue" publishes the events for files that are missing from the catalog. "setup
+// users import FILE" creates users with the password hashes that they have in another system.
 package main
 
 import (
@@ -22,35 +24,43 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// config is what the commands read; each demands only what it needs.
+// config contains the settings of all commands. Each command requires only the settings that it uses.
 type config struct {
-	// DSN is of the runtime user of MySQL, which is made if AdminDSN is given. Users are made with its rights.
+	// DSN is the MySQL data source name for the runtime user. setup connects as this user to create the users of
+	// Strongroom. If AdminDSN is set, setup first creates the runtime user.
 	DSN string `env:"MYSQL_DSN,unset"`
-	// AdminDSN is of a MySQL user that may make databases, tables and users. Without it DSN's user must be able to
-	// make the tables.
+	// AdminDSN is the MySQL data source name for an administrator, which must be allowed to create databases, tables
+	// and users. If AdminDSN is not set, setup creates the tables as the runtime user, which must then be allowed to
+	// create tables.
 	AdminDSN string `env:"MYSQL_ADMIN_DSN,unset"`
-	// MongoURI is of the runtime user of MongoDB, which is made if MongoAdminURI is given. The indexes are made with its
-	// rights.
+	// MongoURI is the MongoDB URI for the runtime user. setup connects as this user to create the indexes. If
+	// MongoAdminURI is set, setup first creates the runtime user.
 	MongoURI string `env:"MONGODB_URI,unset"`
-	// MongoAdminURI is of a MongoDB user that may make users. Without it no user is made.
+	// MongoAdminURI is the MongoDB URI for an administrator, which must be allowed to create users. If MongoAdminURI
+	// is not set, setup does not create a MongoDB user.
 	MongoAdminURI string `env:"MONGODB_ADMIN_URI,unset"`
-	// EventsURL is of a RabbitMQ user that may declare. Without it there is no topology: events travel by HTTP.
+	// EventsURL is the RabbitMQ URL for a user that is allowed to declare exchanges and queues. If EventsURL is not
+	// set, setup does not declare exchanges and queues, because the functions then send events over HTTP instead of
+	// RabbitMQ.
 	EventsURL string `env:"EVENTS_ADMIN_URL,unset"`
-	// AdminUsername and AdminPassword are the first admin's. Neither or both; without them none is made.
+	// AdminUsername and AdminPassword are the credentials of the first admin. Either both or neither must be set. If
+	// they are not set, setup does not create an admin.
 	AdminUsername string `env:"ADMIN_USERNAME,unset"`
 	AdminPassword string `env:"ADMIN_PASSWORD,unset"`
-	// DemoUsers are made, too: a JSON list of {"username","password","role"}. Only make run sets it.
+	// DemoUsers are additional users for demonstrations. The value of DEMO_USERS is a JSON list of objects with the
+	// members username, password and role. Only `make run` sets DEMO_USERS.
 	DemoUsers seeds `env:"DEMO_USERS,unset"`
 }
 
-// patience is how long setup waits for the stores to come up, all in all: a new cluster pulls their images meanwhile.
+// patience is how long setup may take to prepare the stores, including the time until the stores are available. It is
+// long, because a new cluster first has to pull the stores' images.
 const patience = 5 * time.Minute
 
 func main() { function.Job(setup) }
 
-var errUsage = errors.New("usage: setup (prepares the stores) | setup redrive (moves dead letters back) | setup recatalogue (publishes the events of files that are not in the catalogue) | setup users import FILE (makes users of JSON lines; - is standard input)")
+var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to their queue) | setup recatalogue (publish the events for files that are missing from the catalog) | setup users import FILE (create users from a file of JSON lines; - is standard input)")
 
-// setup does what args ask for.
+// setup runs the command that args selects. If args is empty, setup prepares the stores.
 func setup(ctx context.Context, cfg config, args []string) error {
 	switch {
 	case len(args) == 0:
@@ -65,7 +75,8 @@ func setup(ctx context.Context, cfg config, args []string) error {
 	return errUsage
 }
 
-// prepare prepares each store as soon as it answers, whether or not the others do. Wrong settings it tells at once.
+// prepare checks the settings, and then sets up all stores concurrently, so that an unavailable store does not delay
+// the setup of the other stores. If a check fails, prepare returns an error before it connects to a store.
 func prepare(ctx context.Context, cfg config) error {
 	users, err := firstUsers(cfg)
 	if err != nil {
@@ -81,7 +92,7 @@ func prepare(ctx context.Context, cfg config) error {
 		"MongoDB": func(ctx context.Context) error { return setUpMongoDB(ctx, cfg) },
 	}
 	if cfg.EventsURL == "" {
-		slog.InfoContext(ctx, "EVENTS_ADMIN_URL is not set: no RabbitMQ is set up")
+		slog.InfoContext(ctx, "EVENTS_ADMIN_URL is not set, so setup does not declare exchanges and queues in RabbitMQ")
 	} else {
 		steps["RabbitMQ"] = func(ctx context.Context) error { return events.DeclareTopology(ctx, cfg.EventsURL) }
 	}
@@ -98,7 +109,8 @@ func prepare(ctx context.Context, cfg config) error {
 	return err
 }
 
-// check refuses settings that no waiting will make right.
+// check returns an error if a required setting is not set, or if MYSQL_DSN, MONGODB_URI or MONGODB_ADMIN_URI is
+// malformed. It does not check the other settings, because they are checked when setup uses them.
 func (cfg config) check() error {
 	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
 		return err
@@ -116,7 +128,8 @@ func (cfg config) check() error {
 	return errors.Join(err, store.Close())
 }
 
-// demand refuses a setting that is not there.
+// demand returns an error if value is empty. The error contains variable, which is the name of the environment
+// variable that must be set.
 func demand(variable, value string) error {
 	if value == "" {
 		return fmt.Errorf("settings: %s is not set", variable)

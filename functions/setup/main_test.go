@@ -11,7 +11,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Nothing listens where the good settings point to: what is wrong must show before setup waits for it.
+// No server listens at the addresses in the valid settings. setup must report an invalid setting before it waits for
+// a server.
 func TestWrongSettings(t *testing.T) {
 	good := config{
 		DSN:           "u:s3cret-1@tcp(127.0.0.1:1)/strongroom",
@@ -50,18 +51,18 @@ func TestWrongSettings(t *testing.T) {
 		"admin's password only": {func(c *config) { c.AdminUsername = "" }, nil, "ADMIN_USERNAME"},
 		"admin's name":          {func(c *config) { c.AdminUsername = " " }, nil, "ADMIN_USERNAME"},
 		"admin's password":      {func(c *config) { c.AdminPassword = "s3cret" }, nil, "ADMIN_PASSWORD"},
-		"demo user's role":      {func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret-1", "root"}} }, nil, "DEMO_USERS, number 1"},
-		"demo user's password":  {func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret", "user"}} }, nil, "DEMO_USERS, number 1"},
+		"demo user's role":      {func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret-1", "root"}} }, nil, "DEMO_USERS: user 1"},
+		"demo user's password":  {func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret", "user"}} }, nil, "DEMO_USERS: user 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good
 			test.change(&cfg)
-			// What waits nevertheless, as the other stores do here, ends with the test's patience.
+			// With a canceled context, a step that waits for its store ends immediately.
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			err := setup(ctx, cfg, test.args)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret") {
-				t.Errorf("%v, want an error that names %s and shows no password", err, test.want)
+				t.Errorf("got error %v, want %s in it and no password", err, test.want)
 			}
 		})
 	}
@@ -76,11 +77,11 @@ func TestStoresThatDoNotComeUp(t *testing.T) {
 		EventsURL: "amqp://u:p@127.0.0.1:1",
 	}, nil)
 	if !errors.Is(err, problem.Unavailable) {
-		t.Errorf("%v, want problem.Unavailable", err)
+		t.Errorf("got error %v, want problem.Unavailable", err)
 	}
 	for _, store := range []string{"MySQL", "MongoDB", "RabbitMQ"} {
 		if !strings.Contains(err.Error(), "set up "+store) {
-			t.Errorf("%v does not tell of %s", err, store)
+			t.Errorf("got error %v, want %s in it", err, store)
 		}
 	}
 }
@@ -93,29 +94,29 @@ func TestSettingsFromTheEnvironment(t *testing.T) {
 	}
 	cfg, err := env.ParseAsWithOptions[config](env.Options{Environment: environment})
 	if err != nil || len(cfg.DemoUsers) != 1 || cfg.DemoUsers[0] != (seed{"ada", "lovelace-1843", "user"}) {
-		t.Errorf("%+v, %v; want ada", cfg.DemoUsers, err)
+		t.Errorf("got users %+v and error %v, want ada", cfg.DemoUsers, err)
 	}
 	for _, wrong := range []string{"s3cret", `{"username":"s3cret"}`, `[{"user":"s3cret"}]`, `[] "s3cret"`, `["s3cret"]`} {
 		environment["DEMO_USERS"] = wrong
 		_, err := env.ParseAsWithOptions[config](env.Options{Environment: environment})
 		if err == nil || !strings.Contains(err.Error(), "DEMO_USERS") || strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%s: %v, want an error that names DEMO_USERS and does not show it", wrong, err)
+			t.Errorf("%s: got error %v, want DEMO_USERS in it and no secret", wrong, err)
 		}
 	}
 }
 
 func TestAwait(t *testing.T) {
-	away := problem.Unavailable.With("away")
+	away := problem.Unavailable.With("the store is unavailable")
 	broken := errors.New("broken")
 	for name, test := range map[string]struct {
-		errs  []error // of the successive calls
+		errs  []error // errors of the successive calls
 		want  error
 		calls int
 	}{
-		"there":            {[]error{nil}, nil, 1},
-		"comes up":         {[]error{away, away, nil}, nil, 3},
-		"broken":           {[]error{broken}, broken, 1},
-		"comes up, broken": {[]error{away, broken}, broken, 2},
+		"available":    {[]error{nil}, nil, 1},
+		"late":         {[]error{away, away, nil}, nil, 3},
+		"broken":       {[]error{broken}, broken, 1},
+		"late, broken": {[]error{away, broken}, broken, 2},
 	} {
 		calls := 0
 		err := await(t.Context(), "store", func(context.Context) error {
@@ -123,12 +124,12 @@ func TestAwait(t *testing.T) {
 			return test.errs[calls-1]
 		})
 		if !errors.Is(err, test.want) || calls != test.calls {
-			t.Errorf("%s: %v after %d calls, want %v after %d", name, err, calls, test.want, test.calls)
+			t.Errorf("%s: got error %v after %d calls, want %v after %d", name, err, calls, test.want, test.calls)
 		}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := await(ended, "store", func(context.Context) error { return away }); !errors.Is(err, problem.Unavailable) {
-		t.Errorf("in the end: %v, want problem.Unavailable", err)
+		t.Errorf("canceled: got error %v, want problem.Unavailable", err)
 	}
 }

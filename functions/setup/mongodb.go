@@ -16,10 +16,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// mongoTimeout bounds the commands for the runtime user.
+// mongoTimeout is how long all commands that create or update the MongoDB runtime user may take together.
 const mongoTimeout = 15 * time.Second
 
-// mongoURI reads a MongoDB URI. Its error shows the variable's name and not its value, which has a password in it.
+// mongoURI parses a MongoDB URI, which must contain a database name. Its error contains variable, the name of the
+// environment variable with the URI. The error does not show the URI, because the URI contains a password.
 func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	parsed, err := connstring.ParseAndValidate(uri)
 	if err != nil || parsed.Database == "" {
@@ -28,10 +29,11 @@ func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	return parsed, nil
 }
 
-// setUpMongoDB creates the runtime user if it has an administrator to do so, and the indexes.
+// setUpMongoDB creates the indexes in MongoDB. If MONGODB_ADMIN_URI is set, it first creates or updates the runtime
+// user.
 func setUpMongoDB(ctx context.Context, cfg config) error {
 	if cfg.MongoAdminURI == "" {
-		slog.InfoContext(ctx, "MONGODB_ADMIN_URI is not set: setup creates no MongoDB user")
+		slog.InfoContext(ctx, "MONGODB_ADMIN_URI is not set, so setup does not create a MongoDB user")
 	} else if err := ensureMongoUser(ctx, cfg.MongoAdminURI, cfg.MongoURI); err != nil {
 		return err
 	}
@@ -41,7 +43,7 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 	))
 }
 
-// withStore calls do with a store that is closed afterwards.
+// withStore opens the store at uri, calls do with the store, and closes the store.
 func withStore[S interface{ Close() error }](uri string, open func(uri string) (S, error), do func(S) error) error {
 	store, err := open(uri)
 	if err != nil {
@@ -50,8 +52,10 @@ func withStore[S interface{ Close() error }](uri string, open func(uri string) (
 	return errors.Join(do(store), store.Close())
 }
 
-// ensureMongoUser sees to it that the user that runtimeURI names exists, in the database that it authenticates against,
-// with that password and with the role readWrite on the database that runtimeURI names. It changes only what differs.
+// ensureMongoUser creates the runtime user, with the user name and the password in runtimeURI. It connects as the
+// administrator in adminURI, and creates the user in the database against which the user authenticates. The user gets
+// the role readWrite on the database in runtimeURI. If the user already exists, ensureMongoUser updates the password
+// and the roles if they differ.
 func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error) {
 	admin, err := mongoURI("MONGODB_ADMIN_URI", adminURI)
 	if err != nil {
@@ -63,10 +67,10 @@ func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err erro
 	}
 	switch {
 	case runtime.Username == "":
-		slog.InfoContext(ctx, "MONGODB_URI names no user: setup creates none")
+		slog.InfoContext(ctx, "MONGODB_URI contains no user name, so setup does not create a MongoDB user")
 		return nil
 	case runtime.Username == admin.Username && runtime.AuthSource == admin.AuthSource:
-		slog.WarnContext(ctx, "the functions use the administrator's MongoDB user, whose roles setup does not change", "user", admin.Username)
+		slog.WarnContext(ctx, "MONGODB_URI and MONGODB_ADMIN_URI name the same MongoDB user, so setup does not change its roles", "user", admin.Username)
 		return nil
 	}
 	db, err := mongodb.Open(adminURI)
@@ -87,7 +91,8 @@ func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err erro
 	return mongodb.Refused("MONGODB_ADMIN_URI", mongodb.Problem(u.ensure(ctx), "set up the MongoDB user"))
 }
 
-// signIn connects as the user that uri names.
+// signIn connects to MongoDB with the credentials in uri. It returns an error if the server is unavailable or rejects
+// the credentials.
 func signIn(ctx context.Context, uri string) (err error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
@@ -97,24 +102,26 @@ func signIn(ctx context.Context, uri string) (err error) {
 	return db.RunCommand(ctx, bson.D{{Key: "ping", Value: 1}}).Err()
 }
 
-// role is a role of a MongoDB user.
+// role is a role name together with the database on which a MongoDB user has that role.
 type role struct {
 	Role string `bson:"role"`
 	DB   string `bson:"db"`
 }
 
-// mongoUser is a MongoDB user as it should be.
+// mongoUser describes a MongoDB user that ensure creates or updates.
 type mongoUser struct {
 	name, password string
 	roles          []role
-	// run runs a command on the database that the user authenticates against.
+	// run sends a command to the database against which the user authenticates, and decodes the response into result.
 	run func(ctx context.Context, command bson.D, result any) error
-	// signIn signs in as the user.
+	// signIn returns an error if the server does not accept the user name and the password.
 	signIn func(ctx context.Context) error
 }
 
-// ensure creates the user, or updates its password or its roles if they differ. A server that cannot update roles, such as
-// DocumentDB, leaves the user with the roles that it has: whether they are sufficient shows when setup creates the indexes.
+// ensure creates the user. If the user already exists, ensure updates the password and the roles if they differ. Some
+// servers, such as DocumentDB, cannot update roles. In that case, ensure only logs a warning, because the existing
+// roles might be sufficient. If the existing roles are not sufficient, setup fails later, when it creates the
+// indexes.
 func (u mongoUser) ensure(ctx context.Context) error {
 	roles, exists, err := u.find(ctx)
 	if err != nil {
@@ -125,7 +132,8 @@ func (u mongoUser) ensure(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		// Another setup may have created the user at the same time. Servers report that with different codes.
+		// Another setup process might have created the user at the same time. Look for the user again instead of
+		// checking the error code, because servers have different error codes for a user that already exists.
 		var findErr error
 		if roles, exists, findErr = u.find(ctx); findErr != nil || !exists {
 			return errors.Join(err, findErr)
@@ -143,13 +151,13 @@ func (u mongoUser) ensure(ctx context.Context) error {
 	}
 	err = u.command(ctx, "updateUser", bson.E{Key: "roles", Value: u.roles})
 	if err != nil && !mongodb.IsRefusal(err) && !mongodb.Away(err) {
-		slog.WarnContext(ctx, "the server does not update the roles of the MongoDB user", "user", u.name, "roles", roles, "error", err)
+		slog.WarnContext(ctx, "could not update the roles of the MongoDB user", "user", u.name, "roles", roles, "error", err)
 		return nil
 	}
 	return err
 }
 
-// find returns the roles of the user, and whether it exists.
+// find returns the roles of the user. exists reports whether the user exists.
 func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err error) {
 	var found struct {
 		Users []struct {
@@ -157,7 +165,7 @@ func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err err
 		} `bson:"users"`
 	}
 	if err := u.run(ctx, bson.D{{Key: "usersInfo", Value: u.name}}, &found); err != nil {
-		return nil, false, fmt.Errorf("usersInfo: %w", err)
+		return nil, false, fmt.Errorf("run usersInfo: %w", err)
 	}
 	if len(found.Users) == 0 {
 		return nil, false, nil
@@ -165,10 +173,10 @@ func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err err
 	return found.Users[0].Roles, true, nil
 }
 
-// command runs a command on the user.
+// command runs the command name, which creates or updates the user.
 func (u mongoUser) command(ctx context.Context, name string, arguments ...bson.E) error {
 	if err := u.run(ctx, append(bson.D{{Key: name, Value: u.name}}, arguments...), &bson.D{}); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("run %s: %w", name, err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ type fakeMongo struct {
 	exists   bool
 	password string
 	roles    []role
-	// errs are the errors of commands, by name. A createUser that fails may have found a user that was created just before.
+	// errs are the errors of commands, by name. If raced is set, the user exists after a failed createUser.
 	errs     map[string]error
 	raced    bool
 	commands []string
@@ -66,7 +66,8 @@ func (f *fakeMongo) signIn(context.Context) error {
 	return f.errs["signIn"]
 }
 
-// Setup must change only what differs: DocumentDB refuses to create a user that exists, and to update roles.
+// setup must send only the commands that are needed. DocumentDB refuses to create an existing user, and to update
+// roles.
 func TestEnsureMongoUser(t *testing.T) {
 	refused := problem.Unavailable.Because(mongo.CommandError{Code: 13, Name: "Unauthorized"}, "")
 	unsupported := mongo.CommandError{Code: 2, Name: "BadValue", Message: "Role updates are currently unsupported."}
@@ -78,18 +79,18 @@ func TestEnsureMongoUser(t *testing.T) {
 		err    error
 	}{
 		"absent":                  {fakeMongo{}, []string{"createUser pwd roles"}, nil},
-		"as it should be":         {fakeMongo{exists: true, password: "s3cret", roles: readWrite}, nil, nil},
+		"up to date":              {fakeMongo{exists: true, password: "s3cret", roles: readWrite}, nil, nil},
 		"another password":        {fakeMongo{exists: true, password: "old", roles: readWrite}, []string{"updateUser pwd"}, nil},
 		"other roles":             {fakeMongo{exists: true, password: "s3cret", roles: root}, []string{"updateUser roles"}, nil},
 		"more roles":              {fakeMongo{exists: true, password: "s3cret", roles: append(root, readWrite...)}, []string{"updateUser roles"}, nil},
-		"nothing is right":        {fakeMongo{exists: true, password: "old"}, []string{"updateUser pwd", "updateUser roles"}, nil},
-		"created meanwhile":       {fakeMongo{raced: true, password: "s3cret", roles: readWrite, errs: map[string]error{"createUser": broken}}, []string{"createUser"}, nil},
+		"everything differs":      {fakeMongo{exists: true, password: "old"}, []string{"updateUser pwd", "updateUser roles"}, nil},
+		"created concurrently":    {fakeMongo{raced: true, password: "s3cret", roles: readWrite, errs: map[string]error{"createUser": broken}}, []string{"createUser"}, nil},
 		"roles cannot be updated": {fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": unsupported}}, []string{"updateUser"}, nil},
 		"roles are refused":       {fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": refused}}, []string{"updateUser"}, refused},
 		"cannot be created":       {fakeMongo{errs: map[string]error{"createUser": broken}}, []string{"createUser"}, broken},
 		"cannot be listed":        {fakeMongo{errs: map[string]error{"usersInfo": refused}}, nil, refused},
 		"cannot be updated":       {fakeMongo{exists: true, password: "old", errs: map[string]error{"updateUser": refused}}, []string{"updateUser"}, refused},
-		"server goes away":        {fakeMongo{exists: true, password: "s3cret", errs: map[string]error{"signIn": broken}}, nil, broken},
+		"sign-in fails":           {fakeMongo{exists: true, password: "s3cret", errs: map[string]error{"signIn": broken}}, nil, broken},
 	} {
 		u := mongoUser{name: "strongroom", password: "s3cret", roles: readWrite, run: test.server.run, signIn: test.server.signIn}
 		if err := u.ensure(t.Context()); !errors.Is(err, test.err) {
@@ -99,12 +100,12 @@ func TestEnsureMongoUser(t *testing.T) {
 			t.Errorf("%s: got commands %q, want %q", name, test.server.commands, test.want)
 		}
 		if test.err == nil && (test.server.password != "s3cret" || test.server.errs == nil && !reflect.DeepEqual(test.server.roles, readWrite)) {
-			t.Errorf("%s: got password %q and roles %v", name, test.server.password, test.server.roles)
+			t.Errorf("%s: got password %q and roles %v, want the password and roles of the user", name, test.server.password, test.server.roles)
 		}
 	}
 }
 
-// Neither needs the administrator, who is not there.
+// In both cases, setup changes no user and needs no server. No server listens at the address.
 func TestEnsureMongoUserLeavesAlone(t *testing.T) {
 	const admin = "mongodb://root:p@127.0.0.1:1/strongroom?authSource=admin"
 	for name, runtime := range map[string]string{
@@ -112,7 +113,7 @@ func TestEnsureMongoUserLeavesAlone(t *testing.T) {
 		"the administrator": admin,
 	} {
 		if err := ensureMongoUser(t.Context(), admin, runtime); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want none", name, err)
 		}
 	}
 }

@@ -10,10 +10,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/password"
 )
 
-// setUpMySQL migrates the tables, creates the runtime user if it has an administrator to do so, and creates users.
+// setUpMySQL migrates the tables in MySQL, and creates the users of Strongroom that the argument users contains. If
+// MYSQL_ADMIN_DSN is set, it also creates or updates the MySQL runtime user.
 func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if cfg.AdminDSN == "" {
-		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set: setup migrates the tables with MYSQL_DSN and creates no MySQL user")
+		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set, so setup migrates the tables as the user in MYSQL_DSN and does not create a MySQL user")
 		err = accounts.Refused("MYSQL_DSN", accounts.Migrate(ctx, cfg.DSN))
 	} else {
 		err = accounts.Provision(ctx, cfg.AdminDSN, cfg.DSN)

@@ -16,14 +16,17 @@ import (
 )
 
 const (
-	// recatalogueTimeout bounds the publishing of events. What it does not get to, the next time does.
+	// recatalogueTimeout is how long the recatalogue command may take. When the time has passed, the remaining events
+	// stay unpublished until the next run.
 	recatalogueTimeout = 15 * time.Minute
-	// idsAtOnce is how many files are looked up at once.
+	// idsAtOnce is the maximum number of files per query.
 	idsAtOnce = 500
 )
 
-// recatalogue publishes again the events of files that are not in the catalogue, although they were confirmed: what a lost
-// RabbitMQ or a backup leaves behind. It writes to out how many. An event that was only still on its way makes no second entry.
+// recatalogue publishes the events for files that are missing from the catalog although RabbitMQ has confirmed their
+// events. A file can be missing if RabbitMQ has lost its messages, or if a backup was restored. recatalogue writes
+// the number of published events to out. If an event was still in the queue, the record function receives the event
+// twice. This does no harm, because the record function creates only one catalog entry.
 func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	if err := errors.Join(demand("MONGODB_URI", cfg.MongoURI), demand("EVENTS_ADMIN_URL", cfg.EventsURL)); err != nil {
 		return err
@@ -64,7 +67,9 @@ func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	return errors.Join(err, noted)
 }
 
-// republish publishes the event of a file, but of one that sweep will see to, or that was deleted meanwhile.
+// republish publishes a file's event. done reports whether republish published the event. If the event was never
+// confirmed, republish does not publish it, because the sweep function will publish it. If the file was deleted in
+// the meantime, republish does not publish the event, either.
 func republish(ctx context.Context, files *content.Store, publisher events.Publisher, id string) (done bool, err error) {
 	if confirmed, err := files.Confirmed(ctx, id); err != nil || !confirmed {
 		return false, err
@@ -78,10 +83,10 @@ func republish(ctx context.Context, files *content.Store, publisher events.Publi
 	}
 	var e event.Event
 	if err := e.UnmarshalJSON(body); err != nil {
-		return false, fmt.Errorf("read the event of file %s: %w", id, err)
+		return false, fmt.Errorf("decode the event for file %s: %w", id, err)
 	}
 	if err := publisher.Publish(ctx, e); err != nil {
-		return false, fmt.Errorf("publish the event of file %s: %w", id, err)
+		return false, fmt.Errorf("publish the event for file %s: %w", id, err)
 	}
 	return true, nil
 }

@@ -10,10 +10,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// redriveTimeout bounds the moving of dead letters. What it does not get to stays where it is, for the next time.
+// redriveTimeout is how long the redrive command may take. When the time has passed, the remaining dead letters stay
+// in the dead-letter queue until the next run.
 const redriveTimeout = 15 * time.Minute
 
-// redrive moves dead letters back and writes to out how many.
+// redrive moves dead letters back to the event queue, and writes the number of moved dead letters to out.
 func redrive(ctx context.Context, cfg config, out io.Writer) error {
 	if err := demand("EVENTS_ADMIN_URL", cfg.EventsURL); err != nil {
 		return err

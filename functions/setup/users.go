@@ -15,17 +15,18 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// seed is a user that is made unless there is one of that name.
+// seed is a user that setup creates if no user with that name exists.
 type seed struct {
 	Username string `json:"username"`
 	Password string `json:"password"`
 	Role     string `json:"role"`
 }
 
-// seeds are users as the environment names them.
+// seeds is the list of users in the setting DEMO_USERS.
 type seeds []seed
 
-// UnmarshalText reads a JSON list, strictly. Its error does not show the text, which has passwords in it.
+// UnmarshalText parses a JSON list of users. It rejects unknown members and any text after the list. Its error does
+// not show the text, because the text contains passwords.
 func (s *seeds) UnmarshalText(text []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
@@ -40,7 +41,8 @@ func (s *seeds) UnmarshalText(text []byte) error {
 
 var errSeeds = errors.New(`DEMO_USERS: want a JSON list like [{"username":"…","password":"…","role":"user"}]`)
 
-// firstUsers returns the users that cfg names, after a check of what accounts and package password demand of them.
+// firstUsers returns the first admin and the demo users from cfg. It returns an error if a user name, a role or a
+// password is invalid.
 func firstUsers(cfg config) ([]seed, error) {
 	var users []seed
 	if (cfg.AdminUsername == "") != (cfg.AdminPassword == "") {
@@ -49,20 +51,20 @@ func firstUsers(cfg config) ([]seed, error) {
 	if cfg.AdminUsername != "" {
 		admin := seed{cfg.AdminUsername, cfg.AdminPassword, token.RoleAdmin}
 		if err := admin.check(); err != nil {
-			return nil, fmt.Errorf("ADMIN_USERNAME, ADMIN_PASSWORD: %w", err)
+			return nil, fmt.Errorf("ADMIN_USERNAME and ADMIN_PASSWORD: %w", err)
 		}
 		users = append(users, admin)
 	}
 	for i, user := range cfg.DemoUsers {
 		if err := user.check(); err != nil {
-			return nil, fmt.Errorf("DEMO_USERS, number %d: %w", i+1, err)
+			return nil, fmt.Errorf("DEMO_USERS: user %d: %w", i+1, err)
 		}
 		users = append(users, user)
 	}
 	return users, nil
 }
 
-var errRole = errors.New("the role is none of those that there are")
+var errRole = errors.New("unknown role: want user or admin")
 
 func (s seed) check() error {
 	_, err := accounts.CanonicalUsername(s.Username)
@@ -72,24 +74,25 @@ func (s seed) check() error {
 	return errors.Join(err, password.Check(s.Password))
 }
 
-// userStore is what accounts.Store does for createUsers.
+// userStore contains the methods of accounts.Store that createUsers uses.
 type userStore interface {
 	ByUsername(ctx context.Context, username string) (accounts.User, error)
 	Create(ctx context.Context, username, passwordHash, role string) (accounts.User, error)
 }
 
-// hasher is what password.Hasher does for createUsers.
+// hasher contains the method of password.Hasher that createUsers uses.
 type hasher interface {
 	Hash(ctx context.Context, password string) (string, error)
 }
 
-// createUsers makes those of users that are not there. One that is keeps its password and its role: they may have been
-// changed since, and must not come back with the next deployment.
+// createUsers creates the users that do not exist yet. It does not change the password or the role of an existing
+// user, because an admin or the user might have changed them since setup created the user, and a deployment must not
+// undo that change.
 func createUsers(ctx context.Context, store userStore, hasher hasher, users []seed) error {
 	for _, user := range users {
 		_, err := store.ByUsername(ctx, user.Username)
 		if err == nil {
-			slog.InfoContext(ctx, "the user is there already and stays as it is", "username", user.Username)
+			slog.InfoContext(ctx, "user already exists, so setup does not change it", "username", user.Username)
 			continue
 		}
 		if !errors.Is(err, problem.NotFound) {
@@ -101,12 +104,12 @@ func createUsers(ctx context.Context, store userStore, hasher hasher, users []se
 		}
 		made, err := store.Create(ctx, user.Username, hash, user.Role)
 		switch {
-		case errors.Is(err, problem.Conflict): // by another setup, since we looked
-			slog.InfoContext(ctx, "the user is there already and stays as it is", "username", user.Username)
+		case errors.Is(err, problem.Conflict): // another setup process has created the user in the meantime
+			slog.InfoContext(ctx, "user already exists, so setup does not change it", "username", user.Username)
 		case err != nil:
 			return err
 		default:
-			slog.InfoContext(ctx, "made a user", "username", made.Username, "user_id", made.ID, "role", made.Role)
+			slog.InfoContext(ctx, "created user", "username", made.Username, "user_id", made.ID, "role", made.Role)
 		}
 	}
 	return nil

@@ -10,7 +10,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// fakeStore holds users by name; another process makes those in race just before it would.
+// fakeStore keeps users by name. For a name in race, Create fails as if another process had created the user just
+// before.
 type fakeStore struct {
 	users map[string]accounts.User
 	race  map[string]bool
@@ -20,7 +21,7 @@ type fakeStore struct {
 func (s *fakeStore) ByUsername(_ context.Context, username string) (accounts.User, error) {
 	user, ok := s.users[username]
 	if !ok && s.err == nil {
-		return user, problem.NotFound.With("there is no such user")
+		return user, problem.NotFound.With("no such user")
 	}
 	return user, s.err
 }
@@ -50,18 +51,18 @@ func TestCreateUsers(t *testing.T) {
 		}
 		want := map[string]accounts.User{"ada": there, "grace": {Username: "grace", PasswordHash: "[hopper-1906]", Role: "admin"}}
 		if !reflect.DeepEqual(store.users, want) {
-			t.Errorf("users %+v, want %+v", store.users, want)
+			t.Errorf("got users %+v, want %+v", store.users, want)
 		}
 	}
 }
 
 func TestCreateUsersFails(t *testing.T) {
-	away := problem.Unavailable.With("away")
+	away := problem.Unavailable.With("the account store is unavailable")
 	users := []seed{{"ada", "lovelace-1843", "user"}}
 	if err := createUsers(t.Context(), &fakeStore{err: away}, fakeHasher{}, users); !errors.Is(err, away) {
-		t.Errorf("with the store away: %v, want that", err)
+		t.Errorf("unavailable store: got error %v, want problem.Unavailable", err)
 	}
 	if err := createUsers(t.Context(), &fakeStore{}, fakeHasher{away}, users); !errors.Is(err, away) {
-		t.Errorf("with no hash: %v, want that", err)
+		t.Errorf("failed hash: got error %v, want problem.Unavailable", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Command sweep is the function that finishes what others could not: it publishes the events that were never confirmed,
-// goes on with deletions that were interrupted, and deletes what is past its time. An event source calls it now and then.
+// Command sweep is the function that completes interrupted work. It publishes unconfirmed events, completes
+// interrupted uploads and deletions, and deletes expired data. An event source calls sweep at regular intervals.
 package main
 
 import (
@@ -16,27 +16,28 @@ import (
 )
 
 type config struct {
-	// MongoURI names the server and the database with files and catalogue.
+	// MongoURI is the URI of the MongoDB database that contains the files and the catalog.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// EventsURL names a RabbitMQ, with a user that can publish and count the messages in the queues, or a sink of CloudEvents
-	// over HTTP.
+	// EventsURL is the URL of a RabbitMQ server or of an HTTP sink for CloudEvents. A RabbitMQ user must be allowed to
+	// publish events and to count the messages in the queues.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
-	// PendingGrace is how long a file's event and a deletion are left to the function that began with them.
+	// PendingGrace is how long sweep waits before it publishes the event of a new file or completes a deletion. During
+	// this time, the function that is uploading or deleting the file can do so itself.
 	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"1m"`
-	// OrphanGrace is how long bytes without a file are. It must be longer than the longest request of upload: the bytes
-	// of one that is still running would be deleted under it.
+	// OrphanGrace is how long sweep keeps bytes that do not belong to a file. It must be longer than the longest
+	// request to the upload function. Otherwise, sweep would delete the bytes of an upload that is still in progress.
 	OrphanGrace time.Duration `env:"ORPHAN_GRACE" envDefault:"15m"`
 }
 
 func main() { function.Main(setup) }
 
-// setup builds the sweep endpoint from its settings.
+// setup creates the HTTP handler of the sweep function from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if cfg.PendingGrace <= 0 {
-		return nil, errors.New("PENDING_GRACE must be positive")
+		return nil, errors.New("PENDING_GRACE: must be positive")
 	}
 	if cfg.OrphanGrace < cfg.PendingGrace {
-		return nil, errors.New("ORPHAN_GRACE must not be shorter than PENDING_GRACE")
+		return nil, errors.New("ORPHAN_GRACE: must not be shorter than PENDING_GRACE")
 	}
 	publisher, err := events.NewPublisher(cfg.EventsURL)
 	if err != nil {
@@ -58,7 +59,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(s), files, entries, publisher}, nil
 }
 
-// server is the endpoint with what must be closed after it.
+// server is the HTTP handler of the sweep function together with the stores and the publisher that the handler uses.
 type server struct {
 	http.Handler
 	files     *content.Store
@@ -66,7 +67,7 @@ type server struct {
 	publisher events.Publisher
 }
 
-// Close implements io.Closer.
+// Close implements io.Closer. It closes the stores and the publisher.
 func (s server) Close() error {
 	return errors.Join(s.publisher.Close(), s.files.Close(), s.catalogue.Close())
 }

@@ -18,17 +18,20 @@ import (
 )
 
 const (
-	// sweepTime bounds one sweep, under its manifest's REQUEST_TIMEOUT. What it does not get to, the next one does.
+	// sweepTime is the time limit for one sweep. It is shorter than REQUEST_TIMEOUT in the manifest of the sweep
+	// function, so that the function can still send a response. The next sweep continues with the remaining work.
 	sweepTime = 3 * time.Minute
-	// pageSize is how many notes are read at once.
+	// pageSize is the maximum number of documents per query.
 	pageSize = 100
-	// claimLife is how long an Idempotency-Key is remembered.
+	// claimLife is the age at which sweep deletes the claim on an Idempotency-Key. After that, the key can be used for
+	// another file.
 	claimLife = 24 * time.Hour
-	// tombstoneLife is how long it is remembered that a file was deleted: longer than any event waits in a queue.
+	// tombstoneLife is the age at which sweep deletes the tombstone of a deleted file. It must exceed the longest
+	// expected delay of an event, because record needs the tombstone to recognize a late event for a deleted file.
 	tombstoneLife = 30 * 24 * time.Hour
 )
 
-// store is where files are kept; see content.Store.
+// store contains the methods of content.Store that sweep uses.
 type store interface {
 	Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]content.Unfinished, error)
 	Get(ctx context.Context, id string) (content.File, error)
@@ -44,12 +47,13 @@ type store interface {
 	Unearth(ctx context.Context, before time.Time) (int64, error)
 }
 
-// catalogue is where entries are; see catalog.Store.
+// catalogue contains the method of catalog.Store that sweep uses.
 type catalogue interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// sweeper finishes what others could not. Every step is safe to be done twice, and by two at once.
+// sweeper completes interrupted work. Each step can be repeated safely, and several processes can run the same step at
+// the same time.
 type sweeper struct {
 	files                     store
 	catalogue                 catalogue
@@ -59,39 +63,44 @@ type sweeper struct {
 	now                       func() time.Time
 }
 
-// counts is what one sweep has done, and the answer to who asked for it.
+// counts is the result of one sweep. The response body contains it as JSON.
 type counts struct {
-	// Published events, of files whose upload did not get to know that its event had arrived.
+	// Published is the number of unconfirmed events that the sweep published.
 	Published int `json:"published"`
-	// Duplicates are files that were sent again under the Idempotency-Key of another.
+	// Duplicates is the number of files that the sweep deleted because another file had already claimed their
+	// Idempotency-Key.
 	Duplicates int `json:"duplicates"`
-	// Finished uploads in many requests, that had all their bytes and were no file yet.
+	// Finished is the number of resumable uploads that the sweep committed as files because all their bytes had
+	// arrived.
 	Finished int `json:"finished"`
-	// Discarded uploads, that left bytes and no file.
+	// Discarded is the number of uploads whose bytes the sweep deleted because the uploads did not become files.
 	Discarded int `json:"discarded"`
-	// Deleted files, of which somebody had begun to delete them.
+	// Deleted is the number of interrupted file deletions that the sweep completed.
 	Deleted int `json:"deleted"`
-	// ForgottenClaims are those of keys, and ForgottenTombstones those of files, that were past their time.
+	// ForgottenClaims is the number of expired Idempotency-Key claims that the sweep deleted. ForgottenTombstones is
+	// the number of expired tombstones of deleted files that the sweep deleted.
 	ForgottenClaims     int64 `json:"forgotten_claims"`
 	ForgottenTombstones int64 `json:"forgotten_tombstones"`
-	// Failed is how many of the steps did not succeed; the log says why.
+	// Failed is the number of steps that failed. The log contains their errors.
 	Failed int `json:"failed"`
-	// Waiting and DeadLetters are what is in the queues.
+	// Waiting is the number of messages in the event queue. DeadLetters is the number of messages in the dead-letter
+	// queue.
 	Waiting     int `json:"waiting"`
 	DeadLetters int `json:"dead_letters"`
 }
 
-// newHandler answers every POST with one sweep, whatever is in its body: the call is the message.
+// newHandler returns a handler that runs one sweep for each POST request to the path /. The handler ignores the
+// request body.
 func newHandler(s *sweeper) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if r.URL.Path != "/" {
-			return problem.NotFound.With("there is nothing at this path")
+			return problem.NotFound.With("no such endpoint")
 		}
 		if r.Method != http.MethodPost {
 			return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
 		}
 		done, err := s.sweep(r.Context())
-		slog.InfoContext(r.Context(), "swept", "published", done.Published, "duplicates", done.Duplicates,
+		slog.InfoContext(r.Context(), "completed sweep", "published", done.Published, "duplicates", done.Duplicates,
 			"finished", done.Finished, "discarded", done.Discarded, "deleted", done.Deleted, "failed", done.Failed,
 			"waiting", done.Waiting, "dead_letters", done.DeadLetters)
 		done.measure(r.Context())
@@ -102,8 +111,8 @@ func newHandler(s *sweeper) http.Handler {
 	})
 }
 
-// sweep does all there is to do, as far as it gets. A step that fails stops none of the others, but the first error is
-// returned, so that it shows with whoever called.
+// sweep runs all steps, with sweepTime as the time limit for all of them together. If a step fails, sweep still runs
+// the other steps. It returns the first error, so that the caller gets an error response.
 func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTime)
 	defer cancel()
@@ -117,7 +126,7 @@ func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 		if first == nil {
 			first = err
 		}
-		slog.WarnContext(ctx, "a step of the sweep failed", "error", err)
+		slog.WarnContext(ctx, "sweep step failed", "error", err)
 	}
 	now := s.now()
 	failed(s.finishDeletions(ctx, now, &done, failed))
@@ -136,7 +145,7 @@ func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	return done, first
 }
 
-// measure adds what one sweep has done to the metrics.
+// measure adds the counts of one sweep to the metrics.
 func (c counts) measure(ctx context.Context) {
 	for what, n := range map[string]int64{
 		"published": int64(c.Published), "duplicate": int64(c.Duplicates), "finished": int64(c.Finished), "discarded": int64(c.Discarded),
@@ -146,7 +155,8 @@ func (c counts) measure(ctx context.Context) {
 	}
 }
 
-// finishDeletions goes on where a deletion was interrupted.
+// finishDeletions completes interrupted deletions. If it cannot delete a file, it passes the error to failed and
+// continues with the next file.
 func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	for after := ""; ; {
 		ids, err := s.files.Graves(ctx, now.Add(-s.pendingGrace), after, pageSize)
@@ -156,7 +166,7 @@ func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *coun
 		for _, id := range ids {
 			after = id
 			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("finish deletions: %w", err)
+				return fmt.Errorf("complete interrupted deletions: %w", err)
 			}
 			if err := s.delete(ctx, id); err != nil {
 				failed(err)
@@ -167,7 +177,8 @@ func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *coun
 	}
 }
 
-// delete deletes a file that is buried: its entry first, so that nobody is shown a file without bytes.
+// delete deletes a file that is marked as deleted. It deletes the catalog entry first, so that the catalog never lists
+// a file whose bytes no longer exist.
 func (s *sweeper) delete(ctx context.Context, id string) error {
 	if err := s.catalogue.Delete(ctx, id); err != nil {
 		return err
@@ -175,7 +186,8 @@ func (s *sweeper) delete(ctx context.Context, id string) error {
 	return s.files.Delete(ctx, id)
 }
 
-// finishUploads goes on where an upload was interrupted.
+// finishUploads finds interrupted uploads, and completes, announces or discards each of them. If it fails for one
+// upload, it passes the error to failed and continues with the next upload.
 func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	brokerAway := false
 	for after := ""; ; {
@@ -186,7 +198,7 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 		for _, u := range page {
 			after = u.ID
 			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("finish uploads: %w", err)
+				return fmt.Errorf("complete interrupted uploads: %w", err)
 			}
 			f, err := s.files.Get(ctx, u.ID)
 			switch {
@@ -195,10 +207,12 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 			case errors.Is(err, problem.NotFound):
 				err = s.discard(ctx, now, u, done)
 			case err == nil && now.Sub(f.StoredAt) < s.pendingGrace:
-				// A long upload that has just ended: its function publishes now, or takes the file back.
+				// The file was stored only a short time ago, so the upload function will still publish the file's
+				// event or delete the file.
 			case err == nil && !brokerAway:
 				err = s.announce(ctx, f, done)
-				// The others would fail as well, and each take its time.
+				// If the broker is unavailable, skip the remaining events, because each attempt to publish an event
+				// would also time out.
 				brokerAway = errors.Is(err, errNotPublished)
 			}
 			failed(err)
@@ -206,10 +220,14 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 	}
 }
 
-// finish makes an upload in many requests a file, if all its bytes are there: who was about to do so was killed, and its
-// client, for whom nothing is left to do, has not come back to ask. The event is for the next sweep, or for upload, if that
-// is doing the same right now. One that lacks bytes is discarded, but not as long as its client may go on with it, nor while
-// a request may be running that began before it expired.
+// finish commits a resumable upload as a file if all its bytes are stored. This is necessary if the process that
+// received the last bytes was killed before the commit, because the client has no bytes left to send and therefore
+// might not send another request. A later sweep publishes the file's event. If the upload function commits the same
+// file at the same time, that function publishes the event.
+//
+// finish discards an upload that was terminated or lacks bytes, but only after orphanGrace has passed since the upload
+// expired. Until the upload expires, its client can continue it. During orphanGrace, a request that began before the
+// expiry might still be running.
 func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinished, done *counts) error {
 	_, _, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return fileStored(ctx, f) })
 	switch {
@@ -228,22 +246,23 @@ func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinishe
 	return nil
 }
 
-// fileStored returns the event of a file, as its document carries it.
+// fileStored returns the encoded event that announces a file. The store keeps this event in the file's document.
 func fileStored(ctx context.Context, f *content.File) ([]byte, error) {
 	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
 		ContentType: f.ContentType, StoredAt: f.StoredAt})
 	if err != nil {
-		return nil, fmt.Errorf("make the event of file %s: %w", f.ID, err)
+		return nil, fmt.Errorf("create the event of file %s: %w", f.ID, err)
 	}
 	events.Trace(ctx, &e)
 	return e.MarshalJSON()
 }
 
-// discard deletes the bytes of an upload that has become no file, if its time is over.
+// discard deletes the bytes of an upload that did not become a file. It does nothing if the upload began less than
+// orphanGrace ago, because the upload might still be in progress.
 func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Unfinished, done *counts) error {
 	id, err := uuid.Parse(u.ID)
 	if err != nil {
-		return fmt.Errorf("the upload %q has no id of ours: %w", u.ID, err)
+		return fmt.Errorf("parse upload ID %q: %w", u.ID, err)
 	}
 	began := time.Unix(id.Time().UnixTime())
 	if now.Sub(began) < s.orphanGrace {
@@ -256,11 +275,12 @@ func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Unfinish
 	return nil
 }
 
-// errNotPublished is wrapped by an error of the publisher.
-var errNotPublished = errors.New("an event could not be published")
+// errNotPublished reports that announce failed because the publisher returned an error.
+var errNotPublished = errors.New("publish the event")
 
-// announce publishes the event of a file, with the same id as ever, unless the file is a duplicate: that one is deleted.
-// Whether its event was published is not known, so the way is that of a file that everybody knows of.
+// announce publishes a file's event. The event has the same ID each time, so that a second delivery is harmless. If
+// another file has already claimed the file's Idempotency-Key, announce deletes the file instead. The event of such a
+// duplicate file might have been published already, so announce also writes a tombstone and deletes the catalog entry.
 func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) error {
 	if f.Key != "" {
 		first, err := s.files.Claim(ctx, f.Key, f)
@@ -284,10 +304,10 @@ func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) er
 	}
 	var e event.Event
 	if err := e.UnmarshalJSON(body); err != nil {
-		return fmt.Errorf("read the event of file %s: %w", f.ID, err)
+		return fmt.Errorf("decode the event of file %s: %w", f.ID, err)
 	}
 	if err := s.publisher.Publish(ctx, e); err != nil {
-		return fmt.Errorf("%w: %w", errNotPublished, err)
+		return fmt.Errorf("file %s: %w: %w", f.ID, errNotPublished, err)
 	}
 	if err := s.files.Confirm(ctx, f.ID); err != nil {
 		return err

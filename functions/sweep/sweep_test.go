@@ -23,27 +23,27 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// fakeStore keeps what sweep asks for in memory, by the rules of content.Store.
+// fakeStore is an in-memory store that follows the rules of content.Store.
 type fakeStore struct {
-	notes   []string         // of uploads, by age
-	open    map[string]*open // the resumable ones of them
+	notes   []string         // IDs of unconfirmed uploads, oldest first
+	open    map[string]*open // the resumable uploads among them
 	files   map[string]content.File
 	claims  map[string]content.File
 	graves  []string
 	buried  []string
-	broken  map[string]error // what fails, by file
+	broken  map[string]error // errors of Get and Delete, by file
 	forgets error
-	made    []byte    // the last event of a file that was finished
-	now     time.Time // when files are finished
+	made    []byte    // event of the last file that Finish committed
+	now     time.Time // StoredAt of the files that Finish commits
 }
 
-// open is a resumable upload; err is what keeps it from being finished.
+// open is a resumable upload. err is the error of Finish.
 type open struct {
 	expiresAt time.Time
 	err       error
 }
 
-// page returns the ids after one, as the pages of the real store are.
+// page returns at most limit of the sorted IDs after the ID after, as the store does.
 func page(ids []string, after string, limit int) []string {
 	i, found := slices.BinarySearch(ids, after)
 	if found {
@@ -130,7 +130,7 @@ func (s *fakeStore) Delete(ctx context.Context, id string) error {
 func (s *fakeStore) ForgetClaims(context.Context, time.Time) (int64, error) { return 3, s.forgets }
 func (s *fakeStore) Unearth(context.Context, time.Time) (int64, error)      { return 4, nil }
 
-// fakeCatalogue notes whose entries were deleted.
+// fakeCatalogue records the IDs of deleted entries.
 type fakeCatalogue struct{ deleted []string }
 
 func (c *fakeCatalogue) Delete(_ context.Context, id string) error {
@@ -138,7 +138,7 @@ func (c *fakeCatalogue) Delete(_ context.Context, id string) error {
 	return nil
 }
 
-// fakePublisher notes what was published, or fails.
+// fakePublisher records the IDs of published events, or fails with err.
 type fakePublisher struct {
 	events.Publisher
 	err      error
@@ -155,12 +155,12 @@ func (p *fakePublisher) Publish(_ context.Context, e event.Event) error {
 	return nil
 }
 
-// api holds what sweep answers against docs/openapi.yaml.
+// api checks the responses of sweep against docs/openapi.yaml.
 var api = contract.Of("sweep")
 
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
-// fixture is a sweeper with fakes around it.
+// fixture is a sweeper with its fakes.
 type fixture struct {
 	*sweeper
 	store     *fakeStore
@@ -180,7 +180,7 @@ func newFixture() *fixture {
 	return f
 }
 
-// file adds an unconfirmed file and returns its id.
+// file adds an unconfirmed file and returns its ID.
 func (f *fixture) file(key string) string {
 	id := uuid.Must(uuid.NewV7()).String()
 	f.store.notes = append(f.store.notes, id)
@@ -188,7 +188,7 @@ func (f *fixture) file(key string) string {
 	return id
 }
 
-// ask returns what sweep answers, as function.Main serves it.
+// ask returns the response of sweep to request, with all middleware of a running function.
 func (f *fixture) ask(t *testing.T, request *http.Request) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -196,7 +196,7 @@ func (f *fixture) ask(t *testing.T, request *http.Request) *httptest.ResponseRec
 	return w
 }
 
-// post has a sweep done.
+// post requests a sweep, checks the status and returns the counts.
 func (f *fixture) post(t *testing.T, wantStatus int) counts {
 	t.Helper()
 	w := f.ask(t, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("anything")))
@@ -221,18 +221,18 @@ func TestSweepInPages(t *testing.T) {
 	f.store.graves = []string{"a", "b"}
 	got := f.post(t, http.StatusOK)
 	if got != (counts{Published: 2*pageSize + 1, Deleted: 2, ForgottenClaims: 3, ForgottenTombstones: 4, Waiting: 5, DeadLetters: 6}) {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v, want all events published and both deletions completed", got)
 	}
 	if !slices.Equal(f.publisher.ids, want) || len(f.store.notes) != 0 {
-		t.Errorf("got %d events, %d unconfirmed files", len(f.publisher.ids), len(f.store.notes))
+		t.Errorf("got %d events and %d unconfirmed files, want %d and none", len(f.publisher.ids), len(f.store.notes), len(want))
 	}
 	if !slices.Equal(f.entries.deleted, []string{"a", "b"}) {
-		t.Errorf("deleted the entries %q", f.entries.deleted)
+		t.Errorf("got deleted entries %q, want a and b", f.entries.deleted)
 	}
 }
 
-// What counts for a file is when it was committed, not when its upload began: until the grace is over, upload may take
-// it back.
+// The pendingGrace of a file begins when the file is committed, not when its upload begins. Until pendingGrace has
+// passed, upload can still delete the file.
 func TestSweepLeavesWhatHasJustEnded(t *testing.T) {
 	f := newFixture()
 	id := f.file("key")
@@ -240,11 +240,11 @@ func TestSweepLeavesWhatHasJustEnded(t *testing.T) {
 	ended.StoredAt = f.now().Add(-f.pendingGrace + time.Second)
 	f.store.files[id] = ended
 	if got := f.post(t, http.StatusOK); got.Published != 0 || len(f.store.notes) != 1 || len(f.store.claims) != 0 {
-		t.Errorf("within the grace: got %+v, %d notes and %d claims", got, len(f.store.notes), len(f.store.claims))
+		t.Errorf("within pendingGrace: got %+v, %d notes and %d claims, want 1 note and nothing else", got, len(f.store.notes), len(f.store.claims))
 	}
 	f.pendingGrace -= 2 * time.Second
 	if got := f.post(t, http.StatusOK); got.Published != 1 || len(f.store.notes) != 0 {
-		t.Errorf("after the grace: got %+v", got)
+		t.Errorf("after pendingGrace: got %+v, want one published event", got)
 	}
 }
 
@@ -252,14 +252,14 @@ func TestSweepDuplicate(t *testing.T) {
 	f := newFixture()
 	first, second := f.file("key"), f.file("key")
 	if got := f.post(t, http.StatusOK); got.Published != 1 || got.Duplicates != 1 {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v, want one published event and one duplicate", got)
 	}
 	if _, found := f.store.files[first]; !found || len(f.store.files) != 1 {
-		t.Errorf("got %d files, want the first", len(f.store.files))
+		t.Errorf("got %d files, want only the first file", len(f.store.files))
 	}
-	// Its event may be out.
+	// The event of the duplicate may have been published, so sweep also writes a tombstone and deletes the entry.
 	if !slices.Equal(f.store.buried, []string{second}) || !slices.Equal(f.entries.deleted, []string{second}) {
-		t.Errorf("buried %q, deleted the entries %q, want %q both", f.store.buried, f.entries.deleted, second)
+		t.Errorf("got tombstones %q and deleted entries %q, want %q in both", f.store.buried, f.entries.deleted, second)
 	}
 }
 
@@ -267,29 +267,30 @@ func TestSweepOrphans(t *testing.T) {
 	f := newFixture()
 	delete(f.store.files, f.file(""))
 	if got := f.post(t, http.StatusOK); got.Discarded != 0 || len(f.store.notes) != 1 {
-		t.Errorf("within the grace: got %+v", got)
+		t.Errorf("within orphanGrace: got %+v, want no discarded upload", got)
 	}
 	f.orphanGrace = 29 * time.Minute
 	if got := f.post(t, http.StatusOK); got.Discarded != 1 || len(f.store.notes) != 0 {
-		t.Errorf("after the grace: got %+v", got)
+		t.Errorf("after orphanGrace: got %+v, want one discarded upload", got)
 	}
 }
 
-// An upload in many requests is left to its client until it expires, and to requests that began before for a grace.
+// Sweep keeps an incomplete resumable upload until it expires, and then for orphanGrace. In that time, a request that
+// began before the upload expired can still run.
 func TestSweepResumable(t *testing.T) {
 	f := newFixture()
 	now := f.now()
 	f.sweeper.now = func() time.Time { return now }
 	f.store.now = now
 	f.orphanGrace = 15 * time.Minute // all uploads are half an hour old
-	lacks := problem.Conflict.With("bytes are lacking")
+	lacks := problem.Conflict.With("bytes are missing")
 	for name, c := range map[string]struct {
-		expired time.Duration // ago
+		expired time.Duration // time since it expired
 		err     error
 		want    counts
 		notes   int
 	}{
-		"on its way":                {-time.Hour, lacks, counts{}, 1},
+		"not expired":               {-time.Hour, lacks, counts{}, 1},
 		"just expired":              {time.Minute, lacks, counts{}, 1},
 		"expired":                   {16 * time.Minute, lacks, counts{Discarded: 1}, 0},
 		"just terminated":           {time.Minute, problem.NotFound.With("terminated"), counts{}, 1},
@@ -305,15 +306,15 @@ func TestSweepResumable(t *testing.T) {
 			want := c.want
 			want.ForgottenClaims, want.ForgottenTombstones, want.Waiting, want.DeadLetters = 3, 4, 5, 6
 			if got := f.post(t, http.StatusOK); got != want || len(f.store.notes) != c.notes || len(f.publisher.ids) != 0 {
-				t.Errorf("got %+v, %d notes and %d events, want %+v, %d and none", got, len(f.store.notes), len(f.publisher.ids), want, c.notes)
+				t.Errorf("got %+v, %d notes and %d events, want %+v, %d notes and no events", got, len(f.store.notes), len(f.publisher.ids), want, c.notes)
 			}
 			if c.err != nil {
 				return
 			}
-			// What was finished is published when its grace is over, unless upload does.
+			// Sweep publishes the event of the file when pendingGrace has passed, unless upload has published it.
 			now = now.Add(f.pendingGrace)
 			if got := f.post(t, http.StatusOK); got.Published != 1 || len(f.store.notes) != 0 || !slices.Equal(f.publisher.ids, []string{id}) {
-				t.Errorf("afterwards: got %+v and the events %q", got, f.publisher.ids)
+				t.Errorf("after pendingGrace: got %+v and events %q, want one event", got, f.publisher.ids)
 			}
 			now = now.Add(-f.pendingGrace)
 		})
@@ -324,7 +325,7 @@ func TestSweepResumable(t *testing.T) {
 	f.post(t, http.StatusServiceUnavailable)
 }
 
-// An event that sweep makes is part of the sweep's trace: there is no other left.
+// An event that sweep creates belongs to the trace of the sweep, because the trace of the upload is no longer known.
 func TestSweepFinishesInItsTrace(t *testing.T) {
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	f := newFixture()
@@ -337,7 +338,7 @@ func TestSweepFinishesInItsTrace(t *testing.T) {
 	function.Wrap(newHandler(f.sweeper), time.Minute).ServeHTTP(httptest.NewRecorder(), ask)
 	var e event.Event
 	if err := e.UnmarshalJSON(f.store.made); err != nil || e.Extensions()["traceparent"] != trace {
-		t.Errorf("got the event %s (%v), want it in the trace %s", f.store.made, err, trace)
+		t.Errorf("got event %s (%v), want traceparent %s in it", f.store.made, err, trace)
 	}
 }
 
@@ -348,9 +349,9 @@ func TestSweepGoesOn(t *testing.T) {
 	f.store.graves = []string{"a", "b"}
 	f.store.broken["a"] = errors.New("a is broken")
 	f.store.forgets = errors.New("no")
-	f.post(t, http.StatusInternalServerError) // what came first
+	f.post(t, http.StatusInternalServerError) // the first error, of a
 	if !slices.Equal(f.publisher.ids, []string{whole}) || !slices.Equal(f.store.graves, []string{"a"}) || !slices.Equal(f.store.notes, []string{broken}) {
-		t.Errorf("published %q, graves %q, notes %q", f.publisher.ids, f.store.graves, f.store.notes)
+		t.Errorf("got published events %q, deletions %q and notes %q, want only the broken ones to remain", f.publisher.ids, f.store.graves, f.store.notes)
 	}
 }
 
@@ -371,7 +372,7 @@ func TestSweepMetrics(t *testing.T) {
 		`strongroom_swept_total{function="sweep",what="failed"} 0`, `strongroom_queued_events{function="sweep"} 5`, `strongroom_dead_letters{function="sweep"} 6`,
 	} {
 		if !strings.Contains(w.Body.String(), want+"\n") {
-			t.Errorf("the metrics lack %s", want)
+			t.Errorf("got metrics without %s", want)
 		}
 	}
 }
@@ -384,7 +385,7 @@ func TestSweepBrokerAway(t *testing.T) {
 	f.publisher.err = problem.Unavailable
 	f.post(t, http.StatusServiceUnavailable)
 	if f.publisher.attempts != 1 || len(f.store.notes) != 3 {
-		t.Errorf("got %d attempts, %d unconfirmed files, want 1 and 3", f.publisher.attempts, len(f.store.notes))
+		t.Errorf("got %d attempts and %d unconfirmed files, want 1 and 3", f.publisher.attempts, len(f.store.notes))
 	}
 }
 

@@ -24,10 +24,11 @@ import (
 	"github.com/strongroom-dev/strongroom/test/bench/nullmongo"
 )
 
-// TestUploadsAtOnce sends 40 files of 64 MiB at once, as many as one replica takes, to the whole function, and follows
-// each byte to the store. FerretDB would need minutes for 2.5 GiB, and MongoDB is not everywhere: so the store is one that
-// keeps nothing, and the digest of every chunk that it gets is compared here. What a database makes of many uploads at
-// once is tried in test/integration, with less.
+// TestUploadsAtOnce uploads 40 files of 64 MiB concurrently to the complete function and follows each byte to the
+// store. One replica accepts at most 40 requests at the same time. FerretDB would need minutes for 2.5 GiB, and
+// MongoDB is not available everywhere. The test therefore uses a store that keeps nothing, and it checks the digest
+// of every chunk that the store receives. test/integration tests concurrent uploads to a real database, with less
+// data.
 func TestUploadsAtOnce(t *testing.T) {
 	const (
 		files  = 40
@@ -52,7 +53,7 @@ func TestUploadsAtOnce(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if _, twice := gotChunks[at]; twice {
-				t.Errorf("%v was inserted twice", at)
+				t.Errorf("chunk %v was inserted twice", at)
 			}
 			gotChunks[at] = sum
 		case "fs.files":
@@ -73,7 +74,7 @@ func TestUploadsAtOnce(t *testing.T) {
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var event struct{ ID string }
 		if err := json.NewDecoder(r.Body).Decode(&event); err != nil {
-			t.Errorf("the event: %v", err)
+			t.Errorf("decode event: %v", err)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -83,7 +84,7 @@ func TestUploadsAtOnce(t *testing.T) {
 	defer sink.Close()
 	url, bearer := serve(t, null.URI(), sink.URL)
 
-	// Chunk n of file i is a block of random bytes from place n on, with i at the start.
+	// Chunk n of file i consists of the byte i and the random bytes of block that start at index n.
 	block := make([]byte, chunk+chunks)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(block) // never fails
 	body := func(i int) io.Reader {
@@ -111,14 +112,14 @@ func TestUploadsAtOnce(t *testing.T) {
 				got, ok := gotChunks[place{answer.ID, n}]
 				mu.Unlock()
 				if want := [sha256.Size]byte(sum.Sum(nil)); !ok || got != want {
-					return fmt.Errorf("file %d: chunk %d is there: %t, and has the digest %x, want %x", i, n, ok, got, want)
+					return fmt.Errorf("file %d: chunk %d: got found %t and digest %x, want digest %x", i, n, ok, got, want)
 				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			want := document{chunks * chunk, hex.EncodeToString(whole.Sum(nil))}
 			if got := gotFiles[answer.ID]; got != want || answer.SHA256 != want.sum || answer.Size != want.length {
-				return fmt.Errorf("file %d: got document %v and answer %v, want %v", i, got, answer, want)
+				return fmt.Errorf("file %d: got document %v and response %v, want %v", i, got, answer, want)
 			}
 			if n := announced[answer.ID]; n != 1 {
 				return fmt.Errorf("file %d: got %d events, want 1", i, n)
@@ -134,7 +135,7 @@ func TestUploadsAtOnce(t *testing.T) {
 	}
 }
 
-// serve serves the function, set up from its settings, until the test ends, and returns its URL and a token.
+// serve runs the complete function until the test ends. It returns the URL of the function and an access token.
 func serve(t *testing.T, mongoURI, eventsURL string) (url, bearer string) {
 	t.Helper()
 	private, public, err := token.GenerateKey()
@@ -171,7 +172,7 @@ func serve(t *testing.T, mongoURI, eventsURL string) (url, bearer string) {
 	return server.URL, bearer
 }
 
-// send hands in a file.
+// send uploads body, which has size bytes, as a file.
 func send(t *testing.T, url, bearer string, body io.Reader, size int64) (answer stored, err error) {
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/upload?name=a", body)
 	if err != nil {

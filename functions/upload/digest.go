@@ -13,12 +13,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// digests are the digests of a body that its Content-Digest header promises; nil where it does not.
+// digests holds the digests that a Content-Digest header declares. A field is nil if the header does not declare that
+// digest.
 type digests struct{ sha256, sha512 []byte }
 
-// contentDigest reads the Content-Digest header (RFC 9530 §2), a dictionary of byte sequences: sha-256=:BASE64:,
-// sha-512=:BASE64:. Those two are checked, all that are there; the RFC's other algorithms are insecure, and like unknown
-// ones ignored, as it lets a recipient do.
+// contentDigest parses the Content-Digest header (RFC 9530, Section 2), which is a dictionary such as
+// "sha-256=:BASE64:, sha-512=:BASE64:". It returns the SHA-256 and SHA-512 digests. It ignores all other algorithms, as
+// the RFC permits, because the other registered algorithms are insecure. If the header is malformed, the error is a
+// problem.BadRequest.
 func contentDigest(h http.Header) (digests, error) {
 	lines := h.Values("Content-Digest")
 	if len(lines) == 0 {
@@ -38,19 +40,21 @@ func contentDigest(h http.Header) (digests, error) {
 		}
 	})
 	if err != nil || !fits {
-		return digests{}, problem.BadRequest.With("the Content-Digest header is not well-formed: want sha-256=:BASE64:, sha-512=:BASE64: or both")
+		return digests{}, problem.BadRequest.With("the Content-Digest header is malformed: send sha-256=:BASE64:, sha-512=:BASE64: or both")
 	}
 	return d, nil
 }
 
-// checksum computes and compares the digests of a body that is read through it.
+// checksum computes the digests of a body while the body is being read, and compares them with the declared digests.
 type checksum struct {
 	promised digests
-	sha256   hash.Hash // nil where another computes it
+	sha256   hash.Hash // nil if the store computes this digest, or if the request declares none
 	sha512   hash.Hash
 }
 
-// over returns a checksum of body, and the reader to read it with. Unless whole is true it leaves the SHA-256 out.
+// over returns a checksum for body and a reader. The caller must read body through that reader, so that the checksum
+// covers all bytes. If whole is true, the checksum computes the SHA-256 digest of body. If whole is false, body
+// contains only the file. The store then computes the SHA-256 digest, and the caller must pass that digest to matches.
 func (d digests) over(body io.Reader, whole bool) (*checksum, io.Reader) {
 	c := &checksum{promised: d}
 	if d.sha256 != nil && whole {
@@ -64,18 +68,19 @@ func (d digests) over(body io.Reader, whole bool) (*checksum, io.Reader) {
 	return c, body
 }
 
-// matches returns a problem unless the promises were kept by what has been read. sum is the SHA-256 of it in hex where
-// the checksum did not compute it.
+// matches compares the digests of the bytes that were read with the declared digests. If they differ, matches returns a
+// problem.DigestMismatch. sum is the SHA-256 digest of the bytes in hexadecimal. matches uses sum only if the checksum
+// does not compute this digest itself.
 func (c *checksum) matches(sum string) error {
 	if c.sha256 != nil {
 		sum = hex.EncodeToString(c.sha256.Sum(nil))
 	}
 	if c.promised.sha256 != nil && hex.EncodeToString(c.promised.sha256) != sum {
-		return problem.DigestMismatch.With("the content has the SHA-256 %s", sum)
+		return problem.DigestMismatch.With("the received content has the SHA-256 digest %s, which differs from the Content-Digest header", sum)
 	}
 	if c.sha512 != nil {
 		if got := c.sha512.Sum(nil); !bytes.Equal(got, c.promised.sha512) {
-			return problem.DigestMismatch.With("the content has the SHA-512 %x", got)
+			return problem.DigestMismatch.With("the received content has the SHA-512 digest %x, which differs from the Content-Digest header", got)
 		}
 	}
 	return nil

@@ -20,35 +20,35 @@ func TestContentDigest(t *testing.T) {
 		want  digests
 		bad   bool
 	}{
-		"none":                     {nil, digests{}, false},
-		"one":                      {[]string{good}, one, false},
-		"the other":                {[]string{long}, digests{sha512: sum512[:]}, false},
-		"both":                     {[]string{good + " , " + long}, digests{sum256[:], sum512[:]}, false},
-		"parameters":               {[]string{good + `;x=1; y;z="a,\"b;c"`}, one, false},
-		"among others":             {[]string{"sha=:AAAA:,\t" + good, "unixsum=:AAAA:, *.x_-=::"}, one, false},
-		"only others":              {[]string{"md5=:AAAA:"}, digests{}, false},
-		"last one wins":            {[]string{zero, good}, one, false},
-		"without padding":          {[]string{strings.TrimSuffix(good, "=:") + ":"}, one, false},
-		"spaces around":            {[]string{" " + good + " "}, one, false},
-		"hex":                      {[]string{"sha-256=" + helloHex}, digests{}, true},
-		"too short":                {[]string{"sha-256=:AAAA:"}, digests{}, true},
-		"SHA-512 too short":        {[]string{good + ", sha-512=:AAAA:"}, digests{}, true},
-		"no base64":                {[]string{"sha-256=:???:"}, digests{}, true},
-		"too much padding":         {[]string{"sha-256=:" + helloBase64 + "=:"}, digests{}, true},
-		"other malformed":          {[]string{good + ", md5=:A:"}, digests{}, true},
-		"other not bytes":          {[]string{good + ", md5=1"}, digests{}, true},
-		"upper case":               {[]string{"SHA-256=:" + helloBase64 + ":"}, digests{}, true},
-		"one colon":                {[]string{"sha-256=:"}, digests{}, true},
-		"no value":                 {[]string{"sha-256"}, digests{}, true},
-		"empty":                    {[]string{""}, digests{}, true},
-		"something trailing":       {[]string{good + ","}, digests{}, true},
-		"two without a comma":      {[]string{good + " " + good}, digests{}, true},
-		"space before the value":   {[]string{"sha-256= :" + helloBase64 + ":"}, digests{}, true},
-		"parameter without a name": {[]string{good + ";"}, digests{}, true},
-		"parameter without value":  {[]string{good + ";x="}, digests{}, true},
-		"string without its end":   {[]string{good + `;x="a`}, digests{}, true},
-		"bad escape":               {[]string{good + `;x="\a"`}, digests{}, true},
-		"digest of RFC 3230":       {[]string{"SHA-256=" + helloBase64}, digests{}, true},
+		"none":                      {nil, digests{}, false},
+		"SHA-256":                   {[]string{good}, one, false},
+		"SHA-512":                   {[]string{long}, digests{sha512: sum512[:]}, false},
+		"both":                      {[]string{good + " , " + long}, digests{sum256[:], sum512[:]}, false},
+		"parameters":                {[]string{good + `;x=1; y;z="a,\"b;c"`}, one, false},
+		"with other algorithms":     {[]string{"sha=:AAAA:,\t" + good, "unixsum=:AAAA:, *.x_-=::"}, one, false},
+		"only other algorithms":     {[]string{"md5=:AAAA:"}, digests{}, false},
+		"last value counts":         {[]string{zero, good}, one, false},
+		"without padding":           {[]string{strings.TrimSuffix(good, "=:") + ":"}, one, false},
+		"spaces around":             {[]string{" " + good + " "}, one, false},
+		"hex":                       {[]string{"sha-256=" + helloHex}, digests{}, true},
+		"SHA-256 too short":         {[]string{"sha-256=:AAAA:"}, digests{}, true},
+		"SHA-512 too short":         {[]string{good + ", sha-512=:AAAA:"}, digests{}, true},
+		"not base64":                {[]string{"sha-256=:???:"}, digests{}, true},
+		"too much padding":          {[]string{"sha-256=:" + helloBase64 + "=:"}, digests{}, true},
+		"other algorithm malformed": {[]string{good + ", md5=:A:"}, digests{}, true},
+		"other algorithm not bytes": {[]string{good + ", md5=1"}, digests{}, true},
+		"upper case":                {[]string{"SHA-256=:" + helloBase64 + ":"}, digests{}, true},
+		"one colon":                 {[]string{"sha-256=:"}, digests{}, true},
+		"no value":                  {[]string{"sha-256"}, digests{}, true},
+		"empty":                     {[]string{""}, digests{}, true},
+		"trailing comma":            {[]string{good + ","}, digests{}, true},
+		"two without a comma":       {[]string{good + " " + good}, digests{}, true},
+		"space before the value":    {[]string{"sha-256= :" + helloBase64 + ":"}, digests{}, true},
+		"parameter without a name":  {[]string{good + ";"}, digests{}, true},
+		"parameter without value":   {[]string{good + ";x="}, digests{}, true},
+		"unterminated string":       {[]string{good + `;x="a`}, digests{}, true},
+		"invalid escape":            {[]string{good + `;x="\a"`}, digests{}, true},
+		"format of RFC 3230":        {[]string{"SHA-256=" + helloBase64}, digests{}, true},
 	} {
 		got, err := contentDigest(http.Header{"Content-Digest": c.lines})
 		if !bytes.Equal(got.sha256, c.want.sha256) || !bytes.Equal(got.sha512, c.want.sha512) || (err != nil) != c.bad {
@@ -57,7 +57,7 @@ func TestContentDigest(t *testing.T) {
 	}
 }
 
-// FuzzContentDigest holds that what is accepted means the same when it is written again, in the canonical form.
+// FuzzContentDigest checks that an accepted header still has the same digests after it is rewritten in canonical form.
 func FuzzContentDigest(f *testing.F) {
 	f.Add("sha-256=:" + helloBase64 + ":")
 	f.Add(" sha-512=:" + base64.StdEncoding.EncodeToString(make([]byte, 64)) + ":;a=?1;b=\"\\\"\" ,\tsha-256=:" + helloBase64 + ":")
@@ -79,7 +79,7 @@ func FuzzContentDigest(f *testing.F) {
 		}
 		same, err := contentDigest(http.Header{"Content-Digest": again})
 		if err != nil || !bytes.Equal(same.sha256, got.sha256) || !bytes.Equal(same.sha512, got.sha512) {
-			t.Errorf("%q: got %x, and from %q %x (%v)", header, got, again, same, err)
+			t.Errorf("%q: got %x, but the canonical form %q has %x (error %v)", header, got, again, same, err)
 		}
 	})
 }

@@ -6,14 +6,15 @@ import (
 	"strings"
 )
 
-// errField is any violation of RFC 9651.
-var errField = errors.New("not a well-formed structured field")
+// errField reports that a header value is not a valid structured field (RFC 9651).
+var errField = errors.New("malformed structured field")
 
-// fieldParser reads a structured field (RFC 9651 §4.2) from its start, as far as upload's headers need it: dictionaries
-// of byte sequences, and strings. What is left to read is its value.
+// fieldParser parses a structured field (RFC 9651, Section 4.2). It contains the part of the field that has not been
+// parsed yet, because each method removes the part that it parses. fieldParser supports only the types in the headers
+// that the upload function reads: strings, and dictionaries whose values are byte sequences.
 type fieldParser string
 
-// next takes c if that is what comes next.
+// next reports whether the remaining field begins with c. If so, next removes c.
 func (p *fieldParser) next(c byte) bool {
 	if len(*p) == 0 || (*p)[0] != c {
 		return false
@@ -22,7 +23,8 @@ func (p *fieldParser) next(c byte) bool {
 	return true
 }
 
-// while takes the longest run of the characters that ok accepts.
+// while removes and returns the longest prefix of the remaining field in which ok accepts every character. The prefix
+// can be empty.
 func (p *fieldParser) while(ok func(c byte) bool) string {
 	n := 0
 	for n < len(*p) && ok((*p)[n]) {
@@ -33,13 +35,14 @@ func (p *fieldParser) while(ok func(c byte) bool) string {
 	return string(run)
 }
 
-// spaces takes optional white space: spaces, and tabs where they are allowed.
+// spaces skips space characters and, if tabs is true, tab characters.
 func (p *fieldParser) spaces(tabs bool) {
 	p.while(func(c byte) bool { return c == ' ' || tabs && c == '\t' })
 }
 
-// dictionary takes a whole dictionary of byte sequences and calls member for each in turn. Where a key occurs twice the
-// later one counts, which is for member to see to. Parameters are allowed and ignored: none are defined.
+// dictionary parses the field as a dictionary whose values are byte sequences. It calls member for each member in
+// order. If a key occurs twice, the RFC requires that the last value counts, so member must replace an earlier value.
+// dictionary ignores parameters, because the supported headers define none.
 func (p *fieldParser) dictionary(member func(key string, value []byte)) error {
 	p.spaces(false)
 	for {
@@ -69,7 +72,7 @@ func (p *fieldParser) dictionary(member func(key string, value []byte)) error {
 	}
 }
 
-// key takes the key of a member or parameter.
+// key parses the key of a dictionary member or of a parameter.
 func (p *fieldParser) key() (string, error) {
 	if *p == "" || !isLower((*p)[0]) && (*p)[0] != '*' {
 		return "", errField
@@ -77,7 +80,7 @@ func (p *fieldParser) key() (string, error) {
 	return p.while(func(c byte) bool { return isLower(c) || isDigit(c) || strings.IndexByte("_-.*", c) >= 0 }), nil
 }
 
-// bytes takes a byte sequence, :BASE64:, with or without its padding.
+// bytes parses a byte sequence, which has the form :BASE64:. The base64 padding is optional.
 func (p *fieldParser) bytes() ([]byte, error) {
 	if !p.next(':') {
 		return nil, errField
@@ -96,7 +99,8 @@ func (p *fieldParser) bytes() ([]byte, error) {
 	return value, nil
 }
 
-// text takes a string, in double quotes.
+// text parses a string in double quotes. It returns the string without the quotes and with all escape sequences
+// decoded.
 func (p *fieldParser) text() (string, error) {
 	if !p.next('"') {
 		return "", errField
@@ -116,7 +120,7 @@ func (p *fieldParser) text() (string, error) {
 	}
 }
 
-// parameters takes the parameters of an item, whatever they are.
+// parameters skips the parameters after an item. If the parameters are malformed, the error is errField.
 func (p *fieldParser) parameters() error {
 	for p.next(';') {
 		p.spaces(false)
@@ -124,7 +128,7 @@ func (p *fieldParser) parameters() error {
 			return err
 		}
 		if !p.next('=') {
-			continue // true
+			continue // a parameter without a value means true
 		}
 		if strings.HasPrefix(string(*p), `"`) {
 			if _, err := p.text(); err != nil {
@@ -132,7 +136,8 @@ func (p *fieldParser) parameters() error {
 			}
 			continue
 		}
-		// A number, date, token, boolean or byte sequence: none has these characters.
+		// A value that is not a string is a number, date, token, boolean or byte sequence. Values of these types cannot
+		// contain spaces, commas, semicolons, quotes or backslashes.
 		if value := p.while(func(c byte) bool { return c > ' ' && c <= '~' && strings.IndexByte(`,;"\`, c) < 0 }); value == "" {
 			return errField
 		}

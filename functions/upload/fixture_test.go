@@ -22,25 +22,25 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what upload answers against docs/openapi.yaml.
+// api checks the responses of the upload function against docs/openapi.yaml.
 var api = contract.Of("upload")
 
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 const maxSize = 10_000
 
-// owner is the subject of the fixture's token.
+// owner is the subject of the access token in the fixture.
 const owner = "0190-ada"
 
-// fixture is the handler with fakes around it, and a token that it takes.
+// fixture is the handler with a fake store and a fake publisher, and with access tokens that the handler accepts.
 type fixture struct {
-	handler   http.Handler // as function.Main serves it, held to its contract
+	handler   http.Handler // wrapped as in function.Main, and checked against the API contract
 	bare      http.Handler
 	verifier  *token.Verifier
 	files     *fakeStore
 	publisher *fakePublisher
 	bearer    string
-	reader    string // a token that permits reading only
+	reader    string // a token without scopes
 	stranger  string // a token of another user
 }
 
@@ -64,7 +64,7 @@ func newFixture(t testing.TB) *fixture {
 	return f
 }
 
-// limit gives all users the quota.
+// limit replaces the handler by a handler with the given quota for all users, in bytes.
 func (f *fixture) limit(t testing.TB, quota int64) {
 	t.Helper()
 	var err error
@@ -74,13 +74,13 @@ func (f *fixture) limit(t testing.TB, quota int64) {
 	f.handler = f.served(t, time.Minute)
 }
 
-// served returns the handler as it is when requests may take timeout.
+// served returns the handler with the given request timeout.
 func (f *fixture) served(t testing.TB, timeout time.Duration) http.Handler {
 	t.Helper()
 	return api.Handler(t, function.Wrap(f.bare, timeout))
 }
 
-// only returns the one file that is kept.
+// only returns the only file in the store. It stops the test unless the store has exactly one file.
 func (f *fixture) only(t testing.TB) *kept {
 	t.Helper()
 	if len(f.files.kept) != 1 {
@@ -100,17 +100,17 @@ type kept struct {
 	published bool
 }
 
-// fakeStore keeps files in memory by the rules of content.Store.
+// fakeStore stores files in memory and follows the rules of content.Store.
 type fakeStore struct {
 	mu                                      sync.Mutex
 	kept                                    map[string]*kept
 	claims                                  map[string]content.File
 	open                                    map[string]*open
-	reads                                   int // bytes read, kept or not
+	reads                                   int // number of bytes read, stored or not
 	putErr, confirmErr, deleteErr, claimErr error
 	usageErr, claimedErr, confirmedErr      error
-	away                                    error  // of Create and Find
-	whilePut                                func() // called when all bytes were read
+	away                                    error  // returned by Create and Find if it is set
+	whilePut                                func() // called after all bytes have been read, if it is set
 }
 
 func (s *fakeStore) Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) ([]byte, error)) (content.File, error) {
@@ -215,7 +215,7 @@ func (s *fakeStore) Claim(_ context.Context, key string, f content.File) (conten
 	return f, nil
 }
 
-// fakePublisher answers with its errors in turn, then with success.
+// fakePublisher returns the errors in errs one after another, and then succeeds.
 type fakePublisher struct {
 	mu        sync.Mutex
 	notReady  error

@@ -19,7 +19,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// wantSafeName fails the test unless name may be stored, shown and saved under.
+// wantSafeName fails the test unless name is safe to store, to display and to use as a file name.
 func wantSafeName(t *testing.T, name string) {
 	t.Helper()
 	unsafe := func(r rune) bool {
@@ -30,7 +30,7 @@ func wantSafeName(t *testing.T, name string) {
 	}
 }
 
-// FuzzContentDisposition looks for a header that leads to an unsafe name, or to one that the parser chokes on.
+// FuzzContentDisposition checks that every header or query is either refused or produces a safe name.
 func FuzzContentDisposition(f *testing.F) {
 	for _, seed := range []string{
 		`attachment; filename="notes.txt"`, `attachment; filename=../../etc/passwd`, `inline`, `attachment; filename="C:\\a\\b"`,
@@ -49,8 +49,8 @@ func FuzzContentDisposition(f *testing.F) {
 	})
 }
 
-// FuzzUploadMetadata looks for a header that leads to an unsafe name, or that is read otherwise than it was meant: what is
-// taken is what tusd reads in it.
+// FuzzUploadMetadata checks that every header is either refused or produces a safe name. It also checks that
+// parseMetadata and tusd read the same pairs from an accepted header.
 func FuzzUploadMetadata(f *testing.F) {
 	for _, seed := range []string{
 		"", " ", "name bm90ZXMudHh0", "filename bm90ZXMudHh0,filetype dGV4dC9wbGFpbg==", "name Li4vLi4vZXRjL3Bhc3N3ZA==, type ", "is_confidential",
@@ -63,23 +63,23 @@ func FuzzUploadMetadata(f *testing.F) {
 		m, err := parseMetadata(http.Header{"Upload-Metadata": {header}})
 		if err != nil {
 			if problem.Status(err) != http.StatusBadRequest {
-				t.Errorf("got %v, want a bad request", err)
+				t.Errorf("got %v, want problem.BadRequest", err)
 			}
 			return
 		}
 		wantSafeName(t, m.name)
 		if _, _, err := contentType(m.contentType); err != nil || len(m.raw) > maxMetadata || m.raw != header {
-			t.Errorf("got the type %q (%v) and %d bytes", m.contentType, err, len(m.raw))
+			t.Errorf("got content type %q (error %v) and %d bytes, want a valid type and the unchanged header", m.contentType, err, len(m.raw))
 		}
 		pairs, _ := metadataPairs(header)
 		if want := map[string]string(tusd.ParseMetadataHeader(header)); !maps.Equal(pairs, want) {
-			t.Errorf("got %q, and tusd %q", pairs, want)
+			t.Errorf("got %q, want %q as from tusd", pairs, want)
 		}
 	})
 }
 
-// FuzzForm hands in forms, as whole and in small pieces. Whatever they are, the answer is a 202 with one file that is
-// told of by a valid event, or a 4xx with none.
+// FuzzForm uploads each form twice: as a whole, and in small pieces. The response must be a 202 with one file and a
+// valid event, or a 4xx without a file and without an event.
 func FuzzForm(f *testing.F) {
 	const boundary = "xyz"
 	form := func(parts ...string) string {
@@ -97,7 +97,7 @@ func FuzzForm(f *testing.F) {
 	}
 	fx := newFixture(f)
 	f.Fuzz(func(t *testing.T, body string) {
-		fx.limit(t, 0) // answers are t's, not f's
+		fx.limit(t, 0) // report contract errors to t, not to f
 		for _, sent := range []io.Reader{strings.NewReader(body), pieces{strings.NewReader(body)}} {
 			clear(fx.files.kept)
 			fx.publisher.published = nil
@@ -112,21 +112,21 @@ func FuzzForm(f *testing.F) {
 			k := fx.only(t)
 			wantSafeName(t, k.Name)
 			if k.Size > maxSize || !bytes.Contains([]byte(body), k.bytes) && !strings.Contains(strings.ToLower(body), "quoted-printable") {
-				t.Errorf("got a file of %d bytes that the form does not hold: %q", k.Size, k.bytes)
+				t.Errorf("got a file of %d bytes that is not part of the form: %q", k.Size, k.bytes)
 			}
 			var e event.Event
 			if err := json.Unmarshal(k.event, &e); err != nil {
-				t.Fatalf("event %s: %v", k.event, err)
+				t.Fatalf("decode event %s: %v", k.event, err)
 			}
 			var told events.FileStored
 			if err := e.DataAs(&told); err != nil || told.Name != k.Name || told.ContentType != k.ContentType || told.Size != k.Size {
-				t.Errorf("got an event of %+v (%v), want that of %+v", told, err, k.File)
+				t.Errorf("got event data %+v (error %v), want the data of file %+v", told, err, k.File)
 			}
 		}
 	})
 }
 
-// pieces reads a byte at a time.
+// pieces is a reader that returns at most one byte per read.
 type pieces struct{ r io.Reader }
 
 func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(1, len(b))]) }

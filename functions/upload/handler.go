@@ -21,15 +21,17 @@ import (
 )
 
 const (
-	// publishAttempts and publishTimeout bound the publishing of one event, retryPause is the wait between attempts.
+	// publishAttempts is the maximum number of attempts to publish an event. retryPause is the interval between two
+	// attempts. publishTimeout limits the total time for all attempts to publish an event.
 	publishAttempts = 3
 	publishTimeout  = 20 * time.Second
 	retryPause      = 200 * time.Millisecond
-	// undoTimeout bounds the deletion of a file whose event was not published.
+	// undoTimeout limits the time for the cleanup after a failed upload. The cleanup deletes the file or the resumable
+	// upload.
 	undoTimeout = 20 * time.Second
 )
 
-// store keeps files; see content.Store.
+// store contains the methods of content.Store that single-request uploads need.
 type store interface {
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Confirm(ctx context.Context, id string) error
@@ -41,20 +43,21 @@ type store interface {
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
 }
 
-// publisher hands on events; see events.Publisher.
+// publisher contains the methods of events.Publisher that the upload function needs.
 type publisher interface {
 	Publish(ctx context.Context, e event.Event) error
 	Ready(ctx context.Context) error
 }
 
-// handler answers POST /upload and POST /. Uploads in many requests are answered by tus.
+// handler handles single-request uploads (POST /upload and POST /). The type tus handles resumable uploads.
 type handler struct {
 	files     store
 	publisher publisher
 	limits    limits
 }
 
-// newHandler returns the whole endpoint.
+// newHandler returns the HTTP handler of the upload function. It serves single-request uploads at /upload and /, and
+// resumable uploads at tusPath and the paths below it.
 func newHandler(verifier *token.Verifier, files allStore, publisher publisher, limits limits) (http.Handler, error) {
 	h := &handler{files, publisher, limits}
 	upload := verifier.Require(problem.HandlerFunc(h.measured), token.ScopeFilesWrite)
@@ -68,7 +71,7 @@ func newHandler(verifier *token.Verifier, files allStore, publisher publisher, l
 			return nil
 		}
 		if r.URL.Path != "/upload" && r.URL.Path != "/" {
-			return problem.NotFound.With("there is nothing at this path")
+			return problem.NotFound.With("no such endpoint")
 		}
 		if r.Method != http.MethodPost {
 			return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
@@ -78,7 +81,8 @@ func newHandler(verifier *token.Verifier, files allStore, publisher publisher, l
 	})), nil
 }
 
-// measured is upload with its answer and its metrics.
+// measured handles a request for a single-request upload. It calls upload, records the metrics of the upload, and sends
+// the response.
 func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	began := time.Now()
 	file, before, err := h.upload(r)
@@ -100,7 +104,7 @@ func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	return problem.JSON(w, http.StatusAccepted, stored{file.ID, file.Name, file.Size, file.SHA256, file.ContentType, "stored"})
 }
 
-// stored is the answer to a file that was taken in.
+// stored is the JSON body of the response to a successful upload.
 type stored struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
@@ -110,9 +114,14 @@ type stored struct {
 	Status      string `json:"status"`
 }
 
-// upload takes in one file, or finds the one that an earlier request with the same key has made. It returns it once the
-// bytes are committed and the event is confirmed: what is left to do, the catalogue entry, can then only be late. Whatever
-// can be refused is refused before the body is read, so that nobody sends a large file for nothing.
+// upload stores the file in the request r. If an earlier request with the same idempotency key has already stored a
+// file, upload returns that file and sets before to true.
+//
+// upload returns only after the file's bytes are committed and the broker has confirmed the file's event. From then on,
+// the file's catalog entry can be late but cannot be lost, so the client can rely on the response.
+//
+// upload makes every check that does not need the body before it reads the body, so that a client does not send a large
+// file that the function rejects anyway.
 func (h *handler) upload(r *http.Request) (file content.File, before bool, err error) {
 	ctx := r.Context()
 	headers, err := declare(r)
@@ -167,7 +176,9 @@ func (h *handler) upload(r *http.Request) (file content.File, before bool, err e
 	return file, false, nil
 }
 
-// keep stores the file and returns it complete, with the event that its document carries.
+// keep writes the bytes in in.bytes to the store. It returns the stored file, including its ID, size, SHA-256 digest
+// and storage time. It also returns the event that announces the file. The store saves this event in the file's
+// document.
 func (h *handler) keep(ctx context.Context, file content.File, in incoming) (_ content.File, e event.Event, err error) {
 	file, err = h.files.Put(ctx, file, in.bytes, func(f *content.File) ([]byte, error) {
 		if err := in.finish(f.SHA256); err != nil {
@@ -182,51 +193,58 @@ func (h *handler) keep(ctx context.Context, file content.File, in incoming) (_ c
 	return file, e, err
 }
 
-// fileStored returns the event that tells of a file.
+// fileStored creates the event that announces the file f.
 func fileStored(ctx context.Context, f content.File) (event.Event, error) {
 	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size,
 		SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt})
 	if err != nil {
-		return event.Event{}, fmt.Errorf("make the event of file %s: %w", f.ID, err)
+		return event.Event{}, fmt.Errorf("create the event for file %s: %w", f.ID, err)
 	}
 	events.Trace(ctx, &e)
 	return e, nil
 }
 
-// announce publishes the event of a file that is committed. It goes on when the client has gone away: the file is
-// there, so its entry should be.
+// announce publishes the event for a committed file. It continues even if the client disconnects, because every stored
+// file should have a catalog entry.
 //
-// If no attempt can have reached the broker, the file is taken back, and the client's retry starts afresh. If one may
-// have (its confirmation did not come), the entry may appear at any time and must find its file: the file stays, its
-// event pending in its document until sweep publishes it again, and the 503 is the truth as far as it is known. A retry
-// then may make a second file, which loses nothing. The same holds if taking it back fails.
+// If publishing fails and the broker cannot have received the event, announce deletes the file, so that the client can
+// upload the file again from the beginning.
 //
-// A file that has been claimed for an idempotency key, or that came in more than one request, is never taken back:
-// another request may be answering with it right now, and nobody wants to send the latter again. It stays, and a retry
-// publishes its event again.
+// If publishing fails but the broker might have received the event, announce keeps the file. Otherwise, a late catalog
+// entry could refer to a file that no longer exists. The event stays pending in the file's document until the sweep
+// function publishes it again. The client gets a 503, because the outcome is unknown. The outcome is also unknown if
+// announce cannot delete a file. If the client then uploads the file again, the store can contain two copies, but no
+// data is lost.
+//
+// If stays is true, announce never deletes the file. If the client then retries, the function publishes the event
+// again. Callers set stays to true for a file with a claimed idempotency key, because another request might be
+// returning that file at the same time. They also set stays to true for a file that arrived in several requests, so
+// that the client does not have to send the file again.
 func (h *handler) announce(ctx context.Context, e event.Event, stays bool) error {
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)
 	if err == nil {
 		if err := h.files.Confirm(ctx, e.ID()); err != nil {
-			// The answer is true all the same; sweep, which publishes the event again, does no harm.
-			slog.WarnContext(ctx, "the event was published, but its file still counts as pending", "id", e.ID(), "error", err)
+			// Do not return an error, because the upload has succeeded. The sweep function will publish the event
+			// again, which does no harm, because the event ID stays the same.
+			slog.WarnContext(ctx, "published event, but could not mark the event as published", "id", e.ID(), "error", err)
 		}
 		return nil
 	}
 	if sent || stays {
-		return fmt.Errorf("the file %s stays, pending: %w", e.ID(), err)
+		return fmt.Errorf("announce file %s, which stays pending: %w", e.ID(), err)
 	}
 	undo, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	if failed := h.files.Delete(undo, e.ID()); failed != nil {
-		return errors.Join(err, fmt.Errorf("take back file %s: %w", e.ID(), failed))
+		return errors.Join(err, fmt.Errorf("undo the upload of file %s: %w", e.ID(), failed))
 	}
 	return err
 }
 
-// publish tries a few times and returns the last error. sent tells whether any attempt may have been successful all
-// the same; every attempt carries the same event id, so that this does no harm.
+// publish makes up to publishAttempts attempts to publish e and returns the error of the last attempt. sent reports
+// whether the broker might have received e, even if publish returns an error. Repeated attempts do no harm, because
+// every attempt sends the same event ID, so that the record function can recognize duplicates.
 func (h *handler) publish(ctx context.Context, e event.Event) (sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

@@ -19,13 +19,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// SHA-256 of "hello" in hex and base64.
+// helloHex and helloBase64 are the SHA-256 of "hello" in hex and in base64.
 const (
 	helloHex    = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 	helloBase64 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="
 )
 
-// send sends a request with f's token unless the headers have one. A header with an empty value is left out.
+// send sends a request with the access token of f. Each value in headers replaces the header with the same name. An
+// empty value removes that header.
 func (f *fixture) send(method, target string, body io.Reader, headers map[string]string) *httptest.ResponseRecorder {
 	request := httptest.NewRequest(method, target, body)
 	request.Header.Set("Authorization", "Bearer "+f.bearer)
@@ -40,7 +41,7 @@ func (f *fixture) send(method, target string, body io.Reader, headers map[string
 	return answer
 }
 
-// wantProblem fails the test unless the answer is a problem document of the given status and name.
+// wantProblem fails the test unless the response is a problem document with the given status and problem name.
 func wantProblem(t *testing.T, answer *httptest.ResponseRecorder, status int, name string) {
 	t.Helper()
 	var document problem.Document
@@ -75,7 +76,7 @@ func TestUpload(t *testing.T) {
 		if string(k.bytes) != "hello" || k.Owner != owner || !k.published {
 			t.Errorf("got file %+v", k)
 		}
-		// The document carries the very event that was published.
+		// The document of the file must contain the event that was published.
 		var carried event.Event
 		if err := json.Unmarshal(k.event, &carried); err != nil {
 			t.Fatal(err)
@@ -101,13 +102,13 @@ func TestUploadTypesAndNames(t *testing.T) {
 		wantName          string
 		wantType          string
 	}{
-		"nothing said":             {"/upload", "hello", "", "", "unnamed", "text/plain; charset=utf-8"},
+		"nothing declared":         {"/upload", "hello", "", "", "unnamed", "text/plain; charset=utf-8"},
 		"empty file":               {"/upload", "", "", "", "unnamed", "text/plain; charset=utf-8"},
-		"sniffed":                  {"/upload", png, "", "", "unnamed", "image/png"},
+		"detected type":            {"/upload", png, "", "", "unnamed", "image/png"},
 		"curl's default type":      {"/upload", png, "application/x-www-form-urlencoded", "", "unnamed", "image/png"},
-		"declared type wins":       {"/upload", png, "application/pdf", "", "unnamed", "application/pdf"},
+		"declared type":            {"/upload", png, "application/pdf", "", "unnamed", "application/pdf"},
 		"name in query":            {"/upload?name=a%2Fb%20c.txt", "hello", "text/plain", "", "b c.txt", "text/plain"},
-		"header before query":      {"/upload?name=a", "hello", "text/plain", `attachment; filename=b`, "b", "text/plain"},
+		"header and query":         {"/upload?name=a", "hello", "text/plain", `attachment; filename=b`, "b", "text/plain"},
 		"header without file name": {"/upload?name=a", "hello", "text/plain", `inline`, "a", "text/plain"},
 		"extended name":            {"/upload", "hello", "text/plain", `attachment; filename="e.txt"; filename*=UTF-8''%E2%82%AC%20rates.txt`, "€ rates.txt", "text/plain"},
 		"raw UTF-8":                {"/upload", "hello", "text/plain", `attachment; filename="€.txt"`, "€.txt", "text/plain"},
@@ -136,23 +137,23 @@ func TestUploadRefused(t *testing.T) {
 		problem        string
 		unread         bool // the body must not have been read
 	}{
-		"no token":               {"POST", "/upload", strings.NewReader("x"), map[string]string{"Authorization": ""}, 401, "unauthenticated", true},
-		"no such path":           {"POST", "/uploads", strings.NewReader("x"), nil, 404, "not-found", true},
-		"GET":                    {"GET", "/upload", nil, nil, 405, "method-not-allowed", true},
-		"PUT":                    {"PUT", "/", strings.NewReader("x"), nil, 405, "method-not-allowed", true},
-		"too large, known":       {"POST", "/upload", strings.NewReader(long), nil, 413, "too-large", true},
-		"too large, counted":     {"POST", "/upload", io.MultiReader(strings.NewReader(long)), nil, 413, "too-large", false},
-		"coded":                  {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type", true},
-		"bad content type":       {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Type": "text/plain;;"}, 400, "bad-request", true},
-		"long content type":      {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Type": "text/" + strings.Repeat("x", 255)}, 400, "bad-request", true},
-		"bad disposition":        {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Disposition": `attachment; filename="x`}, 400, "bad-request", true},
-		"digest of another file": {"POST", "/upload", strings.NewReader("hallo"), map[string]string{"Content-Digest": "sha-256=:" + helloBase64 + ":"}, 400, "digest-mismatch", false},
-		"malformed digest":       {"POST", "/upload", strings.NewReader("hello"), map[string]string{"Content-Digest": "sha-256=" + helloHex}, 400, "bad-request", true},
-		"name with a semicolon":  {"POST", "/upload?name=a;b.txt", strings.NewReader("x"), nil, 400, "bad-request", true},
-		"name with a percent":    {"POST", "/?name=100%.txt", strings.NewReader("x"), nil, 400, "bad-request", true},
-		"name twice":             {"POST", "/upload?name=a&name=b", strings.NewReader("x"), nil, 400, "bad-request", true},
-		"form, broken query":     {"POST", "/upload?x=%", strings.NewReader("x"), map[string]string{"Content-Type": "multipart/form-data; boundary=x"}, 400, "bad-request", true},
-		"body cut":               {"POST", "/upload", io.MultiReader(strings.NewReader("he"), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, "bad-request", false},
+		"no token":                    {"POST", "/upload", strings.NewReader("x"), map[string]string{"Authorization": ""}, 401, "unauthenticated", true},
+		"no such path":                {"POST", "/uploads", strings.NewReader("x"), nil, 404, "not-found", true},
+		"GET":                         {"GET", "/upload", nil, nil, 405, "method-not-allowed", true},
+		"PUT":                         {"PUT", "/", strings.NewReader("x"), nil, 405, "method-not-allowed", true},
+		"too large, known length":     {"POST", "/upload", strings.NewReader(long), nil, 413, "too-large", true},
+		"too large, unknown length":   {"POST", "/upload", io.MultiReader(strings.NewReader(long)), nil, 413, "too-large", false},
+		"encoded body":                {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type", true},
+		"malformed content type":      {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Type": "text/plain;;"}, 400, "bad-request", true},
+		"long content type":           {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Type": "text/" + strings.Repeat("x", 255)}, 400, "bad-request", true},
+		"malformed disposition":       {"POST", "/upload", strings.NewReader("x"), map[string]string{"Content-Disposition": `attachment; filename="x`}, 400, "bad-request", true},
+		"digest of another file":      {"POST", "/upload", strings.NewReader("hallo"), map[string]string{"Content-Digest": "sha-256=:" + helloBase64 + ":"}, 400, "digest-mismatch", false},
+		"malformed digest":            {"POST", "/upload", strings.NewReader("hello"), map[string]string{"Content-Digest": "sha-256=" + helloHex}, 400, "bad-request", true},
+		"name with a semicolon":       {"POST", "/upload?name=a;b.txt", strings.NewReader("x"), nil, 400, "bad-request", true},
+		"name with a percent":         {"POST", "/?name=100%.txt", strings.NewReader("x"), nil, 400, "bad-request", true},
+		"name twice":                  {"POST", "/upload?name=a&name=b", strings.NewReader("x"), nil, 400, "bad-request", true},
+		"form with a malformed query": {"POST", "/upload?x=%", strings.NewReader("x"), map[string]string{"Content-Type": "multipart/form-data; boundary=x"}, 400, "bad-request", true},
+		"interrupted body":            {"POST", "/upload", io.MultiReader(strings.NewReader("he"), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, "bad-request", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -183,18 +184,18 @@ func TestUploadRefused(t *testing.T) {
 
 func TestUploadStoreAway(t *testing.T) {
 	f := newFixture(t)
-	f.files.putErr = problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
+	f.files.putErr = problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
 	answer := f.send("POST", "/upload", strings.NewReader("x"), nil)
 	wantProblem(t, answer, 503, "unavailable")
 	if strings.Contains(answer.Body.String(), "secret") {
-		t.Errorf("got %s, which shows the cause", answer.Body)
+		t.Errorf("got %s, which exposes the cause", answer.Body)
 	}
 }
 
 func TestUploadBrokerAway(t *testing.T) {
 	refused := problem.Unavailable.With("refused")
 	unknown := problem.Unavailable.Because(events.ErrUnknown, "unknown")
-	deletion := problem.Unavailable.With("the store is away")
+	deletion := problem.Unavailable.With("the store is unavailable")
 	for name, c := range map[string]struct {
 		publisher *fakePublisher
 		deleteErr error
@@ -202,9 +203,9 @@ func TestUploadBrokerAway(t *testing.T) {
 		attempts  int
 		kept      int
 	}{
-		"known before":            {&fakePublisher{notReady: refused}, nil, 503, 0, 0},
-		"refused, then back":      {&fakePublisher{errs: []error{refused, refused}}, nil, 202, 3, 1},
-		"unknown, then back":      {&fakePublisher{errs: []error{unknown}}, nil, 202, 2, 1},
+		"known before the upload": {&fakePublisher{notReady: refused}, nil, 503, 0, 0},
+		"refused, then published": {&fakePublisher{errs: []error{refused, refused}}, nil, 202, 3, 1},
+		"unknown, then published": {&fakePublisher{errs: []error{unknown}}, nil, 202, 2, 1},
 		"refused":                 {&fakePublisher{errs: []error{refused, refused, refused}}, nil, 503, 3, 0},
 		"unknown":                 {&fakePublisher{errs: []error{unknown, unknown, unknown}}, nil, 503, 3, 1},
 		"unknown, then refused":   {&fakePublisher{errs: []error{unknown, refused, refused}}, nil, 503, 3, 1},
@@ -219,7 +220,7 @@ func TestUploadBrokerAway(t *testing.T) {
 			if c.status != 202 {
 				wantProblem(t, answer, c.status, "unavailable")
 				if answer.Header().Get("Location") != "" {
-					t.Errorf("got Location %q with a problem", answer.Header().Get("Location"))
+					t.Errorf("got Location %q in a problem response, want none", answer.Header().Get("Location"))
 				}
 			} else if answer.Code != 202 {
 				t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
@@ -229,7 +230,7 @@ func TestUploadBrokerAway(t *testing.T) {
 			}
 			for _, e := range f.publisher.attempts {
 				if e.ID() != f.publisher.attempts[0].ID() {
-					t.Error("got attempts with different event ids")
+					t.Error("got attempts with different event IDs")
 				}
 			}
 			for _, k := range f.files.kept {
@@ -244,16 +245,16 @@ func TestUploadBrokerAway(t *testing.T) {
 	}
 }
 
-// What was published is true even if that can not be noted.
+// TestUploadConfirmFails checks that an upload succeeds if the store cannot record that the event was published.
 func TestUploadConfirmFails(t *testing.T) {
 	f := newFixture(t)
-	f.files.confirmErr = problem.Unavailable.With("the store is away")
+	f.files.confirmErr = problem.Unavailable.With("the store is unavailable")
 	if answer := f.send("POST", "/upload", strings.NewReader("x"), nil); answer.Code != 202 {
 		t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
 	}
 }
 
-// A client that goes away when its file is committed does not keep the event from being published.
+// TestUploadClientGone checks that the event is published even if the client disconnects at the end of the body.
 func TestUploadClientGone(t *testing.T) {
 	f := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -266,7 +267,7 @@ func TestUploadClientGone(t *testing.T) {
 	}
 }
 
-// endFunc is an empty reader that is called at its end.
+// endFunc is an empty reader that calls the function when it is read.
 type endFunc func()
 
 func (f endFunc) Read([]byte) (int, error) {
@@ -307,7 +308,7 @@ func TestUploadMetrics(t *testing.T) {
 		`strongroom_upload_duration_seconds_count{function="upload",protocol="tus",result="terminated"} 1`,
 	} {
 		if !strings.Contains(w.Body.String(), want+"\n") {
-			t.Errorf("the metrics lack %s", want)
+			t.Errorf("the metrics do not contain %s", want)
 		}
 	}
 }

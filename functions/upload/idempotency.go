@@ -17,17 +17,19 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// maxKey bounds an idempotency key, in bytes.
+// maxKey is the maximum length of an idempotency key, in bytes.
 const maxKey = 255
 
-// idempotencyKey returns what the Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header-07) holds, a string
-// in double quotes (RFC 9651) or, as many clients send it, the bare characters of one. Without the header it is empty.
+// idempotencyKey returns the key from the Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header-07), or an
+// empty string if the request does not have this header. The draft requires a string in double quotes (RFC 9651).
+// idempotencyKey also accepts a key without quotes, because many clients omit the quotes. If the header is malformed,
+// the error is a problem.BadRequest.
 func idempotencyKey(h http.Header) (string, error) {
 	lines := h.Values("Idempotency-Key")
 	if len(lines) == 0 {
 		return "", nil
 	}
-	malformed := problem.BadRequest.With("the Idempotency-Key header is not well-formed: want a string of 1 to %d characters", maxKey)
+	malformed := problem.BadRequest.With("the Idempotency-Key header is malformed: send one key of 1 to %d printable ASCII characters", maxKey)
 	if len(lines) > 1 {
 		return "", malformed
 	}
@@ -47,20 +49,25 @@ func idempotencyKey(h http.Header) (string, error) {
 	return key, nil
 }
 
-// claimKey is what the store knows a user's idempotency key by: of a bounded length, and no other user's.
+// claimKey derives the database key of a claim from owner, which is a user ID, and key, which is an idempotency key.
+// Different users get different database keys, so that they can use the same idempotency key independently. The
+// database key is a hash and therefore has a fixed length.
 func claimKey(owner, key string) string {
 	sum := sha256.Sum256([]byte(owner + "\n" + key))
 	return hex.EncodeToString(sum[:])
 }
 
-// errReused is what a request gets whose key belongs to another one.
-var errReused = problem.KeyReused.With("the key was used with another file: make a new key for each file, and keep it for retries of that one")
+// errReused reports that the request's idempotency key was already used for a different file.
+var errReused = problem.KeyReused.With("the idempotency key was used for another file: use a new key for each file, and reuse a key only to retry the upload of the same file")
 
-// repeats returns a problem if d, with a body of length bytes (-1: not known), surely is not the request again that made
-// the file. That is all that can be said without reading the body.
+// repeats checks whether a request can be a retry of the request that stored file. It returns errReused if the headers
+// prove that the request has a different file. length is the length of the body in bytes, or -1 if the length is
+// unknown. A nil result does not prove that the request is a retry, because repeats does not compare the content of the
+// body.
 func (d declared) repeats(file content.File, length int64) error {
 	if d.boundary != "" {
-		// Length and digests are those of the form.
+		// In a request with a form, the headers declare the digests and the length of the whole form. The digests
+		// therefore say nothing about the file, but the form can have at most formOverhead bytes more than the file.
 		if length >= 0 && (length < file.Size || length > file.Size+formOverhead) {
 			return errReused
 		}
@@ -76,8 +83,9 @@ func (d declared) repeats(file content.File, length int64) error {
 	return nil
 }
 
-// replay answers a request with the answer to the first one of its key, which made the file. The promise in it must be
-// true by then: as long as the event is not known to have reached the broker it is published again.
+// replay returns first, which is the file that an earlier request with the same idempotency key stored. It sets before
+// to true. If the broker has not confirmed the file's event yet, replay publishes the event again, because a successful
+// response promises that the broker has received the event.
 func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, before bool, err error) {
 	confirmed, err := h.files.Confirmed(ctx, first.ID)
 	if err == nil && !confirmed {
@@ -89,11 +97,12 @@ func (h *handler) replay(ctx context.Context, first content.File) (_ content.Fil
 	return first, true, nil
 }
 
-// announceAgain publishes the event of a file as its document carries it.
+// announceAgain reads the event from the document of the file with the given ID, and publishes the event again. If the
+// file no longer exists, announceAgain does nothing.
 func (h *handler) announceAgain(ctx context.Context, id string) error {
 	raw, err := h.files.Event(ctx, id)
 	if errors.Is(err, problem.NotFound) {
-		return nil // deleted since, by the user: it was accepted before
+		return nil // the file was deleted in the meantime
 	}
 	if err != nil {
 		return err
@@ -101,25 +110,28 @@ func (h *handler) announceAgain(ctx context.Context, id string) error {
 	return h.announceRaw(ctx, id, raw, true)
 }
 
-// announceRaw is announce for an event as a document carries it.
+// announceRaw decodes raw, which is the JSON text of the event in a file's document, and passes the event to announce.
+// stays has the same meaning as in announce.
 func (h *handler) announceRaw(ctx context.Context, id string, raw []byte, stays bool) error {
 	var e event.Event
 	if err := json.Unmarshal(raw, &e); err != nil {
-		return fmt.Errorf("read the event of file %s: %w", id, err)
+		return fmt.Errorf("decode the event for file %s: %w", id, err)
 	}
 	return h.announce(ctx, e, stays)
 }
 
-// claim makes the file the one that all requests with the key are answered with, and returns it; or, if another request
-// with the key came first, takes it back and returns the other's.
+// claim assigns key to file and returns file, so that all later requests with key get the same response. If another
+// request has already assigned key to its own file, claim deletes file and returns the other file. If the two files
+// differ in content, name or content type, claim returns errReused.
 func (h *handler) claim(ctx context.Context, key string, file content.File) (content.File, error) {
-	// With the file committed, a client that goes away does not end this: one way or the other it is to be finished.
+	// Continue even if the client disconnects, because a committed file must be either claimed or deleted.
 	ctx = context.WithoutCancel(ctx)
 	first, err := h.files.Claim(ctx, key, file)
 	switch {
 	case err != nil:
-		// The claim may have been made or not: sweep finds out, and keeps the file or deletes it.
-		return content.File{}, fmt.Errorf("file %s stays, pending: %w", file.ID, err)
+		// Keep the file, because the store might have saved the claim despite the error. The sweep function checks the
+		// claim later, and then announces or deletes the file.
+		return content.File{}, fmt.Errorf("claim the idempotency key for file %s, which stays pending: %w", file.ID, err)
 	case first.ID == file.ID:
 		return file, nil
 	}
@@ -130,11 +142,12 @@ func (h *handler) claim(ctx context.Context, key string, file content.File) (con
 	return first, nil
 }
 
-// takeBack deletes a file that nobody was told of. If that fails, sweep does it: its key belongs to another file.
+// takeBack deletes a file that has not been announced and whose idempotency key belongs to another file. If the
+// deletion fails, takeBack only logs the error, because the sweep function deletes the file later.
 func (h *handler) takeBack(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	if err := h.files.Delete(ctx, id); err != nil {
-		slog.WarnContext(ctx, "a file that lost its idempotency key is left to sweep", "id", id, "error", err)
+		slog.WarnContext(ctx, "could not delete file whose idempotency key belongs to another file", "id", id, "error", err)
 	}
 }

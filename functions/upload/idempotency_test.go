@@ -23,27 +23,27 @@ func TestIdempotencyKey(t *testing.T) {
 		want  string
 		bad   bool
 	}{
-		"none":              {nil, "", false},
-		"string":            {[]string{`"8e03978e-40d5-43dd-bc93-6894a57f9324"`}, "8e03978e-40d5-43dd-bc93-6894a57f9324", false},
-		"bare":              {[]string{"8e03978e-40d5-43dd-bc93-6894a57f9324"}, "8e03978e-40d5-43dd-bc93-6894a57f9324", false},
-		"bare base64":       {[]string{"a/b+c=="}, "a/b+c==", false},
-		"escapes":           {[]string{`"a \"b\" \\ c, d; e"`}, `a "b" \ c, d; e`, false},
-		"parameter":         {[]string{`"a";b=1`}, "a", false},
-		"as long as may be": {[]string{long}, long, false},
-		"too long":          {[]string{long + "x"}, "", true},
-		"too long a string": {[]string{`"` + long + `x"`}, "", true},
-		"empty":             {[]string{""}, "", true},
-		"empty string":      {[]string{`""`}, "", true},
-		"twice":             {[]string{"a", "a"}, "", true},
-		"two":               {[]string{"a, b"}, "", true},
-		"two strings":       {[]string{`"a", "b"`}, "", true},
-		"space":             {[]string{"a b"}, "", true},
-		"not closed":        {[]string{`"a`}, "", true},
-		"quote inside":      {[]string{`a"b`}, "", true},
-		"behind the string": {[]string{`"a"b`}, "", true},
-		"not ASCII":         {[]string{"ä"}, "", true},
-		"string, not ASCII": {[]string{`"ä"`}, "", true},
-		"control character": {[]string{"\"a\x00\""}, "", true},
+		"none":                  {nil, "", false},
+		"string":                {[]string{`"8e03978e-40d5-43dd-bc93-6894a57f9324"`}, "8e03978e-40d5-43dd-bc93-6894a57f9324", false},
+		"bare":                  {[]string{"8e03978e-40d5-43dd-bc93-6894a57f9324"}, "8e03978e-40d5-43dd-bc93-6894a57f9324", false},
+		"bare base64":           {[]string{"a/b+c=="}, "a/b+c==", false},
+		"escapes":               {[]string{`"a \"b\" \\ c, d; e"`}, `a "b" \ c, d; e`, false},
+		"parameter":             {[]string{`"a";b=1`}, "a", false},
+		"maximum length":        {[]string{long}, long, false},
+		"too long":              {[]string{long + "x"}, "", true},
+		"string too long":       {[]string{`"` + long + `x"`}, "", true},
+		"empty":                 {[]string{""}, "", true},
+		"empty string":          {[]string{`""`}, "", true},
+		"twice":                 {[]string{"a", "a"}, "", true},
+		"two keys":              {[]string{"a, b"}, "", true},
+		"two strings":           {[]string{`"a", "b"`}, "", true},
+		"space":                 {[]string{"a b"}, "", true},
+		"unterminated string":   {[]string{`"a`}, "", true},
+		"quote inside":          {[]string{`a"b`}, "", true},
+		"text after the string": {[]string{`"a"b`}, "", true},
+		"not ASCII":             {[]string{"ä"}, "", true},
+		"string not ASCII":      {[]string{`"ä"`}, "", true},
+		"control character":     {[]string{"\"a\x00\""}, "", true},
 	} {
 		got, err := idempotencyKey(http.Header{"Idempotency-Key": c.lines})
 		if got != c.want || (err != nil) != c.bad {
@@ -52,7 +52,8 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 }
 
-// FuzzIdempotencyKey holds that a key is bounded and printable, and means the same when it is written as a string.
+// FuzzIdempotencyKey checks that an accepted key is short and printable, and that it stays the same if it is sent as
+// a string.
 func FuzzIdempotencyKey(f *testing.F) {
 	for _, seed := range []string{`"a"`, "a", `"a \"b\" \\"`, `"a";b=":x:";c`, `" "`, `"`, "a,b", strings.Repeat("x", maxKey+1)} {
 		f.Add(seed)
@@ -67,12 +68,12 @@ func FuzzIdempotencyKey(f *testing.F) {
 		}
 		quoted := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(key) + `"`
 		if again, err := idempotencyKey(http.Header{"Idempotency-Key": {quoted}}); again != key || err != nil {
-			t.Errorf("%q: got key %q, and from %q %q (%v)", header, key, quoted, again, err)
+			t.Errorf("%q: got key %q, but %q has the key %q (error %v)", header, key, quoted, again, err)
 		}
 	})
 }
 
-// repeated sends "hello" as the file notes.txt with the key k.
+// repeated uploads "hello" as the file notes.txt with the idempotency key k.
 func (f *fixture) repeated() *httptest.ResponseRecorder {
 	return f.send("POST", "/upload?name=notes.txt", strings.NewReader("hello"), map[string]string{"Content-Type": "text/plain", "Idempotency-Key": "k"})
 }
@@ -91,7 +92,7 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 			"Content-Disposition": "attachment; filename*=UTF-8''%2Ftmp%2Fnotes.txt"},
 	} {
 		for length, body := range map[string]io.Reader{"known": strings.NewReader("hello"), "unknown": io.MultiReader(strings.NewReader("hello"))} {
-			f.publisher.notReady = problem.Unavailable.With("away") // nobody is to be asked
+			f.publisher.notReady = problem.Unavailable.With("unavailable") // a replay must not need the broker or the quota
 			f.files.usageErr = f.publisher.notReady
 			before := f.files.reads
 			again := f.send("POST", "/upload", body, headers)
@@ -108,7 +109,7 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 		f.publisher.notReady, f.files.usageErr = nil, nil
 		other := f.send("POST", "/upload", strings.NewReader("hallo"), map[string]string{"Idempotency-Key": "k", "Authorization": "Bearer " + f.stranger})
 		if other.Code != 202 || other.Header().Get("Location") == first.Header().Get("Location") {
-			t.Errorf("got %d %s, want a file of the other user's own", other.Code, other.Body)
+			t.Errorf("got %d %s, want a new file of the other user", other.Code, other.Body)
 		}
 	})
 	t.Run("deleted meanwhile", func(t *testing.T) {
@@ -134,7 +135,7 @@ func TestKeyOfAnotherFile(t *testing.T) {
 		"form":             {"/upload", string(form), map[string]string{"Content-Type": kind}, 202},
 		"form too large":   {"/upload", string(large), map[string]string{"Content-Type": largeKind}, 422},
 		"form too small":   {"/upload", "x", map[string]string{"Content-Type": kind}, 422},
-		"not well-formed":  {"/upload", "hello", map[string]string{"Idempotency-Key": "k k"}, 400},
+		"malformed key":    {"/upload", "hello", map[string]string{"Idempotency-Key": "k k"}, 400},
 		"nothing declared": {"/upload", "hello", nil, 202},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,14 +155,15 @@ func TestKeyOfAnotherFile(t *testing.T) {
 				}
 			}
 			if f.files.reads != len("hello") || len(f.publisher.attempts) != 1 {
-				t.Errorf("got %d bytes read and %d events, want those of the first request", f.files.reads, len(f.publisher.attempts))
+				t.Errorf("got %d bytes read and %d events, want only those of the first request", f.files.reads, len(f.publisher.attempts))
 			}
 			f.only(t)
 		})
 	}
 }
 
-// A file whose event did not get out stays, for its key; the retry publishes before it promises anything.
+// TestRetryPublishes checks that a file with an idempotency key stays if its event cannot be published. It also
+// checks that a retry publishes the event before it succeeds.
 func TestRetryPublishes(t *testing.T) {
 	refused := problem.Unavailable.With("refused")
 	unknown := problem.Unavailable.Because(events.ErrUnknown, "unknown")
@@ -172,17 +174,17 @@ func TestRetryPublishes(t *testing.T) {
 			for range 2 {
 				wantProblem(t, f.repeated(), 503, "unavailable")
 				if f.only(t).published {
-					t.Error("got a file without its event pending")
+					t.Error("got a file whose event is published, want a pending event")
 				}
 			}
 			answer := f.repeated()
 			k := f.only(t)
 			if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || !k.published || f.files.reads != len("hello") {
-				t.Errorf("got %d %s of file %+v after reading %d bytes, want 202 after %d", answer.Code, answer.Body, k, f.files.reads, len("hello"))
+				t.Errorf("got %d %s for file %+v after %d bytes, want 202 after %d bytes", answer.Code, answer.Body, k, f.files.reads, len("hello"))
 			}
 			for _, e := range f.publisher.attempts {
 				if e.ID() != k.ID || string(e.Data()) != string(f.publisher.attempts[0].Data()) {
-					t.Errorf("got event %s, want that of file %s each time", e, k.ID)
+					t.Errorf("got event %s, want the same event of file %s in each attempt", e, k.ID)
 				}
 			}
 			if len(f.publisher.published) != 1 {
@@ -197,7 +199,8 @@ func TestManyAtOnceWithOneKey(t *testing.T) {
 	f := newFixture(t)
 	var all sync.WaitGroup
 	all.Add(n)
-	f.files.whilePut = func() { all.Done(); all.Wait() } // no claim before all bytes are there
+	// No request claims the key before all requests have sent their bytes.
+	f.files.whilePut = func() { all.Done(); all.Wait() }
 	answers := make([]*httptest.ResponseRecorder, n)
 	var group sync.WaitGroup
 	for i := range n {
@@ -206,7 +209,7 @@ func TestManyAtOnceWithOneKey(t *testing.T) {
 	group.Wait()
 	k := f.only(t)
 	if !k.published {
-		t.Error("got a file whose event is pending")
+		t.Error("got a file whose event is pending, want a published event")
 	}
 	for _, answer := range answers {
 		if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || answer.Body.String() != answers[0].Body.String() {
@@ -215,12 +218,12 @@ func TestManyAtOnceWithOneKey(t *testing.T) {
 	}
 	for _, e := range f.publisher.published {
 		if e.ID() != k.ID {
-			t.Errorf("got the event of %s, want only those of %s", e.ID(), k.ID)
+			t.Errorf("got an event of file %s, want only events of file %s", e.ID(), k.ID)
 		}
 	}
 }
 
-// Another request with the key may be the first to have its file.
+// TestKeyIsTakenMeanwhile checks an upload during which another request with the same key stores its file first.
 func TestKeyIsTakenMeanwhile(t *testing.T) {
 	const firstID = "0195a3f0-0000-7000-8000-000000000001"
 	for name, c := range map[string]struct {
@@ -229,9 +232,9 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 		status    int
 		kept      int
 	}{
-		"the same file":               {helloHex, nil, 202, 1},
-		"another file":                {strings.Repeat("0", 64), nil, 422, 1},
-		"the same, and not deletable": {helloHex, problem.Unavailable.With("away"), 202, 2},
+		"the same file":                 {helloHex, nil, 202, 1},
+		"another file":                  {strings.Repeat("0", 64), nil, 422, 1},
+		"the same file, deletion fails": {helloHex, problem.Unavailable.With("unavailable"), 202, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -255,8 +258,8 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 }
 
 func TestKeysAway(t *testing.T) {
-	away := problem.Unavailable.Because(errors.New("secret address"), "the store can not be reached right now")
-	t.Run("before", func(t *testing.T) {
+	away := problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
+	t.Run("before the upload", func(t *testing.T) {
 		f := newFixture(t)
 		f.files.claimedErr = away
 		wantProblem(t, f.repeated(), 503, "unavailable")
@@ -264,16 +267,16 @@ func TestKeysAway(t *testing.T) {
 			t.Errorf("got %d bytes read, want none", f.files.reads)
 		}
 	})
-	t.Run("when the file is there", func(t *testing.T) {
+	t.Run("after the file is stored", func(t *testing.T) {
 		f := newFixture(t)
 		f.files.claimErr = away
 		wantProblem(t, f.repeated(), 503, "unavailable")
-		// Whether the claim was made is not known: the file stays for sweep, and nothing has told of it.
+		// It is not known whether the claim was stored. The file must stay for sweep, and no event must be published.
 		if f.only(t).published || len(f.publisher.attempts) != 0 {
 			t.Errorf("got %d events, want none", len(f.publisher.attempts))
 		}
 	})
-	t.Run("when it comes again", func(t *testing.T) {
+	t.Run("at a retry", func(t *testing.T) {
 		f := newFixture(t)
 		f.repeated()
 		f.files.confirmedErr = away

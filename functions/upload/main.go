@@ -1,4 +1,5 @@
-// Command upload is the function that takes in files: the bytes go to MongoDB, then one CloudEvent tells of them.
+// Command upload is the function that stores uploaded files. It stores the bytes of each file in MongoDB and then
+// publishes a CloudEvent, so that the record function can add the file to the catalog.
 package main
 
 import (
@@ -14,25 +15,27 @@ import (
 )
 
 type config struct {
-	// KeysFile is the public JWK Set that tokens are verified with.
+	// KeysFile is the path to a JWK Set (RFC 7517) with the public keys that verify access tokens.
 	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are what tokens must have been issued by and for.
+	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// MongoURI names the server and the database that the bytes go to.
+	// MongoURI is the URI of the MongoDB database that stores the file content.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// EventsURL is a RabbitMQ whose user may publish only, or a sink of CloudEvents over HTTP.
+	// EventsURL is the URL of the RabbitMQ broker or the HTTP sink to which the function publishes CloudEvents. A
+	// RabbitMQ user in the URL needs only the permission to publish.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
-	// MaxSize bounds a file, in bytes or with the suffix KiB, MiB or GiB. A slow client must get it through within
-	// REQUEST_TIMEOUT.
+	// MaxSize is the maximum size of a file, in bytes or with the suffix KiB, MiB or GiB. Slow clients must be able to
+	// upload a file of this size within REQUEST_TIMEOUT, because a single-request upload fails after that time.
 	MaxSize size `env:"UPLOAD_MAX_SIZE" envDefault:"1GiB"`
-	// Quota bounds all files of one user together, written like MaxSize; 0 does not.
+	// Quota is the maximum total size of each user's files, in the same format as MaxSize. 0 means that there is no
+	// quota.
 	Quota quota `env:"UPLOAD_QUOTA" envDefault:"0"`
 }
 
 func main() { function.Main(setup) }
 
-// setup builds the upload endpoint from its settings.
+// setup creates the upload function's HTTP handler from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	keys, err := token.LoadKeys(cfg.KeysFile)
 	if err != nil {
@@ -57,12 +60,13 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{handler, files, publisher}, nil
 }
 
-// server is the endpoint with what must be closed after it.
+// server is the upload function's HTTP handler. It also holds the store and the publisher, so that Close can close
+// them.
 type server struct {
 	http.Handler
 	files     *content.Store
 	publisher events.Publisher
 }
 
-// Close implements io.Closer.
+// Close implements io.Closer. It closes the publisher and the store.
 func (s server) Close() error { return errors.Join(s.publisher.Close(), s.files.Close()) }

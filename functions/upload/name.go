@@ -8,12 +8,14 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// maxName is the longest name of a file that common file systems can store, in bytes.
+// maxName is the maximum length of a stored file name, in bytes. Common file systems have the same limit, so a client
+// can save the file under its stored name.
 const maxName = 255
 
-// safeName makes a name that may come from anyone safe to store, to show and to save under: the last element of a
-// path of any system, normalized (NFC), without control characters, line breaks and what reorders text, and no longer
-// than maxName bytes. Where nothing is left it returns "unnamed".
+// safeName converts an untrusted file name into a name that can be stored, displayed and used to save the file. It
+// keeps only the last element of a Unix or Windows path. It replaces invalid UTF-8 and normalizes the name to NFC. It
+// removes control characters, line breaks, and characters that change the direction of text. It shortens the name to at
+// most maxName bytes. If the result is empty, "." or "..", safeName returns "unnamed".
 func safeName(name string) string {
 	name = strings.ToValidUTF8(name, "\uFFFD")
 	name = name[strings.LastIndexAny(name, `/\`)+1:]

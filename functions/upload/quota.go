@@ -8,28 +8,33 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// limits are those of every upload, in bytes.
+// limits holds the size limits for uploads, in bytes.
 type limits struct {
-	// file bounds one file.
+	// file is the maximum size of one file.
 	file int64
-	// quota bounds the files of one user together; 0 does not.
+	// quota is the maximum total size of each user's files. 0 means that there is no quota.
 	quota int64
 }
 
-// room is how many bytes a file may have.
+// room is the size limit for a new file. It depends on the maximum file size and on the unused part of the owner's
+// quota.
 type room struct {
+	// bytes is the maximum size of the file, in bytes.
 	bytes int64
-	// full is the problem of a file with more.
+	// full is the problem that the client gets if the file is larger than the limit.
 	full *problem.Problem
 }
 
-// room returns the room that the owner has for one more file of at least length bytes, or the problem that there is
-// less. Files of the same owner that are on their way and whose length is not known are not in the reckoning, so the
-// quota has to be checked again when the file is there.
+// room returns the size limit for a new file that owner uploads: the maximum file size or, if it is smaller, the unused
+// part of the owner's quota. length is the file's smallest possible size in bytes; a negative length means that the
+// size is unknown. If length exceeds the limit, room returns a problem.TooLarge or a problem.QuotaExceeded.
+//
+// The used part of the quota does not include concurrent uploads of unknown size. After the file is stored, the caller
+// must therefore call withinQuota to check the quota again.
 func (h *handler) room(ctx context.Context, owner string, length int64) (room, error) {
-	r := room{h.limits.file, problem.TooLarge.With("the limit is %d bytes", h.limits.file)}
+	r := room{h.limits.file, problem.TooLarge.With("a file may have at most %d bytes", h.limits.file)}
 	if length > r.bytes {
-		return room{}, r.full // without a question to the store
+		return room{}, r.full // length exceeds the file size limit, so the store need not be queried
 	}
 	if h.limits.quota == 0 {
 		return r, nil
@@ -39,7 +44,7 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 		return room{}, err
 	}
 	if left := max(0, h.limits.quota-used); left < r.bytes {
-		r = room{left, problem.QuotaExceeded.With("of the %d bytes that your files may have, %d are left", h.limits.quota, left)}
+		r = room{left, problem.QuotaExceeded.With("the file exceeds your quota of %d bytes, of which %d bytes are left", h.limits.quota, left)}
 	}
 	if length > r.bytes {
 		return room{}, r.full
@@ -47,8 +52,16 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 	return r, nil
 }
 
-// withinQuota takes the file back, which is committed but not announced, or on its way with a length that is declared,
-// if it leaves its owner with more than the quota permits. Of files that came at the same time, and together are too much, none may stay; but never too many.
+// withinQuota checks whether owner exceeds the quota after the file or resumable upload with the given ID was stored or
+// created. If owner exceeds the quota, or if the store cannot report the owner's usage, withinQuota deletes the file or
+// resumable upload and returns an error.
+//
+// A file must pass this check after its commit and before it is announced, because an announced file must not be
+// deleted. A resumable upload must pass this check immediately after its creation, because its declared length counts
+// toward the quota from then on.
+//
+// If several concurrent uploads together exceed the quota, withinQuota might delete all of them, but the files that it
+// keeps never exceed the quota.
 func (h *handler) withinQuota(ctx context.Context, owner, id string) error {
 	if h.limits.quota == 0 {
 		return nil
@@ -60,10 +73,10 @@ func (h *handler) withinQuota(ctx context.Context, owner, id string) error {
 		return nil
 	}
 	if err == nil {
-		err = problem.QuotaExceeded.With("your files may have %d bytes together: others came at the same time", h.limits.quota)
+		err = problem.QuotaExceeded.With("this file and the files that you uploaded at the same time exceed your quota of %d bytes", h.limits.quota)
 	}
 	if failed := h.files.Delete(ctx, id); failed != nil {
-		return errors.Join(err, fmt.Errorf("take back file %s: %w", id, failed))
+		return errors.Join(err, fmt.Errorf("undo the upload of file %s: %w", id, failed))
 	}
 	return err
 }

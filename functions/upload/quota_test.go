@@ -26,18 +26,18 @@ func TestQuota(t *testing.T) {
 		problem string
 		unread  bool
 	}{
-		"none":                   {known(maxSize), nil, 0, 202, "", false},
-		"fits":                   {known(70), nil, 100, 202, "", false},
-		"fits, unknown":          {unknown(70), nil, 100, 202, "", false},
-		"fits, form":             {fits, fitsKind, 100, 202, "", false},
-		"over, known":            {known(71), nil, 100, 507, "quota-exceeded", true},
-		"over, unknown":          {unknown(71), nil, 100, 507, "quota-exceeded", false},
-		"over, form":             {over, overKind, 100, 507, "quota-exceeded", false},
-		"full":                   {known(1), nil, 30, 507, "quota-exceeded", true},
-		"more than full":         {unknown(1), nil, 20, 507, "quota-exceeded", false},
-		"full, and an empty one": {known(0), nil, 30, 202, "", false},
-		"too large at any rate":  {known(maxSize + 1), nil, 100, 413, "too-large", true},
-		"too large, not over":    {unknown(maxSize + 1), nil, 1 << 20, 413, "too-large", false},
+		"no quota":                              {known(maxSize), nil, 0, 202, "", false},
+		"fits":                                  {known(70), nil, 100, 202, "", false},
+		"fits, unknown length":                  {unknown(70), nil, 100, 202, "", false},
+		"fits, form":                            {fits, fitsKind, 100, 202, "", false},
+		"over, known length":                    {known(71), nil, 100, 507, "quota-exceeded", true},
+		"over, unknown length":                  {unknown(71), nil, 100, 507, "quota-exceeded", false},
+		"over, form":                            {over, overKind, 100, 507, "quota-exceeded", false},
+		"full":                                  {known(1), nil, 30, 507, "quota-exceeded", true},
+		"more than full":                        {unknown(1), nil, 20, 507, "quota-exceeded", false},
+		"full, empty file":                      {known(0), nil, 30, 202, "", false},
+		"over the file limit":                   {known(maxSize + 1), nil, 100, 413, "too-large", true},
+		"over the file limit, within the quota": {unknown(maxSize + 1), nil, 1 << 20, 413, "too-large", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -61,7 +61,7 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// Files that come at the same time may each fit, and together not.
+// TestQuotaAtTheSameTime checks two concurrent uploads that each fit into the quota, but not both together.
 func TestQuotaAtTheSameTime(t *testing.T) {
 	f := newFixture(t)
 	f.limit(t, 100)
@@ -75,7 +75,7 @@ func TestQuotaAtTheSameTime(t *testing.T) {
 }
 
 func TestQuotaUnknown(t *testing.T) {
-	away := problem.Unavailable.With("the store is away")
+	away := problem.Unavailable.With("the store is unavailable")
 	f := newFixture(t)
 	f.limit(t, 100)
 	f.files.usageErr = away

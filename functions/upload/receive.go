@@ -14,27 +14,32 @@ import (
 )
 
 const (
-	// formOverhead bounds what a form has besides its file, in bytes.
+	// formOverhead is the number of bytes that a multipart form may contain in addition to its file. Each form field
+	// other than the file must be shorter than formOverhead.
 	formOverhead = 1 << 20
-	// maxFields bounds the fields of a form besides its file.
+	// maxFields is the maximum number of fields in a multipart form, not counting the file.
 	maxFields = 32
-	// maxContentType bounds a content type, in bytes; the event's schema has the same bound.
+	// maxContentType is the maximum length of a content type, in bytes. It matches the limit in the event schema, so
+	// that an event can contain every accepted content type.
 	maxContentType = 255
-	// sniffed is how many bytes http.DetectContentType looks at.
+	// sniffed is the maximum number of bytes that http.DetectContentType examines.
 	sniffed = 512
 )
 
-// incoming is a file on its way in.
+// incoming describes a file while its bytes are being received.
 type incoming struct {
 	name        string
 	contentType string
 	bytes       io.Reader
-	// finish refuses the file if what came after its bytes is not as it should be or a promised digest does not match.
-	// It must be called after bytes has been read to its end, with the SHA-256 of them in hex.
+	// finish checks the rest of the request body and the declared digests. It returns a problem if the rest is invalid
+	// or a digest does not match. Callers must first read bytes to the end, because the digests cover all bytes of the
+	// file. sum is the SHA-256 digest of the file in hexadecimal.
 	finish func(sum string) error
 }
 
-// receive finds the file in the request, for which there is room. Until it is called nothing of the body has been read.
+// receive returns the file in the body of r. The caller must then read the file's bytes. room limits the size of the
+// file. receive replaces the file name with a safe name. If the request declares no content type, receive detects the
+// type from the first bytes of the file.
 func receive(r *http.Request, headers declared, room room) (incoming, error) {
 	take := raw
 	if headers.boundary != "" {
@@ -56,28 +61,33 @@ func receive(r *http.Request, headers declared, room room) (incoming, error) {
 	return in, nil
 }
 
-// declared is what the headers of a request say about its body.
+// declared holds the properties of an upload that the request declares in its headers and its query.
 type declared struct {
-	// name and contentType of the file are empty where the headers do not say them.
+	// name and contentType describe the file. Each of them is empty if the request does not declare it.
 	name        string
 	contentType string
-	// boundary is not empty if the body is a form.
+	// boundary is the boundary between the parts of a multipart form. It is empty if the body is not a form.
 	boundary string
-	// size of the file in bytes, -1 where it is not known, as in a form.
+	// size is the size of the file in bytes, or -1 if the size is unknown. It is always -1 for a form, because the
+	// Content-Length header declares the length of the whole form.
 	size int64
-	// least is the size that the file has at least, in bytes, or else the body is refused; negative where it is not known.
+	// least is the smallest size, in bytes, that the file can have if the upload is valid. If least exceeds the
+	// available space, the request is rejected before the body is read. For a form, least is the length of the body
+	// minus formOverhead. A negative value means that no minimum is known.
 	least int64
-	// digests of the body that were promised.
+	// digests are the digests of the body that the Content-Digest header declares.
 	digests digests
-	// key is the idempotency key, empty if there is none.
+	// key is the value of the Idempotency-Key header. It is empty if the request does not have this header.
 	key string
 }
 
-// declare reads the headers and refuses what can be refused without reading the body.
+// declare parses the headers and the query of r. It does not read the body, so that the function can reject an invalid
+// request before the client sends a large file. If a header or the query is invalid, declare returns a problem.
 func declare(r *http.Request) (d declared, err error) {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		// The bytes would be kept in a coding that nobody undoes later.
-		return declared{}, problem.UnsupportedType.With("send the file without Content-Encoding").Header("Accept-Encoding", "identity")
+		// Reject an encoded body, because the store would keep the file in its encoded form, and no function decodes
+		// the file for a download.
+		return declared{}, problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").Header("Accept-Encoding", "identity")
 	}
 	if d.digests, err = contentDigest(r.Header); err != nil {
 		return declared{}, err
@@ -92,13 +102,14 @@ func declare(r *http.Request) (d declared, err error) {
 	d.size, d.least = r.ContentLength, r.ContentLength
 	if kind == "multipart/form-data" {
 		if d.boundary = params["boundary"]; d.boundary == "" {
-			return declared{}, problem.BadRequest.With("the form has no boundary")
+			return declared{}, problem.BadRequest.With("the Content-Type header of a form must have a boundary parameter")
 		}
 		d.size, d.least = -1, r.ContentLength-formOverhead
 	} else {
 		d.contentType = r.Header.Get("Content-Type")
 		if kind == "" || kind == "application/x-www-form-urlencoded" {
-			// Clients such as curl say so of anything they post, so it says nothing.
+			// Ignore application/x-www-form-urlencoded, because clients such as curl send this type with any body, so
+			// it does not describe the file.
 			d.contentType = ""
 		}
 		if d.name, err = declaredName(r); err != nil {
@@ -108,7 +119,8 @@ func declare(r *http.Request) (d declared, err error) {
 	return d, nil
 }
 
-// contentType parses a media type. None at all is fine.
+// contentType parses the media type in value. An empty value is valid. If value is malformed or longer than
+// maxContentType, the error is a problem.BadRequest.
 func contentType(value string) (kind string, params map[string]string, err error) {
 	if value == "" {
 		return "", nil, nil
@@ -116,18 +128,19 @@ func contentType(value string) (kind string, params map[string]string, err error
 	kind, params, err = mime.ParseMediaType(value)
 	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
 	if err != nil || len(value) > maxContentType || strings.ContainsFunc(value, unprintable) {
-		return "", nil, problem.BadRequest.Because(err, "the content type is not well-formed")
+		return "", nil, problem.BadRequest.Because(err, "the content type is malformed or too long")
 	}
 	return kind, params, nil
 }
 
-// declaredName returns the file name from Content-Disposition (RFC 6266), where filename* (RFC 8187) has precedence over
-// filename. Without one it returns the file name from the query string.
+// declaredName returns the file name from the Content-Disposition header (RFC 6266). The filename* parameter (RFC 8187)
+// takes precedence over the filename parameter. If the header contains no file name, declaredName returns the value of
+// the query parameter "name", or an empty string if the query has no such parameter.
 func declaredName(r *http.Request) (string, error) {
 	if value := r.Header.Get("Content-Disposition"); value != "" {
 		_, params, err := mime.ParseMediaType(value)
 		if err != nil {
-			return "", problem.BadRequest.Because(err, "the Content-Disposition header is not well-formed")
+			return "", problem.BadRequest.Because(err, "the Content-Disposition header is malformed")
 		}
 		if name := params["filename"]; name != "" {
 			return name, nil
@@ -137,19 +150,21 @@ func declaredName(r *http.Request) (string, error) {
 	return query.Get("name"), err
 }
 
-// raw takes the body as the file.
+// raw returns a file that consists of the whole request body.
 func raw(r *http.Request, d declared, room room) (incoming, error) {
 	check, body := d.digests.over(room.limit(r.Body, 0), false)
 	return incoming{d.name, d.contentType, body, check.matches}, nil
 }
 
-// form takes the one file in a multipart/form-data body (RFC 7578). It is streamed; fields before and after it are
-// skipped. A Content-Digest is of the whole body, since that is the content of the message.
+// form returns the file in a multipart/form-data body (RFC 7578). A form must contain exactly one file. The file is
+// streamed, and all fields before and after the file are skipped. A Content-Digest covers the whole form, because the
+// form is the content of the HTTP message.
 func form(r *http.Request, d declared, room room) (incoming, error) {
 	check, body := d.digests.over(room.limit(r.Body, formOverhead), true)
 	parts := multipart.NewReader(body, d.boundary)
 	fields := 0
-	// next returns the next part that is a file, or nil at the end of the form.
+	// next skips fields that are not files, and returns the next part that is a file. At the end of the form, next
+	// returns nil.
 	next := func() (*multipart.Part, error) {
 		for {
 			part, err := parts.NextPart()
@@ -163,12 +178,12 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 				return part, nil
 			}
 			if fields++; fields > maxFields {
-				return nil, problem.BadRequest.With("the form has more than %d fields", maxFields)
+				return nil, problem.BadRequest.With("the form may have at most %d fields in addition to the file", maxFields)
 			}
 			if n, err := io.Copy(io.Discard, io.LimitReader(part, formOverhead)); err != nil {
 				return nil, broken(err)
 			} else if n == formOverhead {
-				return nil, problem.TooLarge.With("a field of the form is too large")
+				return nil, problem.TooLarge.With("each form field other than the file must have fewer than %d bytes", formOverhead)
 			}
 		}
 	}
@@ -177,18 +192,19 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 		return incoming{}, err
 	}
 	if part == nil {
-		return incoming{}, problem.BadRequest.With("the form has no part with a file name")
+		return incoming{}, problem.BadRequest.With("the form has no file: send one part with a file name")
 	}
 	kind := part.Header.Get("Content-Type")
 	if _, _, err := contentType(kind); err != nil {
 		return incoming{}, err
 	}
 	return incoming{part.FileName(), kind, room.limit(part, 0), func(string) error {
-		// A second file, that nobody would ever see again, must not be answered with success.
+		// Reject a form with a second file, because only the first file is stored. After a successful response, the
+		// client would assume that both files are stored.
 		if another, err := next(); err != nil {
 			return err
 		} else if another != nil {
-			return problem.BadRequest.With("the form has more than one file: send one a request")
+			return problem.BadRequest.With("the form has more than one file: send one file per request")
 		}
 		if _, err := io.Copy(io.Discard, body); err != nil {
 			return broken(err)
@@ -197,13 +213,14 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 	}}, nil
 }
 
-// limit reads no more of r than there is room for, and extra bytes: anything further is room's problem.
+// limit returns a reader for body that reads at most r.bytes+extra bytes. If body has more bytes, the reader returns
+// the problem r.full.
 func (r room) limit(body io.ReadCloser, extra int64) io.Reader {
 	return bodyReader{http.MaxBytesReader(nil, body, r.bytes+extra), r.full}
 }
 
-// bodyReader turns errors of a request's body into problems: without that, a client that breaks off would look like
-// an error of ours.
+// bodyReader converts errors from reading a request body into problems. Without this conversion, the function would
+// report an internal error whenever a client disconnects during an upload.
 type bodyReader struct {
 	r    io.Reader
 	full *problem.Problem
@@ -221,12 +238,12 @@ func (b bodyReader) Read(p []byte) (int, error) {
 	return n, broken(err)
 }
 
-// broken is the problem of a body that ended early, came too slowly, or is not a well-formed form. One that is a
-// problem already stays what it is.
+// broken returns the problem for err, which is an error from reading a request body. The body ended early, arrived too
+// slowly or is a malformed form. If err already wraps a problem, broken returns that problem.
 func broken(err error) error {
 	var already *problem.Problem
 	if errors.As(err, &already) {
 		return already
 	}
-	return problem.BadRequest.Because(err, "the body could not be read to its end")
+	return problem.BadRequest.Because(err, "the request body is incomplete or malformed")
 }

@@ -16,7 +16,7 @@ import (
 // part is one part of a form.
 type part struct{ disposition, kind, body string }
 
-// newForm returns a form with parts, and its content type.
+// newForm returns a form with the given parts, and the content type of the form.
 func newForm(t *testing.T, parts ...part) (body []byte, kind string) {
 	t.Helper()
 	var b bytes.Buffer
@@ -56,19 +56,19 @@ func TestForm(t *testing.T) {
 		status  int
 		problem string
 	}{
-		"one file":               {[]part{hello}, 202, ""},
-		"fields around":          {[]part{field, hello, field}, 202, ""},
-		"as many as may be":      {append(many[1:], hello), 202, ""},
-		"no type":                {[]part{untyped}, 202, ""},
-		"empty file":             {[]part{{hello.disposition, "text/plain", ""}}, 202, ""},
-		"no file":                {[]part{field}, 400, "bad-request"},
-		"nothing":                {nil, 400, "bad-request"},
-		"two files":              {[]part{hello, field, hello}, 400, "bad-request"},
-		"too many fields":        {append(many, hello), 400, "bad-request"},
-		"too many fields after":  {append([]part{hello}, many...), 400, "bad-request"},
-		"field too large":        {[]part{{field.disposition, "", strings.Repeat("x", formOverhead)}, hello}, 413, "too-large"},
-		"file too large":         {[]part{{hello.disposition, "", strings.Repeat("x", maxSize+1)}}, 413, "too-large"},
-		"file type is malformed": {[]part{{hello.disposition, "text/plain;;", "x"}}, 400, "bad-request"},
+		"one file":                 {[]part{hello}, 202, ""},
+		"fields before and after":  {[]part{field, hello, field}, 202, ""},
+		"maximum number of fields": {append(many[1:], hello), 202, ""},
+		"no content type":          {[]part{untyped}, 202, ""},
+		"empty file":               {[]part{{hello.disposition, "text/plain", ""}}, 202, ""},
+		"no file":                  {[]part{field}, 400, "bad-request"},
+		"no parts":                 {nil, 400, "bad-request"},
+		"two files":                {[]part{hello, field, hello}, 400, "bad-request"},
+		"too many fields":          {append(many, hello), 400, "bad-request"},
+		"too many fields after":    {append([]part{hello}, many...), 400, "bad-request"},
+		"field too large":          {[]part{{field.disposition, "", strings.Repeat("x", formOverhead)}, hello}, 413, "too-large"},
+		"file too large":           {[]part{{hello.disposition, "", strings.Repeat("x", maxSize+1)}}, 413, "too-large"},
+		"malformed content type":   {[]part{{hello.disposition, "text/plain;;", "x"}}, 400, "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			body, kind := newForm(t, c.parts...)
@@ -76,7 +76,7 @@ func TestForm(t *testing.T) {
 			digest := "sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"
 			for _, headers := range []map[string]string{{"Content-Type": kind}, {"Content-Type": kind, "Content-Digest": digest}} {
 				f := newFixture(t)
-				// Without a known length, so that it is counting that stops what is too large.
+				// The length of the body is not known, so the limits must apply while the body is read.
 				answer := f.send("POST", "/upload", io.MultiReader(bytes.NewReader(body)), headers)
 				if c.status != 202 {
 					wantProblem(t, answer, c.status, c.problem)
@@ -105,9 +105,9 @@ func TestForm(t *testing.T) {
 		"digest of the file, not the body": {body, kind, map[string]string{"Content-Digest": "sha-256=:" + helloBase64 + ":"}, 400, "digest-mismatch"},
 		"no boundary":                      {body, "multipart/form-data", nil, 400, "bad-request"},
 		"another boundary":                 {body, "multipart/form-data; boundary=x", nil, 400, "bad-request"},
-		"cut in the file":                  {body[:bytes.Index(body, []byte("hello"))+2], kind, nil, 400, "bad-request"},
-		"cut before the end":               {body[:len(body)-6], kind, nil, 400, "bad-request"},
-		"too large, known":                 {bytes.Repeat([]byte("x"), maxSize+formOverhead+1), kind, nil, 413, "too-large"},
+		"truncated in the file":            {body[:bytes.Index(body, []byte("hello"))+2], kind, nil, 400, "bad-request"},
+		"truncated before the end":         {body[:len(body)-6], kind, nil, 400, "bad-request"},
+		"too large, known length":          {bytes.Repeat([]byte("x"), maxSize+formOverhead+1), kind, nil, 413, "too-large"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -150,7 +150,7 @@ func TestSafeName(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", name, got, want)
 		}
 		if len(got) > maxName || !utf8.ValidString(got) || safeName(got) != got {
-			t.Errorf("%q: got %q, which is not safe itself", name, got)
+			t.Errorf("%q: got %q, which is not a safe name", name, got)
 		}
 	}
 }
@@ -179,8 +179,8 @@ func TestQuotaSetting(t *testing.T) {
 	}
 	for _, text := range []string{"", "-1", "none", "0GiB"} {
 		var got quota
-		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "or 0 for none") {
-			t.Errorf("%q: got %d and error %v, want one that says what 0 means", text, got, err)
+		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "or 0 for no quota") {
+			t.Errorf("%q: got %d and error %v, want an error that explains the value 0", text, got, err)
 		}
 	}
 }

@@ -6,10 +6,11 @@ import (
 	"strings"
 )
 
-// size is a number of bytes, written as such or with the suffix KiB, MiB or GiB.
+// size is a number of bytes. Its text form is a decimal number, optionally followed by the suffix KiB, MiB or GiB.
 type size int64
 
-// maxMaxSize is the largest file that shared/content can number the chunks of.
+// maxMaxSize is the largest valid size in a setting, in bytes. It is the size of the largest file that package content
+// can store, because a file has at most 1<<24 chunks of 1 MiB.
 const maxMaxSize = 1 << 44
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -23,13 +24,14 @@ func (s *size) UnmarshalText(text []byte) error {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 1 || n > maxMaxSize/unit {
-		return fmt.Errorf("%q is not a size: want a number of bytes from 1 to %d, or one with the suffix KiB, MiB or GiB", text, int64(maxMaxSize))
+		return fmt.Errorf("%q is not a valid size: want a number of bytes from 1 to %d, or a number with the suffix KiB, MiB or GiB", text, int64(maxMaxSize))
 	}
 	*s = size(n * unit)
 	return nil
 }
 
-// quota is a size that may be 0, for none.
+// quota is a number of bytes with the same text form as size. Unlike a size, a quota can be 0, which means that there
+// is no quota.
 type quota int64
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -40,7 +42,7 @@ func (q *quota) UnmarshalText(text []byte) error {
 	}
 	var s size
 	if err := s.UnmarshalText(text); err != nil {
-		return fmt.Errorf("%w, or 0 for none", err)
+		return fmt.Errorf("%w, or 0 for no quota", err)
 	}
 	*q = quota(s)
 	return nil

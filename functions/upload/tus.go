@@ -23,38 +23,45 @@ import (
 const (
 	tusPath    = "/upload/tus"
 	tusVersion = "1.0.0"
-	// tusExtensions are those that are spoken; tusd knows of the first three.
+	// tusExtensions lists the supported extensions of the tus protocol. The tusd package implements the first three,
+	// and this package implements checksum and expiration.
 	tusExtensions = "creation,creation-with-upload,termination,checksum,expiration"
-	// tusLifetime is how long an upload may take from its creation on: a computer that slept over night can go on, and
-	// what nobody comes back for does not fill the store, nor its owner's quota, for more than a day.
+	// tusLifetime is the time from the creation of a resumable upload to its expiration. It is long enough that a
+	// computer can be suspended overnight and then continue its upload. It is short enough that an abandoned upload
+	// does not use storage space and its owner's quota for much longer than a day.
 	tusLifetime = 24 * time.Hour
-	// tusSilence is how long a request's body may stand still. Then its place is free for others: what came is kept, and
-	// the client, if there still is one, goes on from there. It is less than the gateway's patience.
+	// tusSilence is how long a request body may make no progress. After that time, the request ends, so that an idle
+	// client does not occupy one of the function's concurrent requests. The bytes that have arrived are kept, and the
+	// client can continue after them. tusSilence is shorter than the gateway's timeouts for the upload function, so
+	// that the client gets the upload function's response and not an error from the gateway.
 	tusSilence = 30 * time.Second
-	// tusPiece is the content type of a piece of a file.
+	// tusPiece is the content type that the tus protocol requires for a request body with bytes of a file.
 	tusPiece = "application/offset+octet-stream"
-	// lockedRetry is what a client is told to wait that asked for the offset while a store was away.
+	// lockedRetry is the value of the Retry-After header in the response to a HEAD request while the store or the
+	// broker is unavailable.
 	lockedRetry = 2 * time.Second
 )
 
-// tus answers resumable uploads, by version 1.0 of https://tus.io/protocols/resumable-upload. The protocol is tusd's; ours
-// are who may do what, checksums, expiration, problem documents, and what becomes of a complete upload: a file like any
-// other, with one event, before the last byte is acknowledged.
+// tus serves resumable uploads with version 1.0.0 of the tus protocol (https://tus.io/protocols/resumable-upload). The
+// tusd package implements the protocol. The type tus adds access control, checksums, expiration and problem documents.
+//
+// When all bytes of an upload have arrived, tus stores the upload as a regular file and publishes one event for it.
+// Only then does tus acknowledge the last byte, because the acknowledgment means to the client that the file is stored.
 type tus struct {
 	*handler
 	uploads  uploads
 	protocol *tusd.UnroutedHandler
-	// owned is serve for whoever may upload.
+	// owned passes a request to serve only if the request has an access token with the scope files:write.
 	owned http.Handler
 }
 
-// newTus returns the endpoint for requests whose path begins with tusPath.
+// newTus returns the handler for resumable uploads. It handles all requests whose paths begin with tusPath.
 func newTus(verifier *token.Verifier, h *handler, files uploads) (http.Handler, error) {
 	t := &tus{handler: h, uploads: files}
 	composer := tusd.NewStoreComposer()
 	composer.UseCore(tusStore{t})
 	composer.UseTerminater(tusStore{t})
-	// No Locker: the store lets one writer get on at each offset, whatever replica it is at.
+	// Do not configure a Locker, because the store accepts only one writer at each offset, even across replicas.
 	var err error
 	t.protocol, err = tusd.NewUnroutedHandler(tusd.Config{
 		StoreComposer:           composer,
@@ -62,10 +69,11 @@ func newTus(verifier *token.Verifier, h *handler, files uploads) (http.Handler, 
 		MaxSize:                 h.limits.file,
 		DisableDownload:         true,
 		DisableConcatenation:    true,
-		Cors:                    &tusd.CorsConfig{Disable: true}, // the gateway's
+		Cors:                    &tusd.CorsConfig{Disable: true}, // the gateway handles CORS
 		NetworkTimeout:          tusSilence,
 		PreUploadCreateCallback: t.admit,
-		Logger:                  xslog.New(xslog.NewTextHandler(io.Discard, &xslog.HandlerOptions{Level: xslog.LevelError + 1})), // ours is elsewhere
+		// Discard all log entries of tusd, because the problem package logs the errors.
+		Logger: xslog.New(xslog.NewTextHandler(io.Discard, &xslog.HandlerOptions{Level: xslog.LevelError + 1})),
 	})
 	if err != nil {
 		return nil, err
@@ -74,7 +82,8 @@ func newTus(verifier *token.Verifier, h *handler, files uploads) (http.Handler, 
 	return http.StripPrefix(tusPath, t), nil
 }
 
-// ServeHTTP answers one request. What the server can do is no secret.
+// ServeHTTP implements http.Handler. An OPTIONS request requires no access token, because the response contains only
+// the capabilities of the server, which are public.
 func (t *tus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Tus-Resumable", tusVersion)
 	w.Header().Set("Cache-Control", "no-store")
@@ -85,30 +94,32 @@ func (t *tus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t.owned.ServeHTTP(w, r)
 }
 
-// exchange is one request, with what is known of it. Its context carries it through tusd to the store.
+// exchange holds the state of one request. The request's context contains the exchange, because tusd passes this
+// context to the methods of tusStore.
 type exchange struct {
 	owner string
-	// method is the one that is meant, where X-HTTP-Method-Override names another.
+	// method is the request method after X-HTTP-Method-Override has been applied.
 	method   string
 	body     *pieceBody
 	metadata uploadMetadata
 	checksum *checksummed
-	// upload is the one that the request is for, or has created.
+	// upload is the upload that the request creates or refers to. created reports whether the request has created the
+	// upload.
 	upload  content.Upload
 	created bool
-	// err is the first error, which is what the request is answered with.
+	// err is the first error that occurred during the request. The response reports this error.
 	err error
 }
 
 type exchangeKey struct{}
 
-// exchangeOf returns the exchange that ctx belongs to.
+// exchangeOf returns the exchange in ctx, or nil if ctx contains no exchange.
 func exchangeOf(ctx context.Context) *exchange {
 	x, _ := ctx.Value(exchangeKey{}).(*exchange)
 	return x
 }
 
-// fail notes that the request failed, and returns err.
+// fail returns err. If err is not nil and the request has no earlier error, fail also records err in x.
 func (x *exchange) fail(err error) error {
 	if x.err == nil {
 		x.err = err
@@ -116,10 +127,11 @@ func (x *exchange) fail(err error) error {
 	return err
 }
 
-// serve has tusd answer the request, and then answers it: with a problem instead of an error.
+// serve passes the request to tusd and sends the response of tusd. If the request has failed, serve returns a problem,
+// which replaces the response of tusd.
 func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return problem.UnsupportedType.With("send the file without Content-Encoding").Header("Accept-Encoding", "identity")
+		return problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").Header("Accept-Encoding", "identity")
 	}
 	x := &exchange{body: &pieceBody{from: r.Body, ended: r.ContentLength == 0}}
 	if caller := token.Caller(r.Context()); caller != nil {
@@ -135,8 +147,9 @@ func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
 			t.undo(asked.Context(), x.upload.ID)
 		}
 		if x.method == http.MethodHead && problem.Status(err) == http.StatusServiceUnavailable {
-			// To any other status, 503 too, tus-js-client answers by sending the whole file again.
-			return problem.Locked.Because(err, "how much is there can not be told right now: ask again").RetryAfter(lockedRetry)
+			// Respond with a 423 (Locked), because tus-js-client repeats a HEAD request only after a 423. After any
+			// other error status, including 503, tus-js-client would start over and send the whole file again.
+			return problem.Locked.Because(err, "the upload's offset is temporarily unavailable: send the HEAD request again").RetryAfter(lockedRetry)
 		}
 		return err
 	}
@@ -144,14 +157,15 @@ func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// route calls the handler of the method, after tusd has seen to the version and to X-HTTP-Method-Override.
+// route calls the handler for the path and the method of r. tusd calls route after it has checked the protocol version
+// and applied X-HTTP-Method-Override.
 func (t *tus) route(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r.Context())
 	x.method = r.Method
 	id := strings.TrimPrefix(r.URL.Path, "/")
 	switch {
 	case strings.Contains(id, "/"):
-		_ = x.fail(problem.NotFound.With("there is nothing at this path"))
+		_ = x.fail(problem.NotFound.With("no such endpoint"))
 	case id == "" && r.Method == http.MethodPost:
 		if x.fail(x.declare(r)) == nil {
 			t.protocol.PostFile(w, r)
@@ -175,10 +189,11 @@ func (t *tus) route(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// declare reads the headers of a request that creates an upload, as far as tusd does not know of them.
+// declare parses the Upload-Metadata and Upload-Checksum headers of a request that creates an upload. It rejects a
+// request with an Upload-Concat header. tusd parses the other headers of the protocol.
 func (x *exchange) declare(r *http.Request) (err error) {
 	if r.Header.Get("Upload-Concat") != "" {
-		return problem.BadRequest.With("uploads are not put together from others: send the file as one, without Upload-Concat")
+		return problem.BadRequest.With("concatenation is not supported: send the file as one upload, without the Upload-Concat header")
 	}
 	if x.metadata, err = parseMetadata(r.Header); err != nil {
 		return err
@@ -187,7 +202,8 @@ func (x *exchange) declare(r *http.Request) (err error) {
 	return err
 }
 
-// append prepares a request with a piece of the upload with the given id.
+// append prepares a PATCH request, which appends bytes to the upload with the given ID. It records the checksum and the
+// upload in x. If tusd must not handle the request, append returns an error.
 func (t *tus) append(r *http.Request, x *exchange, id string) (err error) {
 	if x.checksum, err = uploadChecksum(r.Header); err != nil {
 		return err
@@ -196,12 +212,13 @@ func (t *tus) append(r *http.Request, x *exchange, id string) (err error) {
 		return err
 	}
 	if x.upload.Complete() && r.ContentLength > 0 && r.Header.Get("Upload-Offset") == strconv.FormatInt(x.upload.Length, 10) {
-		return errTooLong // tusd would drop the bytes without a word
+		return errTooLong // tusd would discard these bytes and report success
 	}
 	return t.settle(r.Context(), x.upload, true)
 }
 
-// open finds the upload with the given id, if it is the caller's: of others nobody is told that they exist.
+// open finds the upload with the given ID and records it in x. If the upload belongs to another user, open returns
+// problem.NotFound, so that users cannot find out which uploads of other users exist.
 func (t *tus) open(ctx context.Context, x *exchange, id string) error {
 	u, err := t.uploads.Find(ctx, id)
 	if err != nil {
@@ -214,7 +231,8 @@ func (t *tus) open(ctx context.Context, x *exchange, id string) error {
 	return nil
 }
 
-// admit refuses what can be refused before an upload is created: so that nobody sends a large file for nothing.
+// admit checks the size limit, the quota, and whether the broker is ready. tusd calls admit before it creates an
+// upload, so that a client does not send a large file that the function cannot accept.
 func (t *tus) admit(hook tusd.HookEvent) (tusd.HTTPResponse, tusd.FileInfoChanges, error) {
 	x := exchangeOf(hook.Context)
 	_, err := t.room(hook.Context, x.owner, hook.Upload.Size)
@@ -224,9 +242,12 @@ func (t *tus) admit(hook tusd.HookEvent) (tusd.HTTPResponse, tusd.FileInfoChange
 	return tusd.HTTPResponse{}, tusd.FileInfoChanges{}, x.fail(err)
 }
 
-// settle makes an upload a file, if all its bytes are there, and tells of it. A client that knows all its bytes to be
-// there takes its file for kept: so whoever answers that has to settle first, whatever became of the request with the
-// last byte. If the event can not be published, the file stays unless stays is false: see announce.
+// settle turns a complete upload into a file and publishes the file's event. If the upload is incomplete, or if the
+// event is already confirmed, settle does nothing. stays has the same meaning as in announce.
+//
+// When a response reports that all bytes have arrived, the client assumes that the file is stored. Every handler must
+// therefore call settle before it sends such a response. This also applies to the handlers of later requests, because
+// the request with the last byte can fail after the byte was stored.
 func (t *tus) settle(ctx context.Context, u content.Upload, stays bool) error {
 	if !u.Complete() || u.Stored && !u.Unconfirmed {
 		return nil
@@ -248,19 +269,20 @@ func (t *tus) settle(ctx context.Context, u content.Upload, stays bool) error {
 	return nil
 }
 
-// measureTus notes the end of an upload, which began when its id was made.
+// measureTus records the metrics of a resumable upload that has ended. It takes the start time from the upload's ID,
+// because the ID is a UUIDv7, which contains the creation time.
 func measureTus(ctx context.Context, u content.Upload, result string, size int64) {
 	if id, err := uuid.Parse(u.ID); err == nil {
 		telemetry.Upload(ctx, "tus", result, size, time.Since(time.Unix(id.Time().UnixTime())))
 	}
 }
 
-// undo takes back an upload whose creation is answered with an error, since its client can not know where it is. One
-// that has become a file, or is about to, stays.
+// undo discards an upload after the request that created it failed. The client cannot continue this upload, because the
+// client has not received the upload's URL. undo keeps the upload if it is already a file or is becoming a file.
 func (t *tus) undo(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if err := t.uploads.Discard(ctx, id); err != nil && !errors.Is(err, problem.Conflict) {
-		slog.WarnContext(ctx, "an upload that was not created is left to sweep", "id", id, "error", err)
+		slog.WarnContext(ctx, "could not discard upload after the request that created it failed", "id", id, "error", err)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// tus sends a request of the tus protocol. A header with an empty value is left out.
+// tus sends a request with the header Tus-Resumable and the given headers. An empty value removes a header.
 func (f *fixture) tus(method, target string, body io.Reader, headers ...map[string]string) *httptest.ResponseRecorder {
 	all := map[string]string{"Tus-Resumable": "1.0.0"}
 	for _, more := range headers {
@@ -25,12 +25,12 @@ func (f *fixture) tus(method, target string, body io.Reader, headers ...map[stri
 	return f.send(method, target, body, all)
 }
 
-// piece is the headers of a request with bytes.
+// piece returns the headers of a request that sends bytes at the given offset.
 func piece(offset int) map[string]string {
 	return map[string]string{"Content-Type": "application/offset+octet-stream", "Upload-Offset": fmt.Sprint(offset)}
 }
 
-// metadata is the header with the given keys and values, in turn.
+// metadata returns an Upload-Metadata header with the given pairs of a key and a value.
 func metadata(pairs ...string) map[string]string {
 	var all []string
 	for i := 0; i < len(pairs); i += 2 {
@@ -39,23 +39,23 @@ func metadata(pairs ...string) map[string]string {
 	return map[string]string{"Upload-Metadata": strings.Join(all, ",")}
 }
 
-// createTus creates an upload and returns where it is.
+// createTus creates an upload of length bytes and returns its location.
 func (f *fixture) createTus(t *testing.T, length int, headers ...map[string]string) string {
 	t.Helper()
 	answer := f.tus("POST", "/upload/tus/", nil, append(headers, map[string]string{"Upload-Length": fmt.Sprint(length)})...)
 	location := answer.Header().Get("Location")
 	if answer.Code != 201 || !strings.HasPrefix(location, "/upload/tus/") {
-		t.Fatalf("got %d %s and Location %q, want 201 and one", answer.Code, answer.Body, location)
+		t.Fatalf("got %d %s and Location %q, want 201 and the location of an upload", answer.Code, answer.Body, location)
 	}
 	return location
 }
 
-// wantTus fails the test unless the answer has the given status and headers, and no body; a header that is wanted empty is
-// wanted not to be there.
+// wantTus fails the test unless the response has the given status and headers and an empty body. An empty value in
+// headers means that the response must not have that header.
 func wantTus(t *testing.T, answer *httptest.ResponseRecorder, status int, headers map[string]string) {
 	t.Helper()
 	if answer.Code != status || answer.Body.Len() != 0 {
-		t.Errorf("got %d %q, want %d and nothing", answer.Code, answer.Body, status)
+		t.Errorf("got %d %q, want %d and an empty body", answer.Code, answer.Body, status)
 	}
 	for name, want := range map[string]string{"Tus-Resumable": "1.0.0", "Cache-Control": "no-store"} {
 		if got := answer.Header().Get(name); got != want {
@@ -78,7 +78,7 @@ func TestTus(t *testing.T) {
 		id := strings.TrimPrefix(location, "/upload/tus/")
 		o := f.files.open[id]
 		if o == nil {
-			t.Fatalf("got %d %s and Location %q, want that of an upload", answer.Code, answer.Body, location)
+			t.Fatalf("got %d %s and Location %q, want the location of an upload", answer.Code, answer.Body, location)
 		}
 		expires := o.ExpiresAt.UTC().Format(http.TimeFormat)
 		if left := time.Until(o.ExpiresAt); left > tusLifetime || left < tusLifetime-time.Minute {
@@ -90,7 +90,7 @@ func TestTus(t *testing.T) {
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("hello "), piece(0)), 204, map[string]string{"Upload-Offset": "6", "Upload-Expires": expires})
 		wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "6"})
 		if len(f.files.kept) != 0 || len(f.publisher.attempts) != 0 {
-			t.Error("got a file before its end")
+			t.Error("got a file or an event before the upload was complete")
 		}
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("world"), piece(6)), 204, map[string]string{"Upload-Offset": "11", "Upload-Expires": ""})
 		k := f.only(t)
@@ -98,9 +98,9 @@ func TestTus(t *testing.T) {
 			t.Errorf("got file %+v", k)
 		}
 		if len(f.publisher.published) != 1 || f.publisher.published[0].ID() != id || f.publisher.published[0].Type() != events.TypeFileStored {
-			t.Errorf("got events %v, want that of the file", f.publisher.published)
+			t.Errorf("got events %v, want the event of the file", f.publisher.published)
 		}
-		// Whoever asks later gets the same answer, and nothing is published twice.
+		// Later requests must get the same response, and the event must not be published again.
 		wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "11", "Upload-Length": "11", "Upload-Expires": ""})
 		wantTus(t, f.tus("PATCH", location, nil, piece(11)), 204, map[string]string{"Upload-Offset": "11"})
 		if len(f.publisher.attempts) != 1 {
@@ -124,7 +124,7 @@ func TestTusCreationWithUpload(t *testing.T) {
 	}
 	wantTus(t, f.tus("PATCH", answer.Header().Get("Location"), strings.NewReader("lo"), piece(3)), 204, map[string]string{"Upload-Offset": "5"})
 	if got := string(f.only(t).bytes); got != "hello" {
-		t.Errorf("got %q", got)
+		t.Errorf("got file content %q, want hello", got)
 	}
 }
 
@@ -157,7 +157,7 @@ func TestTusRefusesQueriesThatCannotBeParsed(t *testing.T) {
 		wantProblem(t, f.tus(method, target+"?x=%", nil, map[string]string{"Upload-Length": "5"}), 400, "bad-request")
 	}
 	if len(f.files.open) != 1 {
-		t.Errorf("got %d uploads, want the one that was created before", len(f.files.open))
+		t.Errorf("got %d uploads, want only the upload that was created before", len(f.files.open))
 	}
 }
 
@@ -166,7 +166,7 @@ func TestTusTermination(t *testing.T) {
 	location := f.createTus(t, 5)
 	wantTus(t, f.tus("DELETE", location, nil), 204, map[string]string{"Upload-Expires": ""})
 	if len(f.files.open) != 0 {
-		t.Error("the upload is still there")
+		t.Error("the upload still exists")
 	}
 	for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
 		wantProblem(t, f.tus(method, location, strings.NewReader("hello"), piece(0)), 404, "not-found")
@@ -205,7 +205,7 @@ func TestTusChecksum(t *testing.T) {
 	if k := f.only(t); string(k.bytes) != "hellohello" || !k.published {
 		t.Errorf("got file %+v", k)
 	}
-	// With the creation too; and nothing stays of one that failed.
+	// A creation can also have a checksum. A creation that fails must leave nothing behind.
 	f = newFixture(t)
 	for sum, want := range map[string]int{"sha256 " + helloBase64: 201, "sha1 AAAAAAAAAAAAAAAAAAAAAAAAAAA=": 460} {
 		answer := f.tus("POST", "/upload/tus", strings.NewReader("hello"), piece(0), map[string]string{"Upload-Length": "5", "Upload-Checksum": sum})
@@ -219,8 +219,8 @@ func TestTusChecksum(t *testing.T) {
 }
 
 func TestTusRefused(t *testing.T) {
-	const new, there = "/upload/tus/", "there" // an upload of 5 bytes, of which 2 are there
-	unavailable := problem.Unavailable.With("away")
+	const new, there = "/upload/tus/", "there" // "there" is an upload of 5 bytes that has 2 of them
+	unavailable := problem.Unavailable.With("unavailable")
 	for name, c := range map[string]struct {
 		prepare        func(f *fixture)
 		method, target string
@@ -233,47 +233,47 @@ func TestTusRefused(t *testing.T) {
 		"piece with another version":               {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Tus-Resumable": "0.2.2"}, 412, "unsupported-tus-version"},
 		"termination without a version":            {nil, "DELETE", there, nil, map[string]string{"Tus-Resumable": ""}, 412, "unsupported-tus-version"},
 		"no length":                                {nil, "POST", new, nil, nil, 400, "bad-request"},
-		"length that is no number":                 {nil, "POST", new, nil, map[string]string{"Upload-Length": "5x"}, 400, "bad-request"},
+		"length that is not a number":              {nil, "POST", new, nil, map[string]string{"Upload-Length": "5x"}, 400, "bad-request"},
 		"negative length":                          {nil, "POST", new, nil, map[string]string{"Upload-Length": "-1"}, 400, "bad-request"},
-		"length to come":                           {nil, "POST", new, nil, map[string]string{"Upload-Defer-Length": "1"}, 400, "bad-request"},
+		"deferred length":                          {nil, "POST", new, nil, map[string]string{"Upload-Defer-Length": "1"}, 400, "bad-request"},
 		"too large":                                {nil, "POST", new, nil, map[string]string{"Upload-Length": fmt.Sprint(maxSize + 1)}, 413, "too-large"},
 		"over the quota":                           {func(f *fixture) { f.limit(t, 9) }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 507, "quota-exceeded"},
-		"part of another":                          {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Concat": "partial"}, 400, "bad-request"},
-		"no base64":                                {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Metadata": "name %"}, 400, "bad-request"},
-		"key twice":                                {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Metadata": "name YQ==,name YQ=="}, 400, "bad-request"},
-		"no type":                                  {nil, "POST", new, nil, withLength(metadata("type", "text/\n")), 400, "bad-request"},
-		"much metadata":                            {nil, "POST", new, nil, withLength(metadata("name", strings.Repeat("x", maxMetadata))), 400, "bad-request"},
-		"unknown checksum":                         {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Checksum": "md5 XUFAKrxLKna5cZ2REBfFkg=="}, 400, "bad-request"},
-		"broker away":                              {func(f *fixture) { f.publisher.notReady = unavailable }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
-		"store away at the creation":               {func(f *fixture) { f.files.away = unavailable }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
-		"store away at a piece":                    {func(f *fixture) { f.files.putErr = unavailable }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
-		"store away at a termination":              {func(f *fixture) { f.files.away = unavailable }, "DELETE", there, nil, nil, 503, "unavailable"},
-		"store away at a question":                 {func(f *fixture) { f.files.away = unavailable }, "HEAD", there, nil, nil, 423, "locked"},
-		"encoded":                                  {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
-		"creation, encoded":                        {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
-		"termination, encoded":                     {nil, "DELETE", there, nil, map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
-		"question, encoded":                        {nil, "HEAD", there, nil, map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
+		"partial upload":                           {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Concat": "partial"}, 400, "bad-request"},
+		"metadata that is not base64":              {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Metadata": "name %"}, 400, "bad-request"},
+		"metadata with a repeated key":             {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Metadata": "name YQ==,name YQ=="}, 400, "bad-request"},
+		"malformed content type of the file":       {nil, "POST", new, nil, withLength(metadata("type", "text/\n")), 400, "bad-request"},
+		"metadata that is too long":                {nil, "POST", new, nil, withLength(metadata("name", strings.Repeat("x", maxMetadata))), 400, "bad-request"},
+		"unsupported checksum algorithm":           {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Checksum": "md5 XUFAKrxLKna5cZ2REBfFkg=="}, 400, "bad-request"},
+		"broker unavailable":                       {func(f *fixture) { f.publisher.notReady = unavailable }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
+		"store unavailable during a creation":      {func(f *fixture) { f.files.away = unavailable }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
+		"store unavailable during a piece":         {func(f *fixture) { f.files.putErr = unavailable }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
+		"store unavailable during a termination":   {func(f *fixture) { f.files.away = unavailable }, "DELETE", there, nil, nil, 503, "unavailable"},
+		"store unavailable during a HEAD":          {func(f *fixture) { f.files.away = unavailable }, "HEAD", there, nil, nil, 423, "locked"},
+		"encoded piece":                            {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
+		"encoded creation":                         {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
+		"encoded termination":                      {nil, "DELETE", there, nil, map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
+		"encoded HEAD":                             {nil, "HEAD", there, nil, map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
 		"blank token":                              {nil, "HEAD", there, nil, map[string]string{"Authorization": "Bearer "}, 400, "bad-request"},
-		"blank token at a termination":             {nil, "DELETE", there, nil, map[string]string{"Authorization": "Bearer "}, 400, "bad-request"},
-		"another type":                             {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Type": "text/plain"}, 415, "unsupported-media-type"},
-		"no type of the piece":                     {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Type": ""}, 415, "unsupported-media-type"},
+		"blank token for a termination":            {nil, "DELETE", there, nil, map[string]string{"Authorization": "Bearer "}, 400, "bad-request"},
+		"piece with another content type":          {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Type": "text/plain"}, 415, "unsupported-media-type"},
+		"piece without a content type":             {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Type": ""}, 415, "unsupported-media-type"},
 		"no offset":                                {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Offset": ""}, 400, "bad-request"},
 		"negative offset":                          {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Offset": "-2"}, 400, "bad-request"},
 		"lower offset":                             {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Offset": "1"}, 409, "conflict"},
 		"higher offset":                            {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Offset": "3"}, 409, "conflict"},
-		"length again":                             {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Length": "5"}, 400, "bad-request"},
-		"too long a piece":                         {nil, "PATCH", there, strings.NewReader("lloo"), nil, 413, "too-large"},
-		"too long a piece, of unknown length":      {nil, "PATCH", there, io.MultiReader(strings.NewReader("llo"), strings.NewReader("o")), nil, 413, "too-large"},
-		"piece that breaks off":                    {nil, "PATCH", there, io.MultiReader(strings.NewReader("l"), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, "bad-request"},
-		"checksum of a piece without an algorithm": {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Checksum": helloBase64}, 400, "bad-request"},
+		"piece with a length":                      {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Length": "5"}, 400, "bad-request"},
+		"piece that is too long":                   {nil, "PATCH", there, strings.NewReader("lloo"), nil, 413, "too-large"},
+		"piece of unknown length that is too long": {nil, "PATCH", there, io.MultiReader(strings.NewReader("llo"), strings.NewReader("o")), nil, 413, "too-large"},
+		"interrupted piece":                        {nil, "PATCH", there, io.MultiReader(strings.NewReader("l"), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, "bad-request"},
+		"checksum without an algorithm":            {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Checksum": helloBase64}, 400, "bad-request"},
 		"checksum of another length":               {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Upload-Checksum": "sha1 " + helloBase64}, 400, "bad-request"},
 		"download":                                 {nil, "GET", there, nil, nil, 405, "method-not-allowed"},
 		"PUT":                                      {nil, "PUT", there, strings.NewReader("llo"), nil, 405, "method-not-allowed"},
 		"POST to an upload":                        {nil, "POST", there, nil, map[string]string{"Upload-Length": "5"}, 405, "method-not-allowed"},
 		"GET":                                      {nil, "GET", new, nil, nil, 405, "method-not-allowed"},
-		"no upload":                                {nil, "HEAD", "/upload/tus/0190a1b2-0000-7000-8000-000000000000", nil, nil, 404, "not-found"},
-		"below an upload":                          {nil, "HEAD", "/upload/tus/0190/x", nil, nil, 404, "not-found"},
-		"beside":                                   {nil, "POST", "/upload/tusk", nil, map[string]string{"Upload-Length": "5"}, 404, "not-found"},
+		"upload that does not exist":               {nil, "HEAD", "/upload/tus/0190a1b2-0000-7000-8000-000000000000", nil, nil, 404, "not-found"},
+		"path below an upload":                     {nil, "HEAD", "/upload/tus/0190/x", nil, nil, 404, "not-found"},
+		"path with the same prefix":                {nil, "POST", "/upload/tusk", nil, map[string]string{"Upload-Length": "5"}, 404, "not-found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -297,15 +297,15 @@ func TestTusRefused(t *testing.T) {
 			}
 			for header, status := range map[string]int{"Tus-Version": 412, "Retry-After": 423, "Allow": 405} {
 				if c.status == status && answer.Header().Get(header) == "" {
-					t.Errorf("got no %s", header)
+					t.Errorf("got no %s header", header)
 				}
 			}
 			if len(f.files.kept) != 0 || len(f.files.open) != 1 || len(f.publisher.attempts) != 0 {
-				t.Errorf("got %d files, %d uploads and %d events", len(f.files.kept), len(f.files.open), len(f.publisher.attempts))
+				t.Errorf("got %d files, %d uploads and %d events, want 0, 1 and 0", len(f.files.kept), len(f.files.open), len(f.publisher.attempts))
 			}
 			want := "2"
-			if name == "piece that breaks off" {
-				want = "3" // all others leave all as it was
+			if name == "interrupted piece" {
+				want = "3" // no other request changes the offset
 			}
 			f.files.away = nil
 			wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": want})
@@ -313,7 +313,7 @@ func TestTusRefused(t *testing.T) {
 	}
 }
 
-// withLength adds a length to the headers of a creation.
+// withLength adds an upload length of 5 bytes to headers and returns them.
 func withLength(headers map[string]string) map[string]string {
 	headers["Upload-Length"] = "5"
 	return headers
@@ -340,7 +340,7 @@ func TestTusOnlyForItsOwner(t *testing.T) {
 					answer := f.tus(sent, target, strings.NewReader("hullo"), piece(0), map[string]string{"Authorization": bearer, "X-HTTP-Method-Override": override})
 					wantProblem(t, answer, want.status, want.problem)
 					if challenge := answer.Header().Get("WWW-Authenticate"); (challenge == "") != (want.status == 404) {
-						t.Errorf("%d: got the challenge %q", want.status, challenge)
+						t.Errorf("status %d: got the challenge %q", want.status, challenge)
 					}
 				}
 			}
@@ -358,11 +358,11 @@ func TestTusMethodOverride(t *testing.T) {
 	wantTus(t, f.tus("POST", location, strings.NewReader("hel"), piece(0), map[string]string{"X-HTTP-Method-Override": "PATCH"}), 204, map[string]string{"Upload-Offset": "3"})
 	wantTus(t, f.tus("POST", location, nil, map[string]string{"X-HTTP-Method-Override": "DELETE"}), 204, nil)
 	if len(f.files.open) != 0 {
-		t.Error("the upload is still there")
+		t.Error("the upload still exists")
 	}
 }
 
-// Another writer that is faster: this one is told to ask for the offset.
+// TestTusOvertaken checks that a request gets a 409 if another writer appends bytes at the same offset first.
 func TestTusOvertaken(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 5)
@@ -372,16 +372,17 @@ func TestTusOvertaken(t *testing.T) {
 	}
 	wantProblem(t, f.tus("PATCH", location, strings.NewReader("HELLO"), piece(0)), 409, "conflict")
 	if k := f.only(t); string(k.bytes) != "hello" || len(f.publisher.published) != 1 {
-		t.Errorf("got %q and %d events", k.bytes, len(f.publisher.published))
+		t.Errorf("got file content %q and %d events, want hello and 1", k.bytes, len(f.publisher.published))
 	}
 }
 
-// A file whose event can not be published is not lost and not acknowledged: whoever asks next publishes it.
+// TestTusPublishLater checks that a file whose event cannot be published is neither lost nor acknowledged. The next
+// request for the upload must publish the event.
 func TestTusPublishLater(t *testing.T) {
-	away := problem.Unavailable.With("the broker is away")
+	away := problem.Unavailable.With("RabbitMQ is unavailable")
 	for name, again := range map[string]func(f *fixture, location string) *httptest.ResponseRecorder{
-		"asks": func(f *fixture, location string) *httptest.ResponseRecorder { return f.tus("HEAD", location, nil) },
-		"sends": func(f *fixture, location string) *httptest.ResponseRecorder {
+		"HEAD": func(f *fixture, location string) *httptest.ResponseRecorder { return f.tus("HEAD", location, nil) },
+		"PATCH": func(f *fixture, location string) *httptest.ResponseRecorder {
 			return f.tus("PATCH", location, nil, piece(5))
 		},
 	} {
@@ -393,13 +394,13 @@ func TestTusPublishLater(t *testing.T) {
 			}
 			wantProblem(t, f.tus("PATCH", location, strings.NewReader("hello"), piece(0)), 503, "unavailable")
 			if k := f.only(t); k.published {
-				t.Error("the file counts as published")
+				t.Error("got a file whose event is published, want a pending event")
 			}
-			// tus-js-client takes anything else for the end of the upload.
+			// tus-js-client gives up the upload if it gets any other error status.
 			wantProblem(t, f.tus("HEAD", location, nil), 423, "locked")
 			answer := again(f, location)
 			if answer.Code/100 != 2 || answer.Header().Get("Upload-Offset") != "5" {
-				t.Errorf("got %d %s with offset %s, want success with 5", answer.Code, answer.Body, answer.Header().Get("Upload-Offset"))
+				t.Errorf("got %d %s with offset %s, want success with offset 5", answer.Code, answer.Body, answer.Header().Get("Upload-Offset"))
 			}
 			if k := f.only(t); !k.published || len(f.publisher.published) != 1 || f.publisher.published[0].ID() != k.ID {
 				t.Errorf("got file %+v and events %v", k, f.publisher.published)
@@ -408,7 +409,8 @@ func TestTusPublishLater(t *testing.T) {
 	}
 }
 
-// The function was killed with all bytes there, before it made a file of them.
+// TestTusFinishLater checks an upload whose function was killed after all bytes had arrived and before the file was
+// committed. The next request for the upload must commit the file.
 func TestTusFinishLater(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 5)
@@ -420,7 +422,8 @@ func TestTusFinishLater(t *testing.T) {
 	wantProblem(t, f.tus("PATCH", location, strings.NewReader("more"), piece(5)), 413, "too-large")
 }
 
-// A creation that fails leaves nothing, since nobody was told where it is: unless its event may be out.
+// TestTusCreationFails checks that a failed creation leaves nothing behind, because the client did not receive the
+// location of the upload. The file must stay only if its event might have been published.
 func TestTusCreationFails(t *testing.T) {
 	unknown := fmt.Errorf("%w: %w", problem.Unavailable, events.ErrUnknown)
 	for name, c := range map[string]struct {
@@ -432,12 +435,12 @@ func TestTusCreationFails(t *testing.T) {
 		"event not published": {func(f *fixture) {
 			f.publisher.errs = []error{problem.Unavailable, problem.Unavailable, problem.Unavailable}
 		}, strings.NewReader("hello"), 503, 0},
-		"event may be published": {func(f *fixture) { f.publisher.errs = []error{unknown, unknown, unknown} }, strings.NewReader("hello"), 503, 1},
-		"body that breaks off":   {func(*fixture) {}, io.MultiReader(strings.NewReader("hel"), iotest.ErrReader(io.ErrUnexpectedEOF)), 400, 0},
-		"body that is too long":  {func(*fixture) {}, strings.NewReader("hello!"), 413, 0},
-		"quota taken meanwhile": {func(f *fixture) {
+		"event might be published": {func(f *fixture) { f.publisher.errs = []error{unknown, unknown, unknown} }, strings.NewReader("hello"), 503, 1},
+		"interrupted body":         {func(*fixture) {}, io.MultiReader(strings.NewReader("hel"), iotest.ErrReader(io.ErrUnexpectedEOF)), 400, 0},
+		"body that is too long":    {func(*fixture) {}, strings.NewReader("hello!"), 413, 0},
+		"quota used up by another upload": {func(f *fixture) {
 			f.limit(t, 5)
-			f.publisher.ready = func() { f.createTus(t, 5) } // after the first look at the quota
+			f.publisher.ready = func() { f.createTus(t, 5) } // after the first check of the quota
 		}, nil, 507, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -447,7 +450,7 @@ func TestTusCreationFails(t *testing.T) {
 			if answer.Code != c.status || answer.Header().Get("Location") != "" {
 				t.Errorf("got %d %s with Location %q, want %d and none", answer.Code, answer.Body, answer.Header().Get("Location"), c.status)
 			}
-			if len(f.files.kept) != c.files || (len(f.files.open) != 0) != (name == "quota taken meanwhile") {
+			if len(f.files.kept) != c.files || (len(f.files.open) != 0) != (name == "quota used up by another upload") {
 				t.Errorf("got %d files and %d uploads, want %d files", len(f.files.kept), len(f.files.open), c.files)
 			}
 		})

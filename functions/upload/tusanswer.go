@@ -15,24 +15,26 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// errTooLong is what a body gets that is longer than what its upload lacks.
-var errTooLong = problem.TooLarge.With("the body has more bytes than the upload lacks")
+// errTooLong reports that a request body has more bytes than are missing from the upload.
+var errTooLong = problem.TooLarge.With("the body has more bytes than are missing from the upload: send only the missing bytes")
 
-// pieceBody is the body of a request with a piece of a file. It knows whether and how it ended.
+// pieceBody is the body of a request that contains bytes of a file. It records whether the body has ended and, if the
+// body was interrupted, why.
 type pieceBody struct {
 	from io.ReadCloser
-	// left is how many more bytes may come.
+	// left is the number of bytes that may still be read from the body.
 	left int64
-	// ended tells that there is nothing more to read, err why, if that is not the body's end.
+	// ended reports whether nothing more can be read, because the body is complete or because reading failed. err is
+	// the reason for the failure, or nil if reading did not fail.
 	ended bool
 	err   error
 }
 
-// allow lets n bytes in. Before it is called, none is.
+// allow sets the number of bytes that the body may contain. Until the first call of allow, only an empty body is valid.
 func (b *pieceBody) allow(n int64) { b.left = n }
 
-// Read implements io.Reader. It gives away the last byte that may come only when it knows that no other does: a file that
-// is longer than declared is not one that is complete.
+// Read implements io.Reader. Before it returns the last allowed byte, it checks that the body has no further byte.
+// Without this check, an upload would count as complete even if the client sends more bytes than declared.
 func (b *pieceBody) Read(p []byte) (int, error) {
 	n, err := b.from.Read(p)
 	b.left -= int64(n)
@@ -57,16 +59,18 @@ func (b *pieceBody) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (b *pieceBody) Close() error { return b.from.Close() }
 
-// brokenPiece is the problem of a body that ended early or came too slowly. Of the latter a client that is still there
-// has to know that it may try again.
+// brokenPiece returns the problem for err, which is an error from reading a request body. The body ended early or
+// arrived too slowly. For a slow body, the problem is problem.Unavailable, because a client that is still connected can
+// continue the upload.
 func brokenPiece(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return problem.Unavailable.Because(err, "the body took too long: ask for the offset, and send the rest")
+		return problem.Unavailable.Because(err, "the body arrived too slowly: get the offset with a HEAD request, and send the remaining bytes")
 	}
 	return broken(err)
 }
 
-// answer is what tusd writes its answer to: that is sent later, or a problem instead.
+// answer buffers the response of tusd, so that a problem can still replace the response. The method send sends the
+// buffered response.
 type answer struct {
 	to      http.ResponseWriter
 	request context.Context
@@ -86,14 +90,19 @@ func (a *answer) WriteHeader(status int) {
 	}
 }
 
-// Write implements http.ResponseWriter. tusd writes nothing but the line that tells of an error.
+// Write implements http.ResponseWriter. It keeps the whole response body in memory, because tusd writes only one line
+// of text that describes an error.
 func (a *answer) Write(p []byte) (int, error) {
 	a.text = append(a.text, p...)
 	return len(p), nil
 }
 
-// SetReadDeadline is what tusd sets anew whenever something was read. It never goes beyond the request's own deadline; and
-// when the body has ended it is that, since net/http takes a deadline that passes afterwards for a client that has left.
+// SetReadDeadline sets the read deadline of the connection to t or to the request's deadline, whichever is earlier.
+// tusd calls SetReadDeadline through http.ResponseController after each read to extend the deadline.
+//
+// After the body has ended, SetReadDeadline ignores t and sets the request's deadline. Otherwise, a read deadline could
+// pass while the request is still being handled, and net/http would then cancel the request as if the client had
+// disconnected.
 func (a *answer) SetReadDeadline(t time.Time) error {
 	if end, ok := a.request.Deadline(); ok && (a.body.ended || t.After(end)) {
 		t = end
@@ -101,10 +110,10 @@ func (a *answer) SetReadDeadline(t time.Time) error {
 	return http.NewResponseController(a.to).SetReadDeadline(t)
 }
 
-// SetWriteDeadline does nothing: the server has set a deadline that leaves time for the answer.
+// SetWriteDeadline does nothing, because the server has already set a write deadline that leaves time for the response.
 func (a *answer) SetWriteDeadline(time.Time) error { return nil }
 
-// verdict returns the problem that the request is answered with, or nil.
+// verdict returns the problem that must replace the buffered response, or nil if the buffered response reports success.
 func (t *tus) verdict(a *answer, x *exchange) error {
 	switch {
 	case x.err != nil:
@@ -117,31 +126,31 @@ func (t *tus) verdict(a *answer, x *exchange) error {
 	code, _, _ := strings.Cut(string(a.text), ":")
 	switch code {
 	case tusd.ErrUnsupportedVersion.ErrorCode:
-		return problem.WrongTusVersion.With("send Tus-Resumable: %s", tusVersion).Header("Tus-Version", tusVersion)
+		return problem.WrongTusVersion.With("send the header Tus-Resumable: %s", tusVersion).Header("Tus-Version", tusVersion)
 	case tusd.ErrInvalidContentType.ErrorCode:
-		return problem.UnsupportedType.With("send the bytes as %s", tusPiece).Header("Accept-Patch", tusPiece)
+		return problem.UnsupportedType.With("send the bytes with the content type %s", tusPiece).Header("Accept-Patch", tusPiece)
 	case tusd.ErrInvalidOffset.ErrorCode:
-		return problem.BadRequest.With("send in Upload-Offset how many bytes are there already")
+		return problem.BadRequest.With("set Upload-Offset to the number of bytes that the server already has")
 	case tusd.ErrInvalidUploadLength.ErrorCode, tusd.ErrNotImplemented.ErrorCode,
 		tusd.ErrUploadLengthAndUploadDeferLength.ErrorCode, tusd.ErrInvalidUploadDeferLength.ErrorCode:
-		return problem.BadRequest.With("send the file's length in bytes as Upload-Length, when the upload is created: it can not be told later")
+		return problem.BadRequest.With("set Upload-Length to the size of the file in bytes when you create the upload, because the size cannot be sent later")
 	case tusd.ErrMaxSizeExceeded.ErrorCode:
-		return problem.TooLarge.With("the limit is %d bytes", t.limits.file)
+		return problem.TooLarge.With("a file may have at most %d bytes", t.limits.file)
 	case tusd.ErrSizeExceeded.ErrorCode:
 		return errTooLong
 	case tusd.ErrMismatchOffset.ErrorCode:
-		return problem.Conflict.With("there are %d bytes", x.upload.Offset)
+		return problem.Conflict.With("the server has %d bytes of the upload: set Upload-Offset to this number and send the remaining bytes", x.upload.Offset)
 	}
-	return fmt.Errorf("tusd answers %d: %s", a.status, a.text)
+	return fmt.Errorf("unexpected response %d from tusd: %s", a.status, a.text)
 }
 
-// send sends the answer, with what tusd does not know of.
+// send sends the buffered response. It adds the headers for the protocol features that tusd does not implement.
 func (a *answer) send(x *exchange) {
 	h := a.to.Header()
 	for name, values := range a.header {
 		h[name] = values
 	}
-	h.Del("Content-Length") // of a HEAD: there is nothing to get here
+	h.Del("Content-Length") // tusd sets this header for HEAD, but an upload has no content to download
 	if h.Get("Tus-Extension") != "" {
 		h.Set("Tus-Extension", tusExtensions)
 		h.Set("Tus-Checksum-Algorithm", tusChecksums)

@@ -12,20 +12,24 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// tusChecksums are the algorithms of checksums. SHA-1 is the one that every server must have; that others can make two
-// pieces with the same is no matter: it is for what happens on the way.
+// tusChecksums lists the supported checksum algorithms. The list includes SHA-1, because the tus protocol requires it.
+// SHA-1 is not collision-resistant, but that is acceptable, because the checksum only has to detect transmission
+// errors.
 const tusChecksums = "sha1,sha256,sha512"
 
-// errChecksum is what a piece gets that does not have its checksum. Nothing of it is kept.
-var errChecksum = problem.ChecksumMismatch.With("nothing of the body was kept: send it again")
+// errChecksum reports that a request body does not match the checksum in the Upload-Checksum header. The store keeps no
+// bytes of that body.
+var errChecksum = problem.ChecksumMismatch.With("the body does not match the Upload-Checksum header and was discarded: send the body again")
 
-// checksummed is the checksum of a body that its Upload-Checksum header promises.
+// checksummed is the checksum that the Upload-Checksum header declares for a request body.
 type checksummed struct {
 	hash func() hash.Hash
 	sum  []byte
 }
 
-// uploadChecksum reads the Upload-Checksum header, an algorithm and a sum in base64. Without one it returns nil.
+// uploadChecksum parses the Upload-Checksum header, which contains the name of an algorithm and a checksum in base64.
+// If the request has no such header, uploadChecksum returns nil. If the header is malformed or the algorithm is not
+// supported, the error is a problem.BadRequest.
 func uploadChecksum(h http.Header) (*checksummed, error) {
 	lines := h.Values("Upload-Checksum")
 	if len(lines) == 0 {
@@ -41,12 +45,12 @@ func uploadChecksum(h http.Header) (*checksummed, error) {
 	case "sha512":
 		c.hash = sha512.New
 	default:
-		return nil, problem.BadRequest.With("the algorithm of Upload-Checksum is not known: use one of %s", tusChecksums).
+		return nil, problem.BadRequest.With("the algorithm in the Upload-Checksum header is not supported: use one of %s", tusChecksums).
 			Header("Tus-Checksum-Algorithm", tusChecksums)
 	}
 	var err error
 	if c.sum, err = base64.StdEncoding.DecodeString(encoded); err != nil || len(c.sum) != c.hash().Size() || len(lines) > 1 {
-		return nil, problem.BadRequest.With("the Upload-Checksum header is not well-formed: want ALGORITHM BASE64")
+		return nil, problem.BadRequest.With("the Upload-Checksum header is malformed: send the algorithm, a space and the checksum in base64")
 	}
 	return c, nil
 }

@@ -8,27 +8,33 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// maxMetadata bounds Upload-Metadata, in bytes: the longest names of any file system fit twice, as Uppy sends them.
+// maxMetadata is the maximum length of the Upload-Metadata header, in bytes. The limit leaves space for two copies of
+// the longest file name that any file system permits, because Uppy sends the file name twice.
 const maxMetadata = 8 << 10
 
-// uploadMetadata is what the creation of an upload declares of the file.
+// uploadMetadata holds the file properties that a client declares in the Upload-Metadata header when it creates an
+// upload.
 type uploadMetadata struct {
-	// name is safe; contentType is empty where it is not declared.
+	// name is the file name after safeName has made it safe. contentType is empty if the client declares no content
+	// type.
 	name, contentType string
-	// raw is the whole, for the client to read again.
+	// raw is the whole header. The response to a HEAD request returns raw to the client.
 	raw string
 }
 
-// parseMetadata reads Upload-Metadata, pairs of a key and a value in base64. Names and types are filename and filetype, as
-// tusd's documentation has them, or else name and type, as Uppy's has; other keys are the client's own.
+// parseMetadata parses the Upload-Metadata header, which consists of pairs of a key and a value in base64. The file
+// name is the value of the key filename or, if this value is missing or empty, of the key name. The content type is the
+// value of the key filetype or, if this value is missing or empty, of the key type. Both keys of each pair are
+// supported, because the documentation of tusd uses filename and filetype, and Uppy uses name and type. parseMetadata
+// ignores all other keys. If the header is malformed or longer than maxMetadata, the error is a problem.BadRequest.
 func parseMetadata(h http.Header) (uploadMetadata, error) {
 	m := uploadMetadata{raw: strings.Join(h.Values("Upload-Metadata"), ",")}
 	if len(m.raw) > maxMetadata {
-		return uploadMetadata{}, problem.BadRequest.With("Upload-Metadata is too long: it may have %d bytes", maxMetadata)
+		return uploadMetadata{}, problem.BadRequest.With("the Upload-Metadata header may have at most %d bytes", maxMetadata)
 	}
 	pairs, ok := metadataPairs(m.raw)
 	if !ok {
-		return uploadMetadata{}, problem.BadRequest.With("the Upload-Metadata header is not well-formed: want KEY BASE64, KEY BASE64 with each key once")
+		return uploadMetadata{}, problem.BadRequest.With("the Upload-Metadata header is malformed: send comma-separated pairs of a unique key, a space and a base64 value")
 	}
 	first := func(keys ...string) string {
 		for _, key := range keys {
@@ -46,7 +52,8 @@ func parseMetadata(h http.Header) (uploadMetadata, error) {
 	return m, nil
 }
 
-// metadataPairs returns the keys and values in the value of Upload-Metadata, and whether it is well-formed.
+// metadataPairs returns the keys and the decoded values in raw, which is the value of an Upload-Metadata header. It
+// also reports whether raw is well-formed.
 func metadataPairs(raw string) (map[string]string, bool) {
 	pairs := map[string]string{}
 	if strings.Trim(raw, " ") == "" {

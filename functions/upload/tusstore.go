@@ -13,7 +13,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 )
 
-// uploads keeps files that come in more than one request; see content.Store.
+// uploads contains the methods of content.Store that resumable uploads need.
 type uploads interface {
 	Create(ctx context.Context, u content.Upload) (content.Upload, error)
 	Find(ctx context.Context, id string) (content.Upload, error)
@@ -24,16 +24,18 @@ type uploads interface {
 	Discard(ctx context.Context, id string) error
 }
 
-// allStore keeps files, however they come.
+// allStore contains all methods of content.Store that the upload function needs.
 type allStore interface {
 	store
 	uploads
 }
 
-// tusStore is what tusd keeps uploads in: the upload of the exchange that the context belongs to, and no other.
+// tusStore is the data store of tusd (tusd.DataStore). During a request, it gives tusd access only to the upload in the
+// request's exchange, because only that upload has passed the access checks.
 type tusStore struct{ *tus }
 
-// NewUpload implements tusd.DataStore. The name and the type are those that the exchange has declared.
+// NewUpload implements tusd.DataStore. It takes the file name and the content type from the exchange, because declare
+// has validated the values there.
 func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
 	u, err := s.uploads.Create(ctx, content.Upload{Owner: x.owner, Name: x.metadata.name, ContentType: x.metadata.contentType,
@@ -48,7 +50,8 @@ func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Uploa
 	return tusUpload{s.tus, x}, nil
 }
 
-// GetUpload implements tusd.DataStore.
+// GetUpload implements tusd.DataStore. If id is not the ID of the upload in the exchange, GetUpload returns
+// tusd.ErrNotFound.
 func (s tusStore) GetUpload(ctx context.Context, id string) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
 	if x == nil || x.upload.ID == "" || x.upload.ID != id {
@@ -62,25 +65,27 @@ func (s tusStore) AsTerminatableUpload(u tusd.Upload) tusd.TerminatableUpload {
 	return u.(tusUpload)
 }
 
-// tusUpload is the upload of an exchange.
+// tusUpload implements tusd.Upload for the upload in the exchange x.
 type tusUpload struct {
 	t *tus
 	x *exchange
 }
 
-// GetInfo implements tusd.Upload. There is no metadata in it: tusd would not give it back as it came.
+// GetInfo implements tusd.Upload. It returns no metadata, because tusd would not send the metadata back to the client
+// exactly as the client sent it. answer.send adds the original metadata to the response instead.
 func (u tusUpload) GetInfo(context.Context) (tusd.FileInfo, error) {
 	return tusd.FileInfo{ID: u.x.upload.ID, Size: u.x.upload.Length, Offset: u.x.upload.Offset}, nil
 }
 
-// WriteChunk implements tusd.Upload. tusd hides from it where a body breaks off: what came before is kept, unless it has
-// a checksum.
+// WriteChunk implements tusd.Upload. If the request body is interrupted, src returns io.EOF, because tusd hides the
+// error. WriteChunk keeps the bytes that arrived before the interruption, so that the client can continue after them.
+// If the request has a checksum, WriteChunk keeps no bytes, because an incomplete body cannot match its checksum.
 func (u tusUpload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (n int64, err error) {
 	u.x.body.allow(u.x.upload.Length - offset)
 	if c := u.x.checksum; c != nil {
 		n, err = u.t.uploads.AppendVerified(ctx, u.x.upload.ID, offset, src, c.hash(), c.sum, errChecksum)
 		if errors.Is(err, errChecksum) && u.x.body.err != nil {
-			err = u.x.body.err // of course then
+			err = u.x.body.err // the interruption is the reason for the mismatch
 		}
 	} else {
 		n, err = u.t.uploads.Append(ctx, u.x.upload.ID, offset, src)
@@ -89,13 +94,16 @@ func (u tusUpload) WriteChunk(ctx context.Context, offset int64, src io.Reader) 
 	return n, u.x.fail(err)
 }
 
-// GetReader implements tusd.Upload. There are no downloads here: GET /files/{id}/content has them.
+// GetReader implements tusd.Upload. It always returns an error, because clients download files from /files/{id}/content
+// instead.
 func (u tusUpload) GetReader(context.Context) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("read upload %s: %w", u.x.upload.ID, errors.ErrUnsupported)
 }
 
-// FinishUpload implements tusd.Upload. A file that came with its creation may be taken back, like one that came in a
-// plain request: its client was not told where it is.
+// FinishUpload implements tusd.Upload. It turns the complete upload into a file and publishes the file's event. If
+// publishing fails and the same request also created the upload, FinishUpload may delete the file, as for a
+// single-request upload. The client must then send the whole file again anyway, because it has not received the
+// upload's URL.
 func (u tusUpload) FinishUpload(ctx context.Context) error {
 	return u.x.fail(u.t.settle(ctx, u.x.upload, !u.x.created))
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// patch begins a PATCH with length bytes at offset, of which the client sends as many as it likes.
+// patch sends the request line and the headers of a PATCH for length bytes at offset. The caller sends the body.
 func (c rawClient) patch(t *testing.T, location, bearer string, offset, length int, headers ...string) {
 	t.Helper()
 	c.begin(t, "PATCH "+location, bearer, append(headers, "Tus-Resumable: 1.0.0", "Content-Type: application/offset+octet-stream",
@@ -21,11 +21,11 @@ func TestTusExpectContinue(t *testing.T) {
 		offset, length int
 		status         int
 	}{
-		"no token":           {func(*fixture) string { return "" }, 0, 5, 401},
-		"another's token":    {func(f *fixture) string { return f.stranger }, 0, 5, 404},
-		"another offset":     {func(f *fixture) string { return f.bearer }, 1, 4, 409},
-		"more than it lacks": {func(f *fixture) string { return f.bearer }, 0, 6, 413},
-		"as it should be":    {func(f *fixture) string { return f.bearer }, 0, 5, 204},
+		"no token":              {func(*fixture) string { return "" }, 0, 5, 401},
+		"token of another user": {func(f *fixture) string { return f.stranger }, 0, 5, 404},
+		"another offset":        {func(f *fixture) string { return f.bearer }, 1, 4, 409},
+		"too many bytes":        {func(f *fixture) string { return f.bearer }, 0, 6, 413},
+		"valid":                 {func(f *fixture) string { return f.bearer }, 0, 5, 204},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -50,7 +50,8 @@ func TestTusExpectContinue(t *testing.T) {
 	}
 }
 
-// What came before a client vanished is there when it comes back.
+// TestTusKeepsWhatCame checks that the bytes of an interrupted request are kept, and that the client can continue
+// after them.
 func TestTusKeepsWhatCame(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 11)
@@ -71,11 +72,12 @@ func TestTusKeepsWhatCame(t *testing.T) {
 	}
 	wantTus(t, f.tus("PATCH", location, strings.NewReader("world"), piece(6)), 204, map[string]string{"Upload-Offset": "11"})
 	if got := string(f.only(t).bytes); got != "hello world" {
-		t.Errorf("got %q", got)
+		t.Errorf("got file content %q, want hello world", got)
 	}
 }
 
-// A client that stands still loses its place, but no byte; and it gets to know that it may go on.
+// TestTusSlowClient checks a client that stops sending. The server must end the request with a 503 and a Retry-After
+// header, and it must keep the bytes that arrived.
 func TestTusSlowClient(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 11)
@@ -90,7 +92,7 @@ func TestTusSlowClient(t *testing.T) {
 	wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "6"})
 }
 
-// A connection serves one piece after the other.
+// TestTusKeepsTheConnection checks that a client can send several pieces over one connection.
 func TestTusKeepsTheConnection(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 10)
@@ -101,10 +103,10 @@ func TestTusKeepsTheConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res, body := client.answer(t); res.StatusCode != 204 || res.Close {
-			t.Errorf("got %s %s, closing %v; want 204 on a connection that stays", res.Status, body, res.Close)
+			t.Errorf("got %s %s (close %t), want 204 on a connection that stays open", res.Status, body, res.Close)
 		}
 	}
 	if got := string(f.only(t).bytes); got != "hellohello" {
-		t.Errorf("got %q", got)
+		t.Errorf("got file content %q, want hellohello", got)
 	}
 }

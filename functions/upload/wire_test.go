@@ -15,18 +15,19 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// rawClient speaks HTTP/1.1 to f, which runs as it does in production, byte by byte.
+// rawClient is a connection to a function that runs as in production. Tests write the bytes of HTTP/1.1 requests to it.
 type rawClient struct {
 	*net.TCPConn
 	answers *bufio.Reader
 }
 
+// dialRaw serves f until the test ends, and returns a connection to it.
 func dialRaw(t *testing.T, f *fixture) rawClient {
 	t.Helper()
 	return dialLimited(t, f, time.Minute)
 }
 
-// dialLimited is dialRaw to a function whose requests may take timeout.
+// dialLimited is dialRaw with the given request timeout.
 func dialLimited(t *testing.T, f *fixture, timeout time.Duration) rawClient {
 	t.Helper()
 	server := httptest.NewServer(f.served(t, timeout))
@@ -42,13 +43,13 @@ func dialLimited(t *testing.T, f *fixture, timeout time.Duration) rawClient {
 	return rawClient{conn.(*net.TCPConn), bufio.NewReader(conn)}
 }
 
-// post sends the headers of a POST with the given bearer token.
+// post sends the request line and the headers of a POST with the given access token.
 func (c rawClient) post(t *testing.T, bearer string, headers ...string) {
 	t.Helper()
 	c.begin(t, "POST /upload", bearer, headers...)
 }
 
-// begin sends the headers of a request with the given bearer token.
+// begin sends the request line and the headers of a request. If bearer is not empty, it is the access token.
 func (c rawClient) begin(t *testing.T, request, bearer string, headers ...string) {
 	t.Helper()
 	if bearer != "" {
@@ -59,25 +60,25 @@ func (c rawClient) begin(t *testing.T, request, bearer string, headers ...string
 	}
 }
 
-// answer reads the next answer, a 100 Continue included, to its end.
+// answer reads the next response with its body. The response can be a 100 Continue.
 func (c rawClient) answer(t *testing.T) (*http.Response, string) {
 	t.Helper()
 	res, err := http.ReadResponse(c.answers, nil)
 	if err != nil {
-		t.Fatalf("read the answer: %v", err)
+		t.Fatalf("read the response: %v", err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusContinue {
-		return res, "" // what follows is the next answer
+		return res, "" // the next bytes belong to the next response
 	}
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		t.Fatalf("read the answer's body: %v", err)
+		t.Fatalf("read the body of the response: %v", err)
 	}
 	return res, string(body)
 }
 
-// A client that waits for 100 Continue is not told to send a body that nobody will read.
+// TestExpectContinue checks that the server sends 100 Continue only for a body that it will read.
 func TestExpectContinue(t *testing.T) {
 	keyed := func(f *fixture) {
 		f.send("POST", "/upload", strings.NewReader("hello"), map[string]string{"Idempotency-Key": "k"})
@@ -89,12 +90,12 @@ func TestExpectContinue(t *testing.T) {
 		status  int
 	}{
 		"no token":         {nil, func(*fixture) string { return "" }, []string{"Content-Length: 5"}, 401},
-		"bad token":        {nil, func(*fixture) string { return "x" }, []string{"Content-Length: 5"}, 401},
+		"invalid token":    {nil, func(*fixture) string { return "x" }, []string{"Content-Length: 5"}, 401},
 		"no scope":         {nil, func(f *fixture) string { return f.reader }, []string{"Content-Length: 5"}, 403},
 		"too large":        {nil, nil, []string{fmt.Sprintf("Content-Length: %d", maxSize+1)}, 413},
-		"coded":            {nil, nil, []string{"Content-Length: 5", "Content-Encoding: gzip"}, 415},
+		"encoded body":     {nil, nil, []string{"Content-Length: 5", "Content-Encoding: gzip"}, 415},
 		"malformed digest": {nil, nil, []string{"Content-Length: 5", "Content-Digest: md5"}, 400},
-		"broker away": {func(f *fixture) { f.publisher.notReady = problem.Unavailable.With("away") }, nil,
+		"broker unavailable": {func(f *fixture) { f.publisher.notReady = problem.Unavailable.With("unavailable") }, nil,
 			[]string{"Transfer-Encoding: chunked"}, 503},
 		"over the quota":       {func(f *fixture) { f.limit(t, 4) }, nil, []string{"Content-Length: 5"}, 507},
 		"key of another file":  {keyed, nil, []string{"Content-Length: 6", "Idempotency-Key: k"}, 422},
@@ -114,17 +115,17 @@ func TestExpectContinue(t *testing.T) {
 			client.post(t, bearer, append(c.headers, "Expect: 100-continue")...)
 			res, body := client.answer(t)
 			if res.StatusCode != c.status || !res.Close || !strings.HasPrefix(body, "{") {
-				t.Errorf("got %s (close %t) %s first, want %d and the end of the connection", res.Status, res.Close, body, c.status)
+				t.Errorf("got %s (close %t) %s first, want %d and the connection closed", res.Status, res.Close, body, c.status)
 			}
 			if f.files.reads != before {
 				t.Errorf("got %d bytes read, want none", f.files.reads-before)
 			}
-			// The client gives up; nothing but the end comes after the answer.
+			// After the client closes its side, the server must send nothing more.
 			if err := client.CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
 			if rest, err := io.ReadAll(client.answers); err != nil || len(rest) != 0 {
-				t.Errorf("got %q and %v after the answer, want its end", rest, err)
+				t.Errorf("got %q and error %v after the response, want nothing", rest, err)
 			}
 		})
 	}
@@ -144,18 +145,19 @@ func TestExpectContinue(t *testing.T) {
 	})
 }
 
-// A client that sends its whole body before it reads an answer gets the answer, although the body was not wanted.
+// TestRefusalIsNotLost checks that a client receives the response to a refused request even if the client sends the
+// whole body before it reads the response.
 func TestRefusalIsNotLost(t *testing.T) {
-	const sent = 64 << 20 // more than all the buffers on the way hold
+	const sent = 64 << 20 // more than all buffers between client and server can hold
 	for name, c := range map[string]struct {
 		authorized bool
 		chunked    bool
 		status     int
 	}{
-		"no token":           {false, false, 401},
-		"no token, chunked":  {false, true, 401},
-		"too large, known":   {true, false, 413},
-		"too large, counted": {true, true, 413},
+		"no token":                  {false, false, 401},
+		"no token, chunked":         {false, true, 401},
+		"too large, known length":   {true, false, 413},
+		"too large, unknown length": {true, true, 413},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -193,7 +195,7 @@ func TestRefusalIsNotLost(t *testing.T) {
 	}
 }
 
-// httpChunks writes each block as a chunk.
+// httpChunks is a writer that sends each block as a chunk of the chunked transfer coding.
 type httpChunks struct{ w io.Writer }
 
 func (c httpChunks) Write(p []byte) (int, error) {

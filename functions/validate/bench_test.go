@@ -13,8 +13,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 )
 
-// BenchmarkValidate prints the requests per second of validate and of an empty handler in the same server, over
-// loopback connections that are kept alive, and their ratio.
+// BenchmarkValidate reports the requests per second of validate and of an empty handler in the same server, over
+// persistent loopback connections, and the ratio of both.
 func BenchmarkValidate(b *testing.B) {
 	old := slog.Default()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(io.Discard, nil)))

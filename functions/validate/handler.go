@@ -17,24 +17,26 @@ import (
 )
 
 const (
-	// maxForm bounds the body of POST /introspect, in bytes: a token of 8 KiB, percent-encoded, and its name.
+	// maxForm is the maximum size of the request body for POST /introspect, in bytes. It is large enough for a token
+	// of 8 KiB, even if every byte is percent-encoded, together with the parameter name.
 	maxForm = 32 << 10
-	// keysMaxAge is how long the public keys may be cached: a key that is added must be published this long before
-	// login signs with it.
+	// keysMaxAge is the value of the Cache-Control header in the response with the public keys. Clients can cache the
+	// keys for 300 s. A new key must therefore be published at least 300 s before the login function signs with it.
 	keysMaxAge = "public, max-age=300"
 )
 
-// accountStore is what accounts.Store does for a token.
+// accountStore is implemented by accounts.Store.
 type accountStore interface {
-	// Current returns the user, or accounts.ErrStaleToken if it is not as it was when the token was issued.
+	// Current returns the user with the given ID. The error is accounts.ErrStaleToken if the account has changed
+	// since the token was issued.
 	Current(ctx context.Context, id string, version int) (accounts.User, error)
 }
 
-// handler answers /validate, /introspect and /.well-known/jwks.json.
+// handler serves /validate, /introspect and /.well-known/jwks.json.
 type handler struct {
 	verifier *token.Verifier
 	keys     *token.Keys
-	accounts accountStore // nil: tokens are not looked up
+	accounts accountStore // nil if validate does not look up accounts
 }
 
 func newHandler(verifier *token.Verifier, keys *token.Keys, accounts accountStore) *handler {
@@ -46,15 +48,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	problem.HandlerFunc(h.route).ServeHTTP(w, r)
 }
 
-// PassesQuery reports whether the query string of r is that of the client's request, so that function.Wrap must not refuse
-// r because of it.
+// PassesQuery reports whether function.Wrap must accept r even if its query string is malformed. It must do so if a
+// proxy has copied the query string from a client's request to another function, because validate ignores such a
+// query string.
 func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 
-// hasClientQuery reports whether r asks at a path below /validate/. A proxy such as Envoy asks there: it appends the path
-// and the query string of the client's request to /validate. The client wrote that query string.
+// hasClientQuery reports whether r has the query string of a client's request to another function. This is the case
+// for all paths below /validate/, because a proxy such as Envoy appends the path and the query string of the client's
+// request to /validate.
 func hasClientQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/validate/") }
 
-// authenticate returns the claims of the request's token if it is good, and still is where that is checked online.
+// authenticate verifies the access token in r and returns its claims. If h.accounts is set, authenticate also looks
+// up the account, and returns accounts.ErrStaleToken if the account has changed since the token was issued.
 func (h *handler) authenticate(r *http.Request) (*token.Claims, error) {
 	claims, err := h.verifier.Authenticate(r)
 	if err != nil {
@@ -71,8 +76,9 @@ func (h *handler) current(ctx context.Context, claims *token.Claims) error {
 	return err
 }
 
-// route is no ServeMux: that would answer a path like /validate/a//b with a redirect, and a proxy that asks about the
-// path of somebody's request must get an answer to it.
+// route calls the method for the path of r. It does not use http.ServeMux, because ServeMux responds to a path such
+// as /validate/a//b with a redirect. If a proxy appends the path of a client's request, the proxy needs a 200 or an
+// error instead of a redirect.
 func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	switch path := r.URL.Path; {
 	case path == "/" || path == "/validate" || hasClientQuery(r):
@@ -88,10 +94,10 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	case path == "/.well-known/jwks.json":
 		return h.jwks(w, r)
 	}
-	return problem.NotFound.With("there is nothing at this path")
+	return problem.NotFound.With("no such endpoint")
 }
 
-// reason is what metrics call the reason for an answer.
+// reason returns the metric label for a validation that returned err. If err is nil, the token is valid.
 func reason(err error) string {
 	switch {
 	case err == nil:
@@ -112,10 +118,11 @@ func reason(err error) string {
 	return "unavailable"
 }
 
-// scopeToken is one scope by RFC 6749 §3.3.
+// scopeToken matches a scope (RFC 6749 §3.3) with at most 128 characters.
 var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]{1,128}$`)
 
-// validate answers any method: a proxy passes on the method of the request that it asks about.
+// validate verifies the access token in r and responds with the token's claims. It accepts any method, because a
+// proxy forwards the method of the client's request.
 func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	claims, err := h.authenticate(r)
 	if err != nil {
@@ -128,7 +135,8 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	if err := claims.Demand(scopes...); err != nil {
 		return err
 	}
-	// All of them always, so that a proxy that copies them overwrites whatever the client sent under these names.
+	// Set all four headers in every 200 response, even if a value is empty. If the client has sent a header with one
+	// of these names, a proxy that copies the headers then overwrites the value from the client.
 	header := w.Header()
 	header.Set("X-Auth-User-Id", claims.Subject)
 	header.Set("X-Auth-Username", claims.Username)
@@ -138,9 +146,10 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// demanded returns the scopes that the query string of r demands of the token. The operator of a proxy wrote that query
-// string. A misspelled demand must not become no demand, so any parameter but scope is a problem.BadRequest. The query
-// string of a client demands nothing.
+// demanded returns the scopes that the token must have. The operator of a proxy sets them in the query string, with
+// the parameter scope. Any other parameter is a problem.BadRequest, because it might be a misspelled scope parameter,
+// and the required scope must not be ignored. If the query string comes from a client's request, demanded returns no
+// scopes, because that query string belongs to another function.
 func demanded(r *http.Request) ([]string, error) {
 	if r.URL.RawQuery == "" || hasClientQuery(r) {
 		return nil, nil
@@ -151,18 +160,18 @@ func demanded(r *http.Request) ([]string, error) {
 	}
 	for name := range query {
 		if name != "scope" {
-			return nil, problem.BadRequest.With("the query string may have the parameter scope and no other")
+			return nil, problem.BadRequest.With("the query string may contain only the parameter scope")
 		}
 	}
 	for _, scope := range query["scope"] {
 		if !scopeToken.MatchString(scope) {
-			return nil, problem.BadRequest.With("a scope in the query string is not well-formed")
+			return nil, problem.BadRequest.With("each scope parameter in the query string must contain exactly one valid scope")
 		}
 	}
 	return query["scope"], nil
 }
 
-// introspection is the answer of RFC 7662 §2.2 for a good token.
+// introspection is the response body for a valid token (RFC 7662 §2.2).
 type introspection struct {
 	Active    bool     `json:"active"`
 	TokenType string   `json:"token_type"`
@@ -178,7 +187,8 @@ type introspection struct {
 	Roles     []string `json:"roles"`
 }
 
-// introspect tells a caller that bears a token itself about another one (RFC 7662).
+// introspect reports whether the token in the form is active (RFC 7662). If the token is active, the response also
+// contains its claims. The caller must authenticate with a valid access token of its own.
 func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
@@ -187,7 +197,7 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		return problem.UnsupportedType.With("send the token as application/x-www-form-urlencoded")
+		return problem.UnsupportedType.With("send the token in a form with the content type application/x-www-form-urlencoded")
 	}
 	body, err := function.ReadBody(w, r, maxForm)
 	if err != nil {
@@ -195,34 +205,35 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
-		return problem.BadRequest.Because(err, "the form cannot be parsed")
+		return problem.BadRequest.Because(err, "the body must be a valid form, such as token=…")
 	}
 	values := form["token"]
 	if len(values) != 1 || values[0] == "" {
-		return problem.BadRequest.With("send one token in the form")
+		return problem.BadRequest.With("the form must contain the parameter token exactly once, with a value")
 	}
 	claims, err := h.verifier.Verify(values[0])
 	if err == nil {
 		err = h.current(r.Context(), claims)
 	}
 	if errors.Is(err, problem.Unavailable) {
-		return err // nothing is known of the token
+		return err // the account lookup failed, so it is unknown whether the token is active
 	}
 	if err != nil {
-		// RFC 7662 §2.2: whatever is wrong with the token, the answer says no more than this.
+		// The response must not reveal why the token is not active (RFC 7662 §2.2).
 		return problem.JSON(w, http.StatusOK, map[string]bool{"active": false})
 	}
 	return problem.JSON(w, http.StatusOK, introspection{true, "Bearer", claims.Issuer, claims.Audience, claims.Subject,
 		claims.ExpiresAt.Unix(), claims.IssuedAt.Unix(), claims.ID, claims.ClientID, claims.Username, claims.Scope, claims.Roles})
 }
 
-// jwks publishes the keys (RFC 7517 §5), so that others can verify tokens without asking.
+// jwks responds with the public keys as a JWK Set (RFC 7517 §5). Other services can then verify tokens themselves,
+// without a request to this function for each token.
 func (h *handler) jwks(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return problem.MethodNotAllowed.With("use GET").Header("Allow", "GET, HEAD")
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", keysMaxAge)
-	_, _ = w.Write(h.keys.JWKS()) // the client may be gone; there is nobody left to tell
+	_, _ = w.Write(h.keys.JWKS()) // an error means that the client has disconnected
 	return nil
 }

@@ -23,13 +23,13 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what validate answers against docs/openapi.yaml.
+// api checks the responses of validate against docs/openapi.yaml.
 var api = contract.Of("validate")
 
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
-// newFixture returns the handler, held to its contract, which looks tokens up in accounts if that is not nil, and a signer
-// whose tokens it takes.
+// newFixture returns the handler, checked against its contract, and a signer of tokens that the handler accepts. The
+// handler looks up the account of each token in accounts, unless accounts is nil.
 func newFixture(t *testing.T, accounts accountStore) (http.Handler, *token.Signer) {
 	t.Helper()
 	signer, verifier, keys := tokentest.New(t)
@@ -56,56 +56,56 @@ func TestValidate(t *testing.T) {
 	for name, c := range map[string]struct {
 		target, bearer string
 		status         int
-		scope          string // of the answer
+		scope          string // the X-Auth-Scope header of the response
 	}{
-		"user":                  {"/validate", user, 200, "files:read files:write"},
-		"root":                  {"/", user, 200, "files:read files:write"},
-		"sub-path":              {"/validate/files/x", user, 200, "files:read files:write"},
-		"sub-path, not clean":   {"/validate/a//b/../c", user, 200, "files:read files:write"},
-		"admin":                 {"/validate", admin, 200, "files:read files:write files:any accounts:manage"},
-		"scope that is there":   {"/validate?scope=files:read&scope=files:write", user, 200, "files:read files:write"},
-		"scope that is not":     {"/validate?scope=files:read&scope=files:any", user, 403, ""},
-		"scope that is none":    {"/validate?scope=%22%0d%0a", user, 400, ""},
-		"empty scope":           {"/validate?scope=", user, 400, ""},
-		"empty scope, no sign":  {"/validate?scope", user, 400, ""},
-		"blank scope":           {"/validate?scope=%20", user, 400, ""},
-		"blank scope and good":  {"/validate?scope=files:read&scope=", user, 400, ""},
-		"two in one":            {"/validate?scope=files:read%20accounts:manage", user, 400, ""},
-		"two in one, plus":      {"/validate?scope=files:read+accounts:manage", user, 400, ""},
-		"two in one, comma":     {"/validate?scope=files:read,accounts:manage", user, 403, ""},
-		"percent-encoded":       {"/validate?%73cope=accounts%3Amanage", user, 403, ""},
-		"in another case":       {"/validate?Scope=accounts:manage", user, 400, ""},
-		"misspelled":            {"/validate?scopes=accounts:manage", user, 400, ""},
-		"in brackets":           {"/validate?scope[]=accounts:manage", user, 400, ""},
-		"with a blank":          {"/validate?%20scope=accounts:manage", user, 400, ""},
-		"no name":               {"/validate?accounts:manage", user, 400, ""},
-		"beside another":        {"/validate?x=1&scope=files:read", user, 400, ""},
-		"empty query":           {"/validate?", user, 200, "files:read files:write"},
-		"empty parameters":      {"/validate?&", user, 200, "files:read files:write"},
-		"semicolon":             {"/validate?scope=accounts:manage;x", user, 400, ""},
-		"semicolon for &":       {"/validate?scope=files:read;scope=accounts:manage", user, 400, ""},
-		"percent":               {"/validate?scope=accounts:manage%", user, 400, ""},
-		"second malformed":      {"/validate?scope=files:read&scope=accounts:manage%zz", user, 400, ""},
-		"malformed at the root": {"/?scope=accounts:manage;x", user, 400, ""},
-		"scope at the root":     {"/?scope=accounts:manage", user, 403, ""},
-		"malformed, no token":   {"/validate?scope=%zz", "", 400, ""},
-		// Below /validate/ the query string is that of the client's request.
-		"client's scope":             {"/validate/?scope=accounts:manage", user, 200, "files:read files:write"},
-		"client's scope, deeper":     {"/validate/a/b?scope=accounts:manage&scope=", user, 200, "files:read files:write"},
-		"client's parameters":        {"/validate/a?q=1&q=2&Scope=x", user, 200, "files:read files:write"},
-		"client's semicolon":         {"/validate/a?q=1;2", user, 200, "files:read files:write"},
-		"client's percent":           {"/validate/?q=100%", user, 200, "files:read files:write"},
-		"client's, no token":         {"/validate/a?q=100%", "", 401, ""},
-		"client's, encoded slash":    {"/validate%2Fa?q=100%", user, 200, "files:read files:write"},
-		"operator's, encoded letter": {"/%76alidate?scope=accounts:manage", user, 403, ""},
-		"operator's, path not clean": {"//validate?scope=accounts:manage", user, 404, ""},
-		"operator's, other case":     {"/Validate?scope=accounts:manage", user, 404, ""},
-		"operator's, path parameter": {"/validate;x?scope=accounts:manage", user, 404, ""},
-		"no token":                   {"/validate", "", 401, ""},
-		"bad token":                  {"/validate", user + "x", 401, ""},
-		"no such path":               {"/validated", user, 404, ""},
-		"token in query only":        {"/validate?access_token=" + user, "", 401, ""},
-		"sub-path, percent 2F ":      {"/validate/%2e%2e%2fadmin", user, 200, "files:read files:write"},
+		"user":                               {"/validate", user, 200, "files:read files:write"},
+		"root":                               {"/", user, 200, "files:read files:write"},
+		"sub-path":                           {"/validate/files/x", user, 200, "files:read files:write"},
+		"sub-path, not clean":                {"/validate/a//b/../c", user, 200, "files:read files:write"},
+		"admin":                              {"/validate", admin, 200, "files:read files:write files:any accounts:manage"},
+		"granted scopes":                     {"/validate?scope=files:read&scope=files:write", user, 200, "files:read files:write"},
+		"scope not granted":                  {"/validate?scope=files:read&scope=files:any", user, 403, ""},
+		"malformed scope":                    {"/validate?scope=%22%0d%0a", user, 400, ""},
+		"empty scope":                        {"/validate?scope=", user, 400, ""},
+		"empty scope, no equals sign":        {"/validate?scope", user, 400, ""},
+		"blank scope":                        {"/validate?scope=%20", user, 400, ""},
+		"granted scope and empty scope":      {"/validate?scope=files:read&scope=", user, 400, ""},
+		"two scopes in one parameter":        {"/validate?scope=files:read%20accounts:manage", user, 400, ""},
+		"two scopes in one parameter, plus":  {"/validate?scope=files:read+accounts:manage", user, 400, ""},
+		"two scopes in one parameter, comma": {"/validate?scope=files:read,accounts:manage", user, 403, ""},
+		"percent-encoded name":               {"/validate?%73cope=accounts%3Amanage", user, 403, ""},
+		"name in another case":               {"/validate?Scope=accounts:manage", user, 400, ""},
+		"misspelled name":                    {"/validate?scopes=accounts:manage", user, 400, ""},
+		"name with brackets":                 {"/validate?scope[]=accounts:manage", user, 400, ""},
+		"name with a space":                  {"/validate?%20scope=accounts:manage", user, 400, ""},
+		"no name":                            {"/validate?accounts:manage", user, 400, ""},
+		"scope and another parameter":        {"/validate?x=1&scope=files:read", user, 400, ""},
+		"empty query":                        {"/validate?", user, 200, "files:read files:write"},
+		"empty parameters":                   {"/validate?&", user, 200, "files:read files:write"},
+		"semicolon":                          {"/validate?scope=accounts:manage;x", user, 400, ""},
+		"semicolon for &":                    {"/validate?scope=files:read;scope=accounts:manage", user, 400, ""},
+		"incomplete percent-encoding":        {"/validate?scope=accounts:manage%", user, 400, ""},
+		"second malformed":                   {"/validate?scope=files:read&scope=accounts:manage%zz", user, 400, ""},
+		"malformed at the root":              {"/?scope=accounts:manage;x", user, 400, ""},
+		"scope at the root":                  {"/?scope=accounts:manage", user, 403, ""},
+		"malformed, no token":                {"/validate?scope=%zz", "", 400, ""},
+		// Below /validate/, the query string is that of the client's request.
+		"client's query, scope":                  {"/validate/?scope=accounts:manage", user, 200, "files:read files:write"},
+		"client's query, longer path":            {"/validate/a/b?scope=accounts:manage&scope=", user, 200, "files:read files:write"},
+		"client's query, parameters":             {"/validate/a?q=1&q=2&Scope=x", user, 200, "files:read files:write"},
+		"client's query, semicolon":              {"/validate/a?q=1;2", user, 200, "files:read files:write"},
+		"client's query, percent sign":           {"/validate/?q=100%", user, 200, "files:read files:write"},
+		"client's query, no token":               {"/validate/a?q=100%", "", 401, ""},
+		"client's query, encoded slash":          {"/validate%2Fa?q=100%", user, 200, "files:read files:write"},
+		"operator's query, encoded letter":       {"/%76alidate?scope=accounts:manage", user, 403, ""},
+		"operator's query, path not clean":       {"//validate?scope=accounts:manage", user, 404, ""},
+		"operator's query, path in another case": {"/Validate?scope=accounts:manage", user, 404, ""},
+		"operator's query, path parameter":       {"/validate;x?scope=accounts:manage", user, 404, ""},
+		"no token":                               {"/validate", "", 401, ""},
+		"invalid token":                          {"/validate", user + "x", 401, ""},
+		"unknown path":                           {"/validated", user, 404, ""},
+		"token only in the query string":         {"/validate?access_token=" + user, "", 401, ""},
+		"sub-path, encoded dots and slash":       {"/validate/%2e%2e%2fadmin", user, 200, "files:read files:write"},
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
 			t.Run(name+" "+method, func(t *testing.T) {
@@ -160,17 +160,17 @@ func TestIntrospect(t *testing.T) {
 	for name, c := range map[string]struct {
 		method, bearer, kind, body string
 		status                     int
-		want                       string // in the body
+		want                       string // a part of the response body
 	}{
-		"good token":     {"POST", caller, form, url.Values{"token": {other}}.Encode(), 200, `"active":true,"token_type":"Bearer","iss":"https://issuer.test"`},
-		"bad token":      {"POST", caller, form, url.Values{"token": {other + "x"}}.Encode(), 200, `{"active":false}` + "\n"},
-		"no caller":      {"POST", "", form, url.Values{"token": {other}}.Encode(), 401, "unauthenticated"},
-		"no token":       {"POST", caller, form, "", 400, "bad-request"},
-		"two tokens":     {"POST", caller, form, url.Values{"token": {other, caller}}.Encode(), 400, "bad-request"},
-		"JSON":           {"POST", caller, "application/json", `{"token":"x"}`, 415, "unsupported-media-type"},
-		"GET":            {"GET", caller, "", "", 405, "method-not-allowed"},
-		"body too large": {"POST", caller, form, "token=" + strings.Repeat("x", maxForm), 413, "too-large"},
-		"broken form":    {"POST", caller, form, "token=%zz", 400, "bad-request"},
+		"valid token":            {"POST", caller, form, url.Values{"token": {other}}.Encode(), 200, `"active":true,"token_type":"Bearer","iss":"https://issuer.test"`},
+		"invalid token":          {"POST", caller, form, url.Values{"token": {other + "x"}}.Encode(), 200, `{"active":false}` + "\n"},
+		"no access token":        {"POST", "", form, url.Values{"token": {other}}.Encode(), 401, "unauthenticated"},
+		"no token in the form":   {"POST", caller, form, "", 400, "bad-request"},
+		"two tokens in the form": {"POST", caller, form, url.Values{"token": {other, caller}}.Encode(), 400, "bad-request"},
+		"JSON":                   {"POST", caller, "application/json", `{"token":"x"}`, 415, "unsupported-media-type"},
+		"GET":                    {"GET", caller, "", "", 405, "method-not-allowed"},
+		"body too large":         {"POST", caller, form, "token=" + strings.Repeat("x", maxForm), 413, "too-large"},
+		"malformed form":         {"POST", caller, form, "token=%zz", 400, "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := httptest.NewRequest(c.method, "/introspect", strings.NewReader(c.body))
@@ -195,7 +195,7 @@ func TestJWKS(t *testing.T) {
 		t.Errorf("got status %d and Cache-Control %q, want 200 and %q", answer.Code, answer.Header().Get("Cache-Control"), keysMaxAge)
 	}
 	if _, err := token.ParseKeys(answer.Body.Bytes()); err != nil {
-		t.Errorf("the published keys can not be loaded: %v", err)
+		t.Errorf("parse the published keys: %v", err)
 	}
 	answer = httptest.NewRecorder()
 	h.ServeHTTP(answer, httptest.NewRequest("GET", "/.well-known/jwks.json?x=%zz", nil))
@@ -209,7 +209,7 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// fakeAccounts has one user, of whom tokens with these versions are good.
+// fakeAccounts is an accountStore with one user. Current accepts the token versions in versions.
 type fakeAccounts struct {
 	versions []int
 	err      error
@@ -226,11 +226,11 @@ func TestOnline(t *testing.T) {
 	for name, c := range map[string]struct {
 		store      fakeAccounts
 		validate   int
-		introspect string // of another token, by a caller whose own is good
+		introspect string // a part of the response of introspect for the same token
 	}{
 		"both current": {fakeAccounts{versions: []int{1, 2}}, 200, `"active":true`},
 		"one stale":    {fakeAccounts{versions: []int{1}}, 401, `{"active":false}`},
-		"away":         {fakeAccounts{err: problem.Unavailable.With("away")}, 503, "urn:strongroom:problem:unavailable"},
+		"unavailable":  {fakeAccounts{err: problem.Unavailable.With("the account store is unavailable")}, 503, "urn:strongroom:problem:unavailable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, signer := newFixture(t, c.store)
@@ -269,14 +269,14 @@ func TestSetup(t *testing.T) {
 	good := config{KeysFile: file, Issuer: "issuer", Audience: "audience"}
 	for name, c := range map[string]struct {
 		change func(*config)
-		want   string // in the error, empty for none
+		want   string // a part of the error, empty if setup must succeed
 	}{
-		"offline":     {func(*config) {}, ""},
-		"online":      {func(c *config) { c.DSN = "u:s3cret@tcp(127.0.0.1:1)/strongroom" }, ""}, // and it does not connect
-		"bad DSN":     {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
-		"no keys":     {func(c *config) { c.KeysFile = file + "x" }, file + "x"},
-		"no issuer":   {func(c *config) { c.Issuer = "" }, "TOKEN_ISSUER"},
-		"no audience": {func(c *config) { c.Audience = "" }, "TOKEN_AUDIENCE"},
+		"offline":       {func(*config) {}, ""},
+		"online":        {func(c *config) { c.DSN = "u:s3cret@tcp(127.0.0.1:1)/strongroom" }, ""}, // setup does not connect to the database
+		"malformed DSN": {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
+		"no keys":       {func(c *config) { c.KeysFile = file + "x" }, file + "x"},
+		"no issuer":     {func(c *config) { c.Issuer = "" }, "TOKEN_ISSUER"},
+		"no audience":   {func(c *config) { c.Audience = "" }, "TOKEN_AUDIENCE"},
 	} {
 		cfg := good
 		c.change(&cfg)

@@ -1,5 +1,5 @@
-// Command validate is the function that says whether a token is good and what it permits: the forward-auth endpoint
-// for any proxy. It holds public keys only and opens no connection, unless it is to check tokens online.
+// Command validate is the function that verifies access tokens and returns their claims. A proxy can use it as its
+// forward-auth endpoint. validate needs only public keys. It uses the account database only if MYSQL_DSN is set.
 package main
 
 import (
@@ -13,19 +13,21 @@ import (
 )
 
 type config struct {
-	// KeysFile is the public JWK Set that tokens are verified with.
+	// KeysFile is the path of the file with the public JWK Set. The validate function verifies access tokens with
+	// these public keys.
 	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are what tokens must have been issued by and for.
+	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// DSN, where it is set, is of the account store: each token is looked up there, so that one is void at once whose
-	// user was disabled, signed out everywhere, or was given another role or password. Without it, when it expires.
+	// DSN is the data source name of the MySQL account store. If it is set, validate looks up the account for each
+	// token. A token then becomes invalid as soon as its user is disabled or deleted, ends all their sessions, or
+	// gets another role or password. If DSN is not set, such a token stays valid until it expires.
 	DSN string `env:"MYSQL_DSN,unset"`
 }
 
 func main() { function.Main(setup) }
 
-// setup builds the validate endpoint from its settings.
+// setup returns the HTTP handler of the validate function. cfg contains its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	keys, err := token.LoadKeys(cfg.KeysFile)
 	if err != nil {
@@ -45,7 +47,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(verifier, keys, store), store}, nil
 }
 
-// server is the endpoint with what must be closed after it.
+// server is the HTTP handler together with its account store. Close closes the store.
 type server struct {
 	*handler
 	store *accounts.Store

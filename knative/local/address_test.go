@@ -11,8 +11,8 @@ import (
 	serving "github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// A function must take the peer of the runner for the client, whatever the client says and whatever number of proxies the
-// manifest has.
+// TestClientAddress checks that a function sees the runner's peer as the client. The client's own headers and the
+// number of proxies in the manifest must not change this.
 func TestClientAddress(t *testing.T) {
 	f, err := newFunction(service{}, os.Args[0], []string{"PLAY=function", "TRUSTED_HOPS=3"}, 0, &output{w: &screen{}})
 	if err != nil {
@@ -25,16 +25,16 @@ func TestClientAddress(t *testing.T) {
 		forwarded []string
 		want      string
 	}{
-		"this machine":                {f, "127.0.0.1:1", nil, "127.0.0.1"},
-		"another address":             {f, "192.0.2.7:1", nil, "192.0.2.7"},
-		"IPv6":                        {f, "[2001:db8::7]:1", nil, "2001:db8::7"},
-		"IPv6 with a zone":            {f, "[fe80::7%eth0]:1", nil, "fe80::7%eth0"},
-		"one address of the client's": {f, "192.0.2.7:1", []string{"203.0.113.9"}, "192.0.2.7"},
-		"as many as in a cluster":     {f, "192.0.2.7:1", []string{"203.0.113.9, 10.0.0.1, 10.0.0.2"}, "192.0.2.7"},
-		"more, in several lines":      {f, "192.0.2.7:1", []string{"203.0.113.9", "10.0.0.1, 10.0.0.2", "10.0.0.3"}, "192.0.2.7"},
-		"none at all":                 {f, "192.0.2.7:1", []string{""}, "192.0.2.7"},
-		"another function":            {inside{f}, "127.0.0.1:1", []string{"203.0.113.9, 127.0.0.1"}, "127.0.0.1"},
-		"another function, forged":    {inside{f}, "127.0.0.1:1", []string{"203.0.113.9, 10.0.0.1, 10.0.0.2, 10.0.0.3"}, "127.0.0.1"},
+		"this machine":                      {f, "127.0.0.1:1", nil, "127.0.0.1"},
+		"another address":                   {f, "192.0.2.7:1", nil, "192.0.2.7"},
+		"IPv6":                              {f, "[2001:db8::7]:1", nil, "2001:db8::7"},
+		"IPv6 with a zone":                  {f, "[fe80::7%eth0]:1", nil, "fe80::7%eth0"},
+		"one address from the client":       {f, "192.0.2.7:1", []string{"203.0.113.9"}, "192.0.2.7"},
+		"as many addresses as in a cluster": {f, "192.0.2.7:1", []string{"203.0.113.9, 10.0.0.1, 10.0.0.2"}, "192.0.2.7"},
+		"several header lines":              {f, "192.0.2.7:1", []string{"203.0.113.9", "10.0.0.1, 10.0.0.2", "10.0.0.3"}, "192.0.2.7"},
+		"empty header":                      {f, "192.0.2.7:1", []string{""}, "192.0.2.7"},
+		"another function":                  {inside{f}, "127.0.0.1:1", []string{"203.0.113.9, 127.0.0.1"}, "127.0.0.1"},
+		"another function, forged header":   {inside{f}, "127.0.0.1:1", []string{"203.0.113.9, 10.0.0.1, 10.0.0.2, 10.0.0.3"}, "127.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := httptest.NewRequest(http.MethodPost, "/", nil)
@@ -53,7 +53,7 @@ func TestClientAddress(t *testing.T) {
 				}
 			}
 			if got := trust.ClientAddress(&http.Request{Header: got.Header, RemoteAddr: "127.0.0.1:2"}).String(); got != c.want {
-				t.Errorf("the function takes the client for %s, want %s", got, c.want)
+				t.Errorf("the function sees the client address %s, want %s", got, c.want)
 			}
 		})
 	}

@@ -14,10 +14,11 @@ import (
 	"github.com/strongroom-dev/strongroom/knative/local/child"
 )
 
-// progressInterval is how often a build says that it is still at it.
+// progressInterval is how often a running build prints a progress message.
 const progressInterval = 5 * time.Second
 
-// buildPrograms builds the programs of packages into dir, as ko would build them: without cgo.
+// buildPrograms compiles the programs at the import paths in packages and writes the binaries to dir. It disables cgo,
+// as ko does for the images that run in a cluster.
 func buildPrograms(ctx context.Context, root, dir string, packages []string, out *output) error {
 	out.say("build", "building %d programs", len(packages))
 	begin := time.Now()
@@ -53,11 +54,12 @@ func buildPrograms(ctx context.Context, root, dir string, packages []string, out
 	if err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, strings.Join(progress.errors, "\n"))
 	}
-	out.say("build", "built in %s", time.Since(begin).Round(100*time.Millisecond))
+	out.say("build", "built %d programs in %s", len(packages), time.Since(begin).Round(100*time.Millisecond))
 	return nil
 }
 
-// buildProgress counts what go build -v says.
+// buildProgress reads the output of `go build -v`. It counts the downloaded modules and the compiled packages. It keeps
+// all other lines, because they contain the compiler's errors.
 type buildProgress struct {
 	mu                   sync.Mutex
 	downloaded, compiled int
@@ -71,17 +73,19 @@ func (b *buildProgress) read(r io.Reader) {
 		switch {
 		case strings.HasPrefix(line, "go: downloading "):
 			b.downloaded++
-		case !strings.ContainsAny(line, " :"): // the path of a package
+		case !strings.ContainsAny(line, " :"): // an import path
 			b.compiled++
 		default:
 			b.errors = append(b.errors, line)
 		}
 		b.mu.Unlock()
 	}
-	_, _ = io.Copy(io.Discard, r) // a line that is too long for the scanner
+	// The scanner stops at a line that does not fit its buffer. Discard the rest of the output, because go build would
+	// otherwise block.
+	_, _ = io.Copy(io.Discard, r)
 }
 
-// String says how far the build is.
+// String returns the number of downloaded modules and compiled packages as text for a progress message.
 func (b *buildProgress) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -18,18 +18,18 @@ func TestDataDirectoryIsForOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("got %v, %v, want a directory for its owner only", info, err)
+		t.Errorf("got %v, %v, want a directory with mode 0700", info, err)
 	}
 	_, err = openData(dir)
 	if err == nil || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())) || !strings.Contains(err.Error(), "STRONGROOM_DIR") {
-		t.Errorf("got %v, want an error that names the process and the way out", err)
+		t.Errorf("got %v, want an error that names the process and STRONGROOM_DIR", err)
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
 	}
 	release, err = openData(dir)
 	if err != nil {
-		t.Fatalf("got %v after the first had gone", err)
+		t.Fatalf("got error %v after the first lock was released", err)
 	}
 	if err := release(); err != nil {
 		t.Error(err)
@@ -43,14 +43,14 @@ func TestSecretsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if second, err := keepSecrets(dir); err != nil || second != first {
-		t.Errorf("got other secrets the second time (%v)", err)
+		t.Errorf("got different secrets the second time (error %v)", err)
 	}
 	for _, name := range []string{"key.jwk", "jwks.json", "password", "gateway-key", "link-key"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: got %v, %v, want a file for its owner only", name, info, err)
+			t.Errorf("%s: got %v, %v, want a file with mode 0600", name, info, err)
 		}
 	}
-	// What login signs is what the others accept.
+	// The public key must verify a token that the private key has signed.
 	signer, err := token.LoadSigner(filepath.Join(dir, "key.jwk"), "issuer", "audience", time.Minute, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -68,20 +68,20 @@ func TestSecretsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := verifier.Verify(raw); err != nil {
-		t.Errorf("the key pair is none: %v", err)
+		t.Errorf("the keys do not form a pair: %v", err)
 	}
-	// A data directory may be older than a key of which only this system knows.
+	// An earlier version of Strongroom may have created the data directory without the gateway key.
 	if err := os.Remove(filepath.Join(dir, "gateway-key")); err != nil {
 		t.Fatal(err)
 	}
 	if third, err := keepSecrets(dir); err != nil || len(third.gatewayKey) < 32 || third.gatewayKey == first.gatewayKey || third.password != first.password {
-		t.Errorf("got no other gateway key, or another password (%v)", err)
+		t.Errorf("got gateway key %q and password %q (error %v), want a new gateway key and the same password", third.gatewayKey, third.password, err)
 	}
 	if err := os.Remove(filepath.Join(dir, "password")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := keepSecrets(dir); err == nil {
-		t.Error("got no error for a secret that is lost")
+		t.Error("got no error although the file of the password is missing")
 	}
 }
 

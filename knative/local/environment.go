@@ -10,32 +10,35 @@ import (
 	"strings"
 )
 
-// inherited are the only variables of the developer's own environment that a function gets, besides observing.
+// inherited lists the variables that a function gets from the environment of `make run`. A function also gets the
+// variables in observing from this environment, but no others.
 var inherited = []string{"PATH", "HOME", "TMPDIR"}
 
-// observing are the variables that the developer's environment decides instead of the manifest: several functions on one
-// machine can not have the same port, and there is no collector unless somebody runs one.
+// observing lists the variables for metrics and traces. A function gets these variables from the environment of `make
+// run` instead of from its manifest, because the values in the manifests do not work on a single machine: several
+// functions cannot listen on the same metrics port, and usually no trace collector is running.
 var observing = []string{
 	"METRICS_ADDR", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
 	"OTEL_RESOURCE_ATTRIBUTES", "OTEL_BSP_SCHEDULE_DELAY",
 }
 
-// resolver turns what a manifest says of a container's environment into that of a process.
+// resolver converts the environment of a container in a manifest to the environment of a process on this machine.
 type resolver struct {
-	// configMaps and secrets are by name and key. A secret's empty value means that with the present choice of stores
-	// there is none: the variable stays unset.
+	// configMaps and secrets map the name of a ConfigMap or Secret, and then a key, to a value. An empty value in
+	// secrets means that the stores in use do not need the secret, so the variable for this secret is not set.
 	configMaps map[string]map[string]string
 	secrets    map[string]map[string]string
-	// mounts is the directory under which volumes become directories.
+	// mounts is the directory in which each mounted volume gets a subdirectory, mounts/FUNCTION/VOLUME.
 	mounts string
-	// inside are the addresses of the functions for one another, by name, without a path.
+	// inside maps the name of each function to the URL, without a path, that other functions use to call this function.
 	inside map[string]string
-	// lookup reads the developer's environment.
+	// lookup returns the value of a variable in the environment of `make run`. It returns false if the variable is not
+	// set.
 	lookup func(name string) (string, bool)
 }
 
-// environment returns the variables of the process that stands for pod's container, after laying out its volumes. name
-// is the function's.
+// environment returns the environment of the process that replaces the pod's container. It also writes the files of the
+// volumes that the container mounts. name is the name of the function or Job.
 func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 	c := pod.Containers[0]
 	values := map[string]string{}
@@ -94,7 +97,8 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 	return environment, nil
 }
 
-// rewrite puts the address that a function has here in the place of the one that it has in a cluster.
+// rewrite converts the URL that a function has inside a cluster to the URL that the same function has on this machine.
+// It returns any other value unchanged.
 func (r resolver) rewrite(value string) (string, error) {
 	match := clusterURL.FindStringSubmatch(value)
 	if match == nil {
@@ -102,20 +106,21 @@ func (r resolver) rewrite(value string) (string, error) {
 	}
 	address, ok := r.inside[match[1]]
 	if !ok {
-		return "", fmt.Errorf("%s is the address of a function that is not there", value)
+		return "", fmt.Errorf("%s is the address of a function that does not exist", value)
 	}
 	return address + match[2], nil
 }
 
-// clusterURL is the address of a function inside of a cluster, with or without a path.
+// clusterURL matches a function's URL inside a cluster, such as http://login.strongroom.svc.cluster.local/login.
 var clusterURL = regexp.MustCompile(`^http://([a-z0-9-]+)\.strongroom\.svc(?:\.cluster\.local)?((?:/.*)?)$`)
 
-// value returns what a variable is set to; false if it stays unset.
+// value resolves v, whose value is in the manifest, a ConfigMap or a Secret. It returns false if the process must not
+// get the variable, because an optional key does not exist or the value in a Secret is empty.
 func (r resolver) value(v variable) (string, bool, error) {
 	switch {
 	case v.ValueFrom == nil:
 		if strings.Contains(v.Value, "$(") {
-			return "", false, errors.New("make run does not expand $(…)")
+			return "", false, errors.New(`"make run" does not expand $(…)`)
 		}
 		return v.Value, true, nil
 	case v.ValueFrom.ConfigMapKeyRef != nil:
@@ -124,20 +129,23 @@ func (r resolver) value(v variable) (string, bool, error) {
 		value, ok, err := find("Secret", r.secrets, *v.ValueFrom.SecretKeyRef)
 		return value, ok && value != "", err
 	default:
-		return "", false, errors.New("valueFrom names neither a ConfigMap nor a Secret")
+		return "", false, errors.New("valueFrom has neither configMapKeyRef nor secretKeyRef")
 	}
 }
 
-// find returns a key of a ConfigMap or Secret; false for an optional one that is not there.
+// find looks up the object name and the key of ref in all, and returns the value. kind is the object's kind, for error
+// messages. If the key does not exist, find returns false for an optional reference and an error for any other
+// reference.
 func find(kind string, all map[string]map[string]string, ref keyRef) (string, bool, error) {
 	value, ok := all[ref.Name][ref.Key]
 	if !ok && !ref.Optional {
-		return "", false, fmt.Errorf("there is no key %s in the %s %s", ref.Key, kind, ref.Name)
+		return "", false, fmt.Errorf("%s %s has no key %s", kind, ref.Name, ref.Key)
 	}
 	return value, ok, nil
 }
 
-// all returns the keys and values that an envFrom entry names.
+// all returns the keys and values of the ConfigMap or Secret that an envFrom entry references. It returns nil if the
+// object does not exist and the reference is optional.
 func (r resolver) all(from variablesFrom) (map[string]string, error) {
 	var kind string
 	var ref *nameRef
@@ -148,20 +156,21 @@ func (r resolver) all(from variablesFrom) (map[string]string, error) {
 	case from.SecretRef != nil:
 		kind, ref, in = "Secret", from.SecretRef, r.secrets
 	default:
-		return nil, errors.New("it names neither a ConfigMap nor a Secret")
+		return nil, errors.New("an entry has neither configMapRef nor secretRef")
 	}
 	found, ok := in[ref.Name]
 	if !ok && !ref.Optional {
-		return nil, fmt.Errorf("there is no %s %s", kind, ref.Name)
+		return nil, fmt.Errorf("%s %s does not exist", kind, ref.Name)
 	}
 	return found, nil
 }
 
-// mount fills dir with what the volume holds.
+// mount replaces dir with a directory that contains the files of the volume called name. volumes are the volumes of the
+// pod.
 func (r resolver) mount(dir, name string, volumes []volume) error {
 	i := slices.IndexFunc(volumes, func(v volume) bool { return v.Name == name })
 	if i < 0 {
-		return errors.New("it is mounted but not declared")
+		return errors.New("mounted but not declared in the pod")
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -175,7 +184,7 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 	case v.Secret != nil:
 		keys, ok := r.secrets[v.Secret.SecretName]
 		if !ok && !v.Secret.Optional {
-			return fmt.Errorf("there is no Secret %s", v.Secret.SecretName)
+			return fmt.Errorf("Secret %s does not exist", v.Secret.SecretName)
 		}
 		items := v.Secret.Items
 		if items == nil {
@@ -186,10 +195,10 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 		for _, item := range items {
 			value, ok := keys[item.Key]
 			if !ok {
-				return fmt.Errorf("there is no key %s in the Secret %s", item.Key, v.Secret.SecretName)
+				return fmt.Errorf("Secret %s has no key %s", v.Secret.SecretName, item.Key)
 			}
 			if !filepath.IsLocal(item.Path) {
-				return fmt.Errorf("path %q leads out of the volume", item.Path)
+				return fmt.Errorf("path %q is outside the volume", item.Path)
 			}
 			file := filepath.Join(dir, item.Path)
 			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -201,7 +210,7 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 		}
 		return nil
 	default:
-		return errors.New("make run knows secret and emptyDir volumes only")
+		return errors.New(`"make run" supports only secret and emptyDir volumes`)
 	}
 }
 

@@ -27,36 +27,36 @@ func TestEnvironment(t *testing.T) {
 	const base = "PATH=/bin HOME=/home/dev METRICS_ADDR=127.0.0.1:0"
 	tests := []struct {
 		name, pod string
-		want      string // the environment; or
-		err       string // what the error must say
+		want      string // the environment
+		err       string // part of the error; if it is empty, no error is expected
 	}{
-		{"nothing", "{}", base, ""},
+		{"no variables", "{}", base, ""},
 		{"literal", "{env: [{name: A, value: x}, {name: B}]}", base + " A=x B=", ""},
 		{"ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: LEVEL}}}]}", base + " A=info", ""},
-		{"the developer's to say", "{env: [{name: METRICS_ADDR, value: ':9464'}, {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: x}]}", base, ""},
+		{"variable that the developer sets", "{env: [{name: METRICS_ADDR, value: ':9464'}, {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: x}]}", base, ""},
 		{"ConfigMap", "{envFrom: [{prefix: S_, configMapRef: {name: settings}}]}", base + " S_LEVEL=info S_SIZE=1GiB", ""},
-		{"env wins over envFrom", "{envFrom: [{configMapRef: {name: settings}}], env: [{name: LEVEL, value: warn}]}", base + " LEVEL=warn SIZE=1GiB", ""},
+		{"env overrides envFrom", "{envFrom: [{configMapRef: {name: settings}}], env: [{name: LEVEL, value: warn}]}", base + " LEVEL=warn SIZE=1GiB", ""},
 		{"Secret key", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: dsn}}}]}", base + " A=user:pw@tcp(db)/x", ""},
-		{"Secret that these stores do not have", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: admin}}}]}", base, ""},
-		{"optional", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x, optional: true}}}], envFrom: [{secretRef: {name: none, optional: true}}]}", base, ""},
+		{"Secret with an empty value", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: admin}}}]}", base, ""},
+		{"optional Secrets that do not exist", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x, optional: true}}}], envFrom: [{secretRef: {name: none, optional: true}}]}", base, ""},
 		{"mounted Secret", "{env: [{name: FILE, value: /keys/jwks.json}, {name: DIR, value: /keys}, {name: OTHER, value: /keys2/x}], " +
 			"volumeMounts: [{name: v, mountPath: /keys, readOnly: true}]}",
 			base + " FILE=" + mounts + "/f/v/jwks.json DIR=" + mounts + "/f/v OTHER=/keys2/x", ""},
 		{"address of a function", "{env: [{name: A, value: 'http://login.strongroom.svc.cluster.local'}, {name: B, value: 'http://login.strongroom.svc/x'}]}",
 			base + " A=http://127.0.0.1:4711 B=http://127.0.0.1:4711/x", ""},
 		{"address of a store", "{env: [{name: A, value: 'http://login.strongroom.svc:15672'}]}", base + " A=http://login.strongroom.svc:15672", ""},
-		{"address of no function", "{env: [{name: A, value: 'http://none.strongroom.svc.cluster.local'}]}", "", "f: A: http://none.strongroom.svc.cluster.local is the address of a function that is not there"},
-		{"no such ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: NONE}}}]}", "", "f: A: there is no key NONE in the ConfigMap settings"},
-		{"no such Secret", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x}}}]}", "", "f: A: there is no key x in the Secret none"},
-		{"no such ConfigMap", "{envFrom: [{configMapRef: {name: none}}]}", "", "there is no ConfigMap none"},
-		{"empty envFrom", "{envFrom: [{prefix: x}]}", "", "neither a ConfigMap nor a Secret"},
+		{"unknown function", "{env: [{name: A, value: 'http://none.strongroom.svc.cluster.local'}]}", "", "f: A: http://none.strongroom.svc.cluster.local is the address of a function that does not exist"},
+		{"missing ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: NONE}}}]}", "", "f: A: ConfigMap settings has no key NONE"},
+		{"missing Secret", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x}}}]}", "", "f: A: Secret none has no key x"},
+		{"missing ConfigMap", "{envFrom: [{configMapRef: {name: none}}]}", "", "f: envFrom: ConfigMap none does not exist"},
+		{"empty envFrom", "{envFrom: [{prefix: x}]}", "", "neither configMapRef nor secretRef"},
 		{"expansion", "{env: [{name: A, value: $(B)}]}", "", "does not expand"},
-		{"empty valueFrom", "{env: [{name: A, valueFrom: {}}]}", "", "names neither a ConfigMap nor a Secret"},
-		{"volume not declared", "{volumeMounts: [{name: none, mountPath: /x}]}", "", "volume none: it is mounted but not declared"},
-		{"volume without its Secret", "{volumeMounts: [{name: lost, mountPath: /x}]}", "", "there is no Secret lost"},
-		{"volume without its key", "{volumeMounts: [{name: wrong, mountPath: /x}]}", "", "there is no key b in the Secret keys"},
-		{"volume that leads out", "{volumeMounts: [{name: out, mountPath: /x}]}", "", "leads out of the volume"},
-		{"volume of another kind", "{volumeMounts: [{name: other, mountPath: /x}]}", "", "secret and emptyDir volumes only"},
+		{"empty valueFrom", "{env: [{name: A, valueFrom: {}}]}", "", "valueFrom has neither configMapKeyRef nor secretKeyRef"},
+		{"undeclared volume", "{volumeMounts: [{name: none, mountPath: /x}]}", "", "volume none: mounted but not declared"},
+		{"volume of a missing Secret", "{volumeMounts: [{name: lost, mountPath: /x}]}", "", "Secret lost does not exist"},
+		{"volume with a missing key", "{volumeMounts: [{name: wrong, mountPath: /x}]}", "", "Secret keys has no key b"},
+		{"path outside the volume", "{volumeMounts: [{name: out, mountPath: /x}]}", "", "is outside the volume"},
+		{"unsupported volume type", "{volumeMounts: [{name: other, mountPath: /x}]}", "", "only secret and emptyDir volumes"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestVolumes(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(text), &pod); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // what an earlier run has left is replaced
+	for range 2 { // the second call must replace the files of the first
 		if _, err := r.environment("f", pod); err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestVolumes(t *testing.T) {
 			return err
 		}
 		if info.Mode().Perm()&0o077 != 0 && path != mounts {
-			t.Errorf("others may open %s: %s", path, info.Mode())
+			t.Errorf("%s: got mode %s, want access only for the owner", path, info.Mode())
 		}
 		if !entry.IsDir() {
 			content, err := os.ReadFile(path)

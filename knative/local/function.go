@@ -16,58 +16,66 @@ import (
 )
 
 const (
-	// defaultTimeout and defaultIdle are Knative's: a request's timeoutSeconds, and the window after which a function
-	// without requests is scaled to zero.
+	// defaultTimeout is Knative's default for timeoutSeconds, the maximum duration of a request. defaultIdle is
+	// Knative's default for the window annotation: Knative scales a function to zero if it has had no requests for this
+	// long.
 	defaultTimeout = 300 * time.Second
 	defaultIdle    = 60 * time.Second
-	// hops is the number of proxies in front of a function that add an address to X-Forwarded-For: the proxy of newProxy. In
-	// a cluster there are more.
+	// hops is the number of proxies in front of a function that add an address to X-Forwarded-For. On this machine, the
+	// only such proxy is the one that newProxy returns. A cluster has more of them, so the runner replaces the
+	// manifest's value for TRUSTED_HOPS with hops.
 	hops = 1
 )
 
-// Labels and annotations of Knative Serving that the runner heeds.
+// The runner supports the following label and annotations of a Knative Service.
 const (
 	visibilityLabel    = "networking.knative.dev/visibility"
 	windowAnnotation   = "autoscaling.knative.dev/window"
 	minScaleAnnotation = "autoscaling.knative.dev/min-scale"
 )
 
-// function is a Knative Service on this machine: one process at most, whatever its max-scale, that is started by the
-// first request and stopped when idle.
+// function runs a Knative Service on this machine. It has at most one process, even if its max-scale annotation allows
+// more. A request starts the process if it is not running. The runner stops the process when it has been idle for some
+// time.
 type function struct {
 	name string
-	// public is false where the manifest says cluster-local.
+	// public reports whether clients outside the system can call the function. It is false if the function's manifest
+	// has the visibility label cluster-local.
 	public      bool
 	binary      string
 	environment []string
-	// timeout bounds a request, its waits for a slot and for the process's start included.
+	// timeout is how long a request may take, including the time in which it waits for a slot and for the process to
+	// start.
 	timeout time.Duration
-	// idle is how long a process without requests lives; 0 for ever.
+	// idle is how long the process may remain idle before the runner stops it. 0 means that the runner never stops an
+	// idle process.
 	idle time.Duration
-	// slots holds one element for each request that the process has, nil for any number.
+	// slots limits the number of concurrent requests. It contains one element for each request that is being processed,
+	// and its capacity is the limit. It is nil if the manifest sets no limit.
 	slots chan struct{}
 	out   *output
 
 	mu     sync.Mutex
 	closed bool
-	active int       // requests that have the instance or wait for it
-	used   time.Time // when a request last had it
-	now    *instance // the one that takes requests, nil for none
-	before *instance // the one before it, which may still be stopping
+	active int       // number of requests that are using an instance or waiting for it to start
+	used   time.Time // time at which the last request ended
+	now    *instance // instance that receives new requests; nil if none is starting or running
+	before *instance // previous instance, which might still be stopping; nil if now is the first
 	timer  *time.Timer
 }
 
-// instance is a process of a function.
+// instance is one process of a function, from its start to its end.
 type instance struct {
-	started   chan struct{} // closed once it answers or has failed to
-	err       error         // why it does not answer; read after started
-	ended     chan struct{} // closed once no process of it is left
-	process   *process      // nil until launched
+	started   chan struct{} // closed when the process is ready or its start has failed
+	err       error         // why the start failed, or nil; valid after started is closed
+	ended     chan struct{} // closed when the process has ended or has failed to start
+	process   *process      // nil until the process is launched
 	transport *http.Transport
 	proxy     *httputil.ReverseProxy
 }
 
-// newFunction reads from a manifest what the runner needs. idle, if not 0, replaces what the manifest says.
+// newFunction returns the function that the manifest s describes. binary is the path of the function's program. If idle
+// is not 0, it overrides the window annotation in the manifest.
 func newFunction(s service, binary string, environment []string, idle time.Duration, out *output) (*function, error) {
 	spec, annotations := s.Spec.Template.Spec, s.Spec.Template.Metadata.Annotations
 	f := &function{
@@ -79,7 +87,7 @@ func newFunction(s service, binary string, environment []string, idle time.Durat
 		out:     out,
 		environment: slices.Concat(environment, []string{
 			"HOST=127.0.0.1",
-			"TRUSTED_HOPS=" + strconv.Itoa(hops), // instead of the number in the manifest
+			"TRUSTED_HOPS=" + strconv.Itoa(hops), // overrides the manifest's value, which is only correct in a cluster
 			"K_SERVICE=" + s.Metadata.Name,
 			"K_CONFIGURATION=" + s.Metadata.Name,
 			"K_REVISION=" + s.Metadata.Name + "-00001",
@@ -106,7 +114,7 @@ func newFunction(s service, binary string, environment []string, idle time.Durat
 	return f, nil
 }
 
-// ServeHTTP passes the request to the function's process, starting it if there is none.
+// ServeHTTP forwards the request to the function's process. If no process is running, ServeHTTP first starts one.
 func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), f.timeout)
 	defer cancel()
@@ -115,7 +123,7 @@ func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case f.slots <- struct{}{}:
 			defer func() { <-f.slots }()
 		case <-ctx.Done():
-			fail(w, r, problem.Unavailable.Because(ctx.Err(), f.name+" has more requests than it takes"))
+			fail(w, r, problem.Unavailable.Because(ctx.Err(), f.name+" has too many concurrent requests"))
 			return
 		}
 	}
@@ -125,17 +133,21 @@ func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.release()
-	// Or net/http would hold the answer back until the whole body has been read. HTTP/2 never does, and refuses this.
+	// By default, net/http reads an HTTP/1 request body to its end before it sends the response. Full duplex lets the
+	// function respond earlier, for example to reject an upload. For HTTP/2, which is always full duplex,
+	// EnableFullDuplex returns an error, which can be ignored.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	in.proxy.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// acquire returns the instance once it answers. Each success must be followed by a release.
+// acquire returns an instance that is ready for requests. It starts an instance if none is running. After each
+// successful call, the caller must call release, because the runner does not stop an instance while a request is using
+// it.
 func (f *function) acquire(ctx context.Context) (*instance, error) {
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
-		return nil, problem.Unavailable.Because(errors.New("the runner is stopping"), "the system is being stopped")
+		return nil, problem.Unavailable.Because(errors.New("the runner is stopping"), "the system is stopping")
 	}
 	if f.timer != nil {
 		f.timer.Stop()
@@ -155,12 +167,13 @@ func (f *function) acquire(ctx context.Context) (*instance, error) {
 	}
 	if in.err != nil {
 		f.release()
-		return nil, problem.Unavailable.Because(in.err, f.name+" does not start; the output of make run says why")
+		return nil, problem.Unavailable.Because(in.err, f.name+" could not be started: see the output of make run")
 	}
 	return in, nil
 }
 
-// release gives back what acquire counted, and lets the idle time begin after the last one.
+// release ends a request that began with acquire. If no other request is active, release starts the timer that stops
+// the idle instance.
 func (f *function) release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -171,7 +184,8 @@ func (f *function) release() {
 	}
 }
 
-// expire stops the instance if it has really been idle: a request may have come between the timer's end and this call.
+// expire stops the current instance, but only if the instance is still idle, because a request might have arrived after
+// the timer fired.
 func (f *function) expire() {
 	f.mu.Lock()
 	in := f.now
@@ -181,18 +195,20 @@ func (f *function) expire() {
 	}
 	f.retire(in)
 	f.mu.Unlock()
-	f.out.say("run", "%s had no request for %s: stopping it", f.name, f.idle)
+	f.out.say("run", "%s had no requests for %s: stopping it", f.name, f.idle)
 	in.stop()
 }
 
-// retire makes the next request start another instance. The caller holds mu.
+// retire makes sure that the given instance gets no new requests, so that the next request starts another instance. The
+// caller must hold f.mu.
 func (f *function) retire(in *instance) {
 	if f.now == in {
 		f.now, f.before = nil, in
 	}
 }
 
-// run starts in, after before has ended, and sees to it that its end is noticed.
+// run waits until the previous instance, before, has ended. Then it starts the given instance. When the process of this
+// instance ends, run retires the instance, so that the next request starts another process.
 func (f *function) run(in, before *instance) {
 	defer close(in.ended)
 	if before != nil {
@@ -209,7 +225,7 @@ func (f *function) run(in, before *instance) {
 		f.mu.Lock()
 		f.retire(in)
 		f.mu.Unlock()
-		f.out.say("run", "%s does not start: %v", f.name, in.err)
+		f.out.say("run", "could not start %s: %v", f.name, in.err)
 	}
 	close(in.started)
 	if in.err != nil {
@@ -221,12 +237,12 @@ func (f *function) run(in, before *instance) {
 	f.retire(in)
 	f.mu.Unlock()
 	if wanted {
-		f.out.say("run", "%s ended by itself: %s; the next request starts it again", f.name, in.process.outcome())
+		f.out.say("run", "%s ended unexpectedly: %s; the next request restarts it", f.name, in.process.outcome())
 	}
 	in.transport.CloseIdleConnections()
 }
 
-// start launches the process of in and returns once it answers.
+// start launches the process of the given instance and waits until the process is ready for requests.
 func (f *function) start(in *instance) error {
 	port, err := freePort()
 	if err != nil {
@@ -250,7 +266,7 @@ func (f *function) start(in *instance) error {
 	return in.process.await(ctx, &http.Client{Transport: in.transport}, address)
 }
 
-// stop ends the process of in and returns when it has ended.
+// stop waits until the instance has started, stops its process, and returns when the process has ended.
 func (in *instance) stop() {
 	<-in.started
 	if in.err == nil {
@@ -259,7 +275,7 @@ func (in *instance) stop() {
 	<-in.ended
 }
 
-// close stops the function for good.
+// close stops the function's processes. Afterward, the function responds to each request with 503.
 func (f *function) close() {
 	f.mu.Lock()
 	f.closed = true

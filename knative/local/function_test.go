@@ -19,7 +19,7 @@ func TestFirstRequestsStartOneProcess(t *testing.T) {
 	f, _ := play(t, "f", "function", nil)
 	url := front(t, f)
 	if f.now != nil {
-		t.Fatal("the function runs before its first request")
+		t.Fatal("the process runs before the first request")
 	}
 	pids := make([]int, 20)
 	var all sync.WaitGroup
@@ -29,7 +29,7 @@ func TestFirstRequestsStartOneProcess(t *testing.T) {
 	all.Wait()
 	for _, pid := range pids {
 		if pid != pids[0] {
-			t.Fatalf("got answers of the processes %v, want of one", pids)
+			t.Fatalf("got responses from the processes %v, want only one process", pids)
 		}
 	}
 }
@@ -40,12 +40,12 @@ func TestIdleProcessIsStopped(t *testing.T) {
 	})
 	url := front(t, f)
 	first := get(t, url).Pid
-	eventually(t, "the idle process has ended", func() bool { return gone(first) })
+	eventually(t, "the idle process ends", func() bool { return gone(first) })
 	if second := get(t, url).Pid; second == first {
-		t.Errorf("got the process %d again, want a new one", second)
+		t.Errorf("got the process %d again, want a new process", second)
 	}
-	if !strings.Contains(shows.String(), "f had no request for 30ms: stopping it") || strings.Contains(shows.String(), "by itself") {
-		t.Errorf("got the output %q, want it to say that f was idle", shows)
+	if !strings.Contains(shows.String(), "f had no requests for 30ms: stopping it") || strings.Contains(shows.String(), "unexpectedly") {
+		t.Errorf("got the output %q, want a message that f was idle", shows)
 	}
 }
 
@@ -59,7 +59,7 @@ func TestBusyProcessIsNotIdle(t *testing.T) {
 		t.Fatalf("got %q, want one", got)
 	}
 	f.mu.Lock()
-	f.used = time.Time{} // long ago
+	f.used = time.Time{} // so that the function seems idle
 	f.mu.Unlock()
 	f.expire()
 	sender("two")
@@ -67,7 +67,7 @@ func TestBusyProcessIsNotIdle(t *testing.T) {
 		t.Fatalf("got %q, want two", got)
 	}
 	if got := get(t, url).Pid; got != pid {
-		t.Errorf("got the process %d, want %d, which had a request", got, pid)
+		t.Errorf("got the process %d, want the busy process %d", got, pid)
 	}
 }
 
@@ -79,7 +79,7 @@ func TestMinScaleKeepsTheProcess(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.timer != nil {
-		t.Error("a function with min-scale 1 is going to be stopped")
+		t.Error("a function with min-scale 1 has an idle timer")
 	}
 }
 
@@ -91,28 +91,28 @@ func TestCrashedProcessIsStartedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantProblem(t, response, http.StatusServiceUnavailable, "f broke off")
-	eventually(t, "the output tells of the crash", func() bool {
-		return strings.Contains(shows.String(), "f ended by itself: exit status 3: boom")
+	wantProblem(t, response, http.StatusServiceUnavailable, "f closed the connection without a response")
+	eventually(t, "the output reports the crash", func() bool {
+		return strings.Contains(shows.String(), "f ended unexpectedly: exit status 3: boom")
 	})
 	if second := get(t, url).Pid; second == first {
-		t.Errorf("got an answer of the crashed process %d", first)
+		t.Errorf("got a response from the crashed process %d", first)
 	}
 }
 
 func TestFunctionThatDoesNotStart(t *testing.T) {
 	f, shows := play(t, "f", "failure", nil)
 	url := front(t, f)
-	for range 2 { // each request tries anew
+	for range 2 { // each request tries to start the process again
 		response, err := http.Get(url)
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantProblem(t, response, http.StatusServiceUnavailable, "f does not start")
+		wantProblem(t, response, http.StatusServiceUnavailable, "f could not be started")
 	}
-	shown := strings.Count(shows.String(), `run      | f does not start: it ended: exit status 1: `)
+	shown := strings.Count(shows.String(), `run      | could not start f: the process ended: exit status 1: `)
 	if last := strings.Count(shows.String(), `ERROR stopped error="no database"`); shown != 2 || last != 4 {
-		t.Errorf("got the output %q, want the last line of the process in it, twice by itself and twice as the reason", shows)
+		t.Errorf("got the output %q, want the last line of the process four times: twice as output and twice in an error", shows)
 	}
 }
 
@@ -123,9 +123,9 @@ func TestMissingBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantProblem(t, response, http.StatusServiceUnavailable, "f does not start")
+	wantProblem(t, response, http.StatusServiceUnavailable, "f could not be started")
 	if !strings.Contains(shows.String(), "no such file") {
-		t.Errorf("got the output %q, want the reason in it", shows)
+		t.Errorf("got the output %q, want the reason that the start failed", shows)
 	}
 }
 
@@ -143,7 +143,7 @@ func TestConcurrencyLimit(t *testing.T) {
 			defer response.Body.Close()
 			var most int
 			if _, err := fmt.Fscan(response.Body, &most); err != nil || most > 2 {
-				t.Errorf("got %d requests at once (%v), want 2 at most", most, err)
+				t.Errorf("got %d concurrent requests (%v), want at most 2", most, err)
 			}
 		})
 	}
@@ -153,12 +153,12 @@ func TestConcurrencyLimit(t *testing.T) {
 func TestNoSlotInTime(t *testing.T) {
 	f, _ := play(t, "f", "function", func(s *service) { s.Spec.Template.Spec.ContainerConcurrency = 1 })
 	f.timeout = 10 * time.Millisecond
-	f.slots <- struct{}{} // a request that takes long
+	f.slots <- struct{}{} // occupies the only slot
 	response, err := http.Get(front(t, f))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantProblem(t, response, http.StatusServiceUnavailable, "more requests than it takes")
+	wantProblem(t, response, http.StatusServiceUnavailable, "too many concurrent requests")
 }
 
 func TestRequestTimeout(t *testing.T) {
@@ -170,7 +170,7 @@ func TestRequestTimeout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantProblem(t, response, http.StatusServiceUnavailable, "f did not answer within its timeoutSeconds")
+	wantProblem(t, response, http.StatusServiceUnavailable, "f did not respond within its timeoutSeconds")
 }
 
 func TestClosedFunction(t *testing.T) {
@@ -179,13 +179,13 @@ func TestClosedFunction(t *testing.T) {
 	pid := get(t, url).Pid
 	f.close()
 	if !gone(pid) {
-		t.Errorf("process %d is left", pid)
+		t.Errorf("process %d is still running", pid)
 	}
 	response, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantProblem(t, response, http.StatusServiceUnavailable, "being stopped")
+	wantProblem(t, response, http.StatusServiceUnavailable, "the system is stopping")
 }
 
 func TestFunctionSettings(t *testing.T) {
@@ -229,7 +229,8 @@ func TestFunctionSettings(t *testing.T) {
 	}
 }
 
-// lockstep begins a request and returns what sends a line of its body and what receives a line of the answer's.
+// lockstep starts a request. It returns a function that sends a line of the request body and a function that receives a
+// line of the response body.
 func lockstep(t *testing.T, url string) (send func(string), receive func() string) {
 	t.Helper()
 	reader, writer := io.Pipe()

@@ -19,7 +19,7 @@ import (
 	serving "github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// TestMain makes the test binary play the functions that the tests run.
+// TestMain runs the tests or, if PLAY is set, acts as the function that a test has started from this binary.
 func TestMain(m *testing.M) {
 	switch os.Getenv("PLAY") {
 	case "":
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// playFunction is a small function that shows what reaches it.
+// playFunction runs a test function, which responds with a description of the request that it has received.
 func playFunction() {
 	var running, most atomic.Int64
 	mux := http.NewServeMux()
@@ -52,11 +52,11 @@ func playFunction() {
 		defer running.Add(-1)
 		for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 		}
-		time.Sleep(20 * time.Millisecond) // gives others the time to come in, if they may
+		time.Sleep(20 * time.Millisecond) // gives other requests the time to arrive
 		fmt.Fprint(w, most.Load())
 	})
 	mux.HandleFunc("/refuse", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", "0") // so the answer is complete before the request is
+		w.Header().Set("Content-Length", "0") // so that the response is complete before the request body has been sent
 		w.WriteHeader(http.StatusRequestEntityTooLarge)
 	})
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
@@ -72,7 +72,7 @@ func playFunction() {
 	os.Exit(1)
 }
 
-// seen is what the small function answers.
+// seen is the response of the test function.
 type seen struct {
 	Name        string
 	Pid         int
@@ -81,7 +81,7 @@ type seen struct {
 	Environment []string
 }
 
-// screen collects what the runner shows.
+// screen collects the output of the runner.
 type screen struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -99,7 +99,8 @@ func (s *screen) String() string {
 	return s.text.String()
 }
 
-// play returns a function called name that this test binary plays as role, and what the runner shows of it.
+// play returns a function called name and the output of the runner. The process of the function is this test binary
+// with PLAY set to role. change, if it is not nil, changes the manifest of the function.
 func play(t *testing.T, name, role string, change func(*service)) (*function, *screen) {
 	t.Helper()
 	var s service
@@ -116,7 +117,7 @@ func play(t *testing.T, name, role string, change func(*service)) (*function, *s
 	return f, shows
 }
 
-// front serves handler on a loopback address.
+// front serves handler on a loopback address and returns the URL.
 func front(t *testing.T, handler http.Handler) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -124,7 +125,7 @@ func front(t *testing.T, handler http.Handler) string {
 	return server.URL
 }
 
-// get asks for a URL and decodes what the small function has seen.
+// get sends a GET request and decodes the response of the test function.
 func get(t *testing.T, url string) seen {
 	t.Helper()
 	response, err := http.Get(url)
@@ -138,12 +139,12 @@ func get(t *testing.T, url string) seen {
 	}
 	var s seen
 	if err := json.Unmarshal(body, &s); err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: got %s %s, want 200 and what the function has seen", url, response.Status, body)
+		t.Fatalf("GET %s: got %s %s, want 200 and the response of the test function", url, response.Status, body)
 	}
 	return s
 }
 
-// wantProblem checks that an answer is a problem document of the status with the text in its detail.
+// wantProblem checks that a response is a problem document with this status, whose detail contains the text detail.
 func wantProblem(t *testing.T, response *http.Response, status int, detail string) {
 	t.Helper()
 	defer response.Body.Close()
@@ -160,14 +161,14 @@ func wantProblem(t *testing.T, response *http.Response, status int, detail strin
 		t.Errorf("got %s %s, want a problem document with status %d and %q", response.Status, body, status, detail)
 	}
 	if id := response.Header.Get("X-Request-Id"); id == "" || id != document.Instance {
-		t.Errorf("got X-Request-Id %q and instance %q, want the same", id, document.Instance)
+		t.Errorf("got X-Request-Id %q and instance %q, want the same value", id, document.Instance)
 	}
 	if got := response.Header.Get("Retry-After"); (got != "") != (status == http.StatusServiceUnavailable) {
 		t.Errorf("got Retry-After %q with status %d", got, status)
 	}
 }
 
-// eventually waits, for a bounded time, until the condition holds.
+// eventually waits until the condition is true. It fails the test if the condition is still false after 20 s.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -175,5 +176,5 @@ func eventually(t *testing.T, what string, condition func() bool) {
 			return
 		}
 	}
-	t.Fatalf("did not come true: %s", what)
+	t.Fatalf("timed out waiting for the condition: %s", what)
 }

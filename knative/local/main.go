@@ -1,7 +1,8 @@
-// Command local is `make run`: it runs Strongroom on this machine without a cluster, from the manifests that Knative
-// gets. It builds the functions, finds or starts the stores, and runs each function as a process that is started by its
-// first request and stopped when idle, behind one address. Everything it keeps is under .strongroom/. It wants Linux:
-// the kernel ends the processes with it.
+// Command local implements `make run`: it runs Strongroom on this machine, without a cluster, from the same manifests
+// that a cluster uses. It builds the functions, and it finds or starts the stores. Each function runs as a process that
+// starts on the first request and stops when it is idle. All public functions are reachable at one address. The command
+// keeps its data in .strongroom/. It requires Linux, because only the Linux kernel can kill the child processes when
+// the command ends, even if the command crashes.
 package main
 
 import (
@@ -18,18 +19,23 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// settings are what a developer may change.
+// settings contains the environment variables that configure `make run`.
 type settings struct {
-	// Address is where the system answers. Only this machine reaches it, unless it names another of its addresses.
+	// Address is the address at which the system accepts requests from clients. The default is a loopback address,
+	// which other machines cannot reach.
 	Address string `env:"ADDR" envDefault:"127.0.0.1:8080"`
-	// IdleTimeout is how long a process without requests lives; 0 leaves it to the manifest's window, 60 s by default.
+	// IdleTimeout is how long a function's process may remain idle before the runner stops it. 0 means that the window
+	// annotation in the function's manifest applies. Without this annotation, the runner waits for 60 s.
 	IdleTimeout time.Duration `env:"IDLE_TIMEOUT"`
-	// Dir is where everything is kept.
+	// Dir is the directory that contains the secrets, the built functions and the data of private servers.
 	Dir string `env:"STRONGROOM_DIR" envDefault:".strongroom"`
-	// Stores is empty, installed or embedded: see anyStores.
+	// Stores restricts the stores that the runner can use. It is empty, "installed" or "embedded" (see anyStores).
 	Stores string `env:"STRONGROOM_STORES"`
-	// The stores to take instead of private ones. An administrator's address is needed only if setup is to make the
-	// functions' account there; the functions' own must then name an account that may change tables, or declare queues.
+	// The following settings are the addresses of servers that the system uses instead of private servers. For MySQL
+	// and MongoDB, setup creates the functions' account if the administrator's address is set. If MYSQL_ADMIN_DSN is
+	// not set, setup migrates the tables with the account in MYSQL_DSN. This account must then be allowed to change
+	// tables. If EVENTS_ADMIN_URL is not set, setup declares the queues with the account in EVENTS_URL. This account
+	// must then be allowed to declare queues.
 	MySQLDSN       string `env:"MYSQL_DSN"`
 	MySQLAdminDSN  string `env:"MYSQL_ADMIN_DSN"`
 	MongoURI       string `env:"MONGODB_URI"`
@@ -46,10 +52,10 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		<-signals
-		out.say("run", "stopping; once more kills")
+		out.say("run", "stopping; press Ctrl+C again to kill all processes")
 		cancel()
 		<-signals
-		os.Exit(130) // the kernel kills the children
+		os.Exit(130) // the kernel then kills the child processes
 	}()
 	if err := run(ctx, out); err != nil {
 		out.say("run", "%v", err)
@@ -58,7 +64,7 @@ func main() {
 	out.say("run", "stopped")
 }
 
-// run runs the system in the working directory until ctx ends.
+// run starts the system from the source tree in the working directory, waits until ctx ends, and stops the system.
 func run(ctx context.Context, out *output) (err error) {
 	cfg, err := readSettings()
 	if err != nil {
@@ -85,19 +91,19 @@ func run(ctx context.Context, out *output) (err error) {
 	if err != nil {
 		return err
 	}
-	// Whatever has been started when something fails, or when ctx ends in the middle of it, is stopped.
+	// Call stop even if start failed or ctx ended during the start, because some servers might already be running.
 	err = s.start(ctx)
 	if err == nil {
 		out.print(s.welcome())
 		err = s.wait(ctx)
 	}
 	if ctx.Err() != nil {
-		err = nil // that is what ended it
+		err = nil // ctx ended because the user stopped the system, so errors that follow from this are expected
 	}
 	return errors.Join(err, s.stop())
 }
 
-// readSettings reads them from the environment.
+// readSettings reads the settings from environment variables and checks STRONGROOM_STORES.
 func readSettings() (settings, error) {
 	var cfg settings
 	if err := env.Parse(&cfg); err != nil {
@@ -107,6 +113,6 @@ func readSettings() (settings, error) {
 	case anyStores, installedStores, embeddedStores:
 		return cfg, nil
 	default:
-		return settings{}, fmt.Errorf("STRONGROOM_STORES: want %s or %s, not %q", installedStores, embeddedStores, cfg.Stores)
+		return settings{}, fmt.Errorf("STRONGROOM_STORES: must be %s or %s, not %q", installedStores, embeddedStores, cfg.Stores)
 	}
 }

@@ -12,22 +12,24 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The manifests are decoded strictly into the structs below rather than into those of knative.dev/serving and
-// k8s.io/api: compiling these took twice the processor time of the whole runner (80 s against 38 s, cold), plus a dozen
-// module downloads, out of the time a first `make run` may take. Fields that mean nothing on a single machine have the
-// type any; manifests_test.go in the folder above validates them with the real types.
+// The runner decodes the manifests into the structs below, and not into the structs of knative.dev/serving and
+// k8s.io/api, because the first `make run` would have to compile those packages. Without a build cache, compiling those
+// packages took 80 s of processor time and a dozen module downloads. By comparison, compiling the whole runner without
+// them took 38 s. Decoding is strict: a manifest field that the structs do not have is an error. A field that has no
+// effect on a single machine has the type any. knative/manifests_test.go validates such fields with the original types.
 
-// manifests is what the runner knows of the system.
+// manifests contains the objects in config/*.yaml and knative/*.yaml that have an effect on a single machine.
 type manifests struct {
-	// services are the functions, in the order of their files' names.
+	// services are the Knative Services, one for each function, sorted by file name.
 	services []service
-	// setup is the pod of the Job that brings the stores into shape.
+	// setup is the pod of the setup Job, which prepares the stores.
 	setup podSpec
-	// configMaps are the settings by name and key.
+	// configMaps contains the data of all ConfigMaps, by ConfigMap name and key.
 	configMaps map[string]map[string]string
-	// source is the event source, nil where there is none.
+	// source is the RabbitmqSource, which sends events from RabbitMQ to a function. It is nil if the manifests contain
+	// none.
 	source *rabbitmqSource
-	// pings are the sources that wake functions by the clock.
+	// pings are the PingSources, which call functions on a schedule.
 	pings []pingSource
 }
 
@@ -56,13 +58,14 @@ type service struct {
 	} `json:"spec"`
 }
 
-// podSpec is what a Service's revision and a Job's pod have in common, and what only one of them may have.
+// podSpec is the pod of a Knative Service or a Job. It has all fields that the manifests use for either of them.
 type podSpec struct {
 	Containers []container `json:"containers"`
 	Volumes    []volume    `json:"volumes"`
-	// ContainerConcurrency is how many requests a process gets at once, 0 for any number.
+	// ContainerConcurrency is the maximum number of requests that a process handles at the same time. 0 means no limit.
 	ContainerConcurrency int `json:"containerConcurrency"`
-	// TimeoutSeconds bounds a whole request.
+	// TimeoutSeconds is how many seconds a request may take, from its arrival to the end of its response. 0 means
+	// defaultTimeout.
 	TimeoutSeconds int `json:"timeoutSeconds"`
 
 	ResponseStartTimeoutSeconds  any `json:"responseStartTimeoutSeconds"`
@@ -184,7 +187,7 @@ type rabbitmqSource struct {
 	} `json:"spec"`
 }
 
-// pingSource is a sources.knative.dev/v1 PingSource that sends no data.
+// pingSource is a sources.knative.dev/v1 PingSource whose events contain no data.
 type pingSource struct {
 	typeMeta
 	Metadata metadata `json:"metadata"`
@@ -194,7 +197,7 @@ type pingSource struct {
 	} `json:"spec"`
 }
 
-// sink names the function that a source's events are for.
+// sink is a reference to the function that receives the events from a source.
 type sink struct {
 	Ref struct {
 		typeMeta
@@ -203,11 +206,11 @@ type sink struct {
 	} `json:"ref"`
 }
 
-// documentBreak separates the documents of a YAML file.
+// documentBreak matches the line that separates two documents in a YAML file.
 var documentBreak = regexp.MustCompile(`(?m)^---([ \t].*)?$`)
 
-// readManifests decodes knative/*.yaml and config/*.yaml under root. An unknown field or kind is an error that names
-// the file.
+// readManifests decodes the files config/*.yaml and knative/*.yaml below root. If a manifest has an unknown field or
+// kind, readManifests returns an error that names the file.
 func readManifests(root string) (*manifests, error) {
 	m := &manifests{configMaps: map[string]map[string]string{}}
 	for _, dir := range []string{"config", "knative"} {
@@ -216,7 +219,7 @@ func readManifests(root string) (*manifests, error) {
 			return nil, err
 		}
 		if len(files) == 0 {
-			return nil, fmt.Errorf("%s/ has no manifests: run this from the top of a clone of Strongroom", dir)
+			return nil, fmt.Errorf("%s/ contains no manifests: run this command in the root directory of the Strongroom repository", dir)
 		}
 		for _, file := range files {
 			text, err := os.ReadFile(file)
@@ -231,15 +234,15 @@ func readManifests(root string) (*manifests, error) {
 		}
 	}
 	if len(m.services) == 0 {
-		return nil, errors.New("knative/ has no Service")
+		return nil, errors.New("knative/ contains no Service")
 	}
 	if m.setup.Containers == nil {
-		return nil, errors.New("config/ has no Job named setup")
+		return nil, errors.New("config/ contains no Job named setup")
 	}
 	return m, nil
 }
 
-// add takes one document.
+// add decodes one YAML document and adds it to m.
 func (m *manifests) add(document []byte) error {
 	var head struct {
 		typeMeta
@@ -250,7 +253,8 @@ func (m *manifests) add(document []byte) error {
 	}
 	switch head.APIVersion + " " + head.Kind {
 	case " ":
-		// A file may begin or end with a line of dashes, or hold only comments; a document without a kind is neither.
+		// A document without a kind must be empty. A YAML file contains empty documents if it begins or ends with
+		// "---", or if it consists only of comments.
 		var anything any
 		if err := yaml.Unmarshal(document, &anything); err != nil || anything != nil {
 			return errors.Join(errors.New("a document has no kind"), err)
@@ -272,10 +276,10 @@ func (m *manifests) add(document []byte) error {
 		m.configMaps[c.Metadata.Name] = c.Data
 	case "batch/v1 Job":
 		if head.Metadata.Name == "secrets" {
-			return nil // the runner makes its own secrets, for the stores it found
+			return nil // the runner itself generates the secrets, because they depend on the stores that it uses
 		}
 		if head.Metadata.Name != "setup" {
-			return fmt.Errorf("make run knows the Job setup only, not %s", head.Metadata.Name)
+			return fmt.Errorf(`"make run" supports only the Job setup, not %s`, head.Metadata.Name)
 		}
 		var j job
 		if err := yaml.UnmarshalStrict(document, &j); err != nil {
@@ -287,7 +291,7 @@ func (m *manifests) add(document []byte) error {
 		}
 	case "sources.knative.dev/v1alpha1 RabbitmqSource":
 		if m.source != nil {
-			return errors.New("make run can run one RabbitmqSource only")
+			return errors.New(`"make run" supports only one RabbitmqSource`)
 		}
 		m.source = &rabbitmqSource{}
 		return yaml.UnmarshalStrict(document, m.source)
@@ -301,17 +305,18 @@ func (m *manifests) add(document []byte) error {
 		}
 		m.pings = append(m.pings, p)
 	case "v1 Namespace", "v1 ServiceAccount", "rbac.authorization.k8s.io/v1 Role", "rbac.authorization.k8s.io/v1 RoleBinding":
-		// Of no meaning outside of a cluster.
+		// These kinds have no effect outside a cluster.
 	default:
-		return fmt.Errorf("make run does not know %s %s", head.APIVersion, head.Kind)
+		return fmt.Errorf(`"make run" does not support %s %s`, head.APIVersion, head.Kind)
 	}
 	return nil
 }
 
-// check refuses what the runner can't run.
+// check returns an error if the runner cannot run the pod. The pod must have exactly one container, whose image must be
+// a ko:// import path.
 func (p podSpec) check() error {
 	if len(p.Containers) != 1 {
-		return fmt.Errorf("it has %d containers; make run can run one", len(p.Containers))
+		return fmt.Errorf(`the pod has %d containers, but "make run" supports only one`, len(p.Containers))
 	}
 	if p.Containers[0].goPackage() == "" {
 		return fmt.Errorf("image %q is not a ko:// import path", p.Containers[0].Image)
@@ -319,7 +324,8 @@ func (p podSpec) check() error {
 	return nil
 }
 
-// goPackage is the import path that the container's image is built from, empty if it is not one.
+// goPackage returns the import path of the container's program. It returns an empty string if the image is not a ko://
+// import path.
 func (c container) goPackage() string {
 	pkg, ok := strings.CutPrefix(c.Image, "ko://")
 	if !ok {
@@ -328,5 +334,5 @@ func (c container) goPackage() string {
 	return pkg
 }
 
-// binary is the name that go build gives to the container's program.
+// binary returns the file name that `go build` gives to the container's program.
 func (c container) binary() string { return path.Base(c.goPackage()) }

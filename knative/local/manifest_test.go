@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The repository's own manifests must all be known to the runner, and their environment must resolve.
+// TestOwnManifests checks that the runner supports all manifests of the repository and can resolve their environments.
 func TestOwnManifests(t *testing.T) {
 	m, err := readManifests("../..")
 	if err != nil {
@@ -20,7 +20,7 @@ func TestOwnManifests(t *testing.T) {
 	}
 	for _, name := range []string{"login", "validate", "upload", "record", "files"} {
 		if !names[name] {
-			t.Errorf("there is no function %s", name)
+			t.Errorf("the function %s is missing", name)
 		}
 	}
 	for _, name := range append(slices.Collect(mapKeys(names)), "setup") {
@@ -29,7 +29,7 @@ func TestOwnManifests(t *testing.T) {
 		}
 	}
 	if m.source == nil || m.source.Spec.Sink.Ref.Name != "record" || m.source.Spec.RabbitmqResourcesConfig.QueueName == "" {
-		t.Errorf("got the source %+v, want one that has a queue and leads to record", m.source)
+		t.Errorf("got the source %+v, want a source with a queue and the sink record", m.source)
 	}
 	kept, err := keepSecrets(filepath.Join(t.TempDir(), "secrets"))
 	if err != nil {
@@ -51,7 +51,7 @@ func TestOwnManifests(t *testing.T) {
 	}
 	for _, variable := range setup {
 		if strings.HasPrefix(variable, "MYSQL_ADMIN_DSN=") {
-			t.Errorf("got %s, want it unset when there is no administrator", variable)
+			t.Errorf("got %s, want it unset without an administrator's address", variable)
 		}
 	}
 }
@@ -91,21 +91,21 @@ func TestManifestsAreReadStrictly(t *testing.T) {
 	tests := []struct {
 		name, config, knative, want string
 	}{
-		{"all well", "# A comment.\n---" + someJob + "---\n", "---\n" + someService, ""},
+		{"valid manifests", "# A comment.\n---" + someJob + "---\n", "---\n" + someService, ""},
 		{"unknown field", someJob, strings.Replace(someService, "image:", "imagge: x, image:", 1), `unknown field "imagge"`},
-		{"field twice", someJob, strings.Replace(someService, "image:", "image: x, image:", 1), "already set"},
-		{"unknown kind", someJob, someService + "---\napiVersion: v1\nkind: Pod\n", "knative/f.yaml: make run does not know v1 Pod"},
+		{"duplicate field", someJob, strings.Replace(someService, "image:", "image: x, image:", 1), "already set"},
+		{"unknown kind", someJob, someService + "---\napiVersion: v1\nkind: Pod\n", `knative/f.yaml: "make run" does not support v1 Pod`},
 		{"no kind", someJob + "---\nname: x\n", someService, "a document has no kind"},
-		{"no YAML", someJob, "{", "knative/f.yaml"},
-		{"image not from source", someJob, strings.Replace(someService, "ko://", "registry.example.com/", 1), "is not a ko:// import path"},
-		{"two containers", someJob, strings.Replace(someService, "[{image", "[{image: x}, {image", 1), "it has 2 containers"},
-		{"another Job", strings.Replace(someJob, "name: setup", "name: other", 1), someService, "knows the Job setup only, not other"},
+		{"invalid YAML", someJob, "{", "knative/f.yaml"},
+		{"image without a ko:// import path", someJob, strings.Replace(someService, "ko://", "registry.example.com/", 1), "is not a ko:// import path"},
+		{"two containers", someJob, strings.Replace(someService, "[{image", "[{image: x}, {image", 1), "the pod has 2 containers"},
+		{"another Job", strings.Replace(someJob, "name: setup", "name: other", 1), someService, "supports only the Job setup, not other"},
 		{"no Job", "# none\n", someService, "no Job named setup"},
-		{"no Service", someJob, "# none\n", "knative/ has no Service"},
-		{"two sources", someJob, someService + strings.Repeat("---\napiVersion: sources.knative.dev/v1alpha1\nkind: RabbitmqSource\n", 2), "one RabbitmqSource only"},
-		{"a ping", someJob, someService + strings.Replace(somePing, "X", "*/5 * * * *", 1), ""},
-		{"a schedule of another kind", someJob, someService + strings.Replace(somePing, "X", "@hourly", 1), `knative/f.yaml: timer: make run knows schedules like`},
-		{"a ping with data", someJob, someService + strings.Replace(somePing, "schedule:", "data: x, schedule:", 1), `unknown field "data"`},
+		{"no Service", someJob, "# none\n", "knative/ contains no Service"},
+		{"two sources", someJob, someService + strings.Repeat("---\napiVersion: sources.knative.dev/v1alpha1\nkind: RabbitmqSource\n", 2), "supports only one RabbitmqSource"},
+		{"PingSource", someJob, someService + strings.Replace(somePing, "X", "*/5 * * * *", 1), ""},
+		{"unsupported schedule", someJob, someService + strings.Replace(somePing, "X", "@hourly", 1), `knative/f.yaml: timer: "make run" supports only schedules such as`},
+		{"PingSource with data", someJob, someService + strings.Replace(somePing, "schedule:", "data: x, schedule:", 1), `unknown field "data"`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestManifestsAreReadStrictly(t *testing.T) {
 			}
 		})
 	}
-	if _, err := readManifests(t.TempDir()); err == nil || !strings.Contains(err.Error(), "top of a clone") {
-		t.Errorf("got %v in an empty directory, want a hint at where to run this", err)
+	if _, err := readManifests(t.TempDir()); err == nil || !strings.Contains(err.Error(), "root directory") {
+		t.Errorf("in an empty directory: got %v, want an error that names the right directory", err)
 	}
 }

@@ -12,19 +12,22 @@ import (
 	"unicode"
 )
 
-// nameWidth is how wide the names before the lines are.
+// nameWidth is the minimum number of characters for the name in front of each line. Shorter names are padded, so that
+// the lines are aligned.
 const nameWidth = 9
 
-// maxLine bounds a line of a process's output, in bytes; a longer one is broken.
+// maxLine is the maximum length of an output line, in bytes. Longer lines are split, so that the buffer for a line
+// stays small.
 const maxLine = 64 << 10
 
-// output is the terminal that all processes share: whole lines, each with the name of who wrote it.
+// output prints the messages of the runner and the output of its child processes on one terminal. It prints whole
+// lines, each with the name of its source in front.
 type output struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// say writes one line of progress.
+// say formats a message and prints it with name in front.
 func (o *output) say(name, format string, args ...any) {
 	o.line(name, fmt.Sprintf(format, args...))
 }
@@ -35,17 +38,18 @@ func (o *output) line(name, text string) {
 	fmt.Fprintf(o.w, "%-*s| %s\n", nameWidth, name, text)
 }
 
-// print writes text as it is.
+// print writes text without a name in front.
 func (o *output) print(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, _ = io.WriteString(o.w, text) // a terminal that is gone has nobody who would read of it
+	_, _ = io.WriteString(o.w, text) // ignore the error, because it could only be reported on this terminal
 }
 
-// lines returns a writer whose lines appear under name, readable where they are slog's JSON.
+// lines returns a writer that prints each line with name in front. The writer converts slog's JSON lines to a readable
+// form.
 func (o *output) lines(name string) *lineWriter { return &lineWriter{to: o, name: name} }
 
-// lineWriter cuts what is written to it into lines.
+// lineWriter is an io.Writer that splits its input into lines and prints them.
 type lineWriter struct {
 	to   *output
 	name string
@@ -55,7 +59,7 @@ type lineWriter struct {
 	last    string
 }
 
-// Write never fails.
+// Write implements io.Writer. It never returns an error.
 func (l *lineWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,7 +77,8 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 	}
 }
 
-// flush writes what came without a line's end, once its writer is gone.
+// flush prints the bytes after the last newline. It is called when the process that writes to l has ended, because the
+// process can no longer complete its last line.
 func (l *lineWriter) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,7 +86,7 @@ func (l *lineWriter) flush() {
 	l.partial = nil
 }
 
-// lastLine is the last line that was not empty, as it was shown.
+// lastLine returns the last line that is not blank, in the form in which it was printed.
 func (l *lineWriter) lastLine() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,8 +101,9 @@ func (l *lineWriter) emit(line []byte) {
 	l.to.line(l.name, l.last)
 }
 
-// readable turns a line of slog's JSON into `15:04:05 INFO message key=value …`, without the names that stand before
-// the line anyway. Any other line stays, but for characters that would move the cursor.
+// readable converts a JSON line from slog to `15:04:05 INFO message key=value …`. It omits the attributes service and
+// revision, because the name in front of the line already identifies the process. It returns any other line without
+// control characters, because they could move the cursor.
 func readable(line []byte) string {
 	keys, values, ok := fields(line)
 	if !ok {
@@ -132,7 +138,8 @@ func readable(line []byte) string {
 	return head.String() + tail.String()
 }
 
-// fields returns the members of a JSON object in their order; false if line is none, or has no msg.
+// fields returns the keys and values of the JSON object in line, in their order. It returns false if line is not a JSON
+// object or if the object has no key msg.
 func fields(line []byte) (keys []string, values []json.RawMessage, ok bool) {
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
@@ -147,14 +154,15 @@ func fields(line []byte) (keys []string, values []json.RawMessage, ok bool) {
 		if err := decoder.Decode(&value); err != nil {
 			return nil, nil, false
 		}
-		name, _ := key.(string) // the key of an object is one
+		name, _ := key.(string) // a key in a JSON object is always a string
 		ok = ok || name == "msg"
 		keys, values = append(keys, name), append(values, value)
 	}
 	return keys, values, ok
 }
 
-// shown quotes a value that could be taken for several, or could move the cursor.
+// shown returns s in quotes if s is empty or contains spaces, quotes or nonprintable characters, because s could
+// otherwise look like several values or move the cursor.
 func shown(s string) string {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)

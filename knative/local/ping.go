@@ -13,32 +13,36 @@ import (
 	"github.com/google/uuid"
 )
 
-// pingTimeout bounds one delivery of a ping: the longest that Knative lets a request take by default.
+// pingTimeout is how long a function may take to respond to a ping. It is the longest request timeout that Knative
+// allows by default.
 const pingTimeout = 10 * time.Minute
 
-// pingClient waits for the answer as long as the request's context lets it.
+// pingClient sends the pings. It needs no timeout, because the context of each request has a deadline.
 var pingClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// schedules are those that the runner understands: every minute, and each so many minutes.
+// schedules matches the cron schedules that the runner supports: every minute (* * * * *) or every N minutes (*/N * * *
+// *).
 var schedules = regexp.MustCompile(`^\*(?:/([1-9][0-9]?))? \* \* \* \*$`)
 
-// interval returns the pause between two pings of a cron schedule.
+// interval returns the time between two runs of a cron schedule. It returns an error for an unsupported schedule, and
+// for an interval that does not divide an hour evenly.
 func interval(schedule string) (time.Duration, error) {
 	found := schedules.FindStringSubmatch(schedule)
 	if found == nil {
-		return 0, fmt.Errorf("make run knows schedules like */5 * * * * only, not %q", schedule)
+		return 0, fmt.Errorf(`"make run" supports only schedules such as */5 * * * *, not %q`, schedule)
 	}
 	minutes := 1
 	if found[1] != "" {
-		minutes, _ = strconv.Atoi(found[1]) // digits, as the expression has it
+		minutes, _ = strconv.Atoi(found[1]) // never fails, because the expression allows only digits
 	}
 	if 60%minutes != 0 {
-		return 0, fmt.Errorf("the schedule %q has pauses that differ, which make run does not know", schedule)
+		return 0, fmt.Errorf(`"make run" does not support the schedule %q, because its interval does not divide an hour evenly`, schedule)
 	}
 	return time.Duration(minutes) * time.Minute, nil
 }
 
-// pinger stands for the adapter of a PingSource: it posts a CloudEvent to the sink at the minutes of the schedule.
+// pinger replaces the adapter of a PingSource. It posts a CloudEvent to the sink at the times in the PingSource's
+// schedule.
 type pinger struct {
 	source   pingSource
 	interval time.Duration
@@ -46,11 +50,12 @@ type pinger struct {
 	out      *output
 }
 
-// run pings until ctx ends, which cuts off a delivery. As with the real one, a ping that fails is told and forgotten: the
-// next is as good.
+// run sends pings until ctx ends. The end of ctx also cancels a ping that is being delivered. Like Knative's adapter,
+// run reports a failed ping but does not retry it. A retry is not necessary, because the next ping has the same effect.
 func (p *pinger) run(ctx context.Context) {
 	for {
-		// On the clock, as cron has it; the pauses of an hour's divisors begin with the hour.
+		// Like cron, count the intervals from the start of the hour. Truncate does this, because the interval divides
+		// an hour evenly.
 		next := time.Now().Truncate(p.interval).Add(p.interval)
 		select {
 		case <-ctx.Done():
@@ -58,12 +63,13 @@ func (p *pinger) run(ctx context.Context) {
 		case <-time.After(time.Until(next)):
 		}
 		if err := p.ping(ctx, next); err != nil && ctx.Err() == nil {
-			p.out.say("run", "%s was not woken: %v", p.source.Spec.Sink.Ref.Name, err)
+			p.out.say("run", "could not ping %s: %v", p.source.Spec.Sink.Ref.Name, err)
 		}
 	}
 }
 
-// ping delivers one event, in binary mode like the real one.
+// ping sends one event, whose time is now. Like Knative's adapter, it uses the binary mode of CloudEvents, in which the
+// event's attributes are HTTP headers.
 func (p *pinger) ping(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -89,7 +95,7 @@ func (p *pinger) ping(ctx context.Context, now time.Time) error {
 		return err
 	}
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("it answered %s", response.Status)
+		return fmt.Errorf("unexpected response status %s", response.Status)
 	}
 	return nil
 }

@@ -20,12 +20,12 @@ func TestInterval(t *testing.T) {
 	}
 	for _, schedule := range []string{"", "5 * * * *", "*/5", "*/0 * * * *", "*/7 * * * *", "*/90 * * * *", "*/5 * * * 1", "@hourly", "*/5 * * * * "} {
 		if got, err := interval(schedule); err == nil || !strings.Contains(err.Error(), schedule) {
-			t.Errorf("%q: got %s, %v, want an error that shows it", schedule, got, err)
+			t.Errorf("%q: got %s, %v, want an error that contains the schedule", schedule, got, err)
 		}
 	}
 }
 
-// newPinger returns one that pings handler every five minutes, and what the runner shows of it.
+// newPinger returns a pinger that pings handler every five minutes, and the output of the runner.
 func newPinger(t *testing.T, handler http.Handler) (*pinger, *screen) {
 	t.Helper()
 	at, err := serve("127.0.0.1:0")
@@ -46,7 +46,7 @@ func TestPing(t *testing.T) {
 	status := http.StatusOK
 	p, _ := newPinger(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if got = r.Header; r.Method != http.MethodPost || r.ContentLength != 0 {
-			t.Errorf("got %s with %d bytes, want a POST without", r.Method, r.ContentLength)
+			t.Errorf("got %s with %d bytes, want POST without a body", r.Method, r.ContentLength)
 		}
 		w.WriteHeader(status)
 	}))
@@ -64,15 +64,15 @@ func TestPing(t *testing.T) {
 	}
 	first := got.Get("Ce-Id")
 	if err := p.ping(t.Context(), now); err != nil || first == "" || got.Get("Ce-Id") == first {
-		t.Errorf("got the ids %q and %q (%v), want two", first, got.Get("Ce-Id"), err)
+		t.Errorf("got the event IDs %q and %q (error %v), want two different IDs", first, got.Get("Ce-Id"), err)
 	}
 	status = http.StatusServiceUnavailable
 	if err := p.ping(t.Context(), now); err == nil || !strings.Contains(err.Error(), "503") {
-		t.Errorf("got %v, want an error that says 503", err)
+		t.Errorf("got %v, want an error that contains 503", err)
 	}
 }
 
-// A pinger goes by the clock, goes on after a failure, and is stopped in the middle of a delivery.
+// TestPinger checks that a pinger continues after a failed ping and that it can be stopped during a delivery.
 func TestPinger(t *testing.T) {
 	var pings atomic.Int32
 	hold, held := make(chan struct{}), make(chan struct{})
@@ -95,21 +95,21 @@ func TestPinger(t *testing.T) {
 	<-held
 	cancel()
 	<-ended
-	if got := shows.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "sweep was not woken: it answered 503") {
-		t.Errorf("the runner shows %q, want the one failure", got)
+	if got := shows.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "could not ping sweep: unexpected response status 503") {
+		t.Errorf("got the output %q, want exactly one message, about the failed ping", got)
 	}
 }
 
 func TestPingerKeepsToTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// The address is not one, so that nothing but the clock passes the time.
+		// The address is invalid, so that each ping fails immediately and only the clock takes time.
 		p := &pinger{interval: 5 * time.Minute, sink: &server{address: "\x00"}, out: &output{w: &screen{}}}
-		time.Sleep(7 * time.Minute) // the bubble's clock begins with an hour
+		time.Sleep(7 * time.Minute) // the clock of a synctest bubble starts at a full hour
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		p.run(ctx)
-		if got := strings.Count(p.out.w.(*screen).String(), "was not woken"); got != 2 {
-			t.Errorf("%d pings from minute 7 to 17, want those of minutes 10 and 15", got)
+		if got := strings.Count(p.out.w.(*screen).String(), "could not ping"); got != 2 {
+			t.Errorf("got %d pings between minute 7 and minute 17, want 2, at minutes 10 and 15", got)
 		}
 	})
 }

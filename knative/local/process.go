@@ -17,23 +17,25 @@ import (
 )
 
 const (
-	// startTimeout bounds the start of a function, on a machine that is busy with builds.
+	// startTimeout is how long the process of a function may take to become ready. It is long because a concurrent
+	// build can slow down the machine.
 	startTimeout = 30 * time.Second
-	// stopTimeout bounds its stop: the functions drain for 10 s at most.
+	// stopTimeout is how long a process may take to end after SIGTERM before it is killed with SIGKILL. It is longer
+	// than the 10 s within which a function completes its requests.
 	stopTimeout = 15 * time.Second
-	// pollInterval is the pause between two looks at a process that is starting.
+	// pollInterval is the time between two health checks of a process that is starting.
 	pollInterval = 5 * time.Millisecond
 )
 
-// process is a child; see package child.
+// process is a child process that was started with package child.
 type process struct {
 	pid  int
 	log  *lineWriter
-	done chan struct{} // closed once it has ended
-	err  error         // how it ended; read after done
+	done chan struct{} // closed when the process has ended
+	err  error         // result of cmd.Wait; valid after done is closed
 }
 
-// launch starts a program whose output goes to log.
+// launch starts the program at path with the given environment. The program writes its output to log.
 func launch(path string, environment []string, log *lineWriter) (*process, error) {
 	cmd := exec.Command(path)
 	cmd.Env = environment
@@ -52,9 +54,10 @@ func launch(path string, environment []string, log *lineWriter) (*process, error
 	return p, nil
 }
 
-// stop ends the process with SIGTERM or, when its time is up, SIGKILL, and returns when it has ended.
+// stop sends SIGTERM to the process. If the process does not end within stopTimeout, stop kills it with SIGKILL. It
+// returns when the process has ended.
 func (p *process) stop() {
-	_ = syscall.Kill(p.pid, syscall.SIGTERM) // it may have ended, which is what is wanted
+	_ = syscall.Kill(p.pid, syscall.SIGTERM) // an error means that the process has already ended
 	select {
 	case <-p.done:
 	case <-time.After(stopTimeout):
@@ -62,18 +65,18 @@ func (p *process) stop() {
 	}
 }
 
-// kill ends the process and its group with SIGKILL.
+// kill sends SIGKILL to the process group of p and returns when the process has ended.
 func (p *process) kill() {
 	select {
 	case <-p.done:
-		return // its id may belong to somebody else by now
+		return // another process might have the same ID now
 	default:
 	}
-	_ = syscall.Kill(-p.pid, syscall.SIGKILL) // as above
+	_ = syscall.Kill(-p.pid, syscall.SIGKILL) // an error means that the process has already ended
 	<-p.done
 }
 
-// outcome says how an ended process ended, and what it said last.
+// outcome returns the exit status of a process that has ended, and the last line of its output.
 func (p *process) outcome() string {
 	how := "exit status 0"
 	if p.err != nil {
@@ -85,7 +88,8 @@ func (p *process) outcome() string {
 	return how
 }
 
-// await returns once GET /healthz at address answers 200, or with the reason why it will not.
+// await polls GET /healthz at address and returns nil when the response has the status 200. It returns an error if the
+// process ends or ctx ends before that.
 func (p *process) await(ctx context.Context, client *http.Client, address string) error {
 	for {
 		err := healthy(ctx, client, address)
@@ -94,9 +98,9 @@ func (p *process) await(ctx context.Context, client *http.Client, address string
 		}
 		select {
 		case <-p.done:
-			return errors.New("it ended: " + p.outcome())
+			return errors.New("the process ended: " + p.outcome())
 		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w", err)
+			return fmt.Errorf("the process is not ready: %w", err)
 		case <-time.After(pollInterval):
 		}
 	}
@@ -116,13 +120,15 @@ func healthy(ctx context.Context, client *http.Client, address string) error {
 		return err
 	}
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET /healthz: %s", response.Status)
+		return fmt.Errorf("GET /healthz: unexpected response status %s", response.Status)
 	}
 	return nil
 }
 
-// freePort returns a loopback port that nobody listens on, below the range that Linux gives to outgoing connections: a
-// client that dials a process which is away could else take its port, or reach itself.
+// freePort returns a free loopback port below 32768, because Linux uses higher ports as the local ports of outgoing
+// connections. If a process used a higher port, a client that connects to the stopped process could get the process's
+// port as its own local port. The client would then be connected to itself, or the process could no longer listen on
+// the port.
 func freePort() (int, error) {
 	const first, ports = 20000, 12000
 	for range 100 {
@@ -132,5 +138,5 @@ func freePort() (int, error) {
 			return port, listener.Close()
 		}
 	}
-	return 0, errors.New("no free port")
+	return 0, errors.New("found no free loopback port")
 }

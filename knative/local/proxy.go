@@ -16,30 +16,33 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// newTransport returns the connections to one process. timeout is the function's.
+// newTransport returns an HTTP transport for requests to one process. timeout is the function's request timeout.
 func newTransport(timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 100,
 		IdleConnTimeout:     90 * time.Second,
-		// A client that sends Expect: 100-continue waits for the function's word, however long that takes: a body that
-		// the function refuses is then never sent.
+		// If a request has the header Expect: 100-continue, the transport waits this long for the function's 100
+		// (Continue) response before it sends the body. The wait is as long as the request timeout, so that a body that
+		// the function rejects is never sent.
 		ExpectContinueTimeout: timeout,
 		DisableCompression:    true,
 	}
 }
 
-// newProxy passes requests on to the process of the function called name, and bodies in both directions as they come.
+// newProxy returns a proxy that forwards requests to the process at address. It does not buffer request and response
+// bodies. name is the name of the function.
 func newProxy(name, address string, transport *http.Transport) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1,
-		ErrorLog:      quietLog(), // of answers that end early, mostly because clients go away
+		ErrorLog:      quietLog(), // for incomplete responses, usually because the client disconnected
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", address
-			p.Out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it can't parse; queue-proxy doesn't
-			// SetXForwarded adds the address of the caller to the addresses from another function. The addresses from a client
-			// do not reach the function: a client could name any.
+			p.Out.URL.RawQuery = p.In.URL.RawQuery // keep invalid parameters, as queue-proxy does; ReverseProxy removes them
+			// SetXForwarded appends the caller's address to the X-Forwarded-For header in p.Out. Copy this header from
+			// the incoming request only if another function sent the request, because a client can put any address into
+			// the header.
 			if isInside(p.In) {
 				p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			}
@@ -50,26 +53,28 @@ func newProxy(name, address string, transport *http.Transport) *httputil.Reverse
 				}
 			}
 			for name := range p.Out.Header {
-				// What a proxy tells a function of a caller that validate has let in: not for the caller to say.
+				// A proxy that uses forward authentication describes the signed-in user in the X-Auth-* headers. Remove
+				// these headers, because a client could otherwise impersonate any user.
 				if strings.HasPrefix(name, "X-Auth-") {
 					p.Out.Header.Del(name)
 				}
 			}
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			detail := name + " broke off"
+			detail := name + " closed the connection without a response"
 			if errors.Is(err, context.DeadlineExceeded) {
-				detail = name + " did not answer within its timeoutSeconds"
+				detail = name + " did not respond within its timeoutSeconds"
 			}
 			fail(w, r, problem.Unavailable.Because(err, detail))
 		},
 	}
 }
 
-// quietLog takes what net/http logs on its own account, which nobody needs.
+// quietLog returns a logger that discards the messages of net/http: it logs them at the debug level, which is disabled.
 func quietLog() *log.Logger { return slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug) }
 
-// fail answers with the problem document of err, under a request id of the runner's own: no function has given one.
+// fail responds with the problem document for err. It also generates the request ID, because this response does not
+// come from a function, which would have set the ID.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("X-Request-Id", uuid.Must(uuid.NewV7()).String())
 	problem.Write(w, r, err)

@@ -16,18 +16,18 @@ func TestBodiesStreamBothWays(t *testing.T) {
 	f, _ := play(t, "f", "function", nil)
 	send, receive := lockstep(t, front(t, f)+"/echo")
 	for _, line := range []string{"one", "two", "three"} {
-		send(line) // the next one is sent only when this has come back
+		send(line) // the next line is sent only after this line has been received
 		if got := receive(); got != line {
 			t.Fatalf("got %q, want %q", got, line)
 		}
 	}
 }
 
-// unread fails a test in which somebody reads it.
+// unread is a request body that fails the test if the client reads it.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {
-	u.t.Error("the body was sent although the function had refused it")
+	u.t.Error("the body was sent although the function had rejected it")
 	return 0, io.EOF
 }
 
@@ -51,7 +51,8 @@ func TestRefusedBodyIsNotSent(t *testing.T) {
 	}
 }
 
-// A function that answers before it has read the body costs the client nothing that comes after it on the connection.
+// TestEarlyAnswersEndTheConnectionInTime checks that an early response does not break the next request. The function
+// responds before it has read the request body, and the client then sends another request.
 func TestEarlyAnswersEndTheConnectionInTime(t *testing.T) {
 	f, _ := play(t, "f", "function", nil)
 	s, err := serve("127.0.0.1:0")
@@ -65,8 +66,9 @@ func TestEarlyAnswersEndTheConnectionInTime(t *testing.T) {
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			for range 1000 { // of all, without Linger, a few fail
-				response, err := client.Post("http://"+s.address+"/refuse", "text/plain", strings.NewReader("{}")) // not tried again by net/http
+			for range 1000 { // without Linger, a few of these requests would fail
+				// net/http does not retry a POST request, so a broken connection fails the test.
+				response, err := client.Post("http://"+s.address+"/refuse", "text/plain", strings.NewReader("{}"))
 				if err != nil {
 					t.Error(err)
 					continue
@@ -97,7 +99,7 @@ func TestContinueReachesTheClient(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if body, err := io.ReadAll(response.Body); err != nil || string(body) != "hello\n" {
-		t.Errorf("got %q, %v, want the body back", body, err)
+		t.Errorf("got %q, %v, want the body of the request", body, err)
 	}
 }
 
@@ -120,7 +122,7 @@ func TestHeaders(t *testing.T) {
 	var got seen
 	decode(t, recorder.Body.Bytes(), &got)
 	if got.Host != "f.localhost:8080" {
-		t.Errorf("got Host %q, want the client's", got.Host)
+		t.Errorf("got Host %q, want the Host of the client's request", got.Host)
 	}
 	for name, want := range map[string]string{
 		"X-Auth-User-Id": "", "X-Auth-Roles": "", "Forwarded": "", "X-Forwarded-For": "192.0.2.7",
@@ -161,10 +163,10 @@ func TestClientThatGoesAway(t *testing.T) {
 		defer f.mu.Unlock()
 		return f.active
 	}
-	eventually(t, "the request has reached the function", func() bool { return active() == 1 })
+	eventually(t, "the request is active", func() bool { return active() == 1 })
 	cancel()
 	if err := <-failed; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want a request that was cancelled", err)
+		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
-	eventually(t, "the function is free again", func() bool { return active() == 0 })
+	eventually(t, "the function has no active request", func() bool { return active() == 0 })
 }

@@ -9,15 +9,17 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// gatewayFunction is the function that answers at the public address.
+// gatewayFunction is the name of the function that receives public requests whose host does not name a function.
 const gatewayFunction = "gateway"
 
-// router is the public address: a function by its host name (login.localhost), else the gateway.
+// router handles the requests at the public address. It forwards a request for a host such as login.localhost to the
+// function that the host names. It forwards all other requests to the gateway.
 type router struct {
 	functions map[string]*function
 }
 
-// ServeHTTP passes the request to a function.
+// ServeHTTP forwards the request to a public function. It responds with 404 if the function does not exist or is not
+// public.
 func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, ok := hostFunction(r.Host)
 	if !ok {
@@ -25,13 +27,14 @@ func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f := rt.functions[name]
 	if f == nil || !f.public {
-		fail(w, r, problem.NotFound.With("there is no public function %q here", name))
+		fail(w, r, problem.NotFound.With("no public function is named %q", name))
 		return
 	}
 	f.ServeHTTP(w, r)
 }
 
-// hostFunction returns the function that a host such as login.localhost:8080 names; false for any other host.
+// hostFunction returns the name of the function in a host such as login.localhost:8080. It returns false if the host
+// does not end with .localhost.
 func hostFunction(host string) (string, bool) {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -39,16 +42,17 @@ func hostFunction(host string) (string, bool) {
 	return strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), ".localhost")
 }
 
-// inside is the address of a function for other functions: what NAME.strongroom.svc.cluster.local is in a cluster. What
-// they say of where a request came from is passed on.
+// inside handles the requests that other functions send to a function. In a cluster, they send these requests to
+// NAME.strongroom.svc.cluster.local. The proxy keeps the X-Forwarded-* headers of these requests, because another
+// function has set them.
 type inside struct{ *function }
 
 type insideKey struct{}
 
-// ServeHTTP passes the request to the function.
+// ServeHTTP marks the request as a request from another function, and forwards it to the function.
 func (i inside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.function.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), insideKey{}, true)))
 }
 
-// isInside tells whether a request came from another function.
+// isInside reports whether the request came from another function and not from a client.
 func isInside(r *http.Request) bool { return r.Context().Value(insideKey{}) != nil }

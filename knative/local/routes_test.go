@@ -27,7 +27,7 @@ func TestRoutes(t *testing.T) {
 	}
 	tests := []struct {
 		host, path string
-		want       string // the function; empty for 404
+		want       string // name of the function; empty for 404
 	}{
 		{"localhost:8080", "/", "gateway"},
 		{"127.0.0.1:8080", "/login?x=1", "gateway"},
@@ -68,7 +68,8 @@ func TestWithoutGateway(t *testing.T) {
 	wantProblem(t, recorder.Result(), http.StatusNotFound, "gateway")
 }
 
-// What one function says to another of where a request came from is passed on, and added to.
+// TestInside checks that a request from another function keeps its X-Forwarded-* headers, and that the runner appends
+// the caller's address to X-Forwarded-For.
 func TestInside(t *testing.T) {
 	f, _ := play(t, "f", "function", nil)
 	request, err := http.NewRequest(http.MethodGet, front(t, inside{f}), nil)

@@ -15,26 +15,31 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// runtimeUser is the account that setup makes for the functions in a private store.
+// runtimeUser is the name of the account with which the functions sign in to a private store. setup creates this
+// account.
 const runtimeUser = "strongroom"
 
-// keptSecrets are made once and kept in the data directory, readable for its owner only.
+// keptSecrets contains the secrets in the data directory. Each secret is generated only once. Only the owner of the
+// files can read them.
 type keptSecrets struct {
-	// signingKey is the private JWK that login signs with, keySet the public JWK Set.
+	// signingKey is the private JWK with which the login function signs access tokens. keySet is the JWK Set with the
+	// public key.
 	signingKey, keySet string
-	// password is that of the functions in private stores; it is URL-safe.
+	// password is the password of runtimeUser in private stores. It contains only characters that need no encoding in a
+	// URL.
 	password string
-	// gatewayKey is what the gateway signs the address of who called it with.
+	// gatewayKey is the key with which the gateway signs client addresses.
 	gatewayKey string
-	// linkKey is what files signs links with.
+	// linkKey is the key with which the files function signs links to files.
 	linkKey string
 }
 
-// keepSecrets returns the secrets in dir, which it makes if they are not there.
+// keepSecrets returns the secrets in dir. If dir does not exist, keepSecrets creates it and generates all secrets. If
+// dir exists, keepSecrets generates only the files in keyFiles that are missing.
 func keepSecrets(dir string) (keptSecrets, error) {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		if err := makeSecrets(dir); err != nil {
-			return keptSecrets{}, fmt.Errorf("make the secrets: %w", err)
+			return keptSecrets{}, fmt.Errorf("generate the secrets: %w", err)
 		}
 	}
 	var kept keptSecrets
@@ -53,11 +58,11 @@ func keepSecrets(dir string) (keptSecrets, error) {
 	return kept, nil
 }
 
-// keyFiles are the keys that are nothing but random. Each is made where it is absent: a data directory may be older than
-// it.
+// keyFiles are the names of the files that contain random keys. keepSecrets generates a missing key even if its
+// directory already exists, because an earlier version of Strongroom might have created the directory without this key.
 var keyFiles = []string{"gateway-key", "link-key"}
 
-// makeKey makes a key of 256 random bits, as text, in dir.
+// makeKey generates a random 256-bit key, encodes it as base64url, and writes it to the file called name in dir.
 func makeKey(dir, name string) ([]byte, error) {
 	random := make([]byte, 32)
 	_, _ = rand.Read(random) // never fails
@@ -69,7 +74,7 @@ func makeKey(dir, name string) ([]byte, error) {
 	return key, os.Rename(temp, filepath.Join(dir, name))
 }
 
-// makeSecrets makes dir with all that belongs into it, or not at all.
+// makeSecrets atomically creates dir with all secrets except those in keyFiles.
 func makeSecrets(dir string) error {
 	private, public, err := token.GenerateKey()
 	if err != nil {
@@ -90,8 +95,9 @@ func makeSecrets(dir string) error {
 	return os.Rename(temp, dir)
 }
 
-// kubernetes returns the Secrets as the manifests name them, for the stores at hand. An empty value is one that these
-// stores don't have, such as an administrator's address where setup needs none.
+// kubernetes returns the Secrets to which the manifests refer, by Secret name and key. s contains the addresses of the
+// stores. An empty value means that the stores do not need it. For example, an administrator's address is empty if
+// setup creates no account.
 func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 	return map[string]map[string]string{
 		"token-signing-key": {"key.jwk": k.signingKey},
@@ -105,12 +111,13 @@ func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 		"rabbitmq-upload":   {"url": s.events},
 		"rabbitmq-sweep":    {"url": s.events},
 		"rabbitmq-setup":    {"url": s.eventsAdmin},
-		// The demo users have an administrator among them.
+		// setup does not need to create a first admin, because one of the demo users is an admin.
 		"first-admin": {"username": "", "password": ""},
 	}
 }
 
-// runtimeDSN is the functions' DSN for a server whose administrator's is given.
+// runtimeDSN returns the DSN with which the functions connect to a MySQL server. admin is the administrator's DSN for
+// the same server.
 func (k keptSecrets) runtimeDSN(admin string) (string, error) {
 	config, err := mysql.ParseDSN(admin)
 	if err != nil {
@@ -120,7 +127,8 @@ func (k keptSecrets) runtimeDSN(admin string) (string, error) {
 	return config.FormatDSN(), nil
 }
 
-// runtimeURI is the functions' URI for a mongod whose administrator's is given.
+// runtimeURI returns the URI with which the functions connect to a mongod. admin is the administrator's URI for the
+// same mongod.
 func (k keptSecrets) runtimeURI(admin string) (string, error) {
 	uri, err := url.Parse(admin)
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// drainTimeout bounds the wait for requests that run when the system is stopped.
+// drainTimeout is how long a server waits for its running requests to end when the system stops.
 const drainTimeout = 10 * time.Second
 
-// server is a listener that answers 503 until it has a handler.
+// server is an HTTP server that responds with 503 until its handler is set.
 type server struct {
 	http    *http.Server
 	address string
@@ -25,11 +25,12 @@ type server struct {
 	failed  chan error
 }
 
-// serve listens at address.
+// serve starts a server that listens on address. Its errors name the setting ADDR, because only the address in ADDR can
+// already be in use. All other servers listen on free ports.
 func serve(address string) (*server, error) {
 	listener, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("ADDR: another program listens on %s: stop it, or take another address, such as ADDR=127.0.0.1:9000", address)
+		return nil, fmt.Errorf("ADDR: another program is listening on %s: stop that program, or use another address, such as ADDR=127.0.0.1:9000", address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ADDR: %w", err)
@@ -39,7 +40,7 @@ func serve(address string) (*server, error) {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	s.http = &http.Server{
-		Handler:           serving.Linger(s), // as the functions' own do: their answers come through before the body has
+		Handler:           serving.Linger(s), // so that a response sent before the request body ends is not lost
 		Protocols:         &protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -53,10 +54,10 @@ func serve(address string) (*server, error) {
 	return s, nil
 }
 
-// handle makes h answer from now on.
+// handle sets the handler of all later requests to h.
 func (s *server) handle(h http.Handler) { s.handler.Store(&h) }
 
-// ServeHTTP passes the request to the handler, if there is one yet.
+// ServeHTTP passes the request to the handler. It responds with 503 while no handler is set.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h := s.handler.Load(); h != nil {
 		(*h).ServeHTTP(w, r)
@@ -67,7 +68,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) url() string { return "http://" + s.address }
 
-// drain stops listening and waits, for a while, until the running requests have been answered.
+// drain stops accepting requests and waits until the running requests have ended. If this takes longer than
+// drainTimeout, drain closes all connections.
 func (s *server) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
@@ -76,5 +78,5 @@ func (s *server) drain() {
 	}
 }
 
-// close cuts all connections.
-func (s *server) close() { _ = s.http.Close() } // of listeners that have nothing to lose
+// close closes the listener and all connections immediately.
+func (s *server) close() { _ = s.http.Close() } // ignore the error, because the listener is no longer needed

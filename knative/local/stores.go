@@ -17,37 +17,41 @@ import (
 	"github.com/strongroom-dev/strongroom/knative/local/store"
 )
 
-// Values of STRONGROOM_STORES, which are for tests.
+// The values of the setting STRONGROOM_STORES, which is intended for tests.
 const (
-	// anyStores takes, for each store, the first of: named, installed, embedded.
+	// anyStores is the default. For each store, the runner uses the server that a setting names. If no setting names a
+	// server, the runner uses an installed server, and otherwise the embedded store.
 	anyStores = ""
-	// installedStores takes private instances of installed servers, and fails where there is no MySQL or RabbitMQ; for
-	// MongoDB, which distributions don't package, FerretDB may stand in.
+	// installedStores allows only private instances of installed servers. The runner fails if no MySQL server or no
+	// RabbitMQ server is installed. If mongod is not installed, the runner uses FerretDB, because Linux distributions
+	// do not package MongoDB.
 	installedStores = "installed"
-	// embeddedStores takes what Strongroom brings along, whatever is named or installed.
+	// embeddedStores allows only the embedded stores.
 	embeddedStores = "embedded"
 )
 
-// endpoints are the addresses of the stores, as the Secrets of a cluster hold them.
+// endpoints contains the addresses of the stores. They have the same form as in the Secrets of a cluster.
 type endpoints struct {
-	// mysql and mongodb are those of the functions. The administrator's are for setup, which makes the functions'
-	// accounts with them, and empty where it is to make none.
+	// mysql and mongodb are the connection strings of the functions. mysqlAdmin and mongodbAdmin are the connection
+	// strings of the administrators, with which setup creates the functions' accounts. An administrator's connection
+	// string is empty if setup creates no account in that store.
 	mysql, mysqlAdmin     string
 	mongodb, mongodbAdmin string
-	// events is where upload publishes, eventsAdmin where setup declares the topology; empty without a RabbitMQ.
+	// events is the URL to which the functions publish events. eventsAdmin is the administrator's URL, with which setup
+	// declares the exchanges and queues. It is empty if the system uses no RabbitMQ server.
 	events, eventsAdmin string
 }
 
-// stores are those that the runner found or started.
+// stores finds or starts the three stores, and manages the private servers that it starts.
 type stores struct {
 	endpoints
-	// dir is where private ones keep their data.
+	// dir is the data directory. It contains a subdirectory for each private server.
 	dir  string
 	kept keptSecrets
 	out  *output
 
-	// builds is held by whoever builds something: one after another takes less time than side by side, since what two
-	// programs have in common is then compiled once.
+	// builds is locked during a build, so that only one build runs at a time. Sequential builds take less time than
+	// concurrent builds, because a package that two programs share is compiled only once.
 	builds sync.Mutex
 
 	mu      sync.Mutex
@@ -61,8 +65,9 @@ type privateStore struct {
 	server *store.Server
 }
 
-// start finds or starts the three stores, side by side. sink is where events go without a RabbitMQ. Whatever it
-// returns, stop must be called.
+// start finds or starts the three stores concurrently. If there is no RabbitMQ server, the functions send their events
+// directly to the URL sink. The caller must call stop even if start returns an error, because some servers might be
+// running.
 func (s *stores) start(ctx context.Context, cfg settings, sink string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.startMySQL(ctx, cfg) })
@@ -74,7 +79,7 @@ func (s *stores) start(ctx context.Context, cfg settings, sink string) error {
 func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
 	if cfg.MySQLDSN != "" && cfg.Stores == anyStores {
 		s.mysql, s.mysqlAdmin = cfg.MySQLDSN, cfg.MySQLAdminDSN
-		s.out.say("mysql", "took the server that MYSQL_DSN names; what it keeps is its own affair")
+		s.out.say("mysql", "using the server from MYSQL_DSN; you are responsible for the durability of its data")
 		return nil
 	}
 	private, err := s.privateMySQL(ctx, cfg)
@@ -88,29 +93,32 @@ func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
 	}
 	switch private.Kind {
 	case "tidb":
-		s.out.say("mysql", "took the embedded TiDB: keeps its data and counts right, but is not MySQL, and takes up to 800 MB of memory")
+		s.out.say("mysql", "using the embedded TiDB: it is durable and handles concurrent updates correctly, but it is not MySQL "+
+			"and uses up to 800 MB of memory")
 	default:
-		s.out.say("mysql", "took a private %s: keeps its data on this machine only, no replica and no backup", private.Kind)
+		s.out.say("mysql", "using a private %s: its data is only on this machine, without replicas or backups", private.Kind)
 	}
 	return nil
 }
 
-// privateMySQL starts an installed server, one that it installs, or the embedded one. Data that is in the embedded one
-// stays there: no server reads the files of another, and accounts must not seem lost because one was installed meanwhile.
+// privateMySQL starts an installed MariaDB or MySQL server. If neither is installed, privateMySQL tries to install
+// MariaDB. If MariaDB cannot be installed, privateMySQL starts the embedded TiDB. It also starts TiDB if only TiDB has
+// data from an earlier run, because an installed server cannot read TiDB's files and all accounts would seem to be
+// lost. cfg.Stores can exclude some of these servers.
 func (s *stores) privateMySQL(ctx context.Context, cfg settings) (*store.MySQL, error) {
 	log := s.out.lines("mysql")
 	if cfg.Stores == embeddedStores {
 		return s.startTiDB(ctx, log)
 	}
 	if cfg.Stores == anyStores && s.has("tidb") && !s.has("mariadbd") && !s.has("mysqld") {
-		s.out.say("mysql", "the accounts are in the embedded TiDB already, so that is what serves them, whatever is installed")
+		s.out.say("mysql", "starting the embedded TiDB instead of an installed server, because TiDB already contains the accounts")
 		return s.startTiDB(ctx, log)
 	}
 	install, err := store.FindMySQL(ctx)
 	if errors.Is(err, store.ErrNotInstalled) && store.CanInstall() {
-		s.out.say("mysql", "no mariadbd or mysqld is installed, but can be")
+		s.out.say("mysql", "neither mariadbd nor mysqld is installed: installing MariaDB")
 		if err := store.InstallMariaDB(ctx, log); err != nil {
-			s.out.say("mysql", "that failed: %v", err)
+			s.out.say("mysql", "could not install MariaDB: %v", err)
 		}
 		install, err = store.FindMySQL(ctx)
 	}
@@ -118,7 +126,7 @@ func (s *stores) privateMySQL(ctx context.Context, cfg settings) (*store.MySQL, 
 	case err == nil:
 		return store.StartMySQL(ctx, filepath.Join(s.dir, install.Kind), log)
 	case errors.Is(err, store.ErrNotInstalled) && cfg.Stores != installedStores:
-		s.out.say("mysql", "no mariadbd or mysqld is installed: taking the embedded TiDB; installing MariaDB would spare its build")
+		s.out.say("mysql", "neither mariadbd nor mysqld is installed: using the embedded TiDB; install MariaDB to avoid building TiDB")
 		return s.startTiDB(ctx, log)
 	default:
 		return nil, err
@@ -135,11 +143,12 @@ func (s *stores) startTiDB(ctx context.Context, log io.Writer) (*store.MySQL, er
 func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 	if cfg.MongoURI != "" && cfg.Stores == anyStores {
 		s.mongodb, s.mongodbAdmin = cfg.MongoURI, cfg.MongoAdminURI
-		s.out.say("mongodb", "took the server that MONGODB_URI names; what it keeps is its own affair")
+		s.out.say("mongodb", "using the server from MONGODB_URI; you are responsible for the durability of its data")
 		return nil
 	}
 	log := s.out.lines("mongodb")
-	embedded := cfg.Stores == embeddedStores || cfg.Stores == anyStores && s.has("ferretdb") && !s.has("mongod") // as for MySQL
+	// Use FerretDB if only FerretDB has data from an earlier run, because mongod cannot read FerretDB's files.
+	embedded := cfg.Stores == embeddedStores || cfg.Stores == anyStores && s.has("ferretdb") && !s.has("mongod")
 	if !embedded {
 		_, err := store.FindMongod()
 		if err == nil {
@@ -149,7 +158,7 @@ func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 			}
 			s.add(private.Kind, private.Server)
 			s.mongodbAdmin = private.URI
-			s.out.say("mongodb", "took a private mongod: keeps its data on this machine only, no replica and no backup")
+			s.out.say("mongodb", "using a private mongod: its data is only on this machine, without replicas or backups")
 			s.mongodb, err = s.kept.runtimeURI(private.URI)
 			return err
 		}
@@ -166,8 +175,8 @@ func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 	}
 	s.add(private.Kind, private.Server)
 	s.mongodb = private.URI
-	s.out.say("mongodb", "took the embedded FerretDB on SQLite: keeps its data, but knows no accounts, no transactions and no "+
-		"atomic updates, and is slow: any program on this machine can read the files in it")
+	s.out.say("mongodb", "using the embedded FerretDB on SQLite: it is durable, but it is slow and has no transactions and no atomic updates; "+
+		"it has no accounts either, so any program on this machine can read the uploaded files")
 	return nil
 }
 
@@ -179,8 +188,8 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 	switch {
 	case strings.HasPrefix(named, "http://"), strings.HasPrefix(named, "https://"):
 		s.events = named
-		s.out.say("events", "took the sink that EVENTS_URL names, which must pass the events on to %s; a stored file whose event "+
-			"it refuses is answered 503", sink)
+		s.out.say("events", "using the sink from EVENTS_URL, which must forward the events to %s; if the sink rejects an event, "+
+			"the response to the upload has the status 503", sink)
 		return nil
 	case named != "":
 		if _, err := connection(named); err != nil {
@@ -190,7 +199,7 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 		if cfg.EventsAdminURL != "" {
 			s.eventsAdmin = cfg.EventsAdminURL
 		}
-		s.out.say("events", "took the RabbitMQ that EVENTS_URL names; what it keeps is its own affair")
+		s.out.say("events", "using the RabbitMQ server from EVENTS_URL; you are responsible for the durability of its data")
 		return s.build(ctx, "adapter", s.out.lines("events"))
 	}
 	if cfg.Stores != embeddedStores {
@@ -203,8 +212,8 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 		}
 	}
 	s.events = sink
-	s.out.say("events", "no RabbitMQ: events go straight to record over HTTP, and nothing keeps them: a stored file whose event "+
-		"can not be delivered is answered 503, and stays out of the catalogue")
+	s.out.say("events", "using no RabbitMQ server: events go directly to the record function over HTTP, without a queue; if an event cannot be delivered, "+
+		"the response to the upload has the status 503 and the file is not in the catalog")
 	return nil
 }
 
@@ -218,19 +227,20 @@ func (s *stores) privateRabbitMQ(ctx context.Context) error {
 		}
 		s.add(private.Kind, private.Server)
 		s.events, s.eventsAdmin = private.URL, private.URL
-		s.out.say("events", "took a private RabbitMQ: keeps events on this machine only, in one node and under one account")
+		s.out.say("events", "using a private RabbitMQ server: its events are only on this machine, on a single node, and all programs use the same account")
 		return nil
 	})
 	return group.Wait()
 }
 
-// has tells whether there is data of a private store of that kind.
+// has reports whether a private server of the given kind has a data directory from an earlier run.
 func (s *stores) has(kind string) bool {
 	_, err := os.Stat(filepath.Join(s.dir, kind))
 	return err == nil
 }
 
-// build builds a program of package store, in its turn, if it is not up to date.
+// build builds the program called name with store.Build. Only one build runs at a time, so build first waits until no
+// other build is running.
 func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
 	s.builds.Lock()
 	defer s.builds.Unlock()
@@ -238,8 +248,8 @@ func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
 	return err
 }
 
-// deliver starts the receive adapter, which takes the events from the queue that source names to sink. It does nothing
-// without a RabbitMQ. The queue must have been declared.
+// deliver starts the receive adapter, which sends the events in the queue of source to the URL sink. The queue must
+// already exist, because the adapter does not declare it. If the system uses no RabbitMQ server, deliver does nothing.
 func (s *stores) deliver(ctx context.Context, source *rabbitmqSource, sink string) error {
 	if s.eventsAdmin == "" {
 		return nil
@@ -260,11 +270,12 @@ func (s *stores) deliver(ctx context.Context, source *rabbitmqSource, sink strin
 	return err
 }
 
-// connection reads an amqp URL.
+// connection returns an adapter configuration with events as the AMQP URL, or an error if events is not an AMQP URL.
+// The error does not contain the URL, because the URL contains a password.
 func connection(events string) (store.AdapterConfig, error) {
 	parsed, err := url.Parse(events)
 	if err != nil || parsed.Scheme != "amqp" && parsed.Scheme != "amqps" || parsed.Host == "" {
-		return store.AdapterConfig{}, errors.New("EVENTS_URL: want amqp://USER:PASSWORD@HOST:PORT or http://HOST")
+		return store.AdapterConfig{}, errors.New("EVENTS_URL: must be amqp://USER:PASSWORD@HOST:PORT or http://HOST")
 	}
 	return store.AdapterConfig{RabbitURL: events}, nil
 }
@@ -275,7 +286,8 @@ func (s *stores) add(name string, server *store.Server) {
 	s.private = append(s.private, privateStore{name, server})
 }
 
-// supervise restarts private servers, and the adapter, that end by themselves, until ctx ends.
+// supervise watches the private servers and the receive adapter in the background until ctx ends. If one of them ends
+// unexpectedly, supervise restarts it.
 func (s *stores) supervise(ctx context.Context) {
 	watched := s.private
 	if s.adapter != nil {
@@ -295,16 +307,16 @@ func (s *stores) supervise(ctx context.Context) {
 	}
 }
 
-// restart tries until the server answers or ctx ends.
+// restart starts the server of p again after the server has ended. It retries until the server is ready or ctx ends.
 func (s *stores) restart(ctx context.Context, p privateStore) {
 	for ctx.Err() == nil {
-		s.out.say("run", "%s has ended by itself: starting it again", p.name)
+		s.out.say("run", "%s ended unexpectedly: restarting it", p.name)
 		err := p.server.Restart(ctx)
 		if err == nil {
-			s.out.say("run", "%s is back", p.name)
+			s.out.say("run", "%s is running again", p.name)
 			return
 		}
-		reason, _, _ := strings.Cut(err.Error(), "\n") // the rest is the end of its log
+		reason, _, _ := strings.Cut(err.Error(), "\n") // the following lines contain the end of the server's log
 		s.out.say("run", "%s", reason)
 		select {
 		case <-ctx.Done():
@@ -313,11 +325,13 @@ func (s *stores) restart(ctx context.Context, p privateStore) {
 	}
 }
 
-// restartPause keeps a server that can't start from taking a whole processor.
+// restartPause is the interval between two attempts to restart a server. Without this interval, the attempts would use
+// a whole processor core if the server cannot start.
 const restartPause = 2 * time.Second
 
-// stopDelivery ends the adapter, by SIGKILL: at SIGTERM it gives back what it has in flight as undeliverable, and those
-// events would wait among the dead letters until somebody redrives them. When it is killed RabbitMQ delivers them anew.
+// stopDelivery kills the receive adapter with SIGKILL, so that RabbitMQ redelivers the events that the adapter was
+// delivering. After SIGTERM, the adapter would reject these events. RabbitMQ would then move them to the dead-letter
+// queue, where they would stay until an operator redrives them.
 func (s *stores) stopDelivery() error {
 	if s.adapter == nil {
 		return nil
@@ -325,7 +339,8 @@ func (s *stores) stopDelivery() error {
 	return s.adapter.Kill()
 }
 
-// stop ends the private servers. The context given to supervise must have ended.
+// stop stops the private servers. The caller must first end the context that it passed to supervise, because stop waits
+// until supervise no longer restarts servers.
 func (s *stores) stop() error {
 	s.watch.Wait()
 	s.mu.Lock()

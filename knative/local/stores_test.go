@@ -17,7 +17,7 @@ func TestNamedStores(t *testing.T) {
 	}{
 		{
 			"all named", settings{MySQLDSN: "u@tcp(db)/x", MongoURI: "mongodb://m/x", EventsURL: "https://broker.example/"},
-			endpoints{mysql: "u@tcp(db)/x", mongodb: "mongodb://m/x", events: "https://broker.example/"}, "must pass the events on to " + sink,
+			endpoints{mysql: "u@tcp(db)/x", mongodb: "mongodb://m/x", events: "https://broker.example/"}, "must forward the events to " + sink,
 		},
 		{
 			"with administrators",
@@ -29,7 +29,7 @@ func TestNamedStores(t *testing.T) {
 				mysql: "u@tcp(db)/x", mysqlAdmin: "root@tcp(db)/x", mongodb: "mongodb://m/x", mongodbAdmin: "mongodb://root@m/x",
 				events: "http://broker.example/",
 			},
-			"MYSQL_DSN names",
+			"from MYSQL_DSN",
 		},
 	}
 	for _, test := range tests {
@@ -42,8 +42,8 @@ func TestNamedStores(t *testing.T) {
 			if s.endpoints != test.want {
 				t.Errorf("got %+v, want %+v", s.endpoints, test.want)
 			}
-			if !strings.Contains(shows.String(), test.says) || strings.Count(shows.String(), "| took ") != 3 {
-				t.Errorf("got %q, want a line for each of the three, and %q", shows, test.says)
+			if !strings.Contains(shows.String(), test.says) || strings.Count(shows.String(), "| using ") != 3 {
+				t.Errorf("got the output %q, want one line for each of the three stores, and %q", shows, test.says)
 			}
 			if err := s.stop(); err != nil {
 				t.Error(err)
@@ -59,10 +59,10 @@ func TestEventsWithoutBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := (endpoints{events: "http://127.0.0.1:1"}); s.endpoints != want || !strings.Contains(shows.String(), "503") {
-		t.Errorf("got %+v and %q, want %+v and what that does not promise", s.endpoints, shows, want)
+		t.Errorf("got %+v and the output %q, want %+v and a warning that mentions 503", s.endpoints, shows, want)
 	}
 	if err := s.deliver(t.Context(), &rabbitmqSource{}, ""); err != nil || s.adapter != nil {
-		t.Errorf("got an adapter without a broker (%v)", err)
+		t.Errorf("got adapter %v and error %v without RabbitMQ, want neither", s.adapter, err)
 	}
 }
 
@@ -71,7 +71,7 @@ func TestWrongEventsURL(t *testing.T) {
 		s := &stores{out: &output{w: &screen{}}}
 		err := s.startEvents(t.Context(), settings{EventsURL: wrong}, "")
 		if err == nil || !strings.Contains(err.Error(), "EVENTS_URL") || strings.Contains(err.Error(), "%zz") {
-			t.Errorf("%s: got %v, want an error that names the variable and does not show it", wrong, err)
+			t.Errorf("%s: got %v, want an error that names EVENTS_URL but does not contain its value", wrong, err)
 		}
 	}
 }
@@ -79,12 +79,12 @@ func TestWrongEventsURL(t *testing.T) {
 func TestDataStaysWithItsServer(t *testing.T) {
 	s := &stores{dir: t.TempDir()}
 	if s.has("tidb") {
-		t.Error("got data in an empty directory")
+		t.Error("has found data in an empty directory")
 	}
 	if err := os.Mkdir(filepath.Join(s.dir, "tidb"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if !s.has("tidb") || s.has("mariadbd") {
-		t.Error("want the data of tidb, and only that, to be found")
+		t.Errorf("got tidb %t and mariadbd %t, want only the data of tidb", s.has("tidb"), s.has("mariadbd"))
 	}
 }

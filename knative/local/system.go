@@ -16,39 +16,42 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// setupTimeout bounds a run of the setup Job, which waits for stores that are away for five minutes itself.
+// setupTimeout is how long the setup Job may run. It is longer than the five minutes for which the Job itself waits for
+// an unavailable store.
 const setupTimeout = 6 * time.Minute
 
-// demoUsers are made by setup where they are not there; their passwords are public.
+// demoUsers are the demo accounts, in the JSON format of the setting DEMO_USERS. setup creates the accounts that do not
+// exist. Their passwords are public.
 const demoUsers = `[{"username":"ada","password":"lovelace-1843","role":"user"},` +
 	`{"username":"grace","password":"hopper-1906","role":"admin"}]`
 
-// system is all that runs.
+// system is a running instance of Strongroom: its addresses, its stores and its functions.
 type system struct {
 	cfg       settings
 	manifests *manifests
-	root      string // of the source tree
-	dir       string // of all that is kept
+	root      string // root directory of the source tree
+	dir       string // data directory
 	kept      keptSecrets
 	out       *output
 
-	// front is the public address; sink is where the event source finds the function that its events are for.
+	// front serves the public address. sink serves the address to which the event source sends its events.
 	front, sink *server
-	// inside are the addresses of the functions for one another, by name.
+	// inside maps the name of each function to the server at which other functions call this function.
 	inside    map[string]*server
 	pingers   []*pinger
 	pinging   sync.WaitGroup
 	stores    *stores
 	functions map[string]*function
-	// life ends when stop begins: until then stores that end are started again.
+	// life is canceled when stop is called. Until then, the runner restarts a store that ends unexpectedly.
 	life context.Context
 	end  context.CancelFunc
 }
 
-// newSystem takes the addresses, so that it fails at once where one is taken, and starts nothing.
+// newSystem listens on all addresses, but does not start functions or stores. An address that is already in use
+// therefore causes an error before any process has started.
 func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*system, error) {
 	if m.source == nil {
-		return nil, errors.New("knative/ has no RabbitmqSource: its sink is where events go")
+		return nil, errors.New("knative/ contains no RabbitmqSource, so the function that receives the events is unknown")
 	}
 	kept, err := keepSecrets(filepath.Join(dir, "secrets"))
 	if err != nil {
@@ -81,7 +84,7 @@ func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*syst
 	return s, nil
 }
 
-// addPinger takes the address at which a pinger finds its function.
+// addPinger adds a pinger for source, and starts the server to which the pinger sends its requests.
 func (s *system) addPinger(source pingSource) error {
 	pause, err := interval(source.Spec.Schedule)
 	if err != nil {
@@ -95,12 +98,13 @@ func (s *system) addPinger(source pingSource) error {
 	return nil
 }
 
-// start builds the functions while it starts the stores, runs setup, and opens the addresses. stop must follow, whatever
-// it returns.
+// start builds the functions and starts the stores at the same time. Then it runs setup and makes the functions the
+// handlers of the addresses. The caller must call stop even if start returns an error, because some processes might be
+// running.
 func (s *system) start(ctx context.Context) error {
 	bin := filepath.Join(s.dir, "bin")
 	group, starting := errgroup.WithContext(ctx)
-	s.stores.builds.Lock() // first, since what is wrong with the functions should be known first
+	s.stores.builds.Lock() // build the functions before the stores, so that compile errors appear early
 	group.Go(func() error {
 		defer s.stores.builds.Unlock()
 		return buildPrograms(starting, s.root, bin, s.manifests.packages(), s.out)
@@ -122,12 +126,12 @@ func (s *system) start(ctx context.Context) error {
 	}
 	target := s.manifests.source.Spec.Sink.Ref.Name
 	if s.functions[target] == nil {
-		return fmt.Errorf("the sink of the RabbitmqSource, %q, is no function", target)
+		return fmt.Errorf("the sink of the RabbitmqSource is %q, which is not a function", target)
 	}
 	for _, p := range s.pingers {
 		target := p.source.Spec.Sink.Ref.Name
 		if s.functions[target] == nil {
-			return fmt.Errorf("the sink of the PingSource %s, %q, is no function", p.source.Metadata.Name, target)
+			return fmt.Errorf("the sink of the PingSource %s is %q, which is not a function", p.source.Metadata.Name, target)
 		}
 		p.sink.handle(s.functions[target])
 	}
@@ -149,7 +153,8 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
-// wait returns when ctx ends, or with the reason why the system can not go on.
+// wait waits until ctx ends, and then returns nil. It returns an error if the public address or the sink can no longer
+// accept requests.
 func (s *system) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -161,8 +166,8 @@ func (s *system) wait(ctx context.Context) error {
 	}
 }
 
-// stop stops everything, in this order: no new requests from outside, no new events, then the functions, then what they
-// need.
+// stop stops the system. It first stops the pings, the public requests and the events, so that the functions get no new
+// requests. Then it stops the functions, and finally the stores, which the functions use until they end.
 func (s *system) stop() error {
 	s.end()
 	s.pinging.Wait()
@@ -177,7 +182,8 @@ func (s *system) stop() error {
 	return errors.Join(err, s.stores.stop())
 }
 
-// closeAddresses closes all addresses that there are.
+// closeAddresses closes the public address, the sink and the addresses in inside. It skips the addresses that newSystem
+// did not open because of an error.
 func (s *system) closeAddresses() {
 	for _, address := range slices.AppendSeq([]*server{s.front, s.sink}, maps.Values(s.inside)) {
 		if address != nil {
@@ -186,7 +192,7 @@ func (s *system) closeAddresses() {
 	}
 }
 
-// packages are the import paths of all programs.
+// packages returns the import paths of the setup program and the functions, sorted and without duplicates.
 func (m *manifests) packages() []string {
 	packages := []string{m.setup.Containers[0].goPackage()}
 	for _, s := range m.services {
@@ -196,7 +202,7 @@ func (m *manifests) packages() []string {
 	return slices.Compact(packages)
 }
 
-// newFunctions returns the functions by name. Their programs are in bin.
+// newFunctions returns all functions, keyed by name. bin is the directory that contains their programs.
 func newFunctions(m *manifests, r resolver, bin string, idle time.Duration, out *output) (map[string]*function, error) {
 	functions := map[string]*function{}
 	for _, s := range m.services {
@@ -215,7 +221,7 @@ func newFunctions(m *manifests, r resolver, bin string, idle time.Duration, out 
 	return functions, nil
 }
 
-// stopFunctions stops all of them, side by side.
+// stopFunctions stops all functions concurrently.
 func stopFunctions(functions map[string]*function) {
 	var all sync.WaitGroup
 	for _, f := range functions {
@@ -224,7 +230,8 @@ func stopFunctions(functions map[string]*function) {
 	all.Wait()
 }
 
-// runSetup runs the setup Job to its end.
+// runSetup runs the setup Job and waits until the Job ends. It returns an error if the Job fails or runs for longer
+// than setupTimeout.
 func runSetup(ctx context.Context, m *manifests, r resolver, bin string, out *output) error {
 	environment, err := r.environment("setup", m.setup)
 	if err != nil {
@@ -242,7 +249,7 @@ func runSetup(ctx context.Context, m *manifests, r resolver, bin string, out *ou
 	case <-ctx.Done():
 		p.stop()
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return fmt.Errorf("setup: not done after %s", setupTimeout)
+			return fmt.Errorf("setup did not finish within %s", setupTimeout)
 		}
 		return ctx.Err()
 	}
@@ -252,10 +259,12 @@ func runSetup(ctx context.Context, m *manifests, r resolver, bin string, out *ou
 	return nil
 }
 
-// welcome says where the system is and how to try it.
+// welcome returns the text that `make run` prints when the system is ready. It lists the addresses, the demo users, and
+// some commands to try.
 func (s *system) welcome() string {
-	host, port, _ := net.SplitHostPort(s.front.address) // it is one that a listener gave
-	// *.localhost is this machine for curl and browsers; any other address has only the gateway's paths.
+	host, port, _ := net.SplitHostPort(s.front.address) // a listener's address is always valid
+	// Print localhost instead of a loopback or unspecified address, because curl and browsers resolve *.localhost to
+	// this machine, and the host selects the function. With any other host name, all requests go to the gateway.
 	name := host
 	if ip := net.ParseIP(host); host == "" || host == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
 		name = "localhost"
@@ -276,13 +285,13 @@ func (s *system) welcome() string {
 	fmt.Fprintf(&text, `
 Demo users: ada / lovelace-1843 (user), grace / hopper-1906 (admin)
 
-Try it; this can be pasted into another terminal:
+To try it, paste this into another terminal:
   TOKEN=$(curl -s %[1]s/login -d username=ada -d password=lovelace-1843 | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
   ID=$(echo "hello, strongroom" | curl -s %[1]s/upload?name=hello.txt -H "Authorization: Bearer $TOKEN" -H "Content-Type: text/plain" --data-binary @- | tee /dev/stderr | sed 's/.*"id":"\([^"]*\)".*/\1/')
   curl -s %[1]s/files -H "Authorization: Bearer $TOKEN"
   curl -s %[1]s/files/$ID/content -H "Authorization: Bearer $TOKEN"
 
-Each function starts at its first request and stops when idle. Ctrl-C stops everything.
+Each function starts on its first request and stops when it is idle. Press Ctrl+C to stop the system.
 
 `, base)
 	return text.String()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// module makes a Go module with a program in it and returns its root.
+// module creates a Go module with a program and returns the root directory of the module.
 func module(t *testing.T, source string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -39,7 +39,7 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(shows.String(), "setup    | hello\n") {
-		t.Errorf("got the output %q, want what the built program said", shows)
+		t.Errorf("got the output %q, want the output of the built program in it", shows)
 	}
 }
 
@@ -47,7 +47,7 @@ func TestBuildFails(t *testing.T) {
 	root := module(t, "package main\n\nfunc main() { undefined() }\n")
 	err := buildPrograms(t.Context(), root, filepath.Join(root, "bin"), []string{"example.org/m/functions/f"}, &output{w: &screen{}})
 	if err == nil || !strings.Contains(err.Error(), "undefined: undefined") {
-		t.Errorf("got %v, want what the compiler said", err)
+		t.Errorf("got %v, want the compiler's error in it", err)
 	}
 }
 
@@ -57,11 +57,12 @@ func TestBuildIsInterrupted(t *testing.T) {
 	cancel()
 	err := buildPrograms(ctx, root, filepath.Join(root, "bin"), []string{"example.org/m/functions/f"}, &output{w: &screen{}})
 	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want it to be cancelled", err)
+		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }
 
-// program makes a shell script that runSetup takes for the setup Job's program.
+// program creates a shell script that runSetup runs as the program of the setup Job. It returns the manifests and the
+// directory of the script.
 func program(t *testing.T, script string) (*manifests, string) {
 	t.Helper()
 	bin := t.TempDir()
@@ -76,7 +77,7 @@ func TestSetup(t *testing.T) {
 	shows := &screen{}
 	err := runSetup(t.Context(), m, resolver{lookup: os.LookupEnv}, bin, &output{w: shows})
 	if err == nil || !strings.HasPrefix(err.Error(), "setup: exit status 3: ") {
-		t.Errorf("got %v, want how setup ended", err)
+		t.Errorf("got %v, want an error with the exit status of setup", err)
 	}
 	for _, want := range []string{demoUsers, "no database"} {
 		if !strings.Contains(shows.String(), want) {
@@ -92,10 +93,10 @@ func TestSetupIsInterrupted(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- runSetup(ctx, m, resolver{lookup: os.LookupEnv}, bin, &output{w: shows}) }()
-	eventually(t, "setup runs", func() bool { return strings.Contains(shows.String(), "begun") })
+	eventually(t, "setup is running", func() bool { return strings.Contains(shows.String(), "begun") })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want it to be cancelled", err)
+		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }
 
@@ -120,7 +121,7 @@ func TestAddressBeforeAndAfterStart(t *testing.T) {
 	}
 	s.drain()
 	if _, err := http.Get(s.url()); err == nil {
-		t.Error("got an answer after the end")
+		t.Error("got a response after drain")
 	}
 	if _, err := serve("nowhere"); err == nil || !strings.Contains(err.Error(), "ADDR") {
 		t.Errorf("got %v, want an error that names ADDR", err)
@@ -145,7 +146,7 @@ func TestWelcome(t *testing.T) {
 			}
 		}
 		if strings.Contains(text, "record") {
-			t.Errorf("%s: got %q, want nothing of what is cluster-local", test.address, text)
+			t.Errorf("%s: got %q, want no cluster-local function in it", test.address, text)
 		}
 	}
 }
@@ -169,7 +170,7 @@ func TestSettings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, value)
 			if _, err := readSettings(); err == nil || !strings.Contains(err.Error(), value) {
-				t.Errorf("got %v, want an error that shows %q", err, value)
+				t.Errorf("got %v, want an error that contains %q", err, value)
 			}
 		})
 	}

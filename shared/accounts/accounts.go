@@ -1,7 +1,7 @@
-// Package accounts keeps users, their login attempts and the audit trail in MySQL (or MariaDB, or TiDB).
+// Package accounts stores users, their sessions, their login attempts and the audit trail in MySQL, MariaDB or TiDB.
 //
-// Its errors wrap a kind of package problem where the cause is known: problem.Unavailable when the store is away, busy
-// or not set up yet, problem.NotFound, problem.Conflict. Every call is bounded in time.
+// An error whose cause is known wraps a kind from package problem, such as problem.NotFound or problem.Conflict. If
+// the database is unavailable, busy or not set up yet, the kind is problem.Unavailable. Every query has a timeout.
 package accounts
 
 import (
@@ -19,37 +19,44 @@ import (
 )
 
 const (
-	// maxConns is a replica's share of the server's connections: max-scale × maxConns must stay within its limit.
+	// maxConns is the maximum number of database connections per replica of a function. The database server must
+	// therefore allow max-scale × maxConns connections for each function, because max-scale is the maximum number of
+	// replicas.
 	maxConns = 4
-	// connLifetime lets connections follow a server that moved; idle ones go sooner.
+	// connLifetime is the maximum age of a connection. Connections are replaced after this time, so that they follow
+	// the server if its address changes.
 	connLifetime = 3 * time.Minute
+	// connIdleTime is how long an idle connection stays open.
 	connIdleTime = 45 * time.Second
-	// callTimeout bounds each call, waiting for a connection included.
+	// callTimeout is how long each query or transaction may take, including the wait for a connection.
 	callTimeout = 8 * time.Second
 )
 
-// Store is the account store of one database. It is safe for concurrent use.
+// Store provides access to the accounts, sessions, login attempts and audit entries in a database. It is safe for
+// concurrent use.
 type Store struct {
 	db           *sql.DB
 	now          func() time.Time
-	addressGate  *gate // attempts, per user name and address
-	userGate     *gate // attempts, per user name
-	rowsGate     *gate // transactions on counters, per user name
-	reserveGate  *gate // transactions that reserve
-	settleGate   *gate // transactions that settle
+	addressGate  *gate // limits login attempts per user name and address
+	userGate     *gate // limits login attempts per user name
+	rowsGate     *gate // limits transactions on login attempt counters per user name
+	reserveGate  *gate // limits transactions that reserve login attempts
+	settleGate   *gate // limits transactions that settle login attempts
 	reservations atomic.Uint64
-	// sessionsStarted tells when it is time to delete expired ones.
+	// sessionsStarted counts the sessions that were started. Every purgeEvery-th call of StartSession also deletes
+	// expired sessions.
 	sessionsStarted atomic.Uint64
 }
 
-// Option changes how a Store works.
+// Option configures a Store.
 type Option func(*Store)
 
-// WithClock makes a Store tell time by now.
+// WithClock returns an Option that makes a Store use now as its clock.
 func WithClock(now func() time.Time) Option { return func(s *Store) { s.now = now } }
 
-// Open returns the store that dsn, a data source name of go-sql-driver, points to. It checks and completes dsn but
-// connects only when it is used.
+// Open returns a Store for the database in dsn, which is a data source name in the format of
+// github.com/go-sql-driver/mysql. Open validates dsn and adds the connection options that this package requires. It
+// does not connect to the database.
 func Open(dsn string, options ...Option) (*Store, error) {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
@@ -89,19 +96,20 @@ func (s *Store) Close() error { return s.db.Close() }
 type User struct {
 	ID           string // UUIDv7
 	Username     string // canonical
-	PasswordHash string // a PHC string
+	PasswordHash string // in a format that package password supports
 	Role         string // token.RoleUser or token.RoleAdmin
 	Disabled     bool
-	TokenVersion int // tokens with a lower one are void
+	TokenVersion int // access tokens with another version are invalid
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 }
 
-// ByUsername returns the user of that name, which need not be canonical, or a problem.NotFound.
+// ByUsername returns the user with the given user name, which does not have to be in canonical form. The error is a
+// problem.NotFound if the user does not exist.
 func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 	name, err := CanonicalUsername(username)
 	if err != nil {
-		return User{}, problem.NotFound.Because(err, "there is no such user")
+		return User{}, problem.NotFound.Because(err, "no such user")
 	}
 	var u User
 	err = s.read(ctx, func(ctx context.Context) (err error) {
@@ -112,13 +120,13 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 		return User{}, errNoUser
 	}
 	if err != nil {
-		return User{}, fail("find a user", err)
+		return User{}, fail("find user by name", err)
 	}
 	return u, nil
 }
 
-// Create makes a user with a new id, on behalf of setup. A name that is taken is a problem.Conflict, one that may not
-// be, and an unknown role, a problem.Unprocessable.
+// Create creates a user with a new ID. The audit trail records setup as the actor. The error is a problem.Conflict if
+// the user name is already taken, and a problem.Unprocessable if the user name is invalid or the role is unknown.
 func (s *Store) Create(ctx context.Context, username, passwordHash, role string) (User, error) {
 	u, err := s.newUser(username, passwordHash, role)
 	if err != nil {
@@ -126,32 +134,33 @@ func (s *Store) Create(ctx context.Context, username, passwordHash, role string)
 	}
 	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx, setup, u) })
 	if err != nil {
-		return User{}, fail("create a user", err)
+		return User{}, fail("create user", err)
 	}
 	return u, nil
 }
 
-// ReplaceHash gives a user the password hash next if the one that is stored is still old; otherwise it is a
-// problem.Conflict.
+// ReplaceHash changes a user's stored password hash from old to next. If the stored hash is not old, ReplaceHash
+// changes nothing, and the error is a problem.Conflict.
 func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
 	key, err := uuid.Parse(id)
 	if err != nil {
-		return fmt.Errorf("replace a password hash: %w", err)
+		return fmt.Errorf("replace password hash of user %q: %w", id, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	result, err := s.db.ExecContext(ctx, `UPDATE users SET password_hash = ?, updated_at = ? WHERE id = ? AND password_hash = ?`,
 		next, s.timestamp(), key[:], old)
 	if err != nil {
-		return fail("replace a password hash", timedOut(ctx, err))
+		return fail("replace password hash of user "+id, timedOut(ctx, err))
 	}
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return problem.Conflict.Because(err, "the password has changed meanwhile")
+		return problem.Conflict.Because(err, "the password was changed in the meantime")
 	}
 	return nil
 }
 
-// read runs an idempotent query, and once more where its connection turned out to be dead.
+// read runs query. If query fails because its connection is broken, read runs query once more. query must therefore
+// be idempotent.
 func (s *Store) read(ctx context.Context, query func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -162,5 +171,5 @@ func (s *Store) read(ctx context.Context, query func(ctx context.Context) error)
 	return timedOut(ctx, err)
 }
 
-// timestamp is the time in the resolution that is stored.
+// timestamp returns the current time in UTC, truncated to the resolution of the database: 1 µs.
 func (s *Store) timestamp() time.Time { return s.now().UTC().Truncate(time.Microsecond) }

@@ -40,7 +40,7 @@ func TestParseDSN(t *testing.T) {
 		"innodb_lock_wait_timeout": {cfg.Params["innodb_lock_wait_timeout"], "3"},
 	} {
 		if check.got != check.want {
-			t.Errorf("%s is %v, want %v", name, check.got, check.want)
+			t.Errorf("%s: got %v, want %v", name, check.got, check.want)
 		}
 	}
 }
@@ -62,17 +62,17 @@ func TestOpenRefusesWrongDSN(t *testing.T) {
 		if err == nil {
 			t.Errorf("Open(%q) = %v, want an error", dsn, store)
 		} else if strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("Open(%q) tells the password: %v", dsn, err)
+			t.Errorf("Open(%q): got an error that shows the password: %v", dsn, err)
 		}
 	}
 }
 
 func TestFail(t *testing.T) {
-	server := func(number uint16) error { return &mysql.MySQLError{Number: number, Message: "told by the server"} }
+	server := func(number uint16) error { return &mysql.MySQLError{Number: number, Message: "from the server"} }
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for _, test := range []struct {
 		err  error
-		want error // nil: of no kind
+		want error // nil if the error has no kind
 	}{
 		{server(1040), problem.Unavailable},
 		{server(1020), problem.Unavailable},
@@ -94,17 +94,17 @@ func TestFail(t *testing.T) {
 		{mysql.ErrInvalidConn, problem.Unavailable},
 		{io.ErrUnexpectedEOF, problem.Unavailable},
 		{context.DeadlineExceeded, problem.Unavailable},
-		{problem.NotFound.With("it is away"), problem.NotFound},
+		{problem.NotFound.With("no such user"), problem.NotFound},
 		{context.Canceled, nil},
-		{errors.New("unheard of"), nil},
+		{errors.New("unknown"), nil},
 	} {
 		got := fail("do something", fmt.Errorf("wrapped: %w", test.err))
 		if !errors.Is(got, test.err) {
-			t.Errorf("%v: got %v, which does not wrap it", test.err, got)
+			t.Errorf("%v: got %v, want an error that wraps it", test.err, got)
 		}
 		for _, kind := range []error{problem.Unavailable, problem.Conflict, problem.NotFound} {
 			if is, want := errors.Is(got, kind), kind == test.want; is != want {
-				t.Errorf("%v: is %v: %v, want %v", test.err, kind, is, want)
+				t.Errorf("%v: wraps %v: got %v, want %v", test.err, kind, is, want)
 			}
 		}
 	}
@@ -116,18 +116,18 @@ func TestFail(t *testing.T) {
 func TestConflicted(t *testing.T) {
 	for number, want := range map[uint16]bool{1020: true, 1205: true, 1213: true, 9004: true, 9007: true, 1062: false, 1040: false} {
 		if got := conflicted(&mysql.MySQLError{Number: number}); got != want {
-			t.Errorf("%d: %v, want %v", number, got, want)
+			t.Errorf("error %d: got %v, want %v", number, got, want)
 		}
 	}
 	limit := &mysql.MySQLError{Number: 1105, Message: "pessimistic lock retry limit reached"}
 	if !conflicted(limit) || !errors.Is(fail("do something", limit), problem.Unavailable) {
-		t.Error("TiDB's retry limit is no conflict")
+		t.Error("TiDB's retry limit: want a conflict and problem.Unavailable")
 	}
-	if other := (&mysql.MySQLError{Number: 1105, Message: "unheard of"}); conflicted(other) || errors.Is(fail("do something", other), problem.Unavailable) {
-		t.Error("TiDB's unknown errors are conflicts")
+	if other := (&mysql.MySQLError{Number: 1105, Message: "unknown"}); conflicted(other) || errors.Is(fail("do something", other), problem.Unavailable) {
+		t.Error("another TiDB error with the same number: want neither a conflict nor problem.Unavailable")
 	}
 	if conflicted(mysql.ErrInvalidConn) {
-		t.Error("a broken connection may have committed, and must not be tried again")
+		t.Error("broken connection: got a conflict, want none, because the transaction might have been committed")
 	}
 }
 
@@ -135,20 +135,20 @@ func TestTimedOut(t *testing.T) {
 	late, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 	defer cancel()
 	if err := fail("do something", timedOut(late, sql.ErrTxDone)); !errors.Is(err, problem.Unavailable) || !errors.Is(err, sql.ErrTxDone) {
-		t.Errorf("too late: %v, want problem.Unavailable", err)
+		t.Errorf("after the deadline: got %v, want problem.Unavailable", err)
 	}
 	if err := timedOut(late, nil); err != nil {
-		t.Errorf("just in time: %v, want nil", err)
+		t.Errorf("no error after the deadline: got %v, want nil", err)
 	}
 	if err := fail("do something", timedOut(t.Context(), sql.ErrTxDone)); errors.Is(err, problem.Unavailable) {
-		t.Errorf("in time: %v, want no problem.Unavailable", err)
+		t.Errorf("before the deadline: got %v, want an error other than problem.Unavailable", err)
 	}
 }
 
 func TestReadTriesOnceMore(t *testing.T) {
 	s := &Store{}
 	for _, test := range []struct {
-		errs  []error // of the successive calls
+		errs  []error // the results of successive calls
 		calls int
 		want  error
 	}{
@@ -164,7 +164,7 @@ func TestReadTriesOnceMore(t *testing.T) {
 			return test.errs[calls-1]
 		})
 		if calls != test.calls || !errors.Is(err, test.want) {
-			t.Errorf("%v: %d calls, %v; want %d, %v", test.errs, calls, err, test.calls, test.want)
+			t.Errorf("%v: got %d calls and error %v, want %d and %v", test.errs, calls, err, test.calls, test.want)
 		}
 	}
 }
@@ -197,16 +197,16 @@ func TestStoreThatIsAway(t *testing.T) {
 		"Provision": func() error { return Provision(t.Context(), "root:p@tcp("+address+")/", dsn) },
 	} {
 		if err := call(); !errors.Is(err, problem.Unavailable) {
-			t.Errorf("%s: %v, want problem.Unavailable", name, err)
+			t.Errorf("%s: got %v, want problem.Unavailable", name, err)
 		}
 	}
 	if len(s.addressGate.doors)+len(s.userGate.doors) != 0 {
-		t.Error("the attempt that was not reserved still holds its place")
+		t.Error("the attempt that could not be reserved still holds a slot of a gate")
 	}
 }
 
 func TestCreateRefuses(t *testing.T) {
-	s, err := Open("u:p@tcp(127.0.0.1:1)/strongroom") // refused before it is connected to
+	s, err := Open("u:p@tcp(127.0.0.1:1)/strongroom") // Create validates its arguments before it connects
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,25 +215,25 @@ func TestCreateRefuses(t *testing.T) {
 		"role": {"ada", "root"},
 	} {
 		if _, err := s.Create(t.Context(), user.name, "hash", user.role); !errors.Is(err, problem.Unprocessable) {
-			t.Errorf("wrong %s: %v, want problem.Unprocessable", name, err)
+			t.Errorf("invalid %s: got %v, want problem.Unprocessable", name, err)
 		}
 	}
 	if _, err := s.ByUsername(t.Context(), " "); !errors.Is(err, problem.NotFound) {
-		t.Errorf("ByUsername: %v, want problem.NotFound", err)
+		t.Errorf("ByUsername: got %v, want problem.NotFound", err)
 	}
 }
 
 func TestProvisionRefuses(t *testing.T) {
 	const good = "u:s3cret@tcp(127.0.0.1:1)/strongroom"
 	for name, dsns := range map[string][2]string{
-		"no administrator":    {"", good},
-		"wrong administrator": {"root:s3cret", good},
-		"no runtime database": {"root:s3cret@tcp(127.0.0.1:1)/", "u:s3cret@tcp(127.0.0.1:1)/"},
-		"quoted database":     {"root:s3cret@tcp(127.0.0.1:1)/", "u:s3cret@tcp(127.0.0.1:1)/a`b"},
+		"no administrator":           {"", good},
+		"malformed administrator":    {"root:s3cret", good},
+		"no runtime database":        {"root:s3cret@tcp(127.0.0.1:1)/", "u:s3cret@tcp(127.0.0.1:1)/"},
+		"database name with a quote": {"root:s3cret@tcp(127.0.0.1:1)/", "u:s3cret@tcp(127.0.0.1:1)/a`b"},
 	} {
 		err := Provision(t.Context(), dsns[0], dsns[1])
 		if err == nil || errors.Is(err, problem.Unavailable) || strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%s: %v, want an error that shows no password, and no attempt to connect", name, err)
+			t.Errorf("%s: got %v, want an error that shows no password, before a connection is opened", name, err)
 		}
 	}
 }
@@ -247,10 +247,10 @@ func TestAddressKey(t *testing.T) {
 		"2001:db8:1:2:ffff::99": "2001:db8:1:2::/64",
 	} {
 		if got := addressKey(netip.MustParseAddr(address)); got != want {
-			t.Errorf("%s is counted under %s, want %s", address, got, want)
+			t.Errorf("addressKey(%s) = %s, want %s", address, got, want)
 		}
 	}
 	if got := addressKey(netip.Addr{}); got == "" {
-		t.Error("no address is counted under the key of all addresses")
+		t.Error("addressKey of an unknown address is empty, which is the key of all addresses")
 	}
 }

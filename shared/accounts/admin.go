@@ -16,28 +16,29 @@ import (
 )
 
 var (
-	// ErrStaleToken is what an actor gets whose account has been disabled, deleted, or given another role or password
-	// since its token was issued.
+	// ErrStaleToken reports that an access token is no longer valid, because its account has changed since the token
+	// was issued. The account was disabled or deleted, its role or password was changed, or all its sessions were
+	// ended.
 	ErrStaleToken = token.Refuse(nil, "the account has changed since the token was issued")
-	// ErrLastAdmin is what the change gets that would leave no admin who can sign in.
-	ErrLastAdmin = problem.Conflict.With("this is the last admin who can sign in: make another one first")
+	// ErrLastAdmin reports that a change would leave no admin who can sign in.
+	ErrLastAdmin = problem.Conflict.With("this is the last admin who can sign in: create or enable another admin first")
 
-	errNoUser = problem.NotFound.With("there is no such user")
+	errNoUser = problem.NotFound.With("no such user")
 )
 
-// Actor is who changes an account, and from where, for the audit trail.
+// Actor is the user or program that changes an account, as recorded in the audit trail.
 type Actor struct {
 	ID        string // empty for a program
 	Username  string
-	Version   int // the token version that its token carries
+	Version   int // the token version in the actor's access token
 	Address   netip.Addr
 	RequestID string
 }
 
-// setup is the actor of what no signed-in user does.
+// setup is the actor for changes that the setup Job makes, because no user is signed in there.
 var setup = Actor{Username: "setup"}
 
-// userColumns are what scanUser scans.
+// userColumns is the list of columns that scanUser reads, in the same order.
 const userColumns = `id, username, password_hash, role, disabled_at, token_version, created_at, updated_at`
 
 func scanUser(row scanner) (u User, err error) {
@@ -48,10 +49,11 @@ func scanUser(row scanner) (u User, err error) {
 	return u, err
 }
 
-// enabledAdmin tells whether u counts for the rule that one must remain.
+// enabledAdmin reports whether u is an admin who can sign in. At least one such admin must remain, because only
+// admins can manage accounts.
 func (u User) enabledAdmin() bool { return u.Role == token.RoleAdmin && !u.Disabled }
 
-// ByID returns the user with that id, or a problem.NotFound.
+// ByID returns the user with the given ID. The error is a problem.NotFound if the user does not exist.
 func (s *Store) ByID(ctx context.Context, id string) (User, error) {
 	key, err := parseID(id)
 	if err != nil {
@@ -65,10 +67,11 @@ func (s *Store) ByID(ctx context.Context, id string) (User, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return User{}, errNoUser
 	}
-	return u, fail("find a user", err)
+	return u, fail("find user "+id, err)
 }
 
-// parseID reads an id in the one form that is given out.
+// parseID parses a user ID. It accepts only the canonical text form of a UUID, which is in lower case and has
+// hyphens. For any other text, the error is errNoUser, because every user has an ID in canonical form.
 func parseID(id string) (uuid.UUID, error) {
 	key, err := uuid.Parse(id)
 	if err != nil || key.String() != id {
@@ -77,8 +80,8 @@ func parseID(id string) (uuid.UUID, error) {
 	return key, nil
 }
 
-// Current returns the user with that id if it is enabled and its token version is version; otherwise the error is
-// ErrStaleToken.
+// Current returns the user with the given ID. The error is ErrStaleToken if the user does not exist, is disabled, or
+// has a token version that differs from version.
 func (s *Store) Current(ctx context.Context, id string, version int) (User, error) {
 	u, err := s.ByID(ctx, id)
 	if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != version) {
@@ -87,9 +90,10 @@ func (s *Store) Current(ctx context.Context, id string, version int) (User, erro
 	return u, err
 }
 
-// List returns limit users in the order of their names, and the cursor for those after them, empty when these were the
-// last. Paging returns each user that is there from the start to the end exactly once, whoever is added or deleted
-// meanwhile. A wrong limit or cursor is a problem.BadRequest.
+// List returns one page of users, sorted by user name, and the cursor of the next page. The page has at most limit
+// users. If cursor is empty, List returns the first page. If next is empty, the page is the last one. A user who
+// exists while a client reads all pages is on exactly one page, even if other users are created or deleted in the
+// meantime. The error is a problem.BadRequest if limit or cursor is invalid.
 func (s *Store) List(ctx context.Context, limit int, cursor string) (users []User, next string, err error) {
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
@@ -99,7 +103,8 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 		return nil, "", errCursor
 	}
 	err = s.read(ctx, func(ctx context.Context) error {
-		// One more than asked for tells whether there are more. No name is empty.
+		// Query limit+1 rows to find out whether another page follows. If the cursor is empty, the query selects all
+		// users, because no user name is empty.
 		rows, err := s.db.QueryContext(ctx, `SELECT `+userColumns+` FROM users WHERE username > ? ORDER BY username LIMIT ?`,
 			string(after), limit+1)
 		if err != nil {
@@ -109,7 +114,7 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 		return err
 	})
 	if err != nil {
-		return nil, "", fail("list the users", err)
+		return nil, "", fail("list users", err)
 	}
 	if len(users) > limit {
 		users = users[:limit]
@@ -118,7 +123,8 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 	return users, next, nil
 }
 
-// CreateBy makes a user as Create does, on behalf of an admin.
+// CreateBy creates a user as Create does, on behalf of the admin by. In addition to the errors of Create, the error
+// can be ErrStaleToken if by is not an enabled admin with the token version by.Version.
 func (s *Store) CreateBy(ctx context.Context, by Actor, username, passwordHash, role string) (User, error) {
 	u, err := s.newUser(username, passwordHash, role)
 	if err != nil {
@@ -126,12 +132,12 @@ func (s *Store) CreateBy(ctx context.Context, by Actor, username, passwordHash, 
 	}
 	err = s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, _ int) error { return s.insert(ctx, tx, by, u) })
 	if err != nil {
-		return User{}, fail("create a user", err)
+		return User{}, fail("create user", err)
 	}
 	return u, nil
 }
 
-// newUser returns a user who is not stored yet.
+// newUser returns a new user with a new ID. It does not store the user.
 func (s *Store) newUser(username, passwordHash, role string) (User, error) {
 	name, err := CanonicalUsername(username)
 	if err != nil {
@@ -142,7 +148,7 @@ func (s *Store) newUser(username, passwordHash, role string) (User, error) {
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
-		return User{}, fmt.Errorf("make a user id: %w", err)
+		return User{}, fmt.Errorf("generate user ID: %w", err)
 	}
 	now := s.timestamp()
 	return User{ID: id.String(), Username: name, PasswordHash: passwordHash, Role: role, TokenVersion: 1, CreatedAt: now, UpdatedAt: now}, nil
@@ -150,7 +156,7 @@ func (s *Store) newUser(username, passwordHash, role string) (User, error) {
 
 func checkRole(role string) error {
 	if token.ScopesOf([]string{role}) == "" {
-		return problem.Unprocessable.With("there is no such role: the roles are %s and %s", token.RoleUser, token.RoleAdmin)
+		return problem.Unprocessable.With("unknown role: the role must be %s or %s", token.RoleUser, token.RoleAdmin)
 	}
 	return nil
 }
@@ -162,22 +168,23 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, by Actor, u User) error 
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO users (id, username, password_hash, role, token_version, created_at, updated_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?)`, key[:], u.Username, u.PasswordHash, u.Role, u.TokenVersion, u.CreatedAt, u.UpdatedAt)
-	if err := fail("insert a user", err); errors.Is(err, problem.Conflict) {
-		return problem.Conflict.Because(err, "the user name is taken")
+	if err := fail("insert user", err); errors.Is(err, problem.Conflict) {
+		return problem.Conflict.Because(err, "the user name is already taken")
 	} else if err != nil {
 		return err
 	}
 	return s.note(ctx, tx, by, ActionCreated, u, u.Role)
 }
 
-// Patch is what an admin changes of a user; nil leaves a field as it is.
+// Patch contains the changes that an admin makes to a user. If a field is nil, the value of the user stays unchanged.
 type Patch struct {
 	Role         *string
 	Disabled     *bool
 	PasswordHash *string
 }
 
-// apply changes u and returns the actions that this takes, in a fixed order; none for what is so already.
+// apply changes u as p requests, and returns the audit actions for the changes, in a fixed order. If a role or
+// disabled state in p is the same as in u, no action is returned for it.
 func (p Patch) apply(u *User) (actions []string) {
 	if p.Role != nil && *p.Role != u.Role {
 		u.Role = *p.Role
@@ -198,9 +205,12 @@ func (p Patch) apply(u *User) (actions []string) {
 	return actions
 }
 
-// Update changes a user on behalf of an admin, and returns what it is then. Unless all that it does is to enable the
-// user, it ends all of the user's sessions and makes the tokens that are out void, by a new token version. It is
-// ErrLastAdmin if no enabled admin would remain.
+// Update changes a user on behalf of the admin by, and returns the changed user. Every change except enabling the
+// user increments the token version, which ends all sessions of the user and invalidates the user's access tokens.
+//
+// The error is a problem.NotFound if the user does not exist, and a problem.Unprocessable if the role is unknown. It
+// is ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if by is not an enabled admin with the token
+// version by.Version.
 func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (User, error) {
 	key, err := parseID(id)
 	if err != nil {
@@ -243,18 +253,20 @@ func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (U
 		return nil
 	})
 	if err != nil {
-		return User{}, fail("change a user", err)
+		return User{}, fail("update user "+id, err)
 	}
 	return u, nil
 }
 
-// Delete deletes a user on behalf of an admin. It is ErrLastAdmin if no enabled admin would remain.
+// Delete deletes a user on behalf of the admin by. The error is a problem.NotFound if the user does not exist. It is
+// ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if by is not an enabled admin with the token
+// version by.Version.
 func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
 	key, err := parseID(id)
 	if err != nil {
 		return err
 	}
-	return fail("delete a user", s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, admins int) error {
+	return fail("delete user "+id, s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, admins int) error {
 		u, err := lockUser(ctx, tx, key)
 		if err != nil {
 			return err
@@ -269,14 +281,15 @@ func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
 	}))
 }
 
-// ChangePassword gives by, who has proved to know the present password, another one, and ends all of its sessions. It
-// is ErrStaleToken if the account has changed since.
+// ChangePassword stores a new password hash for the user with the ID by.ID. It ends all sessions of the user and
+// invalidates the user's access tokens. It does not verify the current password, so the caller must have verified it.
+// The error is ErrStaleToken if the account has changed since the user's access token was issued.
 func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash string) error {
 	key, err := parseID(by.ID)
 	if err != nil {
 		return ErrStaleToken
 	}
-	return fail("change a password", s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return fail("change password of user "+by.ID, s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		u, err := lockUser(ctx, tx, key)
 		if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != by.Version) {
 			return ErrStaleToken
@@ -292,12 +305,14 @@ func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash strin
 	}))
 }
 
-// asAdmin runs change in a transaction in which nobody else changes who is an admin, provided that by still is one;
-// otherwise it is ErrStaleToken. change is told how many enabled admins there are.
+// asAdmin runs change in a transaction. The transaction locks all enabled admins, so that no other transaction can
+// demote, disable or delete one of them at the same time. The argument admins is the number of enabled admins. The
+// error is ErrStaleToken if by is not an enabled admin with the token version by.Version.
 func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.Context, tx *sql.Tx, admins int) error) error {
 	return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		// Only locking reads see what others have committed since the transaction began, on every server. The index
-		// keeps the lock to the admins, and its order keeps two transactions from waiting for each other.
+		// Use a locking read, because on every supported server, only a locking read returns rows that other
+		// transactions have committed since this transaction began. Force the index, so that the read locks only the
+		// rows of admins, and so that all transactions lock these rows in the same order, which prevents deadlocks.
 		rows, err := tx.QueryContext(ctx, `SELECT `+userColumns+` FROM users FORCE INDEX (users_role)
 			WHERE role = ? AND disabled_at IS NULL FOR UPDATE`, token.RoleAdmin)
 		if err != nil {
@@ -316,7 +331,9 @@ func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.C
 	})
 }
 
-// transact runs change in a transaction, and again where others got in its way. What change returns undoes it.
+// transact runs change in a transaction. If change returns an error, the transaction is rolled back. If the
+// transaction conflicts with other transactions, transact runs change again in a new transaction, at most
+// maxConflicts times in total.
 func (s *Store) transact(ctx context.Context, change func(ctx context.Context, tx *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -333,14 +350,17 @@ func (s *Store) transactOnce(ctx context.Context, change func(ctx context.Contex
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing; before, its caller has the error that matters
+	// Ignore the error of Rollback. After Commit, Rollback has no effect, and in all other cases, the caller gets an
+	// earlier error.
+	defer func() { _ = tx.Rollback() }()
 	if err := change(ctx, tx); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// lockUser returns the user with that id, whom nobody else changes before tx ends.
+// lockUser returns the user with the ID key, and locks the user's row until tx ends. The error is errNoUser if the
+// user does not exist.
 func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
 	u, err := scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, key[:]))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -349,7 +369,8 @@ func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
 	return u, err
 }
 
-// replace stores all that may change of a user.
+// replace stores the role, the disabled state, the password hash and the token version in u. The other values of a
+// user never change. replace also sets u.UpdatedAt to the current time.
 func (s *Store) replace(ctx context.Context, tx *sql.Tx, key uuid.UUID, u *User) error {
 	u.UpdatedAt = s.timestamp()
 	_, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, disabled_at = IF(?, COALESCE(disabled_at, ?), NULL),

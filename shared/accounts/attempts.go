@@ -14,45 +14,58 @@ import (
 )
 
 const (
-	// attemptWait bounds how long an attempt waits for others on the same user name.
+	// attemptWait is how long a login attempt may wait until other attempts for the same user name are settled.
 	attemptWait = 8 * time.Second
-	// userWidth is how many attempts on one user name a process makes at once: more than it can compute hashes, and few
-	// enough that userLimit lets those of several replicas through.
+	// userWidth is the maximum number of concurrent attempts for one user name in one process. It is larger than the
+	// number of passwords that a process hashes at the same time, so that this limit does not slow down the hashing.
+	// It is smaller than userLimit, so that several replicas can admit attempts for the same user name.
 	userWidth = 24
-	// reserveConns is how many of the connections attempts are reserved on, so that the others are left for what ends
-	// them: whatever waits for those under way must not hold them up.
+	// reserveConns is the maximum number of connections on which a process reserves attempts at the same time. The
+	// other connections must stay free for settling, because an attempt might have to wait until earlier attempts are
+	// settled.
 	reserveConns = maxConns / 2
-	// Attempts of another replica are asked after with growing pauses.
+	// An attempt that waits for other attempts polls the database, because another replica might settle those
+	// attempts. The polling interval starts at firstPoll and doubles with each poll, up to maxPoll.
 	firstPoll = 10 * time.Millisecond
 	maxPoll   = 320 * time.Millisecond
-	// maxConflicts is how often a transaction is tried that collides with others, with growing pauses.
+	// maxConflicts is the maximum number of times that a transaction runs. A transaction runs again only if it
+	// conflicts with other transactions.
 	maxConflicts = 10
-	// One reservation in purgeEvery deletes up to purgeRows counters that have run out: more than as many
-	// reservations can have made, so the table holds what a day brings.
+	// Every purgeEvery-th reservation deletes up to purgeRows expired counters. Counters are therefore deleted faster
+	// than they are created, because purgeEvery reservations create at most 2*purgeEvery counters. As a result, the
+	// table contains only the counters from about one day.
 	purgeEvery = 100
 	purgeRows  = 1000
 )
 
-// Outcome is what became of a login attempt.
+// Outcome is the result of a login attempt.
 type Outcome int
 
 const (
-	Undecided Outcome = iota // nothing was compared
+	Undecided Outcome = iota // no password was compared
 	Failed
 	Succeeded
 )
 
-// Settle notes the outcome of an attempt that was reserved. It must be called exactly once.
+// Settle records the outcome of a reserved login attempt. It must be called exactly once, because an attempt counts
+// as a failure until it is settled, and because a second call would also settle another attempt.
 type Settle func(ctx context.Context, outcome Outcome) error
 
-// Reserve takes one attempt on a user name, whether or not it exists, from an address. Its caller compares the
-// password only if there is no error, and then settles the attempt. At most 5 failures in a row are let through from
-// one address (of IPv6, one /64) and 100 from all together; after that one at a time, after a wait that grows from 1 s
-// to 15 min: till then the error is a problem.TooManyAttempts that says when to come back. Attempts at the same time
-// count as failures until they are settled, and further ones wait for them: so the limits hold for parallel guesses on
-// several replicas, and parallel logins with the right password all pass.
+// Reserve reserves a login attempt for a user name from an address. The user does not have to exist. If the error is
+// nil, the caller must compare the password and then call the returned Settle function.
 //
-// Times are those of the Store's clock; replicas whose clocks differ block for that much longer or shorter.
+// Reserve limits the consecutive failures for a user name to 5 from one address and to 100 from all addresses
+// together. All IPv6 addresses in a /64 prefix count as one address. After a limit is reached, Reserve admits one
+// attempt at a time, and only after a delay. The delay grows with each failure, from 1 s to 15 min. During the delay,
+// the error is a problem.TooManyAttempts with a Retry-After header.
+//
+// An attempt counts as a failure until it is settled. If an attempt might exceed a limit because earlier attempts are
+// not settled yet, Reserve waits until they are settled. Parallel guesses therefore cannot exceed a limit, even if
+// they arrive at several replicas, but parallel sign-ins with the correct password all succeed. If the wait takes too
+// long, the error is a problem.Unavailable.
+//
+// If the user name is invalid, the error is a problem.Unprocessable. Reserve measures delays with the Store's clock.
+// If the clocks of two replicas differ, a delay can be shorter or longer by that difference.
 func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr) (Settle, error) {
 	name, err := CanonicalUsername(username)
 	if err != nil {
@@ -63,22 +76,24 @@ func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr
 	defer cancel()
 	leave, err := s.enter(wait, key)
 	if err != nil {
-		return nil, problem.Unavailable.Because(err, "too many sign-ins of this user at once")
+		return nil, problem.Unavailable.Because(err, "too many concurrent sign-ins with this user name: try again later")
 	}
 	if err := s.admit(wait, key); err != nil {
 		leave()
-		return nil, fail("reserve a login attempt", err)
+		return nil, fail("reserve login attempt", err)
 	}
 	if s.reservations.Add(1)%purgeEvery == 0 {
 		s.purge(ctx)
 	}
 	return func(ctx context.Context, outcome Outcome) error {
 		defer leave()
-		return fail("settle a login attempt", s.settle(ctx, key, outcome))
+		return fail("settle login attempt", s.settle(ctx, key, outcome))
 	}, nil
 }
 
-// enter waits for this process's own attempts on the same user name.
+// enter limits how many attempts are unsettled in this process, per user name and per pair of user name and address.
+// If a limit is reached, enter waits until another attempt is settled. The caller must call leave after its attempt
+// is settled, so that the next attempt can enter.
 func (s *Store) enter(ctx context.Context, key attemptKey) (leave func(), err error) {
 	leaveAddress, err := s.addressGate.enter(ctx, string(key.subject[:])+key.address)
 	if err != nil {
@@ -95,7 +110,8 @@ func (s *Store) enter(ctx context.Context, key attemptKey) (leave func(), err er
 	}, nil
 }
 
-// admit reserves an attempt as soon as those under way allow it.
+// admit waits until the counters in the database allow another attempt, and then reserves the attempt. The error is a
+// problem.TooManyAttempts if the address or the user name is blocked, and a problem.Unavailable if ctx ends first.
 func (s *Store) admit(ctx context.Context, key attemptKey) error {
 	for pause := firstPoll; ; pause = min(2*pause, maxPoll) {
 		var until time.Time
@@ -123,12 +139,12 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 			return problem.TooManyAttempts.With("try again later").RetryAfter(until.Sub(s.now()))
 		}
 		if !sleep(ctx, pause/2+rand.N(pause)) {
-			return problem.Unavailable.Because(ctx.Err(), "too many sign-ins of this user at once")
+			return problem.Unavailable.Because(ctx.Err(), "too many concurrent sign-ins with this user name: try again later")
 		}
 	}
 }
 
-// sleep waits for d. It tells whether there is time left in ctx.
+// sleep waits until d has passed or ctx ends. It reports whether d has passed.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -153,13 +169,16 @@ func (s *Store) settle(ctx context.Context, key attemptKey, outcome Outcome) err
 	})
 }
 
-// attemptKey names the two counters of an attempt: (subject, address) and (subject, "").
+// attemptKey identifies the two counters for an attempt, which are rows in the database. The counter for the
+// attempt's address has the primary key (subject, address). The counter for all addresses has the primary key
+// (subject, "").
 type attemptKey struct {
-	subject [sha256.Size]byte
+	subject [sha256.Size]byte // the SHA-256 hash of the canonical user name
 	address string
 }
 
-// addressKey is what an address is counted under. Who has one IPv6 address has all of its /64.
+// addressKey returns the key under which failures from an address are counted. The key for an IPv6 address is its /64
+// prefix, because a client that has one address in a /64 prefix can usually use all addresses in that prefix.
 func addressKey(address netip.Addr) string {
 	address = address.Unmap().WithZone("")
 	if address.Is6() {
@@ -168,20 +187,24 @@ func addressKey(address netip.Addr) string {
 	return address.String()
 }
 
-// count runs change on the counter of the address and that of all addresses, locked against everybody else, and stores
-// them if it says so. The process makes one transaction on a user name at a time, because more would hold connections
-// and wait for its rows, and of all together as many as conns lets in.
+// count runs a transaction that locks the counter for the address and the counter for all addresses, and calls change
+// with both counters. If change returns true, count stores the counters. If the transaction conflicts with other
+// transactions, count runs it again after a backoff, which grows with each try.
+//
+// A process runs only one such transaction at a time for each user name. Otherwise, concurrent transactions would
+// occupy several connections while they wait for the same rows. conns limits how many of
+// these transactions run at the same time for all user names together.
 func (s *Store) count(ctx context.Context, key attemptKey, conns *gate, change func(one, all *counter, now time.Time) (changed bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	leaveRows, err := s.rowsGate.enter(ctx, string(key.subject[:]))
 	if err != nil {
-		return problem.Unavailable.Because(err, "too many sign-ins of this user at once")
+		return problem.Unavailable.Because(err, "too many concurrent sign-ins with this user name: try again later")
 	}
 	defer leaveRows()
 	leaveConns, err := conns.enter(ctx, "")
 	if err != nil {
-		return problem.Unavailable.Because(err, "too many sign-ins at once")
+		return problem.Unavailable.Because(err, "too many concurrent sign-ins: try again later")
 	}
 	defer leaveConns()
 	for try := 1; ; try++ {
@@ -197,10 +220,12 @@ func (s *Store) countOnce(ctx context.Context, key attemptKey, change func(one, 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing; before, its caller has the error that matters
+	// Ignore the error of Rollback. After Commit, Rollback has no effect, and in all other cases, the caller gets an
+	// earlier error.
+	defer func() { _ = tx.Rollback() }()
 	subject, now := key.subject[:], s.timestamp()
-	// First the rows must be there: a lock on a row that is not does not keep others from inserting it. The order of
-	// the primary key keeps two transactions from waiting for each other.
+	// Insert missing rows before locking the rows, because a lock on a missing row does not stop other transactions
+	// from inserting that row. All transactions insert the rows in primary key order, which prevents deadlocks.
 	if _, err := tx.ExecContext(ctx, `INSERT INTO login_attempts (subject, address, failures, pending, touched_at)
 		VALUES (?, '', 0, 0, ?), (?, ?, 0, 0, ?) ON DUPLICATE KEY UPDATE failures = failures`,
 		subject, now, subject, key.address, now); err != nil {
@@ -231,14 +256,14 @@ func readCounters(ctx context.Context, tx *sql.Tx, key attemptKey) (map[string]c
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = rows.Close() }() // Err has told what went wrong
+	defer func() { _ = rows.Close() }() // rows.Err returns any error
 	counters := map[string]counter{}
 	for rows.Next() {
 		var address string
 		var c counter
 		var blockedUntil sql.NullTime
 		if err := rows.Scan(&address, &c.failures, &c.pending, &blockedUntil, &c.touchedAt); err != nil {
-			return nil, fmt.Errorf("read a counter: %w", err)
+			return nil, fmt.Errorf("read login attempt counter: %w", err)
 		}
 		c.blockedUntil = blockedUntil.Time
 		counters[address] = c
@@ -248,13 +273,14 @@ func readCounters(ctx context.Context, tx *sql.Tx, key attemptKey) (map[string]c
 
 func nullTime(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
 
-// purge deletes counters that have run out. That it fails is no reason to refuse a login: the next one tries again.
+// purge deletes expired login attempt counters. It only logs an error, because the sign-in can continue without the
+// deletion, and a later sign-in calls purge again.
 func (s *Store) purge(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := s.db.ExecContext(ctx, `DELETE FROM login_attempts WHERE touched_at < ? ORDER BY touched_at LIMIT ?`,
 		s.timestamp().Add(-forgetAfter), purgeRows)
 	if err != nil {
-		slog.WarnContext(ctx, "old login attempts stay for now", "error", err)
+		slog.WarnContext(ctx, "could not delete expired login attempts", "error", err)
 	}
 }

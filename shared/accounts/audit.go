@@ -12,19 +12,20 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// The actions of the audit trail.
+// The values of AuditEntry.Action.
 const (
 	ActionCreated         = "user.created"
 	ActionRoleChanged     = "role.changed"
 	ActionDisabled        = "user.disabled"
 	ActionEnabled         = "user.enabled"
 	ActionPasswordReset   = "password.reset"   // by an admin
-	ActionPasswordChanged = "password.changed" // by the user, who knew the old one
+	ActionPasswordChanged = "password.changed" // by the user, with the current password
 	ActionDeleted         = "user.deleted"
-	ActionSessionsEnded   = "sessions.ended" // all of them, by the user
+	ActionSessionsEnded   = "sessions.ended" // by the user, who ended all of their sessions
 )
 
-// AuditEntry is one change of an account: who did what to whom, when, from where. Names are those of that time.
+// AuditEntry is an entry in the audit trail. It describes one change to an account. The user names are those at the
+// time of the change, because users can be deleted later.
 type AuditEntry struct {
 	ID        string // UUIDv7
 	MadeAt    time.Time
@@ -33,28 +34,29 @@ type AuditEntry struct {
 	ActorName string
 	UserID    string
 	Username  string
-	Role      string // what the change made it, empty where it made none
-	Address   string // of the client, empty for a program
+	Role      string // the new role, or empty if the action sets no role
+	Address   string // the client's IP address, empty for a program
 	RequestID string
 }
 
-// note adds an entry to the audit trail, in the transaction that makes the change.
+// note adds an entry to the audit trail. tx must be the transaction that makes the change, so that the change and its
+// entry are either both stored or both rolled back.
 func (s *Store) note(ctx context.Context, tx *sql.Tx, by Actor, action string, u User, role string) error {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return fmt.Errorf("make the id of an audit entry: %w", err)
+		return fmt.Errorf("generate audit entry ID: %w", err)
 	}
 	var actor any // NULL for a program
 	if by.ID != "" {
 		key, err := uuid.Parse(by.ID)
 		if err != nil {
-			return fmt.Errorf("audit a change by %q: %w", by.ID, err)
+			return fmt.Errorf("parse actor ID %q: %w", by.ID, err)
 		}
 		actor = key[:]
 	}
 	key, err := uuid.Parse(u.ID)
 	if err != nil {
-		return fmt.Errorf("audit a change of %q: %w", u.ID, err)
+		return fmt.Errorf("parse user ID %q: %w", u.ID, err)
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO audit (id, made_at, action, actor_id, actor_name, user_id, username, role, address, request_id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id[:], s.timestamp(), action, actor, by.Username, key[:], u.Username,
@@ -69,9 +71,10 @@ func addressText(address netip.Addr) string {
 	return address.Unmap().WithZone("").String()
 }
 
-// Audit returns limit entries of the audit trail, the newest first, and the cursor for those before them, empty when
-// these were the last. Paging returns each entry that was there at the start exactly once, whatever is added meanwhile.
-// A wrong limit or cursor is a problem.BadRequest.
+// Audit returns one page of the audit trail, newest entries first, and the cursor of the next page. The page has at
+// most limit entries. If cursor is empty, Audit returns the first page. If next is empty, the page is the last one.
+// An entry that exists when a client reads the first page is on exactly one page, even if entries are added in the
+// meantime. The error is a problem.BadRequest if limit or cursor is invalid.
 func (s *Store) Audit(ctx context.Context, limit int, cursor string) (entries []AuditEntry, next string, err error) {
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
@@ -83,7 +86,7 @@ func (s *Store) Audit(ctx context.Context, limit int, cursor string) (entries []
 		}
 	}
 	err = s.read(ctx, func(ctx context.Context) error {
-		// One more than asked for tells whether there are more.
+		// Query limit+1 rows to find out whether another page follows.
 		rows, err := s.db.QueryContext(ctx, `SELECT id, made_at, action, actor_id, actor_name, user_id, username, role, address, request_id
 			FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`, before[:], limit+1)
 		if err != nil {
@@ -114,13 +117,14 @@ func scanEntry(row scanner) (e AuditEntry, err error) {
 	return e, err
 }
 
-// DefaultLimit and MaxLimit are how much of a list is returned at once.
+// DefaultLimit is the number of elements per page if a client does not set a limit. MaxLimit is the maximum number of
+// elements per page.
 const (
 	DefaultLimit = 50
 	MaxLimit     = 100
 )
 
-var errCursor = problem.BadRequest.With("the cursor is none that was given out")
+var errCursor = problem.BadRequest.With("the cursor is invalid")
 
 func checkLimit(limit int) error {
 	if limit < 1 || limit > MaxLimit {
@@ -129,12 +133,12 @@ func checkLimit(limit int) error {
 	return nil
 }
 
-// scanner is a *sql.Row or *sql.Rows.
+// scanner is implemented by *sql.Row and *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
-// collect scans all rows and closes them.
+// collect calls scan for each of rows and returns the results. It closes rows.
 func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) (all []T, err error) {
-	defer func() { _ = rows.Close() }() // Err tells what went wrong
+	defer func() { _ = rows.Close() }() // rows.Err returns any error
 	for rows.Next() {
 		one, err := scan(rows)
 		if err != nil {

@@ -3,31 +3,37 @@ package accounts
 import "time"
 
 const (
-	// addressLimit is how many failures one address may have with one user name before it has to wait.
+	// addressLimit is how many consecutive login attempts for one user name can fail from one address before that
+	// address has to wait.
 	addressLimit = 5
-	// userLimit is how many failures all addresses together may have with one user name (NIST SP 800-63B §5.2.2 has
-	// at most 100). It is wide, because whoever reaches it also locks the user out.
+	// userLimit is how many consecutive login attempts for one user name can fail, from all addresses together,
+	// before all addresses have to wait. It is as high as NIST SP 800-63B §5.2.2 permits, because an attacker who
+	// reaches the limit also locks out the user.
 	userLimit = 100
-	// The wait after the limit doubles with each failure.
+	// When a limit is reached, the next attempt has to wait. The delay starts at firstBackoff and doubles with each
+	// failure, up to maxBackoff.
 	firstBackoff = time.Second
 	maxBackoff   = 15 * time.Minute
-	// forgetAfter is how long a counter lives after the last attempt that counted. Longer than maxBackoff by far:
-	// whoever waits for it gains less than by going on.
+	// forgetAfter is how long a counter is kept after the last admitted attempt. It is much longer than maxBackoff,
+	// so that an attacker who waits until a counter expires can make fewer guesses than an attacker who guesses after
+	// every delay.
 	forgetAfter = 24 * time.Hour
-	// staleAfter is when an attempt that was reserved but never settled counts as a failure: its process died. It must
-	// be longer than an attempt can take.
+	// staleAfter is how long after the last admitted attempt the pending attempts count as failures. Pending attempts
+	// must expire, because a process that was killed never settles its attempts. staleAfter must be longer than an
+	// attempt can take, because otherwise, attempts in progress would count as failures.
 	staleAfter = time.Minute
 )
 
-// counter counts the attempts on one user name, from one address or from all.
+// counter counts the login attempts for one user name, either from one address or from all addresses.
 type counter struct {
-	failures     int // known ones in a row
-	pending      int // attempts that are under way
+	failures     int // consecutive failures
+	pending      int // attempts that are not settled yet
 	blockedUntil time.Time
-	touchedAt    time.Time // of the last attempt that was let through
+	touchedAt    time.Time // the time of the last admitted attempt
 }
 
-// at returns what is left of the counter at now.
+// at returns the value of c at the time now. If the last admitted attempt is older than forgetAfter, the returned
+// counter is empty. If the last admitted attempt is older than staleAfter, the pending attempts become failures.
 func (c counter) at(now time.Time) counter {
 	age := now.Sub(c.touchedAt)
 	switch {
@@ -40,17 +46,17 @@ func (c counter) at(now time.Time) counter {
 	return c
 }
 
-// verdict is what is to be done with an attempt.
+// verdict is the decision to admit a login attempt, to let it wait, or to reject it.
 type verdict int
 
 const (
 	admitted verdict = iota
-	waiting          // until those under way have shown what they are
-	blocked          // until blockedUntil
+	waiting          // the attempt waits until pending attempts are settled
+	blocked          // attempts are rejected until blockedUntil
 )
 
-// judge tells whether an attempt is let through. What is under way counts as if it had failed already: so of many
-// guesses at once no more than limit are compared. After the limit there is one guess at a time.
+// judge decides whether to admit a login attempt. It counts pending attempts as failures, so that at most limit
+// parallel guesses are compared with the password. After the limit is reached, judge admits one attempt at a time.
 func (c counter) judge(now time.Time, limit int) verdict {
 	switch {
 	case now.Before(c.blockedUntil):
@@ -62,20 +68,21 @@ func (c counter) judge(now time.Time, limit int) verdict {
 	}
 }
 
-// reserve notes an attempt that was let through.
+// reserve returns c with one more pending attempt, which was admitted at the time now.
 func (c counter) reserve(now time.Time) counter {
 	c.pending++
 	c.touchedAt = now
 	return c
 }
 
-// release notes that an attempt is over, without an outcome.
+// release returns c with one fewer pending attempt. It records no result for that attempt.
 func (c counter) release() counter {
 	c.pending = max(0, c.pending-1)
 	return c
 }
 
-// fail notes that an attempt failed.
+// fail returns c after a pending attempt has failed. If the failures reach limit, the returned counter is blocked
+// until the backoff has passed.
 func (c counter) fail(now time.Time, limit int) counter {
 	c = c.release()
 	c.failures++
@@ -85,7 +92,9 @@ func (c counter) fail(now time.Time, limit int) counter {
 	return c
 }
 
-// succeed notes that an attempt succeeded, which makes up for the failures that came from the same address.
+// succeed returns c after a pending attempt has succeeded. failures is the number of failures from the attempt's
+// address. succeed subtracts this number, so that the counter for all addresses keeps the failures from other
+// addresses.
 func (c counter) succeed(failures, limit int) counter {
 	c = c.release()
 	c.failures = max(0, c.failures-failures)
@@ -95,9 +104,10 @@ func (c counter) succeed(failures, limit int) counter {
 	return c
 }
 
-// backoff is the wait after the n-th failure over the limit.
+// backoff returns the delay after a failure. n is the number of failures beyond the limit, so n is 0 for the failure
+// that reaches the limit.
 func backoff(n int) time.Duration {
-	if n >= 10 { // 1024 s
+	if n >= 10 { // 2^10 s is longer than maxBackoff
 		return maxBackoff
 	}
 	return min(firstBackoff<<n, maxBackoff)

@@ -14,18 +14,18 @@ func TestCounterJudge(t *testing.T) {
 		c    counter
 		want verdict
 	}{
-		{"nothing yet", counter{}, admitted},
-		{"room for one", counter{failures: 2, pending: 2}, admitted},
-		{"all under way", counter{pending: 5}, waiting},
-		{"failed and under way", counter{failures: 3, pending: 2}, waiting},
-		{"at the limit", counter{failures: 5, blockedUntil: soon}, blocked},
-		{"blocked with one under way", counter{failures: 5, pending: 1, blockedUntil: soon}, blocked},
+		{"no attempts", counter{}, admitted},
+		{"one below the limit", counter{failures: 2, pending: 2}, admitted},
+		{"pending at the limit", counter{pending: 5}, waiting},
+		{"failed and pending at the limit", counter{failures: 3, pending: 2}, waiting},
+		{"failed at the limit", counter{failures: 5, blockedUntil: soon}, blocked},
+		{"blocked with one pending", counter{failures: 5, pending: 1, blockedUntil: soon}, blocked},
 		{"block is over", counter{failures: 5, blockedUntil: past}, admitted},
 		{"block ends now", counter{failures: 5, blockedUntil: start}, admitted},
-		{"block is over, one tries", counter{failures: 5, pending: 1, blockedUntil: past}, waiting},
+		{"block is over, one pending", counter{failures: 5, pending: 1, blockedUntil: past}, waiting},
 	} {
 		if got := test.c.judge(start, 5); got != test.want {
-			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
 		}
 	}
 }
@@ -36,7 +36,7 @@ func TestCounterFailures(t *testing.T) {
 	for n := 1; n <= 20; n++ {
 		c = c.at(now)
 		if got := c.judge(now, 5); got != admitted {
-			t.Fatalf("attempt %d at %v: %v, want admitted; %+v", n, now, got, c)
+			t.Fatalf("attempt %d at %v: got %v, want admitted; the counter is %+v", n, now, got, c)
 		}
 		c = c.reserve(now).fail(now, 5)
 		want := start
@@ -47,7 +47,7 @@ func TestCounterFailures(t *testing.T) {
 			want = now.Add(time.Second << (n - 5))
 		}
 		if n >= 5 && !c.blockedUntil.Equal(want) || n < 5 && !c.blockedUntil.IsZero() {
-			t.Fatalf("after failure %d blocked for %v, want %v", n, c.blockedUntil.Sub(now), want.Sub(now))
+			t.Fatalf("after failure %d: blocked for %v, want %v", n, c.blockedUntil.Sub(now), want.Sub(now))
 		}
 		if n >= 5 {
 			now = c.blockedUntil
@@ -58,16 +58,16 @@ func TestCounterFailures(t *testing.T) {
 func TestCounterSuccess(t *testing.T) {
 	one := counter{failures: 4, pending: 2}.succeed(4, addressLimit)
 	if want := (counter{pending: 1}); one != want {
-		t.Errorf("address: %+v, want %+v", one, want)
+		t.Errorf("one address: got %+v, want %+v", one, want)
 	}
-	// The failures of other addresses stay.
+	// The counter for all addresses keeps the failures from other addresses.
 	all := counter{failures: 103, pending: 3, blockedUntil: start}.succeed(4, userLimit)
 	if want := (counter{failures: 99, pending: 2}); all != want {
-		t.Errorf("all: %+v, want %+v", all, want)
+		t.Errorf("all addresses, below the limit: got %+v, want %+v", all, want)
 	}
 	all = counter{failures: 120, pending: 1, blockedUntil: start}.succeed(4, userLimit)
 	if want := (counter{failures: 116, blockedUntil: start}); all != want {
-		t.Errorf("all: %+v, want %+v", all, want)
+		t.Errorf("all addresses, above the limit: got %+v, want %+v", all, want)
 	}
 }
 
@@ -78,11 +78,11 @@ func TestCounterAge(t *testing.T) {
 		want counter
 	}{
 		{staleAfter, c},
-		{staleAfter + time.Microsecond, counter{failures: 5, touchedAt: start}}, // whoever reserved has died
+		{staleAfter + time.Microsecond, counter{failures: 5, touchedAt: start}}, // as after a crash before the attempts were settled
 		{forgetAfter + time.Microsecond, counter{touchedAt: start.Add(forgetAfter + time.Microsecond)}},
 	} {
 		if got := c.at(start.Add(test.age)); got != test.want {
-			t.Errorf("after %v: %+v, want %+v", test.age, got, test.want)
+			t.Errorf("after %v: got %+v, want %+v", test.age, got, test.want)
 		}
 	}
 }

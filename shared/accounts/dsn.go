@@ -16,27 +16,29 @@ const (
 	ioTimeout   = 5 * time.Second
 )
 
-// session is what every connection sets. The lock wait is shorter than ioTimeout, so that a wait for a row that takes
-// too long ends in an error of the server and not in a broken connection.
+// session contains the session variables for every connection. innodb_lock_wait_timeout is 3 s and thus shorter than
+// ioTimeout, so that a long wait for a row lock ends with a server error instead of a broken connection.
 var session = map[string]string{
 	"time_zone":                "'+00:00'",
 	"sql_mode":                 "'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
 	"innodb_lock_wait_timeout": "3",
 }
 
-// parseDSN reads a data source name of go-sql-driver, user:password@tcp(host:3306)/database, and completes it with
-// what this package relies on. Time-outs that it names are kept. Errors do not show it: it has a password in it.
+// parseDSN parses a data source name in the format of github.com/go-sql-driver/mysql, such as
+// user:password@tcp(host:3306)/database. It adds the options that this package requires, and default timeouts if dsn
+// sets no timeouts. Its errors do not show dsn, because dsn contains a password.
 func parseDSN(dsn string) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {
-		// The driver's own messages of this form are constants; others quote a part of the DSN, maybe the password.
+		// Return only an error that begins with "invalid DSN:", because such an error quotes nothing. The driver's
+		// other errors quote a part of the DSN, which might be the password.
 		if strings.HasPrefix(err.Error(), "invalid DSN:") {
 			return nil, err
 		}
 		return nil, errors.New("invalid DSN: want user:password@tcp(host:3306)/database")
 	}
 	if cfg.User == "" || cfg.DBName == "" {
-		return nil, errors.New("invalid DSN: it must name a user and a database, as in user:password@tcp(host:3306)/database")
+		return nil, errors.New("invalid DSN: the user or the database is missing: want user:password@tcp(host:3306)/database")
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = dialTimeout
@@ -49,10 +51,10 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 	}
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
-	cfg.InterpolateParams = true // saves a round trip a query
+	cfg.InterpolateParams = true // saves one round trip per query
 	cfg.MultiStatements = false
 	cfg.AllowAllFiles = false
-	cfg.ClientFoundRows = true // an update that matches counts, whether or not it changes anything
+	cfg.ClientFoundRows = true // RowsAffected also counts rows that an UPDATE matches but does not change
 	cfg.Logger = driverLog{}
 	if cfg.Params == nil {
 		cfg.Params = map[string]string{}
@@ -61,7 +63,8 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 	return cfg, nil
 }
 
-// driverLog takes what the driver reports of broken connections; the errors themselves reach the callers.
+// driverLog logs the MySQL driver's messages, which report broken connections. It logs them only at debug level,
+// because the driver also returns these errors to its callers.
 type driverLog struct{}
 
-func (driverLog) Print(v ...any) { slog.Debug("mysql driver", "message", fmt.Sprint(v...)) }
+func (driverLog) Print(v ...any) { slog.Debug("MySQL driver message", "message", fmt.Sprint(v...)) }

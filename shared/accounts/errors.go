@@ -16,7 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Error numbers of MySQL, MariaDB and TiDB that this package knows.
+// The error numbers of MySQL, MariaDB and TiDB that this package handles.
 const (
 	errRecordChanged          = 1020
 	errTooManyConnections     = 1040
@@ -26,7 +26,7 @@ const (
 	errServerShutdown         = 1053
 	errDuplicate              = 1062
 	errHostNotAllowed         = 1130
-	errUnknown                = 1105 // TiDB's for what has no number of its own
+	errUnknown                = 1105 // TiDB uses this number for errors without a number of their own
 	errTableAccessDenied      = 1142
 	errColumnAccessDenied     = 1143
 	errNoSuchTable            = 1146
@@ -48,30 +48,33 @@ const (
 	errQueryTimeout           = 3024
 	errAccountLocked          = 3118
 	errTiDBAccessDenied       = 8121
-	errTiDBFirst              = 9001 // 9001 to 9007: its storage is away, busy or in conflict
+	errTiDBFirst              = 9001 // 9001 to 9007 mean that TiDB's storage is unavailable or busy, or that transactions conflict
 	errTiDBLockTimeout        = 9004
 	errTiDBWriteConflict      = 9007
 )
 
-// refusals are the errors of a server that refuses the credentials or a privilege of a user. They last until somebody
-// changes that user. On a new cluster, the functions get them until the setup Job has created their user.
+// refusals lists the error numbers that report rejected credentials or a missing privilege. Such an error recurs
+// until an operator corrects the user or the setting. On a new cluster, it recurs until the setup Job has created the
+// user.
 var refusals = []uint16{errDatabaseAccessDenied, errAccessDenied, errHostNotAllowed, errTableAccessDenied, errColumnAccessDenied,
 	errPrivilegeNeeded, errRoutineAccessDenied, errCannotCreateByGrant, errAccessDeniedNoPassword, errPasswordMustChange,
 	errPasswordExpired, errAccountLocked, errTiDBAccessDenied}
 
-// Refused returns what the server said, with the name of the setting that has the user's credentials, if err says that
-// the server refuses the credentials or a privilege of that user. It returns any other err unchanged. The result does not
-// wrap problem.Unavailable: waiting does not help.
+// Refused returns the server's error with the prefix setting, if err means that the server rejected the credentials
+// in that setting, or that the user in that setting lacks a privilege. The returned error does not wrap
+// problem.Unavailable, because a retry cannot succeed. Refused returns any other err unchanged.
 func Refused(setting string, err error) error {
 	var server *mysql.MySQLError
 	if errors.As(err, &server) && slices.Contains(refusals, server.Number) {
-		return fmt.Errorf("%s: the server refuses the user: %w", setting, server)
+		return fmt.Errorf("%s: the server denied the user access: %w", setting, server)
 	}
 	return err
 }
 
-// fail tells what err is to a client: that the store is away or busy is a problem.Unavailable, that a key is taken a
-// problem.Conflict, anything else internal. doing goes into the log.
+// fail adds the prefix doing, which is the name of the failed action, to a database error. It also assigns a kind
+// from package problem to the error. The kind is problem.Unavailable if the database is unavailable, busy or not set
+// up, and problem.Conflict if a unique key is already taken. Any other database error gets no kind. If err is nil or
+// already a problem, fail returns err unchanged.
 func fail(doing string, err error) error {
 	var known *problem.Problem
 	if err == nil || errors.As(err, &known) {
@@ -82,12 +85,12 @@ func fail(doing string, err error) error {
 	if errors.As(err, &server) {
 		switch n := server.Number; n {
 		case errDuplicate:
-			return problem.Conflict.Because(err, "there is one already")
+			return problem.Conflict.Because(err, "the record already exists")
 		case errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait, errDeadlock,
 			errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout:
 			return problem.Unavailable.Because(err, "the account store is busy")
 		case errUnknownDatabase, errNoSuchTable:
-			// The setup Job of a new cluster has not ended yet.
+			// On a new cluster, the database and its tables do not exist until the setup Job has completed.
 			return problem.Unavailable.Because(err, "the account store is not set up")
 		default:
 			if slices.Contains(refusals, n) {
@@ -102,17 +105,17 @@ func fail(doing string, err error) error {
 	var network net.Error
 	for _, away := range []error{driver.ErrBadConn, mysql.ErrInvalidConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded} {
 		if errors.Is(err, away) {
-			return problem.Unavailable.Because(err, "the account store is away")
+			return problem.Unavailable.Because(err, "the account store is unavailable")
 		}
 	}
 	if errors.As(err, &network) {
-		return problem.Unavailable.Because(err, "the account store is away")
+		return problem.Unavailable.Because(err, "the account store is unavailable")
 	}
 	return err
 }
 
-// timedOut lets err wrap the reason for which ctx ended, if it did: database/sql and the driver have several errors for
-// what they were doing then.
+// timedOut returns an error that wraps err. If ctx has ended, the returned error also wraps ctx.Err(), because some
+// of the errors that database/sql and the driver return when a context ends do not wrap ctx.Err().
 func timedOut(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return err
@@ -120,12 +123,14 @@ func timedOut(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ctx.Err(), err)
 }
 
-// lostConnection tells whether a query may have failed only because its connection had died unnoticed.
+// lostConnection reports whether a query might have failed only because its connection was already broken, so that
+// the query can succeed on another connection.
 func lostConnection(err error) bool {
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn)
 }
 
-// conflicted tells whether a transaction was undone because of others, so that it may be tried again as a whole.
+// conflicted reports whether a transaction failed because it conflicted with other transactions, so that it can
+// succeed if it runs again from the beginning.
 func conflicted(err error) bool {
 	var server *mysql.MySQLError
 	if !errors.As(err, &server) {

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// gate lets a bounded number of callers with the same key in at a time; the others queue up here, where it costs
-// nothing, and not at the database.
+// gate admits at most width callers per key at the same time. Further callers wait in this process instead of on the
+// database server, so that they do not occupy database connections.
 type gate struct {
 	width int
 	mu    sync.Mutex
@@ -15,12 +15,13 @@ type gate struct {
 
 type door struct {
 	slots chan struct{}
-	users int // how many hold or wait for a slot
+	users int // the number of callers that hold a slot or wait for one
 }
 
 func newGate(width int) *gate { return &gate{width: width, doors: map[string]*door{}} }
 
-// enter waits for a slot of key until ctx ends. leave gives it back; it may be called more than once.
+// enter waits until a slot for key is free. If ctx ends first, enter returns an error. The caller must call leave to
+// release the slot. Repeated calls of leave have no effect.
 func (g *gate) enter(ctx context.Context, key string) (leave func(), err error) {
 	g.mu.Lock()
 	d := g.doors[key]

@@ -24,15 +24,15 @@ func TestGate(t *testing.T) {
 			}
 			inside.Add(-1)
 			leave()
-			leave() // the second time it does nothing
+			leave() // the second call has no effect
 		})
 	}
 	wg.Wait()
 	if most.Load() > 2 {
-		t.Errorf("%d inside at once, want at most 2", most.Load())
+		t.Errorf("got %d callers inside at the same time, want at most 2", most.Load())
 	}
 	if len(g.doors) != 0 {
-		t.Errorf("%d doors left, want none", len(g.doors))
+		t.Errorf("got %d remaining doors, want 0", len(g.doors))
 	}
 }
 
@@ -50,10 +50,10 @@ func TestGateIsPerKey(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := g.enter(gone, "ada"); !errors.Is(err, context.Canceled) {
-		t.Errorf("a full gate with the caller gone: %v, want context.Canceled", err)
+		t.Errorf("full gate, canceled context: got %v, want context.Canceled", err)
 	}
 	leave()
 	if len(g.doors) != 0 {
-		t.Errorf("%d doors left, want none", len(g.doors))
+		t.Errorf("got %d remaining doors, want 0", len(g.doors))
 	}
 }

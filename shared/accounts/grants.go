@@ -5,24 +5,24 @@ import (
 	"strings"
 )
 
-// allPrivileges is the text with which servers list all privileges on an object at once.
+// allPrivileges is the text that SHOW GRANTS prints if a user has all privileges on an object.
 const allPrivileges = "ALL PRIVILEGES"
 
-// grant is one line of SHOW GRANTS. Its texts are the server's own, quotes included.
+// grant is a parsed line from SHOW GRANTS. Its strings are parts of that line and include quotation marks.
 type grant struct {
-	privileges []string // or roles, if on is empty
-	on         string   // such as *.*, `db`.*, `db`.`table` or PROCEDURE `db`.`name`
+	privileges []string // the roles, if on is empty
+	on         string   // the object, such as *.*, `db`.*, `db`.`table` or PROCEDURE `db`.`name`
 	user       string
-	option     bool // WITH GRANT OPTION
+	option     bool // the line contains WITH GRANT OPTION
 }
 
-// parseGrant reads a line of SHOW GRANTS as MySQL, MariaDB and TiDB write it:
+// parseGrant parses a line that SHOW GRANTS prints in MySQL, MariaDB or TiDB, such as:
 //
 //	GRANT SELECT, UPDATE (`a`, `b`) ON `db`.`table` TO `user`@`%` WITH GRANT OPTION
 //	GRANT `role`@`%`,`other`@`%` TO `user`@`%`
 //
-// It reports false for the lines that grant nothing: the REVOKE lines of MySQL's partial revokes, and MariaDB's SET
-// DEFAULT ROLE.
+// It returns false for a line that grants nothing, such as a REVOKE line, which MySQL prints for a partial revoke, or
+// a SET DEFAULT ROLE line, which MariaDB prints.
 func parseGrant(line string) (grant, bool) {
 	rest, ok := strings.CutPrefix(line, "GRANT ")
 	if !ok {
@@ -40,15 +40,15 @@ func parseGrant(line string) (grant, bool) {
 	return g, true
 }
 
-// cutUnquoted cuts s around the first separator that is neither quoted nor in parentheses. Without one, all of s comes
-// before it.
+// cutUnquoted cuts s around the first separator that is outside quotation marks and parentheses. If there is no such
+// separator, before is all of s, and after is empty.
 func cutUnquoted(s, separator string) (before, after string) {
 	var quote byte
 	depth := 0
 	for i := range len(s) {
 		switch c := s[i]; {
 		case quote != 0:
-			if c == quote { // a doubled quote ends the quoted text and begins another at once
+			if c == quote { // an escaped (doubled) quote ends one quoted text and begins the next
 				quote = 0
 			}
 		case strings.IndexByte("`'\"", c) >= 0:
@@ -64,11 +64,14 @@ func cutUnquoted(s, separator string) (before, after string) {
 	return s, ""
 }
 
-// tableKey returns the key of a table in a map of privileges: database.table, without quotes, and in lower case because some
-// servers store names in lower case.
+// tableKey returns the key for a table in a map of privileges. name is the table's name in the form database.table,
+// with or without quotes. The key has no quotes and is in lower case, because some servers change table names to
+// lower case.
 func tableKey(name string) string { return strings.ToLower(strings.ReplaceAll(name, "`", "")) }
 
-// reduce returns the statements that reduce the grants to the privileges in wanted, which maps a tableKey to privileges.
+// reduce returns the statements that revoke all privileges and roles in grants, except the privileges in wanted. The
+// keys of wanted are table keys, and its values are the privileges to keep on each table. If a user has all
+// privileges on such a table, the statements revoke all of them and grant the wanted privileges again.
 func reduce(grants []grant, wanted map[string][]string) []string {
 	var statements, options []string
 	for _, g := range grants {
@@ -78,19 +81,20 @@ func reduce(grants []grant, wanted map[string][]string) []string {
 		}
 		keep := wanted[tableKey(g.on)]
 		revoke := slices.DeleteFunc(slices.Clone(g.privileges), func(privilege string) bool {
-			return privilege == "USAGE" || slices.Contains(keep, privilege) // USAGE stands for no privilege
+			return privilege == "USAGE" || slices.Contains(keep, privilege) // USAGE stands for no privileges
 		})
 		on := " ON " + g.on
 		if len(revoke) > 0 {
 			statements = append(statements, "REVOKE "+strings.Join(revoke, ", ")+on+" FROM "+g.user)
 		}
-		if g.option && !slices.Contains(revoke, "PROXY") { // REVOKE PROXY revokes its GRANT OPTION too
+		if g.option && !slices.Contains(revoke, "PROXY") { // REVOKE PROXY also revokes its GRANT OPTION
 			options = append(options, "REVOKE GRANT OPTION"+on+" FROM "+g.user)
 		}
 		if keep != nil && slices.Contains(revoke, allPrivileges) {
 			statements = append(statements, "GRANT "+strings.Join(keep, ", ")+on+" TO "+g.user)
 		}
 	}
-	// The grant options come last: MySQL 9.7 silently keeps a dynamic privilege that is revoked after its grant option.
+	// Revoke the grant options last, because MySQL 9.7 silently keeps a dynamic privilege if its grant option was
+	// revoked earlier.
 	return append(statements, options...)
 }

@@ -5,7 +5,8 @@ import (
 	"database/sql"
 )
 
-// Import makes a user as Create does, and disables it at once if it is to be: nobody can sign in in between.
+// Import creates a user as Create does. If disabled is true, Import disables the user in the same transaction, so
+// that there is no moment in which the user can sign in.
 func (s *Store) Import(ctx context.Context, username, passwordHash, role string, disabled bool) (User, error) {
 	u, err := s.newUser(username, passwordHash, role)
 	if err != nil {
@@ -26,7 +27,7 @@ func (s *Store) Import(ctx context.Context, username, passwordHash, role string,
 		return s.note(ctx, tx, setup, ActionDisabled, u, "")
 	})
 	if err != nil {
-		return User{}, fail("import a user", err)
+		return User{}, fail("import user", err)
 	}
 	return u, nil
 }

@@ -20,11 +20,13 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrateTimeout is how long one statement of a migration may take.
+// migrateTimeout is how long each statement in a migration may take. It is long, because changing a large table can
+// take several minutes.
 const migrateTimeout = 10 * time.Minute
 
-// Migrate brings the tables of the database that dsn names up to date. Any number may run at once: one does the work,
-// the others wait for it until ctx ends.
+// Migrate applies all pending migrations to the database that dsn names. Several processes can call Migrate at the
+// same time. One of them applies the migrations, and the other processes wait until it has finished or until ctx
+// ends.
 func Migrate(ctx context.Context, dsn string) error {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
@@ -43,55 +45,58 @@ func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return fmt.Errorf("find the migrations: %w", err)
+		return fmt.Errorf("open embedded migrations: %w", err)
 	}
 	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
-		return fmt.Errorf("read the migrations: %w", err)
+		return fmt.Errorf("read embedded migrations: %w", err)
 	}
-	// The lock is ours and not goose's: goose looks for what is to be done before it takes its own, and then stumbles
-	// over the table of versions that another process is just making.
+	// Use withLock instead of goose's lock, because goose looks for pending migrations before it takes its lock, and
+	// then fails if another process creates the version table at the same time.
 	err = withLock(ctx, db, cfg.DBName, func(*sql.Conn) error {
 		done, err := provider.Up(ctx)
 		for _, m := range done {
-			slog.InfoContext(ctx, "migrated", "database", cfg.DBName, "version", m.Source.Version, "duration_ms", m.Duration.Milliseconds())
+			slog.InfoContext(ctx, "applied migration", "database", cfg.DBName, "version", m.Source.Version, "duration_ms", m.Duration.Milliseconds())
 		}
 		return err
 	})
 	return fail("migrate the account store", err)
 }
 
-// lockPoll is how many seconds GET_LOCK waits at most; it must be less than a connection's read timeout.
+// lockPoll is how long one GET_LOCK call waits for the lock, in seconds. It must be shorter than the connection's
+// read timeout, because the server responds only after it has waited.
 const lockPoll = 2
 
-// withLock calls do with a connection that holds a lock of the whole server, for changes of database. It waits for the
-// lock until ctx ends.
+// withLock takes the server-wide lock for changes to database, and calls do with the connection that holds the lock.
+// It waits until the lock is free or ctx ends. It releases the lock after do has returned.
 func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sql.Conn) error) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	// This fits the 64 characters that a lock's name may have, whatever the database's is.
+	// Hash the database name, so that the lock name never exceeds MySQL's limit of 64 characters.
 	name := fmt.Sprintf("strongroom.%x", sha256.Sum256([]byte(database)))[:48]
 	for {
 		var taken sql.NullInt64
 		err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, name, lockPoll).Scan(&taken)
-		if err != nil && !conflicted(err) { // TiDB's locks are rows of a table
-			return fmt.Errorf("take the lock for changes of %s: %w", database, err)
+		// GET_LOCK can fail with a conflict in TiDB, because TiDB implements it with rows in a table.
+		if err != nil && !conflicted(err) {
+			return fmt.Errorf("lock database %s for changes: %w", database, err)
 		}
 		if taken.Int64 == 1 {
 			break
 		}
-		slog.InfoContext(ctx, "another process is changing the database; waiting for it", "database", database)
+		slog.InfoContext(ctx, "waiting for another process that is changing the database", "database", database)
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
 		var held sql.NullInt64
 		if unlockErr := conn.QueryRowContext(ctx, `SELECT RELEASE_LOCK(?)`, name).Scan(&held); unlockErr != nil || held.Int64 != 1 {
-			// The connection broke: the server gave the lock to somebody else meanwhile.
-			err = errors.Join(err, problem.Unavailable.Because(unlockErr, "the lock for changes of the database was lost"))
+			// The connection broke, so the server released the lock. Return an error, because another process might
+			// have changed the database while do was running.
+			err = errors.Join(err, problem.Unavailable.Because(unlockErr, "lost the lock for changes to the database"))
 		}
 	}()
 	return do(conn)

@@ -13,32 +13,40 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// databaseName matches the database names that Provision accepts. None of them needs escaping in any statement.
+// databaseName matches the database names that Provision accepts. It matches only names that need no escaping,
+// because Provision inserts the name into SQL statements without escaping it.
 var databaseName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,62}$`)
 
-// auditTable is the append-only table: the runtime user can read and add rows, and cannot change or remove them.
+// auditTable is the name of the append-only table for the audit trail. The runtime user is allowed to read and insert
+// rows in this table, but not to change or delete them.
 const auditTable = "audit"
 
-// Provision creates the database and the user that runtimeDSN names, with the privileges of adminDSN. It migrates the
-// tables as Migrate does, sets the user's password, and gives the user the privileges to read and write the rows of the
-// tables, and to read and add the rows of the audit table. Provision revokes every other privilege and role of that user.
-// It can run any number of times, also concurrently. If both DSNs name the same user, Provision does not change that user.
+// Provision prepares a MySQL database for the functions. It connects as the administrator in adminDSN, creates the
+// database and the user that runtimeDSN names, and sets that user's password to the password in runtimeDSN. It also
+// migrates the tables as Migrate does.
 //
-// A server that is unavailable is an error that wraps problem.Unavailable. A server that refuses the credentials or a
-// privilege of a user is another error, which begins with the name of the setting.
+// The runtime user gets the privileges to read and insert rows in the audit table, and to read and write rows in the
+// other tables. The user gets no access to the table of applied migrations, and Provision revokes all other
+// privileges and roles of the user. If both DSNs name the same user, Provision does not change that user. Provision
+// can be called repeatedly and by several processes at the same time.
+//
+// If the server is unavailable, the error wraps problem.Unavailable. If the server rejects a user's credentials, or
+// if a user lacks a privilege, the error begins with MYSQL_ADMIN_DSN or MYSQL_DSN, the setting that contains that
+// user.
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	if !databaseName.MatchString(runtime.DBName) {
-		return fmt.Errorf("MYSQL_DSN: the database name %q has characters other than letters, digits and underscores", runtime.DBName)
+		return fmt.Errorf("MYSQL_DSN: invalid database name %q: want a letter followed by at most 62 letters, digits or underscores", runtime.DBName)
 	}
 	server, err := mysql.ParseDSN(adminDSN)
 	if err != nil || server.User == "" {
 		return errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
 	}
-	// The administrator works in the runtime user's database, whichever database the administrator's DSN names.
+	// Connect the administrator to the runtime user's database, even if MYSQL_ADMIN_DSN names another database,
+	// because the migrations must run in the runtime user's database.
 	server.DBName = runtime.DBName
 	admin, err := parseDSN(server.FormatDSN())
 	if err != nil {
@@ -46,28 +54,30 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	}
 	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createDatabase(ctx, conn, runtime.DBName) })
 	if err != nil {
-		return Refused("MYSQL_ADMIN_DSN", fail("create the database", err))
+		return Refused("MYSQL_ADMIN_DSN", fail("create database "+runtime.DBName, err))
 	}
 	if err := migrate(ctx, admin); err != nil {
 		return Refused("MYSQL_ADMIN_DSN", err)
 	}
 	if runtime.User == admin.User {
-		slog.WarnContext(ctx, "the functions use the administrator's MySQL user, whose privileges setup does not change", "user", admin.User)
+		slog.WarnContext(ctx, "MYSQL_DSN and MYSQL_ADMIN_DSN name the same MySQL user, so setup does not change its privileges", "user", admin.User)
 		return nil
 	}
 	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createUser(ctx, conn, runtime) })
 	if err != nil {
-		return Refused("MYSQL_ADMIN_DSN", fail("create the runtime user", err))
+		return Refused("MYSQL_ADMIN_DSN", fail("create user "+runtime.User, err))
 	}
 	return checkAppendOnly(ctx, runtime)
 }
 
-// withServer calls do with a connection that has no database selected and that holds the lock of cfg's database.
+// withServer connects to the server in cfg, takes the lock for changes to the database in cfg, and calls do with that
+// connection. The connection does not select the database, because the database might not exist yet.
 func withServer(ctx context.Context, cfg *mysql.Config, do func(conn *sql.Conn) error) (err error) {
 	database := cfg.DBName
 	cfg = cfg.Clone()
 	cfg.DBName = ""
-	cfg.ReadTimeout = max(cfg.ReadTimeout, ioTimeout) // longer than lockPoll
+	// The read timeout must be longer than lockPoll, because the server can take that long to respond to GET_LOCK.
+	cfg.ReadTimeout = max(cfg.ReadTimeout, ioTimeout)
 	db, err := openDB(cfg)
 	if err != nil {
 		return err
@@ -81,9 +91,10 @@ func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {
 	return err
 }
 
-// createUser creates the user of cfg, or updates its password and its privileges. All privileges are granted table by
-// table, before any privilege is revoked: functions that are running never lack a privilege, and no statement revokes a
-// privilege that the user does not have, which MySQL refuses (error 1147).
+// createUser creates the MySQL user in cfg, or updates the password and the privileges of that user if the user
+// exists. It grants the wanted privileges before it revokes all other privileges, so that running functions keep
+// their access. It revokes only privileges that the user has, because in MySQL, revoking any other privilege is an
+// error (error 1147).
 func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	tables, err := tablesOf(ctx, conn, cfg.DBName)
 	if err != nil {
@@ -119,18 +130,20 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 			return err
 		}
 	}
-	// MySQL 9.7 silently keeps dynamic privileges if somebody has revoked only their grant option before. Only these
-	// statements revoke them, and the user lacks all privileges for a moment.
+	// MySQL 9.7 silently keeps a dynamic privilege if its grant option was revoked earlier. Only REVOKE ALL
+	// PRIVILEGES removes such a privilege. Because that statement also removes the wanted privileges, the user has no
+	// access until the GRANT statements after it have run.
 	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }
 
-// excess returns the statements that revoke every privilege and role of the user that is not in wanted, which maps a
-// tableKey to privileges. They revoke what SHOW GRANTS lists, in the server's own words: servers differ in the privileges
-// that they know, and in whether REVOKE accepts a privilege that the user does not have.
+// excess returns the statements that revoke every privilege and role of user, except the privileges in wanted. The
+// keys of wanted are table keys, and its values are the privileges that the user keeps on each table. The statements
+// name the privileges exactly as SHOW GRANTS lists them, because the privileges differ between servers, and because
+// on some servers, revoking a privilege that the user does not have is an error.
 func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) ([]string, error) {
 	rows, err := conn.QueryContext(ctx, "SHOW GRANTS FOR ?@'%'", user)
 	if err != nil {
-		return nil, fmt.Errorf("list the privileges: %w", err)
+		return nil, fmt.Errorf("list the privileges of user %s: %w", user, err)
 	}
 	var grants []grant
 	lines, err := collect(rows, func(row scanner) (line string, err error) {
@@ -138,7 +151,7 @@ func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string]
 		return line, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list the privileges: %w", err)
+		return nil, fmt.Errorf("list the privileges of user %s: %w", user, err)
 	}
 	for _, line := range lines {
 		if g, ok := parseGrant(line); ok {
@@ -148,19 +161,20 @@ func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string]
 	return reduce(grants, wanted), nil
 }
 
-// execAll executes statements. The driver interpolates and quotes the arguments: the server cannot prepare statements on
-// users and privileges.
+// execAll executes statements in order, each with the same args. The driver quotes args and inserts them into each
+// statement, because the server cannot prepare statements that change users and privileges.
 func execAll(ctx context.Context, conn *sql.Conn, statements []string, args ...any) error {
 	for _, statement := range statements {
 		if _, err := conn.ExecContext(ctx, statement, args...); err != nil {
-			return fmt.Errorf("%s: %w", statement, err)
+			return fmt.Errorf("execute %q: %w", statement, err)
 		}
 	}
 	return nil
 }
 
-// checkAppendOnly signs in as the runtime user and returns an error if that user can change rows of the audit table, as
-// through a role that every user has, or through another account with the same name and a narrower host.
+// checkAppendOnly connects as the runtime user and returns an error if that user can change or delete rows in the
+// audit table. createUser cannot prevent this in every case, because the user can also get such a privilege from a
+// role that every user has, or from an account with the same user name and a more specific host.
 func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 	db, err := openDB(runtime)
 	if err != nil {
@@ -172,17 +186,17 @@ func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 		var refused *mysql.MySQLError
 		switch {
 		case err == nil:
-			return fmt.Errorf("MYSQL_DSN: the user %s can change the audit table: "+
-				"revoke the privileges that SHOW GRANTS lists for that user, its roles, and its accounts for other hosts", runtime.User)
+			return fmt.Errorf("MYSQL_DSN: user %s can change or delete rows in the audit table: revoke the UPDATE and DELETE "+
+				"privileges that SHOW GRANTS lists for the user, for the user's roles, and for accounts with the same user name and another host", runtime.User)
 		case errors.As(err, &refused) && (refused.Number == errTableAccessDenied || refused.Number == errTiDBAccessDenied):
 		default:
-			return Refused("MYSQL_DSN", fail("check the audit table's privileges", err))
+			return Refused("MYSQL_DSN", fail("check privileges on the audit table", err))
 		}
 	}
 	return nil
 }
 
-// tablesOf returns the names of the tables of a database.
+// tablesOf returns the names of the tables in database. It does not return the names of views.
 func tablesOf(ctx context.Context, conn *sql.Conn, database string) ([]string, error) {
 	rows, err := conn.QueryContext(ctx, `SELECT table_name FROM information_schema.tables
 		WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name`, database)

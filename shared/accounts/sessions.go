@@ -16,21 +16,27 @@ import (
 )
 
 const (
-	// refreshGrace is how long a refresh token that was used may be used again: two tabs of a browser refresh at the
-	// same time, and an answer may get lost.
+	// refreshGrace is how long a refresh token can be used again after its first use. A second use must be possible,
+	// because two browser tabs might refresh at the same time, and because a client sends its request again if the
+	// response was lost.
 	refreshGrace = 10 * time.Second
-	// maxSiblings bounds the refresh tokens that are made of one within its grace.
+	// maxSiblings is the maximum number of new refresh tokens that clients can get for one refresh token during
+	// refreshGrace.
 	maxSiblings = 8
 )
 
-// ErrSessionEnded is what a refresh token gets that is not good, for whatever reason. The challenge is what a 401 must have
-// (RFC 9110 §15.5.2).
+// ErrSessionEnded reports that a refresh token cannot be used. It is the same error for every reason, so that the
+// response does not reveal the reason. It sets the WWW-Authenticate header, because a 401 response must have that
+// header (RFC 9110 §15.5.2).
 var ErrSessionEnded = problem.SessionEnded.With("sign in again").Header("WWW-Authenticate", `Bearer realm="strongroom"`)
 
-// errReused ends a session inside of its transaction.
-var errReused = errors.New("a refresh token was used twice")
+// errReused reports that a refresh token was used again after refreshGrace, or more often than maxSiblings allows.
+// The session must then end, because the token might have been stolen.
+var errReused = errors.New("refresh token was reused")
 
-// A refresh token is the id of its session and a secret, both random. Only the hash of the whole is stored.
+// refreshToken identifies a refresh token by its session ID and its hash. The token that a client gets consists of
+// the session ID, which is random, and a random secret. The database stores only the hash of that token, so that a
+// copy of the database contains no usable tokens.
 type refreshToken struct {
 	session uuid.UUID
 	hash    [sha256.Size]byte
@@ -41,21 +47,23 @@ const secretSize = 32
 func newRefreshToken(session uuid.UUID) (text string, t refreshToken) {
 	raw := make([]byte, len(session)+secretSize)
 	copy(raw, session[:])
-	rand.Read(raw[len(session):]) // never fails
+	rand.Read(raw[len(session):]) // rand.Read never fails
 	return base64.RawURLEncoding.EncodeToString(raw), refreshToken{session, sha256.Sum256(raw)}
 }
 
 func parseRefreshToken(text string) (refreshToken, error) {
 	const size = len(uuid.UUID{}) + secretSize
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) { // it skips line breaks
+	// Check the length of text as well, because DecodeString ignores line breaks.
+	if err != nil || len(raw) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) {
 		return refreshToken{}, ErrSessionEnded
 	}
 	return refreshToken{uuid.UUID(raw[:len(uuid.UUID{})]), sha256.Sum256(raw)}, nil
 }
 
-// StartSession begins a session of u, which has just proved who it is, and returns its first refresh token. The session
-// ends after lifetime, or when the user's token version changes.
+// StartSession starts a session for u and returns the session's first refresh token. It does not check credentials,
+// so the caller must have authenticated u. The session ends after lifetime, or earlier if the user's token version
+// changes.
 func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration) (refresh string, err error) {
 	user, err := parseID(u.ID)
 	if err != nil {
@@ -69,15 +77,16 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 	now := s.timestamp()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// No transaction, which would be two more round trips of every login: a session without a token can not go on, and is
-	// deleted when it has expired.
+	// Do not use a transaction, because it would add two round trips to every sign-in. If the second INSERT fails,
+	// the session has no refresh token. This does no harm, because no client can use such a session, and the session
+	// is deleted after it has expired.
 	_, err = s.db.ExecContext(ctx, `INSERT INTO sessions (id, user_id, token_version, created_at, expires_at) VALUES (?, ?, ?, ?, ?)`,
 		id[:], user[:], u.TokenVersion, now, now.Add(lifetime))
 	if err == nil {
 		err = insertRefreshToken(ctx, s.db, first)
 	}
 	if err != nil {
-		return "", fail("start a session", timedOut(ctx, err))
+		return "", fail("start session", timedOut(ctx, err))
 	}
 	if s.sessionsStarted.Add(1)%purgeEvery == 0 {
 		s.purgeSessions(ctx)
@@ -85,10 +94,13 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 	return refresh, nil
 }
 
-// Refresh takes a refresh token and returns its user and the token that comes after it. A token may be used once, and
-// again within 10 s as long as nothing that was made of it has been used. Whoever uses one later than that, or one that
-// the session does not know any more, has stolen it or was stolen from: the session ends, for both
-// (draft-ietf-oauth-security-topics, RFC 9700 §4.14.2). The error is ErrSessionEnded, or the store's.
+// Refresh exchanges a refresh token for a new refresh token. It returns the session's user and the new token.
+// Normally, a refresh token is used only once. It can be used again within 10 s after its first use, unless a client
+// has already used one of the tokens that were issued for it.
+//
+// Any other reuse of a refresh token indicates that the token was stolen. Refresh then ends the session, so that
+// neither the thief nor the user can continue it (RFC 9700 §4.14.2). The error is ErrSessionEnded if the token is
+// invalid, expired or reused, or if the user was deleted, was disabled, or has another token version.
 func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next string, err error) {
 	used, err := parseRefreshToken(refresh)
 	if err != nil {
@@ -100,15 +112,15 @@ func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next strin
 	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		u, refused = s.rotate(ctx, tx, used, child, now)
 		if errors.Is(refused, errReused) || errors.Is(refused, problem.SessionEnded) {
-			return deleteSession(ctx, tx, used.session) // committed, unlike what an error would undo
+			return deleteSession(ctx, tx, used.session) // do not return refused, because an error would roll back the deletion
 		}
 		return refused
 	})
 	switch {
 	case err != nil:
-		return User{}, "", fail("refresh a session", err)
+		return User{}, "", fail("refresh session", err)
 	case errors.Is(refused, errReused):
-		slog.WarnContext(ctx, "a refresh token was used twice: its session has ended", "user_id", u.ID)
+		slog.WarnContext(ctx, "ended session because a refresh token was reused", "user_id", u.ID)
 		return User{}, "", ErrSessionEnded
 	case refused != nil:
 		return User{}, "", ErrSessionEnded
@@ -116,12 +128,13 @@ func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next strin
 	return u, next, nil
 }
 
-// rotate replaces used by child. It returns errReused or problem.SessionEnded where the session must end.
+// rotate exchanges the refresh token used for the refresh token child in tx. It records the first use of used, and
+// stores child. If the error is errReused or ErrSessionEnded, the caller must end the session.
 func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken, now time.Time) (User, error) {
 	var user uuid.UUID
 	var version int
 	var expires time.Time
-	// The lock on the session makes everything that happens to it one after the other.
+	// Lock the session, so that concurrent requests change the session one after another.
 	err := tx.QueryRowContext(ctx, `SELECT user_id, token_version, expires_at FROM sessions WHERE id = ? FOR UPDATE`,
 		used.session[:]).Scan(&user, &version, &expires)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -142,14 +155,16 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 		used.session[:], used.hash[:]).Scan(&usedAt)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		// Whoever knows the session's id had one of its tokens, and those that can still come are all there.
+		// The session exists, so the client must once have received one of its tokens, because session IDs are
+		// random. The table contains every token of the session that can still be used. This token is not in the
+		// table, so it was replaced by a newer token, and is now being reused.
 		return u, errReused
 	case err != nil:
 		return User{}, err
 	case u.Disabled || u.TokenVersion != version || !now.Before(expires):
 		return u, ErrSessionEnded
 	case !usedAt.Valid:
-		// Its first use: what came before it, and beside it, is over.
+		// This is the token's first use, which invalidates all other tokens of the session.
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE session_id = ? AND hash <> ?`, used.session[:], used.hash[:]); err != nil {
 			return User{}, err
 		}
@@ -170,7 +185,7 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 	return u, insertRefreshToken(ctx, tx, child)
 }
 
-// execer is a transaction, or what is none.
+// execer is implemented by *sql.Tx and *sql.DB.
 type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
@@ -188,15 +203,16 @@ func deleteSession(ctx context.Context, tx *sql.Tx, id uuid.UUID) error {
 	return err
 }
 
-// EndSession ends the session that a refresh token belongs to or, if all, every session of its user, whose access
-// tokens are void then, too; from is where that came from, for the audit trail. A token that is not good is no error
-// (RFC 7009 §2.2): what was wanted is so.
+// EndSession ends the session to which a refresh token belongs. If all is true, EndSession ends all sessions of that
+// session's user and invalidates the user's access tokens. It then also adds an audit entry with the address and the
+// request ID in from. An invalid refresh token is not an error, because its session has already ended (RFC 7009
+// §2.2).
 func (s *Store) EndSession(ctx context.Context, refresh string, all bool, from Actor) error {
 	t, err := parseRefreshToken(refresh)
 	if err != nil {
 		return nil
 	}
-	return fail("end a session", s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return fail("end session", s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var user uuid.UUID
 		err := tx.QueryRowContext(ctx, `SELECT s.user_id FROM sessions s JOIN refresh_tokens t ON t.session_id = s.id
 			WHERE s.id = ? AND t.hash = ? FOR UPDATE`, t.session[:], t.hash[:]).Scan(&user)
@@ -215,7 +231,8 @@ func (s *Store) EndSession(ctx context.Context, refresh string, all bool, from A
 	}))
 }
 
-// endAllSessions gives a user another token version.
+// endAllSessions increments a user's token version, which ends all sessions of the user and invalidates the user's
+// access tokens. If the user does not exist, endAllSessions does nothing.
 func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, from Actor) error {
 	u, err := lockUser(ctx, tx, user)
 	if errors.Is(err, problem.NotFound) {
@@ -232,8 +249,8 @@ func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, 
 	return s.note(ctx, tx, from, ActionSessionsEnded, u, "")
 }
 
-// purgeSessions deletes sessions that have expired. That it fails is no reason to refuse a login: a later one tries
-// again.
+// purgeSessions deletes expired sessions. It only logs an error, because the sign-in can continue without the
+// deletion, and a later sign-in calls purgeSessions again.
 func (s *Store) purgeSessions(ctx context.Context) {
 	err := s.transact(context.WithoutCancel(ctx), func(ctx context.Context, tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?`, s.timestamp(), purgeRows)
@@ -255,6 +272,6 @@ func (s *Store) purgeSessions(ctx context.Context) {
 		return nil
 	})
 	if err != nil {
-		slog.WarnContext(ctx, "expired sessions stay for now", "error", err)
+		slog.WarnContext(ctx, "could not delete expired sessions", "error", err)
 	}
 }

@@ -10,14 +10,16 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// maxUsername is the longest user name, in characters.
+// maxUsername is the maximum length of a user name, in characters.
 const maxUsername = 64
 
-// CanonicalUsername returns the form of name that is stored and compared: NFKC and case-folded, so that names that
-// look alike but for their case are one. Of visible characters and inner spaces, it has 1 to 64; an error is a
-// problem.Unprocessable.
+// CanonicalUsername returns the canonical form of name. User names are stored and compared in this form. It is
+// case-folded and normalized to NFKC, so that two names that differ only in case or Unicode encoding are the same
+// user name. If the canonical form does not have 1 to 64 visible characters, or if it begins or ends with a space,
+// the error is a problem.Unprocessable.
 func CanonicalUsername(name string) (string, error) {
-	// Folding can undo the normalisation and the other way round; for all but a few names one turn is enough.
+	// Repeat both operations until the name stays the same, because case folding can undo the normalization, and
+	// normalization can undo the case folding. Almost all names are stable after one iteration.
 	for range 4 {
 		if len(name) > 16*maxUsername || !utf8.ValidString(name) {
 			return "", errUsername
@@ -31,10 +33,11 @@ func CanonicalUsername(name string) (string, error) {
 	return "", errUsername
 }
 
-var errUsername = problem.Unprocessable.With("a user name has 1 to %d visible characters and does not begin or end with a space", maxUsername)
+var errUsername = problem.Unprocessable.With("the user name must have 1 to %d visible characters and must not begin or end with a space", maxUsername)
 
-// checkUsername refuses what could not be told apart by eye or would be cut off: MySQL ignores spaces at the end of
-// both operands of a comparison.
+// checkUsername checks the length and the characters of a user name. It rejects invisible characters, because users
+// cannot distinguish two names that differ only in invisible characters. It rejects spaces at both ends, because
+// users can overlook them, and because MySQL ignores trailing spaces in comparisons.
 func checkUsername(name string) error {
 	if n := utf8.RuneCountInString(name); n < 1 || n > maxUsername {
 		return errUsername

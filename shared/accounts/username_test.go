@@ -10,7 +10,7 @@ import (
 )
 
 func TestCanonicalUsername(t *testing.T) {
-	for _, test := range []struct{ name, want string }{ // no want: refused
+	for _, test := range []struct{ name, want string }{ // want is empty if the name is invalid
 		{"ada", "ada"},
 		{"Ada", "ada"},
 		{"ＡＤＡ", "ada"}, // full-width
@@ -57,10 +57,10 @@ func FuzzCanonicalUsername(f *testing.F) {
 			return
 		}
 		if again, err := CanonicalUsername(got); again != got || err != nil {
-			t.Errorf("%q becomes %q, and that %q, %v", name, got, again, err)
+			t.Errorf("%q: got %q, whose canonical form is %q, %v; want itself", name, got, again, err)
 		}
 		if n := utf8.RuneCountInString(got); n < 1 || n > 64 || strings.TrimSpace(got) != got {
-			t.Errorf("%q becomes %q", name, got)
+			t.Errorf("%q: got %q, want 1 to 64 characters without outer spaces", name, got)
 		}
 	})
 }

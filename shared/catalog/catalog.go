@@ -1,4 +1,5 @@
-// Package catalog keeps the catalogue: one entry for each file that was stored and announced.
+// Package catalog stores the file catalog in MongoDB. The record function adds an entry for a file when it receives
+// the file's event.
 package catalog
 
 import (
@@ -21,17 +22,18 @@ import (
 )
 
 const (
-	// DefaultLimit and MaxLimit are how many entries List returns.
+	// DefaultLimit is the maximum number of entries that List returns if Query.Limit is 0. MaxLimit is the highest
+	// valid value of Query.Limit.
 	DefaultLimit = 50
 	MaxLimit     = 100
-	// MaxName bounds the name that List searches for, in bytes.
+	// MaxName is the maximum length of Query.Name in bytes.
 	MaxName = 255
 
-	// callTimeout bounds one call to the server.
+	// callTimeout is the time limit for a call to MongoDB, except in EnsureIndexes.
 	callTimeout = 5 * time.Second
 )
 
-// Entry describes one file. Times are in UTC with a resolution of one millisecond.
+// Entry is the catalog entry for a file. StoredAt and CataloguedAt are in UTC and have millisecond precision.
 type Entry struct {
 	ID           string    `json:"id" bson:"_id"`
 	Owner        string    `json:"owner" bson:"owner"`
@@ -43,14 +45,14 @@ type Entry struct {
 	CataloguedAt time.Time `json:"catalogued_at" bson:"catalogued_at"`
 }
 
-// Store keeps entries. It may be used by many goroutines at once.
+// Store provides access to the catalog in a MongoDB database. It is safe for concurrent use.
 type Store struct {
 	db      *mongo.Database
 	entries *mongo.Collection
 }
 
-// Open returns the catalogue in the database that uri names. It makes no connection: a server that is away shows in
-// the first call.
+// Open returns a Store for the database that uri names. Open succeeds even if the server is unreachable, because it
+// does not wait for a connection. In that case, the first call that uses the database fails.
 func Open(uri string) (*Store, error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
@@ -59,10 +61,11 @@ func Open(uri string) (*Store, error) {
 	return &Store{db, db.Collection("catalogue")}, nil
 }
 
-// Close ends the store's connections.
+// Close closes the connections to MongoDB.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
-// EnsureIndexes makes the indexes that List needs. It may run any number of times, also side by side.
+// EnsureIndexes creates the indexes that List needs. It can be called repeatedly and concurrently, because it leaves
+// existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -70,16 +73,18 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 		{{Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}},
 		{{Key: "owner", Value: 1}, {Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}},
 	} {
-		// One by one: FerretDB breaks off at a command with several indexes that it has already.
+		// Create each index with a separate command, because FerretDB returns an error for a command that creates
+		// several indexes if some of them already exist.
 		if _, err := s.entries.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: keys}); err != nil {
-			return mongodb.Problem(err, "make the indexes of the catalogue")
+			return mongodb.Problem(err, "create an index on the catalog")
 		}
 	}
 	return nil
 }
 
-// Insert adds e and reports true, or reports false when an entry with its id is there already: an event that is
-// delivered twice makes one entry.
+// Insert adds e to the catalog. inserted reports whether Insert added e. If the catalog already contains an entry with
+// the same ID, Insert leaves that entry unchanged and returns no error, so that an event that is delivered twice
+// creates only one entry.
 func (s *Store) Insert(ctx context.Context, e Entry) (inserted bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -88,20 +93,20 @@ func (s *Store) Insert(ctx context.Context, e Entry) (inserted bool, err error) 
 		return false, nil
 	}
 	if err != nil {
-		return false, mongodb.Problem(err, "catalogue file "+e.ID)
+		return false, mongodb.Problem(err, "insert the catalog entry for file "+e.ID)
 	}
 	return true, nil
 }
 
-// Delete removes the entry with the given id; one that is not there is no error.
+// Delete deletes the entry with the given ID. If the entry does not exist, Delete returns no error.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := s.entries.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}})
-	return mongodb.Problem(err, "delete the catalogue entry of file "+id)
+	return mongodb.Problem(err, "delete the catalog entry for file "+id)
 }
 
-// Get returns the entry with the given id, or problem.NotFound.
+// Get returns the entry with the given ID. If the entry does not exist, the error wraps problem.NotFound.
 func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -111,24 +116,24 @@ func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 		return Entry{}, problem.NotFound.With("there is no such file")
 	}
 	if err != nil {
-		return Entry{}, mongodb.Problem(err, "read the catalogue entry of file "+id)
+		return Entry{}, mongodb.Problem(err, "read the catalog entry for file "+id)
 	}
 	e.inUTC()
 	return e, nil
 }
 
-// Missing returns those of ids that have no entry.
+// Missing returns the IDs in ids for which the catalog has no entry. The IDs are in the same order as in ids.
 func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	found, err := s.entries.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}},
 		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
 	if err != nil {
-		return nil, mongodb.Problem(err, "look for catalogue entries")
+		return nil, mongodb.Problem(err, "find catalog entries")
 	}
 	var entries []Entry
 	if err := found.All(ctx, &entries); err != nil {
-		return nil, mongodb.Problem(err, "read the ids of catalogue entries")
+		return nil, mongodb.Problem(err, "read the IDs of catalog entries")
 	}
 	there := map[string]bool{}
 	for _, e := range entries {
@@ -142,21 +147,25 @@ func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, er
 	return missing, nil
 }
 
-// Query says which entries List returns.
+// Query selects the entries that List returns.
 type Query struct {
-	// Owner, unless empty, is the user whose entries are returned.
+	// Owner is a user ID. If Owner is not empty, List returns only the entries for files of this user.
 	Owner string
-	// Name, unless empty, is what the file's name must have in it, in letters of either case. It has MaxName bytes at most.
+	// Name is a part of a file name. If Name is not empty, List returns only the entries for files whose names contain
+	// Name. The search ignores case. Name must be valid UTF-8 and may have at most MaxName bytes.
 	Name string
-	// Limit is 1 to MaxLimit; 0 means DefaultLimit.
+	// Limit is the maximum number of entries that List returns. It must be between 0 and MaxLimit. 0 means
+	// DefaultLimit.
 	Limit int
-	// Cursor, unless empty, is what the List before returned as next.
+	// Cursor is the value of next that an earlier call of List returned. If Cursor is not empty, List continues after
+	// the last entry that the earlier call returned.
 	Cursor string
 }
 
-// List returns entries, the newest first, and the cursor for those after them, empty when these were the last. Paging
-// through all of them returns each entry that was there at the start exactly once, whatever is added meanwhile. A
-// wrong name, limit or cursor is problem.BadRequest.
+// List returns the entries that q selects, with the newest entries first. next is the cursor for the next page. It is
+// empty if there are no more entries. A caller that reads all pages gets each entry that existed at the start exactly
+// once, even if other entries are added during that time. If the name, the limit or the cursor in q is invalid, the
+// error wraps problem.BadRequest.
 func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string, err error) {
 	if q.Limit == 0 {
 		q.Limit = DefaultLimit
@@ -165,7 +174,7 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 		return nil, "", problem.BadRequest.With("the limit must be between 1 and %d", MaxLimit)
 	}
 	if len(q.Name) > MaxName || !utf8.ValidString(q.Name) {
-		return nil, "", problem.BadRequest.With("the name to search for must be UTF-8 of at most %d bytes", MaxName)
+		return nil, "", problem.BadRequest.With("the name to search for must be valid UTF-8 and at most %d bytes long", MaxName)
 	}
 	filter := bson.D{}
 	if q.Name != "" {
@@ -177,7 +186,7 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 	if q.Cursor != "" {
 		after, err := parseCursor(q.Cursor)
 		if err != nil {
-			return nil, "", problem.BadRequest.With("the cursor is none that was given out")
+			return nil, "", problem.BadRequest.With("the cursor is invalid")
 		}
 		filter = append(filter, bson.E{Key: "$or", Value: bson.A{
 			bson.D{{Key: "stored_at", Value: bson.D{{Key: "$lt", Value: after.storedAt}}}},
@@ -186,16 +195,16 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// One more than asked for tells whether there are more.
+	// Request one entry more than the limit to find out whether there is a next page.
 	found, err := s.entries.Find(ctx, filter, options.Find().
 		SetSort(bson.D{{Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}}).
 		SetLimit(int64(q.Limit)+1))
 	if err != nil {
-		return nil, "", mongodb.Problem(err, "list the catalogue")
+		return nil, "", mongodb.Problem(err, "find catalog entries")
 	}
 	entries = []Entry{}
 	if err := found.All(ctx, &entries); err != nil {
-		return nil, "", mongodb.Problem(err, "list the catalogue")
+		return nil, "", mongodb.Problem(err, "read catalog entries")
 	}
 	for i := range entries {
 		entries[i].inUTC()
@@ -212,17 +221,19 @@ func (e *Entry) inUTC() {
 	e.StoredAt, e.CataloguedAt = e.StoredAt.UTC(), e.CataloguedAt.UTC()
 }
 
-// cursor is the place of an entry in the order of List.
+// cursor identifies the position of an entry in the order of List. It contains the two values by which List sorts the
+// entries.
 type cursor struct {
 	storedAt time.Time
 	id       string
 }
 
-// String returns the opaque form of c that is safe in a URL.
+// String returns c as an opaque string that can be used in a URL without escaping.
 func (c cursor) String() string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d.%s", c.storedAt.UnixMilli(), c.id))
 }
 
+// parseCursor decodes a cursor that cursor.String has encoded.
 func parseCursor(s string) (cursor, error) {
 	plain, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil {
@@ -230,7 +241,7 @@ func parseCursor(s string) (cursor, error) {
 	}
 	millis, id, found := strings.Cut(string(plain), ".")
 	if !found || id == "" || !utf8.ValidString(id) {
-		return cursor{}, errors.New("the cursor has no id")
+		return cursor{}, errors.New("the cursor has no valid ID")
 	}
 	n, err := strconv.ParseInt(millis, 10, 64)
 	if err != nil {

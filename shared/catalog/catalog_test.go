@@ -18,25 +18,25 @@ func TestCursor(t *testing.T) {
 }
 
 func TestListRefuses(t *testing.T) {
-	s, err := Open("mongodb://127.0.0.1:1/strongroom") // nothing is sent to it
+	s, err := Open("mongodb://127.0.0.1:1/strongroom") // List sends no request for an invalid query
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	encode := base64.RawURLEncoding.EncodeToString
 	for name, q := range map[string]Query{
-		"negative limit":    {Limit: -1},
-		"limit too high":    {Limit: MaxLimit + 1},
-		"no base64":         {Cursor: "%"},
-		"padded base64":     {Cursor: base64.URLEncoding.EncodeToString([]byte("1.ab"))},
-		"no id":             {Cursor: encode([]byte("123."))},
-		"no dot":            {Cursor: encode([]byte("123"))},
-		"no time":           {Cursor: encode([]byte("x.id"))},
-		"id is not UTF-8":   {Cursor: encode([]byte("1.\xff"))},
-		"time out of range": {Cursor: encode([]byte("99999999999999999999.id"))},
+		"negative limit":       {Limit: -1},
+		"limit too high":       {Limit: MaxLimit + 1},
+		"not base64":           {Cursor: "%"},
+		"padded base64":        {Cursor: base64.URLEncoding.EncodeToString([]byte("1.ab"))},
+		"no ID":                {Cursor: encode([]byte("123."))},
+		"no dot":               {Cursor: encode([]byte("123"))},
+		"time is not a number": {Cursor: encode([]byte("x.id"))},
+		"ID is not UTF-8":      {Cursor: encode([]byte("1.\xff"))},
+		"time out of range":    {Cursor: encode([]byte("99999999999999999999.id"))},
 	} {
 		if _, _, err := s.List(t.Context(), q); !errors.Is(err, problem.BadRequest) {
-			t.Errorf("%s: got %v, want %v", name, err, problem.BadRequest)
+			t.Errorf("%s: got error %v, want %v", name, err, problem.BadRequest)
 		}
 	}
 }

@@ -9,10 +9,13 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// chunkID returns the _id of chunk n of a file: an ObjectID, as GridFS wants it, made of the second in which the file's
-// id was made, five random bytes of that id, and n. So a chunk can be read by its _id alone, and its age can still be
-// told. MongoDB would find it as fast by files_id and n, but FerretDB then reads all chunks of all files into its own
-// memory to look at them, while for an _id it lets SQLite do the looking, up to the first hit.
+// chunkID returns the _id of chunk n of a file. The _id is an ObjectID, because GridFS requires this type. It consists
+// of the timestamp in the file ID (4 bytes, in seconds), the last 5 bytes of the file ID, which are random, and n (3
+// bytes). Because the _id can be computed from the file ID and n, a query for a chunk needs only the _id. As in other
+// ObjectIDs, the timestamp shows the age of the chunk.
+//
+// A query by files_id and n would be just as fast in MongoDB, but slow in FerretDB, because FerretDB loads all chunks
+// of all files into memory for such a query. FerretDB passes a query by _id to SQLite, which stops at the first match.
 func chunkID(file uuid.UUID, n int32) bson.ObjectID {
 	var id bson.ObjectID
 	seconds, _ := file.Time().UnixTime()
@@ -22,7 +25,7 @@ func chunkID(file uuid.UUID, n int32) bson.ObjectID {
 	return id
 }
 
-// chunkDocument is a document of fs.chunks.
+// chunkDocument is a document in the fs.chunks collection.
 type chunkDocument struct {
 	ID      bson.ObjectID `bson:"_id"`
 	FilesID string        `bson:"files_id"`
@@ -30,27 +33,28 @@ type chunkDocument struct {
 	Data    bson.Binary   `bson:"data"`
 }
 
-// newChunk returns the document of chunk n of a file, with the given bytes.
+// newChunk returns the fs.chunks document for chunk n of a file. data contains the bytes of the chunk.
 func newChunk(file uuid.UUID, n int32, data []byte) chunkDocument {
 	return chunkDocument{chunkID(file, n), file.String(), n, bson.Binary{Data: data}}
 }
 
-// lentChunk is a chunk whose bytes are only lent to the driver, which copies them first of all, and then holds copies of
-// its own until the server has answered. returned is called when it has made the first copy, so that the buffer can be
-// filled again meanwhile.
+// lentChunk is a chunk whose buffer can be reused before the insert of the chunk is complete. The driver encodes the
+// chunk before sending it, and then uses only its own copies. The encoder calls returned() as soon as it has encoded
+// the chunk, so that the buffer can be filled with other bytes during the insert.
 type lentChunk struct {
 	chunkDocument
 	returned func()
 }
 
-// lending is the registry that a collection needs to be lent chunks.
+// lending returns a BSON registry with an encoder for *lentChunk. After the encoder has encoded a chunk, it calls
+// returned() to release the chunk's buffer. A collection needs this registry to insert a *lentChunk.
 func lending() *bson.Registry {
 	registry := bson.NewRegistry()
 	registry.RegisterTypeEncoder(reflect.TypeFor[*lentChunk](), bson.ValueEncoderFunc(
 		func(ec bson.EncodeContext, w bson.ValueWriter, v reflect.Value) error {
 			lent := v.Interface().(*lentChunk)
 			if lent.returned == nil {
-				return fmt.Errorf("chunk %d of file %s is encoded a second time, after its bytes were given back", lent.N, lent.FilesID)
+				return fmt.Errorf("encode chunk %d of file %s: the chunk's buffer was already released", lent.N, lent.FilesID)
 			}
 			defer func() {
 				lent.returned()
@@ -66,5 +70,5 @@ func lending() *bson.Registry {
 	return registry
 }
 
-// buffer is what a chunk is filled in.
+// buffer has room for the bytes of one chunk.
 type buffer [chunkSize]byte

@@ -12,7 +12,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// TestLentChunk encodes chunks as the driver does, whose bytes are overwritten as soon as they are given back.
+// TestLentChunk encodes chunks as the driver does. It overwrites the buffer of a chunk as soon as the encoder
+// releases it.
 func TestLentChunk(t *testing.T) {
 	file := uuid.Must(uuid.NewV7())
 	var b buffer
@@ -30,7 +31,7 @@ func TestLentChunk(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(b[:length], make([]byte, length)) {
-			t.Errorf("chunk %d: its bytes were not given back", n)
+			t.Errorf("chunk %d: the encoder did not release the buffer", n)
 		}
 		if err := bson.Raw(raw.Bytes()).Validate(); err != nil {
 			t.Fatal(err)
@@ -40,11 +41,11 @@ func TestLentChunk(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.ID != chunkID(file, n) || got.FilesID != file.String() || got.N != n || got.Data.Subtype != 0 || !bytes.Equal(got.Data.Data, want) {
-			t.Errorf("chunk %d of %d bytes: got another one back: %v %v %v", n, length, got.ID, got.FilesID, got.N)
+			t.Errorf("chunk %d of %d bytes: got a different chunk with _id %v, files_id %v and n %v", n, length, got.ID, got.FilesID, got.N)
 		}
-		// The buffer may hold another chunk by now.
+		// By now, the buffer could contain another chunk.
 		if err := encoder.Encode(lent); err == nil {
-			t.Errorf("chunk %d was encoded again without an error", n)
+			t.Errorf("chunk %d: got no error from the second encoding, want one", n)
 		}
 	}
 }
@@ -56,11 +57,11 @@ func TestChunkID(t *testing.T) {
 		for _, n := range []int32{0, 1, 255, 256, 65535, 65536, 1<<24 - 1} {
 			id := chunkID(file, n)
 			if seen[id] {
-				t.Errorf("%v occurs twice", id)
+				t.Errorf("got chunk ID %v twice", id)
 			}
 			seen[id] = true
 			if age := time.Since(id.Timestamp()); age < 0 || age > time.Minute {
-				t.Errorf("got age %v of a new chunk", age)
+				t.Errorf("got age %v of a new chunk, want less than a minute", age)
 			}
 		}
 	}
@@ -73,14 +74,14 @@ func TestFill(t *testing.T) {
 		want string
 		err  error
 	}{
-		"full":               {bytes.NewReader([]byte("abcdef")), "abcd", nil},
-		"one byte at a time": {iotest.OneByteReader(bytes.NewReader([]byte("abcdef"))), "abcd", nil},
-		"short":              {bytes.NewReader([]byte("ab")), "ab", io.EOF},
-		"exact":              {bytes.NewReader([]byte("abcd")), "abcd", nil},
-		"end with the bytes": {iotest.DataErrReader(bytes.NewReader([]byte("abcd"))), "abcd", io.EOF},
-		"empty":              {bytes.NewReader(nil), "", io.EOF},
-		"cut":                {io.MultiReader(bytes.NewReader([]byte("ab")), iotest.ErrReader(io.ErrUnexpectedEOF)), "ab", io.ErrUnexpectedEOF},
-		"broken":             {io.MultiReader(bytes.NewReader([]byte("ab")), iotest.ErrReader(broken)), "ab", broken},
+		"more bytes than buf":        {bytes.NewReader([]byte("abcdef")), "abcd", nil},
+		"one byte at a time":         {iotest.OneByteReader(bytes.NewReader([]byte("abcdef"))), "abcd", nil},
+		"fewer bytes than buf":       {bytes.NewReader([]byte("ab")), "ab", io.EOF},
+		"as many bytes as buf":       {bytes.NewReader([]byte("abcd")), "abcd", nil},
+		"io.EOF with the last bytes": {iotest.DataErrReader(bytes.NewReader([]byte("abcd"))), "abcd", io.EOF},
+		"empty":                      {bytes.NewReader(nil), "", io.EOF},
+		"unexpected EOF":             {io.MultiReader(bytes.NewReader([]byte("ab")), iotest.ErrReader(io.ErrUnexpectedEOF)), "ab", io.ErrUnexpectedEOF},
+		"other error":                {io.MultiReader(bytes.NewReader([]byte("ab")), iotest.ErrReader(broken)), "ab", broken},
 	} {
 		buf := make([]byte, 4)
 		n, err := fill(c.r, buf)

@@ -1,19 +1,26 @@
-// Package content keeps the bytes of files in MongoDB, in GridFS layout (bucket "fs"), so that every driver's GridFS
-// can read them.
+// Package content stores the bytes of files in MongoDB. It uses the GridFS layout and the bucket "fs", so that the
+// GridFS implementation of every driver can read the files.
 //
-// It has a writer of its own, because the driver's corrupts concurrent uploads, buffers 16 MiB a stream, sends one
-// batch at a time and leaves its chunks behind when it is cancelled. A file exists once its document in fs.files
-// does: that single insert is the commit point. The document carries the event that tells of the file, so that the
-// event can not be lost between the commit and the broker.
+// The package has its own GridFS writer, because the writer in the Go driver has several faults. That writer corrupts
+// concurrent uploads, buffers 16 MiB per stream, sends only one batch at a time, and leaves its chunks in the database
+// if an upload is canceled.
 //
-// Four small collections beside it tell what is not finished, or must not happen twice. They are changed by inserts and
-// deletes of single documents alone, which every server does atomically:
+// A file exists if it has a document in the fs.files collection. The insert of this document is the commit point of an
+// upload. The document also contains the event that announces the file, so that the event is not lost if the function
+// is killed between the commit and the publication of the event.
 //
-//   - uploads has a document for every file from before its first chunk until its event is confirmed. What a killed
-//     function left behind, bytes or an event, is found there.
-//   - uploads.claims has the first answer to each Idempotency-Key.
-//   - deletions has a document for every deletion that has begun and not ended.
-//   - deletions.tombstones remembers what was deleted, for events that come late.
+// The package makes each decision, such as which of two concurrent requests succeeds, by inserting, updating or
+// deleting a single document, because all supported servers perform these operations atomically. Five small
+// collections record unfinished work and prevent duplicate work:
+//
+//   - uploads contains an upload record for each upload in progress and for each file whose event is not confirmed
+//     yet. An upload record is inserted before the first chunk. If a function is killed during an upload, the sweep
+//     function uses the upload record to find the unfinished work.
+//   - uploads.journal contains the progress of each resumable upload.
+//   - uploads.claims contains the first file that was stored for each Idempotency-Key.
+//   - deletions contains a deletion record for each deletion that has begun and is not complete.
+//   - deletions.tombstones contains a tombstone for each deleted file, so that a late event does not add the file to
+//     the catalog again.
 package content
 
 import (
@@ -32,24 +39,28 @@ import (
 )
 
 const (
-	// chunkSize of the files that are written, in bytes. One chunk is one insert.
+	// chunkSize is the size of the chunks in a new file, in bytes. Only the last chunk of a file can be shorter. Each
+	// insert writes one chunk, so chunkSize also limits the number of file bytes in one insert.
 	chunkSize = 1 << 20
-	// streamInserts bounds the inserts in flight of one Put. A chunk in flight takes three times its size, all of it in
-	// the driver: as BSON, in a message, and in a copy of that message. With the chunk that fills, that makes seven
-	// chunks a stream at most. One in flight more would be no faster: two keep SHA-256 and the connection busy.
+	// streamInserts is the maximum number of chunks that writeChunks inserts at the same time. During an insert, the
+	// driver holds three copies of the chunk: the BSON document, the wire message and a copy of that message. Two
+	// concurrent inserts and the buffer that writeChunks fills in the meantime therefore use the memory of at most
+	// seven chunks. A higher limit would not speed up an upload, because two inserts already keep SHA-256 and the
+	// connection busy.
 	streamInserts = 2
-	// storeInserts bounds the inserts in flight of all Puts together, and with them the memory of many streams at
-	// once. It is less than the connections of the pool, so that reads get through.
+	// storeInserts is the maximum number of chunks that all uploads of a Store together insert at the same time, so
+	// that many concurrent uploads use a limited amount of memory. storeInserts is lower than the size of the
+	// connection pool, so that some connections remain available for reads.
 	storeInserts = 8
 
-	// chunkTimeout bounds writing or reading one chunk, callTimeout any other call, discardTimeout the deletion of all
-	// chunks of a file.
+	// chunkTimeout is the time limit for a call that reads or writes chunk bytes. discardTimeout is the time limit for
+	// a call that deletes many documents. callTimeout is the time limit for all other calls, except in EnsureIndexes.
 	chunkTimeout   = 10 * time.Second
 	callTimeout    = 5 * time.Second
 	discardTimeout = 20 * time.Second
 )
 
-// Store keeps files. It may be used by many goroutines at once.
+// Store provides access to the files in a MongoDB database. It is safe for concurrent use.
 type Store struct {
 	db         *mongo.Database
 	files      *mongo.Collection
@@ -59,12 +70,12 @@ type Store struct {
 	claims     *mongo.Collection
 	deletions  *mongo.Collection
 	tombstones *mongo.Collection
-	buffers    sync.Pool     // of *buffer
-	slots      chan struct{} // one for each insert in flight
+	buffers    sync.Pool     // contains *buffer values
+	slots      chan struct{} // a semaphore that holds one value for each insert in flight
 }
 
-// Open returns the store in the database that uri names. It makes no connection: a server that is away shows in the
-// first call.
+// Open returns a Store for the database that uri names. Open succeeds even if the server is unreachable, because it
+// does not wait for a connection. In that case, the first call that uses the database fails.
 func Open(uri string) (*Store, error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
@@ -84,15 +95,17 @@ func Open(uri string) (*Store, error) {
 	}, nil
 }
 
-// Close ends the store's connections.
+// Close closes the connections to MongoDB.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
-// EnsureIndexes makes the unique index of GridFS on (files_id, n), and those for the sums of an owner's bytes and for
-// what is deleted by age. It may run any number of times, also side by side.
+// EnsureIndexes creates the unique index on (files_id, n) that GridFS requires, and the indexes that Usage,
+// ForgetClaims and Unearth need. It can be called repeatedly and concurrently, because it leaves existing indexes
+// unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	// One by one: FerretDB does not take several of which some exist.
+	// Create each index with a separate command, because FerretDB returns an error for a command that creates several
+	// indexes if some of them already exist.
 	for _, index := range []struct {
 		of     *mongo.Collection
 		keys   []string
@@ -110,34 +123,34 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 		}
 		model := mongo.IndexModel{Keys: keys, Options: options.Index().SetUnique(index.unique)}
 		if _, err := index.of.Indexes().CreateOne(ctx, model); err != nil {
-			return mongodb.Problem(err, "make an index of "+index.of.Name())
+			return mongodb.Problem(err, "create an index on "+index.of.Name())
 		}
 	}
 	return nil
 }
 
-// File is a file without its bytes.
+// File contains the metadata of a stored file.
 type File struct {
-	// ID is a UUIDv7, made by Put.
+	// ID is a UUIDv7 that Put or Create generates.
 	ID string
-	// Owner is the user's id.
+	// Owner is the ID of the user who uploaded the file.
 	Owner string
 	Name  string
-	// ContentType is the media type with its parameters.
+	// ContentType is the file's media type, including its parameters.
 	ContentType string
-	// SHA256 is the digest of the bytes in lower-case hex.
+	// SHA256 is the SHA-256 digest of the file's bytes, in lowercase hexadecimal.
 	SHA256 string
-	// Size in bytes.
+	// Size is the file's size in bytes.
 	Size int64
-	// Key is the one under which the upload of the file may be claimed (see Claim), or empty.
+	// Key is the key that the upload function passes to Claim. It is empty if the client sent no Idempotency-Key.
 	Key string
-	// StoredAt is when the file was committed, in UTC with a resolution of one millisecond.
+	// StoredAt is the time of the commit, in UTC and with millisecond precision.
 	StoredAt time.Time
 
 	chunkSize int32
 }
 
-// fileDocument is a document of fs.files.
+// fileDocument is a document in the fs.files collection.
 type fileDocument struct {
 	ID         string    `bson:"_id"`
 	Length     int64     `bson:"length"`
@@ -151,12 +164,12 @@ type metadata struct {
 	Owner       string `bson:"owner"`
 	ContentType string `bson:"content_type"`
 	SHA256      string `bson:"sha256"`
-	// Event is the CloudEvent that tells of the file, as JSON.
+	// Event is the CloudEvent that announces the file, encoded as JSON.
 	Event string `bson:"event"`
 	Key   string `bson:"idempotency_key,omitempty"`
 }
 
-// Get returns the file with the given id, or problem.NotFound.
+// Get returns the file with the given ID. If the file does not exist, the error wraps problem.NotFound.
 func (s *Store) Get(ctx context.Context, id string) (File, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -166,12 +179,13 @@ func (s *Store) Get(ctx context.Context, id string) (File, error) {
 		return File{}, problem.NotFound.With("there is no such file")
 	}
 	if err != nil {
-		return File{}, mongodb.Problem(err, "read the document of file "+id)
+		return File{}, mongodb.Problem(err, "read the metadata of file "+id)
 	}
 	return doc.file()
 }
 
-// IDs returns the ids of at most limit files, in order, beginning after the id after.
+// IDs returns the IDs of at most limit files in ascending order. All of them are greater than after, which is the last
+// ID on the previous page or an empty string.
 func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -179,11 +193,11 @@ func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, err
 	found, err := s.files.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}},
 		options.Find().SetProjection(id).SetSort(id).SetLimit(int64(limit)))
 	if err != nil {
-		return nil, mongodb.Problem(err, "find files")
+		return nil, mongodb.Problem(err, "list files")
 	}
 	var docs []fileDocument
 	if err := found.All(ctx, &docs); err != nil {
-		return nil, mongodb.Problem(err, "read the ids of files")
+		return nil, mongodb.Problem(err, "read file IDs")
 	}
 	ids := make([]string, len(docs))
 	for i, doc := range docs {
@@ -192,10 +206,10 @@ func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, err
 	return ids, nil
 }
 
-// file returns what doc says.
+// file converts doc to a File. It returns an error if the length or the chunk size in doc is invalid.
 func (doc fileDocument) file() (File, error) {
 	if doc.Length < 0 || doc.ChunkSize <= 0 {
-		return File{}, fmt.Errorf("the document of file %s has length %d and chunk size %d", doc.ID, doc.Length, doc.ChunkSize)
+		return File{}, fmt.Errorf("read the metadata of file %s: invalid length %d or chunk size %d", doc.ID, doc.Length, doc.ChunkSize)
 	}
 	return File{
 		ID:          doc.ID,
@@ -210,7 +224,7 @@ func (doc fileDocument) file() (File, error) {
 	}, nil
 }
 
-// document returns the document of f, which carries event.
+// document returns the fs.files document for f. event is the JSON-encoded CloudEvent that announces f.
 func document(f File, event []byte) fileDocument {
 	return fileDocument{
 		ID:         f.ID,
@@ -222,7 +236,8 @@ func document(f File, event []byte) fileDocument {
 	}
 }
 
-// Event returns the event that the document of the file with the given id carries, or problem.NotFound.
+// Event returns the JSON-encoded CloudEvent that announces the file with the given ID. If the file does not exist, the
+// error wraps problem.NotFound.
 func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -236,9 +251,12 @@ func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
 	return []byte(doc.Metadata.Event), mongodb.Problem(err, "read the event of file "+id)
 }
 
-// Delete removes the file with the given id and what is noted of its upload and its deletion; one that is not there is
-// no error. The document goes first: a file without a document does not exist, a document without its chunks would be a
-// broken file. The notes go last: until then sweep can find what is left.
+// Delete deletes the file with the given ID, its upload record and its deletion record. The file's tombstone remains,
+// because an event for the file can still arrive. If the file does not exist, Delete returns no error.
+//
+// Delete deletes the fs.files document first. If the deletion is interrupted, chunks without a document do no harm,
+// but a document without chunks would be a corrupt file. Delete deletes the two records last, because the sweep
+// function needs them to complete an interrupted deletion.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	if err := s.remove(ctx, s.files, id); err != nil {
 		return err
@@ -249,15 +267,16 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	return s.remove(ctx, s.deletions, id)
 }
 
-// remove deletes the document with the given id from a collection; one that is not there is no error.
+// remove deletes the document with the given ID from a collection. If the document does not exist, remove returns no
+// error.
 func (s *Store) remove(ctx context.Context, from *mongo.Collection, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := from.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}})
-	return mongodb.Problem(err, "delete "+id+" from "+from.Name())
+	return mongodb.Problem(err, "delete document "+id+" from "+from.Name())
 }
 
-// discard deletes the chunks of the file with the given id.
+// discard deletes all chunks of the file or upload with the given ID.
 func (s *Store) discard(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
 	defer cancel()

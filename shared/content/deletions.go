@@ -11,37 +11,42 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// burial is a document of deletions and of deletions.tombstones.
+// burial is a deletion record (a document in the deletions collection) or a tombstone (a document in the
+// deletions.tombstones collection).
 type burial struct {
 	ID       string    `bson:"_id"`
 	BuriedAt time.Time `bson:"buried_at"`
 }
 
-// Bury begins the deletion of the file with the given id: from now on it is Buried. What follows is to delete its
-// catalogue entry, and then to call Delete; Graves has what was not brought to its end. A file may be buried again.
+// Bury marks the file with the given ID as deleted, so that Buried reports true for the file. The caller must then
+// delete the file's catalog entry and call Delete. Until Delete succeeds, Graves returns the file's ID. Bury can be
+// called repeatedly for the same file.
 func (s *Store) Bury(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// The note of the work first: a tombstone without it would hide bytes for ever.
+	// Insert the deletion record before the tombstone. If a failure left only a tombstone, the file would be hidden,
+	// but sweep would never delete its bytes.
 	for _, c := range []*mongo.Collection{s.deletions, s.tombstones} {
 		_, err := c.InsertOne(ctx, burial{id, time.Now().UTC()})
 		if err != nil && !mongo.IsDuplicateKeyError(err) {
-			return mongodb.Problem(err, "bury file "+id)
+			return mongodb.Problem(err, "mark file "+id+" as deleted")
 		}
 	}
 	return nil
 }
 
-// Buried tells whether the file with the given id was deleted. Events of it that come late are not to be followed.
+// Buried reports whether the file with the given ID is marked as deleted. An event handler must call Buried, because a
+// late event must not add a deleted file to the catalog again.
 func (s *Store) Buried(ctx context.Context, id string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	n, err := s.tombstones.CountDocuments(ctx, bson.D{{Key: "_id", Value: id}})
-	return n > 0, mongodb.Problem(err, "look for the tombstone of file "+id)
+	return n > 0, mongodb.Problem(err, "look up the tombstone of file "+id)
 }
 
-// Graves returns the ids of at most limit files whose deletion began before the given time and has not ended, beginning
-// after the id after.
+// Graves returns the IDs of at most limit files whose deletion began before the given time and is not complete. The
+// IDs are in ascending order. All of them are greater than after, which is the last ID on the previous page or an
+// empty string.
 func (s *Store) Graves(ctx context.Context, before time.Time, after string, limit int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -49,11 +54,11 @@ func (s *Store) Graves(ctx context.Context, before time.Time, after string, limi
 		bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}, {Key: "buried_at", Value: bson.D{{Key: "$lt", Value: before.UTC()}}}},
 		options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
 	if err != nil {
-		return nil, mongodb.Problem(err, "find unfinished deletions")
+		return nil, mongodb.Problem(err, "find incomplete deletions")
 	}
 	var burials []burial
 	if err := found.All(ctx, &burials); err != nil {
-		return nil, mongodb.Problem(err, "read unfinished deletions")
+		return nil, mongodb.Problem(err, "read incomplete deletions")
 	}
 	ids := make([]string, len(burials))
 	for i, b := range burials {
@@ -62,7 +67,8 @@ func (s *Store) Graves(ctx context.Context, before time.Time, after string, limi
 	return ids, nil
 }
 
-// Unearth deletes the tombstones of files that were buried before the given time, and returns their number.
+// Unearth deletes all tombstones that were created before the given time. It returns the number of tombstones that it
+// deleted.
 func (s *Store) Unearth(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.tombstones, "buried_at", before)
 }

@@ -13,22 +13,24 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// errClosed is returned by a Reader after Close.
-var errClosed = errors.New("the reader of a file is closed")
+// errClosed is the error that Read returns after Close.
+var errClosed = errors.New("the file reader is closed")
 
-// Reader reads a file, from anywhere in it, with one chunk in memory. A chunk that is missing or has the wrong length
-// is an error: what Read returns before io.EOF is the whole of the file.
+// Reader implements io.ReadSeekCloser for a stored file. It holds at most one chunk in memory. If a chunk is missing
+// or has the wrong length, Read returns an error, so that a caller cannot mistake a truncated file for a complete
+// file.
 type Reader struct {
 	ctx    context.Context
 	s      *Store
 	f      File
 	offset int64
-	number int64  // of the chunk in data
-	data   []byte // empty: none is there
+	number int64  // the index of the chunk whose bytes are in data
+	data   []byte // the bytes of that chunk, or empty if no chunk is loaded
 	closed bool
 }
 
-// Reader returns a reader of f, which must come from Get or Put. Reads end with ctx.
+// Reader returns a reader for the bytes of f. f must come from a method of Store, such as Get or Put, because only
+// these methods set the chunk size. All queries of the reader use ctx, so they fail after ctx is canceled.
 func (s *Store) Reader(ctx context.Context, f File) *Reader {
 	return &Reader{ctx: ctx, s: s, f: f}
 }
@@ -56,7 +58,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Seek implements io.Seeker. It may go beyond the end, where Read returns io.EOF.
+// Seek implements io.Seeker. The offset can be past the end of the file. Read then returns io.EOF.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekStart:
@@ -65,34 +67,34 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	case io.SeekEnd:
 		offset += r.f.Size
 	default:
-		return 0, fmt.Errorf("seek in file %s: whence %d is unknown", r.f.ID, whence)
+		return 0, fmt.Errorf("seek in file %s: invalid whence %d", r.f.ID, whence)
 	}
 	if offset < 0 {
-		return 0, fmt.Errorf("seek in file %s: %d is before its start", r.f.ID, offset)
+		return 0, fmt.Errorf("seek in file %s: negative offset %d", r.f.ID, offset)
 	}
 	r.offset = offset
 	return offset, nil
 }
 
-// Close lets go of the chunk in memory.
+// Close implements io.Closer. It releases the chunk in memory. After Close, Read returns an error.
 func (r *Reader) Close() error {
 	r.closed = true
 	r.data = nil
 	return nil
 }
 
-// fetch returns the bytes of chunk n. It asks for each chunk by itself, not through a cursor: a slow client then holds
-// nothing in the server, and a server that restarts in between does no harm.
+// fetch returns the bytes of chunk n. It reads each chunk with a separate query and does not keep a cursor open. A
+// slow client therefore holds no resources in the database server, and the server can restart between two queries.
 func (r *Reader) fetch(n int64) ([]byte, error) {
 	file, err := uuid.Parse(r.f.ID)
 	if err != nil || n >= 1<<24 {
-		return nil, fmt.Errorf("file %s was not written by Strongroom", r.f.ID)
+		return nil, fmt.Errorf("read file %s: the file was not written by Strongroom", r.f.ID)
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, chunkTimeout)
 	defer cancel()
 	raw, err := r.s.chunks.FindOne(ctx, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}).Raw()
 	if errors.Is(err, mongo.ErrNoDocuments) {
-		return nil, fmt.Errorf("file %s is broken: chunk %d is missing", r.f.ID, n)
+		return nil, fmt.Errorf("file %s is corrupt: chunk %d is missing", r.f.ID, n)
 	}
 	if err != nil {
 		return nil, mongodb.Problem(err, fmt.Sprintf("read chunk %d of file %s", n, r.f.ID))
@@ -102,7 +104,7 @@ func (r *Reader) fetch(n int64) ([]byte, error) {
 	_, data, _ := raw.Lookup("data").BinaryOK()
 	want := min(int64(r.f.chunkSize), r.f.Size-n*int64(r.f.chunkSize))
 	if owner != r.f.ID || number != n || int64(len(data)) != want {
-		return nil, fmt.Errorf("file %s is broken: in place of its chunk %d of %d bytes there is chunk %d of file %q with %d bytes",
+		return nil, fmt.Errorf("file %s is corrupt: want chunk %d with %d bytes, got chunk %d of file %q with %d bytes",
 			r.f.ID, n, want, number, owner, len(data))
 	}
 	return data, nil

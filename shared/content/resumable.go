@@ -14,54 +14,64 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// A resumable upload is a file whose bytes come in as many requests as it takes, at any replica. Nothing is locked.
-// Its bytes are a chain of pieces, and a piece is added by the insert of one document whose _id follows from the
-// file and the piece's offset: of two writers at one offset, one gets a duplicate key and stops. So the chain is
-// linear whoever writes, and whoever dies while writing.
+// The bytes of a resumable upload can arrive in any number of requests, and different replicas can handle these
+// requests. The store uses no locks. Instead, the bytes form a chain of pieces, and a writer adds a piece by inserting
+// one document. The _id of this document is derived from the file ID and the offset of the piece. If two writers add a
+// piece at the same offset, one of them gets a duplicate key error and stops. The chain therefore never forks, even if
+// several writers run concurrently or a writer is killed.
 //
-//   - A piece that starts where a chunk starts is inserted as that chunk, in fs.chunks: whole, or short where the
-//     request ended. A document in uploads.journal then notes its length and the state of the SHA-256 after it. Who
-//     finds a chunk without its note (its writer was killed) writes the note.
-//   - A piece that starts inside of a chunk is inserted with its bytes in uploads.journal. When the chunk's last byte
-//     is there, the chunk is replaced by the whole, which follows from the chain: whoever does it, and as often as it is
-//     done, it comes out the same.
-//   - The end is a document of the journal as well, the seal: it says whether the upload was completed or terminated,
-//     and one of them only. After a seal that says complete, the files document is inserted: the commit, as of any
-//     file. Then the journal is not needed any more.
+//   - If a piece starts at the start of a chunk, the writer inserts the piece into fs.chunks as that chunk. The chunk
+//     is short if the request ended before the chunk was full. The writer then inserts a journal entry into
+//     uploads.journal. The entry contains the length of the piece and the state of the SHA-256 hash after the piece.
+//     If the writer is killed before it inserts the entry, the next caller that reads the chain inserts the entry.
+//   - If a piece starts inside a chunk, the writer inserts the piece and its bytes into uploads.journal. After the
+//     last byte of the chunk has arrived, the writer replaces the short chunk with the complete chunk. Several callers
+//     can do this at the same time. All of them write the same bytes, because the bytes of the complete chunk depend
+//     only on the chain.
+//   - The chain ends with the seal, which is another document in uploads.journal. The seal contains the outcome of the
+//     upload: complete, terminated or expired. An upload has at most one seal. If the outcome is complete, the
+//     document in fs.files is inserted next. As for any other file, that insert is the commit. After the commit, the
+//     journal is deleted, because it is no longer needed.
 
-// Upload is a file on its way in, in more than one request.
+// Upload describes a resumable upload.
 type Upload struct {
-	// ID is a UUIDv7, made by Create. It is also the id of the file that the upload becomes.
+	// ID is a UUIDv7 that Create generates. The file that the upload becomes has the same ID.
 	ID string
-	// Owner is the user's id.
+	// Owner is the ID of the user who uploads the file.
 	Owner string
 	Name  string
-	// ContentType is the media type with its parameters; where it is empty the file's is told from its first bytes.
+	// ContentType is the file's media type, including its parameters. If ContentType is empty, Finish detects the
+	// media type from the first bytes of the file.
 	ContentType string
-	// Metadata is what the client declared, for it to read again.
+	// Metadata is the metadata that the client sent. The store does not use it, and only keeps it so that the client
+	// can read it back.
 	Metadata string
-	// Length is how many bytes the file has, Offset how many of them are there.
+	// Length is the size of the complete file in bytes. Offset is the number of bytes that have arrived.
 	Length, Offset int64
-	// ExpiresAt is when the upload ends that is not complete.
+	// ExpiresAt is the time when the upload expires. It is the zero time if Stored is true, because a stored file does
+	// not expire.
 	ExpiresAt time.Time
-	// Stored tells that the upload is a file by now, Unconfirmed that its event may not have reached the broker.
+	// Stored reports whether the upload has become a file. Unconfirmed reports whether that file still has an upload
+	// record, because the broker has not confirmed the file's event yet.
 	Stored, Unconfirmed bool
 }
 
-// Complete tells whether all bytes are there.
+// Complete reports whether all bytes of the file have arrived.
 func (u Upload) Complete() bool { return u.Offset == u.Length }
 
 var (
 	errNoUpload = problem.NotFound.With("there is no such upload")
-	// errTaken is what a writer gets whose piece is not the next one of the chain, or not any more.
-	errTaken = problem.Conflict.With("the bytes at this offset are there already, or the ones before it are not: ask for the offset")
+	// errTaken reports that a piece cannot be added to the chain, because the offset is wrong or because another
+	// writer has already added a piece at the same offset.
+	errTaken = problem.Conflict.With("the offset is wrong or outdated: send a HEAD request to get the current offset")
 )
 
-// Create opens a resumable upload with what u says except ID and Offset, and returns it.
+// Create creates a resumable upload with the values in u, except for u.ID and u.Offset. It generates a new ID, sets
+// the offset to 0 and returns the new upload.
 func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return Upload{}, fmt.Errorf("make a file id: %w", err)
+		return Upload{}, fmt.Errorf("generate a file ID: %w", err)
 	}
 	u.ID, u.Offset = id.String(), 0
 	u.ExpiresAt = u.ExpiresAt.UTC().Truncate(time.Millisecond)
@@ -69,8 +79,8 @@ func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 		Tus: &tusDocument{u.Name, u.ContentType, u.Metadata}})
 }
 
-// Find returns the upload with the given id. One that was terminated, that expired, or whose file was deleted is
-// problem.NotFound, as one that never was.
+// Find returns the upload with the given ID. The error wraps problem.NotFound if the upload does not exist, was
+// terminated or has expired, or if the upload became a file that was deleted.
 func (s *Store) Find(ctx context.Context, id string) (Upload, error) {
 	u, _, err := s.find(ctx, id)
 	if err == nil && !u.Stored && time.Now().After(u.ExpiresAt) {
@@ -79,7 +89,8 @@ func (s *Store) Find(ctx context.Context, id string) (Upload, error) {
 	return u, err
 }
 
-// find is Find, with the last piece of the chain. It returns expired uploads too.
+// find is like Find, but an expired upload is not an error. It also returns the last piece of the upload's chain, or
+// the zero piece if the upload is already a file.
 func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 	file, err := uuid.Parse(id)
 	if err != nil || file.String() != id {
@@ -96,7 +107,8 @@ func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 	if err != nil {
 		return Upload{}, piece{}, err
 	}
-	// After the journal: while there is no files document, nothing of the journal has been deleted.
+	// Look for the file only after tail has read the journal. Finish deletes the journal after the commit. Therefore,
+	// if the file does not exist now, the journal was still complete when tail read it.
 	if u, _, err := s.findStored(ctx, id, true); !errors.Is(err, problem.NotFound) {
 		return u, piece{}, err
 	}
@@ -114,7 +126,8 @@ func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 	return u, last, nil
 }
 
-// findStored returns the upload that has become the file with the given id.
+// findStored returns the upload that has become the file with the given ID. unconfirmed must report whether the upload
+// record still exists, because the record exists until the broker has confirmed the file's event.
 func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Upload, piece, error) {
 	f, err := s.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {
@@ -123,7 +136,8 @@ func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Up
 	if err != nil {
 		return Upload{}, piece{}, err
 	}
-	// A client that has an upload's address in store from before would take a file for kept that its owner deleted.
+	// Check whether the file was deleted. After a deletion, a client can still have the upload's URL, but the response
+	// to the client must not report that the file is stored.
 	buried, err := s.Buried(ctx, id)
 	if err != nil {
 		return Upload{}, piece{}, err
@@ -135,7 +149,9 @@ func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Up
 		Stored: true, Unconfirmed: unconfirmed}, piece{}, nil
 }
 
-// mend does what a writer that was killed left undone after the last piece of a chain, and returns the last piece then.
+// mend repairs a chain after a writer was killed, and returns the last piece of the repaired chain. The parameter last
+// is the last piece in the journal. If last ends a chunk but the bytes of last are still in the journal, mend
+// assembles the chunk. If further chunks exist without journal entries, mend inserts the missing entries.
 func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last piece) (piece, error) {
 	for {
 		if last.Apart && endsChunk(last.end(), length) {
@@ -151,16 +167,16 @@ func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last pie
 			return last, nil
 		}
 		if err != nil {
-			return piece{}, mongodb.Problem(err, "look for the next chunk of upload "+file.String())
+			return piece{}, mongodb.Problem(err, "read the next chunk of upload "+file.String())
 		}
 		if len(data) == 0 || last.end()+int64(len(data)) > length {
-			return piece{}, fmt.Errorf("upload %s of %d bytes is broken: at %d there is a chunk of %d", file, length, last.end(), len(data))
+			return piece{}, fmt.Errorf("upload %s (%d bytes) is corrupt: the chunk at offset %d has %d bytes", file, length, last.end(), len(data))
 		}
 		sum, err := last.hash()
 		if err != nil {
 			return piece{}, err
 		}
-		_, _ = sum.Write(data) // never fails
+		_, _ = sum.Write(data) // hash.Hash.Write never returns an error
 		if last, err = last.next(file, len(data), sum); err != nil {
 			return piece{}, err
 		}
@@ -170,7 +186,8 @@ func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last pie
 	}
 }
 
-// chunk returns the bytes of chunk n of a file, or an error of the driver.
+// chunk returns the bytes of chunk n of a file. It returns the driver's errors unchanged. If the chunk does not exist,
+// the error is mongo.ErrNoDocuments.
 func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
 	defer cancel()

@@ -19,49 +19,55 @@ import (
 )
 
 const (
-	// freePieces is how many pieces any upload may have, and pieceSize how many of its bytes allow it one more: a client
-	// that sends a few bytes a request would otherwise fill the journal.
+	// freePieces and pieceSize limit the number of pieces in an upload. An upload may have at most freePieces pieces,
+	// plus one for each pieceSize bytes of its length. Without this limit, a client that sends only a few bytes per
+	// request could fill the journal.
 	freePieces = 10_000
 	pieceSize  = 16 << 10
 )
 
-// piece is a document of uploads.journal: a stretch of an upload's bytes.
+// piece is a document in the uploads.journal collection. It describes a contiguous range of bytes in an upload.
 type piece struct {
-	// ID is made of the file's id and the offset, in digits that sort as the number does.
+	// ID consists of the file ID and the offset. The offset has leading zeros, so that the pieces of a file sort by
+	// offset.
 	ID     string `bson:"_id"`
 	Offset int64  `bson:"offset"`
 	Length int64  `bson:"length"`
-	// Index counts the pieces before this one.
+	// Index is the number of pieces that precede this piece in the upload.
 	Index int64 `bson:"index"`
-	// Sum is the marshalled state of the SHA-256 after this piece.
+	// Sum is the serialized state of the SHA-256 hash of all bytes from the start of the upload to the end of this
+	// piece.
 	Sum []byte `bson:"sum"`
-	// Apart tells that the bytes are in Data and not in their chunk yet.
+	// Apart reports whether the bytes of the piece are only in Data, because they have not been added to their chunk
+	// yet.
 	Apart bool   `bson:"apart,omitempty"`
 	Data  []byte `bson:"data,omitempty"`
 }
 
 func pieceID(file string, offset int64) string { return fmt.Sprintf("%s/%020d", file, offset) }
 
-// end is the offset of what follows the piece; 0 for the zero piece, which stands before the first.
+// end returns the offset of the first byte after the piece. The zero piece represents an empty chain, so its end is 0.
 func (p piece) end() int64 { return p.Offset + p.Length }
 
-// hash returns the SHA-256 of all bytes up to the end of the piece, for more to be written to.
+// hash returns the SHA-256 hash of all bytes from the start of the upload to the end of the piece. To continue the
+// hash, the caller can write further bytes to it.
 func (p piece) hash() (hash.Hash, error) {
 	sum := sha256.New()
 	if p.end() == 0 {
 		return sum, nil
 	}
 	if err := sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(p.Sum); err != nil {
-		return nil, fmt.Errorf("the journal has a broken SHA-256 in %s: %w", p.ID, err)
+		return nil, fmt.Errorf("restore the SHA-256 state of journal entry %s: %w", p.ID, err)
 	}
 	return sum, nil
 }
 
-// next returns the piece of the given length that follows p, after which sum is the SHA-256 of all bytes.
+// next returns the piece that follows p in the chain and has length bytes. sum must be the SHA-256 hash of all bytes
+// from the start of the upload to the end of the new piece.
 func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	state, err := sum.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
-		return piece{}, fmt.Errorf("marshal a SHA-256: %w", err)
+		return piece{}, fmt.Errorf("serialize the SHA-256 state: %w", err)
 	}
 	q := piece{ID: pieceID(file.String(), p.end()), Offset: p.end(), Length: int64(length), Sum: state}
 	if p.end() > 0 {
@@ -70,20 +76,22 @@ func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	return q, nil
 }
 
-// inChain is a filter for the pieces of a file from one offset to before another.
+// inChain returns a filter for a file's pieces whose offset is at least from and less than to.
 func inChain(file string, from, to int64) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, from)}, {Key: "$lt", Value: pieceID(file, to)}}}}
 }
 
-// inJournal is a filter for all that the journal has of a file: the pieces and then the seal.
+// inJournal returns a filter for all journal documents of a file: the pieces and the seal.
 func inJournal(file string) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, 0)}, {Key: "$lte", Value: sealID(file)}}}}
 }
 
-// endsChunk tells whether an offset is the end of a chunk of an upload.
+// endsChunk reports whether a chunk ends at offset in an upload of length bytes. The last chunk ends at the end of the
+// upload.
 func endsChunk(offset, length int64) bool { return offset%chunkSize == 0 || offset == length }
 
-// tail returns the last piece of a chain, without its bytes, and what its seal says. Where there is none, they are zero.
+// tail returns the last piece of a file's chain, without the bytes of the piece, and the outcome in the file's seal.
+// last is the zero piece if the chain is empty. seal is empty if the file has no seal.
 func (s *Store) tail(ctx context.Context, file string) (last piece, seal string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -109,7 +117,8 @@ func (s *Store) tail(ctx context.Context, file string) (last piece, seal string,
 	return piece{}, seal, nil
 }
 
-// note inserts a piece into the journal whose bytes are in their chunk. That anybody else has done so is fine.
+// note inserts the journal entry for piece p, whose bytes are already in their chunk. note returns no error if another
+// caller has already inserted the entry.
 func (s *Store) note(ctx context.Context, p piece) error {
 	err := s.enter(ctx, p)
 	if errors.Is(err, errTaken) {
@@ -118,22 +127,25 @@ func (s *Store) note(ctx context.Context, p piece) error {
 	return err
 }
 
-// enter inserts a piece into the journal, or returns errTaken.
+// enter inserts piece p into the journal. It returns errTaken if the journal already has a piece at the same offset.
 func (s *Store) enter(ctx context.Context, p piece) error {
-	// Not cancelled with ctx: an insert that has been sent should be heard of.
+	// Ignore the cancellation of ctx. After a canceled insert, it would be unknown whether the journal contains the
+	// piece.
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 	defer cancel()
 	_, err := s.journal.InsertOne(call, p)
 	if mongo.IsDuplicateKeyError(err) {
 		return errTaken
 	}
-	return mongodb.Problem(err, "write the journal of "+p.ID)
+	return mongodb.Problem(err, "insert journal entry "+p.ID)
 }
 
-// claim inserts the piece p, whose bytes stand at the start of b, and so adds it to its chain, or returns errTaken.
+// claim adds piece p to the chain of an upload. The bytes of p are at the start of b, and length is the size of the
+// whole upload in bytes. claim returns errTaken if the chain already has a piece at the same offset. If the upload has
+// too many pieces, the error wraps problem.BadRequest.
 func (s *Store) claim(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
 	if p.Index > freePieces+length/pieceSize {
-		return problem.BadRequest.With("the upload comes in too small pieces: send more than %d bytes a request", pieceSize)
+		return problem.BadRequest.With("the upload was split into too many small requests: send at least %d bytes per request", pieceSize)
 	}
 	if p.Offset%chunkSize != 0 {
 		p.Apart, p.Data = true, b[:p.Length]
@@ -158,12 +170,14 @@ func (s *Store) claim(ctx context.Context, file uuid.UUID, length int64, p piece
 	return s.note(ctx, p)
 }
 
-// assemble replaces the chunk that ends at end by the whole of its pieces, and takes their bytes out of the journal. It
-// must be called after the last of these pieces was inserted or read.
+// assemble builds the complete chunk that ends at offset end, and replaces the short chunk in fs.chunks with it. It
+// then removes the bytes of the chunk's pieces from the journal. The caller must have inserted or read the last of
+// these pieces, so that all of them exist. assemble returns errTaken if the upload is already committed.
 func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	id := file.String()
-	// The journal of a file that is committed gets deleted, and then even a writer that is long behind can have its
-	// claim. Such a claim comes after the files document; while there is none, the chain is what it always was.
+	// Do not change a chunk of a committed upload. Finish deletes the journal after the commit, so a late writer can
+	// then insert a wrong piece at an offset that already had a piece. If the fs.files document does not exist yet,
+	// the journal still has all its original pieces, because Finish deletes them only after the commit.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errTaken
 	} else if !errors.Is(err, problem.NotFound) {
@@ -180,15 +194,16 @@ func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 	defer cancel()
 	if _, err := s.chunks.ReplaceOne(call, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}, newChunk(file, int32(n), b[:filled])); err != nil {
-		return mongodb.Problem(err, fmt.Sprintf("complete chunk %d of upload %s", n, id))
+		return mongodb.Problem(err, fmt.Sprintf("assemble chunk %d of upload %s", n, id))
 	}
 	bare := bson.D{{Key: "$unset", Value: bson.D{{Key: "apart", Value: ""}, {Key: "data", Value: ""}}}}
 	_, err = s.journal.UpdateMany(call, inChain(id, start, end), bare)
-	return mongodb.Problem(err, "take bytes out of the journal of upload "+id)
+	return mongodb.Problem(err, "remove bytes from the journal of upload "+id)
 }
 
-// gather fills buf with the bytes of the pieces from start, the start of a chunk, to end, and returns how many they are:
-// none if somebody else has put the chunk together before.
+// gather copies the bytes of all pieces from offset start to offset end into buf, and returns the number of bytes that
+// it copied. start must be the start of a chunk. gather returns 0 if another caller has already assembled the chunk.
+// If pieces are missing, another caller is deleting the journal, so gather returns errTaken.
 func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, buf []byte) (filled int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
 	defer cancel()
@@ -196,24 +211,24 @@ func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, bu
 	if err != nil {
 		return 0, mongodb.Problem(err, "read the journal of upload "+file.String())
 	}
-	defer cursor.Close(context.WithoutCancel(ctx)) // nothing can be done about an error
+	defer cursor.Close(context.WithoutCancel(ctx)) // an error here does not affect the result
 	for cursor.Next(ctx) {
 		var p piece
 		if err := cursor.Decode(&p); err != nil {
 			return 0, fmt.Errorf("decode a piece of upload %s: %w", file, err)
 		}
 		switch {
-		case p.Offset != start+int64(filled) || p.end() > end: // the journal is being deleted
+		case p.Offset != start+int64(filled) || p.end() > end: // another caller is deleting the journal
 			return 0, errTaken
 		case filled == 0:
 			if p.Data, err = s.chunk(ctx, file, start/chunkSize); err != nil {
-				return 0, mongodb.Problem(err, "read a chunk of upload "+file.String())
+				return 0, mongodb.Problem(err, fmt.Sprintf("read chunk %d of upload %s", start/chunkSize, file))
 			}
 		case !p.Apart:
 			return 0, nil
 		}
 		if int64(len(p.Data)) < p.Length {
-			return 0, fmt.Errorf("upload %s is broken: at %d there are %d bytes, not %d", file, p.Offset, len(p.Data), p.Length)
+			return 0, fmt.Errorf("upload %s is corrupt: the piece at offset %d has %d bytes, want %d", file, p.Offset, len(p.Data), p.Length)
 		}
 		filled += copy(buf[filled:], p.Data[:p.Length])
 	}
@@ -226,7 +241,8 @@ func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, bu
 	return filled, nil
 }
 
-// digest returns the SHA-256 of all bytes up to the end of the piece, in lower-case hex.
+// digest returns the SHA-256 digest of all bytes from the start of the upload to the end of the piece, in lowercase
+// hexadecimal.
 func (p piece) digest() (string, error) {
 	sum, err := p.hash()
 	if err != nil {

@@ -16,23 +16,26 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// What a seal says.
+// These are the possible outcomes of an upload. The upload's seal contains one of them.
 const (
 	sealComplete   = "complete"
 	sealTerminated = "terminated"
 	sealExpired    = "expired"
 )
 
-// sniffed is how many bytes http.DetectContentType looks at.
+// sniffed is the maximum number of bytes that http.DetectContentType examines.
 const sniffed = 512
 
-// errSealGone is what seal gets that comes when all is over: the upload was completed, and its journal deleted.
-var errSealGone = errors.New("the upload's journal is gone")
+// errSealGone reports that an upload's seal was deleted before it could be read, because another caller committed or
+// discarded the upload at the same time.
+var errSealGone = errors.New("the upload's journal was deleted")
 
-// sealID is the _id of the document that ends a chain. It sorts after the pieces.
+// sealID returns the _id of a file's seal. This _id sorts after the IDs of all pieces of the file.
 func sealID(file string) string { return file + "/end" }
 
-// seal ends the chain of an upload, unless that is done, and returns what its one seal says.
+// seal inserts a seal with the outcome by, unless the upload already has a seal. It returns the outcome in the
+// upload's seal, which can differ from by if the seal already existed. The error is errSealGone if the existing seal
+// is deleted before it can be read.
 func (s *Store) seal(ctx context.Context, id, by string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
@@ -50,7 +53,8 @@ func (s *Store) seal(ctx context.Context, id, by string) (string, error) {
 	return first.By, mongodb.Problem(err, "read the seal of upload "+id)
 }
 
-// end seals an upload that shall not become a file. If it is one, or about to be one, that is problem.Conflict.
+// end seals an upload with the outcome by, so that the upload cannot become a file. The error wraps problem.Conflict
+// if the upload is already a file or already has a seal with the outcome complete.
 func (s *Store) end(ctx context.Context, id, by string) error {
 	complete := problem.Conflict.With("the upload is complete: delete the file /files/%s instead", id)
 	first, err := s.seal(ctx, id, by)
@@ -60,7 +64,8 @@ func (s *Store) end(ctx context.Context, id, by string) error {
 	if err != nil {
 		return err
 	}
-	// The seal of one that is committed may have been deleted before this one was made, but then the file is there.
+	// Check whether the upload is already a file. If Finish has committed the upload and deleted its seal, the insert
+	// of the new seal succeeded, but the upload is complete.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errors.Join(complete, s.dropJournal(ctx, id))
 	} else if !errors.Is(err, problem.NotFound) {
@@ -69,11 +74,15 @@ func (s *Store) end(ctx context.Context, id, by string) error {
 	return nil
 }
 
-// Finish makes the upload with the given id, whose bytes must all be there, a file, as Put does at its end: finish gets the
-// file and returns the event that its document shall carry. It returns the file and its event. Several may call it at
-// once: one file comes of it, with one event. It goes on where another call was killed, and for an upload that expired too.
+// Finish turns the complete upload with the given ID into a file, and returns the file and its event. As in Put,
+// Finish calls finish with the file, and finish must return the event that announces the file. If the upload is
+// already a file, Finish returns that file and its event.
 //
-// An upload whose bytes are not all there is problem.Conflict, one that was terminated problem.NotFound.
+// Finish can be called concurrently, and again after an interrupted call. The result is always one file with one
+// event. Finish also accepts an expired upload.
+//
+// If bytes are missing, the error wraps problem.Conflict. If the upload does not exist or was terminated, the error
+// wraps problem.NotFound.
 func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event []byte, err error)) (File, []byte, error) {
 	for stored := false; !stored; {
 		u, last, err := s.find(ctx, id)
@@ -84,14 +93,15 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 			continue
 		}
 		if !u.Complete() {
-			return File{}, nil, problem.Conflict.With("%d of the upload's %d bytes are there", u.Offset, u.Length)
+			return File{}, nil, problem.Conflict.With("the upload is incomplete: %d of %d bytes have arrived", u.Offset, u.Length)
 		}
 		err = s.commitUpload(ctx, u, last, finish)
 		if stored = err == nil; !stored && !errors.Is(err, errSealGone) {
 			return File{}, nil, err
 		}
 	}
-	// The document that is there may be another writer's.
+	// Read the file and its event from the store, because another caller might have committed the upload with a
+	// different event.
 	f, err := s.Get(ctx, id)
 	if err != nil {
 		return File{}, nil, err
@@ -103,7 +113,8 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 	return f, event, s.dropJournal(ctx, id)
 }
 
-// commitUpload inserts the files document of a complete upload.
+// commitUpload seals the complete upload u and inserts its document into fs.files. last is the last piece of the
+// upload's chain.
 func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish func(*File) ([]byte, error)) error {
 	by, err := s.seal(ctx, u.ID, sealComplete)
 	if err != nil {
@@ -134,8 +145,9 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 	return mongodb.Problem(s.commit(ctx, f, event), "commit file "+f.ID)
 }
 
-// hasEnd checks that the last chunk of a complete upload is there: one that was discarded has lost its bytes before its
-// seal, and could be sealed a second time.
+// hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. A concurrent Discard can cause
+// this, because it deletes the chunks and then the seal. Finish can then insert a new seal although the upload no
+// longer has any bytes.
 func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	file, err := uuid.Parse(u.ID)
 	if err != nil || u.Length == 0 {
@@ -148,18 +160,18 @@ func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return errNoUpload
 	}
-	return mongodb.Problem(err, "look for the end of upload "+u.ID)
+	return mongodb.Problem(err, "find the last chunk of upload "+u.ID)
 }
 
-// start returns the first bytes of a file, as many as tell its type.
+// start returns the first bytes of a file, up to the number that http.DetectContentType examines.
 func (s *Store) start(ctx context.Context, f File) ([]byte, error) {
 	buf := make([]byte, sniffed)
 	n, err := fill(s.Reader(ctx, f), buf)
 	return buf[:n], unlessEOF(err)
 }
 
-// Terminate ends the upload with the given id and deletes its bytes. If it is a file already, or about to be one, that is
-// problem.Conflict.
+// Terminate ends the upload with the given ID and deletes its bytes. The error wraps problem.Conflict if the upload is
+// already a file or if Finish has begun to turn it into a file.
 func (s *Store) Terminate(ctx context.Context, id string) error {
 	if _, _, err := s.find(ctx, id); err != nil {
 		return err
@@ -170,23 +182,26 @@ func (s *Store) Terminate(ctx context.Context, id string) error {
 	if err := s.discard(context.WithoutCancel(ctx), id); err != nil {
 		return err
 	}
-	// A writer may not have noticed yet. So the rest, and what that writer adds, is left to the sweep, which takes an upload
-	// away when no request can be left that began before it expired.
+	// Keep the upload record and the journal, because a concurrent writer can still add bytes. Set the expiry time to
+	// now, so that the sweep function deletes the remaining data later, after every request that began before the
+	// expiry has ended. Set the length to 0, so that Usage no longer counts the upload and stillOpen detects that the
+	// upload has ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	_, err := s.uploads.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
 		bson.D{{Key: "$set", Value: bson.D{{Key: "length", Value: int64(0)}, {Key: "expires_at", Value: time.Now().UTC()}}}})
-	return mongodb.Problem(err, "end upload "+id)
+	return mongodb.Problem(err, "mark upload "+id+" as expired")
 }
 
-// tusDocument is what is noted of a resumable upload besides what is noted of any.
+// tusDocument contains the fields of an upload record that only a resumable upload has.
 type tusDocument struct {
 	Name        string `bson:"name"`
 	ContentType string `bson:"content_type"`
 	Metadata    string `bson:"metadata"`
 }
 
-// dropJournal deletes the journal of an upload, the seal last: as long as there are pieces, it says what they are.
+// dropJournal deletes the journal of an upload. It deletes the seal last, so that the outcome of the upload remains
+// known while pieces exist.
 func (s *Store) dropJournal(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
 	defer cancel()

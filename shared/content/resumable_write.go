@@ -13,9 +13,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Append adds the bytes of r to the upload with the given id, of which offset bytes must be there, and returns how many
-// it added, also along with an error: what was added stays. It reads until the upload is complete or r ends; an error of
-// r comes after the bytes before it have been added. Where another writer is faster it is problem.Conflict.
+// Append adds the bytes of r to the upload with the given ID. It reads until the upload is complete or r ends. If r
+// returns an error, Append first adds the bytes that it read before the error. Append returns the number of bytes that
+// it added, even if it also returns an error, because the added bytes remain.
+//
+// offset must be the current offset of the upload. If it is not, or if another writer adds bytes at the same offset
+// first, the error wraps problem.Conflict.
 func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error) {
 	u, last, err := s.find(ctx, id)
 	if err != nil {
@@ -31,19 +34,20 @@ func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader
 	return added, err
 }
 
-// extend adds the bytes of r to the chain of u, which ends with last. The next piece is filled and summed while one is
-// inserted, so that a stream takes two buffers and what the driver makes of one.
+// extend adds the bytes of r to the chain of u. last is the last piece of the chain. While one piece is being
+// inserted, extend reads and hashes the next piece. An upload therefore uses the memory of two buffers plus the
+// driver's copies of one buffer.
 func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (added int64, err error) {
 	file, err := uuid.Parse(u.ID)
 	if err != nil {
-		return 0, fmt.Errorf("the upload's id: %w", err)
+		return 0, fmt.Errorf("parse upload ID %q: %w", u.ID, err)
 	}
 	sum, err := last.hash()
 	if err != nil {
 		return 0, err
 	}
 	var inserting chan error
-	settle := func() error { // waits for the insert in flight
+	settle := func() error { // waits for the insert in flight, updates added and returns the error of the insert
 		if inserting == nil {
 			return nil
 		}
@@ -59,7 +63,7 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 		end := last.end()
 		room := min(chunkSize-end%chunkSize, u.Length-end)
 		n, failed := fill(r, b[:room])
-		_, _ = sum.Write(b[:n]) // never fails
+		_, _ = sum.Write(b[:n]) // hash.Hash.Write never returns an error
 		ended = failed != nil || end+int64(n) == u.Length
 		if err := settle(); err != nil || n == 0 {
 			s.buffers.Put(b)
@@ -95,28 +99,31 @@ func unlessEOF(err error) error {
 	return err
 }
 
-// stillOpen returns an error if u was terminated while it was written to, and deletes what came after the deletion of its
-// bytes.
+// stillOpen must be called after a write to u. It checks whether another request ended u during the write. If u was
+// terminated or discarded, stillOpen deletes the chunks that the write added, and returns an error that wraps
+// problem.NotFound. If u has become a file whose event is confirmed, stillOpen deletes the journal entries that the
+// write added, and returns no error.
 func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	open, err := s.opened(ctx, u.ID)
 	if err != nil || open != nil && open.Length == u.Length {
 		return err
 	}
-	if _, err := s.Get(ctx, u.ID); err == nil { // another writer was faster, up to the end
+	if _, err := s.Get(ctx, u.ID); err == nil { // another request has turned the upload into a file
 		return s.dropJournal(ctx, u.ID)
 	} else if !errors.Is(err, problem.NotFound) {
 		return err
 	}
 	err = s.discard(context.WithoutCancel(ctx), u.ID)
-	if open == nil { // else the seal has to stay, and the sweep takes the rest
+	if open == nil { // u was discarded; after a termination, the seal must remain until sweep deletes the journal
 		err = errors.Join(err, s.dropJournal(ctx, u.ID))
 	}
 	return errors.Join(errNoUpload, err)
 }
 
-// AppendVerified is Append for bytes whose digest must be want, by the algorithm of sum. It adds all of them or, where the
-// digest is another one, none, and returns mismatch: until then they are kept as chunks of another file, which never gets
-// a document.
+// AppendVerified is like Append, but it adds the bytes of r only if their digest equals want. sum computes the digest.
+// If the digest differs, AppendVerified adds no bytes and returns mismatch. AppendVerified first stores the bytes as
+// the chunks of a temporary file, which never gets a document in fs.files. It copies them to the upload after it has
+// verified the digest.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
 	u, _, err := s.find(ctx, id)
 	if err != nil {
@@ -127,10 +134,10 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 	}
 	staged, err := uuid.NewV7()
 	if err != nil {
-		return 0, fmt.Errorf("make an id: %w", err)
+		return 0, fmt.Errorf("generate an ID for a temporary file: %w", err)
 	}
 	f := File{ID: staged.String(), Owner: u.Owner, chunkSize: chunkSize}
-	// Its length is part of the upload's, which counts already.
+	// The upload record of the temporary file has no length, because Usage already counts the full length of u.
 	if err := s.open(ctx, openDocument{ID: f.ID, Owner: u.Owner}); err != nil {
 		return 0, err
 	}
@@ -144,7 +151,7 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 		return s.Append(ctx, id, offset, s.Reader(ctx, f))
 	}()
 	if failed := s.Discard(context.WithoutCancel(ctx), f.ID); failed != nil {
-		err = errors.Join(err, failed) // the sweep does it then
+		err = errors.Join(err, failed) // sweep deletes the temporary file later
 	}
 	return added, err
 }

@@ -14,27 +14,29 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// openDocument is a document of uploads: the note that a file is on its way.
+// openDocument is an upload record, which is a document in the uploads collection. An upload record exists from the
+// start of an upload until the broker has confirmed the file's event or the upload is discarded.
 type openDocument struct {
 	ID    string `bson:"_id"`
 	Owner string `bson:"owner"`
-	// Length is what the client declared, in bytes, or -1.
+	// Length is the file size in bytes that the client declared, or -1 if the client declared no size. AppendVerified
+	// and Terminate set Length to 0, so that Usage does not count the upload.
 	Length int64 `bson:"length"`
-	// ExpiresAt is when a resumable upload ends; nil for one that has to come in one request.
+	// ExpiresAt is the time when a resumable upload expires. It is nil for an upload in a single request.
 	ExpiresAt *time.Time `bson:"expires_at"`
-	// Tus is there for a resumable upload only.
+	// Tus contains the fields that only a resumable upload has. It is nil for an upload in a single request.
 	Tus *tusDocument `bson:"tus,omitempty"`
 }
 
-// open notes that a file is on its way.
+// open inserts the upload record d.
 func (s *Store) open(ctx context.Context, d openDocument) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := s.uploads.InsertOne(ctx, d)
-	return mongodb.Problem(err, "note upload "+d.ID)
+	return mongodb.Problem(err, "insert upload record "+d.ID)
 }
 
-// opened returns the note of a file that is on its way, or nil.
+// opened returns the upload record with the given ID, or nil if the record does not exist.
 func (s *Store) opened(ctx context.Context, id string) (*openDocument, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -43,20 +45,22 @@ func (s *Store) opened(ctx context.Context, id string) (*openDocument, error) {
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return nil, nil
 	}
-	return &d, mongodb.Problem(err, "read the note of upload "+id)
+	return &d, mongodb.Problem(err, "read upload record "+id)
 }
 
-// Confirm notes that the event of the file with the given id has reached the broker: nothing is left to do for it.
+// Confirm deletes the upload record for the file with the given ID. A caller must call Confirm after the broker has
+// confirmed the file's event, so that the sweep function does not publish the event again.
 func (s *Store) Confirm(ctx context.Context, id string) error { return s.remove(ctx, s.uploads, id) }
 
-// Confirmed tells whether nothing is left to do for the file with the given id. It is true of one that never was.
+// Confirmed reports whether the file with the given ID has no upload record, which means that the broker has confirmed
+// the file's event. Confirmed also reports true for a file that does not exist.
 func (s *Store) Confirmed(ctx context.Context, id string) (bool, error) {
 	d, err := s.opened(ctx, id)
 	return err == nil && d == nil, err
 }
 
-// Discard deletes the bytes of an upload that was never committed, and then its note. A resumable one that is being made
-// a file (see Finish) is problem.Conflict.
+// Discard deletes the bytes and the upload record of an upload that was not committed. If Finish has already begun to
+// turn a resumable upload into a file, Discard keeps the upload, and the error wraps problem.Conflict.
 func (s *Store) Discard(ctx context.Context, id string) error {
 	d, err := s.opened(ctx, id)
 	if err != nil {
@@ -70,7 +74,8 @@ func (s *Store) Discard(ctx context.Context, id string) error {
 	return s.deleteUpload(ctx, id)
 }
 
-// deleteUpload deletes the bytes of a file or of an upload, and then what is noted of it.
+// deleteUpload deletes the chunks, the journal and the upload record of a file or an upload. It deletes the upload
+// record last, so that the sweep function can still find an interrupted deletion and complete it.
 func (s *Store) deleteUpload(ctx context.Context, id string) error {
 	if err := s.discard(ctx, id); err != nil {
 		return err
@@ -81,41 +86,44 @@ func (s *Store) deleteUpload(ctx context.Context, id string) error {
 	return s.Confirm(ctx, id)
 }
 
-// Usage returns the bytes of the files that belong to owner, and of those on their way as far as they were declared.
+// Usage returns how many bytes the owner uses. The result is the total size of the owner's files plus the declared
+// sizes of the owner's uploads in progress. Usage does not count an upload without a declared size.
 func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// The open ones first: one that is committed in between is counted twice for once, not missed.
+	// Read the upload records before the files. If the files were read first, neither read would find an upload that
+	// was committed and confirmed between the two reads.
 	open, err := s.uploads.Find(ctx, bson.D{{Key: "owner", Value: owner}, {Key: "length", Value: bson.D{{Key: "$gt", Value: 0}}}})
 	if err != nil {
-		return 0, mongodb.Problem(err, "find the open uploads of "+owner)
+		return 0, mongodb.Problem(err, "find the open uploads of user "+owner)
 	}
 	var notes []openDocument
 	if err := open.All(ctx, &notes); err != nil {
-		return 0, mongodb.Problem(err, "read the open uploads of "+owner)
+		return 0, mongodb.Problem(err, "read the open uploads of user "+owner)
 	}
 	files, err := s.files.Aggregate(ctx, mongo.Pipeline{
 		{{Key: "$match", Value: bson.D{{Key: "metadata.owner", Value: owner}}}},
 		{{Key: "$group", Value: bson.D{{Key: "_id", Value: nil}, {Key: "bytes", Value: bson.D{{Key: "$sum", Value: "$length"}}}}}},
 	})
 	if err != nil {
-		return 0, mongodb.Problem(err, "add up the files of "+owner)
+		return 0, mongodb.Problem(err, "add up the file sizes for user "+owner)
 	}
 	var sums []struct {
 		Bytes int64 `bson:"bytes"`
 	}
 	if err := files.All(ctx, &sums); err != nil {
-		return 0, mongodb.Problem(err, "read the sum of the files of "+owner)
+		return 0, mongodb.Problem(err, "read the total file size for user "+owner)
 	}
 	var usage int64
 	for _, sum := range sums {
 		usage += sum.Bytes
 	}
 	for _, note := range notes {
-		// One that is committed and waits for its confirmation is among the files already.
+		// Check whether the upload has become a file, because the total above already includes the size of every file.
+		// The upload record of a file remains until the broker has confirmed the file's event.
 		n, err := s.files.CountDocuments(ctx, bson.D{{Key: "_id", Value: note.ID}})
 		if err != nil {
-			return 0, mongodb.Problem(err, "look for file "+note.ID)
+			return 0, mongodb.Problem(err, "find file "+note.ID)
 		}
 		if n == 0 {
 			usage += note.Length
@@ -124,16 +132,19 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	return usage, nil
 }
 
-// Unfinished is what is noted of a file on its way.
+// Unfinished describes an upload that is in progress or was interrupted. It can also describe a stored file whose
+// event is not confirmed yet.
 type Unfinished struct {
 	ID string
-	// Resumable tells that it may come in several requests, until ExpiresAt.
+	// Resumable reports whether the upload is resumable. The client can continue a resumable upload until ExpiresAt.
+	// For any other upload, ExpiresAt is the zero time.
 	Resumable bool
 	ExpiresAt time.Time
 }
 
-// Unfinished returns at most limit of the files on their way that began before the given time, the oldest first,
-// beginning after the one with the id after.
+// Unfinished returns at most limit uploads that began before the given time and still have an upload record. The IDs
+// of the uploads are in ascending order, so the oldest upload comes first. All IDs are greater than after, which is
+// the last ID on the previous page or an empty string.
 func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]Unfinished, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -157,21 +168,22 @@ func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, 
 	return unfinished, nil
 }
 
-// firstID returns the lowest UUIDv7 of a millisecond (RFC 9562, section 5.7): their order is that of time.
+// firstID returns the lowest UUIDv7 (RFC 9562, section 5.7) for the millisecond that contains at. UUIDv7 values sort
+// by time, so every UUIDv7 that was generated before that millisecond is lower.
 func firstID(at time.Time) string {
 	ms := uint64(max(at.UnixMilli(), 0))
 	id := uuid.UUID{byte(ms >> 40), byte(ms >> 32), byte(ms >> 24), byte(ms >> 16), byte(ms >> 8), byte(ms), 0x70, 0, 0x80}
 	return id.String()
 }
 
-// claimDocument is a document of uploads.claims: the first answer to an idempotency key.
+// claimDocument is a document in the uploads.claims collection. It records which file has claimed an idempotency key.
 type claimDocument struct {
 	Key       string       `bson:"_id"`
 	ClaimedAt time.Time    `bson:"claimed_at"`
 	File      fileDocument `bson:"file"`
 }
 
-// Claimed returns the file that has claimed key, if one has.
+// Claimed returns the file that has claimed key. found reports whether any file has claimed key.
 func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -181,18 +193,22 @@ func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, er
 		return File{}, false, nil
 	}
 	if err != nil {
-		return File{}, false, mongodb.Problem(err, "read a claim")
+		return File{}, false, mongodb.Problem(err, "read the claim of an idempotency key")
 	}
 	f, err := d.File.file()
 	return f, err == nil, err
 }
 
-// claimAttempts bounds the tries of Claim where a claim comes and goes.
+// claimAttempts is the maximum number of attempts that Claim makes. An attempt fails if the key already has a claim,
+// but that claim is deleted before Claim can read it. An attempt also fails if the store is unavailable and the claim
+// was not inserted.
 const claimAttempts = 3
 
-// Claim makes f the file of key, and returns it, unless another is: then it returns that one. The same key and file may be
-// claimed any number of times. A key is claimed after the file is committed and before its event is published, so that
-// of the files that were sent under one key, one is told of.
+// Claim claims key for f and returns f. If another file has already claimed key, Claim returns that file instead. The
+// same file can claim the same key repeatedly.
+//
+// A caller must call Claim after f is committed and before the event for f is published, so that only one of several
+// files with the same key is announced.
 func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	for range claimAttempts {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
@@ -201,37 +217,41 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 		if err == nil {
 			return f, nil
 		}
-		// One that got no answer may have been done: the next try finds it.
+		// Continue if another claim for key exists. Also continue if the server did not respond, because the claim
+		// might have been inserted anyway. In both cases, Claimed reads the existing claim.
 		if !mongo.IsDuplicateKeyError(err) && !mongodb.Away(err) {
-			return File{}, mongodb.Problem(err, "claim for file "+f.ID)
+			return File{}, mongodb.Problem(err, "claim the idempotency key for file "+f.ID)
 		}
 		if first, found, failed := s.Claimed(ctx, key); found || failed != nil {
 			return first, failed
 		}
 	}
-	return File{}, fmt.Errorf("claim for file %s: the claim of another comes and goes", f.ID)
+	return File{}, fmt.Errorf("claim the idempotency key for file %s: gave up after %d attempts", f.ID, claimAttempts)
 }
 
-// Unclaim takes back the claim of the file with the given id; that of another stays.
+// Unclaim deletes the claim for key if the claim belongs to the file with the given ID. A claim that belongs to
+// another file remains.
 func (s *Store) Unclaim(ctx context.Context, key, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := s.claims.DeleteOne(ctx, bson.D{{Key: "_id", Value: key}, {Key: "file._id", Value: id}})
-	return mongodb.Problem(err, "take back the claim of file "+id)
+	return mongodb.Problem(err, "delete the idempotency key claim of file "+id)
 }
 
-// ForgetClaims deletes the claims that were made before the given time, and returns their number.
+// ForgetClaims deletes all claims that were created before the given time. It returns the number of claims that it
+// deleted.
 func (s *Store) ForgetClaims(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.claims, "claimed_at", before)
 }
 
-// removeOlder deletes the documents whose field is before the given time, and returns their number.
+// removeOlder deletes old documents from a collection and returns the number of documents that it deleted. A document
+// is old if the time in the given field is earlier than before.
 func (s *Store) removeOlder(ctx context.Context, from *mongo.Collection, field string, before time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
 	defer cancel()
 	result, err := from.DeleteMany(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$lt", Value: before.UTC()}}}})
 	if err != nil {
-		return 0, mongodb.Problem(err, "delete the old of "+from.Name())
+		return 0, mongodb.Problem(err, "delete expired documents from "+from.Name())
 	}
 	return result.DeletedCount, nil
 }

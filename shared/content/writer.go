@@ -16,21 +16,28 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// Put keeps the bytes of r as a new file with the owner, name, content type and key of f, and returns it complete. The
-// size of f is what the client declared, or -1; it counts towards the owner's Usage while the bytes arrive.
+// Put stores the bytes of r as a new file. The returned File has the owner, the name, the content type and the key of
+// f. Put sets the other fields. f.Size is the file size in bytes that the client declared, or -1 if the client
+// declared no size. During the upload, Usage counts the declared size.
 //
-// Before the first byte it notes that there is an upload, and what it leaves unfinished can be found by that. The note
-// stays until Confirm says that the event is with the broker.
+// Put inserts an upload record before it reads the first byte, so that the sweep function can find an interrupted
+// upload. Put does not delete the record of a stored file. The caller must call Confirm after the broker has confirmed
+// the file's event.
 //
-// When all bytes are there, finish gets the file and returns the event that its document shall carry; an error of
-// finish refuses the file. Put reads until io.EOF: any other error of r, io.ErrUnexpectedEOF included, means that the
-// bytes are not complete, and is returned wrapped. After an error nothing of the file stays, except where the store
-// went away: then an unreachable rest may, or, if the store did not answer the commit itself, a whole file whose event
-// is not confirmed; either with its note.
+// After all bytes are stored, Put calls finish with the file. finish must return the event that announces the file,
+// and Put stores the event in the file's document. If finish returns an error, Put does not create the file.
+//
+// Put reads r until io.EOF. Any other error from r, including io.ErrUnexpectedEOF, means that the bytes are
+// incomplete, so Put does not create the file. The returned error then wraps the error from r.
+//
+// If an error occurs, Put deletes everything that it has written, with two exceptions. If the store is unavailable,
+// the upload record and some chunks can remain. If the store does not respond to the commit, the upload record and a
+// complete file with an unconfirmed event can remain. In both cases, the sweep function later finds the upload record,
+// and completes or discards the upload.
 func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File) (event []byte, err error)) (_ File, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return File{}, fmt.Errorf("make a file id: %w", err)
+		return File{}, fmt.Errorf("generate a file ID: %w", err)
 	}
 	f.ID = id.String()
 	f.chunkSize = chunkSize
@@ -42,7 +49,8 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 		if keep {
 			return
 		}
-		// The client's going away is the most common reason to be here, and must not stop the cleaning up.
+		// Ignore the cancellation of ctx. If the client has disconnected, ctx is already canceled, but the bytes must
+		// still be deleted.
 		if failed := s.Discard(context.WithoutCancel(ctx), f.ID); failed != nil {
 			err = errors.Join(err, failed)
 		}
@@ -56,11 +64,12 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 		return File{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return File{}, fmt.Errorf("before the commit of file %s: %w", f.ID, err)
+		return File{}, fmt.Errorf("prepare the commit of file %s: %w", f.ID, err)
 	}
 	if err := s.commit(ctx, f, event); err != nil {
-		// No answer may mean that the file is there. Then its chunks must stay: a document without its chunks would be
-		// a broken file for ever, while chunks without a document are merely swept.
+		// If the store did not respond, the file might exist. Keep its chunks in that case, because a document without
+		// chunks would be a corrupt file forever. If the file does not exist, the sweep function deletes the chunks
+		// later.
 		keep = mongodb.Away(err)
 		return File{}, mongodb.Problem(err, "commit file "+f.ID)
 	}
@@ -68,8 +77,10 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	return f, nil
 }
 
-// writeChunks sends r in chunks, several at a time, and fills in the size and digest of f; after an error the size is
-// what was sent at most. When it returns, no insert is in flight any more.
+// writeChunks inserts the bytes of r as the chunks of the file with the given ID. It inserts up to streamInserts
+// chunks at the same time. It sets f.Size and f.SHA256. After an error, f.Size is an upper bound for the number of
+// inserted bytes, and f.SHA256 is not set. When writeChunks returns, no insert is in flight, so the caller can safely
+// delete the chunks.
 func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Reader) error {
 	group, sending := errgroup.WithContext(ctx)
 	group.SetLimit(streamInserts)
@@ -80,7 +91,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		length, err := fill(r, b[:])
 		if err != nil && err != io.EOF {
 			s.buffers.Put(b)
-			return false, fmt.Errorf("read the bytes of file %s: %w", f.ID, err)
+			return false, fmt.Errorf("read the uploaded bytes of file %s: %w", f.ID, err)
 		}
 		if length == 0 {
 			s.buffers.Put(b)
@@ -89,7 +100,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		more = err == nil
 		sum.Write(b[:length])
 		f.Size += int64(length)
-		// The slot comes before the goroutine: a stream that waits for one holds this one buffer and no more.
+		// Wait for a slot before the goroutine starts, so that the loop does not fill another buffer during the wait.
 		select {
 		case s.slots <- struct{}{}:
 		case <-sending.Done():
@@ -98,8 +109,8 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		}
 		group.Go(func() error {
 			defer func() { <-s.slots }()
-			// Without the cancellation of ctx, so that every insert has ended one way or the other before the chunks
-			// are deleted: one that is cancelled here may go on in the server and outlive the deletion.
+			// Ignore the cancellation of ctx. Otherwise, the server could continue a canceled insert and write the
+			// chunk after the chunks of the failed upload were deleted.
 			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 			defer cancel()
 			_, err := s.chunks.InsertOne(call, &lentChunk{newChunk(id, n, b[:length]), func() { s.buffers.Put(b) }})
@@ -112,7 +123,8 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 	for n := int32(0); more && err == nil && sending.Err() == nil; n++ {
 		more, err = read(n)
 	}
-	// An insert that failed is the cause of what follows it.
+	// Wait for all inserts. An insert error takes precedence over an error from r, because a failed insert can be the
+	// reason why the loop above ended.
 	if failed := group.Wait(); failed != nil {
 		return failed
 	}
@@ -126,11 +138,12 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 	return nil
 }
 
-// commit inserts the document of f. An insert that got no answer is tried once more: under the same unique _id that is
-// safe, and finding the document there is as good as having inserted it.
+// commit inserts the fs.files document for f. If the store is unavailable or does not respond, commit repeats the
+// insert once. The retry cannot create a second file, because the _id is unique. If the document already exists,
+// commit returns nil.
 func (s *Store) commit(ctx context.Context, f File, event []byte) error {
 	insert := func() error {
-		// Not cancelled with ctx: once the commit has been sent, its outcome must be known.
+		// Ignore the cancellation of ctx. After a canceled insert, it would be unknown whether the file exists.
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
 		_, err := s.files.InsertOne(call, document(f, event))
@@ -146,8 +159,9 @@ func (s *Store) commit(ctx context.Context, f File, event []byte) error {
 	return err
 }
 
-// fill reads until buf is full or r ends. Unlike io.ReadFull, it tells the end of r, io.EOF, from an r that broke off
-// with io.ErrUnexpectedEOF, as the body of a request does whose client went away.
+// fill reads from r until buf is full or r returns an error. If r ends before buf is full, fill returns io.EOF, even
+// if it has read some bytes. io.ReadFull would return io.ErrUnexpectedEOF in that case. fill returns
+// io.ErrUnexpectedEOF only if r returns this error, for example because the client disconnected.
 func fill(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var m int

@@ -13,39 +13,44 @@ import (
 )
 
 const (
-	// dialTimeout bounds connecting: name, TCP, TLS and the AMQP handshake. On a good network it takes 2 ms.
+	// dialTimeout is how long connecting to RabbitMQ may take. This includes the name lookup and the TCP, TLS and AMQP
+	// handshakes. On a fast network, connecting takes only about 2 ms, so the limit leaves enough time for a slow
+	// network.
 	dialTimeout = 3 * time.Second
-	// writeTimeout bounds each write to the socket. A broker in memory alarm stops reading, and a write would wait
-	// for as long as the alarm lasts.
+	// writeTimeout is how long each write to the socket may take. The limit is necessary because a broker with a
+	// memory alarm stops reading from its sockets. Without the limit, a write would then block until the alarm ends.
 	writeTimeout = 3 * time.Second
-	// heartbeat is how often both sides say that they are there; after three halves of it without a word the
-	// connection is given up.
+	// heartbeat is the interval at which both ends of a connection send heartbeats. If nothing arrives on a connection
+	// for 1.5 times this interval, the connection is closed, because the other end is probably unreachable.
 	heartbeat = 10 * time.Second
-	// maxChannels bounds the channels in use at once, each with one event under way. A confirmation takes 1 ms, so
-	// this is some thousand events a second; more callers wait for their turn.
+	// maxChannels is the maximum number of channels in use at the same time. When all of them are in use, further
+	// callers wait for a channel. Each channel waits for the confirmation of its event before it publishes another
+	// event. Because a confirmation takes about 1 ms, the channels can still publish several thousand events per
+	// second.
 	maxChannels = 16
 )
 
 var (
 	errClosed  = errors.New("the publisher is closed")
-	errBlocked = errors.New("the broker takes no messages at present (memory or disk alarm)")
-	errReturn  = errors.New("no queue is bound to the event's type: has setup run?")
-	errNack    = errors.New("the broker answered nack: a queue refused the event, such as a full one")
-	errAway    = errors.New("the connection broke before the confirmation")
+	errBlocked = errors.New("RabbitMQ is not accepting messages because of a memory or disk alarm")
+	errReturn  = errors.New("no queue is bound to the event type (has setup run?)")
+	errNack    = errors.New("a queue rejected the event (nack), for example because the queue is full")
+	errAway    = errors.New("the connection was lost before RabbitMQ confirmed the event")
 )
 
-// amqpPublisher publishes to RabbitMQ over one connection, made when it is needed and again when it was lost.
+// amqpPublisher publishes events to RabbitMQ over one connection. Publish and Ready open the connection if it is not
+// open yet or has been lost.
 type amqpPublisher struct {
 	url   string
-	slots chan struct{} // one for each channel in use
+	slots chan struct{} // has one element for each channel in use
 
 	mu      sync.Mutex
-	link    *link    // the last connection made, possibly broken
-	attempt *attempt // the one being made, nil if none
+	link    *link    // the latest connection, which might be closed
+	attempt *attempt // the connection attempt in progress, or nil
 	closed  bool
 }
 
-// attempt is one try to connect that any number of callers wait for.
+// attempt is one attempt to connect. Callers that need the connection at the same time share one attempt.
 type attempt struct {
 	done chan struct{} // closed when link or err is set
 	link *link
@@ -56,8 +61,8 @@ func newAMQPPublisher(eventsURL string) *amqpPublisher {
 	return &amqpPublisher{url: eventsURL, slots: make(chan struct{}, maxChannels)}
 }
 
-// Publish sends e as a persistent, mandatory message with the event's type as routing key and waits until the broker
-// has confirmed that every queue bound to it has stored it.
+// Publish sends e as a persistent, mandatory message with the event type as the routing key. It waits until RabbitMQ
+// confirms that every queue that is bound to this routing key has stored the message.
 func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	body, err := encode(e)
 	if err != nil {
@@ -95,8 +100,9 @@ func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	return nil
 }
 
-// Ready connects if need be and says whether the broker takes messages. A broker says that it does not only to who
-// has tried, so after a reconnection the first event finds out.
+// Ready connects to RabbitMQ if necessary. It returns an error if RabbitMQ has reported on the connection that it is
+// not accepting messages. RabbitMQ reports this state only after it has received a message on the connection.
+// Therefore, Ready returns nil on a new connection until the first event has been sent.
 func (p *amqpPublisher) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -110,7 +116,7 @@ func (p *amqpPublisher) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the connection.
+// Close closes the connection. Ready and Publish return errors after that.
 func (p *amqpPublisher) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -123,8 +129,8 @@ func (p *amqpPublisher) Close() error {
 	return nil
 }
 
-// connect returns the connection, made anew if it was lost. Callers at the same time share one attempt, and one that
-// goes away does not end it for the others.
+// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. Concurrent callers share
+// one attempt to connect. If the context of one caller ends, the attempt continues for the other callers.
 func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	p.mu.Lock()
 	if p.closed {
@@ -150,7 +156,7 @@ func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	}
 }
 
-// try makes attempt a.
+// try connects to RabbitMQ and stores the result in a.
 func (p *amqpPublisher) try(a *attempt) {
 	l, err := dial(p.url)
 	p.mu.Lock()
@@ -161,14 +167,15 @@ func (p *amqpPublisher) try(a *attempt) {
 		a.err = err
 	case p.closed:
 		a.err = errClosed
-		go l.close() // nobody waits for it
+		go l.close() // no caller waits for this
 	default:
 		p.link, a.link = l, l
 	}
 	close(a.done)
 }
 
-// dialConn connects to a RabbitMQ within dialTimeout. Closing the socket ends whatever waits on the connection.
+// dialConn connects to RabbitMQ within dialTimeout. It returns the connection and the connection's socket. The caller
+// can close the socket to unblock all calls that are waiting for RabbitMQ on the connection.
 func dialConn(amqpURL string) (*amqp.Connection, net.Conn, error) {
 	var socket net.Conn
 	conn, err := amqp.DialConfig(amqpURL, amqp.Config{
@@ -180,7 +187,8 @@ func dialConn(amqpURL string) (*amqp.Connection, net.Conn, error) {
 			if err != nil {
 				return nil, err
 			}
-			// Covers the handshakes; the library clears it when they are through.
+			// The deadline also covers the TLS and AMQP handshakes. The AMQP library clears the deadline after the
+			// handshakes.
 			if err := c.SetDeadline(deadline); err != nil {
 				_ = c.Close()
 				return nil, err
@@ -191,14 +199,15 @@ func dialConn(amqpURL string) (*amqp.Connection, net.Conn, error) {
 	})
 	if err != nil {
 		if socket != nil {
-			_ = socket.Close() // half a handshake is worth nothing
+			_ = socket.Close() // the handshake has failed
 		}
 		return nil, nil, fmt.Errorf("connect to RabbitMQ: %w", err)
 	}
 	return conn, socket, nil
 }
 
-// boundedWriter is a connection no write to which takes longer than writeTimeout: the AMQP library knows no deadlines.
+// boundedWriter is a connection on which each write takes at most writeTimeout. It is necessary because the AMQP
+// library does not set write deadlines.
 type boundedWriter struct{ net.Conn }
 
 // Write writes p within writeTimeout.

@@ -13,23 +13,24 @@ import (
 )
 
 const (
-	// openTimeout bounds the opening of a channel; a broker that does not answer by then is as good as gone.
+	// openTimeout is how long opening a channel may take. If RabbitMQ does not respond within this time, the
+	// connection is closed, because the AMQP library would otherwise wait without a limit.
 	openTimeout = 3 * time.Second
-	// closeTimeout bounds the closing of a connection.
+	// closeTimeout is how long closing a connection may take.
 	closeTimeout = 2 * time.Second
 )
 
-// link is one connection to RabbitMQ and its idle channels.
+// link is a connection to RabbitMQ together with the connection's idle channels.
 type link struct {
 	conn    *amqp.Connection
 	socket  net.Conn
-	blocked atomic.Bool // the broker has said that it takes no messages
+	blocked atomic.Bool // RabbitMQ has reported that it is not accepting messages
 
 	mu   sync.Mutex
 	idle []*channel
 }
 
-// dial makes a link.
+// dial connects to RabbitMQ and returns the link.
 func dial(amqpURL string) (*link, error) {
 	conn, socket, err := dialConn(amqpURL)
 	if err != nil {
@@ -38,21 +39,22 @@ func dial(amqpURL string) (*link, error) {
 	l := &link{conn: conn, socket: socket}
 	blocks := conn.NotifyBlocked(make(chan amqp.Blocking, 1))
 	go func() {
-		for b := range blocks { // ends with the connection
+		for b := range blocks { // the library closes blocks with the connection
 			l.blocked.Store(b.Active)
 		}
 	}()
 	return l, nil
 }
 
-// close says goodbye to the broker and closes the socket. There is no error to report: with nothing under way it does
-// not matter whether the broker says goodbye too.
+// close closes the connection and the socket. It ignores errors, because nothing is lost if RabbitMQ does not confirm
+// the close: no message is in transit at this point.
 func (l *link) close() {
 	_ = l.conn.CloseDeadline(time.Now().Add(closeTimeout))
 	_ = l.socket.Close()
 }
 
-// borrow returns a channel for the caller alone, until it gives it back or discards it.
+// borrow returns a channel for the exclusive use of the caller. When the caller no longer needs the channel, it must
+// either pass the channel to giveBack or call discard.
 func (l *link) borrow(ctx context.Context) (*channel, error) {
 	if l.blocked.Load() {
 		return nil, errBlocked
@@ -86,21 +88,22 @@ func (l *link) borrow(ctx context.Context) (*channel, error) {
 	case <-ctx.Done():
 		go func() {
 			if r := <-opened; r.err == nil {
-				l.giveBack(r.c) // good for the next caller
+				l.giveBack(r.c) // the next caller can use the channel
 			}
 		}()
 		return nil, fmt.Errorf("open a channel: %w", ctx.Err())
 	}
 }
 
-// giveBack keeps c for the next borrower.
+// giveBack makes c available to later calls of borrow.
 func (l *link) giveBack(c *channel) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.idle = append(l.idle, c)
 }
 
-// open opens a channel in confirm mode, within openTimeout.
+// open opens a channel in confirm mode. If this takes longer than openTimeout, open closes the connection's socket, so
+// that the calls of the AMQP library return.
 func (l *link) open() (*channel, error) {
 	overdue := time.AfterFunc(openTimeout, func() { _ = l.socket.Close() })
 	defer overdue.Stop()
@@ -115,28 +118,29 @@ func (l *link) open() (*channel, error) {
 	}
 	if err := ch.Confirm(false); err != nil {
 		c.discard()
-		return nil, fmt.Errorf("open a channel: confirm mode: %w", err)
+		return nil, fmt.Errorf("open a channel: enable confirm mode: %w", err)
 	}
 	return c, nil
 }
 
-// channel is an AMQP channel in confirm mode with at most one event under way, so that a return or an exception can
-// only be about that one.
+// channel is an AMQP channel in confirm mode. At most one event is in transit on a channel, so that every returned
+// message and every channel exception belongs to that event.
 type channel struct {
 	ch      *amqp.Channel
 	returns chan amqp.Return
 	closes  chan *amqp.Error
 }
 
-// publish sends msg, with its type as routing key, and waits for the confirmation. After an error, which wraps
-// ErrUnknown where that applies, the channel must be discarded.
+// publish sends msg with the message type as the routing key, and waits for the confirmation. The error wraps
+// ErrUnknown if RabbitMQ might have stored msg. After an error, the caller must discard the channel, because a late
+// response to msg could be mistaken for the response to the next message.
 func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	type result struct {
 		confirmation *amqp.DeferredConfirmation
 		err          error
 	}
 	sent := make(chan result, 1)
-	go func() { // the library does not heed ctx while it writes to the socket
+	go func() { // the library has no context for writes to the socket
 		d, err := c.ch.PublishWithDeferredConfirm(Exchange, msg.Type, true, false, msg)
 		sent <- result{d, err}
 	}()
@@ -144,14 +148,15 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	select {
 	case r = <-sent:
 	case <-ctx.Done():
-		return unknown(fmt.Errorf("send: %w", ctx.Err()))
+		return unknown(fmt.Errorf("send the message: %w", ctx.Err()))
 	}
 	switch {
 	case errors.Is(r.err, amqp.ErrClosed):
-		// Found closed before the last frame was handed to the connection: the broker never saw a whole message.
-		return fmt.Errorf("send: %w", r.err)
+		// The library detected that the channel was closed before it wrote the last frame of the message. RabbitMQ has
+		// therefore not received the whole message and cannot have stored it.
+		return fmt.Errorf("send the message: %w", r.err)
 	case r.err != nil:
-		return unknown(fmt.Errorf("send: %w", r.err))
+		return unknown(fmt.Errorf("send the message: %w", r.err))
 	}
 	ack, err := r.confirmation.WaitContext(ctx)
 	switch {
@@ -163,25 +168,29 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	return c.unconfirmed()
 }
 
-// returned says what an ack means: a mandatory message that no queue takes is sent back first, and then acked.
+// returned returns an error if no queue has received the message that RabbitMQ has just acknowledged. If RabbitMQ
+// cannot route a mandatory message to any queue, it first sends the message back and then acknowledges it.
 func (c *channel) returned() error {
 	select {
 	case r, ok := <-c.returns:
 		if ok {
-			return fmt.Errorf("%w (%d %s)", errReturn, r.ReplyCode, r.ReplyText)
+			return fmt.Errorf("%w: %d %s", errReturn, r.ReplyCode, r.ReplyText)
 		}
 	default:
 	}
 	return nil
 }
 
-// unconfirmed says why there was no ack. The library reports the end of a channel as a nack.
+// unconfirmed returns an error with the reason why RabbitMQ has not acknowledged the message. The library reports a
+// nack in two cases: RabbitMQ has sent a nack, or the channel was closed.
 func (c *channel) unconfirmed() error {
 	select {
 	case e := <-c.closes:
 		if e != nil && e.Server && (e.Code == amqp.NotFound || e.Code == amqp.AccessRefused || e.Code == amqp.PreconditionFailed) {
-			// The exchange is missing, not permitted, or does not want such a message: told before any queue saw it.
-			return fmt.Errorf("the broker refused the event: %w", e)
+			// The exchange does not exist, the user lacks a permission, or RabbitMQ does not allow a message of this
+			// kind. RabbitMQ reports these errors before it passes the message to a queue, so the event has certainly
+			// not been stored.
+			return fmt.Errorf("RabbitMQ rejected the event: %w", e)
 		}
 		if e != nil {
 			return unknown(fmt.Errorf("%w: %w", errAway, e))
@@ -192,12 +201,13 @@ func (c *channel) unconfirmed() error {
 	if c.ch.IsClosed() {
 		return unknown(errAway)
 	}
-	// One queue refused it; if an operator has bound another one, that one may have stored it.
+	// A queue rejected the message. The outcome is unknown, because an operator might have bound a second queue that
+	// has stored the message.
 	return unknown(errNack)
 }
 
-// discard closes the channel behind the caller's back: a broker that hangs would hold up the caller. It ends with the
-// connection at the latest.
+// discard closes the channel in the background, so that the caller does not wait for a broker that does not respond.
+// If the broker never responds, the channel is closed together with the connection.
 func (c *channel) discard() {
 	go func() { _ = c.ch.Close() }()
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// The rules of file-stored.v1.schema.json, checked by hand because a function that starts in milliseconds has no time
-// to compile a schema. A test holds both together.
+// These patterns and the limits below implement the rules in file-stored.v1.schema.json. This package does not
+// evaluate the schema at run time, because compiling the schema would delay the start of a function, which otherwise
+// takes only milliseconds. TestSchema checks that this code and the schema agree.
 var (
 	fileIDs      = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 	digests      = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -26,13 +27,14 @@ const (
 	maxSize  = 1<<53 - 1
 )
 
-// parseFileStored reads the data of a TypeFileStored event. It takes exactly the members of the schema, each once and
-// none null; encoding/json by itself would also take other spellings of their names, and keep the last of several.
-// Errors wrap problem.Unprocessable and quote no value.
+// parseFileStored parses the data of a TypeFileStored event. The data must contain each member of the schema exactly
+// once, no null values, and no other members. encoding/json alone cannot check this, because it also accepts member
+// names that differ in case, and because it uses the last of several members with the same name. Errors wrap
+// problem.Unprocessable and do not quote values from the data.
 func parseFileStored(data []byte) (FileStored, error) {
 	members, err := jsonobject.Members(data)
 	if err != nil {
-		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %v", SchemaFileStored, err)
+		return FileStored{}, problem.Unprocessable.With("the data does not conform to the schema %s: %v", SchemaFileStored, err)
 	}
 	var f FileStored
 	r := reader{members: members}
@@ -44,22 +46,23 @@ func parseFileStored(data []byte) (FileStored, error) {
 	f.ContentType = r.text("content_type", contentTypes.MatchString)
 	f.StoredAt = r.time("stored_at")
 	if r.err == nil && len(members) > r.taken {
-		r.err = fmt.Errorf("it has %d members that are not known", len(members)-r.taken)
+		r.err = fmt.Errorf("unknown members: %d", len(members)-r.taken)
 	}
 	if r.err != nil {
-		return FileStored{}, problem.Unprocessable.With("the data is not what %s describes: %v", SchemaFileStored, r.err)
+		return FileStored{}, problem.Unprocessable.With("the data does not conform to the schema %s: %v", SchemaFileStored, r.err)
 	}
 	return f, nil
 }
 
-// reader takes members of a JSON object by their exact names and keeps the first error.
+// reader reads the members of a JSON object by their exact names. It stores the first error that occurs.
 type reader struct {
 	members map[string]json.RawMessage
 	taken   int
 	err     error
 }
 
-// take decodes the member name into v, which stays nil for null, and checks it.
+// take decodes the member called name into v, and calls valid to check the decoded value. v must point to a pointer,
+// which stays nil if the member is null. After an error, take does nothing.
 func (r *reader) take(name string, v any, valid func() bool) {
 	raw, ok := r.members[name]
 	if r.err != nil {
@@ -68,9 +71,9 @@ func (r *reader) take(name string, v any, valid func() bool) {
 	r.taken++
 	switch {
 	case !ok:
-		r.err = fmt.Errorf("%s is missing", name)
+		r.err = fmt.Errorf("member %s is missing", name)
 	case json.Unmarshal(raw, v) != nil || !valid():
-		r.err = fmt.Errorf("%s is not valid", name)
+		r.err = fmt.Errorf("member %s is invalid", name)
 	}
 }
 
@@ -101,7 +104,7 @@ func (r *reader) time(name string) (t time.Time) {
 	return t
 }
 
-// lengthUpTo returns a check for 1 to limit characters.
+// lengthUpTo returns a function that reports whether a string has between 1 and limit characters.
 func lengthUpTo(limit int) func(string) bool {
 	return func(s string) bool { return s != "" && utf8.RuneCountInString(s) <= limit }
 }

@@ -12,14 +12,20 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// MaxBody bounds the body of a delivered event, in bytes. Every intermediary must forward 64 KiB (CloudEvents §Size limits),
-// which is many times the length of the longest FileStored.
+// MaxBody is the maximum length of a delivered event's HTTP body, in bytes. It is 64 KiB because every intermediary
+// must forward events of up to this size (CloudEvents v1.0.2, "Size Limits"). A valid TypeFileStored event is always
+// much shorter.
 const MaxBody = 64 << 10
 
-// Decode reads the TypeFileStored event in the header and the body of an HTTP request, in structured or binary mode
-// (CloudEvents HTTP binding). An error wraps problem.Unprocessable: the event is poison, and no further delivery will help.
-// An event is poison if it is not a CloudEvent 1.0, has another type or source, has data that the schema does not permit, or
-// has an id, subject or dataschema that contradicts the data.
+// Decode decodes the TypeFileStored event in the header and the body of an HTTP request. The event can be in
+// structured mode or in binary mode (CloudEvents HTTP protocol binding).
+//
+// Every error wraps problem.Unprocessable and means that the event is poison: another delivery of the event would fail
+// in the same way, so the event must not be retried. An event is poison in each of these cases:
+//   - It is not a valid CloudEvent of version 1.0.
+//   - Its type, source, dataschema or datacontenttype is not that of a TypeFileStored event.
+//   - Its data does not conform to the schema.
+//   - Its id or its subject differs from the id in its data.
 func Decode(header http.Header, body []byte) (event.Event, FileStored, error) {
 	e, err := read(header, body)
 	if err != nil {
@@ -32,10 +38,11 @@ func Decode(header http.Header, body []byte) (event.Event, FileStored, error) {
 	return *e, f, nil
 }
 
-// read takes the CloudEvent out of an HTTP request's header and body.
+// read returns the CloudEvent in the header and the body of an HTTP request.
 func read(header http.Header, body []byte) (e *event.Event, err error) {
 	defer func() {
-		// The SDK slices without looking in some places, such as a data_base64 that is no string.
+		// Recover, because the CloudEvents SDK panics on some invalid events, for example on an event whose
+		// data_base64 is not a string. The SDK slices such a value without a bounds check.
 		if cause := recover(); cause != nil {
 			e, err = nil, fmt.Errorf("read the event: panic: %v", cause)
 		}
@@ -50,28 +57,28 @@ func read(header http.Header, body []byte) (e *event.Event, err error) {
 	return e, nil
 }
 
-// fileStored takes the data out of a TypeFileStored event.
+// fileStored returns the data of the event e. It returns an error if e is not a valid TypeFileStored event.
 func fileStored(e *event.Event) (FileStored, error) {
 	switch {
 	case e.SpecVersion() != event.CloudEventsVersionV1:
-		return FileStored{}, problem.Unprocessable.With("the event's specversion is not %s", event.CloudEventsVersionV1)
+		return FileStored{}, problem.Unprocessable.With("the event's specversion must be %s", event.CloudEventsVersionV1)
 	case e.Type() != TypeFileStored:
-		return FileStored{}, problem.Unprocessable.With("the event's type is not %s", TypeFileStored)
+		return FileStored{}, problem.Unprocessable.With("the event's type must be %s", TypeFileStored)
 	case e.Source() != SourceUpload:
-		return FileStored{}, problem.Unprocessable.With("the event's source is not %s", SourceUpload)
+		return FileStored{}, problem.Unprocessable.With("the event's source must be %s", SourceUpload)
 	case e.DataSchema() != "" && e.DataSchema() != SchemaFileStored:
-		return FileStored{}, problem.Unprocessable.With("the event's dataschema is not %s", SchemaFileStored)
+		return FileStored{}, problem.Unprocessable.With("the event's dataschema must be %s", SchemaFileStored)
 	case e.DataMediaType() != "" && e.DataMediaType() != event.ApplicationJSON:
-		return FileStored{}, problem.Unprocessable.With("the event's datacontenttype is not %s", event.ApplicationJSON)
+		return FileStored{}, problem.Unprocessable.With("the event's datacontenttype must be %s", event.ApplicationJSON)
 	}
 	f, err := parseFileStored(e.Data())
 	switch {
 	case err != nil:
 		return FileStored{}, err
 	case e.ID() != f.ID:
-		return FileStored{}, problem.Unprocessable.With("the event's id is not that of its data")
+		return FileStored{}, problem.Unprocessable.With("the event's id must be the same as the id in its data")
 	case e.Subject() != "" && e.Subject() != f.ID:
-		return FileStored{}, problem.Unprocessable.With("the event's subject is not the id of its data")
+		return FileStored{}, problem.Unprocessable.With("the event's subject must be the same as the id in its data")
 	}
 	return f, nil
 }

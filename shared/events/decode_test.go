@@ -16,7 +16,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// structured returns the request that delivers file() in structured mode, with members replaced (nil: removed).
+// structured returns a request that delivers the event of file() in structured mode. replace contains new values for
+// members of the event. nil removes a member.
 func structured(t testing.TB, replace map[string]any) *http.Request {
 	t.Helper()
 	e, err := events.NewFileStored(file())
@@ -43,7 +44,8 @@ func structured(t testing.TB, replace map[string]any) *http.Request {
 	return post("application/cloudevents+json", string(body))
 }
 
-// binary returns the request that delivers file() in binary mode, with headers replaced ("": removed).
+// binary returns a request that delivers the event of file() in binary mode. replace contains new values for
+// headers. An empty value removes a header.
 func binary(t testing.TB, replace map[string]string) *http.Request {
 	t.Helper()
 	f := file()
@@ -74,7 +76,7 @@ func post(contentType, body string) *http.Request {
 	return r
 }
 
-// decode returns what Decode returns for a request.
+// decode calls events.Decode with the header and the body of r.
 func decode(t testing.TB, r *http.Request) (event.Event, events.FileStored, error) {
 	t.Helper()
 	body, err := io.ReadAll(r.Body)
@@ -86,18 +88,18 @@ func decode(t testing.TB, r *http.Request) (event.Event, events.FileStored, erro
 
 func TestDecode(t *testing.T) {
 	for name, r := range map[string]*http.Request{
-		"structured":                         structured(t, nil),
-		"structured with a charset":          withType(structured(t, nil), "application/cloudevents+json; charset=utf-8"),
-		"structured without the optional":    structured(t, map[string]any{"subject": nil, "time": nil, "dataschema": nil, "datacontenttype": nil}),
-		"structured with an extension":       structured(t, map[string]any{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}),
-		"binary":                             binary(t, nil),
-		"binary with a charset":              binary(t, map[string]string{"Content-Type": "application/json; charset=utf-8"}),
-		"binary with an extension":           binary(t, map[string]string{"Ce-Knativearrivaltime": "2026-03-01T11:30:00Z"}),
-		"binary without the optional header": binary(t, map[string]string{"Ce-Subject": "", "Ce-Time": "", "Ce-Dataschema": ""}),
+		"structured":                          structured(t, nil),
+		"structured with a charset":           withType(structured(t, nil), "application/cloudevents+json; charset=utf-8"),
+		"structured without optional members": structured(t, map[string]any{"subject": nil, "time": nil, "dataschema": nil, "datacontenttype": nil}),
+		"structured with an extension":        structured(t, map[string]any{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}),
+		"binary":                              binary(t, nil),
+		"binary with a charset":               binary(t, map[string]string{"Content-Type": "application/json; charset=utf-8"}),
+		"binary with an extension":            binary(t, map[string]string{"Ce-Knativearrivaltime": "2026-03-01T11:30:00Z"}),
+		"binary without optional headers":     binary(t, map[string]string{"Ce-Subject": "", "Ce-Time": "", "Ce-Dataschema": ""}),
 	} {
 		e, got, err := decode(t, r)
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want none", name, err)
 			continue
 		}
 		want := file()
@@ -106,7 +108,7 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: data (-want +got):\n%s", name, diff)
 		}
 		if e.ID() != fileID || e.Type() != events.TypeFileStored {
-			t.Errorf("%s: got event %s of type %s", name, e.ID(), e.Type())
+			t.Errorf("%s: got event %s of type %s, want %s of type %s", name, e.ID(), e.Type(), fileID, events.TypeFileStored)
 		}
 	}
 }
@@ -119,35 +121,35 @@ func withType(r *http.Request, contentType string) *http.Request {
 func TestDecodePoison(t *testing.T) {
 	other := "0190a5c2-7b1e-7c3d-9e4f-000000000000"
 	for name, r := range map[string]*http.Request{
-		"nothing":                       post("", ""),
-		"an empty structured body":      post("application/cloudevents+json", ""),
-		"JSON that is no event":         post("application/json", `{"id":"x"}`),
-		"broken JSON":                   post("application/cloudevents+json", `{"specversion":"1.0"`),
-		"JSON null":                     post("application/cloudevents+json", `null`),
-		"a batch":                       post("application/cloudevents-batch+json", `[]`),
-		"XML":                           post("application/cloudevents+xml", `<event/>`),
-		"data_base64 that is no string": post("application/cloudevents+json", `{"specversion":"1.0","id":"1","data_base64":1}`),
-		"no specversion":                structured(t, map[string]any{"specversion": nil}),
-		"specversion 0.3":               structured(t, map[string]any{"specversion": "0.3", "dataschema": nil}),
-		"specversion 2.0":               structured(t, map[string]any{"specversion": "2.0"}),
-		"no id":                         structured(t, map[string]any{"id": nil}),
-		"another id":                    structured(t, map[string]any{"id": other}),
-		"no type":                       structured(t, map[string]any{"type": nil}),
-		"another type":                  structured(t, map[string]any{"type": "dev.strongroom.file.stored.v2"}),
-		"no source":                     structured(t, map[string]any{"source": nil}),
-		"another source":                structured(t, map[string]any{"source": "/elsewhere"}),
-		"another subject":               structured(t, map[string]any{"subject": other}),
-		"another schema":                structured(t, map[string]any{"dataschema": "https://example.com/schema"}),
-		"a time that is none":           structured(t, map[string]any{"time": "yesterday"}),
-		"another data content type":     structured(t, map[string]any{"datacontenttype": "text/plain"}),
-		"no data":                       structured(t, map[string]any{"data": nil}),
-		"data that is no object":        structured(t, map[string]any{"data": "text"}),
-		"data with a member missing":    structured(t, map[string]any{"data": map[string]any{"id": fileID}}),
-		"binary without an id":          binary(t, map[string]string{"Ce-Id": ""}),
-		"binary with another id":        binary(t, map[string]string{"Ce-Id": other}),
-		"binary of another type":        binary(t, map[string]string{"Ce-Type": "com.example"}),
-		"binary of text":                binary(t, map[string]string{"Content-Type": "text/plain"}),
-		"binary with a bad extension":   binary(t, map[string]string{"Ce-Bad_name": "x"}),
+		"no content type and no body":           post("", ""),
+		"an empty structured body":              post("application/cloudevents+json", ""),
+		"JSON that is not an event":             post("application/json", `{"id":"x"}`),
+		"broken JSON":                           post("application/cloudevents+json", `{"specversion":"1.0"`),
+		"JSON null":                             post("application/cloudevents+json", `null`),
+		"a batch":                               post("application/cloudevents-batch+json", `[]`),
+		"XML":                                   post("application/cloudevents+xml", `<event/>`),
+		"data_base64 that is not a string":      post("application/cloudevents+json", `{"specversion":"1.0","id":"1","data_base64":1}`),
+		"no specversion":                        structured(t, map[string]any{"specversion": nil}),
+		"specversion 0.3":                       structured(t, map[string]any{"specversion": "0.3", "dataschema": nil}),
+		"specversion 2.0":                       structured(t, map[string]any{"specversion": "2.0"}),
+		"no id":                                 structured(t, map[string]any{"id": nil}),
+		"another id":                            structured(t, map[string]any{"id": other}),
+		"no type":                               structured(t, map[string]any{"type": nil}),
+		"another type":                          structured(t, map[string]any{"type": "dev.strongroom.file.stored.v2"}),
+		"no source":                             structured(t, map[string]any{"source": nil}),
+		"another source":                        structured(t, map[string]any{"source": "/elsewhere"}),
+		"another subject":                       structured(t, map[string]any{"subject": other}),
+		"another schema":                        structured(t, map[string]any{"dataschema": "https://example.com/schema"}),
+		"an invalid time":                       structured(t, map[string]any{"time": "yesterday"}),
+		"another data content type":             structured(t, map[string]any{"datacontenttype": "text/plain"}),
+		"no data":                               structured(t, map[string]any{"data": nil}),
+		"data that is not an object":            structured(t, map[string]any{"data": "text"}),
+		"data with a member missing":            structured(t, map[string]any{"data": map[string]any{"id": fileID}}),
+		"binary without an id":                  binary(t, map[string]string{"Ce-Id": ""}),
+		"binary with another id":                binary(t, map[string]string{"Ce-Id": other}),
+		"binary with another type":              binary(t, map[string]string{"Ce-Type": "com.example"}),
+		"binary with text data":                 binary(t, map[string]string{"Content-Type": "text/plain"}),
+		"binary with an invalid extension name": binary(t, map[string]string{"Ce-Bad_name": "x"}),
 	} {
 		if _, f, err := decode(t, r); !errors.Is(err, problem.Unprocessable) {
 			t.Errorf("%s: got %+v and error %v, want problem.Unprocessable", name, f, err)
@@ -155,8 +157,8 @@ func TestDecodePoison(t *testing.T) {
 	}
 }
 
-// FuzzDecode looks for deliveries that make Decode panic, or that it takes without their being what it promises. Its
-// seeds are under testdata.
+// FuzzDecode searches for requests on which Decode panics, and for events that Decode accepts although they are
+// poison. The seeds are in testdata.
 func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, contentType, ceType, ceID, body string) {
 		r := post(contentType, body)
@@ -169,16 +171,17 @@ func FuzzDecode(f *testing.F) {
 		e, got, err := decode(t, r)
 		if err != nil {
 			if !errors.Is(err, problem.Unprocessable) {
-				t.Errorf("an error of another kind than problem.Unprocessable: %v", err)
+				t.Errorf("got error %v, want problem.Unprocessable", err)
 			}
 			return
 		}
 		again, err := events.NewFileStored(got)
 		if err != nil {
-			t.Fatalf("accepted what NewFileStored refuses (%v): %+v", err, got)
+			t.Fatalf("Decode accepts %+v, but NewFileStored returns the error %v", got, err)
 		}
 		if again.ID() != e.ID() || again.Type() != e.Type() || again.Source() != e.Source() {
-			t.Errorf("accepted event %s %s %s with the data of event %s", e.ID(), e.Type(), e.Source(), again.ID())
+			t.Errorf("Decode accepts event %s of type %s and source %s with the data of event %s",
+				e.ID(), e.Type(), e.Source(), again.ID())
 		}
 	})
 }

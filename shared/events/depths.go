@@ -9,17 +9,23 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Depths is how many messages wait in the queues; those that are being delivered are not counted.
+// Depths contains the number of messages that are waiting in each queue. Messages that are being delivered are not
+// counted.
 type Depths struct {
-	// Waiting is what record has not been given yet.
+	// Waiting is the number of events in Queue that are waiting to be delivered to the record function.
 	Waiting int
-	// Dead is what nobody delivers any more until Redrive moves it back.
+	// Dead is the number of dead letters in DeadQueue. RabbitMQ does not deliver a dead letter again until Redrive has
+	// moved it back to Exchange.
 	Dead int
 }
 
-// Lengths returns how many messages wait in the RabbitMQ at eventsURL. RabbitMQ 4.2.7 and later demand that the user has
-// configure or write permission on the queues. A sink of CloudEvents over HTTP keeps no messages: its Depths are 0. A broker
-// that is unavailable or that refuses the user is an error that wraps problem.Unavailable. No error shows the URL.
+// Lengths returns the number of messages that are waiting in Queue and in DeadQueue. eventsURL is the value of
+// EVENTS_URL. If it is the URL of a RabbitMQ, the user in the URL needs configure or write permission for both queues,
+// because RabbitMQ 4.2.7 and later require one of them. If it is the URL of an HTTP sink, both numbers are 0, because
+// a sink stores no messages.
+//
+// If RabbitMQ is unavailable or denies the user access, the error wraps problem.Unavailable. No error shows the URL,
+// because it contains a password.
 func Lengths(ctx context.Context, eventsURL string) (Depths, error) {
 	u, err := parseURL("EVENTS_URL", eventsURL)
 	if err != nil {
@@ -39,7 +45,8 @@ func Lengths(ctx context.Context, eventsURL string) (Depths, error) {
 		return Depths{}, unavailable(err)
 	}
 	defer l.close()
-	// The library waits for answers without a bound; without its socket it waits for none.
+	// The AMQP library waits for responses without a timeout. When ctx ends, close the socket, so that the library
+	// stops waiting.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	channel, err := l.conn.Channel()
 	if err != nil {
@@ -51,13 +58,13 @@ func Lengths(ctx context.Context, eventsURL string) (Depths, error) {
 			if isRefusal(err) {
 				err = refused("EVENTS_URL", err)
 			}
-			return Depths{}, problem.Unavailable.Because(err, "RabbitMQ does not count the events: has setup run?")
+			return Depths{}, problem.Unavailable.Because(err, "the messages in RabbitMQ cannot be counted (has setup run?)")
 		}
 	}
 	return depths, nil
 }
 
-// length returns how many messages wait in a queue.
+// length returns the number of messages that are waiting in the queue called name.
 func length(channel *amqp.Channel, name string) (int, error) {
 	queue, err := channel.QueueDeclarePassive(name, true, false, false, false, nil)
 	if err != nil {

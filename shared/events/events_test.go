@@ -15,7 +15,7 @@ import (
 
 const fileID = "0190a5c2-7b1e-7c3d-9e4f-0123456789ab"
 
-// file is what a valid event tells of.
+// file returns the data of a valid event.
 func file() events.FileStored {
 	return events.FileStored{
 		ID:          fileID,
@@ -67,20 +67,20 @@ func TestNewFileStored(t *testing.T) {
 
 func TestNewFileStoredRefuses(t *testing.T) {
 	for name, spoil := range map[string]func(*events.FileStored){
-		"no id":                     func(f *events.FileStored) { f.ID = "" },
-		"a line break in the id":    func(f *events.FileStored) { f.ID += "\n" },
-		"an id that is no UUIDv7":   func(f *events.FileStored) { f.ID = "0190a5c2-7b1e-4c3d-9e4f-0123456789ab" },
-		"no owner":                  func(f *events.FileStored) { f.Owner = "" },
-		"an owner not in UTF-8":     func(f *events.FileStored) { f.Owner = "\xff" },
-		"no name":                   func(f *events.FileStored) { f.Name = "" },
-		"a name not in UTF-8":       func(f *events.FileStored) { f.Name = "a\xff" },
-		"a name too long":           func(f *events.FileStored) { f.Name = strings.Repeat("ä", 1025) },
-		"a negative size":           func(f *events.FileStored) { f.Size = -1 },
-		"a size over 2⁵³-1":         func(f *events.FileStored) { f.Size = 1 << 53 },
-		"a digest in upper case":    func(f *events.FileStored) { f.SHA256 = strings.ToUpper(f.SHA256) },
-		"no content type":           func(f *events.FileStored) { f.ContentType = "" },
-		"a tab in the content type": func(f *events.FileStored) { f.ContentType = "a/b\t" },
-		"a year of five digits":     func(f *events.FileStored) { f.StoredAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"no id":                      func(f *events.FileStored) { f.ID = "" },
+		"a line break in the id":     func(f *events.FileStored) { f.ID += "\n" },
+		"an id that is not a UUIDv7": func(f *events.FileStored) { f.ID = "0190a5c2-7b1e-4c3d-9e4f-0123456789ab" },
+		"no owner":                   func(f *events.FileStored) { f.Owner = "" },
+		"an owner that is not UTF-8": func(f *events.FileStored) { f.Owner = "\xff" },
+		"no name":                    func(f *events.FileStored) { f.Name = "" },
+		"a name that is not UTF-8":   func(f *events.FileStored) { f.Name = "a\xff" },
+		"a name that is too long":    func(f *events.FileStored) { f.Name = strings.Repeat("ä", 1025) },
+		"a negative size":            func(f *events.FileStored) { f.Size = -1 },
+		"a size over 2⁵³-1":          func(f *events.FileStored) { f.Size = 1 << 53 },
+		"a digest in upper case":     func(f *events.FileStored) { f.SHA256 = strings.ToUpper(f.SHA256) },
+		"no content type":            func(f *events.FileStored) { f.ContentType = "" },
+		"a tab in the content type":  func(f *events.FileStored) { f.ContentType = "a/b\t" },
+		"a year with five digits":    func(f *events.FileStored) { f.StoredAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
 	} {
 		f := file()
 		spoil(&f)
@@ -92,14 +92,14 @@ func TestNewFileStoredRefuses(t *testing.T) {
 
 func TestLengthsOfASink(t *testing.T) {
 	if got, err := events.Lengths(t.Context(), "http://127.0.0.1:1"); err != nil || got != (events.Depths{}) {
-		t.Errorf("got %+v, %v, want none: a sink keeps nothing", got, err)
+		t.Errorf("got %+v and error %v, want zeros, because a sink stores no messages", got, err)
 	}
 	for _, url := range []string{"", "amqp://u:hush@", "ftp://u:hush@h", "amqp://u:hu%sh@h"} {
 		if _, err := events.Lengths(t.Context(), url); err == nil || strings.Contains(err.Error(), "hush") {
-			t.Errorf("%q: got error %v, want one that hides the password", url, err)
+			t.Errorf("%q: got error %v, want one that does not show the password", url, err)
 		}
 	}
 	if _, err := events.Lengths(t.Context(), "amqp://u:hush@127.0.0.1:1"); !errors.Is(err, problem.Unavailable) {
-		t.Errorf("no broker: got error %v, want problem.Unavailable", err)
+		t.Errorf("without a broker: got error %v, want problem.Unavailable", err)
 	}
 }

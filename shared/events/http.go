@@ -18,15 +18,17 @@ import (
 )
 
 const (
-	// postTimeout bounds a delivery to a sink, which may have to start first: a Knative Service from zero.
+	// postTimeout is how long the delivery of an event to a sink may take. If the sink is a Knative Service that is
+	// scaled to zero, this time includes the start of the Service.
 	postTimeout = 15 * time.Second
-	// maxAnswer bounds what is read of a sink's answer, only so that the connection can be used again.
+	// maxAnswer is the maximum number of bytes that the publisher reads from a sink's response. The publisher reads
+	// the response only so that the connection can be reused.
 	maxAnswer = 4 << 10
-	// maxIdleSinkConns are kept to the one sink there is.
+	// maxIdleSinkConns is the maximum number of idle connections that the publisher keeps open to the sink.
 	maxIdleSinkConns = 16
 )
 
-// httpPublisher posts events to a sink, in structured mode.
+// httpPublisher sends events to a sink in HTTP POST requests, in the structured mode of CloudEvents.
 type httpPublisher struct {
 	sink   string
 	client *http.Client
@@ -39,14 +41,18 @@ func newHTTPPublisher(sink *url.URL) *httpPublisher {
 	return &httpPublisher{sink: sink.String(), client: &http.Client{
 		Transport: transport,
 		Timeout:   postTimeout,
-		// An event is delivered where the settings say or not at all.
+		// Do not follow redirects, so that events go only to the sink that the settings name.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
-// Publish posts e to the sink. 2xx means delivered. Any other 4xx or 3xx means that the sink did not take it, also 422:
-// sink and publisher then do not speak of the same event, which a deployment cures, and until then publishing is
-// unavailable. After a 408, a 5xx or an answer that did not come it may have been taken.
+// Publish sends e to the sink. A 2xx response means that the sink has accepted the event. A 3xx or 4xx response,
+// except 408, means that it has not. After a 408 or 5xx response, or if the connection was established but no response
+// arrived, the sink might have accepted the event, so the error wraps ErrUnknown.
+//
+// A 422 response means that the sink does not support the publisher's version of the event. The error wraps
+// problem.Unavailable in this case, too, because events cannot be published until an operator has deployed matching
+// versions.
 func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	body, err := encode(e)
 	if err != nil {
@@ -64,7 +70,8 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), withoutURL(err)))
 	}
 	req.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
-	// The trace that the event came from, where it has one: this may be a sweep, much later.
+	// If the event has a trace, send that trace instead of the trace in ctx. The two traces can differ, because sweep
+	// might publish the event long after the request that created it.
 	if parent, ok := e.Extensions()["traceparent"].(string); ok {
 		req.Header.Set("Traceparent", parent)
 		if state, ok := e.Extensions()["tracestate"].(string); ok {
@@ -81,19 +88,19 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 		}
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
 	}
-	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer) // what it says does not matter
+	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer) // the content does not matter
 	_ = res.Body.Close()
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		return nil
 	}
-	err = fmt.Errorf("the sink answered %d", res.StatusCode)
+	err = fmt.Errorf("the sink responded with status %d", res.StatusCode)
 	if res.StatusCode >= 500 || res.StatusCode == http.StatusRequestTimeout {
 		err = unknown(err)
 	}
 	return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
 }
 
-// Ready knows nothing of the sink before it is asked to take an event.
+// Ready returns an error only after Close, because the state of the sink is not known before Publish sends an event.
 func (p *httpPublisher) Ready(context.Context) error {
 	if p.closed.Load() {
 		return unavailable(errClosed)
@@ -101,14 +108,14 @@ func (p *httpPublisher) Ready(context.Context) error {
 	return nil
 }
 
-// Close closes idle connections.
+// Close closes the idle connections. Ready and Publish return errors after that.
 func (p *httpPublisher) Close() error {
 	p.closed.Store(true)
 	p.client.CloseIdleConnections()
 	return nil
 }
 
-// withoutURL takes the URL out of an error of net/http: its query may hold a secret.
+// withoutURL returns err without the URL that net/http adds to its errors, because the URL might contain a secret.
 func withoutURL(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {

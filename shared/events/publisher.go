@@ -14,31 +14,37 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// ErrUnknown is wrapped by those errors of Publish after which the event may have been stored all the same, such as a
-// confirmation that did not come in time. After any other error it surely was not, and never will be. Who publishes
-// the event again must do so with the same id; who wants to take back what the event tells of must not after this one.
-var ErrUnknown = errors.New("the event may have been published all the same")
+// ErrUnknown reports that Publish failed, but that the event might have been stored, for example because the
+// confirmation did not arrive in time. The caller must then not undo the change that the event announces, because the
+// event might still be delivered. If the caller publishes the event again, it must use the same event ID, so that a
+// consumer can recognize the duplicate. After any other error, the event has not been stored and will never be stored.
+var ErrUnknown = errors.New("the event might have been published")
 
-// Publisher hands events to whatever keeps and delivers them. It may be used from many goroutines.
+// Publisher sends events to RabbitMQ or to an HTTP sink. It is safe for concurrent use.
 type Publisher interface {
-	// Publish returns nil once the event is safe: stored by the broker and confirmed, or accepted by the sink. Every
-	// other outcome is an error that wraps problem.Unavailable, and ErrUnknown where it is not known to have failed;
-	// only an event that is itself invalid is an error of another kind. It takes no longer than ctx or some seconds.
+	// Publish returns nil when RabbitMQ has confirmed that it has stored the event, or when the sink has accepted the
+	// event. If the event is invalid, the error does not wrap problem.Unavailable. Every other error wraps
+	// problem.Unavailable, and also wraps ErrUnknown if the event might have been stored. Publish returns when ctx
+	// ends. Even if ctx has no deadline, Publish returns within publishTimeout (RabbitMQ) or postTimeout (HTTP sink).
 	Publish(ctx context.Context, e event.Event) error
-	// Ready returns an error that wraps problem.Unavailable if Publish would surely fail now, so that one need not
-	// take in a large file first. It connects where there is no connection; nil is no promise.
+	// Ready returns an error that wraps problem.Unavailable if Publish would certainly fail. With Ready, a caller can
+	// reject a large file before it receives the file. Ready connects if there is no connection. If Ready returns nil,
+	// Publish can still fail.
 	Ready(ctx context.Context) error
-	// Close gives up the connection; Publish and Ready fail from then on. Wait for calls of Publish before.
+	// Close closes the connection. Publish and Ready fail after that. Do not call Close before all calls of Publish
+	// have returned, because Close can interrupt them.
 	Close() error
 }
 
-// publishTimeout bounds Publish as a whole: connecting, waiting for a free channel, sending, and the confirmation. A
-// quorum queue confirms within 10 ms, and within a few seconds while it elects a leader.
+// publishTimeout is how long publishing an event to RabbitMQ may take. It includes the time to connect, to wait for a
+// channel, to send the event, and to wait for the confirmation. A quorum queue usually confirms an event within 10 ms,
+// but the confirmation can take a few seconds while the queue elects a leader.
 const publishTimeout = 5 * time.Second
 
-// NewPublisher returns a publisher to a RabbitMQ (amqp://, amqps://) whose topology setup has declared, or to any sink
-// of CloudEvents over HTTP (http://, https://). It makes no connection yet. Errors name EVENTS_URL and never show it:
-// it holds a password.
+// NewPublisher returns a Publisher for eventsURL, the value of EVENTS_URL. An amqp:// or amqps:// URL is the URL of a
+// RabbitMQ in which setup has declared the topology. An http:// or https:// URL is the URL of a sink that accepts
+// CloudEvents. NewPublisher does not connect. Errors contain the name EVENTS_URL, but not the URL, because the URL
+// contains a password.
 func NewPublisher(eventsURL string) (Publisher, error) {
 	u, err := parseURL("EVENTS_URL", eventsURL)
 	if err != nil {
@@ -53,13 +59,13 @@ func NewPublisher(eventsURL string) (Publisher, error) {
 	return nil, fmt.Errorf("EVENTS_URL: the scheme must be amqp, amqps, http or https")
 }
 
-// observed is a Publisher that tells of what it does.
+// observed is a Publisher that records each call of Publish in traces and metrics.
 type observed struct {
 	Publisher
-	system string // what takes the events
+	system string // the receiver of the events: rabbitmq or http
 }
 
-// Publish publishes e.
+// Publish publishes e and records the outcome.
 func (o observed) Publish(ctx context.Context, e event.Event) error {
 	ctx, end := telemetry.Publishing(ctx, o.system, e.Extensions())
 	err := o.Publisher.Publish(ctx, e)
@@ -74,14 +80,15 @@ func (o observed) Publish(ctx context.Context, e event.Event) error {
 	return err
 }
 
-// parseURL parses raw without ever quoting it in an error, as url.Parse does: it may hold a password.
+// parseURL parses raw, which is the value of the setting called variable. Unlike the errors of url.Parse, the errors
+// of parseURL do not quote raw, because raw might contain a password.
 func parseURL(variable, raw string) (*url.URL, error) {
 	if raw == "" {
-		return nil, fmt.Errorf("%s: it is empty", variable)
+		return nil, fmt.Errorf("%s: must not be empty", variable)
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s: not a URL (are reserved characters in the password percent-encoded?)", variable)
+		return nil, fmt.Errorf("%s: invalid URL (are reserved characters in the password percent-encoded?)", variable)
 	}
 	if u.Hostname() == "" {
 		return nil, fmt.Errorf("%s: the URL has no host", variable)
@@ -89,7 +96,7 @@ func parseURL(variable, raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// encode returns the structured JSON form of e (CloudEvents JSON format).
+// encode returns e in the CloudEvents JSON event format, as structured mode requires.
 func encode(e event.Event) ([]byte, error) {
 	if err := e.Validate(); err != nil {
 		return nil, fmt.Errorf("publish event %s: %w", e.ID(), err)
@@ -101,12 +108,12 @@ func encode(e event.Event) ([]byte, error) {
 	return body, nil
 }
 
-// unavailable is what Publish and Ready return for err.
+// unavailable returns a problem.Unavailable for Publish and Ready, with err as the cause.
 func unavailable(err error) error {
-	return problem.Unavailable.Because(err, "events can not be published right now")
+	return problem.Unavailable.Because(err, "events cannot be published at the moment")
 }
 
-// unknown marks err as one after which the event may have been stored.
+// unknown returns an error that wraps err and ErrUnknown.
 func unknown(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }

@@ -42,17 +42,18 @@ func publisher(t testing.TB, eventsURL string) events.Publisher {
 	return p
 }
 
-// wantUnavailable checks what a failed Publish or Ready returns.
+// wantUnavailable checks that err is a problem.Unavailable that does not show the password. unknown is true if err
+// must wrap events.ErrUnknown.
 func wantUnavailable(t testing.TB, err error, unknown bool) {
 	t.Helper()
 	if !errors.Is(err, problem.Unavailable) {
 		t.Errorf("got error %v, want problem.Unavailable", err)
 	}
 	if got := errors.Is(err, events.ErrUnknown); got != unknown {
-		t.Errorf("errors.Is(err, ErrUnknown) = %t, want %t: %v", got, unknown, err)
+		t.Errorf("%v: got errors.Is(err, ErrUnknown) = %t, want %t", err, got, unknown)
 	}
 	if err != nil && strings.Contains(err.Error(), "hush") {
-		t.Errorf("the error shows the password: %v", err)
+		t.Errorf("got error %v, want one that does not show the password", err)
 	}
 }
 
@@ -63,21 +64,22 @@ func TestWrongURLs(t *testing.T) {
 	} {
 		p, err := events.NewPublisher(u)
 		if err == nil {
-			t.Errorf("NewPublisher(%q) = %v, want an error", u, p)
+			t.Errorf("NewPublisher(%q): got %v, want an error", u, p)
 		} else if !strings.HasPrefix(err.Error(), "EVENTS_URL: ") || strings.Contains(err.Error(), "hu") {
-			t.Errorf("NewPublisher(%q): %v, want EVENTS_URL named and no password shown", u, err)
+			t.Errorf("NewPublisher(%q): got error %v, want one that names EVENTS_URL and does not show the password", u, err)
 		}
 		err = events.DeclareTopology(t.Context(), u)
 		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL: ") || strings.Contains(err.Error(), "hu") {
-			t.Errorf("DeclareTopology(%q): %v, want EVENTS_ADMIN_URL named and no password shown", u, err)
+			t.Errorf("DeclareTopology(%q): got error %v, want one that names EVENTS_ADMIN_URL and does not show the password",
+				u, err)
 		}
 		_, err = events.Redrive(t.Context(), u)
 		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL: ") || strings.Contains(err.Error(), "hu") {
-			t.Errorf("Redrive(%q): %v, want EVENTS_ADMIN_URL named and no password shown", u, err)
+			t.Errorf("Redrive(%q): got error %v, want one that names EVENTS_ADMIN_URL and does not show the password", u, err)
 		}
 	}
 	if err := events.DeclareTopology(t.Context(), "http://localhost"); err == nil {
-		t.Error("DeclareTopology over HTTP: no error")
+		t.Error("DeclareTopology with an HTTP URL: got no error, want one")
 	}
 }
 
@@ -86,7 +88,7 @@ func TestInvalidEventIsNotUnavailable(t *testing.T) {
 		e := stored(t)
 		e.SetID("")
 		if err := publisher(t, u).Publish(t.Context(), e); err == nil || errors.Is(err, problem.Unavailable) {
-			t.Errorf("%s: got error %v, want one that is not problem.Unavailable: no later try will help", u, err)
+			t.Errorf("%s: got error %v, want one other than problem.Unavailable, because a retry cannot succeed", u, err)
 		}
 	}
 }
@@ -115,7 +117,7 @@ func TestPublishToSink(t *testing.T) {
 		t.Errorf("got Content-Type %q, want structured mode", mode)
 	}
 	if e, f, err := events.Decode(again.Header, body); err != nil || e.ID() != fileID || f.Name != file().Name {
-		t.Errorf("the sink decodes %v, %+v, %v", e, f, err)
+		t.Errorf("decode the request at the sink: got event %v, data %+v and error %v, want event %s", e, f, err, fileID)
 	}
 }
 
@@ -133,7 +135,7 @@ func TestSinkAnswers(t *testing.T) {
 		}))
 		wantUnavailable(t, publisher(t, sink.URL).Publish(t.Context(), stored(t)), unknown)
 		if calls.Load() != 1 {
-			t.Errorf("status %d: %d requests, want 1", status, calls.Load())
+			t.Errorf("status %d: got %d requests, want 1", status, calls.Load())
 		}
 		sink.Close()
 	}
@@ -198,7 +200,7 @@ func TestBrokerAway(t *testing.T) {
 	wantUnavailable(t, err, false)
 }
 
-// TestBrokerHangs connects to something that accepts connections and never says a word.
+// TestBrokerHangs connects to a server that accepts connections but never sends anything.
 func TestBrokerHangs(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -210,6 +212,6 @@ func TestBrokerHangs(t *testing.T) {
 	defer cancel()
 	wantUnavailable(t, p.Publish(ctx, stored(t)), false)
 	wantUnavailable(t, p.Ready(ctx), false)
-	// With no deadline of the caller's, the publisher's own ends the wait.
+	// Without a deadline of the caller, the time limit of the publisher ends the wait.
 	wantUnavailable(t, p.Ready(context.Background()), false)
 }

@@ -10,21 +10,31 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Redrive moves the dead letters that are there when it begins back to where they were published, and returns how many
-// it has moved. Dead letters are normal: the receive adapter rejects what it has in flight whenever it stops, and events
-// outlast their retries when the catalogue is away for long. A letter leaves DeadQueue only once Queue has confirmed it,
-// so none is lost, and one may come twice; poison comes back here. The broker's user needs what DeclareTopology needs.
-// A broker that is away or does not confirm is an error that wraps problem.Unavailable. No error shows the URL.
+// Redrive moves dead letters from DeadQueue back to Exchange, and returns the number of dead letters that it has
+// moved. It moves at most as many dead letters as DeadQueue contained at the start, so that it ends even if further
+// dead letters arrive. The user in adminURL needs the same permissions as for DeclareTopology.
+//
+// Dead letters also occur in normal operation, for two reasons. When the receive adapter of the RabbitmqSource stops,
+// it rejects the messages that it is delivering. If the catalog is unavailable for a long time, the source stops its
+// retries.
+//
+// Redrive acknowledges a dead letter only after Queue has confirmed the message, so that no message is lost. If
+// Redrive is interrupted between these two steps, the event is delivered twice. A message that can never be processed
+// becomes a dead letter again.
+//
+// If RabbitMQ is unavailable or does not confirm a message, the error wraps problem.Unavailable. No error shows the
+// URL, because it contains a password.
 func Redrive(ctx context.Context, adminURL string) (moved int, err error) {
 	if err := checkAdminURL(adminURL); err != nil {
 		return 0, err
 	}
 	l, err := dial(adminURL)
 	if err != nil {
-		return 0, problem.Unavailable.Because(err, "RabbitMQ can not be reached")
+		return 0, problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
-	defer l.close() // a letter that is not acknowledged by then stays in DeadQueue
-	// The library waits for answers without a bound; without its socket it waits for none.
+	defer l.close() // a dead letter that is not acknowledged by then stays in DeadQueue
+	// The AMQP library waits for responses without a timeout. When ctx ends, close the socket, so that the library
+	// stops waiting.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	moved, err = l.redrive(ctx)
 	if err != nil && (l.conn.IsClosed() || ctx.Err() != nil) {
@@ -55,25 +65,26 @@ func (l *link) redrive(ctx context.Context) (moved int, err error) {
 			break
 		}
 		if err := to.publishWithin(ctx, revived(letter)); err != nil {
-			return moved, problem.Unavailable.Because(fmt.Errorf("publish message %s again: %w", letter.MessageId, err),
-				"RabbitMQ does not take the dead letter back")
+			return moved, problem.Unavailable.Because(fmt.Errorf("republish message %s: %w", letter.MessageId, err),
+				"RabbitMQ did not accept a dead letter for redelivery")
 		}
 		if err := letter.Ack(false); err != nil {
-			return moved, fmt.Errorf("take message %s out of queue %s: %w", letter.MessageId, DeadQueue, err)
+			return moved, fmt.Errorf("acknowledge message %s in queue %s: %w", letter.MessageId, DeadQueue, err)
 		}
 		moved++
 	}
 	return moved, nil
 }
 
-// publishWithin is publish with a bound of its own.
+// publishWithin calls publish. It returns an error if publish takes longer than publishTimeout.
 func (c *channel) publishWithin(ctx context.Context, msg amqp.Publishing) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return c.publish(ctx, msg)
 }
 
-// revived is the message that became the dead letter d, without what the broker noted on it.
+// revived returns a message that publishes the content of the dead letter d again. The message does not have the
+// headers of d that start with "x-", because RabbitMQ added those headers when d became a dead letter.
 func revived(d amqp.Delivery) amqp.Publishing {
 	headers := amqp.Table{}
 	for name, value := range d.Headers {
@@ -87,7 +98,7 @@ func revived(d amqp.Delivery) amqp.Publishing {
 		DeliveryMode: amqp.Persistent,
 		MessageId:    d.MessageId,
 		Timestamp:    d.Timestamp,
-		Type:         d.RoutingKey, // dead letters keep the key that they were published with
+		Type:         d.RoutingKey, // a dead letter keeps the routing key of its message
 		Body:         d.Body,
 	}
 }

@@ -14,7 +14,7 @@ const goodData = `{"id":"0190a5c2-7b1e-7c3d-9e4f-0123456789ab","owner":"0190a5c2
 	`"size":1,"sha256":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","content_type":"text/plain",` +
 	`"stored_at":"2026-03-01T11:30:00.123456789Z"}`
 
-// schema compiles the JSON Schema that dataschema names, formats asserted.
+// schema compiles file-stored.v1.schema.json. The compiled schema also checks formats, such as date-time.
 func schema(t testing.TB) *jsonschema.Schema {
 	t.Helper()
 	source, err := os.ReadFile("file-stored.v1.schema.json")
@@ -27,7 +27,6 @@ func schema(t testing.TB) *jsonschema.Schema {
 	}
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
-	// Under the $id it is found only if that is SchemaFileStored.
 	if err := compiler.AddResource(SchemaFileStored, document); err != nil {
 		t.Fatal(err)
 	}
@@ -36,18 +35,18 @@ func schema(t testing.TB) *jsonschema.Schema {
 		t.Fatal(err)
 	}
 	if id := document.(map[string]any)["$id"]; id != SchemaFileStored {
-		t.Fatalf("$id is %v, want %s", id, SchemaFileStored)
+		t.Fatalf("got $id %v, want %s", id, SchemaFileStored)
 	}
 	return compiled
 }
 
-// schemaAccepts tells whether the JSON Schema permits data.
+// schemaAccepts reports whether data conforms to the JSON Schema s.
 func schemaAccepts(s *jsonschema.Schema, data string) bool {
 	value, err := jsonschema.UnmarshalJSON(strings.NewReader(data))
 	return err == nil && s.Validate(value) == nil
 }
 
-// TestSchema holds the checks in Go and the JSON Schema together, rule by rule.
+// TestSchema checks for each rule that the Go code and the JSON Schema agree.
 func TestSchema(t *testing.T) {
 	s := schema(t)
 	replaced := func(member, value string) string {
@@ -134,10 +133,10 @@ func TestSchema(t *testing.T) {
 		t.Helper()
 		_, err := parseFileStored([]byte(data))
 		if got := err == nil; got != want {
-			t.Errorf("Go accepts %t, want %t (error %v): %s", got, want, err, data)
+			t.Errorf("%s: got valid %t and error %v from Go, want valid %t", data, got, err, want)
 		}
 		if got := schemaAccepts(s, data); got != want {
-			t.Errorf("the schema accepts %t, want %t: %s", got, want, data)
+			t.Errorf("%s: got valid %t from the schema, want %t", data, got, want)
 		}
 	}
 	check(goodData, true)
@@ -149,22 +148,22 @@ func TestSchema(t *testing.T) {
 	}
 }
 
-// TestStricterThanSchema lists what JSON Schema can not say, or says otherwise, and Go refuses.
+// TestStricterThanSchema checks that the Go code refuses some data that the JSON Schema accepts or cannot describe.
 func TestStricterThanSchema(t *testing.T) {
 	for name, data := range map[string]string{
-		"a member twice":          strings.Replace(goodData, `"size":1`, `"size":1,"size":1`, 1),
-		"an integer as a decimal": strings.Replace(goodData, `"size":1`, `"size":1.0`, 1),
-		"an integer in powers":    strings.Replace(goodData, `"size":1`, `"size":1e0`, 1),
-		"bytes that are no UTF-8": strings.Replace(goodData, `a.txt`, "a\xff.txt", 1),
+		"a repeated member":           strings.Replace(goodData, `"size":1`, `"size":1,"size":1`, 1),
+		"an integer as a decimal":     strings.Replace(goodData, `"size":1`, `"size":1.0`, 1),
+		"an integer with an exponent": strings.Replace(goodData, `"size":1`, `"size":1e0`, 1),
+		"bytes that are not UTF-8":    strings.Replace(goodData, `a.txt`, "a\xff.txt", 1),
 	} {
 		if f, err := parseFileStored([]byte(data)); err == nil {
-			t.Errorf("%s: accepted as %+v", name, f)
+			t.Errorf("%s: got %+v, want an error", name, f)
 		}
 	}
 }
 
-// FuzzParse looks for data that Go takes and the schema does not permit, which no other reader of the events would
-// expect, and for crashes.
+// FuzzParse searches for data on which the parser panics, and for data that the Go code accepts although it does not
+// conform to the schema. Other readers of the events would not expect such data.
 func FuzzParse(f *testing.F) {
 	s := schema(f)
 	f.Add(goodData)
@@ -173,7 +172,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(strings.Replace(goodData, "a.txt", `\ud800`, 1))
 	f.Fuzz(func(t *testing.T, data string) {
 		if _, err := parseFileStored([]byte(data)); err == nil && !schemaAccepts(s, data) {
-			t.Errorf("accepted against the schema: %s", data)
+			t.Errorf("Go accepts data that does not conform to the schema: %s", data)
 		}
 	})
 }

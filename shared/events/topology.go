@@ -11,35 +11,44 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Where events travel in RabbitMQ. The names are fixed: the RabbitmqSource and the permissions of the broker's users
-// name them too.
+// The names of the exchanges and queues in RabbitMQ. If you change a name, also change it in the RabbitmqSource and in
+// the permissions of the RabbitMQ users.
 const (
-	// Exchange takes all events; a topic exchange, its routing keys are the events' types.
+	// Exchange is the topic exchange to which all events are published. The routing key of an event is the event's
+	// type.
 	Exchange = "strongroom.events"
-	// Queue holds the TypeFileStored events until record has catalogued them.
+	// Queue holds the TypeFileStored events until the record function has added the files to the catalog.
 	Queue = "strongroom.files"
-	// DeadExchange takes what a queue gives up; a topic exchange, its routing keys are the events' types.
+	// DeadExchange is the topic exchange for dead letters. The routing key of a dead letter is the type of the event
+	// in the dead letter.
 	DeadExchange = "strongroom.dead"
-	// DeadQueue keeps what Queue gave up until Redrive moves it back.
+	// DeadQueue holds the dead letters of Queue until Redrive moves them back.
 	DeadQueue = "strongroom.files.dead"
 )
 
 const (
-	// deliveryLimit is how often Queue hands out a message whose consumer died with it before it is dead-lettered. It
-	// is the default of RabbitMQ 4, written out because RabbitMQ 3 has none. Retries of the source do not count.
+	// deliveryLimit is the delivery limit of Queue. It limits how many times RabbitMQ delivers a message whose
+	// consumers crash before they acknowledge it. After that, the message becomes a dead letter. Retries by the
+	// RabbitmqSource do not count, because the source does not return the message to Queue between them. The value is
+	// the default of RabbitMQ 4. It is set explicitly because RabbitMQ 3 has no default limit.
 	deliveryLimit = 20
-	// noDeliveryLimit stands for none on DeadQueue, which has nowhere to give a message up to and would lose it. (The
-	// official -1 is refused by RabbitMQ 3.)
+	// noDeliveryLimit is the delivery limit of DeadQueue. It is so high that no message ever reaches it. RabbitMQ
+	// would drop a message that exceeds the limit, because DeadQueue has no dead-letter exchange. The documented value
+	// for "no limit" is -1, but RabbitMQ 3 rejects -1.
 	noDeliveryLimit = 1 << 30
-	// declareTimeout bounds DeclareTopology; the first quorum queue of a new cluster takes a second or two.
+	// declareTimeout is how long DeclareTopology may take. It allows for a new cluster, on which declaring the first
+	// quorum queue takes one to two seconds.
 	declareTimeout = 30 * time.Second
 )
 
-// DeclareTopology declares the exchanges, queues and bindings in the RabbitMQ at adminURL. It changes nothing that is
-// there already, and may run any number of times, also side by side. The broker's user needs configure, write and read
-// on `strongroom\..*`. A broker that is unavailable is an error that wraps problem.Unavailable; an exchange or queue that
-// exists with other arguments, which RabbitMQ cannot change, one that wraps problem.Conflict. A broker that refuses the
-// credentials or a permission of the user is another error. No error shows the URL.
+// DeclareTopology declares the exchanges, queues and bindings in the RabbitMQ at adminURL. It does not change existing
+// exchanges and queues, so it can be called repeatedly and concurrently. The RabbitMQ user needs the permissions
+// configure, write and read for `strongroom\..*`.
+//
+// If RabbitMQ is unavailable, the error wraps problem.Unavailable. If an exchange or a queue already exists with
+// different arguments, the error wraps problem.Conflict, because RabbitMQ cannot change the arguments. If RabbitMQ
+// rejects the credentials, or if the user lacks a permission, the error wraps neither of these problems. No error
+// shows the URL, because it contains a password.
 func DeclareTopology(ctx context.Context, adminURL string) error {
 	if err := checkAdminURL(adminURL); err != nil {
 		return err
@@ -51,9 +60,10 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	case isRefusal(err):
 		return refused("EVENTS_ADMIN_URL", err)
 	case err != nil:
-		return problem.Unavailable.Because(err, "RabbitMQ can not be reached")
+		return problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
-	// The library waits for answers without a bound; without its socket it waits for none.
+	// The AMQP library waits for responses without a timeout. When ctx ends, close the socket, so that the library
+	// stops waiting.
 	defer context.AfterFunc(ctx, func() { _ = socket.Close() })()
 	defer func() { _ = conn.CloseDeadline(time.Now().Add(closeTimeout)) }()
 	ch, err := conn.Channel()
@@ -65,10 +75,10 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return problem.Unavailable.Because(fmt.Errorf("declare the topology: %w: %w", ctx.Err(), err), "RabbitMQ did not answer in time")
+		return problem.Unavailable.Because(fmt.Errorf("declare the topology: %w: %w", ctx.Err(), err), "RabbitMQ did not respond in time")
 	case errors.As(err, &refusal) && refusal.Code == amqp.PreconditionFailed:
-		return problem.Conflict.Because(err, "RabbitMQ has it with other arguments, which can not be changed: "+
-			"move what is in it elsewhere, delete it, and run setup again")
+		return problem.Conflict.Because(err, "the exchange or queue exists with different arguments, which RabbitMQ cannot change: "+
+			"move its messages to another queue, delete it, and run setup again")
 	case isRefusal(err):
 		return refused("EVENTS_ADMIN_URL", err)
 	case conn.IsClosed():
@@ -77,19 +87,20 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	return err
 }
 
-// isRefusal reports whether err says that RabbitMQ refuses the credentials or a permission of the user.
+// isRefusal reports whether err means that RabbitMQ rejects the credentials or that the user lacks a permission.
 func isRefusal(err error) bool {
 	var refusal *amqp.Error
 	return errors.As(err, &refusal) && refusal.Code == amqp.AccessRefused
 }
 
-// refused adds to a refusal the name of the setting that has the user's credentials. The result does not wrap
-// problem.Unavailable: waiting does not help.
+// refused adds the name of a setting to err. The setting must contain the RabbitMQ user's credentials, and isRefusal
+// must report true for err. The returned error does not wrap problem.Unavailable, because another attempt would fail,
+// too.
 func refused(setting string, err error) error {
-	return fmt.Errorf("%s: the server refuses the user: %w", setting, err)
+	return fmt.Errorf("%s: the server denied the user access: %w", setting, err)
 }
 
-// checkAdminURL returns an error, which does not show the URL, unless it is one of RabbitMQ.
+// checkAdminURL returns an error if adminURL is not a RabbitMQ URL. The error does not show the URL.
 func checkAdminURL(adminURL string) error {
 	u, err := parseURL("EVENTS_ADMIN_URL", adminURL)
 	if err != nil {
@@ -101,8 +112,8 @@ func checkAdminURL(adminURL string) error {
 	return nil
 }
 
-// declare declares everything on ch. The dead letters' way comes first: there is no moment at which a message could
-// be given up to nothing.
+// declare declares the exchanges, queues and bindings on ch. It declares DeadExchange and DeadQueue before Queue, so
+// that RabbitMQ can store every dead letter from Queue.
 func declare(ch *amqp.Channel) error {
 	for _, name := range []string{DeadExchange, Exchange} {
 		if err := ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
@@ -120,7 +131,8 @@ func declare(ch *amqp.Channel) error {
 		{Queue, Exchange, TypeFileStored, amqp.Table{
 			amqp.QueueTypeArg:  amqp.QueueTypeQuorum,
 			"x-delivery-limit": deliveryLimit,
-			// A dead letter leaves Queue only when DeadQueue has confirmed it; this demands reject-publish.
+			// With the strategy at-least-once, RabbitMQ removes a dead letter from Queue only after DeadQueue has
+			// confirmed the message. This strategy requires the overflow behavior reject-publish.
 			"x-dead-letter-exchange": DeadExchange,
 			"x-dead-letter-strategy": "at-least-once",
 			amqp.QueueOverflowArg:    amqp.QueueOverflowRejectPublish,

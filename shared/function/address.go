@@ -14,32 +14,38 @@ import (
 	"time"
 )
 
-// HeaderClientAddress is the header in which the gateway tells login and accounts where a request comes from:
-// the address, the time in Unix seconds, and an HMAC-SHA-256 of both in hex.
+// HeaderClientAddress is the name of the header in which the gateway sends the client's address to the login and
+// accounts functions. The header's value consists of the address, the time in Unix seconds, and the HMAC-SHA-256 of
+// both in hexadecimal, separated by spaces.
 const HeaderClientAddress = "X-Client-Address"
 
 const (
-	// signatureLifetime is how far the time of a signed address may be from now, either way.
+	// signatureLifetime is the largest accepted difference, in either direction, between the time in a signed
+	// address and the current time.
 	signatureLifetime = time.Minute
-	// minKeySize is that of the hash, in bytes (RFC 2104 §3).
+	// minKeySize is the minimum length of an HMAC key in bytes. It is the length of a SHA-256 hash, because a shorter
+	// key would weaken the HMAC (RFC 2104, section 3).
 	minKeySize = sha256.Size
 )
 
-// Trust is what a function believes of who a request came from.
+// Trust defines which headers of a request a function trusts when it determines the client's address.
 type Trust struct {
-	// Hops is how many proxies in front add the address of who called them to X-Forwarded-For.
+	// Hops is the number of trusted proxies in front of the function. Each proxy appends an entry to X-Forwarded-For:
+	// the address from which the proxy received the request.
 	Hops int
-	// Key is the one that the gateway signs addresses with; without it no signature is believed.
+	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, ClientAddress ignores
+	// HeaderClientAddress.
 	Key []byte
-	// Now tells the time; nil is time.Now.
+	// Now returns the current time. If it is nil, time.Now is used.
 	Now func() time.Time
 }
 
-// LoadTrust returns a Trust from the settings TRUSTED_HOPS and GATEWAY_KEY_FILE, whose file may be none (""). Errors
-// name them.
+// LoadTrust returns a Trust for the settings TRUSTED_HOPS and GATEWAY_KEY_FILE, whose values are hops and keyFile. An
+// empty keyFile means that GATEWAY_KEY_FILE is not set, so that the Trust has no key. An error names the invalid
+// setting.
 func LoadTrust(hops int, keyFile string) (Trust, error) {
 	if hops < 0 {
-		return Trust{}, errors.New("TRUSTED_HOPS: a number of proxies is not negative")
+		return Trust{}, errors.New("TRUSTED_HOPS: must not be negative")
 	}
 	if keyFile == "" {
 		return Trust{Hops: hops}, nil
@@ -55,10 +61,14 @@ func LoadTrust(hops int, keyFile string) (Trust, error) {
 	return Trust{Hops: hops, Key: key}, nil
 }
 
-// ClientAddress returns the address that the request came from: the one that the gateway has signed, where it did; else
-// as the outermost of the trusted proxies saw it. Each proxy adds its peer at the right of X-Forwarded-For; what is left
-// of the trusted ones' entries anybody can write. Of a request that did not come through all of them it is the peer of
-// the connection.
+// ClientAddress returns the address of the client that sent the request. It returns the first address in this list
+// that is available and valid:
+//   - the address in HeaderClientAddress, if its signature is valid
+//   - the address that the outermost trusted proxy appended to X-Forwarded-For
+//   - the peer address of the connection
+//
+// ClientAddress uses only the last Hops entries of X-Forwarded-For, which the trusted proxies appended. It ignores the
+// entries before them, because any client can forge those entries.
 func (t Trust) ClientAddress(r *http.Request) netip.Addr {
 	if signed := r.Header.Values(HeaderClientAddress); len(signed) == 1 {
 		if address, ok := t.verify(signed[0]); ok {
@@ -72,14 +82,16 @@ func (t Trust) ClientAddress(r *http.Request) netip.Addr {
 	return address
 }
 
-// Forwarded tells whether the request came through as many proxies as are trusted, so that what the outermost of them
-// says of it, such as X-Forwarded-Proto, can be believed.
+// Forwarded reports whether X-Forwarded-For contains a valid address from the outermost trusted proxy. If it does, the
+// function can also trust the other headers that this proxy sets, such as X-Forwarded-Proto. If no proxy is trusted,
+// Forwarded returns false.
 func (t Trust) Forwarded(r *http.Request) bool {
 	_, ok := t.forwarded(r)
 	return ok
 }
 
-// forwarded returns the address that the outermost of the trusted proxies saw.
+// forwarded returns the address that the outermost trusted proxy appended to X-Forwarded-For. The result is false if
+// no proxy is trusted, if X-Forwarded-For has too few entries, or if that proxy's entry is not an address.
 func (t Trust) forwarded(r *http.Request) (netip.Addr, bool) {
 	entries := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	i := len(entries) - t.Hops
@@ -89,13 +101,15 @@ func (t Trust) forwarded(r *http.Request) (netip.Addr, bool) {
 	return parseAddress(strings.TrimSpace(entries[i]))
 }
 
-// SignAddress returns the value of HeaderClientAddress.
+// SignAddress returns the value of HeaderClientAddress for address. The value contains the current time, and its
+// signature covers both the address and the time.
 func (t Trust) SignAddress(address netip.Addr) string {
 	what := address.String() + " " + strconv.FormatInt(t.now().Unix(), 10)
 	return what + " " + hex.EncodeToString(t.sum(what))
 }
 
-// verify returns the address that SignAddress was given, if it was with the same key and not long ago.
+// verify returns the address from signed, the value of HeaderClientAddress. The result is false if the signature is
+// invalid, or if the signed time differs from the current time by more than signatureLifetime.
 func (t Trust) verify(signed string) (netip.Addr, bool) {
 	i := strings.LastIndexByte(signed, ' ')
 	if len(t.Key) == 0 || i < 0 {
@@ -106,7 +120,7 @@ func (t Trust) verify(signed string) (netip.Addr, bool) {
 	if err != nil || !hmac.Equal(sum, t.sum(what)) {
 		return netip.Addr{}, false
 	}
-	// From here on it is what the gateway wrote.
+	// The signature is valid, so the gateway wrote the address and the time.
 	text, at, _ := strings.Cut(what, " ")
 	seconds, err := strconv.ParseInt(at, 10, 64)
 	if err != nil || t.now().Sub(time.Unix(seconds, 0)).Abs() > signatureLifetime {
@@ -116,7 +130,8 @@ func (t Trust) verify(signed string) (netip.Addr, bool) {
 	return address, err == nil
 }
 
-// sum is the HMAC of what, under a name that keeps it apart from whatever else the key may be used for.
+// sum returns the HMAC of the text what. It puts a fixed prefix before the text, so that an HMAC that was computed
+// with the same key for another purpose is never a valid signature of an address.
 func (t Trust) sum(what string) []byte {
 	mac := hmac.New(sha256.New, t.Key)
 	_, _ = mac.Write([]byte("client address\n" + what)) // never fails
@@ -130,7 +145,8 @@ func (t Trust) now() time.Time {
 	return t.Now()
 }
 
-// parseAddress reads an address with or without a port; some proxies write one.
+// parseAddress parses an IP address with or without a port. It accepts a port because some proxies append the client's
+// port to the address in X-Forwarded-For, and because http.Request.RemoteAddr always contains a port.
 func parseAddress(s string) (netip.Addr, bool) {
 	if pair, err := netip.ParseAddrPort(s); err == nil {
 		return pair.Addr(), true

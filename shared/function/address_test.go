@@ -26,22 +26,22 @@ func TestClientAddress(t *testing.T) {
 		{1, []string{"[2001:db8::7]:4711"}, "2001:db8::7"},
 		{1, []string{"[2001:db8::7]"}, "2001:db8::7"},
 		{1, []string{"2001:db8::7"}, "2001:db8::7"},
-		{1, nil, "192.0.2.1"},                      // came by another way
-		{3, []string{"203.0.113.9"}, "192.0.2.1"},  // came by another way
-		{1, []string{"10.0.0.1, x"}, "192.0.2.1"},  // no address
-		{1, []string{"10.0.0.1, "}, "192.0.2.1"},   // no address
-		{1, []string{"unknown"}, "192.0.2.1"},      // no address
-		{1, []string{"_hidden:4711"}, "192.0.2.1"}, // no address
-		{1, []string{"10.0.0.1\t,x"}, "192.0.2.1"}, // no address
-		{2, []string{"10.0.0.1", "x"}, "10.0.0.1"}, // the innermost does not matter
-		{2, []string{",203.0.113.9"}, "192.0.2.1"}, // the outermost is empty
+		{1, nil, "192.0.2.1"},                      // no entry
+		{3, []string{"203.0.113.9"}, "192.0.2.1"},  // too few entries
+		{1, []string{"10.0.0.1, x"}, "192.0.2.1"},  // not an address
+		{1, []string{"10.0.0.1, "}, "192.0.2.1"},   // not an address
+		{1, []string{"unknown"}, "192.0.2.1"},      // not an address
+		{1, []string{"_hidden:4711"}, "192.0.2.1"}, // not an address
+		{1, []string{"10.0.0.1\t,x"}, "192.0.2.1"}, // not an address
+		{2, []string{"10.0.0.1", "x"}, "10.0.0.1"}, // the entry of the innermost proxy is not used
+		{2, []string{",203.0.113.9"}, "192.0.2.1"}, // the entry of the outermost proxy is empty
 		{1, []string{"::ffff:1.2.3.4"}, "::ffff:1.2.3.4"},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = "192.0.2.1:1234"
 		r.Header["X-Forwarded-For"] = test.forwarded
 		if got := (Trust{Hops: test.hops}).ClientAddress(r).String(); got != test.want {
-			t.Errorf("%d hops, %q: %s, want %s", test.hops, test.forwarded, got, test.want)
+			t.Errorf("%d hops, X-Forwarded-For %q: got address %s, want %s", test.hops, test.forwarded, got, test.want)
 		}
 	}
 }
@@ -57,28 +57,28 @@ func TestSignedClientAddress(t *testing.T) {
 	for name, test := range map[string]struct {
 		trust  Trust
 		signed []string
-		want   string // signer's, or what X-Forwarded-For says
+		want   string // the signed address, or the address in X-Forwarded-For
 	}{
-		"signed":               {at(key, now), []string{good}, signer},
-		"a minute ago":         {at(key, now.Add(time.Minute)), []string{good}, signer},
-		"a clock that is slow": {at(key, now.Add(-time.Minute)), []string{good}, signer},
-		"too long ago":         {at(key, now.Add(time.Minute+time.Second)), []string{good}, "10.0.0.1"},
-		"too far ahead":        {at(key, now.Add(-time.Minute-time.Second)), []string{good}, "10.0.0.1"},
-		"another key":          {at(strings.ToUpper(key), now), []string{good}, "10.0.0.1"},
-		"no key":               {Trust{Hops: 1}, []string{sign(Trust{Now: func() time.Time { return now }})}, "10.0.0.1"},
-		"another address":      {at(key, now), []string{strings.Replace(good, signer, "203.0.113.8", 1)}, "10.0.0.1"},
-		"another time":         {at(key, now), []string{strings.Replace(good, "1800000000", "1800000001", 1)}, "10.0.0.1"},
-		"no signature":         {at(key, now), []string{signer + " 1800000000"}, "10.0.0.1"},
-		"an empty signature":   {at(key, now), []string{signer + " 1800000000 "}, "10.0.0.1"},
-		"one word":             {at(key, now), []string{signer}, "10.0.0.1"},
-		"empty":                {at(key, now), []string{""}, "10.0.0.1"},
-		"two":                  {at(key, now), []string{good, good}, "10.0.0.1"},
+		"valid":                            {at(key, now), []string{good}, signer},
+		"signed a minute ago":              {at(key, now.Add(time.Minute)), []string{good}, signer},
+		"signed by a clock a minute ahead": {at(key, now.Add(-time.Minute)), []string{good}, signer},
+		"signed too long ago":              {at(key, now.Add(time.Minute+time.Second)), []string{good}, "10.0.0.1"},
+		"signed by a clock too far ahead":  {at(key, now.Add(-time.Minute-time.Second)), []string{good}, "10.0.0.1"},
+		"another key":                      {at(strings.ToUpper(key), now), []string{good}, "10.0.0.1"},
+		"no key":                           {Trust{Hops: 1}, []string{sign(Trust{Now: func() time.Time { return now }})}, "10.0.0.1"},
+		"another address":                  {at(key, now), []string{strings.Replace(good, signer, "203.0.113.8", 1)}, "10.0.0.1"},
+		"another time":                     {at(key, now), []string{strings.Replace(good, "1800000000", "1800000001", 1)}, "10.0.0.1"},
+		"no signature":                     {at(key, now), []string{signer + " 1800000000"}, "10.0.0.1"},
+		"an empty signature":               {at(key, now), []string{signer + " 1800000000 "}, "10.0.0.1"},
+		"no time and no signature":         {at(key, now), []string{signer}, "10.0.0.1"},
+		"empty":                            {at(key, now), []string{""}, "10.0.0.1"},
+		"two headers":                      {at(key, now), []string{good, good}, "10.0.0.1"},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header["X-Forwarded-For"] = []string{"10.0.0.1"}
 		r.Header["X-Client-Address"] = test.signed
 		if got := test.trust.ClientAddress(r).String(); got != test.want {
-			t.Errorf("%s: %s, want %s", name, got, test.want)
+			t.Errorf("%s: got address %s, want %s", name, got, test.want)
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestForwarded(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("X-Forwarded-For", test.forwarded)
 		if got := (Trust{Hops: test.hops}).Forwarded(r); got != test.want {
-			t.Errorf("%d hops, %q: %t", test.hops, test.forwarded, got)
+			t.Errorf("%d hops, X-Forwarded-For %q: got %t, want %t", test.hops, test.forwarded, got, test.want)
 		}
 	}
 }
@@ -115,9 +115,9 @@ func TestLoadTrust(t *testing.T) {
 	for name, test := range map[string]struct {
 		hops int
 		file string
-		want string // in the error; empty: none
+		want string // a part of the error, or empty for no error
 	}{
-		"good":          {3, write(key + "\n"), ""},
+		"valid key":     {3, write(key + "\n"), ""},
 		"no key":        {0, "", ""},
 		"negative hops": {-1, "", "TRUSTED_HOPS"},
 		"no file":       {0, write(key) + "x", "GATEWAY_KEY_FILE"},
@@ -126,11 +126,11 @@ func TestLoadTrust(t *testing.T) {
 		trust, err := LoadTrust(test.hops, test.file)
 		switch {
 		case test.want == "" && err != nil:
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want none", name, err)
 		case test.want == "" && test.file != "" && string(trust.Key) != key:
-			t.Errorf("%s: the key is %q", name, trust.Key)
+			t.Errorf("%s: got key %q, want %q", name, trust.Key, key)
 		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret")):
-			t.Errorf("%s: %v, want an error with %s and without the key", name, err, test.want)
+			t.Errorf("%s: got error %v, want one that names %s and does not show the key", name, err, test.want)
 		}
 	}
 }

@@ -20,13 +20,17 @@ import (
 // TypeJSON is the media type of JSON (RFC 8259).
 const TypeJSON = "application/json"
 
-// bodyTime bounds how long ReadBody waits for a body. The deadline of the server is that of the longest upload.
+// bodyTime is how long ReadBody waits for the end of a request body. ReadBody needs its own limit because the server's
+// read timeout must be long enough for the longest upload, and is therefore too long for a small body.
 const bodyTime = 5 * time.Second
 
-// ReadBody reads the whole body of a request, of at most limit bytes. The body must arrive within bodyTime, whatever the
-// time limit of the request is: a client could otherwise occupy a place of the function with a few bytes for all of that
-// time. An error is a problem.TooLarge, before the body is read if its length is known, a problem.BodyTimeout, or a
-// problem.BadRequest.
+// ReadBody reads the whole body of a request. The body may have at most limit bytes, and it must arrive within
+// bodyTime, even if the request has a longer time limit. Otherwise, a client that sends its body very slowly could
+// occupy the function for the whole time limit.
+//
+// The error is a problem.TooLarge if the body is longer than limit, a problem.BodyTimeout if the body arrives too
+// late, and a problem.BadRequest if the body cannot be read. If the Content-Length header exceeds limit, ReadBody
+// returns the error without reading the body.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	errTooLarge := problem.TooLarge.With("the limit is %d bytes", limit)
 	if r.ContentLength > limit {
@@ -37,11 +41,11 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		deadline = end
 	}
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(deadline) // httptest.ResponseRecorder has no deadlines
+	_ = rc.SetReadDeadline(deadline) // httptest.ResponseRecorder does not support deadlines
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	// net/http cancels a request, such as one without a body, whose read deadline passes while the handler works. It sets
-	// the deadline again for the next request on the connection. Linger sets its own for the rest of a body that was not
-	// read to its end.
+	// Clear the deadline, because net/http would otherwise cancel the request when the deadline passes, even if the
+	// body has been read and the handler is still working. No later read needs this deadline: Linger sets its own
+	// deadline for the rest of an unread body, and net/http sets one for the next request on the connection.
 	_ = rc.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -50,15 +54,15 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	case errors.As(err, &tooLarge):
 		return nil, errTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, problem.BodyTimeout.Because(err, "send the whole body without a pause")
+		return nil, problem.BodyTimeout.Because(err, "send the whole body without delay")
 	default:
 		return nil, problem.BadRequest.Because(err, "the body could not be read")
 	}
 }
 
-// MediaType returns the media type of a request's body, without parameters and in lower case. It is empty where it is
-// malformed, and for text in another character set than UTF-8. A body with a content encoding is a
-// problem.UnsupportedType.
+// MediaType returns the media type of the request body in lower case, without its parameters. It returns an empty
+// string if the Content-Type header is missing or malformed, or if it names a character set other than UTF-8. If the
+// body has a content encoding, such as gzip, the error is a problem.UnsupportedType.
 func MediaType(r *http.Request) (string, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return "", problem.UnsupportedType.With("send the body without a content encoding").Header("Accept-Encoding", "identity")
@@ -73,15 +77,16 @@ func MediaType(r *http.Request) (string, error) {
 	return kind, nil
 }
 
-// ReadJSON reads a request's body, a JSON object of at most limit bytes, into the struct that v points to, as
-// DecodeJSON does. Another content type is a problem.UnsupportedType.
+// ReadJSON reads a JSON object of at most limit bytes from the request body, and decodes it into the struct that v
+// points to. If the media type is not application/json, the error is a problem.UnsupportedType. ReadJSON also returns
+// the errors of MediaType, ReadBody and DecodeJSON.
 func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	kind, err := MediaType(r)
 	if err != nil {
 		return err
 	}
 	if kind != TypeJSON {
-		return problem.UnsupportedType.With("send the body as %s, in UTF-8", TypeJSON).Header("Accept", TypeJSON)
+		return problem.UnsupportedType.With("send the body as %s in UTF-8", TypeJSON).Header("Accept", TypeJSON)
 	}
 	body, err := ReadBody(w, r, limit)
 	if err != nil {
@@ -90,14 +95,17 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return DecodeJSON(body, v)
 }
 
-// DecodeJSON reads a JSON object into the flat struct that v points to. It is strict where encoding/json is not: it
-// refuses members that the struct does not name, those whose case differs, those that occur twice or are null, and what
-// follows the object. A misspelt member is better found now than by a change that never comes. An error is a
-// problem.BadRequest that repeats nothing of the body, which may have secrets in it.
+// DecodeJSON decodes a JSON object into the flat struct that v points to. Unlike encoding/json, it rejects unknown
+// members, member names that differ only in case, repeated members, null values, and data after the object. A client
+// that misspells a member therefore gets an error instead of a success response for a request that was only partly
+// carried out.
+//
+// If the body is invalid, the error is a problem.BadRequest. It contains no values from the body, because they might
+// be secret.
 func DecodeJSON(body []byte, v any) error {
 	known := memberNames(v)
-	malformed := problem.BadRequest.With("the body must be one JSON object in UTF-8, with the members %s", strings.Join(known, ", "))
-	unknown := problem.BadRequest.With("the body may have the members %s and nothing else, each once", strings.Join(known, ", "))
+	malformed := problem.BadRequest.With("the body must be one JSON object in UTF-8 with the members %s", strings.Join(known, ", "))
+	unknown := problem.BadRequest.With("the body may have only the members %s, each at most once", strings.Join(known, ", "))
 	members, err := jsonobject.Members(body)
 	if errors.Is(err, jsonobject.ErrTwice) {
 		return unknown
@@ -110,19 +118,19 @@ func DecodeJSON(body []byte, v any) error {
 			return unknown
 		}
 		if string(value) == "null" {
-			return problem.BadRequest.With("%s may not be null", name)
+			return problem.BadRequest.With("%s must not be null", name)
 		}
 	}
 	var wrong *json.UnmarshalTypeError
 	if err := json.Unmarshal(body, v); errors.As(err, &wrong) {
 		return problem.BadRequest.With("%s must be a %s", wrong.Field, jsonName(wrong.Type))
 	} else if err != nil {
-		return fmt.Errorf("decode the body: %w", err)
+		return fmt.Errorf("decode the request body: %w", err)
 	}
 	return nil
 }
 
-// memberNames returns the names that the `json` tags of the struct give, which v points to.
+// memberNames returns the JSON member names that are defined by the `json` tags in the struct that v points to.
 func memberNames(v any) []string {
 	var names []string
 	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
@@ -132,7 +140,7 @@ func memberNames(v any) []string {
 	return names
 }
 
-// jsonName is what JSON calls a type.
+// jsonName returns the name of the type t for an error message. A bool is called a boolean, as in JSON.
 func jsonName(t reflect.Type) string {
 	if t.Kind() == reflect.Bool {
 		return "boolean"

@@ -30,11 +30,11 @@ func nothing(*http.Request) {}
 
 func TestReadBodyDoesNotWaitForASlowClient(t *testing.T) {
 	for name, handler := range map[string]http.Handler{
-		"long time limit":      Wrap(readBody(nothing), time.Hour),
-		"ends of small bodies": Wrap(EndSmallBodies(readBody(nothing)), time.Hour),
+		"long time limit":     Wrap(readBody(nothing), time.Hour),
+		"with EndSmallBodies": Wrap(EndSmallBodies(readBody(nothing)), time.Hour),
 		"shorter time limit": Wrap(readBody(func(r *http.Request) {
 			if end, _ := r.Context().Deadline(); time.Now().After(end) {
-				t.Error("ReadBody returns after the deadline of the request")
+				t.Error("ReadBody returned after the deadline of the request")
 			}
 		}), time.Second),
 	} {
@@ -63,22 +63,22 @@ func TestReadBodyDoesNotWaitForASlowClientOverHTTP2(t *testing.T) {
 	})
 }
 
-// The deadline of a small body ends with the body: the handler may take longer, and so may the next request on the
-// connection, and its body if it is a large one.
+// The read deadline that ReadBody sets does not apply after the body. The handler can take longer, and a large body
+// of the next request on the connection can take longer, too.
 func TestReadBodyRestoresTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.Handle("/small", Wrap(readBody(func(r *http.Request) {
 			select {
 			case <-r.Context().Done():
-				t.Errorf("the request ends while the handler works: %v", r.Context().Err())
+				t.Errorf("the context of the request ended while the handler was running: %v", r.Context().Err())
 			case <-time.After(time.Minute):
 			}
 		}), time.Hour))
 		mux.Handle("/large", Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
-				t.Errorf("read a large body: %v", err)
+				t.Errorf("read the large body: %v", err)
 			}
 			_, _ = w.Write(body)
 		}), time.Hour))
@@ -92,7 +92,7 @@ func TestReadBodyRestoresTheDeadline(t *testing.T) {
 		for range 2 {
 			for _, c := range []struct {
 				path, body string
-				pause      time.Duration // before the last byte
+				pause      time.Duration // time before the last byte is sent
 				want       string
 			}{{"/small", "hello", 0, ""}, {"/small", "", 0, ""}, {"/large", "hello", time.Minute, "hello"}} {
 				if _, err := fmt.Fprintf(client, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", c.path, len(c.body)); err != nil {
@@ -108,7 +108,7 @@ func TestReadBodyRestoresTheDeadline(t *testing.T) {
 				}
 				response, err := http.ReadResponse(responses, nil)
 				if err != nil {
-					t.Fatalf("%s: %v", c.path, err)
+					t.Fatalf("%s: read the response: %v", c.path, err)
 				}
 				body, err := io.ReadAll(response.Body)
 				response.Body.Close()
@@ -141,36 +141,36 @@ func TestReadJSON(t *testing.T) {
 	breaks.Body = io.NopCloser(iotest.ErrReader(io.ErrUnexpectedEOF))
 	for name, test := range map[string]struct {
 		r    *http.Request
-		want error // nil: good
+		want error // nil if the body is valid
 	}{
-		"good":                    {sent(good), nil},
-		"spaces around":           {sent(" \n" + good + "\t"), nil},
-		"charset":                 {request(`Application/JSON; charset="UTF-8"`, good), nil},
-		"identity":                {with(sent(good), "Content-Encoding", "identity"), nil},
-		"as long as may be":       {sent(good + strings.Repeat(" ", 100-len(good))), nil},
-		"too long":                {sent(good + strings.Repeat(" ", 101-len(good))), problem.TooLarge},
-		"too long, chunked":       {unsized(sent(good + strings.Repeat(" ", 101-len(good)))), problem.TooLarge},
-		"breaks off":              {breaks, problem.BadRequest},
-		"no type":                 {request("", good), problem.UnsupportedType},
-		"form":                    {request("application/x-www-form-urlencoded", good), problem.UnsupportedType},
-		"Latin-1":                 {request("application/json; charset=latin1", good), problem.UnsupportedType},
-		"compressed":              {with(sent(good), "Content-Encoding", "gzip"), problem.UnsupportedType},
-		"empty":                   {sent(""), problem.BadRequest},
-		"array":                   {sent("[" + good + "]"), problem.BadRequest},
-		"null":                    {sent("null"), problem.BadRequest},
-		"cut off":                 {sent(good[:len(good)-1]), problem.BadRequest},
-		"cut off in a value":      {sent(good[:len(good)-3]), problem.BadRequest},
-		"cut off in a name":       {sent(good[:3]), problem.BadRequest},
-		"more":                    {sent(good + "x"), problem.BadRequest},
-		"twice":                   {sent(good + good), problem.BadRequest},
-		"not UTF-8":               {sent("{\"name\":\"s3cret\xff\"}"), problem.BadRequest},
-		"member twice":            {sent(`{"name":"s3cret","name":"s3cret"}`), problem.BadRequest},
-		"member twice, escaped":   {sent(`{"name":"s3cret","n\u0061me":"s3cret"}`), problem.BadRequest},
-		"member unknown":          {sent(`{"s3cret":1}`), problem.BadRequest},
-		"member in another case":  {sent(`{"Name":"s3cret"}`), problem.BadRequest},
-		"member null":             {sent(`{"name":null}`), problem.BadRequest},
-		"member of another type":  {sent(`{"name":{"s3cret":"s3cret"}}`), problem.BadRequest},
-		"boolean of another type": {sent(`{"on":"s3cret"}`), problem.BadRequest},
+		"valid":                         {sent(good), nil},
+		"white space around":            {sent(" \n" + good + "\t"), nil},
+		"charset UTF-8":                 {request(`Application/JSON; charset="UTF-8"`, good), nil},
+		"content encoding identity":     {with(sent(good), "Content-Encoding", "identity"), nil},
+		"of the maximum length":         {sent(good + strings.Repeat(" ", 100-len(good))), nil},
+		"too long":                      {sent(good + strings.Repeat(" ", 101-len(good))), problem.TooLarge},
+		"too long, chunked":             {unsized(sent(good + strings.Repeat(" ", 101-len(good)))), problem.TooLarge},
+		"interrupted":                   {breaks, problem.BadRequest},
+		"no content type":               {request("", good), problem.UnsupportedType},
+		"form":                          {request("application/x-www-form-urlencoded", good), problem.UnsupportedType},
+		"Latin-1":                       {request("application/json; charset=latin1", good), problem.UnsupportedType},
+		"compressed":                    {with(sent(good), "Content-Encoding", "gzip"), problem.UnsupportedType},
+		"empty":                         {sent(""), problem.BadRequest},
+		"array":                         {sent("[" + good + "]"), problem.BadRequest},
+		"null":                          {sent("null"), problem.BadRequest},
+		"cut off":                       {sent(good[:len(good)-1]), problem.BadRequest},
+		"cut off in a value":            {sent(good[:len(good)-3]), problem.BadRequest},
+		"cut off in a name":             {sent(good[:3]), problem.BadRequest},
+		"data after the object":         {sent(good + "x"), problem.BadRequest},
+		"two objects":                   {sent(good + good), problem.BadRequest},
+		"not UTF-8":                     {sent("{\"name\":\"s3cret\xff\"}"), problem.BadRequest},
+		"repeated member":               {sent(`{"name":"s3cret","name":"s3cret"}`), problem.BadRequest},
+		"repeated member, escaped":      {sent(`{"name":"s3cret","n\u0061me":"s3cret"}`), problem.BadRequest},
+		"unknown member":                {sent(`{"s3cret":1}`), problem.BadRequest},
+		"member name in another case":   {sent(`{"Name":"s3cret"}`), problem.BadRequest},
+		"null value":                    {sent(`{"name":null}`), problem.BadRequest},
+		"value of another type":         {sent(`{"name":{"s3cret":"s3cret"}}`), problem.BadRequest},
+		"boolean value of another type": {sent(`{"on":"s3cret"}`), problem.BadRequest},
 	} {
 		var got struct {
 			Name *string `json:"name"`
@@ -179,17 +179,17 @@ func TestReadJSON(t *testing.T) {
 		err := ReadJSON(httptest.NewRecorder(), test.r, 100, &got)
 		switch {
 		case !errors.Is(err, test.want):
-			t.Errorf("%s: %v, want %v", name, err, test.want)
+			t.Errorf("%s: got error %v, want %v", name, err, test.want)
 		case test.want == nil && (got.Name == nil || *got.Name != "ada" || got.On == nil || !*got.On):
-			t.Errorf("%s: read %+v", name, got)
+			t.Errorf("%s: got %+v, want name ada and on true", name, got)
 		case err != nil && strings.Contains(err.Error(), "s3cret"):
-			t.Errorf("%s: %v repeats what was sent", name, err)
+			t.Errorf("%s: got error %v, want one without a part of the body", name, err)
 		}
 	}
 	var wrong struct {
 		On *bool `json:"on"`
 	}
 	if err := DecodeJSON([]byte(`{"on":1}`), &wrong); err == nil || !strings.Contains(err.Error(), "on must be a boolean") {
-		t.Errorf("%v, want it to say what on must be", err)
+		t.Errorf("got error %v, want one that names the type of on", err)
 	}
 }

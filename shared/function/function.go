@@ -1,6 +1,6 @@
-// Package function is what every function's main calls: settings from the environment, a JSON logger, a listener with
-// timeouts, a health probe, metrics and traces, request ids, panics turned into problem documents, and a graceful shutdown. And it is what
-// handlers read requests with: their JSON bodies, strictly, and the address that they come from.
+// Package function runs a Knative function. It reads the settings from the environment, writes JSON logs, serves HTTP
+// requests with timeouts, a health probe, metrics and traces, and shuts down gracefully. The package also contains
+// helpers that read JSON bodies, query strings and client addresses from requests.
 package function
 
 import (
@@ -24,48 +24,63 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// settings are what every function reads besides its own.
+// settings contains the settings that all functions have in common. Each function defines further settings in a struct
+// of its own.
 type settings struct {
-	// Port to listen on, on all addresses; Knative sets it.
+	// Port is the TCP port to listen on. Knative sets it.
 	Port int `env:"PORT" envDefault:"8080"`
-	// Host to listen on; empty means all addresses, as the Knative runtime contract wants it.
+	// Host is the address to listen on. If Host is empty, the function listens on all addresses, as the Knative
+	// runtime contract requires.
 	Host string `env:"HOST"`
-	// LogLevel is debug, info, warn or error.
+	// LogLevel is the lowest level of messages that the function logs: debug, info, warn or error.
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info"`
-	// RequestTimeout bounds a whole request, body included; the manifest's timeoutSeconds should not be shorter.
+	// RequestTimeout is how long a whole request may take, including the transfer of its body. The timeoutSeconds in
+	// the function's manifest should be at least as long, because Knative would otherwise end the request first.
 	RequestTimeout time.Duration `env:"REQUEST_TIMEOUT" envDefault:"60s"`
-	// MetricsAddr is where GET /metrics is answered, such as :9464; empty: nowhere.
+	// MetricsAddr is the address on which the function serves GET /metrics, for example :9464. If MetricsAddr is
+	// empty, the function serves no metrics.
 	MetricsAddr string `env:"METRICS_ADDR"`
-	// OTLPEndpoint and OTLPTracesEndpoint are where traces go, by OTLP over HTTP; without either there are none.
+	// OTLPEndpoint and OTLPTracesEndpoint are the URLs to which the function sends traces, using OTLP over HTTP. If
+	// both are empty, the function sends no traces.
 	OTLPEndpoint       string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	OTLPTracesEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
-	// Sampler and SamplerArg say which traces are recorded; OpenTelemetry reads them by itself.
+	// Sampler and SamplerArg determine which traces are recorded. This package does not use them, because the
+	// OpenTelemetry SDK reads both environment variables itself.
 	Sampler    string `env:"OTEL_TRACES_SAMPLER"`
 	SamplerArg string `env:"OTEL_TRACES_SAMPLER_ARG"`
-	// Service and Revision are what Knative calls the running thing; they go into every log line.
+	// Service and Revision are the names of the function's Knative Service and revision. Every log line contains them.
 	Service  string `env:"K_SERVICE"`
 	Revision string `env:"K_REVISION"`
 }
 
 const (
-	// headerTimeout bounds the reading of a request's headers (slow-loris).
+	// headerTimeout is how long a client may take to send the headers of a request. The limit protects the function
+	// from Slowloris attacks, in which clients send their headers very slowly.
 	headerTimeout = 10 * time.Second
-	// idleTimeout closes kept-alive connections; longer than queue-proxy keeps its own.
+	// idleTimeout is how long an idle connection stays open. It is longer than queue-proxy's own limit, so that
+	// queue-proxy closes an idle connection first and never sends a request on a connection that the function is
+	// closing.
 	idleTimeout = 2 * time.Minute
-	// shutdownTimeout bounds the draining after SIGTERM; queue-proxy has drained before.
+	// shutdownTimeout is how long the function waits for running requests after SIGTERM. A short time is enough,
+	// because Knative sends SIGTERM only after queue-proxy has waited for its requests to end.
 	shutdownTimeout = 10 * time.Second
-	// flushTimeout bounds the sending of the last spans, after that.
+	// flushTimeout is how long the function may take to send the last trace spans after the running requests have
+	// ended.
 	flushTimeout = 3 * time.Second
-	// answerTimeout is how much longer than a request an answer may take: a request that hits its deadline still has to
-	// clean up and to be told so.
+	// answerTimeout is added to RequestTimeout to get the server's write timeout. It leaves time for a handler whose
+	// request has exceeded its deadline to clean up and to send the response.
 	answerTimeout = 35 * time.Second
-	// maxHeaderBytes bounds a request's headers; an access token may take 8 KiB of them.
+	// maxHeaderBytes is the maximum size of a request's headers, in bytes. It leaves room for an access token, which
+	// can have up to 8 KiB.
 	maxHeaderBytes = 32 << 10
 )
 
-// Main runs a function until SIGTERM or SIGINT: it fills C from the environment by its `env` tags, lets setup build
-// the handler, and serves it. The context that setup gets ends after the last request has drained; a handler that is
-// an io.Closer is closed then. A wrong setting ends the process with a sentence that names the variable.
+// Main runs a function until the process receives SIGTERM or SIGINT. It reads the settings cfg from the environment
+// variables that are named in the `env` tags of C, calls setup to create the handler, and serves the handler.
+//
+// After SIGTERM or SIGINT, Main waits for the running requests. It then calls Close if the handler implements
+// io.Closer, and cancels the context that setup received. If an error occurs, Main logs it and ends the process with
+// exit code 1. The error for an invalid setting names the environment variable.
 func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	os.Exit(run(func(ctx context.Context, base settings, stop <-chan struct{}) error {
 		handler, err := configure(ctx, setup)
@@ -76,8 +91,9 @@ func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	}))
 }
 
-// Job runs a task that ends by itself, such as the setup Job, with the settings, logs and signals of Main. SIGTERM
-// ends its context.
+// Job runs a task that ends on its own, such as the setup Job. It calls task with the command-line arguments in args,
+// and exits when task returns. The settings, logs and exit codes are the same as in Main. When the process receives
+// SIGTERM or SIGINT, Job cancels the task's context.
 func Job[C any](task func(ctx context.Context, cfg C, args []string) error) {
 	os.Exit(run(func(ctx context.Context, _ settings, stop <-chan struct{}) error {
 		ctx, cancel := context.WithCancel(ctx)
@@ -94,8 +110,9 @@ func Job[C any](task func(ctx context.Context, cfg C, args []string) error) {
 	}))
 }
 
-// run calls body with a context that lives as long as it and a channel that is closed at the first SIGTERM or SIGINT,
-// and returns the exit code.
+// run calls body and returns the exit code of the process: 0 if body succeeds, or 1 if an error occurs. run closes the
+// channel stop at the first SIGTERM or SIGINT. It cancels the context of body only after body has returned, so that
+// body can complete its work after the signal.
 func run(body func(ctx context.Context, base settings, stop <-chan struct{}) error) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -115,12 +132,13 @@ func run(body func(ctx context.Context, base settings, stop <-chan struct{}) err
 	return 0
 }
 
-// terminationLog is the file whose content Kubernetes shows as the message of a container that has ended. Outside of a
-// container there is no such file.
+// terminationLog is the file from which Kubernetes reads the termination message of a container. The file exists only
+// in a container.
 const terminationLog = "/dev/termination-log"
 
-// leaveMessage writes err to the termination log at path, for `kubectl describe pod`, `kn revision describe` and `make deploy`.
-// It creates no file. If it cannot write, the program's log has the error all the same.
+// leaveMessage writes err to the termination log at path, so that `kubectl describe pod`, `kn revision describe` and
+// `make deploy` show err. Outside a container, the file does not exist, and leaveMessage does not create it.
+// leaveMessage ignores its own errors, because the program also logs err.
 func leaveMessage(path string, err error) {
 	file, openErr := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
 	if openErr != nil {
@@ -142,7 +160,7 @@ func configure[C any](ctx context.Context, setup func(context.Context, C) (http.
 	return handler, nil
 }
 
-// parse fills cfg from the environment. The error names every variable that is missing or wrong.
+// parse fills cfg from the environment. The error names every environment variable that is missing or invalid.
 func parse(cfg any) error {
 	err := env.Parse(cfg)
 	var all env.AggregateError
@@ -151,7 +169,9 @@ func parse(cfg any) error {
 	}
 	for i, err := range all.Errors {
 		var wrong env.ParseError
-		if errors.As(err, &wrong) { // it knows the field, but whoever reads this knows the variable
+		if errors.As(err, &wrong) {
+			// A ParseError names the struct field. Replace it with the name of the environment variable, which is the
+			// name that an operator needs.
 			field, _ := reflect.TypeOf(cfg).Elem().FieldByName(wrong.Name)
 			name, _, _ := strings.Cut(field.Tag.Get("env"), ",")
 			all.Errors[i] = fmt.Errorf("%s: %w", name, wrong.Err)
@@ -160,7 +180,8 @@ func parse(cfg any) error {
 	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
 }
 
-// serve answers requests until stop is closed, then drains.
+// serve serves handler until stop is closed. Then it waits for the running requests, closes handler, and sends the
+// last trace spans.
 func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
 	told, err := telemetry.New(ctx, telemetry.Settings{Function: base.Service, Revision: base.Revision,
 		Metrics: base.MetricsAddr != "", Endpoint: base.OTLPEndpoint, TracesEndpoint: base.OTLPTracesEndpoint})
@@ -208,8 +229,8 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
 	if err := told.Close(flush); err != nil {
-		// No reason to call the end anything but orderly: all requests have been answered.
-		slog.Warn("the last traces are lost", "error", err)
+		// Log the error instead of returning it, because the loss of spans does not affect any request.
+		slog.Warn("could not send the last trace spans", "error", err)
 	}
 	if err != nil {
 		return fmt.Errorf("shut down: %w", err)
@@ -218,8 +239,8 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 	return nil
 }
 
-// serveMetrics answers at address until the returned closer is closed. It is a port of its own because the other one is
-// the world's.
+// serveMetrics starts a server for handler at address. Closing the returned closer stops the server. If address is
+// empty, serveMetrics starts no server. Metrics have a port of their own, because the function's main port is public.
 func serveMetrics(address string, handler http.Handler) (io.Closer, error) {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: headerTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug)}
@@ -233,7 +254,7 @@ func serveMetrics(address string, handler http.Handler) (io.Closer, error) {
 	slog.Info("serving metrics", "address", listener.Addr().String())
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("metrics are not served any more", "error", err)
+			slog.Error("stopped serving metrics", "error", err)
 		}
 	}()
 	return server, nil

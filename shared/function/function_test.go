@@ -23,10 +23,10 @@ import (
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
-// api holds what Wrap itself answers against docs/openapi.yaml.
+// api checks the responses that Wrap itself sends against docs/openapi.yaml.
 var api = contract.Of("health")
 
-// TestMain lets the tests run this binary as a function of its own.
+// TestMain runs the test binary as a function or as a job if RUN_AS is set. The tests start the binary in that way.
 func TestMain(m *testing.M) {
 	switch os.Getenv("RUN_AS") {
 	case "function":
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 			return ctx.Err()
 		})
 	default:
-		slog.SetDefault(slog.New(slog.DiscardHandler)) // each request is a line
+		slog.SetDefault(slog.New(slog.DiscardHandler)) // discard the log line of each request
 		os.Exit(api.Run(m))
 	}
 }
@@ -61,14 +61,15 @@ func setupSample(ctx context.Context, cfg sample) (http.Handler, error) {
 		slog.Info("slow began")
 		time.Sleep(cfg.Wait)
 		if ctx.Err() != nil {
-			slog.Error("the context ended before the requests had drained")
+			slog.Error("the context ended before the running requests had ended")
 		}
 		_, _ = io.WriteString(w, "done")
 	})
 	return sampleHandler{mux}, nil
 }
 
-// start runs this binary as kind with env, and returns its log once want is in it.
+// start runs the test binary with RUN_AS=kind and the variables env. It returns the process and its log after a line
+// with want has been logged.
 func start(t *testing.T, kind, want string, env ...string) (*exec.Cmd, *logBuffer) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "one", "two")
@@ -83,7 +84,7 @@ func start(t *testing.T, kind, want string, env ...string) (*exec.Cmd, *logBuffe
 	return cmd, log
 }
 
-// logBuffer hands on what a process logs, line by line.
+// logBuffer is a writer that sends each line of a log to the channel lines.
 type logBuffer struct {
 	lines   chan string
 	partial []byte
@@ -111,7 +112,7 @@ func (b *logBuffer) await(t *testing.T, want string) string {
 				return line
 			}
 		case <-timeout:
-			t.Fatalf("%q was not logged", want)
+			t.Fatalf("got no log line with %q within 20 seconds, want one", want)
 		}
 	}
 }
@@ -157,19 +158,19 @@ func TestMainDrainsOnSIGTERM(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := <-slow; got.err != nil || got.body != "done" {
-		t.Errorf("the request in flight got %q, %v, want its answer", got.body, got.err)
+		t.Errorf("the request in flight got %q and error %v, want the response done", got.body, got.err)
 	}
 	line := log.await(t, `"request"`)
 	var record map[string]any
 	if err := json.Unmarshal([]byte(line), &record); err != nil {
-		t.Fatalf("not JSON: %s", line)
+		t.Fatalf("decode the log line %s: %v", line, err)
 	}
 	if record["service"] != "sample" || record["revision"] != "sample-00001" || record["request_id"] == "" || record["status"] != 200.0 {
-		t.Errorf("got log line %s", line)
+		t.Errorf("got log line %s, want the names, a request ID and status 200", line)
 	}
 	log.await(t, "closed")
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("got exit %v, want 0", err)
+		t.Errorf("got %v, want exit code 0", err)
 	}
 }
 
@@ -178,12 +179,12 @@ func TestMainNamesWrongSettings(t *testing.T) {
 		env  []string
 		want string
 	}{
-		"missing":   {nil, `\"SAMPLE_SECRET\" is not set`},
-		"empty":     {[]string{"SAMPLE_SECRET="}, `\"SAMPLE_SECRET\" should not be empty`},
-		"duration":  {[]string{"SAMPLE_SECRET=x", "SAMPLE_WAIT=long"}, `SAMPLE_WAIT: `},
-		"port":      {[]string{"SAMPLE_SECRET=x", "PORT=many"}, `PORT: `},
-		"port used": {[]string{"SAMPLE_SECRET=x", "PORT=-1"}, `PORT: `},
-		"log level": {[]string{"SAMPLE_SECRET=x", "LOG_LEVEL=loud"}, `LOG_LEVEL: `},
+		"not set":           {nil, `\"SAMPLE_SECRET\" is not set`},
+		"empty":             {[]string{"SAMPLE_SECRET="}, `\"SAMPLE_SECRET\" should not be empty`},
+		"duration":          {[]string{"SAMPLE_SECRET=x", "SAMPLE_WAIT=long"}, `SAMPLE_WAIT: `},
+		"port":              {[]string{"SAMPLE_SECRET=x", "PORT=many"}, `PORT: `},
+		"port out of range": {[]string{"SAMPLE_SECRET=x", "PORT=-1"}, `PORT: `},
+		"log level":         {[]string{"SAMPLE_SECRET=x", "LOG_LEVEL=loud"}, `LOG_LEVEL: `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd, log := start(t, "function", "stopped", c.env...)
@@ -194,7 +195,7 @@ func TestMainNamesWrongSettings(t *testing.T) {
 			}
 			_ = log
 		})
-		t.Run(name+" is named", func(t *testing.T) { start(t, "function", c.want, c.env...) })
+		t.Run(name+" names the variable", func(t *testing.T) { start(t, "function", c.want, c.env...) })
 	}
 }
 
@@ -205,7 +206,7 @@ func TestJobEndsOnSIGTERM(t *testing.T) {
 	}
 	log.await(t, "context canceled")
 	if err := cmd.Wait(); err == nil {
-		t.Error("got exit 0 for a job that was cut off, want 1")
+		t.Error("got exit code 0 for a canceled job, want 1")
 	}
 }
 
@@ -215,7 +216,7 @@ func TestHealth(t *testing.T) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(method, "/healthz", nil))
 		if w.Code != 200 || w.Body.String() != "ok\n" || w.Header().Get("X-Request-Id") == "" {
-			t.Errorf("%s: got %d %q %v", method, w.Code, w.Body, w.Header())
+			t.Errorf("%s: got status %d, body %q and headers %v, want 200, ok and a request ID", method, w.Code, w.Body, w.Header())
 		}
 	}
 }
@@ -228,7 +229,7 @@ func TestWrap(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("secret inside") })
 	mux.HandleFunc("/late", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "half an ans")
+		_, _ = io.WriteString(w, "half a resp")
 		_ = http.NewResponseController(w).Flush()
 		panic("late")
 	})
@@ -258,36 +259,37 @@ func TestWrap(t *testing.T) {
 		t.Fatal(err)
 	}
 	if resp.StatusCode != 500 || strings.Contains(body, "secret") || !strings.Contains(body, `"instance":"id-from-outside"`) {
-		t.Errorf("panic: got %d %s, want a problem document that tells nothing", resp.StatusCode, body)
+		t.Errorf("panic: got %d %s, want a problem document without the panic value", resp.StatusCode, body)
 	}
 	if line := log.await(t, "secret inside"); !strings.Contains(line, "function_test.go") {
-		t.Errorf("the panic was logged without its stack: %s", line)
+		t.Errorf("panic: got log line %s, want the stack trace in it", line)
 	}
 	if _, _, err := get("/late", ""); err == nil {
-		t.Error("a panic in the middle of the answer looked like its end")
+		t.Error("panic during the response: got a complete response, want an error")
 	}
 	if resp, body, _ := get("/wait", ""); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("deadline: got %d %s, want 503 with Retry-After", resp.StatusCode, body)
 	}
 	for _, forged := range []string{"", "a b", strings.Repeat("x", 129), `"}`} {
 		if resp, _, _ := get("/none", forged); resp.Header.Get("X-Request-Id") == forged || len(resp.Header.Get("X-Request-Id")) != 36 {
-			t.Errorf("request id %q: got %q, want a new one", forged, resp.Header.Get("X-Request-Id"))
+			t.Errorf("request ID %q: got %q, want a new one", forged, resp.Header.Get("X-Request-Id"))
 		}
 	}
 }
 
-// Kubernetes creates the termination log of a container. Outside of one, no file may appear.
+// Kubernetes creates the termination log of a container. Outside of a container, leaveMessage must not create the
+// file.
 func TestLeaveMessage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "termination-log")
 	leaveMessage(path, errors.New("PORT: invalid"))
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("without a termination log: got %v, want %v", err, os.ErrNotExist)
+		t.Errorf("without a termination log: got error %v, want %v", err, os.ErrNotExist)
 	}
-	if err := os.WriteFile(path, []byte("a longer message of an earlier attempt"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("a longer message from an earlier attempt"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	leaveMessage(path, errors.New("PORT: invalid"))
 	if got, err := os.ReadFile(path); err != nil || string(got) != "PORT: invalid\n" {
-		t.Errorf("got %q, %v; want the error alone", got, err)
+		t.Errorf("got %q and error %v, want only the message", got, err)
 	}
 }

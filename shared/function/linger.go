@@ -9,21 +9,27 @@ import (
 	"time"
 )
 
-// lingerTime bounds how long a body is read that nobody wants any more, so that the answer is not lost with the
-// connection.
+// lingerTime is how long Linger keeps reading a request body after it has sent the response. Linger reads the rest of
+// the body so that the client does not lose the response.
 const lingerTime = 5 * time.Second
 
-// Linger lets next answer before it has read the body of a request. By itself net/http first reads up to 256 KiB of
-// such a body, however long the client takes over it, and behind more than that cuts the connection: the client's
-// kernel then meets a reset while it sends on, and drops the answer that the client has not read yet. Here the answer goes
-// out at once, and says that the connection ends; what the client still sends is read and dropped for a while (RFC 9112
-// §9.6). A proxy that passes answers on before the body has come needs it for another reason: the next request on the
-// connection would be lost (https://go.dev/issue/68560). Whoever waits for 100 Continue before sending is not asked to: with
-// an answer given, net/http does not do that.
+// Linger returns a handler that calls next. It makes sure that the client receives the response even if next does not
+// read the whole request body. In that case, Linger sends the response immediately, with "Connection: close". Then it
+// reads and discards the rest of the body for at most lingerTime, as RFC 9112, section 9.6, recommends.
+//
+// Without Linger, net/http would first read up to 256 KiB of the unread body, without a time limit. If the body were
+// longer, net/http would close the connection. The client's kernel would then receive a reset while the client is
+// still sending the body, and would discard the response before the client has read it.
+//
+// Linger is also necessary if a proxy forwards the response before the request body has ended. Without Linger, the
+// next request on the proxy's connection would be lost (https://go.dev/issue/68560).
+//
+// A client that waits for 100 (Continue) never has to send the body that Linger discards, because net/http does not
+// send 100 (Continue) after a response.
 func Linger(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 1 || r.ContentLength == 0 {
-			next.ServeHTTP(w, r) // HTTP/2 ends a stream without losing its answer
+			next.ServeHTTP(w, r) // HTTP/2 can end a stream without losing the response
 			return
 		}
 		body := &watchedBody{from: r.Body}
@@ -35,13 +41,14 @@ func Linger(next http.Handler) http.Handler {
 		}
 		rc := http.NewResponseController(w)
 		if rc.Flush() != nil || rc.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
-			return // the connection is gone
+			return // the connection is closed
 		}
-		_, _ = io.Copy(io.Discard, body.from) // the answer has been given: how it ends does not matter
+		_, _ = io.Copy(io.Discard, body.from) // an error does not matter, because the response has been sent
 	})
 }
 
-// watchedBody knows whether a body has been read to its end. Closing it does not: what reads on after that is linger.
+// watchedBody is a request body that records whether it has been read to its end. Its Close method does not close the
+// underlying body, so that Linger can still read the rest.
 type watchedBody struct {
 	from          io.Reader
 	ended, closed atomic.Bool
@@ -54,7 +61,9 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.from.Read(p)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		b.ended.Store(true) // also where it broke: nothing more will come
+		// The body has also ended if it was interrupted. It has not ended after a timeout, because the rest of the
+		// body can still arrive.
+		b.ended.Store(true)
 	}
 	return n, err
 }
@@ -65,7 +74,8 @@ func (b *watchedBody) Close() error {
 	return nil
 }
 
-// earlyWriter ends the connection with an answer that comes before the end of the body.
+// earlyWriter is a ResponseWriter that sets "Connection: close" if the response begins before the request body has
+// been read to its end.
 type earlyWriter struct {
 	http.ResponseWriter
 	body *watchedBody
@@ -79,5 +89,5 @@ func (w *earlyWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap lets http.ResponseController reach the connection.
+// Unwrap returns the wrapped ResponseWriter, as http.ResponseController requires.
 func (w *earlyWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

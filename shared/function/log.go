@@ -8,8 +8,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// newLogger returns a logger that writes JSON lines with the names Knative gave the function, and with the ids of
-// the request and of its trace where the context has them.
+// newLogger returns a logger that writes JSON lines to w. Each line contains the names of the Knative Service and
+// revision, and the request ID and trace ID from the context. Empty names and IDs are omitted.
 func newLogger(w io.Writer, base settings) *slog.Logger {
 	var handler slog.Handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: base.LogLevel})
 	handler = requestHandler{handler}
@@ -23,7 +23,7 @@ func newLogger(w io.Writer, base settings) *slog.Logger {
 	return logger
 }
 
-// requestHandler adds the ids that the context has to each record.
+// requestHandler is a slog.Handler that adds the request ID and the trace ID from the context to each log record.
 type requestHandler struct{ slog.Handler }
 
 func (h requestHandler) Handle(ctx context.Context, r slog.Record) error {

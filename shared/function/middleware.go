@@ -18,19 +18,25 @@ import (
 
 type contextKey struct{}
 
-// RequestID returns the id of the request that ctx belongs to, empty outside of one.
+// RequestID returns the request ID in ctx. It returns an empty string if ctx does not belong to a request.
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(contextKey{}).(string)
 	return id
 }
 
-// requestIDs are what is accepted as X-Request-Id from outside: nothing that could forge a log line or a header.
+// requestIDs matches the X-Request-Id values that Wrap accepts from a client. It matches no spaces, quotes or control
+// characters, so that a client cannot forge log lines or headers.
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
 
-// Wrap adds to handler the parts that all functions share: GET /healthz, a request ID (from X-Request-Id, or a new one), a
-// trace (from traceparent, or a new one), a deadline of timeout for the whole request, one log line and one metric for each
-// request, a 400 for a query string that cannot be parsed, and a problem document for a panic. A response that comes before
-// the end of the request body still reaches the client.
+// Wrap returns a handler that calls handler and adds the features that all functions share:
+//   - a health probe at /healthz
+//   - a request ID: the client's X-Request-Id if it is valid, or else a new ID
+//   - a trace: the trace in the request's traceparent header, or else a new trace
+//   - a deadline, so that the whole request takes no longer than timeout
+//   - a log line and metrics for each request
+//   - a 400 response to a query string that cannot be parsed
+//   - a problem document if handler panics
+//   - the delivery of a response that begins before the end of the request body (see Linger)
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 	handler = refuseBadQueries(handler)
 	return Linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -41,7 +47,8 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		}
 		w.Header().Set("X-Request-Id", id)
 		if r.URL.Path == "/healthz" {
-			// Touches no dependency: a database that is away must not make Knative kill the pods that wait for it.
+			// The probe does not check dependencies. Otherwise, it would fail while the database is unavailable, and
+			// Knative would kill the pods, although they only have to wait for the database.
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = io.WriteString(w, "ok\n")
 			return
@@ -59,8 +66,9 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 				}
 				err := fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 				if rec.status != 0 {
-					// Too late for another answer: log, and cut the connection so that the client sees it is broken.
-					slog.ErrorContext(ctx, "panic after the answer began", "error", err)
+					// The response has begun, so it is too late to send a problem document. Close the connection, so
+					// that the client detects that the response is incomplete.
+					slog.ErrorContext(ctx, "panic after the response began", "error", err)
 					end(0)
 					panic(http.ErrAbortHandler)
 				}
@@ -77,7 +85,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 	}))
 }
 
-// recorder notes the status and size of an answer for the log.
+// recorder is a ResponseWriter that records the status of the response and the size of its body, for the log.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -100,5 +108,5 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets http.ResponseController reach the connection.
+// Unwrap returns the wrapped ResponseWriter, as http.ResponseController requires.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

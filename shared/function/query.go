@@ -7,18 +7,19 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// queryPasser is implemented by a handler that takes some requests although their query strings cannot be parsed.
+// queryPasser is a handler that can exempt requests from Wrap's check of the query string.
 type queryPasser interface {
-	// PassesQuery reports whether Wrap must not check the query string of r, because the query string belongs to another
-	// request, or because another handler checks it.
+	// PassesQuery reports whether Wrap must pass r to the handler without checking the query string. A handler exempts
+	// a request if another handler checks the query string, or if the query string is not meant for the function.
 	PassesQuery(r *http.Request) bool
 }
 
-// refuseBadQueries refuses each request whose query string cannot be parsed, unless handler is a queryPasser that passes
-// the query string.
+// refuseBadQueries returns a handler that passes requests to handler and rejects every request whose query string
+// cannot be parsed. If handler is a queryPasser, the requests that it exempts are passed on without a check.
 func refuseBadQueries(handler http.Handler) http.Handler {
 	passer, _ := handler.(queryPasser)
-	// A function that ends small bodies must do so before this response, too. For the other functions it does no harm.
+	// Some functions use EndSmallBodies for all of their responses, so the response to a rejected request needs it,
+	// too. For the other functions, EndSmallBodies does no harm.
 	refusal := EndSmallBodies(problem.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error { return CheckQuery(r) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if CheckQuery(r) != nil && (passer == nil || !passer.PassesQuery(r)) {
@@ -29,8 +30,8 @@ func refuseBadQueries(handler http.Handler) http.Handler {
 	})
 }
 
-// CheckQuery returns a problem.BadRequest if the query string of r cannot be parsed. url.URL.Query drops the parameters
-// that it cannot parse. A handler would then take a parameter that the client sent for one that it did not send.
+// CheckQuery returns a problem.BadRequest if the query string of r cannot be parsed. Without this check, a handler
+// would ignore a malformed parameter, because url.URL.Query silently drops it.
 func CheckQuery(r *http.Request) error {
 	if r.URL.RawQuery == "" {
 		return nil
@@ -41,8 +42,9 @@ func CheckQuery(r *http.Request) error {
 	return nil
 }
 
-// Query returns the parameters in the query string of r, which Wrap has checked. The error is a problem.BadRequest if one
-// of the parameters in once is repeated: programs on the way could read another of its values than the handler does.
+// Query returns the parameters in the query string of r. It does not check the syntax of the query string, because
+// Wrap has already done that. If a parameter that is listed in once occurs more than once, the error is a
+// problem.BadRequest, because the function and a proxy in front of it might use different values of the parameter.
 func Query(r *http.Request, once ...string) (url.Values, error) {
 	query := r.URL.Query()
 	for _, name := range once {

@@ -14,7 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// passer passes the query strings of requests below /pass/.
+// passer is a queryPasser that passes the query strings of requests below /pass/.
 type passer struct{ http.Handler }
 
 func (passer) PassesQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/pass/") }
@@ -50,8 +50,8 @@ func TestWrapRefusesQueriesThatCannotBeParsed(t *testing.T) {
 	}
 }
 
-// A function behind queue-proxy must read a small body before it refuses the request, or the next request on the
-// connection gets a 502.
+// A function behind queue-proxy must read a small body before it refuses the request. Otherwise, the next request on
+// the connection gets a 502.
 func TestRefusedQueryKeepsTheConnection(t *testing.T) {
 	server := httptest.NewServer(Wrap(http.NotFoundHandler(), time.Minute))
 	defer server.Close()

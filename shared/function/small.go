@@ -7,18 +7,25 @@ import (
 )
 
 const (
-	// smallBody, in bytes, is read before an answer, if it comes within smallTime: it is on its way anyhow.
+	// smallBody is the maximum length of a request body that EndSmallBodies reads, in bytes. Reading a body of this
+	// length rarely delays the response, because the client has usually sent the whole body already.
 	smallBody = 64 << 10
+	// smallTime is how long EndSmallBodies waits for the end of a small body.
 	smallTime = time.Second
 )
 
-// EndSmallBodies reads a small body to its end before next answers. It is for functions with Knative's feature
-// features.knative.dev/http-full-duplex: queue-proxy and activator then pass on answers before the body has come, and do not
-// tell the one in front of them that the connection ends with that. After small requests that were refused, up to a third of
-// the next ones on the connection got a 502.
+// EndSmallBodies returns a handler that calls next. If the request body is small, the handler reads it to its end
+// before the response begins.
+//
+// Every function that uses the Knative feature features.knative.dev/http-full-duplex needs EndSmallBodies. With this
+// feature, queue-proxy and activator forward a response before the request body has ended, and then close the
+// connection without announcing that to the proxy in front of them. Without EndSmallBodies, up to a third of the
+// requests that followed a rejected small request on the same connection therefore failed with a 502.
 func EndSmallBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Reading would ask for a body that waits for 100 (Continue), and one of unknown length may be a stream.
+		// Do not read the body of a request with an Expect header, because net/http would then send 100 (Continue),
+		// and the client would send a body that is not needed. Do not read a body of unknown length, because it might
+		// be an endless stream.
 		if r.ContentLength > 0 && r.ContentLength <= smallBody && r.Header.Get("Expect") == "" {
 			w = &smallWriter{w, r.Body, false}
 		}
@@ -26,7 +33,7 @@ func EndSmallBodies(next http.Handler) http.Handler {
 	})
 }
 
-// smallWriter reads body when an answer is about to be given.
+// smallWriter is a ResponseWriter that reads the request body to its end before it writes the response.
 type smallWriter struct {
 	http.ResponseWriter
 	body io.Reader
@@ -42,14 +49,16 @@ func (w *smallWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// read reads to the end. Of a body that does not come to it, Linger takes care.
+// read reads the body to its end and discards it. If the body does not end within smallTime, read returns, and Linger
+// reads the rest of the body after the response.
 func (w *smallWriter) read() {
 	rc := http.NewResponseController(w.ResponseWriter)
 	if rc.SetReadDeadline(time.Now().Add(smallTime)) != nil {
 		return
 	}
 	_, _ = io.Copy(io.Discard, w.body)
-	// Or it would end the request while its answer is still being written; for the next one it is set anew.
+	// Clear the deadline, because net/http would otherwise cancel the request if the deadline passed while the handler
+	// is still writing the response. net/http sets a new deadline for the next request.
 	_ = rc.SetReadDeadline(time.Time{})
 }
 
@@ -61,5 +70,5 @@ func (w *smallWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap lets http.ResponseController reach the connection.
+// Unwrap returns the wrapped ResponseWriter, as http.ResponseController requires.
 func (w *smallWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// What is small has ended before the answer, although the handler has not read it, and the connection goes on; what is not,
-// or waits for the function's word, has not.
+// EndSmallBodies reads a small body before the response, so that the connection stays open although the handler does
+// not read the body. It does not read a longer body, or the body of a request with an Expect header.
 func TestEndSmallBodies(t *testing.T) {
 	server := httptest.NewServer(Wrap(EndSmallBodies(refusal), time.Minute))
 	defer server.Close()
@@ -27,7 +27,8 @@ func TestEndSmallBodies(t *testing.T) {
 	}
 }
 
-// An answer may take longer than what is waited for a body, of which the handler, such as a proxy, has read and closed its own.
+// The handler can take longer than smallTime to write the response, even if it has read and closed the body, as a
+// proxy does.
 func TestEndSmallBodiesLeavesTheAnswerItsTime(t *testing.T) {
 	server := httptest.NewServer(Wrap(EndSmallBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -36,7 +37,7 @@ func TestEndSmallBodiesLeavesTheAnswerItsTime(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-r.Context().Done():
-			t.Errorf("the request ended before its answer: %v", r.Context().Err())
+			t.Errorf("the context of the request ended before the response: %v", r.Context().Err())
 		case <-time.After(smallTime + smallTime/2):
 		}
 	})), time.Minute))
@@ -47,6 +48,6 @@ func TestEndSmallBodiesLeavesTheAnswerItsTime(t *testing.T) {
 	}
 	defer res.Body.Close()
 	if _, err := io.ReadAll(res.Body); err != nil {
-		t.Error(err)
+		t.Errorf("read the response: %v", err)
 	}
 }

@@ -1,5 +1,6 @@
-// Package jsonobject reads JSON objects that mean the same to every reader: encoding/json takes the last of several
-// members with one name, and other bytes than UTF-8.
+// Package jsonobject parses JSON objects strictly, so that every JSON parser reads the same members from an object
+// that this package accepts. encoding/json alone is not strict enough. It replaces invalid UTF-8, and if a member
+// name occurs more than once, it uses only the last member.
 package jsonobject
 
 import (
@@ -10,14 +11,15 @@ import (
 	"unicode/utf8"
 )
 
-// The errors of Members. They repeat nothing of what was read, which may be secret.
+// The errors that Members returns. They do not show the input, because the input might be secret.
 var (
-	ErrMalformed = errors.New("it is not one JSON object in UTF-8")
-	ErrTwice     = errors.New("a member occurs twice")
+	ErrMalformed = errors.New("not exactly one JSON object in UTF-8")
+	ErrTwice     = errors.New("a member name occurs more than once")
 )
 
-// Members returns the members of the one JSON object that data is, by their exact names (RFC 8259 §4). The error is
-// ErrMalformed or ErrTwice.
+// Members parses data, which must be exactly one JSON object (RFC 8259 §4). It returns the value of each member, with
+// the exact member name as the key. The error is ErrMalformed if data is anything else, and ErrTwice if a member name
+// occurs more than once.
 func Members(data []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(data) {
 		return nil, ErrMalformed
@@ -42,7 +44,7 @@ func Members(data []byte) (map[string]json.RawMessage, error) {
 		}
 		members[name] = value
 	}
-	if _, err := decoder.Token(); err != nil { // the closing brace
+	if _, err := decoder.Token(); err != nil { // reads the closing brace
 		return nil, ErrMalformed
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {

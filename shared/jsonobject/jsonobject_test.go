@@ -29,12 +29,12 @@ func TestMembers(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", data, err, want)
 		}
 		if (members != nil) != (want == nil) {
-			t.Errorf("%q: got the members %v with %v", data, members, err)
+			t.Errorf("%q: got members %v with error %v", data, members, err)
 		}
 	}
 }
 
-// FuzzMembers holds that what is accepted is what encoding/json reads, too.
+// FuzzMembers checks that encoding/json accepts every object that Members accepts, with the same number of members.
 func FuzzMembers(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"a":1,"A":[2]}`, `{"a":1,"a":2}`, `{"a"`, `{} {}`, "{\"\xff\":0}"} {
 		f.Add([]byte(seed))

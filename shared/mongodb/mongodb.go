@@ -1,5 +1,5 @@
-// Package mongodb connects to MongoDB the way shared/content and shared/catalog need it, and turns its errors into
-// problems.
+// Package mongodb opens MongoDB databases with the options that shared/content and shared/catalog need. It also
+// converts MongoDB errors to errors of package problem.
 package mongodb
 
 import (
@@ -19,27 +19,37 @@ import (
 )
 
 const (
-	// selectionTimeout is how long a call waits for a server that is away before it fails.
+	// selectionTimeout is how long a call waits for an available server before the call fails. It is also the time
+	// limit for each connection attempt and for Close.
 	selectionTimeout = 3 * time.Second
-	// poolSize bounds the connections of one process; times max-scale it must fit the server.
+	// poolSize is the maximum number of connections from one client to one server. Each call of Open creates a client.
+	// The clients of all replicas together must not exceed the server's connection limit, so poolSize is low, and
+	// max-scale in the manifests limits the number of replicas.
 	poolSize = 16
-	// maxIdle closes connections that a quiet function holds.
+	// maxIdle is how long an unused connection stays open. After that, the driver closes the connection, so that an
+	// idle function does not hold connections.
 	maxIdle = time.Minute
 )
 
-// Open returns the database that uri names as its path. It makes no connection that it waits for: a server that is
-// away shows in the first call. Timeouts in the uri take precedence over the ones here, but there is no client-wide
-// timeout, because that would cover the whole life of an upload: every call must bring a deadline. Writes are
-// acknowledged by a majority and journaled. Reads go to the primary, whatever the uri says: quotas, idempotency keys and
-// locks must not depend on what a secondary has not replicated yet.
+// Open returns the database whose name is the path of uri. Open succeeds even if the server is unreachable, because it
+// does not wait for a connection. In that case, the first call that uses the database fails.
+//
+// Options in uri take precedence over the defaults of this package, with these exceptions:
+//
+//   - Open ignores timeoutMS, because a client-wide timeout would limit the duration of a whole upload. Instead, every
+//     call must have a context with a deadline.
+//   - Writes are always acknowledged by a majority and journaled, so that an acknowledged write is not lost if a
+//     server crashes.
+//   - Reads always go to the primary, because quotas and idempotency keys must not depend on a secondary, which might
+//     not have replicated the latest writes yet.
 func Open(uri string) (*mongo.Database, error) {
-	// Errors of the driver may quote the uri, and with it the password: they are not passed on.
+	// Do not return the driver's errors, because they can contain the URI and therefore the password.
 	parsed, err := connstring.ParseAndValidate(uri)
 	if err != nil {
-		return nil, errors.New("the MongoDB URI is not well-formed: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
+		return nil, errors.New("the MongoDB URI is malformed: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
 	}
 	if parsed.Database == "" {
-		return nil, errors.New("the MongoDB URI names no database: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
+		return nil, errors.New("the MongoDB URI contains no database name: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
 	}
 	opts := options.Client().
 		SetAppName("strongroom").
@@ -54,12 +64,13 @@ func Open(uri string) (*mongo.Database, error) {
 	opts.SetReadPreference(readpref.Primary())
 	client, err := mongo.Connect(opts)
 	if err != nil {
-		return nil, errors.New("the MongoDB URI asks for what the driver can not do")
+		return nil, errors.New("the MongoDB URI contains unsupported or invalid options")
 	}
 	return client.Database(parsed.Database), nil
 }
 
-// Close ends the connections of db's client. It waits a short time for calls in progress.
+// Close closes the connections of the client that Open created for db. It waits up to selectionTimeout for calls in
+// progress.
 func Close(db *mongo.Database) error {
 	ctx, cancel := context.WithTimeout(context.Background(), selectionTimeout)
 	defer cancel()
@@ -69,48 +80,53 @@ func Close(db *mongo.Database) error {
 	return nil
 }
 
-// awayCodes are the verdicts of a server that can not do its work right now, whatever the command: it shuts down, is
-// no primary, is over a limit of time, memory or disk, or can not reach the majority.
+// awayCodes lists the error codes that a server returns while it cannot run any command. For example, the server is
+// shutting down, is not the primary, cannot reach a majority, or has exceeded a limit on time, memory or disk space.
 var awayCodes = []int{50, 64, 89, 91, 100, 146, 189, 202, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
 
-// Away tells whether err says that the server could not be asked, gave no answer, or can not do its work right now.
-// A write that failed so may have been done nevertheless.
+// Away reports whether err means that the server is unreachable, did not respond, or temporarily cannot run any
+// command. A write that fails with such an error might have been applied anyway. Away reports false if the error was
+// caused by a canceled context.
 func Away(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return false
 	}
 	var verdict mongo.ServerError
 	if !errors.As(err, &verdict) {
-		// The driver has many errors of its own for a server that it can not reach, not all of them exported.
+		// The driver returned this error, not the server. The driver has many different errors for an unreachable
+		// server and does not export all of them, so treat every driver error in the same way.
 		return true
 	}
 	var command mongo.CommandError
 	if errors.As(err, &command) && command.Code == 0 {
-		// Not a server's either: the driver dresses up its own, such as a connection that broke, as one of these.
+		// The driver also returned this error, because a server error always has a code. The driver returns some of
+		// its own errors, such as a broken connection, as a CommandError without a code.
 		return true
 	}
 	return mongo.IsTimeout(err) || verdict.HasErrorLabel("RetryableWriteError") ||
 		slices.ContainsFunc(awayCodes, verdict.HasErrorCode)
 }
 
-// refusals are the codes of a server that refuses the credentials or a privilege of the user: Unauthorized,
-// AuthenticationFailed, and AtlasError, with which MongoDB Atlas reports both.
+// refusals lists the error codes that a server returns if it rejects the credentials or if the user lacks a privilege:
+// Unauthorized (13), AuthenticationFailed (18) and AtlasError (8000). MongoDB Atlas returns AtlasError in both cases.
 var refusals = []int{13, 18, 8000}
 
-// IsRefusal reports whether err says that the server refuses the credentials or a privilege of the user.
+// IsRefusal reports whether err means that the server rejected the credentials or that the user lacks a privilege.
 func IsRefusal(err error) bool { return refusal(err) != nil }
 
-// Refused returns what the server said, with the name of the setting that has the user's credentials, if err says that
-// the server refuses the credentials or a privilege of that user. It returns any other err unchanged. The result does not
-// wrap problem.Unavailable: waiting does not help.
+// Refused returns the server's error with the prefix setting if err means that the server rejected the credentials or
+// that the user lacks a privilege. setting must be the name of the setting that contains the credentials. The returned
+// error does not wrap problem.Unavailable, because a retry would fail, too. If err has any other cause, Refused
+// returns err unchanged.
 func Refused(setting string, err error) error {
 	if verdict := refusal(err); verdict != nil {
-		return fmt.Errorf("%s: the server refuses the user: %w", setting, verdict)
+		return fmt.Errorf("%s: the server denied the user access: %w", setting, verdict)
 	}
 	return err
 }
 
-// refusal returns the server's error in err if it is one of refusals, and nil otherwise.
+// refusal returns the server's error that err wraps if refusals contains the code of the server's error. Otherwise,
+// refusal returns nil.
 func refusal(err error) error {
 	var verdict mongo.ServerError
 	if errors.As(err, &verdict) && slices.ContainsFunc(refusals, verdict.HasErrorCode) {
@@ -119,8 +135,9 @@ func refusal(err error) error {
 	return nil
 }
 
-// Problem adds to err what was being done. The result is a problem.Unavailable if Away says so, or if the server refuses
-// the user; otherwise it is an internal error. Problem returns nil for nil.
+// Problem wraps err with the prefix doing, which must describe the failed action. If Away or IsRefusal reports true
+// for err, the returned error also wraps problem.Unavailable. Any other error counts as an internal error. If err is
+// nil, Problem returns nil.
 func Problem(err error, doing string) error {
 	if err == nil {
 		return nil
@@ -128,9 +145,9 @@ func Problem(err error, doing string) error {
 	err = fmt.Errorf("%s: %w", doing, err)
 	switch {
 	case IsRefusal(err):
-		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI: the server refuses the user: %w", err), "the store is not set up")
+		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI: the server denied the user access: %w", err), "the store is not set up")
 	case Away(err):
-		return problem.Unavailable.Because(err, "the store can not be reached right now")
+		return problem.Unavailable.Because(err, "the store is unavailable")
 	}
 	return err
 }

@@ -31,7 +31,7 @@ func TestOpen(t *testing.T) {
 		"mongodb://user:secret@localhost,other/strongroom?directConnection=true",
 	} {
 		if _, err := Open(uri); err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "sec%ret") {
-			t.Errorf("Open(%q): got error %v, want one without the password", uri, err)
+			t.Errorf("Open(%q): got error %v, want an error without the password", uri, err)
 		}
 	}
 }
@@ -42,34 +42,34 @@ func TestProblem(t *testing.T) {
 		err  error
 		want int
 	}{
-		"deadline":                     {context.DeadlineExceeded, 503},
-		"network":                      {&net.OpError{Op: "dial", Err: errors.New("refused")}, 503},
-		"client closed":                {mongo.ErrClientDisconnected, 503},
-		"network, as the driver wraps": {mongo.CommandError{Labels: []string{"NetworkError"}}, 503},
-		"connections cleared":          {mongo.CommandError{Message: "connection pool was cleared", Labels: []string{"TransientTransactionError"}}, 503},
-		"server shuts down":            {mongo.CommandError{Code: 11600}, 503},
-		"no primary":                   {mongo.CommandError{Code: 10107}, 503},
-		"retryable":                    {mongo.CommandError{Code: 1, Labels: []string{"RetryableWriteError"}}, 503},
-		"took too long":                {mongo.CommandError{Code: 50}, 503},
-		"no majority":                  {mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}}, 503},
-		"disk full":                    {verdict(14031), 503},
-		"duplicate":                    {verdict(11000), 500},
-		"not permitted":                {mongo.CommandError{Code: 13}, 503},
-		"not permitted to write":       {verdict(13), 503},
-		"wrong password":               {mongo.CommandError{Code: 18}, 503},
-		"refused by Atlas":             {mongo.CommandError{Code: 8000}, 503},
-		"client gone":                  {context.Canceled, 500},
+		"deadline exceeded":                    {context.DeadlineExceeded, 503},
+		"network error":                        {&net.OpError{Op: "dial", Err: errors.New("refused")}, 503},
+		"client closed":                        {mongo.ErrClientDisconnected, 503},
+		"network error as the driver wraps it": {mongo.CommandError{Labels: []string{"NetworkError"}}, 503},
+		"connection pool cleared":              {mongo.CommandError{Message: "connection pool was cleared", Labels: []string{"TransientTransactionError"}}, 503},
+		"server shuts down":                    {mongo.CommandError{Code: 11600}, 503},
+		"no primary":                           {mongo.CommandError{Code: 10107}, 503},
+		"retryable error":                      {mongo.CommandError{Code: 1, Labels: []string{"RetryableWriteError"}}, 503},
+		"time limit exceeded":                  {mongo.CommandError{Code: 50}, 503},
+		"no majority":                          {mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}}, 503},
+		"disk full":                            {verdict(14031), 503},
+		"duplicate key":                        {verdict(11000), 500},
+		"unauthorized command":                 {mongo.CommandError{Code: 13}, 503},
+		"unauthorized write":                   {verdict(13), 503},
+		"wrong password":                       {mongo.CommandError{Code: 18}, 503},
+		"refused by Atlas":                     {mongo.CommandError{Code: 8000}, 503},
+		"context canceled":                     {context.Canceled, 500},
 	} {
 		got := Problem(fmt.Errorf("wrapped: %w", c.err), "test")
 		if status := problem.Status(got); status != c.want {
 			t.Errorf("%s: got status %d, want %d", name, status, c.want)
 		}
 		if !strings.Contains(got.Error(), "test") {
-			t.Errorf("%s: got %q, which does not say what was being done", name, got)
+			t.Errorf("%s: got error %q, want an error that names the action", name, got)
 		}
 	}
 	if err := Problem(nil, "test"); err != nil {
-		t.Errorf("nil: got %v, want nil", err)
+		t.Errorf("nil: got error %v, want nil", err)
 	}
 }
 
@@ -79,7 +79,7 @@ func TestServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := listener.Addr().String()
-	if err := listener.Close(); err != nil { // now nobody listens there
+	if err := listener.Close(); err != nil { // no server listens on the address now
 		t.Fatal(err)
 	}
 	db, err := Open("mongodb://" + address + "/strongroom?serverSelectionTimeoutMS=100")
@@ -89,6 +89,6 @@ func TestServerAway(t *testing.T) {
 	t.Cleanup(func() { _ = Close(db) })
 	err = db.RunCommand(t.Context(), bson.D{{Key: "ping", Value: 1}}).Err()
 	if !errors.Is(Problem(err, "ping"), problem.Unavailable) {
-		t.Errorf("got %v, want %v", err, problem.Unavailable)
+		t.Errorf("got error %v, want %v", err, problem.Unavailable)
 	}
 }

@@ -8,15 +8,18 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// maxBcrypt is how many bytes of a password bcrypt uses. It ignores the others.
+// maxBcrypt is how many bytes of a password bcrypt uses. bcrypt ignores all bytes after the first 72 bytes.
 const maxBcrypt = 72
 
-// bcryptHash is a hash that another system made with bcrypt. The letters a, b and y name generations of implementations
-// whose hashes are the same for all passwords in UTF-8 that matches accepts; x names one that had a bug.
+// bcryptHash is a bcrypt hash from another system. Its prefix identifies the version of bcrypt. The versions $2a$,
+// $2b$ and $2y$ are supported, because they compute the same hash for every UTF-8 password that the method matches
+// accepts. The version $2x$ is not supported, because it has a bug.
 type bcryptHash string
 
-// bcryptSyntax bounds the cost: each step doubles the time, and 14 takes about a second. Some old implementations left
-// stray bits at the end of the salt, which count for nothing; there are none at the end of the key.
+// bcryptSyntax matches a bcrypt hash with a cost from 4 to 14. A higher cost is not supported, because each step
+// doubles the computing time, and cost 14 already takes about one second. The unused bits in the last character of
+// the salt can be set, because some old implementations set them. The unused bits in the last character of the key
+// must not be set.
 var bcryptSyntax = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{22}[./A-Za-z0-9]{30}[.CGKOSWaeimquy26]$`)
 
 func parseBcrypt(s string) (stored, error) {
@@ -26,9 +29,13 @@ func parseBcrypt(s string) (stored, error) {
 	return bcryptHash(s), nil
 }
 
-// matches accepts no password of more than 72 bytes and none with a NUL. Of the one bcrypt sees the beginning only, of
-// the other C implementations do; and it repeats the password with a NUL after it, so that "a", NUL, "a" is the same to
-// it as "a". What it did not compare must not become the password, as it would when the hash is made anew.
+// matches rejects a password that is longer than 72 bytes or contains a NUL byte, even if bcrypt accepts it. After a
+// match, the caller hashes the whole password again with argon2id, so bytes that bcrypt did not compare would become
+// part of the password.
+//
+// bcrypt does not compare all bytes of such a password. It ignores all bytes after the first 72 bytes, and C
+// implementations ignore all bytes after a NUL byte. bcrypt also repeats a password with a NUL byte after each
+// repetition, so that the password "a\x00a" matches the hash of "a".
 func (h bcryptHash) matches(a algorithms, password string) (bool, error) {
 	err := a.bcrypt([]byte(h), []byte(password[:min(len(password), maxBcrypt)]))
 	if errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {

@@ -1,5 +1,6 @@
-// Package password hashes and verifies passwords with argon2id, never more at once than the machine has memory for. It
-// also verifies the bcrypt and PBKDF2 hashes that users of another system bring along.
+// Package password hashes and verifies passwords with argon2id. It limits how many hashes it computes at the same
+// time, so that the computations fit into memory. It also verifies bcrypt and PBKDF2 hashes that were imported from
+// other systems.
 package password
 
 import (
@@ -20,21 +21,23 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// Dummy is a hash with the parameters of new ones that no password is known for. Whoever must not tell that there is
-// nothing to compare with verifies against it, and ignores the outcome, so that it takes as long as a comparison.
+// Dummy is a hash that matches no known password and has the parameters of new hashes. To hide that a user does not
+// exist, a caller verifies the password against Dummy and ignores the result. This takes as long as for an existing
+// user, so that the response time does not reveal whether the user exists.
 const Dummy = "$argon2id$v=19$m=19456,t=2,p=1$rE50QnIvOZJttYC1OTlGgA$kxhjz2FVRcndGltfSIBFz6b1PdfqHaVamH4k9luPqBA"
 
-// The bounds of a password's length, in bytes after normalisation.
+// The minimum and maximum length of a password, in bytes after normalization.
 const (
 	minLength = 8
 	maxLength = 256
 )
 
-// Check tells whether password may be chosen: 8 to 256 bytes of UTF-8 after NFKC, without the character U+FFFD, which
-// decoders put in the place of what they can not decode. An error is a problem.Unprocessable.
+// Check returns a problem.Unprocessable if password is not allowed as a new password. A new password must be valid
+// UTF-8 and have 8 to 256 bytes after normalization to NFKC. It must not contain the character U+FFFD, because
+// decoders replace invalid bytes with that character, so that different passwords could become the same password.
 func Check(password string) error {
 	if !utf8.ValidString(password) || strings.ContainsRune(password, utf8.RuneError) {
-		return problem.Unprocessable.With("the password is not UTF-8")
+		return problem.Unprocessable.With("the password must be valid UTF-8 and must not contain the character U+FFFD")
 	}
 	if n := len(normalize(password)); n < minLength || n > maxLength {
 		return problem.Unprocessable.With("the password must have %d to %d bytes", minLength, maxLength)
@@ -42,18 +45,20 @@ func Check(password string) error {
 	return nil
 }
 
-// normalize makes one string of the several that look alike and that keyboards produce for the same password.
+// normalize returns password in NFKC. Normalization is necessary, because different keyboards can produce different
+// byte sequences for the same password, and NFKC maps these byte sequences to one byte sequence.
 func normalize(password string) string { return norm.NFKC.String(password) }
 
-// Hasher computes hashes, a bounded number at once: each takes 19 MiB and a core.
+// Hasher computes password hashes. It limits how many hashes it computes at the same time, because each hash occupies
+// a processor core and 19 MiB of memory.
 type Hasher struct {
 	slots      chan struct{}
 	wait       time.Duration
 	algorithms algorithms
 }
 
-// NewHasher returns a Hasher that computes at most slots hashes at once, and lets a caller wait for a slot no longer
-// than wait.
+// NewHasher returns a Hasher that computes at most slots hashes at the same time. wait is how long a caller may wait
+// for a free slot.
 func NewHasher(slots int, wait time.Duration) *Hasher {
 	return &Hasher{
 		slots:      make(chan struct{}, max(1, slots)),
@@ -62,11 +67,12 @@ func NewHasher(slots int, wait time.Duration) *Hasher {
 	}
 }
 
-// Hash returns the PHC string of password with a fresh salt. It does not apply Check. An error is a
-// problem.Unavailable: no slot came free in time.
+// Hash hashes password with a new random salt and returns the hash as a PHC string. It does not call Check, so a
+// caller that sets a new password must call Check first. The error is a problem.Unavailable if no slot became free in
+// time.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	p := phc{params: current, salt: make([]byte, saltBytes)}
-	rand.Read(p.salt) // never fails
+	rand.Read(p.salt) // rand.Read never fails
 	leave, err := h.enter(ctx)
 	if err != nil {
 		return "", err
@@ -76,21 +82,26 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	return p.String(), nil
 }
 
-// Verify tells whether password is what stored was made from and, if so, whether it should be hashed anew because new
-// hashes are made otherwise. It computes one hash whatever stored is: for one that is malformed, a dummy, and then the
-// error wraps ErrMalformed. The other error is a problem.Unavailable: no slot came free in time, and nothing was
-// computed.
+// Verify reports whether password matches the hash stored. After a match, rehash reports whether the caller should
+// replace the stored hash with a new hash of the password, because new hashes use another algorithm or other
+// parameters.
 //
-// stored is what Hash returns, or comes from another system, which used argon2id, bcrypt or PBKDF2; those of the last
-// two should always be made anew. What made them compared the bytes as they were typed. So does Verify with them, and
-// does not try the form that Hash normalizes to as well, which would be a second hash: a password that was refused
-// before is still refused.
+// stored is a hash from Hash, or an argon2id, bcrypt or PBKDF2 hash from another system. If stored is malformed, the
+// error wraps ErrMalformed. Even then, Verify computes exactly one hash, so that the response time does not reveal
+// the malformed hash. If no slot becomes free in time, Verify computes no hash, and the error is a
+// problem.Unavailable.
 //
-// A comparison with such a hash takes longer or shorter than one with Dummy, 250 ms instead of 20 with bcrypt's cost 12.
-// That tells that there is a user of that name, who was imported and has not signed in since, and nothing about the
-// password. To hide it, each failed login would have to take as long as the slowest hash that was ever imported, for
-// ever, which would let anybody keep all cores busy with ten times fewer requests. The first login, or a reset of the
-// password, ends it.
+// After a match with a bcrypt or PBKDF2 hash, rehash is always true. Verify compares such a hash with the bytes of
+// the password as the user typed them, because the other system did the same. It does not also try the normalized
+// password, because that would require a second hash. Therefore, a password that the other system rejected is still
+// rejected.
+//
+// The time for a comparison with a bcrypt or PBKDF2 hash differs from the time for a comparison with Dummy. For
+// example, bcrypt with cost 12 takes 250 ms, and Dummy takes 20 ms. This difference reveals that the user exists, was
+// imported, and has not signed in since the import. It reveals nothing about the password, and it disappears after
+// the first sign-in or a password reset. Verify does not hide the difference, because every failed sign-in would then
+// have to take as long as the slowest imported hash. An attacker would then need only a tenth of the requests to keep
+// all cores busy.
 func (h *Hasher) Verify(ctx context.Context, stored, password string) (ok, rehash bool, err error) {
 	parsed, malformed := parse(stored)
 	if malformed != nil {
@@ -106,12 +117,13 @@ func (h *Hasher) Verify(ctx context.Context, stored, password string) (ok, rehas
 		err = malformed
 	}
 	if err != nil {
-		return false, false, fmt.Errorf("verify a password: %w", err)
+		return false, false, fmt.Errorf("verify password: %w", err)
 	}
 	return ok, ok && parsed.outdated(), nil
 }
 
-// enter waits for a slot. leave gives it back.
+// enter waits until a slot is free. The caller must call leave to release the slot. The error is a
+// problem.Unavailable if no slot became free in time.
 func (h *Hasher) enter(ctx context.Context) (leave func(), err error) {
 	defer func(start time.Time) { telemetry.HashWait(ctx, time.Since(start)) }(time.Now())
 	waiting, cancel := context.WithTimeout(ctx, h.wait)
@@ -120,6 +132,6 @@ func (h *Hasher) enter(ctx context.Context) (leave func(), err error) {
 	case h.slots <- struct{}{}:
 		return func() { <-h.slots }, nil
 	case <-waiting.Done():
-		return nil, problem.Unavailable.Because(waiting.Err(), "too many sign-ins at once")
+		return nil, problem.Unavailable.Because(waiting.Err(), "too many passwords are being checked at the same time: try again later")
 	}
 }

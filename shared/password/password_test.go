@@ -22,11 +22,11 @@ func TestHashThenVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := "$argon2id$v=19$m=19456,t=2,p=1$"; !strings.HasPrefix(hash, want) {
-		t.Errorf("hash is %s, want prefix %s", hash, want)
+		t.Errorf("got hash %s, want prefix %s", hash, want)
 	}
 	again, err := h.Hash(t.Context(), "lovelace-1843")
 	if err != nil || again == hash {
-		t.Errorf("the second hash is %q, %v; want one with another salt", again, err)
+		t.Errorf("second Hash = %q, %v; want a hash with another salt", again, err)
 	}
 	for _, test := range []struct {
 		password string
@@ -37,7 +37,7 @@ func TestHashThenVerify(t *testing.T) {
 		{"lovelace-184", false},
 		{"lovelace-1843 ", false},
 		{"", false},
-		{"ｌovelace-1843", true}, // a full-width l: the same after NFKC
+		{"ｌovelace-1843", true}, // begins with a full-width l, which NFKC maps to l
 	} {
 		ok, rehash, err := h.Verify(t.Context(), hash, test.password)
 		if ok != test.want || rehash || err != nil {
@@ -46,8 +46,10 @@ func TestHashThenVerify(t *testing.T) {
 	}
 }
 
-// The reference implementation, github.com/P-H-C/phc-winner-argon2, computed the hash:
-// printf password | argon2 somesalt -id -t 2 -k 256 -p 2 -l 32 -e.
+// TestVerifyForeignHash verifies a hash that the reference implementation, github.com/P-H-C/phc-winner-argon2,
+// computed with this command:
+//
+//	printf password | argon2 somesalt -id -t 2 -k 256 -p 2 -l 32 -e
 func TestVerifyForeignHash(t *testing.T) {
 	h := NewHasher(1, time.Minute)
 	hash := "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc"
@@ -81,10 +83,10 @@ func TestEveryVerifyComputesOneHash(t *testing.T) {
 				t.Errorf("Verify = %v, %v; want false, false", ok, rehash)
 			}
 			if got, want := errors.Is(err, ErrMalformed), name != "dummy"; got != want {
-				t.Errorf("error %v is ErrMalformed: %v, want %v", err, got, want)
+				t.Errorf("got error %v, which wraps ErrMalformed: %v, want %v", err, got, want)
 			}
 			if len(computed) != 1 || computed[0] != current {
-				t.Errorf("computed %v, want one with the current parameters", computed)
+				t.Errorf("computed hashes with the parameters %v, want one hash with the current parameters", computed)
 			}
 		})
 	}
@@ -103,7 +105,7 @@ func TestHasherBoundsHowManyRunAtOnce(t *testing.T) {
 		if total.Add(1) == slots {
 			close(full)
 		}
-		<-full // the first hashes wait for each other, so that as many as may run at once do
+		<-full // no hash ends before all slots are in use
 		return make([]byte, keyLen)
 	}
 	var wg sync.WaitGroup
@@ -116,7 +118,7 @@ func TestHasherBoundsHowManyRunAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if most.Load() != slots || total.Load() != callers {
-		t.Errorf("at most %d at once of %d, want %d of %d", most.Load(), total.Load(), slots, callers)
+		t.Errorf("at most %d of %d hashes ran at the same time, want %d of %d", most.Load(), total.Load(), slots, callers)
 	}
 }
 
@@ -135,20 +137,20 @@ func TestWaitForSlotEnds(t *testing.T) {
 	wg.Go(func() { _, _ = h.Hash(t.Context(), "password") })
 	<-started
 	if _, _, err := h.Verify(t.Context(), Dummy, "password"); !errors.Is(err, problem.Unavailable) {
-		t.Errorf("with every slot taken: %v, want problem.Unavailable", err)
+		t.Errorf("no free slot: got %v, want problem.Unavailable", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := h.Hash(gone, "password"); !errors.Is(err, context.Canceled) {
-		t.Errorf("with the caller gone: %v, want context.Canceled", err)
+		t.Errorf("canceled context: got %v, want context.Canceled", err)
 	}
 	if calls.Load() != 1 {
-		t.Errorf("%d hashes computed, want only the one that has the slot", calls.Load())
+		t.Errorf("computed %d hashes, want 1, for the caller that holds the slot", calls.Load())
 	}
 	close(release)
 	wg.Wait()
 	if _, err := h.Hash(t.Context(), "password"); err != nil {
-		t.Errorf("with the slot free again: %v", err)
+		t.Errorf("after the slot was released: %v", err)
 	}
 }
 
@@ -166,13 +168,13 @@ func TestCheck(t *testing.T) {
 		{"\uFDFA", true},                       // 1 character, 33 bytes after NFKC
 		{strings.Repeat("\uFDFA", 20), false},  // 60 bytes before NFKC, 660 after
 		{strings.Repeat("\uFF41", 256), true},  // full-width: 768 bytes before NFKC, 256 after
-		{strings.Repeat("\uFF41", 257), false}, // 257 after
+		{strings.Repeat("\uFF41", 257), false}, // 257 bytes after NFKC
 		{"invalid \xff utf-8", false},
 		{"replaced \ufffd utf-8", false},
 	} {
 		err := Check(test.password)
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, problem.Unprocessable) {
-			t.Errorf("Check(%q) = %v, want ok %v", test.password, err, test.ok)
+			t.Errorf("Check(%q) = %v, want allowed: %v", test.password, err, test.ok)
 		}
 	}
 }
@@ -183,7 +185,7 @@ func TestParseArgon2id(t *testing.T) {
 		hash string
 		ok   bool
 	}{
-		"good":               {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$" + key, true},
+		"valid":              {"$argon2id$v=19$m=19456,t=2,p=1$" + salt + "$" + key, true},
 		"largest":            {"$argon2id$v=19$m=65536,t=10,p=4$" + salt + "$" + key, true},
 		"too much memory":    {"$argon2id$v=19$m=65537,t=2,p=1$" + salt + "$" + key, false},
 		"too little memory":  {"$argon2id$v=19$m=31,t=2,p=4$" + salt + "$" + key, false},
@@ -210,7 +212,7 @@ func TestParseArgon2id(t *testing.T) {
 		"empty":              {"", false},
 	} {
 		if _, err := parse(test.hash); (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
-			t.Errorf("%s: error %v, want ok %v", name, err, test.ok)
+			t.Errorf("%s: got error %v, want valid: %v", name, err, test.ok)
 		}
 	}
 }
@@ -231,12 +233,12 @@ func FuzzParse(f *testing.F) {
 		h, err := parse(s)
 		if err != nil {
 			if h != nil || !errors.Is(err, ErrMalformed) {
-				t.Errorf("%v, %v; want nothing and ErrMalformed", h, err)
+				t.Errorf("got %v, %v; want nil and ErrMalformed", h, err)
 			}
 			return
 		}
 		if got := h.String(); got != s {
-			t.Errorf("written anew it is %q, want %q", got, s)
+			t.Errorf("String() = %q, want %q", got, s)
 		}
 		within := false
 		switch p := h.(type) {
@@ -251,7 +253,7 @@ func FuzzParse(f *testing.F) {
 				len(p.salt) >= 1 && len(p.salt) <= maxPBKDF2Salt && len(p.key) >= minPBKDF2Key && len(p.key) <= maxPBKDF2Key
 		}
 		if !within {
-			t.Errorf("out of bounds: %#v", h)
+			t.Errorf("got parameters out of bounds: %#v", h)
 		}
 	})
 }

@@ -11,26 +11,29 @@ import (
 	"strconv"
 )
 
-// The bounds of PBKDF2. Iterations are those of all blocks of the key together, which is what takes the time: the most
-// takes about a second. A short salt is no reason to lock a user out whose hash is about to be replaced.
 const (
+	// maxIterations is the maximum number of PBKDF2 iterations for all blocks of a key together. A computation with
+	// this number of iterations takes about one second.
 	maxIterations = 2_000_000
 
+	// The bounds for the lengths of the salt and the key, in bytes. Even a salt of 1 byte is accepted, so that a user
+	// whose hash has a short salt can sign in. The sign-in then replaces the hash.
 	maxPBKDF2Salt              = 64
 	minPBKDF2Key, maxPBKDF2Key = 16, 64
 )
 
-// pbkdf2Hash is a hash that another system made with PBKDF2.
+// pbkdf2Hash is a PBKDF2 hash from another system.
 type pbkdf2Hash struct {
 	spelling   *pbkdf2Spelling
 	digest     string // sha256 or sha512
 	iterations int
-	length     string // how the key's length is written out, empty where it is not
+	length     string // the key length in the text of the hash, such as ",l=32", or empty if the text has none
 	salt, key  []byte
 }
 
-// pbkdf2Spelling is how a hash is written: format takes the digest, the iterations, the length, the salt and the key,
-// and syntax has a group for each.
+// pbkdf2Spelling is a text format for PBKDF2 hashes. format is the format string for fmt.Sprintf. Its arguments are
+// the digest, the number of iterations, the key length, the salt and the key. syntax has one group for each of these
+// arguments, in the same order. salt and key are the encodings of the salt and the key.
 type pbkdf2Spelling struct {
 	syntax    *regexp.Regexp
 	format    string
@@ -42,26 +45,26 @@ type codec interface {
 	DecodeString(string) ([]byte, error)
 }
 
-// verbatim is the codec of what is written as it is.
+// verbatim is a codec that does not change values.
 type verbatim struct{}
 
 func (verbatim) EncodeToString(b []byte) string { return string(b) }
 
 func (verbatim) DecodeString(s string) ([]byte, error) { return []byte(s), nil }
 
-// Passlib writes a dot for base64's plus.
+// passlibBase64 is Passlib's Base64 encoding, which uses a dot instead of a plus sign and no padding.
 var passlibBase64 = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./").WithPadding(base64.NoPadding)
 
 var pbkdf2Spellings = []*pbkdf2Spelling{
-	{ // PHC libraries, Ory Kratos
+	{ // the format of PHC libraries and Ory Kratos
 		regexp.MustCompile(`^\$pbkdf2-(sha256|sha512)\$i=([1-9][0-9]{0,6})(,l=[1-9][0-9])?\$([A-Za-z0-9+/]{1,90})\$([A-Za-z0-9+/]{1,90})$`),
 		"$pbkdf2-%s$i=%d%s$%s$%s", base64.RawStdEncoding, base64.RawStdEncoding,
 	},
-	{ // Passlib, Authelia
+	{ // the format of Passlib and Authelia
 		regexp.MustCompile(`^\$pbkdf2-(sha256|sha512)\$([1-9][0-9]{0,6})()\$([A-Za-z0-9./]{1,90})\$([A-Za-z0-9./]{1,90})$`),
 		"$pbkdf2-%s$%d%s$%s$%s", passlibBase64, passlibBase64,
 	},
-	{ // Django
+	{ // the format of Django
 		regexp.MustCompile(`^pbkdf2_(sha256)\$([1-9][0-9]{0,6})()\$([!-#%-~]{1,64})\$([A-Za-z0-9+/]{1,90}={0,2})$`),
 		"pbkdf2_%s$%d%s$%s$%s", verbatim{}, base64.StdEncoding,
 	},
@@ -76,7 +79,8 @@ func parsePBKDF2(s string) (stored, error) {
 	return nil, ErrMalformed
 }
 
-// read makes a hash of the parts of s.
+// read converts s to a hash. parts contains the text that each group of p.syntax matched in s. The error is
+// ErrMalformed if a value is out of bounds, or if s is not the only accepted spelling of the hash.
 func (p *pbkdf2Spelling) read(s string, parts []string) (stored, error) {
 	h := pbkdf2Hash{spelling: p, digest: parts[1]}
 	var err error
@@ -95,7 +99,7 @@ func (p *pbkdf2Spelling) read(s string, parts []string) (stored, error) {
 	if h.iterations*h.blocks() > maxIterations {
 		return nil, ErrMalformed
 	}
-	if h.String() != s { // another length than the key has, bits after the end of the base64
+	if h.String() != s { // s has the wrong key length, or its Base64 text has unused bits that are set
 		return nil, ErrMalformed
 	}
 	return h, nil
@@ -108,7 +112,8 @@ func (h pbkdf2Hash) hash() func() hash.Hash {
 	return sha256.New
 }
 
-// blocks is how many times all iterations are done: once for each digest that the key is made of.
+// blocks returns how many blocks PBKDF2 computes for the key. Each block is as long as the digest. PBKDF2 runs all
+// iterations once per block.
 func (h pbkdf2Hash) blocks() int {
 	size := h.hash()().Size()
 	return (len(h.key) + size - 1) / size

@@ -8,17 +8,17 @@ import (
 	"strconv"
 )
 
-// params are argon2's parameters; memory is in KiB.
+// params contains the parameters of argon2id. memory is in KiB, and time is the number of passes over the memory.
 type params struct {
 	memory, time uint32
 	threads      uint8
 }
 
-// current is what new hashes are made with: OWASP's recommendation for argon2id.
+// current contains the parameters for new hashes. OWASP recommends these values for argon2id.
 var current = params{memory: 19456, time: 2, threads: 1}
 
-// The bounds of what a stored hash may ask for. They are checked before anything is allocated, so that a hash that
-// came from elsewhere can not take the process's memory.
+// The bounds for the parameters of a stored hash. They are checked before memory is allocated for a hash computation,
+// so that a hash that was imported from another system cannot exhaust the memory of the process.
 const (
 	maxMemory  = 64 << 10 // KiB
 	maxTime    = 10
@@ -28,7 +28,7 @@ const (
 	keyBytes, minKey, maxKey    = 32, 16, 64
 )
 
-// phc is a hash in the PHC string format,
+// phc is a parsed hash in the PHC string format, which is defined at
 // https://github.com/P-H-C/phc-string-format/blob/master/phc-sf-spec.md.
 type phc struct {
 	params
@@ -37,7 +37,8 @@ type phc struct {
 
 var phcSyntax = regexp.MustCompile(`^\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{1,100})\$([A-Za-z0-9+/]{1,100})$`)
 
-// parsePHC reads a PHC string strictly: there is one way to write each hash, and s must be it.
+// parsePHC parses a PHC string. It accepts only one spelling of each hash. For any other text, the error is
+// ErrMalformed.
 func parsePHC(s string) (stored, error) {
 	parts := phcSyntax.FindStringSubmatch(s)
 	if parts == nil {
@@ -63,13 +64,13 @@ func parsePHC(s string) (stored, error) {
 	if p.key, err = base64.RawStdEncoding.DecodeString(parts[5]); err != nil || len(p.key) < minKey || len(p.key) > maxKey {
 		return nil, ErrMalformed
 	}
-	if p.String() != s { // leading zeros, bits after the end of the base64
+	if p.String() != s { // s has leading zeros, or its Base64 text has unused bits that are set
 		return nil, ErrMalformed
 	}
 	return p, nil
 }
 
-// derive computes the key of password.
+// derive computes the argon2id key for password. length is the length of the key in bytes.
 func (p phc) derive(a algorithms, password string, length int) []byte {
 	return a.argon2id([]byte(normalize(password)), p.salt, p.time, p.memory, p.threads, uint32(length))
 }
@@ -84,7 +85,7 @@ func (p phc) String() string {
 		base64.RawStdEncoding.EncodeToString(p.salt), base64.RawStdEncoding.EncodeToString(p.key))
 }
 
-// outdated tells whether the hash was made otherwise than new ones are.
+// outdated reports whether p has other parameters, or another salt or key length, than new hashes.
 func (p phc) outdated() bool {
 	return p.params != current || len(p.salt) != saltBytes || len(p.key) != keyBytes
 }

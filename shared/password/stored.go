@@ -6,28 +6,28 @@ import (
 	"strings"
 )
 
-// ErrMalformed is what a stored hash is that is none of those that Verify knows, or not within their bounds.
-var ErrMalformed = errors.New("not a password hash of a known form and within bounds")
+// ErrMalformed reports that a stored hash has an unsupported format or that a parameter is out of bounds.
+var ErrMalformed = errors.New("unsupported password hash: the format is unknown or a parameter is out of bounds")
 
-// stored is a stored hash after parsing.
+// stored is a parsed password hash.
 type stored interface {
-	// matches tells whether password is what the hash was made from. It computes exactly one hash.
+	// matches reports whether password matches the hash. It computes exactly one hash.
 	matches(a algorithms, password string) (bool, error)
-	// outdated tells whether the hash was made otherwise than new ones are.
+	// outdated reports whether new hashes use another algorithm or other parameters than this hash.
 	outdated() bool
-	// String returns the hash as it was stored.
+	// String returns the hash as text, in the same format as in the database.
 	String() string
 }
 
-// algorithms are what computes hashes.
+// algorithms contains the functions that compute hashes. They are fields, so that tests can replace them.
 type algorithms struct {
 	argon2id func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte
 	bcrypt   func(hash, password []byte) error
 	pbkdf2   func(digest func() hash.Hash, password string, salt []byte, iterations, keyLength int) ([]byte, error)
 }
 
-// parse reads a stored hash strictly, and checks its parameters before anything is computed with them. The error is
-// ErrMalformed.
+// parse converts a stored hash from text. The error is ErrMalformed if the format is not supported or if a parameter
+// is out of bounds.
 func parse(s string) (stored, error) {
 	switch {
 	case strings.HasPrefix(s, "$2"):
@@ -38,7 +38,8 @@ func parse(s string) (stored, error) {
 	return parsePHC(s)
 }
 
-// CheckHash tells whether hash is one that Verify can compare with. The error is ErrMalformed, and does not show it.
+// CheckHash returns ErrMalformed if Verify does not support hash. The error does not show hash, because hash is a
+// secret.
 func CheckHash(hash string) error {
 	_, err := parse(hash)
 	return err

@@ -1,8 +1,8 @@
-// Package problem turns errors into problem documents (RFC 9457): the one place where an error gets its HTTP status.
+// Package problem turns errors into problem documents (RFC 9457). No other package assigns an HTTP status to an error.
 //
-// Every package that can fail towards a client wraps one of the kinds below, so that errors.Is tells the kind and
-// the client sees a document with the kind's stable URN, title and status. Whatever wraps no kind is an internal
-// error: it is logged in full and shown as a bare 500.
+// Every error that a client should see must wrap a Kind, such as NotFound. The client then gets a problem document
+// with the URN, the title and the status of that Kind. An error that wraps no Kind is internal: it is logged in full,
+// and the client gets a 500 response without a detail.
 package problem
 
 import (
@@ -17,36 +17,38 @@ import (
 	"time"
 )
 
-// The kinds of problem that Strongroom reports. Names are stable: clients may match on urn:strongroom:problem:NAME.
+// The kinds of problems that Strongroom reports. Their names never change, so that clients can test for the type
+// urn:strongroom:problem:NAME.
 var (
 	BadRequest         = kind("bad-request", http.StatusBadRequest, "The request is not well-formed")
 	DigestMismatch     = kind("digest-mismatch", http.StatusBadRequest, "The content does not match its digest")
 	Unauthenticated    = kind("unauthenticated", http.StatusUnauthorized, "A valid access token is required")
 	BadCredentials     = kind("bad-credentials", http.StatusUnauthorized, "The user name or password is wrong")
 	SessionEnded       = kind("session-ended", http.StatusUnauthorized, "The session has ended")
-	InsufficientScope  = kind("insufficient-scope", http.StatusForbidden, "The access token does not permit this")
+	InsufficientScope  = kind("insufficient-scope", http.StatusForbidden, "The access token does not permit this request")
 	WrongPassword      = kind("wrong-password", http.StatusForbidden, "The current password is wrong")
-	BadLink            = kind("bad-link", http.StatusForbidden, "The link is not good, or not any more")
-	CrossSite          = kind("cross-site", http.StatusForbidden, "The request comes from a page of another site")
+	BadLink            = kind("bad-link", http.StatusForbidden, "The link is invalid or has expired")
+	CrossSite          = kind("cross-site", http.StatusForbidden, "The request comes from a page on another site")
 	NotFound           = kind("not-found", http.StatusNotFound, "There is no such resource")
 	BodyTimeout        = kind("body-timeout", http.StatusRequestTimeout, "The request body did not arrive in time")
-	MethodNotAllowed   = kind("method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here")
-	Conflict           = kind("conflict", http.StatusConflict, "The request conflicts with what is there")
-	WrongTusVersion    = kind("unsupported-tus-version", http.StatusPreconditionFailed, "This version of the tus protocol is not spoken here")
+	MethodNotAllowed   = kind("method-not-allowed", http.StatusMethodNotAllowed, "The resource does not allow this method")
+	Conflict           = kind("conflict", http.StatusConflict, "The request conflicts with the current state of the resource")
+	WrongTusVersion    = kind("unsupported-tus-version", http.StatusPreconditionFailed, "This version of the tus protocol is not supported")
 	TooLarge           = kind("too-large", http.StatusRequestEntityTooLarge, "The request body is too large")
-	UnsupportedType    = kind("unsupported-media-type", http.StatusUnsupportedMediaType, "The content type is not supported here")
-	RangeUnsatisfiable = kind("range-not-satisfiable", http.StatusRequestedRangeNotSatisfiable, "The range lies outside the content")
-	Unprocessable      = kind("unprocessable", http.StatusUnprocessableEntity, "The content can not be processed")
+	UnsupportedType    = kind("unsupported-media-type", http.StatusUnsupportedMediaType, "The content type is not supported")
+	RangeUnsatisfiable = kind("range-not-satisfiable", http.StatusRequestedRangeNotSatisfiable, "The requested range lies outside the file")
+	Unprocessable      = kind("unprocessable", http.StatusUnprocessableEntity, "The content cannot be processed")
 	KeyReused          = kind("idempotency-key-reused", http.StatusUnprocessableEntity, "The idempotency key belongs to another request")
-	Locked             = kind("locked", http.StatusLocked, "The resource can not be used right now")
+	Locked             = kind("locked", http.StatusLocked, "The resource is temporarily unavailable")
 	TooManyAttempts    = kind("too-many-attempts", http.StatusTooManyRequests, "Too many failed attempts")
-	ChecksumMismatch   = kind("checksum-mismatch", 460, "The bytes do not match their checksum") // the tus protocol's own status
+	ChecksumMismatch   = kind("checksum-mismatch", 460, "The bytes do not match their checksum") // defined by the tus protocol
 	Internal           = kind("internal", http.StatusInternalServerError, "Something went wrong on our side")
-	Unavailable        = kind("unavailable", http.StatusServiceUnavailable, "The service can not answer right now")
-	QuotaExceeded      = kind("quota-exceeded", http.StatusInsufficientStorage, "There is no room left for the user's files")
+	Unavailable        = kind("unavailable", http.StatusServiceUnavailable, "The service is temporarily unavailable")
+	QuotaExceeded      = kind("quota-exceeded", http.StatusInsufficientStorage, "The upload exceeds the user's storage quota")
 )
 
-// Kind is a class of problem. It is itself an error, so that errors.Is(err, problem.NotFound) tells the class.
+// Kind is a category of problems. A Kind is an error, so that errors.Is(err, problem.NotFound) reports whether err
+// belongs to the category NotFound.
 type Kind struct {
 	name   string
 	status int
@@ -58,28 +60,30 @@ func kind(name string, status int, title string) *Kind { return &Kind{name, stat
 // Error returns the kind's name.
 func (k *Kind) Error() string { return k.name }
 
-// With returns a problem of kind k whose detail, formatted as by fmt.Errorf, is shown to the client. A %w operand is
-// wrapped, and its text shown: use Because for a cause that must stay inside.
+// With returns a problem of kind k. The problem's detail, which the client sees, is formatted as in fmt.Errorf. If an
+// error is formatted with %w, the problem also wraps that error. For a cause that the client must not see, use
+// Because.
 func (k *Kind) With(format string, args ...any) *Problem {
 	err := fmt.Errorf(format, args...)
 	return &Problem{kind: k, detail: err.Error(), shown: errors.Unwrap(err)}
 }
 
-// Because returns a problem of kind k with cause err, which is logged but never shown, and a detail that is shown.
+// Because returns a problem of kind k with a detail and the cause err. The client sees only the detail. The log
+// contains both.
 func (k *Kind) Because(err error, detail string) *Problem {
 	return &Problem{kind: k, detail: detail, cause: err}
 }
 
-// Problem is an error with what a client is told of it.
+// Problem is an error together with the detail and the headers that a client gets for it.
 type Problem struct {
 	kind   *Kind
 	detail string
-	cause  error // not in the detail
-	shown  error // in the detail
+	cause  error // its text is not in the detail
+	shown  error // its text is in the detail
 	header http.Header
 }
 
-// Error returns the kind, the detail and the cause, for logs.
+// Error returns the name of the kind, the detail and the cause. This text is for logs.
 func (p *Problem) Error() string {
 	s := p.kind.name + ": " + p.detail
 	if p.cause != nil {
@@ -88,7 +92,7 @@ func (p *Problem) Error() string {
 	return s
 }
 
-// Unwrap makes the kind and what is wrapped visible to errors.Is and errors.As.
+// Unwrap returns the kind and the wrapped errors, so that errors.Is and errors.As find them.
 func (p *Problem) Unwrap() []error {
 	all := []error{p.kind}
 	for _, err := range []error{p.cause, p.shown} {
@@ -99,7 +103,7 @@ func (p *Problem) Unwrap() []error {
 	return all
 }
 
-// Header returns a copy of p that also sets an HTTP header on the answer, such as WWW-Authenticate.
+// Header returns a copy of p that also sets a header in the HTTP response, such as WWW-Authenticate.
 func (p *Problem) Header(name, value string) *Problem {
 	q := *p
 	q.header = p.header.Clone()
@@ -110,12 +114,13 @@ func (p *Problem) Header(name, value string) *Problem {
 	return &q
 }
 
-// RetryAfter returns a copy of p that also sets Retry-After (RFC 9110 §10.2.3) to d, rounded up to whole seconds.
+// RetryAfter returns a copy of p that also sets the Retry-After header (RFC 9110, section 10.2.3). The value of the
+// header is d in seconds, rounded up, and at least 1.
 func (p *Problem) RetryAfter(d time.Duration) *Problem {
 	return p.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
 }
 
-// Document is the body of a problem document (RFC 9457 §3.1).
+// Document is the JSON body of a problem document (RFC 9457, section 3.1).
 type Document struct {
 	Type     string `json:"type"`
 	Title    string `json:"title"`
@@ -124,23 +129,26 @@ type Document struct {
 	Instance string `json:"instance,omitempty"`
 }
 
-// unavailableRetry is what clients of an unavailable dependency are told to wait when the error says nothing better.
+// unavailableRetry is the default value of the Retry-After header for problems of kind Unavailable.
 const unavailableRetry = 2 * time.Second
 
-// of finds the problem in err. Kinds that come bare and errors of net/http and context are recognised too; anything
-// else is internal.
+// of converts err to a Problem. An error that wraps http.MaxBytesError becomes a problem of kind TooLarge. Otherwise,
+// of returns the Problem that err wraps, or a Problem of the Kind that err wraps. context.DeadlineExceeded becomes a
+// problem of kind Unavailable, and every other error becomes a problem of kind Internal.
 func of(err error) *Problem {
 	var p *Problem
 	var k *Kind
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge): // before the rest: a reader that was cut off reports a broken body, or worse
+	case errors.As(err, &tooLarge):
+		// This case comes first, because code that gets this error while it reads a body might have wrapped it in
+		// another Problem.
 		p = TooLarge.Because(err, fmt.Sprintf("the limit is %d bytes", tooLarge.Limit))
 	case errors.As(err, &p):
 	case errors.As(err, &k):
 		p = k.Because(err, "")
 	case errors.Is(err, context.DeadlineExceeded):
-		p = Unavailable.Because(err, "the request took longer than it may")
+		p = Unavailable.Because(err, "the request took too long")
 	default:
 		p = Internal.Because(err, "")
 	}
@@ -150,18 +158,20 @@ func of(err error) *Problem {
 	return p
 }
 
-// Status returns the HTTP status that Write would answer err with.
+// Status returns the HTTP status that Write sends for err.
 func Status(err error) int { return of(err).kind.status }
 
-// Write answers with the problem document of err and logs what the client is not shown. The instance is the request
-// id that the answer already carries in X-Request-Id. Write must come before anything else is written.
+// Write sends a problem document for err, and logs the details of err that the client does not get. The document's
+// instance member is the request ID from the response header X-Request-Id. The caller must not have written to w
+// before, because Write sends its own status and headers.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	p := of(err)
 	switch {
 	case r.Context().Err() == context.Canceled && p.kind != BodyTimeout:
-		// The client is gone: whatever failed, failed because of that, and nobody reads the answer. A late body is an
-		// exception: net/http cancels the request although the client is still connected.
-		slog.InfoContext(r.Context(), "client went away", "error", err)
+		// The context was canceled because the client disconnected. err is only a consequence of that, and no client
+		// reads the response. BodyTimeout is an exception: if a request body is late, net/http cancels the context
+		// although the client is still connected.
+		slog.InfoContext(r.Context(), "client disconnected", "error", err)
 	case p.kind.status >= 500:
 		slog.ErrorContext(r.Context(), "request failed", "status", p.kind.status, "error", err)
 	case p.cause != nil:
@@ -171,7 +181,8 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	for name, values := range p.header {
 		h[name] = values
 	}
-	// Headers that described the answer that is not coming.
+	// Delete the headers that the handler has set for the body of a successful response, because they do not describe
+	// the problem document.
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Disposition", "Content-Range", "ETag", "Last-Modified", "Location"} {
 		if p.header.Get(name) == "" {
 			h.Del(name)
@@ -180,7 +191,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	body, _ := json.Marshal(Document{ // strings and a number always can be
+	body, _ := json.Marshal(Document{ // encoding strings and an int cannot fail
 		Type:     "urn:strongroom:problem:" + p.kind.name,
 		Title:    p.kind.title,
 		Status:   p.kind.status,
@@ -190,35 +201,36 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	send(w, p.kind.status, body)
 }
 
-// send answers with a line of JSON. Its length goes before it, so that a client knows it to be complete even while the
-// connection stays open, as when the client is still sending.
+// send sends body, followed by a line feed. It sets Content-Length, so that the client detects the end of the response
+// even if the connection stays open, for example because the client is still sending the request body.
 func send(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body[:len(body):len(body)], '\n')) // the client may be gone; there is nobody left to tell
+	_, _ = w.Write(append(body[:len(body):len(body)], '\n')) // an error means that the client has disconnected
 }
 
-// HandlerFunc is an HTTP handler that may fail. It must not have written anything when it returns an error.
+// HandlerFunc is an HTTP handler that can return an error. A HandlerFunc that returns an error must not have written
+// to w before, because ServeHTTP then sends a problem document.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
-// ServeHTTP calls f and answers its error with a problem document.
+// ServeHTTP calls f. If f returns an error, ServeHTTP sends a problem document for the error.
 func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := f(w, r); err != nil {
 		Write(w, r, err)
 	}
 }
 
-// JSON answers with v as JSON and the given status, not to be cached.
+// JSON encodes v as JSON and sends it with the given status and "Cache-Control: no-store".
 func JSON(w http.ResponseWriter, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
+		return fmt.Errorf("encode the response: %w", err)
 	}
 	Encoded(w, status, body)
 	return nil
 }
 
-// Encoded answers with what is JSON already, as JSON does.
+// Encoded sends body, which must already be JSON, with the given status and "Cache-Control: no-store".
 func Encoded(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

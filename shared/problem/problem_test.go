@@ -25,19 +25,19 @@ func TestWrite(t *testing.T) {
 		body       string
 		retryAfter string
 	}{
-		"with detail": {NotFound.With("no file %s", "x"), 404,
+		"with a detail": {NotFound.With("no file %s", "x"), 404,
 			`{"type":"urn:strongroom:problem:not-found","title":"There is no such resource","status":404,"detail":"no file x","instance":"r1"}`, ""},
-		"cause stays inside": {Unavailable.Because(cause, "the accounts can not be reached"), 503,
-			`{"type":"urn:strongroom:problem:unavailable","title":"The service can not answer right now","status":503,"detail":"the accounts can not be reached","instance":"r1"}`, "2"},
-		"wrapped": {fmt.Errorf("look up ada: %w", TooManyAttempts.With("wait").RetryAfter(1500*time.Millisecond)), 429,
+		"a cause is not shown": {Unavailable.Because(cause, "the account store is unavailable"), 503,
+			`{"type":"urn:strongroom:problem:unavailable","title":"The service is temporarily unavailable","status":503,"detail":"the account store is unavailable","instance":"r1"}`, "2"},
+		"a wrapped problem": {fmt.Errorf("look up ada: %w", TooManyAttempts.With("wait").RetryAfter(1500*time.Millisecond)), 429,
 			`{"type":"urn:strongroom:problem:too-many-attempts","title":"Too many failed attempts","status":429,"detail":"wait","instance":"r1"}`, "2"},
-		"bare kind": {fmt.Errorf("x: %w", Conflict), 409,
-			`{"type":"urn:strongroom:problem:conflict","title":"The request conflicts with what is there","status":409,"instance":"r1"}`, ""},
-		"unknown error": {cause, 500,
+		"a kind without a problem": {fmt.Errorf("x: %w", Conflict), 409,
+			`{"type":"urn:strongroom:problem:conflict","title":"The request conflicts with the current state of the resource","status":409,"instance":"r1"}`, ""},
+		"an unknown error": {cause, 500,
 			`{"type":"urn:strongroom:problem:internal","title":"Something went wrong on our side","status":500,"instance":"r1"}`, ""},
-		"deadline": {fmt.Errorf("read: %w", context.DeadlineExceeded), 503,
-			`{"type":"urn:strongroom:problem:unavailable","title":"The service can not answer right now","status":503,"detail":"the request took longer than it may","instance":"r1"}`, "2"},
-		"body too large, taken for broken": {BadRequest.Because(&http.MaxBytesError{Limit: 7}, "not JSON"), 413,
+		"a deadline": {fmt.Errorf("read: %w", context.DeadlineExceeded), 503,
+			`{"type":"urn:strongroom:problem:unavailable","title":"The service is temporarily unavailable","status":503,"detail":"the request took too long","instance":"r1"}`, "2"},
+		"a body too large, reported as malformed": {BadRequest.Because(&http.MaxBytesError{Limit: 7}, "not JSON"), 413,
 			`{"type":"urn:strongroom:problem:too-large","title":"The request body is too large","status":413,"detail":"the limit is 7 bytes","instance":"r1"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,16 +66,16 @@ func TestWrite(t *testing.T) {
 }
 
 func TestErrorKeepsKindAndCause(t *testing.T) {
-	err := fmt.Errorf("store: %w", Unavailable.Because(io.ErrUnexpectedEOF, "away"))
+	err := fmt.Errorf("store: %w", Unavailable.Because(io.ErrUnexpectedEOF, "the store is down"))
 	if !errors.Is(err, Unavailable) || !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, NotFound) {
-		t.Errorf("%v: the kind or the cause is lost", err)
+		t.Errorf("got error %v, want Unavailable and the cause in it, and not NotFound", err)
 	}
-	if got, want := err.Error(), "store: unavailable: away: unexpected EOF"; got != want {
+	if got, want := err.Error(), "store: unavailable: the store is down: unexpected EOF"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	shown := BadRequest.With("limit: %w", io.ErrShortBuffer)
 	if got, want := shown.Error(), "bad-request: limit: short buffer"; !errors.Is(shown, io.ErrShortBuffer) || got != want {
-		t.Errorf("got %q, want %q with what it wraps", got, want)
+		t.Errorf("got %q, want %q, which wraps io.ErrShortBuffer", got, want)
 	}
 }
 
@@ -83,7 +83,7 @@ func TestHeaderCopies(t *testing.T) {
 	base := Unauthenticated.With("x").Header("A", "1")
 	_ = base.Header("A", "2")
 	if got := base.header.Get("A"); got != "1" {
-		t.Errorf("got %q: a copy changed its original", got)
+		t.Errorf("got header %q in the original after a change of its copy, want 1", got)
 	}
 }
 
@@ -96,20 +96,21 @@ func TestJSON(t *testing.T) {
 		t.Errorf("got %d %q, want 202 %q", answer.Code, got, want)
 	}
 	if !json.Valid(answer.Body.Bytes()) || answer.Header().Get("Cache-Control") != "no-store" {
-		t.Errorf("got headers %v", answer.Header())
+		t.Errorf("got body %q and headers %v, want valid JSON with Cache-Control no-store", answer.Body, answer.Header())
 	}
 	if err := JSON(httptest.NewRecorder(), 200, func() {}); err == nil {
-		t.Error("a function was encoded")
+		t.Error("encode a func: got no error, want one")
 	}
 }
 
-// net/http cancels a request whose client has left, and a request whose body is late.
+// net/http cancels a request whose client has disconnected, and a request whose body is late. Only the first kind is
+// logged as a disconnected client.
 func TestWriteLogsTheReasonOfACancelledRequest(t *testing.T) {
 	old := slog.Default()
 	defer slog.SetDefault(old)
 	for want, err := range map[string]error{
-		"client went away": BadRequest.Because(io.ErrUnexpectedEOF, "the body could not be read"),
-		"request refused":  BodyTimeout.Because(os.ErrDeadlineExceeded, "send the whole body without a pause"),
+		"client disconnected": BadRequest.Because(io.ErrUnexpectedEOF, "the body could not be read"),
+		"request refused":     BodyTimeout.Because(os.ErrDeadlineExceeded, "send the whole body without delay"),
 	} {
 		var log bytes.Buffer
 		slog.SetDefault(slog.New(slog.NewJSONHandler(&log, nil)))
@@ -117,7 +118,7 @@ func TestWriteLogsTheReasonOfACancelledRequest(t *testing.T) {
 		cancel()
 		Write(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", nil).WithContext(ctx), err)
 		if !strings.Contains(log.String(), `"msg":"`+want+`"`) {
-			t.Errorf("%v: got the log %q, want %q", err, &log, want)
+			t.Errorf("%v: got log %q, want message %q", err, &log, want)
 		}
 	}
 }

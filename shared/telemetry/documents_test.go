@@ -12,15 +12,16 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// metric is one as the registry has it.
+// metric is a metric as the registry describes it.
 type metric struct {
-	labels []string // sorted, without function, which all have
+	labels []string // sorted; without the label "function", which all metrics have
 	kind   string   // counter, gauge or histogram
 }
 
 var descriptions = regexp.MustCompile(`^Desc\{fqName: "([a-z_]+)", .*constLabels: \{function="[a-z]+"\}, variableLabels: \{([a-z,]*)\}`)
 
-// registered returns all metrics of a function, by name, from its registry itself: also those that nothing was told of.
+// registered returns the metrics of Strongroom in the registry of a function, by name. The registry also describes metrics
+// without a value.
 func registered(t *testing.T) map[string]metric {
 	t.Helper()
 	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
@@ -42,7 +43,7 @@ func registered(t *testing.T) map[string]metric {
 	for desc := range descs {
 		parts := descriptions.FindStringSubmatch(desc.String())
 		if parts == nil {
-			continue // of the Go runtime, whose names these documents leave to it
+			continue // a metric of the Go runtime, which the documents do not describe
 		}
 		m := metric{kind: kinds[parts[1]]}
 		if parts[2] != "" {
@@ -51,7 +52,7 @@ func registered(t *testing.T) map[string]metric {
 		}
 		if strings.HasPrefix(parts[1], "strongroom_") {
 			if m.kind == "" {
-				t.Errorf("tellAll does not tell of %s", parts[1])
+				t.Errorf("tellAll does not record %s", parts[1])
 			}
 			found[parts[1]] = m
 		}
@@ -67,8 +68,8 @@ var (
 	quoted = regexp.MustCompile("`([^`]+)`")
 )
 
-// The table of the operator's page has each metric there is, with its labels and its kind, and no other; and what else
-// the page says of metrics is of one of them.
+// A table in docs/operations.md lists every metric, with its labels and its kind. Every metric that docs/operations.md
+// mentions exists.
 func TestTableOfMetrics(t *testing.T) {
 	text, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
@@ -77,7 +78,7 @@ func TestTableOfMetrics(t *testing.T) {
 	there := registered(t)
 	for _, name := range names.FindAllString(string(text), -1) {
 		if _, ok := there[name]; !ok {
-			t.Errorf("the page speaks of %s, which there is not", name)
+			t.Errorf("docs/operations.md mentions %s, which does not exist", name)
 		}
 	}
 	listed := map[string]bool{}
@@ -87,7 +88,7 @@ func TestTableOfMetrics(t *testing.T) {
 		}
 		cells := strings.Split(line, "|")
 		if len(cells) != 5 {
-			t.Fatalf("not three columns: %s", line)
+			t.Fatalf("want three columns: %s", line)
 		}
 		var labels []string
 		for _, label := range quoted.FindAllStringSubmatch(cells[2], -1) {
@@ -100,11 +101,11 @@ func TestTableOfMetrics(t *testing.T) {
 			}
 			listed[name] = true
 			if m := there[name]; !slices.Equal(labels, m.labels) {
-				t.Errorf("%s is listed with the labels %v, it has %v", name, labels, m.labels)
+				t.Errorf("%s: got labels %v in the table, want %v", name, labels, m.labels)
 			}
 			for _, kind := range []string{"gauge", "histogram"} {
 				if is := there[name].kind == kind; is != strings.Contains(cells[3], kind) {
-					t.Errorf("%s: is it a %s? It is %t, the table says otherwise", name, kind, is)
+					t.Errorf("%s: got the word %q in the table: %t, want %t", name, kind, !is, is)
 				}
 			}
 		}
@@ -123,7 +124,8 @@ var (
 	legends   = regexp.MustCompile(`\{\{([a-z_]+)\}\}`)
 )
 
-// histogramPart takes off a name what Prometheus adds to that of a histogram.
+// histogramPart splits name into the name of a histogram and the suffix that Prometheus adds to it. part is "" if name has
+// no such suffix.
 func histogramPart(name string) (base, part string) {
 	for _, part := range []string{"_bucket", "_sum", "_count"} {
 		if base, ok := strings.CutSuffix(name, part); ok {
@@ -133,7 +135,7 @@ func histogramPart(name string) (base, part string) {
 	return name, ""
 }
 
-// texts returns all strings in a JSON document under the given keys.
+// texts returns all string members of a JSON document whose names are in keys. Each map holds the members of one JSON object.
 func texts(document any, keys ...string) (found []map[string]string) {
 	switch v := document.(type) {
 	case map[string]any:
@@ -156,7 +158,7 @@ func texts(document any, keys ...string) (found []map[string]string) {
 	return found
 }
 
-// The dashboard shows each metric there is, asks for no other, and by no label that it does not have.
+// The Grafana dashboard shows every metric, and uses only metrics and labels that exist.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile("../../docs/grafana-dashboard.json")
 	if err != nil {
@@ -168,11 +170,12 @@ func TestDashboard(t *testing.T) {
 	}
 	there, shown := registered(t), map[string]bool{}
 	for _, target := range texts(document, "expr", "legendFormat") {
-		// What Prometheus adds when it scrapes, and the Go runtime's metrics, have these alone.
+		// All metrics have these three labels. Metrics of the Go runtime, and metrics that Prometheus adds, have no other
+		// labels.
 		expr, labels := target["expr"], []string{"function", "job", "instance"}
 		used := selectors.FindAllStringSubmatch(expr, -1)
 		if len(used) != 1 {
-			t.Errorf("%q asks for %d metrics; this test can tell the labels of one", expr, len(used))
+			t.Errorf("%q uses %d metrics, want 1, because this test can check the labels of only one metric", expr, len(used))
 			continue
 		}
 		name := used[0][1]
@@ -180,12 +183,12 @@ func TestDashboard(t *testing.T) {
 			if name = base; part == "_bucket" {
 				labels = append(labels, "le")
 			} else if part == "" {
-				t.Errorf("%q: a histogram has _bucket, _sum and _count", expr)
+				t.Errorf("%q: want the suffix _bucket, _sum or _count for a histogram", expr)
 			}
 		}
 		m, ok := there[name]
 		if !ok && !strings.HasPrefix(name, "process_") && !strings.HasPrefix(name, "go_") {
-			t.Errorf("%q: there is no metric %s", expr, name)
+			t.Errorf("%q: metric %s does not exist", expr, name)
 		}
 		shown[name], labels = true, append(labels, m.labels...)
 		var asked []string
@@ -208,13 +211,13 @@ func TestDashboard(t *testing.T) {
 	}
 	for name := range there {
 		if !shown[name] {
-			t.Errorf("%s is not shown", name)
+			t.Errorf("%s is not on the dashboard", name)
 		}
 	}
-	// The variables at the top of the page.
+	// The variables of the dashboard also name metrics.
 	for _, name := range names.FindAllString(string(text), -1) {
 		if base, _ := histogramPart(name); there[base].kind == "" {
-			t.Errorf("there is no metric %s", name)
+			t.Errorf("metric %s does not exist", name)
 		}
 	}
 }

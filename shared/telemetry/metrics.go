@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// How durations are sorted, in seconds.
+// The upper bounds of the histogram buckets, in seconds.
 var (
 	requestBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	waitBuckets    = []float64{.001, .01, .05, .1, .25, .5, 1, 2, 4, 8}
@@ -21,13 +21,15 @@ var (
 )
 
 const (
-	// scrapesAtOnce and scrapeTimeout bound what scraping may cost.
+	// scrapesAtOnce is the maximum number of concurrent requests to /metrics, and scrapeTimeout is how long each
+	// request may take. Together, they limit the load that these requests cause.
 	scrapesAtOnce = 2
 	scrapeTimeout = 5 * time.Second
 )
 
-// metrics are what a function counts. docs/operations.md describes each. A nil one counts nothing. A function shows only
-// those that it has counted something of: a gauge that nobody has measured would say that all is well.
+// metrics holds the metrics of one function. docs/operations.md describes each metric. The methods of a nil *metrics
+// do nothing. Even metrics without labels are vectors, because GET /metrics omits a vector until the function has
+// recorded a value in it. Otherwise, a gauge that was never set would appear as 0, which looks healthy.
 type metrics struct {
 	registry        *prometheus.Registry
 	requests        *prometheus.CounterVec
@@ -45,7 +47,7 @@ type metrics struct {
 	deadLetters     *prometheus.GaugeVec
 }
 
-// newMetrics returns metrics of the function called name.
+// newMetrics returns new metrics. Each of them has the label "function" with the value name.
 func newMetrics(name string) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	with := prometheus.WrapRegistererWith(prometheus.Labels{"function": name}, m.registry)
@@ -65,23 +67,23 @@ func newMetrics(name string) *metrics {
 		return g
 	}
 	with.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.requests = counter("strongroom_http_requests_total", "Requests by what they were answered.", "route", "method", "code")
-	m.requestDuration = histogram("strongroom_http_request_duration_seconds", "Time from a request's headers to the end of its answer.", requestBuckets, "route", "code")
-	m.logins = counter("strongroom_logins_total", "Sign-ins by what came of them.", "result")
-	m.hashWait = histogram("strongroom_password_hash_wait_seconds", "Time that a password waited for its turn to be hashed.", waitBuckets)
-	m.validations = counter("strongroom_validations_total", "Questions about a token by their answer.", "code", "reason")
-	m.uploadBytes = counter("strongroom_upload_bytes_total", "Bytes of files that were taken in.", "protocol")
-	m.uploadDuration = histogram("strongroom_upload_duration_seconds", "Time from the beginning of an upload to its end.", uploadBuckets, "protocol", "result")
-	m.publishes = counter("strongroom_publishes_total", "Attempts to publish an event.", "outcome")
-	m.records = counter("strongroom_records_total", "Events that came to record.", "outcome")
-	m.recordDelay = histogram("strongroom_record_delay_seconds", "Time from a file's last byte to its catalogue entry.", recordBuckets)
-	m.swept = counter("strongroom_swept_total", "What sweep finished for others.", "what")
-	m.queued = gauge("strongroom_queued_events", "Events in the queue when sweep last looked.")
-	m.deadLetters = gauge("strongroom_dead_letters", "Events in the dead-letter queue when sweep last looked.")
+	m.requests = counter("strongroom_http_requests_total", "HTTP requests, by route, method and response status. The code is 0 if the connection was cut.", "route", "method", "code")
+	m.requestDuration = histogram("strongroom_http_request_duration_seconds", "Time from the headers of a request to the end of its response, in seconds.", requestBuckets, "route", "code")
+	m.logins = counter("strongroom_logins_total", "Sign-in attempts, by result.", "result")
+	m.hashWait = histogram("strongroom_password_hash_wait_seconds", "Time that a password waited before it was hashed, in seconds.", waitBuckets)
+	m.validations = counter("strongroom_validations_total", "Access token validations, by response status and reason.", "code", "reason")
+	m.uploadBytes = counter("strongroom_upload_bytes_total", "Bytes of stored files.", "protocol")
+	m.uploadDuration = histogram("strongroom_upload_duration_seconds", "Time from the start of an upload to its end, in seconds.", uploadBuckets, "protocol", "result")
+	m.publishes = counter("strongroom_publishes_total", "Attempts to publish an event, by outcome.", "outcome")
+	m.records = counter("strongroom_records_total", "Events that the record function received, by outcome.", "outcome")
+	m.recordDelay = histogram("strongroom_record_delay_seconds", "Time from the last byte of a file to its catalog entry, in seconds.", recordBuckets)
+	m.swept = counter("strongroom_swept_total", "Items that the sweep function processed, by kind.", "what")
+	m.queued = gauge("strongroom_queued_events", "Events in the queue when sweep last ran.")
+	m.deadLetters = gauge("strongroom_dead_letters", "Events in the dead-letter queue when sweep last ran.")
 	return m
 }
 
-// handler answers GET /metrics.
+// handler returns the handler for GET /metrics.
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
@@ -106,29 +108,32 @@ func (m *metrics) publish(outcome string) {
 	}
 }
 
-// Login counts a sign-in. result is one of a few words.
+// Login counts a sign-in attempt. result must be one of a small, fixed set of words, because it becomes a label, and
+// each label value creates another time series.
 func Login(ctx context.Context, result string) {
 	if m := from(ctx).metrics; m != nil {
 		m.logins.WithLabelValues(result).Inc()
 	}
 }
 
-// HashWait notes how long a password waited for its turn to be hashed, or in vain.
+// HashWait records d, which is how long a password waited until it could be hashed, or until the wait timed out.
 func HashWait(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.hashWait.WithLabelValues().Observe(d.Seconds())
 	}
 }
 
-// Validation counts a question about a token, by the status of its answer. reason is one of a few words.
+// Validation counts a validation of an access token. status is the HTTP status of the response. reason must be one of
+// a small, fixed set of words, because it becomes a label, and each label value creates another time series.
 func Validation(ctx context.Context, status int, reason string) {
 	if m := from(ctx).metrics; m != nil {
 		m.validations.WithLabelValues(strconv.Itoa(status), reason).Inc()
 	}
 }
 
-// Upload notes the end of an upload that began d ago: by protocol, "http" or "tus", and by result, one of a few words.
-// size is that of the file that was taken in, in bytes, and 0 if none was.
+// Upload records an upload that has ended after the time d. protocol is "http" or "tus". size is the size of the
+// stored file in bytes, or 0 if the upload stored no file. result must be one of a small, fixed set of words, because
+// it becomes a label, and each label value creates another time series.
 func Upload(ctx context.Context, protocol, result string, size int64, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.uploadBytes.WithLabelValues(protocol).Add(float64(size))
@@ -136,28 +141,31 @@ func Upload(ctx context.Context, protocol, result string, size int64, d time.Dur
 	}
 }
 
-// Record counts an event that came to record. outcome is one of a few words.
+// Record counts an event that the record function received. outcome must be one of a small, fixed set of words,
+// because it becomes a label, and each label value creates another time series.
 func Record(ctx context.Context, outcome string) {
 	if m := from(ctx).metrics; m != nil {
 		m.records.WithLabelValues(outcome).Inc()
 	}
 }
 
-// RecordDelay notes how long after its last byte a file was catalogued.
+// RecordDelay records d, which is the time between the arrival of a file's last byte and the creation of the file's
+// catalog entry.
 func RecordDelay(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.recordDelay.WithLabelValues().Observe(d.Seconds())
 	}
 }
 
-// Swept counts n things that sweep finished. what is one of a few words.
+// Swept counts n items that the sweep function processed. The argument what is the kind of the items. It must be one
+// of a small, fixed set of words, because it becomes a label, and each label value creates another time series.
 func Swept(ctx context.Context, what string, n int64) {
 	if m := from(ctx).metrics; m != nil {
 		m.swept.WithLabelValues(what).Add(float64(n))
 	}
 }
 
-// Queues notes how many events wait, and how many are dead letters.
+// Queues records how many events are waiting in the queue and in the dead-letter queue.
 func Queues(ctx context.Context, waiting, dead int) {
 	if m := from(ctx).metrics; m != nil {
 		m.queued.WithLabelValues().Set(float64(waiting))

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// routes are what requests go to; * stands for one segment of a path, and ** for any that are left. The first that
-// matches is it.
+// routes lists the routes by which metrics and traces group requests. In a route, * matches one path segment, and **
+// matches one or more remaining segments. A path belongs to the first route that matches it.
 var routes = []string{
 	"/", "/login", "/refresh", "/logout", "/session", "/session/refresh",
 	"/validate", "/validate/**", "/introspect", "/.well-known/**",
@@ -17,7 +17,7 @@ var routes = []string{
 	"/assets/**",
 }
 
-// segments are those of routes.
+// segments contains the elements of routes, split at the slashes.
 var segments = func() (all [][]string) {
 	for _, route := range routes {
 		all = append(all, strings.Split(route, "/"))
@@ -25,11 +25,11 @@ var segments = func() (all [][]string) {
 	return all
 }()
 
-// otherRoute stands for all paths where there is nothing.
+// otherRoute is the route of every path that matches no element of routes.
 const otherRoute = "other"
 
-// Route returns which of a small number of routes a path belongs to: what may be a label or the name of a span, since
-// nobody can make more of them.
+// Route returns the route that path belongs to. The route can be used as a label and in a span name, because the set
+// of routes is fixed, and a client cannot add a route to it.
 func Route(path string) string {
 	if len(path) > 1 {
 		path = strings.TrimSuffix(path, "/")
@@ -55,10 +55,13 @@ func matches(route, given []string) bool {
 	return len(route) == len(given)
 }
 
-// methods are those that are told apart; a proxy that asks validate passes on any.
+// methods lists the HTTP methods that metrics and traces distinguish. knownMethod replaces all other methods, because
+// a client can choose any method. For example, a proxy that asks the validate function about a client's request uses
+// the method of that request.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
 
-// knownMethod returns method, or the stand-in that OpenTelemetry has for what is none.
+// knownMethod returns method if it is in methods, or else _OTHER, the name that OpenTelemetry defines for unknown
+// methods.
 func knownMethod(method string) string {
 	if slices.Contains(methods, method) {
 		return method

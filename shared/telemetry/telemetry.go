@@ -1,9 +1,12 @@
-// Package telemetry lets a running system be seen: metrics for Prometheus, and traces (OpenTelemetry) that follow a file
-// from the gateway through RabbitMQ to the catalogue. Both are off unless they are asked for.
+// Package telemetry provides Prometheus metrics and OpenTelemetry traces. A trace follows a file from the gateway
+// through RabbitMQ to the catalog. Metrics and traces are off by default.
 //
-// A context carries it: function.Main puts a Telemetry into that of every request, and what happens is told to the
-// functions of this package, which do nothing where the context has none. So nothing is global, and code that tells needs
-// no setting. No value that a client chooses ever becomes a label or an attribute: no name, id, path or query.
+// function.Main adds a Telemetry to the context of every request. The functions of this package, such as Login and
+// Upload, take this context and record a measurement in its Telemetry. If the context has no Telemetry, they do
+// nothing. Therefore, the calling code needs neither a global Telemetry nor settings.
+//
+// A value that a client can choose freely, such as a name, an ID, a path or a query string, never becomes a label or
+// an attribute.
 package telemetry
 
 import (
@@ -25,37 +28,43 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Settings say what is wanted.
+// Settings configures a Telemetry.
 type Settings struct {
-	// Function is the name of the function in metrics and traces; empty means the name of the program.
+	// Function is the name of the function in metrics and traces. If Function is empty, New uses the file name of the
+	// running program.
 	Function string
-	// Revision is Knative's name of the version that runs, for traces.
+	// Revision is the name of the function's Knative revision. Traces contain it as the attribute service.version.
 	Revision string
-	// Metrics tells whether metrics are kept.
+	// Metrics turns metrics on.
 	Metrics bool
-	// Endpoint and TracesEndpoint are OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: where traces go,
-	// by OTLP over HTTP. If both are empty none are made. The exporter reads them, and the other variables with this
-	// prefix, by itself; the sampler reads OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG.
+	// Endpoint and TracesEndpoint are the values of OTEL_EXPORTER_OTLP_ENDPOINT and
+	// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. Each is the URL of an OTLP/HTTP receiver for traces. If both are empty,
+	// traces are off. New only checks the two URLs, because the exporter itself reads the environment variables that
+	// start with OTEL_EXPORTER_OTLP_. Likewise, the sampler reads OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG.
 	Endpoint, TracesEndpoint string
 }
 
 const (
-	// exportTimeout bounds the sending of one batch of spans, with its retries; what is not delivered by then is dropped.
+	// exportTimeout is how long the export of one batch of spans may take, including retries. A batch that takes
+	// longer is dropped.
 	exportTimeout = 5 * time.Second
-	// queueSize bounds the spans that wait to be sent; more than that are dropped. Requests never wait.
+	// queueSize is the maximum number of spans that wait for export. If the queue is full, new spans are dropped, so
+	// that a request never waits for the exporter.
 	queueSize = 2048
-	// complaintPause is the least time between two lines of the log that say that traces are lost.
+	// complaintPause is the minimum interval between two log messages about OpenTelemetry errors. It keeps an
+	// unavailable collector from filling the log.
 	complaintPause = time.Minute
 )
 
-// Telemetry is what one process tells of itself.
+// Telemetry records the metrics and traces of one process.
 type Telemetry struct {
-	metrics  *metrics                 // nil: off
-	tracer   trace.Tracer             // nil: off
-	provider *sdktrace.TracerProvider // nil: off
+	metrics  *metrics                 // nil if metrics are off
+	tracer   trace.Tracer             // nil if traces are off
+	provider *sdktrace.TracerProvider // nil if traces are off
 }
 
-// New returns a Telemetry as the settings want it. It connects to nothing yet.
+// New returns a Telemetry for the settings s. It does not connect to the receiver of the traces. An error names the
+// invalid environment variable.
 func New(ctx context.Context, s Settings) (*Telemetry, error) {
 	if s.Function == "" {
 		s.Function = filepath.Base(os.Args[0])
@@ -68,9 +77,10 @@ func New(ctx context.Context, s Settings) (*Telemetry, error) {
 		return t, nil
 	}
 	for name, value := range map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": s.Endpoint, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": s.TracesEndpoint} {
-		// The exporter would take a default instead of what it can not read.
+		// Check the URL here, because the exporter would replace an invalid URL with its default instead of returning
+		// an error.
 		if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-			return nil, fmt.Errorf("%s: want the URL of an OTLP/HTTP receiver, such as http://collector:4318", name)
+			return nil, fmt.Errorf("%s: must be the URL of an OTLP/HTTP receiver, such as http://collector:4318", name)
 		}
 	}
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
@@ -94,19 +104,19 @@ func New(ctx context.Context, s Settings) (*Telemetry, error) {
 	return t, nil
 }
 
-// complaints logs what OpenTelemetry can not do: the first time, and then once in complaintPause, or a collector that is
-// away would fill the log.
+// complaints is an error handler for OpenTelemetry. It logs at most one error per complaintPause, because an
+// unavailable collector would otherwise fill the log.
 type complaints struct{ last atomic.Int64 }
 
 // Handle implements otel.ErrorHandler.
 func (c *complaints) Handle(err error) {
 	now, last := time.Now().UnixNano(), c.last.Load()
 	if now-last >= int64(complaintPause) && c.last.CompareAndSwap(last, now) {
-		slog.Warn("traces are lost", "error", err)
+		slog.Warn("OpenTelemetry reported an error; traces might be lost", "error", err)
 	}
 }
 
-// Handler returns what answers GET /metrics, nil if metrics are off.
+// Handler returns the handler for GET /metrics, or nil if metrics are off.
 func (t *Telemetry) Handler() http.Handler {
 	if t.metrics == nil {
 		return nil
@@ -114,7 +124,8 @@ func (t *Telemetry) Handler() http.Handler {
 	return t.metrics.handler()
 }
 
-// Close sends the spans that still wait, no longer than ctx.
+// Close exports the spans that are still waiting, and stops the exporter. If ctx ends before the export is complete,
+// Close returns an error.
 func (t *Telemetry) Close(ctx context.Context) error {
 	if t.provider == nil {
 		return nil
@@ -124,15 +135,15 @@ func (t *Telemetry) Close(ctx context.Context) error {
 
 type contextKey struct{}
 
-// In returns a context that carries t.
+// In returns a copy of ctx that carries t.
 func (t *Telemetry) In(ctx context.Context) context.Context {
 	return context.WithValue(ctx, contextKey{}, t)
 }
 
-// off is what a context carries that carries nothing.
+// off is a Telemetry without metrics and traces. It replaces the missing Telemetry of a context that has none.
 var off = &Telemetry{}
 
-// from returns what ctx carries, never nil.
+// from returns the Telemetry in ctx, or off if ctx contains no Telemetry.
 func from(ctx context.Context) *Telemetry {
 	if t, ok := ctx.Value(contextKey{}).(*Telemetry); ok {
 		return t

@@ -27,18 +27,18 @@ func newTelemetry(t *testing.T, s Settings) *Telemetry {
 	return made
 }
 
-// scrape returns what GET /metrics answers.
+// scrape returns the response body of GET /metrics.
 func scrape(t *testing.T, told *Telemetry) string {
 	t.Helper()
 	w := httptest.NewRecorder()
 	told.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != http.StatusOK {
-		t.Fatalf("/metrics answers %d", w.Code)
+		t.Fatalf("/metrics: got status %d, want 200", w.Code)
 	}
 	return w.Body.String()
 }
 
-// tellAll tells of one of everything.
+// tellAll records a value for every metric.
 func tellAll(ctx context.Context) {
 	r := httptest.NewRequestWithContext(ctx, "POST", "/files/secret-id/content?name=secret", nil)
 	_, end := Begin(r)
@@ -46,7 +46,7 @@ func tellAll(ctx context.Context) {
 	tellOfWork(ctx)
 }
 
-// tellOfWork tells of one of everything but a request.
+// tellOfWork records a value for every metric, except the metrics of requests.
 func tellOfWork(ctx context.Context) {
 	Login(ctx, "success")
 	HashWait(ctx, time.Second)
@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
 	ctx := told.In(t.Context())
 	if text := scrape(t, told); strings.Contains(text, "strongroom_") || !strings.Contains(text, `go_goroutines{function="upload"}`) {
-		t.Errorf("before anything happened:\n%s", text)
+		t.Errorf("before the first event, got metrics\n%s\nwant only the metrics of the Go runtime", text)
 	}
 	tellAll(ctx)
 	text := scrape(t, told)
@@ -84,23 +84,23 @@ func TestMetrics(t *testing.T) {
 		`strongroom_dead_letters{function="upload"} 4`,
 	} {
 		if !strings.Contains(text, want+"\n") {
-			t.Errorf("there is no %s", want)
+			t.Errorf("the metrics do not contain the line %s", want)
 		}
 	}
 	if strings.Contains(text, "secret") {
-		t.Error("what a client chose is in the metrics")
+		t.Error("the metrics contain a value that the client has chosen")
 	}
 	w := httptest.NewRecorder()
 	if told.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/debug", nil)); w.Code != http.StatusNotFound {
-		t.Errorf("/debug answers %d, want 404", w.Code)
+		t.Errorf("/debug: got status %d, want 404", w.Code)
 	}
 }
 
-// Off, and without even a Telemetry, nothing happens.
+// The functions of this package do nothing if metrics and traces are off, or if the context has no Telemetry.
 func TestOff(t *testing.T) {
 	told := newTelemetry(t, Settings{})
 	if told.Handler() != nil {
-		t.Error("there are metrics that nobody asked for")
+		t.Error("got a handler for metrics, although metrics are off")
 	}
 	tellAll(told.In(t.Context()))
 	tellAll(t.Context())
@@ -123,7 +123,7 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// Every path of the API is a route of its own.
+// Every path of the API belongs to one of the routes.
 func TestRoutesOfTheAPI(t *testing.T) {
 	text, err := os.ReadFile("../../docs/openapi.yaml")
 	if err != nil {
@@ -133,7 +133,7 @@ func TestRoutesOfTheAPI(t *testing.T) {
 		Paths map[string]any `json:"paths"`
 	}
 	if err := yaml.Unmarshal(text, &document); err != nil || len(document.Paths) == 0 {
-		t.Fatalf("%d paths: %v", len(document.Paths), err)
+		t.Fatalf("decode docs/openapi.yaml: got %d paths, error %v", len(document.Paths), err)
 	}
 	for path := range document.Paths {
 		if path != "/healthz" && Route(path) == otherRoute {
@@ -146,16 +146,16 @@ func TestTracePassesWhileOff(t *testing.T) {
 	told := newTelemetry(t, Settings{})
 	for name, test := range map[string]struct {
 		header map[string]string
-		want   string // empty: a new one
+		want   string // empty if a new trace is expected
 	}{
-		"HTTP":             {map[string]string{"Traceparent": parent}, parent},
-		"event":            {map[string]string{"Ce-Traceparent": parent}, parent},
-		"event first":      {map[string]string{"Ce-Traceparent": parent, "Traceparent": strings.Replace(parent, "0af", "fff", 1)}, parent},
-		"broken event":     {map[string]string{"Ce-Traceparent": "00-x", "Traceparent": parent}, parent},
-		"none":             {nil, ""},
-		"forged":           {map[string]string{"Traceparent": parent + "\" admin=\"1"}, ""},
-		"no id":            {map[string]string{"Traceparent": "00-00000000000000000000000000000000-b7ad6b7169203331-01"}, ""},
-		"unknown, version": {map[string]string{"Traceparent": "ff" + parent[2:]}, ""},
+		"HTTP":              {map[string]string{"Traceparent": parent}, parent},
+		"event":             {map[string]string{"Ce-Traceparent": parent}, parent},
+		"event before HTTP": {map[string]string{"Ce-Traceparent": parent, "Traceparent": strings.Replace(parent, "0af", "fff", 1)}, parent},
+		"invalid event":     {map[string]string{"Ce-Traceparent": "00-x", "Traceparent": parent}, parent},
+		"no trace":          {nil, ""},
+		"malformed":         {map[string]string{"Traceparent": parent + "\" admin=\"1"}, ""},
+		"zero trace ID":     {map[string]string{"Traceparent": "00-00000000000000000000000000000000-b7ad6b7169203331-01"}, ""},
+		"invalid version":   {map[string]string{"Traceparent": "ff" + parent[2:]}, ""},
 	} {
 		r := httptest.NewRequestWithContext(told.In(t.Context()), "GET", "/files", nil)
 		for key, value := range test.header {
@@ -167,15 +167,15 @@ func TestTracePassesWhileOff(t *testing.T) {
 		Inject(ctx, out)
 		got := out.Get("Traceparent")
 		if test.want != "" && got != test.want {
-			t.Errorf("%s: passes on %q, want %q", name, got, test.want)
+			t.Errorf("%s: got traceparent %q, want %q", name, got, test.want)
 		}
 		if test.want == "" && (!regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-00$`).MatchString(got) || strings.Contains(got, parent[3:35])) {
-			t.Errorf("%s: passes on %q, want a new one that is not sampled", name, got)
+			t.Errorf("%s: got traceparent %q, want a new one that is not sampled", name, got)
 		}
 		extensions := map[string]any{}
 		Inherit(ctx, func(name string, value any) { extensions[name] = value })
 		if id := TraceID(ctx); extensions["traceparent"] != got || got[3:35] != id {
-			t.Errorf("%s: the event gets %v, log lines %s; want those of %s", name, extensions, id, got)
+			t.Errorf("%s: got extensions %v and trace ID %s, want those of %s", name, extensions, id, got)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func TestWrongEndpoint(t *testing.T) {
 	}
 }
 
-// A collector that takes what is sent and never answers, and none at all, cost requests nothing and the end little.
+// A collector that never responds, or cannot be reached, does not delay requests. Close returns when its context is done.
 func TestCollectorAway(t *testing.T) {
 	release := make(chan struct{})
 	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -204,7 +204,7 @@ func TestCollectorAway(t *testing.T) {
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
 		told := newTelemetry(t, Settings{Endpoint: endpoint})
 		const requests = 5 * queueSize
-		for range requests { // which ends only if none waits: there are more than the queue takes
+		for range requests { // more than the queue holds, so that the loop ends only if no request waits
 			ctx, end := Begin(httptest.NewRequestWithContext(told.In(context.Background()), "GET", "/files", nil))
 			if !trace.SpanContextFromContext(ctx).IsSampled() {
 				t.Fatal("the request is not traced")
@@ -213,7 +213,7 @@ func TestCollectorAway(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		_ = told.Close(ctx) // which ends, too; with an error or not: what was lost is lost
+		_ = told.Close(ctx) // only has to return; an error is fine, because the spans cannot be exported
 	}
 }
 
@@ -227,12 +227,13 @@ func allocations(f func()) float64 {
 	return lowest
 }
 
-// Off, a request costs what it takes to remember the trace's id for the log, in memory, and all else nothing.
+// If metrics and traces are off, a request allocates memory only for the trace ID that its log lines need. All other
+// functions of this package allocate no memory.
 func TestOffAllocatesNothing(t *testing.T) {
 	told := newTelemetry(t, Settings{})
 	for name, ctx := range map[string]context.Context{"off": told.In(t.Context()), "without": t.Context()} {
 		if got := allocations(func() { tellOfWork(ctx) }); got != 0 {
-			t.Errorf("%s: telling makes %v allocations, want none", name, got)
+			t.Errorf("%s: got %v allocations for reporting events, want 0", name, got)
 		}
 		r := httptest.NewRequestWithContext(ctx, "GET", "/files/1/content", nil)
 		request := func() {
@@ -241,18 +242,18 @@ func TestOffAllocatesNothing(t *testing.T) {
 		}
 		want := allocations(func() { trace.ContextWithSpanContext(ctx, newTrace()) })
 		if got := allocations(request); got > want {
-			t.Errorf("%s: a request makes %v allocations, want the %v of a new id", name, got, want)
+			t.Errorf("%s: got %v allocations for a request, want at most %v, as for a new trace ID", name, got, want)
 		}
 		r.Header.Set("Traceparent", parent)
 		want = allocations(func() { w3c.Extract(ctx, propagation.HeaderCarrier(r.Header)) })
 		if got := allocations(request); got > want {
-			t.Errorf("%s: a request with a traceparent makes %v allocations, want the %v of reading it", name, got, want)
+			t.Errorf("%s: got %v allocations for a request with a traceparent, want at most %v, as for parsing it", name, got, want)
 		}
 	}
 }
 
-// BenchmarkOff prints what a request costs with all of it off, and what it costs with metrics, beside the event that it
-// publishes.
+// BenchmarkOff measures the overhead of this package for a request that publishes an event, with telemetry off and with
+// metrics only.
 func BenchmarkOff(b *testing.B) {
 	for name, settings := range map[string]Settings{"off": {}, "metrics": {Function: "upload", Metrics: true}} {
 		b.Run(name, func(b *testing.B) {

@@ -12,25 +12,31 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// w3c reads and writes traceparent and tracestate (W3C Trace Context).
+// w3c reads and writes the fields traceparent and tracestate (W3C Trace Context).
 var w3c = propagation.TraceContext{}
 
-// The names under which a trace travels: attributes of an event (the CloudEvents extension "Distributed Tracing"), and
-// header fields of HTTP, which the binary mode of an event writes with a prefix.
+// The names of the two fields that carry a trace. HTTP requests have these fields as headers. Events have them as
+// extension attributes (CloudEvents extension "Distributed Tracing"), which become headers with the prefix "ce-" in
+// binary mode.
 const (
 	traceparent = "traceparent"
 	tracestate  = "tracestate"
 )
 
-// headers are the header fields, in the spelling that http.Header knows without a copy; those of an event first.
+// headers lists the pairs of headers that can carry a trace. The headers of an event come first, because they take
+// precedence. The names are in canonical form, so that http.Header.Get does not have to allocate memory.
 var headers = []struct{ parent, state string }{{"Ce-Traceparent", "Ce-Tracestate"}, {"Traceparent", "Tracestate"}}
 
-// Begin begins the part that this process has in the request's trace, of which the context then knows, and returns what
-// must be called with the status of the answer; 0 is for a connection that was cut instead.
+// Begin starts a span for the request r, in the trace to which r belongs. It returns a context that carries the trace,
+// and a function that ends the span. The caller must call end with the status of the response, or with 0 if the
+// connection was cut.
 //
-// An event in binary mode carries the trace in which it came to be, so that is the one that its delivery belongs to. With
-// traces off, one that came is passed on as it is, and where none came there is still an id, so that the log lines
-// of all functions join.
+// If r delivers an event in binary mode, the event's headers carry the trace in which the event was created. They take
+// precedence over the trace headers of the HTTP request, so that the delivery of the event belongs to the same trace
+// as its creation.
+//
+// If traces are off, Begin starts no span, and the context carries the request's trace unchanged. If the request has
+// no trace, Begin generates a trace ID, so that the log lines of all functions for the request have the same trace ID.
 func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	t, start := from(r.Context()), time.Now()
 	ctx = extract(r)
@@ -59,11 +65,12 @@ func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	}
 }
 
-// untoldStatus and untoldOutcome end what nobody wants to know of.
+// untoldStatus and untoldOutcome do nothing. Begin and Publishing return them if metrics and traces are off.
 func untoldStatus(int)     {}
 func untoldOutcome(string) {}
 
-// extract returns the request's context with the trace that the request came in, if it came in one.
+// extract returns the context of r with the trace from the headers of r. If the headers contain no valid trace,
+// extract returns the context of r unchanged.
 func extract(r *http.Request) context.Context {
 	for _, names := range headers {
 		parent := r.Header.Get(names.parent)
@@ -78,7 +85,8 @@ func extract(r *http.Request) context.Context {
 	return r.Context()
 }
 
-// newTrace returns a trace that nobody records.
+// newTrace returns a span context with a random trace ID and a random span ID. The span context is not marked as
+// sampled, because no span with these IDs is recorded.
 func newTrace() trace.SpanContext {
 	var c trace.SpanContextConfig
 	var random [len(c.TraceID) + len(c.SpanID)]byte
@@ -88,7 +96,7 @@ func newTrace() trace.SpanContext {
 	return trace.NewSpanContext(c)
 }
 
-// TraceID returns the id of the trace that ctx belongs to, empty outside of one.
+// TraceID returns the trace ID in ctx, or an empty string if ctx carries no trace.
 func TraceID(ctx context.Context) string {
 	if c := trace.SpanContextFromContext(ctx); c.HasTraceID() {
 		return c.TraceID().String()
@@ -96,8 +104,9 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// Inject writes the trace that ctx belongs to into the header of a request to another function, which then tells of no
-// other: what a client sent is there no more.
+// Inject writes the trace in ctx to header, which must be the header of a request to another function. Before that, it
+// deletes all trace headers that header already contains, for example those that a client has sent. If ctx carries no
+// trace, Inject does nothing.
 func Inject(ctx context.Context, header http.Header) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return
@@ -109,8 +118,8 @@ func Inject(ctx context.Context, header http.Header) {
 	w3c.Inject(ctx, propagation.HeaderCarrier(header))
 }
 
-// Inherit gives an event the trace that ctx belongs to. The event keeps it however often, and by whomever, it is
-// published. set sets an extension attribute of the event.
+// Inherit adds the trace in ctx to an event. It calls set with the name and the value of each extension attribute that
+// the event needs. The event keeps this trace even if it is published several times or by different functions.
 func Inherit(ctx context.Context, set func(name string, value any)) {
 	carrier := propagation.MapCarrier{}
 	w3c.Inject(ctx, carrier)
@@ -119,11 +128,13 @@ func Inherit(ctx context.Context, set func(name string, value any)) {
 	}
 }
 
-// Publishing begins the sending of an event to what has the name system, such as rabbitmq, and returns what must be
-// called with its outcome: "confirmed", "failed" or "unknown". extensions are those of the event.
+// Publishing starts a span for publishing an event. system names the system that receives the event, for example
+// "rabbitmq". extensions are the extension attributes of the event. The caller must call the returned function end
+// with the outcome: "confirmed", "failed" or "unknown".
 //
-// It is part of the trace in which the event came to be, wherever that is: whoever looks for what became of a file finds
-// that sweep published its event an hour later. The request that did it, if it is another one, is linked.
+// The span belongs to the trace in which the event was created, even if a later request publishes the event. For
+// example, the trace of an upload shows that the sweep function published the file's event an hour later. If a
+// different span than the one in ctx created the event, the new span also links to the span in ctx.
 func Publishing(ctx context.Context, system string, extensions map[string]any) (_ context.Context, end func(outcome string)) {
 	t := from(ctx)
 	if t.tracer == nil && t.metrics == nil {
@@ -149,7 +160,8 @@ func Publishing(ctx context.Context, system string, extensions map[string]any) (
 	}
 }
 
-// originOf returns what an event was made in.
+// originOf returns the span context in which an event was created. extensions are the event's extension attributes. If
+// they carry no trace, the result is invalid.
 func originOf(extensions map[string]any) trace.SpanContext {
 	carrier := propagation.MapCarrier{}
 	for _, name := range []string{traceparent, tracestate} {

@@ -1,5 +1,7 @@
-// Package token signs and verifies access tokens: JWTs by the profile of RFC 9068, signed with ES256. It also loads
-// key sets (RFC 7517) and has the HTTP middleware that demands a bearer token (RFC 6750) and yields the caller.
+// Package token issues and verifies access tokens. An access token is a JWT that follows the profile of RFC 9068.
+// Signer signs tokens with ES256. Verifier verifies tokens with the public keys from a JWK Set (RFC 7517).
+// Verifier.Require is HTTP middleware that requires a bearer token (RFC 6750) and adds the token's claims to the
+// context of the request.
 package token
 
 import (
@@ -16,7 +18,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/jsonobject"
 )
 
-// The roles that an account may have, and the scopes that a token may carry.
+// The roles of an account, and the scopes of an access token.
 const (
 	RoleUser  = "user"
 	RoleAdmin = "admin"
@@ -27,16 +29,18 @@ const (
 	ScopeAccountsManage = "accounts:manage"
 )
 
-// ClientID is the client_id of every token (RFC 9068 requires one): there is one client, Strongroom itself.
+// ClientID is the client_id of every access token. RFC 9068 requires this claim. Its value is always the same, because
+// Strongroom itself is the only client that obtains tokens.
 const ClientID = "strongroom"
 
-// scopes that each role grants.
+// scopes lists the scopes that each role grants.
 var scopes = map[string][]string{
 	RoleUser:  {ScopeFilesRead, ScopeFilesWrite},
 	RoleAdmin: {ScopeFilesRead, ScopeFilesWrite, ScopeFilesAny, ScopeAccountsManage},
 }
 
-// ScopesOf returns the scopes that roles grant, each once, space-separated (RFC 6749 §3.3). Unknown roles grant none.
+// ScopesOf returns the scopes that roles grant, without duplicates and separated by spaces (RFC 6749, section 3.3). An
+// unknown role grants no scopes.
 func ScopesOf(roles []string) string {
 	var granted []string
 	for _, role := range roles {
@@ -49,11 +53,11 @@ func ScopesOf(roles []string) string {
 	return strings.Join(granted, " ")
 }
 
-// Claims are what an access token says (RFC 9068 §2.2). Times have a resolution of one second.
+// Claims holds the claims of an access token (RFC 9068, section 2.2). Times have a resolution of one second.
 type Claims struct {
 	Issuer    string
 	Audience  []string
-	Subject   string // the user's id
+	Subject   string // the user's ID
 	ExpiresAt time.Time
 	IssuedAt  time.Time
 	ID        string // jti
@@ -63,18 +67,19 @@ type Claims struct {
 	Scope     string // space-separated
 	Version   int    // the user's token version when the token was issued
 
-	payload []byte // what they were read from, nil for those of a new token
+	payload []byte // the JSON that the claims were decoded from; nil if the token is new
 }
 
-// Payload returns the JSON that the claims of a verified token were read from. It must not be changed.
+// Payload returns the JSON from which the claims were decoded. For claims that Sign has returned, it returns nil. The
+// caller must not change the JSON, because other callers share it.
 func (c *Claims) Payload() []byte { return c.payload }
 
-// HasScope tells whether the token carries scope.
+// HasScope reports whether the token has the scope.
 func (c *Claims) HasScope(scope string) bool {
 	return slices.Contains(strings.Fields(c.Scope), scope)
 }
 
-// wire is the JSON form of Claims, in the order in which it is written.
+// wire defines the JSON form of Claims. The claims appear in the JSON in the order of the fields.
 type wire struct {
 	Issuer    string          `json:"iss"`
 	Subject   string          `json:"sub"`
@@ -92,10 +97,12 @@ type wire struct {
 
 var wireNames = []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "client_id", "username", "roles", "scope", "ver"}
 
-// required are the claims without which a token is refused; RFC 9068 §2.2, and those that Strongroom acts upon.
+// required lists the claims that a valid token must contain: the claims that RFC 9068, section 2.2, requires, and the
+// claims that Strongroom uses in addition.
 var required = []string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "username", "roles", "scope", "ver"}
 
-// MarshalJSON writes the claims with the names of RFC 9068.
+// MarshalJSON encodes the claims as the payload of a token. If the audience has only one member, MarshalJSON encodes
+// it as a string instead of an array.
 func (c *Claims) MarshalJSON() ([]byte, error) {
 	var audience any = c.Audience
 	if len(c.Audience) == 1 {
@@ -109,8 +116,8 @@ func (c *Claims) MarshalJSON() ([]byte, error) {
 		c.Username, c.Roles, c.Scope, c.Version})
 }
 
-// UnmarshalJSON reads claims strictly: names are matched exactly and may occur once, times are integers, and every
-// claim that Strongroom acts upon must be there. Unknown claims are ignored, as RFC 7519 §4 wants it.
+// UnmarshalJSON decodes claims strictly. Claim names are case-sensitive, no claim can occur twice, times must be
+// integers, and every required claim must exist. Unknown claims are ignored, as RFC 7519, section 4, requires.
 func (c *Claims) UnmarshalJSON(data []byte) error {
 	if err := checkObject(data, wireNames, required); err != nil {
 		return err
@@ -127,7 +134,8 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 		}
 	}
 	if w.NotBefore != nil {
-		// Our login never writes nbf. Whoever does means a token that is not yet good, and we would have to wait.
+		// Reject nbf, because Verifier does not check it and would accept a token that is not valid yet. No genuine
+		// token is affected, because login never issues a token with nbf.
 		return errors.New("nbf is not supported")
 	}
 	for name, seconds := range map[string]int64{"exp": w.ExpiresAt, "iat": w.IssuedAt} {
@@ -145,10 +153,11 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// maxTime is the last second of the year 9999, the last that RFC 3339 can write.
+// maxTime is the latest time that a claim can contain, in Unix seconds. It is the last second of the year 9999,
+// because RFC 3339 cannot express a later time.
 const maxTime = 253402300799
 
-// The methods of jwt.Claims, by which golang-jwt checks what it knows of.
+// The following methods implement jwt.Claims. Package jwt uses them to validate the claims.
 
 func (c *Claims) GetExpirationTime() (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(c.ExpiresAt), nil
@@ -159,8 +168,9 @@ func (c *Claims) GetIssuer() (string, error)              { return c.Issuer, nil
 func (c *Claims) GetSubject() (string, error)             { return c.Subject, nil }
 func (c *Claims) GetAudience() (jwt.ClaimStrings, error)  { return c.Audience, nil }
 
-// checkObject refuses what encoding/json lets pass and two readers could understand differently: what package
-// jsonobject refuses, members whose names differ from a known one only in case, and null for a known member.
+// checkObject returns an error if data is not a JSON object, if two JSON parsers could interpret data differently, or
+// if a required member is missing. Unlike encoding/json, it rejects everything that package jsonobject rejects, every
+// member whose name differs from a known name only in case, and every known member that is null.
 func checkObject(data []byte, known, required []string) error {
 	members, err := jsonobject.Members(data)
 	if err != nil {
@@ -169,7 +179,7 @@ func checkObject(data []byte, known, required []string) error {
 	for name, value := range members {
 		for _, k := range known {
 			if name != k && strings.EqualFold(name, k) {
-				return fmt.Errorf("%q is not %q", name, k)
+				return fmt.Errorf("member %q must be spelled %q", name, k)
 			}
 			if name == k && string(value) == "null" {
 				return fmt.Errorf("%q is null", name)

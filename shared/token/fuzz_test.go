@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzVerify looks for a spelling of a good token that passes too, and for input that the verifier chokes on.
+// FuzzVerify checks that the verifier accepts no other spelling of a valid token, and that it does not panic.
 func FuzzVerify(f *testing.F) {
 	fix := newFixture(f, noon)
 	good := fix.forge(f, goodHeader, goodPayload)
@@ -20,13 +20,13 @@ func FuzzVerify(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if _, err := fix.verifier.Verify(raw); err == nil && raw != good {
-			t.Errorf("accepted %q, which was never signed", raw)
+			t.Errorf("accepted %q, which differs from the signed token", raw)
 		}
 	})
 }
 
-// FuzzClaims feeds the payload of a token whose signature is right: whatever is accepted must mean the same to every
-// reader, so writing it again and reading that must change nothing.
+// FuzzClaims checks that accepted claims do not change if they are encoded and decoded again, so that every parser reads
+// the same claims.
 func FuzzClaims(f *testing.F) {
 	f.Add([]byte(goodPayload))
 	f.Add([]byte(strings.Replace(goodPayload, `"aud":"strongroom"`, `"aud":["a","strongroom"]`, 1)))
@@ -42,16 +42,17 @@ func FuzzClaims(f *testing.F) {
 			t.Fatal(err)
 		}
 		if err := second.UnmarshalJSON(written); err != nil {
-			t.Fatalf("%s was accepted, but not as %s: %v", data, written, err)
+			t.Fatalf("accepted %s, but not its encoded form %s: %v", data, written, err)
 		}
 		again, err := second.MarshalJSON()
 		if err != nil || !bytes.Equal(written, again) {
-			t.Errorf("%s became %s (%v)", written, again, err)
+			t.Errorf("got %s, error %v after the second encoding; want %s", again, err, written)
 		}
 	})
 }
 
-// FuzzParseKeys holds that a key set which is accepted can be published: it has no private part and is accepted again.
+// FuzzParseKeys checks that an accepted key set can be published: JWKS returns no private part, and ParseKeys accepts the
+// result of JWKS.
 func FuzzParseKeys(f *testing.F) {
 	private, jwks, err := GenerateKey()
 	if err != nil {
@@ -68,10 +69,10 @@ func FuzzParseKeys(f *testing.F) {
 		}
 		published := keys.JWKS()
 		if bytes.Contains(published, []byte(`"d":`)) {
-			t.Errorf("%s has a private part", published)
+			t.Errorf("published key set contains a private part: %s", published)
 		}
 		if _, err := ParseKeys(published); err != nil {
-			t.Errorf("%s is not accepted: %v", published, err)
+			t.Errorf("parse the published key set %s: %v", published, err)
 		}
 	})
 }

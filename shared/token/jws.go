@@ -9,23 +9,25 @@ import (
 	"strings"
 )
 
-// compact is the JWS compact serialization (RFC 7515 §7.1) and nothing around or inside it: with a line break let
-// through, one token would have many spellings.
+// compact matches a JWS in compact serialization (RFC 7515, section 7.1). It does not allow any other characters, such
+// as line breaks, because one token could then be written in many ways.
 var compact = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
-// headerNames are the registered header parameters (RFC 7515 §4.1) and b64 (RFC 7797).
+// headerNames lists the registered JOSE header parameters (RFC 7515, section 4.1) and b64 (RFC 7797).
 var headerNames = []string{"alg", "jku", "jwk", "kid", "x5u", "x5c", "x5t", "x5t#S256", "typ", "cty", "crit", "b64"}
 
-// Open checks the signature of a JWS in compact form and returns the typ of its header and its payload. It is stricter
-// than RFC 7515 wants it, and than the JWT library is:
+// Open verifies the signature of a JWS in compact serialization. It returns the header's typ parameter and the
+// payload. Open is stricter than RFC 7515 and the JWT library:
 //
-//   - A JWS has one spelling: no white space, no padding, no stray bits.
-//   - The header must be unambiguous JSON and name its key. Keys that it brings along (jku, jwk, x5u, x5c) are ignored.
-//   - The key decides on the algorithm; the header must agree.
-//   - Critical extensions are refused, since none is known, and so are unencoded payloads (RFC 7797).
+//   - Each JWS can be written in only one way. White space, padding and nonzero trailing bits are invalid.
+//   - The header must be unambiguous JSON, and its kid must name a key in k. Open ignores keys that the header
+//     contains or refers to (jku, jwk, x5u, x5c).
+//   - The key determines the algorithm. The header's alg parameter must match the key.
+//   - Critical extensions are invalid, because Open supports none of them. Unencoded payloads (RFC 7797) are invalid,
+//     too.
 func (k *Keys) Open(raw string) (kind string, payload []byte, err error) {
 	if !compact.MatchString(raw) {
-		return "", nil, errors.New("it is not a JWS in compact form")
+		return "", nil, errors.New("not a JWS in compact serialization")
 	}
 	signed, encodedSignature := cutLast(raw)
 	encodedHeader, encodedPayload := cutLast(signed)
@@ -38,14 +40,14 @@ func (k *Keys) Open(raw string) (kind string, payload []byte, err error) {
 	}
 	h, err := parseHeader(header)
 	if err != nil {
-		return "", nil, fmt.Errorf("header: %w", err)
+		return "", nil, fmt.Errorf("parse header: %w", err)
 	}
 	key, known := k.byID[h.KeyID]
 	if !known {
-		return "", nil, errors.New("the kid is not known")
+		return "", nil, errors.New("unknown kid")
 	}
 	if h.Algorithm != key.method.Alg() {
-		return "", nil, fmt.Errorf("alg is %q, but the key's is %s", h.Algorithm, key.method.Alg())
+		return "", nil, fmt.Errorf("alg is %q, but the key requires %s", h.Algorithm, key.method.Alg())
 	}
 	if err := key.method.Verify(signed, signature, key.public); err != nil {
 		return "", nil, err
@@ -53,7 +55,7 @@ func (k *Keys) Open(raw string) (kind string, payload []byte, err error) {
 	return h.Type, payload, nil
 }
 
-// header is the part of a JOSE header that matters.
+// header contains the parameters of the JOSE header that Open uses.
 type header struct {
 	Algorithm string          `json:"alg"`
 	KeyID     string          `json:"kid"`
@@ -70,12 +72,12 @@ func parseHeader(data []byte) (h header, err error) {
 		return h, err
 	}
 	if h.Critical != nil || h.Base64 != nil {
-		return h, errors.New("critical extensions are not supported")
+		return h, errors.New("the header parameters crit and b64 are not supported")
 	}
 	return h, nil
 }
 
-// cutLast cuts s around its last dot; there must be one.
+// cutLast splits s at the last dot. s must contain a dot.
 func cutLast(s string) (before, after string) {
 	i := strings.LastIndexByte(s, '.')
 	return s[:i], s[i+1:]

@@ -19,26 +19,28 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Bounds of a key set: more keys than a rotation needs, and no RSA key that is weak or absurdly slow.
+// The limits of a key set. A file of the maximum size has room for more keys than a rotation ever needs. RSA keys with
+// fewer bits than minRSABits are weak. With more bits than maxRSABits, verification is too slow.
 const (
 	maxKeysFile = 256 << 10 // bytes
 	minRSABits  = 2048
 	maxRSABits  = 8192
 )
 
-// Keys are public keys by their key id (RFC 7517). They do not change.
+// Keys is a set of public keys (RFC 7517), indexed by key ID. The set never changes after it has been parsed.
 type Keys struct {
 	byID map[string]verificationKey
 	set  []byte
 }
 
-// verificationKey pins the one algorithm that its key verifies: a token does not choose it.
+// verificationKey is a public key together with the only algorithm that is allowed for it. The key determines the
+// algorithm, so that a token cannot choose a weaker one.
 type verificationKey struct {
 	method jwt.SigningMethod
 	public crypto.PublicKey
 }
 
-// jwk is a JSON Web Key (RFC 7517, RFC 7518 §6, RFC 8037 §2).
+// jwk is a JSON Web Key (RFC 7517; RFC 7518, section 6; RFC 8037, section 2).
 type jwk struct {
 	KeyType   string   `json:"kty"`
 	Use       string   `json:"use,omitempty"`
@@ -55,24 +57,26 @@ type jwk struct {
 
 var jwkNames = []string{"kty", "use", "key_ops", "alg", "kid", "crv", "x", "y", "n", "e", "d"}
 
-// privateMembers are the members of a JWK that belong in no public key set.
+// privateMembers lists the JWK members that contain secret parts of a key. A public key set must not contain any of
+// them.
 var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
-// LoadKeys reads a public JWK Set from a file. More than one key in it is how keys rotate.
+// LoadKeys reads a public JWK Set from the file at path. During a key rotation, the set contains more than one key.
 func LoadKeys(path string) (*Keys, error) {
 	data, err := readFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("load the public keys: %w", err)
+		return nil, fmt.Errorf("load public keys: %w", err)
 	}
 	keys, err := ParseKeys(data)
 	if err != nil {
-		return nil, fmt.Errorf("load the public keys from %s: %w", path, err)
+		return nil, fmt.Errorf("load public keys from %s: %w", path, err)
 	}
 	return keys, nil
 }
 
-// ParseKeys reads a public JWK Set. It refuses private parts, keys for another use, unknown key types, weak keys, an
-// alg that is not the key's, duplicate key ids, and an empty set.
+// ParseKeys parses a public JWK Set. It returns an error if the set is empty or if two keys have the same ID. It also
+// returns an error if a key contains private members, is not meant for signatures, has an unknown type, is weak, or
+// has an alg that does not match the key.
 func ParseKeys(data []byte) (*Keys, error) {
 	if err := checkObject(data, []string{"keys"}, []string{"keys"}); err != nil {
 		return nil, err
@@ -104,7 +108,7 @@ func ParseKeys(data []byte) (*Keys, error) {
 	return keys, err
 }
 
-// JWKS returns the keys as a JWK Set, with nothing in it but public parts.
+// JWKS returns the keys as a JWK Set that contains only public members.
 func (k *Keys) JWKS() []byte { return slices.Clone(k.set) }
 
 func parsePublic(raw []byte) (jwk, verificationKey, error) {
@@ -114,13 +118,14 @@ func parsePublic(raw []byte) (jwk, verificationKey, error) {
 	}
 	for _, name := range privateMembers {
 		if _, there := members[name]; there {
-			return jwk{}, verificationKey{}, fmt.Errorf("the key has a private part (%q)", name)
+			return jwk{}, verificationKey{}, fmt.Errorf("the key has the private member %q", name)
 		}
 	}
 	return parseJWK(raw)
 }
 
-// parseJWK reads the public half of a JWK and fills in its alg, use and, where it has none, kid.
+// parseJWK parses a JWK and checks its public part. In the returned JWK, alg and use are always set. If the JWK has no
+// kid, parseJWK uses the key's thumbprint as the kid.
 func parseJWK(raw []byte) (jwk, verificationKey, error) {
 	var key jwk
 	if err := checkObject(raw, jwkNames, []string{"kty"}); err != nil {
@@ -130,11 +135,11 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 		return key, verificationKey{}, err
 	}
 	if key.Use != "" && key.Use != "sig" {
-		return key, verificationKey{}, fmt.Errorf("use is %q, not sig", key.Use)
+		return key, verificationKey{}, fmt.Errorf("use is %q, want sig", key.Use)
 	}
 	for _, op := range key.Ops {
 		if op != "verify" && (op != "sign" || key.D == "") {
-			return key, verificationKey{}, fmt.Errorf("key_ops has %q", op)
+			return key, verificationKey{}, fmt.Errorf("key_ops must not contain %q", op)
 		}
 	}
 	parsed, err := key.public()
@@ -142,7 +147,7 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 		return key, verificationKey{}, err
 	}
 	if alg := parsed.method.Alg(); key.Algorithm != "" && key.Algorithm != alg {
-		return key, verificationKey{}, fmt.Errorf("alg is %q, but the key's is %s", key.Algorithm, alg)
+		return key, verificationKey{}, fmt.Errorf("alg is %q, but the key requires %s", key.Algorithm, alg)
 	}
 	key.Algorithm, key.Use = parsed.method.Alg(), "sig"
 	if key.ID == "" {
@@ -151,7 +156,7 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 	return key, parsed, nil
 }
 
-// public builds the public key and the one algorithm that goes with it.
+// public returns the public key together with the only algorithm that is allowed for it.
 func (k jwk) public() (verificationKey, error) {
 	switch {
 	case k.KeyType == "EC" && k.Curve == "P-256":
@@ -173,17 +178,18 @@ func (k jwk) public() (verificationKey, error) {
 		}
 		modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
 		if bits := modulus.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return verificationKey{}, fmt.Errorf("the RSA key has %d bits, not %d to %d", bits, minRSABits, maxRSABits)
+			return verificationKey{}, fmt.Errorf("the RSA key has %d bits, want %d to %d", bits, minRSABits, maxRSABits)
 		}
 		if exponent.BitLen() > 31 || exponent.Int64() < 65537 || exponent.Bit(0) == 0 || modulus.Bit(0) == 0 {
-			return verificationKey{}, errors.New("the RSA key is weak")
+			return verificationKey{}, errors.New("the RSA key has an unsafe modulus or exponent")
 		}
 		return verificationKey{jwt.SigningMethodRS256, &rsa.PublicKey{N: modulus, E: int(exponent.Int64())}}, nil
 	}
-	return verificationKey{}, fmt.Errorf("keys of type %q and curve %q are not supported", k.KeyType, k.Curve)
+	return verificationKey{}, fmt.Errorf("unsupported key type %q with curve %q", k.KeyType, k.Curve)
 }
 
-// thumbprint is the key's id by RFC 7638: the hash of the required members in lexical order.
+// thumbprint returns the key's thumbprint (RFC 7638) in base64url. The thumbprint is the SHA-256 hash of the required
+// members in lexical order.
 func (k jwk) thumbprint() string {
 	var canonical string
 	switch k.KeyType {
@@ -198,8 +204,8 @@ func (k jwk) thumbprint() string {
 	return encode(sum[:])
 }
 
-// GenerateKey makes an ES256 key: the private JWK that login signs with, and the public JWK Set that the others
-// verify with.
+// GenerateKey generates an ES256 key pair. It returns the private key as a JWK, with which login signs tokens, and the
+// public key in a JWK Set, with which the other functions verify tokens.
 func GenerateKey() (private, jwks []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -225,19 +231,20 @@ func GenerateKey() (private, jwks []byte, err error) {
 
 func encode(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }
 
-// decode reads base64url without padding (RFC 7515 §2) of exactly size bytes, or of any length if size is 0.
+// decode decodes s, which must be base64url without padding (RFC 7515, section 2). The decoded data must have exactly
+// size bytes, or at least one byte if size is 0.
 func decode(s string, size int) ([]byte, error) {
 	data, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil {
-		return nil, errors.New("a key's member is not base64url")
+		return nil, errors.New("a member of the key is not base64url")
 	}
 	if size != 0 && len(data) != size || len(data) == 0 {
-		return nil, errors.New("a key's member has the wrong length")
+		return nil, errors.New("a member of the key has the wrong length")
 	}
 	return data, nil
 }
 
-// readFile reads a key file of bounded size.
+// readFile reads the key file at path. It returns an error if the file has more than maxKeysFile bytes.
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

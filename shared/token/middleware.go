@@ -10,24 +10,28 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// realm is the protection space of every challenge (RFC 9110 §11.5).
+// realm is the beginning of every challenge. It consists of the authentication scheme and the name of the protection
+// space (RFC 9110, section 11.5).
 const realm = `Bearer realm="strongroom"`
 
 type callerKey struct{}
 
-// Caller returns the claims of the verified token that the request came with, nil outside of Require.
+// Caller returns the claims that Require or WithCaller has added to ctx. If ctx contains no claims, Caller returns
+// nil.
 func Caller(ctx context.Context) *Claims {
 	claims, _ := ctx.Value(callerKey{}).(*Claims)
 	return claims
 }
 
-// WithCaller returns a context whose Caller is claims.
+// WithCaller returns a copy of ctx from which Caller returns claims.
 func WithCaller(ctx context.Context, claims *Claims) context.Context {
 	return context.WithValue(ctx, callerKey{}, claims)
 }
 
-// Require lets requests pass to next that bear a good token with all of scopes; the others get the problem document
-// and the challenge of RFC 6750 §3: 401 without or with a bad token, 403 without a scope, 400 for a bad header.
+// Require returns a handler that passes a request to next if the request has a valid bearer token and the token has
+// all of the scopes. Otherwise, the handler responds with a problem document and a challenge (RFC 6750, section 3).
+// The status is 401 if the token is missing or invalid, 403 if the token lacks a scope, and 400 if the Authorization
+// header is invalid.
 func (v *Verifier) Require(next http.Handler, scopes ...string) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		claims, err := v.Authenticate(r)
@@ -42,7 +46,7 @@ func (v *Verifier) Require(next http.Handler, scopes ...string) http.Handler {
 	})
 }
 
-// Authenticate returns the claims of the request's bearer token, or a problem with its challenge.
+// Authenticate returns the claims of the bearer token in r. Every error is a problem with a challenge for the client.
 func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	raw, err := bearer(r)
 	if err != nil {
@@ -59,30 +63,32 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	return claims, nil
 }
 
-// Refuse returns the answer to a token that is not good, for the reason that detail tells the client; cause, which may
-// be nil, is for the log.
+// Refuse returns a problem with status 401 and a challenge, for an invalid token. The client gets detail as the
+// reason. cause appears only in the log and can be nil.
 func Refuse(cause error, detail string) *problem.Problem {
 	return problem.Unauthenticated.Because(cause, detail).
 		Header("WWW-Authenticate", fmt.Sprintf(`%s, error="invalid_token", error_description=%q`, realm, detail))
 }
 
-// Demand returns nil if the token carries all of scopes, else a problem with its challenge.
+// Demand returns nil if the token has all of the scopes. Otherwise, it returns a problem with status 403 and a
+// challenge.
 func (c *Claims) Demand(scopes ...string) error {
 	for _, scope := range scopes {
 		if !c.HasScope(scope) {
-			return problem.InsufficientScope.With("the scope %s is needed", scope).
+			return problem.InsufficientScope.With("the access token must have the scope %s", scope).
 				Header("WWW-Authenticate", fmt.Sprintf(`%s, error="insufficient_scope", scope=%q`, realm, strings.Join(scopes, " ")))
 		}
 	}
 	return nil
 }
 
-// bearer returns the token of the Authorization header (RFC 6750 §2.1). The other two ways to send one, in a form or
-// in the query string, are not supported: they end up in logs.
+// bearer returns the token in the Authorization header (RFC 6750, section 2.1). RFC 6750 also allows a client to send
+// the token in a form or in the query string. bearer does not support this, because a token that is sent in one of
+// these ways can end up in logs.
 func bearer(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {
-		return "", badHeader("there is more than one Authorization header")
+		return "", badHeader("send only one Authorization header")
 	}
 	scheme, raw, _ := strings.Cut(strings.Join(values, ""), " ")
 	if !strings.EqualFold(scheme, "Bearer") {

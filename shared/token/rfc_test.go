@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestRFCExamples holds the examples of the RFCs: their signatures are right, and Open refuses each for the one reason
-// that is given.
+// TestRFCExamples checks the examples of the RFCs. Their signatures are valid, but Open rejects each example for the given
+// reason.
 func TestRFCExamples(t *testing.T) {
 	const (
 		payload = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
@@ -33,14 +33,14 @@ func TestRFCExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := key.method.Verify(signed, signature, key.public); err != nil {
-				t.Errorf("the signature: %v", err)
+				t.Errorf("verify the signature: %v", err)
 			}
 			keys, err := ParseKeys([]byte(`{"keys":[` + c.key + `]}`))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if _, _, err := keys.Open(c.jws); err == nil || !strings.Contains(err.Error(), c.refusal) {
-				t.Errorf("got %v, want that %s", err, c.refusal)
+				t.Errorf("got error %v, want one that contains %q", err, c.refusal)
 			}
 		})
 	}
@@ -48,7 +48,8 @@ func TestRFCExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// RFC 7797 §4: unencoded payloads, detached or not, are refused before anything is verified.
+	// Open rejects the examples of RFC 7797, section 4. Two of them have an unencoded payload, one detached and
+	// one attached.
 	for name, jws := range map[string]string{
 		"RFC 7797 4.2, detached": "eyJhbGciOiJIUzI1NiIsImI2NCI6ZmFsc2UsImNyaXQiOlsiYjY0Il19..A5dxf2s96_n5FLueVuW1Z_vh161FwXZC4YLPff6dmDY",
 		"RFC 7797 4.2, attached": "eyJhbGciOiJIUzI1NiIsImI2NCI6ZmFsc2UsImNyaXQiOlsiYjY0Il19.$.02.A5dxf2s96_n5FLueVuW1Z_vh161FwXZC4YLPff6dmDY",
@@ -58,9 +59,9 @@ func TestRFCExamples(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	// RFC 8037 A.3: the thumbprint of an Ed25519 key.
+	// RFC 8037, appendix A.3, has the thumbprint of an Ed25519 key.
 	key, _, err := parsePublic([]byte(ed25519))
 	if want := "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"; err != nil || key.ID != want {
-		t.Errorf("got thumbprint %s (%v), want %s", key.ID, err, want)
+		t.Errorf("got thumbprint %s, error %v; want thumbprint %s", key.ID, err, want)
 	}
 }

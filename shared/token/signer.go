@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Subject is whom a token is issued to.
+// Subject is the user to whom a token is issued.
 type Subject struct {
 	ID       string
 	Username string
@@ -29,38 +29,40 @@ type Signer struct {
 	now      func() time.Time
 }
 
-// LoadSigner reads a private JWK (EC, P-256) from a file. No setting may be empty: a token without issuer or audience
-// would be good anywhere.
+// LoadSigner reads a private JWK (EC, P-256) from the file at path and returns a Signer. It returns an error if issuer
+// or audience is empty, because nothing would then limit where a token is valid. lifetime must be at least one second,
+// because the times in a token are whole seconds.
 func LoadSigner(path, issuer, audience string, lifetime time.Duration, now func() time.Time) (*Signer, error) {
 	if issuer == "" || audience == "" {
 		return nil, errEmptySetting
 	}
 	if lifetime < time.Second {
-		return nil, errors.New("TOKEN_LIFETIME must be at least one second")
+		return nil, errors.New("TOKEN_LIFETIME: must be at least 1 second")
 	}
 	data, err := readFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("load the signing key: %w", err)
+		return nil, fmt.Errorf("load signing key: %w", err)
 	}
 	key, public, err := parseJWK(data)
 	if err != nil {
-		return nil, fmt.Errorf("load the signing key from %s: %w", path, err)
+		return nil, fmt.Errorf("load signing key from %s: %w", path, err)
 	}
 	if key.Algorithm != jwt.SigningMethodES256.Alg() {
-		return nil, fmt.Errorf("load the signing key from %s: it is for %s, not ES256", path, key.Algorithm)
+		return nil, fmt.Errorf("load signing key from %s: the key is for %s, want ES256", path, key.Algorithm)
 	}
 	secret, err := decode(key.D, 32)
 	if err != nil {
-		return nil, fmt.Errorf("load the signing key from %s: it has no private part", path)
+		return nil, fmt.Errorf("load signing key from %s: the key has no valid private part", path)
 	}
 	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), secret)
 	if err != nil || !private.PublicKey.Equal(public.public) {
-		return nil, fmt.Errorf("load the signing key from %s: its private and public parts do not belong together", path)
+		return nil, fmt.Errorf("load signing key from %s: the private part does not match the public part", path)
 	}
 	return &Signer{private, key.ID, issuer, audience, lifetime, now}, nil
 }
 
-// Sign issues an access token (RFC 9068) to subject, with the scopes that its roles grant.
+// Sign issues an access token (RFC 9068) to subject. The token has the scopes that the roles of subject grant. Sign
+// returns the encoded token and the token's claims.
 func (s *Signer) Sign(subject Subject) (raw string, claims *Claims, err error) {
 	now := s.now().Truncate(time.Second)
 	claims = &Claims{
@@ -80,7 +82,7 @@ func (s *Signer) Sign(subject Subject) (raw string, claims *Claims, err error) {
 	unsigned.Header = map[string]any{"alg": jwt.SigningMethodES256.Alg(), "kid": s.keyID, "typ": mediaType}
 	raw, err = unsigned.SignedString(s.key)
 	if err != nil {
-		return "", nil, fmt.Errorf("sign a token: %w", err)
+		return "", nil, fmt.Errorf("sign access token: %w", err)
 	}
 	return raw, claims, nil
 }

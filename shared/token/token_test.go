@@ -27,7 +27,7 @@ const (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// fixture is a signer and a verifier that belong together, and the key for tokens that the signer would never issue.
+// fixture is a signer and a verifier with matching keys. Its method forge signs tokens that the signer would never issue.
 type fixture struct {
 	signer   *Signer
 	verifier *Verifier
@@ -60,7 +60,8 @@ func newFixture(t testing.TB, now time.Time) fixture {
 
 var ada = Subject{ID: "0190-ada", Username: "ada", Roles: []string{RoleUser}, Version: 3}
 
-// forge signs any header and payload with the right key: what is left to refuse is what they say.
+// forge signs any header and payload with the signer's key, so that a verifier can reject the token only because of its
+// header or payload.
 func (f fixture) forge(t testing.TB, header, payload string) string {
 	t.Helper()
 	header = strings.ReplaceAll(header, "KID", f.signer.keyID)
@@ -103,56 +104,56 @@ func TestSignedTokenVerifies(t *testing.T) {
 	}
 }
 
-// TestRefused holds what a strict verifier must refuse although the signature is right; most of it the JWT library
-// accepts. Each case differs from a token that passes in one thing.
+// TestRefused checks that the verifier rejects invalid tokens with a valid signature. The JWT library accepts most of them.
+// Each token differs from a valid token in one respect.
 func TestRefused(t *testing.T) {
 	f := newFixture(t, noon)
 	if _, err := f.verifier.Verify(f.forge(t, goodHeader, goodPayload)); err != nil {
-		t.Fatalf("the base token does not pass: %v", err)
+		t.Fatalf("verify the valid token: %v", err)
 	}
 	replace := func(old, new string) string {
 		if !strings.Contains(goodPayload, old) {
-			t.Fatalf("%q is not in the payload", old)
+			t.Fatalf("the payload does not contain %q", old)
 		}
 		return strings.Replace(goodPayload, old, new, 1)
 	}
 	for name, c := range map[string]struct{ header, payload string }{
-		"unknown critical extension":    {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["exp"],"exp":1}`, goodPayload},
-		"unencoded payload":             {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["b64"],"b64":false}`, goodPayload},
-		"b64 without crit":              {`{"alg":"ES256","kid":"KID","typ":"at+jwt","b64":false}`, goodPayload},
-		"empty crit":                    {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":[]}`, goodPayload},
-		"refresh token":                 {`{"alg":"ES256","kid":"KID","typ":"refresh+jwt"}`, goodPayload},
-		"plain JWT":                     {`{"alg":"ES256","kid":"KID","typ":"JWT"}`, goodPayload},
-		"no typ":                        {`{"alg":"ES256","kid":"KID"}`, goodPayload},
-		"no kid":                        {`{"alg":"ES256","typ":"at+jwt"}`, goodPayload},
-		"unknown kid":                   {`{"alg":"ES256","kid":"other","typ":"at+jwt"}`, goodPayload},
-		"kid of another type":           {`{"alg":"ES256","kid":7,"typ":"at+jwt"}`, goodPayload},
-		"duplicate header parameter":    {`{"alg":"none","alg":"ES256","kid":"KID","typ":"at+jwt"}`, goodPayload},
-		"header parameter in capitals":  {`{"alg":"ES256","kid":"KID","typ":"at+jwt","ALG":"none"}`, goodPayload},
-		"other algorithm than the key":  {`{"alg":"RS256","kid":"KID","typ":"at+jwt"}`, goodPayload},
-		"alg none":                      {`{"alg":"none","kid":"KID","typ":"at+jwt"}`, goodPayload},
-		"claim in capitals":             {goodHeader, replace(`"roles":`, `"ROLES":["admin"],"roles":`)},
-		"claim with a long s":           {goodHeader, replace(`"roles":`, `"ſcope":"accounts:manage","roles":`)},
-		"duplicate claim":               {goodHeader, replace(`"roles":["user"]`, `"roles":["user"],"roles":["admin"]`)},
-		"no sub":                        {goodHeader, replace(`"sub":"0190-ada",`, ``)},
-		"empty sub":                     {goodHeader, replace(`"0190-ada"`, `""`)},
-		"no jti":                        {goodHeader, replace(`"jti":"j1",`, ``)},
-		"no client_id":                  {goodHeader, replace(`"client_id":"strongroom",`, ``)},
-		"null roles":                    {goodHeader, replace(`["user"]`, `null`)},
-		"no exp":                        {goodHeader, replace(`"exp":1767356100,`, ``)},
-		"exp as a string":               {goodHeader, replace(`1767356100`, `"1767356100"`)},
-		"exp beyond time":               {goodHeader, replace(`1767356100`, `1000000000000000000`)},
-		"exp as 1e18":                   {goodHeader, replace(`1767356100`, `1e18`)},
-		"negative exp":                  {goodHeader, replace(`1767356100`, `-1`)},
-		"expired":                       {goodHeader, replace(`1767356100`, `1767355190`)},
-		"issued in the future":          {goodHeader, replace(`1767355200`, `1767355260`)},
-		"nbf":                           {goodHeader, replace(`"jti"`, `"nbf":1767355260,"jti"`)},
-		"other issuer":                  {goodHeader, replace(`strongroom.test`, `strongroom.test.evil`)},
-		"other audience":                {goodHeader, replace(`"aud":"strongroom"`, `"aud":"elsewhere"`)},
-		"empty audience":                {goodHeader, replace(`"aud":"strongroom"`, `"aud":[]`)},
-		"payload that is not an object": {goodHeader, `[]`},
-		"payload that is not UTF-8":     {goodHeader, replace(`"ada"`, "\"a\xffda\"")},
-		"trailing data":                 {goodHeader, goodPayload + `{}`},
+		"unknown critical extension":     {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["exp"],"exp":1}`, goodPayload},
+		"unencoded payload":              {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["b64"],"b64":false}`, goodPayload},
+		"b64 without crit":               {`{"alg":"ES256","kid":"KID","typ":"at+jwt","b64":false}`, goodPayload},
+		"empty crit":                     {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":[]}`, goodPayload},
+		"refresh token":                  {`{"alg":"ES256","kid":"KID","typ":"refresh+jwt"}`, goodPayload},
+		"plain JWT":                      {`{"alg":"ES256","kid":"KID","typ":"JWT"}`, goodPayload},
+		"no typ":                         {`{"alg":"ES256","kid":"KID"}`, goodPayload},
+		"no kid":                         {`{"alg":"ES256","typ":"at+jwt"}`, goodPayload},
+		"unknown kid":                    {`{"alg":"ES256","kid":"other","typ":"at+jwt"}`, goodPayload},
+		"kid is a number":                {`{"alg":"ES256","kid":7,"typ":"at+jwt"}`, goodPayload},
+		"duplicate header parameter":     {`{"alg":"none","alg":"ES256","kid":"KID","typ":"at+jwt"}`, goodPayload},
+		"header parameter in upper case": {`{"alg":"ES256","kid":"KID","typ":"at+jwt","ALG":"none"}`, goodPayload},
+		"alg does not match the key":     {`{"alg":"RS256","kid":"KID","typ":"at+jwt"}`, goodPayload},
+		"alg none":                       {`{"alg":"none","kid":"KID","typ":"at+jwt"}`, goodPayload},
+		"claim in upper case":            {goodHeader, replace(`"roles":`, `"ROLES":["admin"],"roles":`)},
+		"claim with a long s":            {goodHeader, replace(`"roles":`, `"ſcope":"accounts:manage","roles":`)},
+		"duplicate claim":                {goodHeader, replace(`"roles":["user"]`, `"roles":["user"],"roles":["admin"]`)},
+		"no sub":                         {goodHeader, replace(`"sub":"0190-ada",`, ``)},
+		"empty sub":                      {goodHeader, replace(`"0190-ada"`, `""`)},
+		"no jti":                         {goodHeader, replace(`"jti":"j1",`, ``)},
+		"no client_id":                   {goodHeader, replace(`"client_id":"strongroom",`, ``)},
+		"null roles":                     {goodHeader, replace(`["user"]`, `null`)},
+		"no exp":                         {goodHeader, replace(`"exp":1767356100,`, ``)},
+		"exp as a string":                {goodHeader, replace(`1767356100`, `"1767356100"`)},
+		"exp too large":                  {goodHeader, replace(`1767356100`, `1000000000000000000`)},
+		"exp as 1e18":                    {goodHeader, replace(`1767356100`, `1e18`)},
+		"negative exp":                   {goodHeader, replace(`1767356100`, `-1`)},
+		"expired":                        {goodHeader, replace(`1767356100`, `1767355190`)},
+		"issued in the future":           {goodHeader, replace(`1767355200`, `1767355260`)},
+		"nbf":                            {goodHeader, replace(`"jti"`, `"nbf":1767355260,"jti"`)},
+		"other issuer":                   {goodHeader, replace(`strongroom.test`, `strongroom.test.evil`)},
+		"other audience":                 {goodHeader, replace(`"aud":"strongroom"`, `"aud":"elsewhere"`)},
+		"empty audience":                 {goodHeader, replace(`"aud":"strongroom"`, `"aud":[]`)},
+		"payload that is not an object":  {goodHeader, `[]`},
+		"payload that is not UTF-8":      {goodHeader, replace(`"ada"`, "\"a\xffda\"")},
+		"trailing data":                  {goodHeader, goodPayload + `{}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if status := f.status(f.forge(t, c.header, c.payload)); status != http.StatusUnauthorized {
@@ -162,7 +163,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// status asks a handler behind Require with the token.
+// status returns the status of the response to a request with the token, from a handler that is wrapped by Require.
 func (f fixture) status(raw string) int {
 	request := httptest.NewRequest("GET", "/", nil)
 	request.Header["Authorization"] = []string{"Bearer " + raw}
@@ -171,12 +172,13 @@ func (f fixture) status(raw string) int {
 	return answer.Code
 }
 
-// TestVariants changes the bytes of a good token: none of the variants may pass, or a list of tokens could be evaded.
+// TestVariants checks that the verifier rejects a valid token with changed bytes. If it accepted a variant, a client could
+// evade a list of blocked tokens.
 func TestVariants(t *testing.T) {
 	f := newFixture(t, noon)
 	raw := f.forge(t, goodHeader, goodPayload)
 	if got := f.status(raw); got != http.StatusOK {
-		t.Fatalf("the base token got status %d, want 200", got)
+		t.Fatalf("valid token: got status %d, want 200", got)
 	}
 	parts := strings.Split(raw, ".")
 	for name, variant := range map[string]string{
@@ -199,7 +201,7 @@ func TestVariants(t *testing.T) {
 }
 
 func TestExpiry(t *testing.T) {
-	// The token is good for 15 minutes; the leeway for clocks is 10 s.
+	// The token is valid for 15 minutes. The leeway for clocks is 10 seconds.
 	for age, want := range map[time.Duration]error{
 		-11 * time.Second:               ErrInvalid,
 		-10 * time.Second:               nil,
@@ -212,20 +214,20 @@ func TestExpiry(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, got := f.verifier.Verify(raw); want == nil && got != nil || want != nil && !strings.HasPrefix(got.Error(), want.Error()) {
-			t.Errorf("a token %v old: got %v, want %v", age, got, want)
+			t.Errorf("token with age %v: got error %v, want %v", age, got, want)
 		}
 	}
-	// Whoever forges a token does not learn that it would have expired.
+	// The error for a forged token does not reveal that the token has also expired.
 	late := newFixture(t, noon.Add(time.Hour))
 	stranger := newFixture(t, noon)
 	stranger.signer.keyID = late.signer.keyID
 	raw, _, _ := stranger.signer.Sign(ada)
 	if _, err := late.verifier.Verify(raw); err == nil || !strings.HasPrefix(err.Error(), ErrInvalid.Error()) {
-		t.Errorf("a forged, expired token: got %v, want %v", err, ErrInvalid)
+		t.Errorf("forged, expired token: got error %v, want %v", err, ErrInvalid)
 	}
 }
 
-// TestRemembered holds that a token which is remembered still expires, and that the memory is bounded.
+// TestRemembered checks that a cached token still expires, and that the size of the cache is bounded.
 func TestRemembered(t *testing.T) {
 	now := noon
 	f := newFixture(t, noon)
@@ -240,16 +242,16 @@ func TestRemembered(t *testing.T) {
 		}
 	}
 	if got := f.verifier.verified.Len(); got != 1 {
-		t.Errorf("got %d tokens remembered, want 1", got)
+		t.Errorf("got %d cached tokens, want 1", got)
 	}
 	for _, variant := range []string{raw + "\n", raw + "=", raw[:len(raw)-1]} {
 		if _, err := f.verifier.Verify(variant); err == nil {
-			t.Errorf("%q passed for the token that is remembered", variant)
+			t.Errorf("%q: accepted as the cached token", variant)
 		}
 	}
 	now = noon.Add(time.Hour)
 	if _, err := f.verifier.Verify(raw); !errors.Is(err, ErrExpired) {
-		t.Errorf("got %v for a token that has expired since, want %v", err, ErrExpired)
+		t.Errorf("expired cached token: got error %v, want %v", err, ErrExpired)
 	}
 	now = noon
 	for i := range remembered + 10 {
@@ -258,7 +260,7 @@ func TestRemembered(t *testing.T) {
 		}
 	}
 	if got := f.verifier.verified.Len(); got != remembered {
-		t.Errorf("got %d tokens remembered, want %d", got, remembered)
+		t.Errorf("got %d cached tokens, want %d", got, remembered)
 	}
 }
 
@@ -274,13 +276,13 @@ func TestChallenges(t *testing.T) {
 		status        int
 		challenge     string
 	}{
-		"good token":        {[]string{"Bearer " + good}, []string{ScopeFilesRead, ScopeFilesWrite}, 200, ""},
-		"scheme in capital": {[]string{"BEARER " + good}, nil, 200, ""},
+		"valid token":       {[]string{"Bearer " + good}, []string{ScopeFilesRead, ScopeFilesWrite}, 200, ""},
+		"upper-case scheme": {[]string{"BEARER " + good}, nil, 200, ""},
 		"no credentials":    {nil, nil, 401, `Bearer realm="strongroom"`},
 		"other scheme":      {[]string{"Basic YTpi"}, nil, 401, `Bearer realm="strongroom"`},
 		"no token":          {[]string{"Bearer "}, nil, 400, `Bearer realm="strongroom", error="invalid_request", error_description="the Authorization header has no token"`},
-		"two headers":       {[]string{"Bearer " + good, "Bearer " + good}, nil, 400, `Bearer realm="strongroom", error="invalid_request", error_description="there is more than one Authorization header"`},
-		"bad token":         {[]string{"Bearer x"}, nil, 401, `Bearer realm="strongroom", error="invalid_token", error_description="the access token is not valid"`},
+		"two headers":       {[]string{"Bearer " + good, "Bearer " + good}, nil, 400, `Bearer realm="strongroom", error="invalid_request", error_description="send only one Authorization header"`},
+		"invalid token":     {[]string{"Bearer x"}, nil, 401, `Bearer realm="strongroom", error="invalid_token", error_description="the access token is invalid"`},
 		"scope missing":     {[]string{"Bearer " + good}, []string{ScopeFilesAny}, 403, `Bearer realm="strongroom", error="insufficient_scope", scope="files:any"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -300,7 +302,7 @@ func TestChallenges(t *testing.T) {
 				t.Errorf("got challenge\n%s, want\n%s", got, c.challenge)
 			}
 			if got := answer.Header().Get("Content-Type"); c.status != 200 && got != "application/problem+json" {
-				t.Errorf("got content type %q, want a problem document", got)
+				t.Errorf("got content type %q, want application/problem+json", got)
 			}
 		})
 	}
@@ -315,26 +317,26 @@ func TestParseKeysRefuses(t *testing.T) {
 	if _, err := ParseKeys(jwks); err != nil {
 		t.Fatal(err)
 	}
-	const small = `{"kty":"RSA","e":"AQAB","n":"` // 1024 bits follow
+	const small = `{"kty":"RSA","e":"AQAB","n":"` // a modulus of 1024 bits follows
 	for name, set := range map[string]string{
-		"empty set":                 `{"keys":[]}`,
-		"no set":                    good,
-		"not JSON":                  `keys`,
-		"duplicate kid":             `{"keys":[` + good + `,` + good + `]}`,
-		"private part":              `{"keys":[` + strings.Replace(good, `{`, `{"d":"AAAA",`, 1) + `]}`,
-		"private part, empty":       `{"keys":[` + strings.Replace(good, `{`, `{"d":"",`, 1) + `]}`,
-		"symmetric key":             `{"keys":[{"kty":"oct","k":"AAAA"}]}`,
-		"for encryption":            `{"keys":[` + strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1) + `]}`,
-		"for another operation":     `{"keys":[` + strings.Replace(good, `{`, `{"key_ops":["encrypt"],`, 1) + `]}`,
-		"for signing":               `{"keys":[` + strings.Replace(good, `{`, `{"key_ops":["sign"],`, 1) + `]}`,
-		"other algorithm":           `{"keys":[` + strings.Replace(good, `ES256`, `HS256`, 1) + `]}`,
-		"other curve":               `{"keys":[` + strings.Replace(good, `P-256`, `P-521`, 1) + `]}`,
-		"point not on the curve":    `{"keys":[{"kty":"EC","crv":"P-256","x":"` + encode(make([]byte, 32)) + `","y":"` + encode(make([]byte, 32)) + `"}]}`,
-		"short coordinate":          `{"keys":[{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}]}`,
-		"RSA with 1024 bits":        `{"keys":[` + small + encode(append([]byte{0x80}, make([]byte, 127)...)) + `"}]}`,
-		"RSA with exponent 1":       `{"keys":[{"kty":"RSA","e":"AQ","n":"` + encode(append([]byte{0x80}, make([]byte, 255)...)) + `"}]}`,
-		"member that occurs twice":  `{"keys":[` + strings.Replace(good, `{`, `{"use":"enc",`, 1) + `]}`,
-		"member that is not base64": `{"keys":[{"kty":"EC","crv":"P-256","x":"!","y":"!"}]}`,
+		"empty set":               `{"keys":[]}`,
+		"key without a set":       good,
+		"not JSON":                `keys`,
+		"duplicate kid":           `{"keys":[` + good + `,` + good + `]}`,
+		"private part":            `{"keys":[` + strings.Replace(good, `{`, `{"d":"AAAA",`, 1) + `]}`,
+		"empty private part":      `{"keys":[` + strings.Replace(good, `{`, `{"d":"",`, 1) + `]}`,
+		"symmetric key":           `{"keys":[{"kty":"oct","k":"AAAA"}]}`,
+		"key for encryption":      `{"keys":[` + strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1) + `]}`,
+		"key_ops encrypt":         `{"keys":[` + strings.Replace(good, `{`, `{"key_ops":["encrypt"],`, 1) + `]}`,
+		"key_ops sign":            `{"keys":[` + strings.Replace(good, `{`, `{"key_ops":["sign"],`, 1) + `]}`,
+		"wrong algorithm":         `{"keys":[` + strings.Replace(good, `ES256`, `HS256`, 1) + `]}`,
+		"wrong curve":             `{"keys":[` + strings.Replace(good, `P-256`, `P-521`, 1) + `]}`,
+		"point not on the curve":  `{"keys":[{"kty":"EC","crv":"P-256","x":"` + encode(make([]byte, 32)) + `","y":"` + encode(make([]byte, 32)) + `"}]}`,
+		"short coordinate":        `{"keys":[{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}]}`,
+		"RSA key with 1024 bits":  `{"keys":[` + small + encode(append([]byte{0x80}, make([]byte, 127)...)) + `"}]}`,
+		"RSA key with exponent 1": `{"keys":[{"kty":"RSA","e":"AQ","n":"` + encode(append([]byte{0x80}, make([]byte, 255)...)) + `"}]}`,
+		"duplicate member":        `{"keys":[` + strings.Replace(good, `{`, `{"use":"enc",`, 1) + `]}`,
+		"member not in base64url": `{"keys":[{"kty":"EC","crv":"P-256","x":"!","y":"!"}]}`,
 	} {
 		if _, err := ParseKeys([]byte(set)); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -342,7 +344,7 @@ func TestParseKeysRefuses(t *testing.T) {
 	}
 }
 
-// TestThumbprint uses the example of RFC 7638 §3.1.
+// TestThumbprint checks the example in RFC 7638, section 3.1.
 func TestThumbprint(t *testing.T) {
 	key := jwk{KeyType: "RSA", E: "AQAB", N: "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"}
 	if got, want := key.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"; got != want {
@@ -360,10 +362,10 @@ func TestSettingsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := NewVerifier(keys, "", audience); err == nil {
-		t.Error("a verifier without issuer was made")
+		t.Error("got a verifier without an issuer, want an error")
 	}
 	if _, err := NewVerifier(keys, issuer, ""); err == nil {
-		t.Error("a verifier without audience was made")
+		t.Error("got a verifier without an audience, want an error")
 	}
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
@@ -396,23 +398,23 @@ func TestSettingsRefused(t *testing.T) {
 		"no file": func() (*Signer, error) {
 			return LoadSigner(filepath.Join(dir, "none"), issuer, audience, time.Minute, time.Now)
 		},
-		"public key": func() (*Signer, error) {
+		"no private part": func() (*Signer, error) {
 			return LoadSigner(write("public", []byte(public)), issuer, audience, time.Minute, time.Now)
 		},
-		"mixed-up key": func() (*Signer, error) {
+		"mismatched private part": func() (*Signer, error) {
 			return LoadSigner(write("mixed", mixedJSON), issuer, audience, time.Minute, time.Now)
 		},
 		"file too large": func() (*Signer, error) {
 			return LoadSigner(write("large", make([]byte, maxKeysFile+1)), issuer, audience, time.Minute, time.Now)
 		},
-		"file of nonsense": func() (*Signer, error) {
+		"file is not a JWK": func() (*Signer, error) {
 			return LoadSigner(write("nonsense", []byte("x")), issuer, audience, time.Minute, time.Now)
 		},
 	} {
 		if _, err := load(); err == nil {
-			t.Errorf("%s: a signer was made", name)
+			t.Errorf("%s: got a signer, want an error", name)
 		} else if strings.Contains(err.Error(), mixed.D) {
-			t.Errorf("%s: the error shows the key", name)
+			t.Errorf("%s: the error contains the private key", name)
 		}
 	}
 }

@@ -12,19 +12,23 @@ import (
 )
 
 const (
-	// maxToken bounds a token before anything of it is decoded, in bytes.
+	// maxToken is the maximum length of a token, in bytes. Verify checks the length before it decodes any part of the
+	// token.
 	maxToken = 8 << 10
-	// leeway for the clocks of login and verifier to differ; RFC 7519 §4.1.4 allows "a few minutes" at most.
+	// leeway is how far the clocks of login and of the verifier may differ. RFC 7519, section 4.1.4, suggests a few
+	// minutes at most.
 	leeway = 10 * time.Second
-	// mediaType of an access token (RFC 9068 §2.1), without "application/".
+	// mediaType is the media type of an access token (RFC 9068, section 2.1), without the prefix "application/".
 	mediaType = "at+jwt"
-	// remembered is how many verified tokens a verifier keeps; each takes about 1 KiB.
+	// remembered is the maximum number of verified tokens in the cache of a Verifier. Each token takes about 1 KiB of
+	// memory, so a full cache takes about 4 MiB.
 	remembered = 4096
 )
 
-// What is wrong with a token. A client is told no more than this.
+// The errors of Verifier.Verify. A client gets only the text of ErrInvalid or ErrExpired. The log also contains the
+// cause.
 var (
-	ErrInvalid = errors.New("the access token is not valid")
+	ErrInvalid = errors.New("the access token is invalid")
 	ErrExpired = errors.New("the access token has expired")
 )
 
@@ -34,14 +38,14 @@ var errEmptySetting = errors.New("TOKEN_ISSUER and TOKEN_AUDIENCE must not be em
 type Verifier struct {
 	keys      *Keys
 	validator *jwt.Validator
-	// verified has the claims of tokens whose signature was right, by the hash of the whole token: a client sends the
-	// same token many times in its short life, and a signature is most of what verifying costs. The key is every byte
-	// of the token, so no variant of it can pass for it.
+	// verified caches the claims of tokens whose signature is valid. The cache saves time, because a client sends the
+	// same token many times, and verifying the signature is the most expensive check. The cache key is a hash of the
+	// whole token, so that a modified token is never found in the cache.
 	verified *lru.Cache[[sha256.Size]byte, *Claims]
 }
 
-// NewVerifier returns a verifier of tokens that were issued by issuer for audience and signed with one of keys. Empty
-// settings are refused: the JWT library would take them as "do not check".
+// NewVerifier returns a Verifier for tokens that issuer has issued for audience and signed with one of keys. It
+// returns an error if issuer or audience is empty, because the JWT library would then not check that claim.
 func NewVerifier(keys *Keys, issuer, audience string) (*Verifier, error) {
 	return newVerifier(keys, issuer, audience, time.Now)
 }
@@ -64,12 +68,12 @@ func newVerifier(keys *Keys, issuer, audience string, now func() time.Time) (*Ve
 	), verified}, nil
 }
 
-// Verify returns the claims of a token that is good now; they are shared and must not be changed. The error is
-// ErrExpired or ErrInvalid; what it wraps besides is for the log. Nothing that the token claims is looked at before its
-// signature has been checked.
+// Verify returns the claims of the token raw if the token is currently valid. It verifies the signature before it
+// decodes the claims. The caller must not change the claims, because Verify returns the same claims to other callers.
+// The error wraps ErrExpired or ErrInvalid. It can also contain a cause, which is only for the log.
 func (v *Verifier) Verify(raw string) (*Claims, error) {
 	if len(raw) > maxToken {
-		return nil, fmt.Errorf("%w: it is longer than %d bytes", ErrInvalid, maxToken)
+		return nil, fmt.Errorf("%w: longer than %d bytes", ErrInvalid, maxToken)
 	}
 	key := sha256.Sum256([]byte(raw))
 	claims, known := v.verified.Get(key)
@@ -79,7 +83,7 @@ func (v *Verifier) Verify(raw string) (*Claims, error) {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 	}
-	// Each time: what was good when it was remembered may have expired.
+	// Also validate claims from the cache, because the token might have expired since they were cached.
 	switch err := v.validator.Validate(claims); {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, fmt.Errorf("%w: %w", ErrExpired, err)
@@ -92,18 +96,18 @@ func (v *Verifier) Verify(raw string) (*Claims, error) {
 	return claims, nil
 }
 
-// open checks the signature and reads the claims.
+// open verifies the token's signature and typ, and decodes the token's claims.
 func (v *Verifier) open(raw string) (*Claims, error) {
 	kind, payload, err := v.keys.Open(raw)
 	if err != nil {
 		return nil, err
 	}
 	if kind = strings.ToLower(kind); kind != mediaType && kind != "application/"+mediaType {
-		return nil, fmt.Errorf("typ is %q, not %s", kind, mediaType)
+		return nil, fmt.Errorf("typ is %q, want %s", kind, mediaType)
 	}
 	claims := new(Claims)
 	if err := claims.UnmarshalJSON(payload); err != nil {
-		return nil, fmt.Errorf("claims: %w", err)
+		return nil, fmt.Errorf("parse claims: %w", err)
 	}
 	return claims, nil
 }

@@ -1,8 +1,8 @@
-// Command audit runs the proofs of the audit and lists the ones that still fail.
+// Command audit runs the proofs of known faults, and lists the proofs that still fail.
 //
-// A proof is a test in a file with the build tag audit. It says what should hold, and it fails until the fault is fixed.
-// Its comment is one sentence: the name of the test, "checks", the page and the id of the finding, a colon, and what
-// should hold.
+// A proof is a test in a file with the build tag audit. It checks the correct behavior, so it fails until the fault is
+// fixed. The comment of a proof is one sentence: the name of the test, "checks", the page and ID of the finding that
+// describes the fault, a colon, and the correct behavior.
 package main
 
 import (
@@ -24,18 +24,19 @@ import (
 	"text/tabwriter"
 )
 
-// constraint is the first line of a file with proofs.
+// constraint is the first line of each file that contains proofs.
 const constraint = "//go:build audit\n"
 
-// timeout bounds the proofs of one package. Building FerretDB for the first time takes minutes of it.
+// timeout is how long the proofs in one package may take. It includes the time for the first build of FerretDB, which
+// takes minutes.
 const timeout = "30m"
 
 // proof is a test that fails until a fault is fixed.
 type proof struct {
 	dir, name string
-	// finding is the page and the id of the finding, and rule is what should hold.
+	// finding is the page and ID of the finding that describes the fault. rule is the correct behavior.
 	finding, rule string
-	// result is pass, fail or skip, or empty if the proof did not end.
+	// result is "pass", "fail" or "skip". It is empty if the proof did not run to completion.
 	result string
 }
 
@@ -51,7 +52,8 @@ func main() {
 	}
 }
 
-// find returns the proofs in the files below root. It returns an error for a proof whose comment names no finding.
+// find returns the proofs in all files below root. It returns an error if the comment of a proof does not name a
+// finding.
 func find(root string) (proofs []*proof, err error) {
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -74,7 +76,7 @@ func find(root string) (proofs []*proof, err error) {
 	return proofs, err
 }
 
-// parse returns the proofs in one file.
+// parse returns the proofs in the Go file at path, whose content is source.
 func parse(path string, source []byte) (proofs []*proof, err error) {
 	file, err := parser.ParseFile(token.NewFileSet(), path, source, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
@@ -97,7 +99,7 @@ func parse(path string, source []byte) (proofs []*proof, err error) {
 }
 
 // run runs the proofs and sets their results. It returns an error if a package does not compile, a test binary crashes,
-// or a proof does not end.
+// or a proof does not run to completion.
 func run(proofs []*proof) error {
 	var names, dirs []string
 	for _, p := range proofs {
@@ -119,16 +121,16 @@ func run(proofs []*proof) error {
 	}
 	err = collect(events, proofs, os.Stderr)
 	var exit *exec.ExitError
-	if failed := cmd.Wait(); !errors.As(failed, &exit) { // go test exits with 1 when a proof fails
+	if failed := cmd.Wait(); !errors.As(failed, &exit) { // a nonzero exit status is not an error, because proofs can fail
 		err = errors.Join(err, failed)
 	}
 	return err
 }
 
-// collect sets the results of proofs from the events of go test -json. It writes compiler errors, and the output of
-// packages that crashed, to log.
+// collect reads the output of `go test -json` from events, and sets the results of proofs. It writes compiler errors to
+// log, and also the output of packages whose tests crashed.
 func collect(events io.Reader, proofs []*proof, log io.Writer) (err error) {
-	output, crashed := map[string]string{}, map[string]bool{} // by package
+	output, crashed := map[string]string{}, map[string]bool{} // keyed by package
 	for in := json.NewDecoder(bufio.NewReader(events)); ; {
 		var e struct{ Action, Package, Test, Output string }
 		if err := in.Decode(&e); err == io.EOF {
@@ -158,13 +160,13 @@ func collect(events io.Reader, proofs []*proof, log io.Writer) (err error) {
 	}
 	for _, p := range proofs {
 		if p.result == "" {
-			err = errors.Join(err, fmt.Errorf("%s in %s did not run to its end", p.name, p.dir))
+			err = errors.Join(err, fmt.Errorf("%s in %s did not run to completion", p.name, p.dir))
 		}
 	}
 	return err
 }
 
-// report writes one line for each proof that fails, and then the counts.
+// report writes one line for each proof that fails, and then the number of proofs with each result.
 func report(to io.Writer, proofs []*proof) {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	counts := map[string]int{}
@@ -174,6 +176,6 @@ func report(to io.Writer, proofs []*proof) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.name, p.dir, p.finding, p.rule)
 		}
 	}
-	_ = w.Flush() // there is nobody to tell
-	fmt.Fprintf(to, "%d proofs: %d fail, %d pass, %d skipped\n", len(proofs), counts["fail"], counts["pass"], counts["skip"])
+	_ = w.Flush() // ignore the error, because it could only be reported on the same output
+	fmt.Fprintf(to, "%d proofs: %d failed, %d passed, %d skipped\n", len(proofs), counts["fail"], counts["pass"], counts["skip"])
 }

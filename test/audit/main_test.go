@@ -6,13 +6,15 @@ import (
 	"testing"
 )
 
-// TestProofsNameFindings holds that the comment of each proof in the tree names its finding.
+// TestProofsNameFindings proves that the comment of each proof in the repository names its finding.
 func TestProofsNameFindings(t *testing.T) {
 	if _, err := find("../.."); err != nil {
 		t.Error(err)
 	}
 }
 
+// TestParse proves that parse returns the proofs of a file, and fails if the comment of a proof is missing or
+// malformed.
 func TestParse(t *testing.T) {
 	const name = "a/b/audit_test.go"
 	proofs, err := parse(name, []byte(constraint+`
@@ -29,26 +31,28 @@ func helper() {}
 	}
 	for _, comment := range []string{"", "// TestAuditX checks nothing.", "// TestAuditY checks data A1: a file has its bytes."} {
 		if _, err := parse(name, []byte(constraint+"\npackage b\n\n"+comment+"\nfunc TestAuditX(t *testing.T) {}\n")); err == nil {
-			t.Errorf("got no error for the comment %q", comment)
+			t.Errorf("parse a proof with the comment %q: got no error, want an error", comment)
 		}
 	}
 }
 
+// TestCollect proves that collect stores the results in the output of `go test -json`, and returns an error if a proof
+// has no result.
 func TestCollect(t *testing.T) {
 	const one, two = `{"Action":"pass","Package":"m/a","Test":"TestOne"}`, `{"Action":"fail","Package":"m/b","Test":"TestTwo"}`
 	for name, c := range map[string]struct {
 		events []string
-		err    string // part of the error; empty for none
-		want   string // part of the output
+		err    string // a part of the error, or empty for no error
+		want   string // a part of the output
 	}{
-		"all ran": {[]string{one, `{"Action":"fail","Package":"m/b","Test":"TestTwo/sub"}`, two, `{"Action":"skip","Package":"m/b","Test":"TestThree"}`,
-			`{"Action":"fail","Package":"m/b"}`}, "", "TestTwo  b  data A1  a rule\n3 proofs: 1 fail, 1 pass, 1 skipped\n"},
-		"does not compile": {[]string{one, `{"ImportPath":"m/b","Action":"build-output","Output":"undefined: x\n"}`, `{"ImportPath":"m/b","Action":"build-fail"}`,
-			`{"Action":"fail","Package":"m/b","FailedBuild":"m/b"}`}, "TestTwo in b did not run to its end", "undefined: x"},
-		"crashes in the last proof": {[]string{one, `{"Action":"skip","Package":"m/b","Test":"TestThree"}`,
+		"all proofs ran": {[]string{one, `{"Action":"fail","Package":"m/b","Test":"TestTwo/sub"}`, two, `{"Action":"skip","Package":"m/b","Test":"TestThree"}`,
+			`{"Action":"fail","Package":"m/b"}`}, "", "TestTwo  b  data A1  a rule\n3 proofs: 1 failed, 1 passed, 1 skipped\n"},
+		"package does not compile": {[]string{one, `{"ImportPath":"m/b","Action":"build-output","Output":"undefined: x\n"}`, `{"ImportPath":"m/b","Action":"build-fail"}`,
+			`{"Action":"fail","Package":"m/b","FailedBuild":"m/b"}`}, "TestTwo in b did not run to completion", "undefined: x"},
+		"crash in the last proof": {[]string{one, `{"Action":"skip","Package":"m/b","Test":"TestThree"}`,
 			`{"Action":"output","Package":"m/b","Test":"TestTwo","Output":"panic: boom\n"}`, two}, "the tests of m/b crashed", "panic: boom"},
-		"another package's test of the same name": {[]string{one, `{"Action":"pass","Package":"m/a","Test":"TestTwo"}`}, "TestTwo in b did not run to its end", ""},
-		"no JSON": {[]string{"FAIL"}, "decode the output of go test", ""},
+		"test with the same name in another package": {[]string{one, `{"Action":"pass","Package":"m/a","Test":"TestTwo"}`}, "TestTwo in b did not run to completion", ""},
+		"output is not JSON":                         {[]string{"FAIL"}, "decode the output of go test", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			proofs := []*proof{{dir: "a", name: "TestOne"}, {dir: "b", name: "TestTwo", finding: "data A1", rule: "a rule"}, {dir: "b", name: "TestThree"}}
@@ -59,7 +63,7 @@ func TestCollect(t *testing.T) {
 			}
 			report(&out, proofs)
 			if !strings.Contains(out.String(), c.want) {
-				t.Errorf("got %q, want %q in it", &out, c.want)
+				t.Errorf("got the output %q, want output with %q", &out, c.want)
 			}
 		})
 	}

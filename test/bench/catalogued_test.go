@@ -16,18 +16,19 @@ import (
 )
 
 const (
-	recordLimit = 256 << 20             // of record's memory
-	smallFile   = 64 << 10              // bytes of a file whose way into the catalogue is timed
-	pollPause   = time.Millisecond      // between two looks into the catalogue
-	tooLate     = 30 * time.Second      // for an entry
-	delayGoal   = 50 * time.Millisecond // in the median
+	recordLimit = 256 << 20             // memory limit of record, in bytes
+	smallFile   = 64 << 10              // size of each uploaded file, in bytes
+	pollPause   = time.Millisecond      // interval between two reads of the catalog
+	tooLate     = 30 * time.Second      // maximum time until a file must be in the catalog
+	delayGoal   = 50 * time.Millisecond // maximum median of the time until a file is in the catalog
 )
 
-// BenchmarkCatalogued measures how long after its 202 a file is in the catalogue, when everything is warm and one file
-// comes after another: the real upload and record, a RabbitMQ, the receive adapter of eventing-rabbitmq, and FerretDB. It
-// prints the median and the 99th percentile of that, and the median of the upload itself.
+// BenchmarkCatalogued measures the time from the 202 response to an upload until the file is in the catalog. It uploads
+// one file after another, after a warm-up, with the real functions upload and record, RabbitMQ, the receive adapter of
+// eventing-rabbitmq, and FerretDB. It prints the median and the 99th percentile of this time, and the median duration
+// of the uploads.
 func BenchmarkCatalogued(b *testing.B) {
-	dir, err := os.MkdirTemp("", "strongroom-bench-") // short, for the sake of socket paths
+	dir, err := os.MkdirTemp("", "strongroom-bench-") // short, because the length of a socket path is limited
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -59,7 +60,8 @@ func BenchmarkCatalogued(b *testing.B) {
 	stop(b, "the adapter", adapter)
 	upload := startUploadTo(b, mongo.URI, broker.URL)
 	block := newBlock(1)
-	// once uploads a file and returns how long that took, and how long after it the entry was there.
+	// once uploads a file and returns the duration of the upload, and the time from its response until the file is in
+	// the catalog.
 	once := func() (uploaded, delay time.Duration) {
 		began := time.Now()
 		id, _, err := upload.postFile(b.Context(), block, smallFile)
@@ -73,12 +75,12 @@ func BenchmarkCatalogued(b *testing.B) {
 				return accepted.Sub(began), time.Since(accepted)
 			}
 			if !errors.Is(err, problem.NotFound) || time.Since(accepted) > tooLate {
-				b.Fatalf("the entry of %s: %v", id, err)
+				b.Fatalf("get the catalog entry of file %s: %v", id, err)
 			}
 			time.Sleep(pollPause)
 		}
 	}
-	for range 20 { // until everything is warm
+	for range 20 { // the warm-up
 		once()
 	}
 	var uploads, delays []time.Duration
@@ -97,11 +99,11 @@ func BenchmarkCatalogued(b *testing.B) {
 	report("ms-upload-p50", uploads, 50)
 	b.ReportMetric(0, "ns/op")
 	if median > delayGoal {
-		b.Errorf("the median is %v, want at most %v", median, delayGoal)
+		b.Errorf("median time until a file is in the catalog: got %v, want at most %v", median, delayGoal)
 	}
 }
 
-// startStores starts a FerretDB and a RabbitMQ.
+// startStores starts FerretDB and RabbitMQ. It skips the benchmark if RabbitMQ is not installed.
 func startStores(b *testing.B, dir string) (*store.Mongo, *store.Rabbit) {
 	mongo, err := store.StartFerretDB(b.Context(), dir+"/mongo", b.Output())
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// streamed is how much one stream carries, in bytes.
+// streamed is the size of one stream, in bytes.
 const streamed = 2 << 30
 
-// BenchmarkGateway measures what the gateway costs: the same request to a small server directly and through the gateway,
-// in turns. small is one request after another with an answer of some bytes; up and down are 2 GiB in one stream, with
-// the most memory that the gateway has had resident.
+// BenchmarkGateway measures the overhead of the gateway. It sends the same requests to a small server, alternately
+// directly and through the gateway. "small" measures the latency of small responses. "up" and "down" measure the
+// throughput of streams of 2 GiB, and the peak memory of the gateway.
 func BenchmarkGateway(b *testing.B) {
 	block := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -45,9 +45,9 @@ func BenchmarkGateway(b *testing.B) {
 		env = append(env, name+"_URL="+backend.URL)
 	}
 	gateway := startLimited(b, 128<<20, build(b, dir, "gateway"), env)
-	b.Logf("the gateway is held to 128 MiB by %s", gateway.limit)
+	b.Logf("the memory limit of 128 MiB is set with %s", gateway.limit)
 
-	// once sends a request and returns how long it took.
+	// once sends a request and returns the time until the end of the response.
 	once := func(b *testing.B, method, url string, body io.Reader, size int64) time.Duration {
 		request, err := http.NewRequestWithContext(b.Context(), method, url, body)
 		if err != nil {
@@ -61,7 +61,7 @@ func BenchmarkGateway(b *testing.B) {
 		}
 		defer response.Body.Close()
 		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
-			b.Fatalf("%s, %v", response.Status, err)
+			b.Fatalf("%s %s: got %s, %v, want 200", method, url, response.Status, err)
 		}
 		return time.Since(begin)
 	}
@@ -102,7 +102,7 @@ func BenchmarkGateway(b *testing.B) {
 	})
 }
 
-// zeros is a body without an end.
+// zeros is a request body that never ends.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }

@@ -15,15 +15,16 @@ import (
 	"time"
 )
 
-// limited is a function that runs with a limit on its memory.
+// limited is a running function with a memory limit.
 type limited struct {
 	url   string
 	pid   int
-	limit string // what holds it to the limit
+	limit string // describes the mechanism of the limit
 }
 
-// startLimited runs a program until the benchmark ends, in a control group with a limit on its memory where the machine
-// lets us make one (as root), and else with Go's own limit, which nothing enforces.
+// startLimited runs a program with a memory limit, in bytes, until the benchmark ends. If the process is allowed to
+// create a control group, which requires root, the program runs in a control group with that limit. Otherwise, the
+// program runs with GOMEMLIMIT, which is not enforced.
 func startLimited(b *testing.B, limit int, binary string, env []string) *limited {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -41,12 +42,13 @@ func startLimited(b *testing.B, limit int, binary string, env []string) *limited
 				b.Errorf("remove the control group: %v", err)
 			}
 		})
-		// The shell enters the group and becomes the program.
+		// The shell joins the control group and then executes the program.
 		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `echo $$ > "$0" && exec "$1"`, filepath.Join(group, "cgroup.procs"), binary}
 		l.limit = "the control group " + group
 	} else {
-		cmd.Env = append([]string{fmt.Sprintf("GOMEMLIMIT=%d", limit)}, cmd.Env...) // one of the program's own goes before it
-		l.limit = fmt.Sprintf("GOMEMLIMIT alone: %v", err)
+		// A GOMEMLIMIT in env takes precedence, because the last value of a variable counts.
+		cmd.Env = append([]string{fmt.Sprintf("GOMEMLIMIT=%d", limit)}, cmd.Env...)
+		l.limit = fmt.Sprintf("GOMEMLIMIT only, because no control group can be created: %v", err)
 	}
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
@@ -55,7 +57,7 @@ func startLimited(b *testing.B, limit int, binary string, env []string) *limited
 	b.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
-			b.Errorf("%s: %v", filepath.Base(binary), err)
+			b.Errorf("run %s: %v", filepath.Base(binary), err)
 		}
 	})
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -65,12 +67,12 @@ func startLimited(b *testing.B, limit int, binary string, env []string) *limited
 			return l
 		}
 		if time.Now().After(deadline) {
-			b.Fatalf("%s did not answer: %v", filepath.Base(binary), err)
+			b.Fatalf("%s did not respond within 10 s: %v", filepath.Base(binary), err)
 		}
 	}
 }
 
-// memoryGroup makes a control group of version 1 or 2 with a limit on its memory, in bytes.
+// memoryGroup creates a control group (version 1 or 2) with a memory limit in bytes, and returns its directory.
 func memoryGroup(limit int) (dir string, err error) {
 	for _, kind := range []struct{ root, file string }{
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
@@ -90,7 +92,7 @@ func memoryGroup(limit int) (dir string, err error) {
 	return "", err
 }
 
-// peak returns the most memory that the program has had resident, in bytes.
+// peak returns the maximum resident memory of the program so far, in bytes.
 func (l *limited) peak(b *testing.B) int {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.pid))
 	if err != nil {
@@ -102,17 +104,17 @@ func (l *limited) peak(b *testing.B) int {
 			return kib << 10
 		}
 	}
-	b.Fatal("there is no VmHWM")
+	b.Fatalf("/proc/%d/status has no VmHWM", l.pid)
 	return 0
 }
 
-// cpu returns how much time of a core the program has taken.
+// cpu returns the CPU time that the program has used.
 func (l *limited) cpu(b *testing.B) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.pid))
 	if err != nil {
 		b.Fatal(err)
 	}
-	const ticks = 100 // a second, on every Linux (USER_HZ)
+	const ticks = 100 // clock ticks per second (USER_HZ), which is 100 on every Linux
 	fields := strings.Fields(string(text[strings.LastIndex(string(text), ")")+1:]))
 	user, err1 := strconv.Atoi(fields[11])
 	system, err2 := strconv.Atoi(fields[12])
@@ -122,7 +124,7 @@ func (l *limited) cpu(b *testing.B) time.Duration {
 	return time.Duration(user+system) * time.Second / ticks
 }
 
-// ownCPU returns how much time of a core this process has taken.
+// ownCPU returns the CPU time that this process has used.
 func ownCPU(b *testing.B) time.Duration {
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {

@@ -24,21 +24,22 @@ import (
 )
 
 const (
-	burst       = 200       // logins at once
-	memoryLimit = 256 << 20 // of the function, as in its manifest
-	memoryGoal  = 128 << 20 // that it must keep to
+	burst       = 200       // concurrent logins of one burst
+	memoryLimit = 256 << 20 // memory limit of the function in bytes, as in its manifest
+	memoryGoal  = 128 << 20 // maximum peak memory of the function, in bytes
 	users       = 20
 	rightSecret = "lovelace-1843"
-	lockedName  = "user-0" // is locked out from lockedFrom
+	lockedName  = "user-0" // a user who is locked out from the address lockedFrom
 	lockedFrom  = "198.51.100.1"
 )
 
-// BenchmarkLogin sends the real login function bursts of 200 logins at once: right ones, wrong ones, and some of a user
-// who is locked out, each of the others from an address of its own so that the lockout is not what is measured. The
-// function has one core (GOMAXPROCS=1) and 256 MiB, and a real MariaDB. It prints how many got which answer, the logins
-// per second that were not told to come again, how many hashes one core does with nothing else, in between, the ratio
-// of the two, what a login and a hash take of the core (on a busy machine the better comparison), and the function's
-// peak memory.
+// BenchmarkLogin sends bursts of 200 concurrent logins to the real login function, which has one core (GOMAXPROCS=1),
+// 256 MiB and a MariaDB server. A burst contains correct and wrong passwords, and attempts on a user who is locked out.
+// All other logins come from different addresses, so that the lockout does not limit them.
+//
+// BenchmarkLogin prints the number of responses by status, and the peak memory. It also prints the logins per second
+// (without 503 responses), the hashes per second of one core between the bursts, and the ratio of these rates. Finally,
+// it prints the CPU times of a login and of a hash, whose ratio is more meaningful on a busy machine.
 func BenchmarkLogin(b *testing.B) {
 	dsn := accountsDB(b)
 	seedUsers(b, dsn)
@@ -77,18 +78,18 @@ func BenchmarkLogin(b *testing.B) {
 	b.ReportMetric(float64(used.Microseconds())/1000/done, "cpu-ms/login")
 	b.ReportMetric(float64(effort.Microseconds())/1000/float64(rounds), "cpu-ms/hash")
 	b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
-	b.Logf("the memory limit of 256 MiB is %s", login.limit)
+	b.Logf("the memory limit of 256 MiB is set with %s", login.limit)
 	if len(sum) > 0 {
-		b.Errorf("there were other answers than 200, 401, 429 and 503: %v", sum)
+		b.Errorf("got the responses %v by status, want only 200, 401, 429 and 503", sum)
 	}
 	if peak > memoryGoal {
-		b.Errorf("the peak is %d MiB, want at most %d", peak>>20, memoryGoal>>20)
+		b.Errorf("peak memory: got %d MiB, want at most %d MiB", peak>>20, memoryGoal>>20)
 	}
 }
 
-// accountsDB starts a MariaDB and returns the DSN of the runtime user of a database with tables.
+// accountsDB starts a MariaDB server with a provisioned database and returns the DSN of the runtime user.
 func accountsDB(b *testing.B) string {
-	dir, err := os.MkdirTemp("", "strongroom-bench-") // short, for the sake of socket paths
+	dir, err := os.MkdirTemp("", "strongroom-bench-") // short, because the length of a socket path is limited
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -111,9 +112,9 @@ func accountsDB(b *testing.B) string {
 	return cfg.FormatDSN()
 }
 
-// seedUsers makes the users and locks one of them out from one address, for a quarter of an hour.
+// seedUsers creates the users and locks out the user lockedName from the address lockedFrom for 15 minutes.
 func seedUsers(b *testing.B, dsn string) {
-	const longest = 15 * time.Minute // the wait after many failures
+	const longest = 15 * time.Minute // the maximum delay after failures
 	const failures = 16
 	now := time.Now().Add(-failures * longest)
 	db, err := accounts.Open(dsn, accounts.WithClock(func() time.Time { return now }))
@@ -142,7 +143,7 @@ func seedUsers(b *testing.B, dsn string) {
 	}
 }
 
-// hashesPerSecond measures how many hashes one core does one after another, and what one takes of the core.
+// hashesPerSecond measures the hashes per second of one core, and the CPU time of one hash.
 func hashesPerSecond(b *testing.B) (rate float64, cpu time.Duration) {
 	const n = 20
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -156,7 +157,7 @@ func hashesPerSecond(b *testing.B) (rate float64, cpu time.Duration) {
 	return n / time.Since(began).Seconds(), (ownCPU(b) - before) / n
 }
 
-// sendBurst sends a burst of logins and returns the status of each.
+// sendBurst sends a burst of concurrent logins and returns their statuses.
 func sendBurst(b *testing.B, client *http.Client, url string, round int) []int {
 	statuses := make([]int, burst)
 	var wg sync.WaitGroup
@@ -183,6 +184,7 @@ func sendBurst(b *testing.B, client *http.Client, url string, round int) []int {
 	return statuses
 }
 
+// signIn sends a login request with from as the client address, and returns the status.
 func signIn(ctx context.Context, client *http.Client, url, from, username, secret string) (status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, "POST", url+"/login",
 		strings.NewReader(`{"username":`+strconv.Quote(username)+`,"password":`+strconv.Quote(secret)+`}`))

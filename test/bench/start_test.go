@@ -1,4 +1,4 @@
-// Package bench prints the figures of docs/benchmarks.md: run it with make bench.
+// Package bench measures the figures in docs/benchmarks.md. Run it with `make bench`.
 package bench
 
 import (
@@ -17,12 +17,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// functions are those that serve; setup is a Job.
+// functions contains the names of all functions that serve requests. It does not contain setup, which is a Job.
 var functions = []string{"login", "validate", "upload", "record", "files", "accounts", "sweep", "gateway"}
 
-// BenchmarkStart measures the time from exec to the first answer of each function, built as ko builds it, with every
-// store away: starting must not wait for any. It also prints what an image weighs: its binary, compressed as a
-// registry keeps it.
+// BenchmarkStart measures the time from the exec system call to the first response of each function. All stores are
+// unavailable, because the start of a function must not wait for a store. BenchmarkStart also prints the size of the
+// binary, which is built as by ko and compressed as in a registry.
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	env := settings(b, dir)
@@ -39,7 +39,7 @@ func BenchmarkStart(b *testing.B) {
 	}
 }
 
-// build builds a function as ko does, and returns the path of its program in dir.
+// build builds a function with the same options as ko, and returns the path of the binary in dir.
 func build(b *testing.B, dir, name string) string {
 	binary := filepath.Join(dir, name)
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "github.com/strongroom-dev/strongroom/functions/"+name)
@@ -50,6 +50,7 @@ func build(b *testing.B, dir, name string) string {
 	return binary
 }
 
+// startOnce starts the binary and waits for its first response. Only this time counts for the benchmark.
 func startOnce(b *testing.B, binary string, env []string) {
 	b.StopTimer()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -72,17 +73,18 @@ func startOnce(b *testing.B, binary string, env []string) {
 			break
 		}
 		if time.Now().After(deadline) {
-			b.Fatalf("%s did not answer: %v", filepath.Base(binary), err)
+			b.Fatalf("%s did not respond within 10 s: %v", filepath.Base(binary), err)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
 	b.StopTimer()
 	_ = cmd.Process.Kill()
-	_ = cmd.Wait() // it was killed: that is the error
+	_ = cmd.Wait() // returns an error, because the process was killed
 	b.StartTimer()
 }
 
-// settings are those of all functions together; no store is at the addresses that they name.
+// settings writes key files to dir and returns the settings of all functions. The addresses of the stores and functions
+// in the settings have no server.
 func settings(b *testing.B, dir string) []string {
 	private, jwks, err := token.GenerateKey()
 	if err != nil {
@@ -96,7 +98,7 @@ func settings(b *testing.B, dir string) []string {
 	return []string{
 		"TOKEN_ISSUER=bench", "TOKEN_AUDIENCE=bench",
 		"TOKEN_SIGNING_KEY_FILE=" + filepath.Join(dir, "key.jwk"), "TOKEN_KEYS_FILE=" + filepath.Join(dir, "jwks.json"),
-		"LINK_KEY_FILE=" + filepath.Join(dir, "key.jwk"), // long enough
+		"LINK_KEY_FILE=" + filepath.Join(dir, "key.jwk"), // any file that is long enough
 		"MYSQL_DSN=u:p@tcp(127.0.0.1:1)/strongroom", "MONGODB_URI=mongodb://127.0.0.1:1/strongroom", "EVENTS_URL=amqp://u:p@127.0.0.1:1/",
 		"GATEWAY_KEY_FILE=" + filepath.Join(dir, "gateway-key"),
 		"LOGIN_URL=http://127.0.0.1:1", "VALIDATE_URL=http://127.0.0.1:1", "UPLOAD_URL=http://127.0.0.1:1",
@@ -104,7 +106,7 @@ func settings(b *testing.B, dir string) []string {
 	}
 }
 
-// compressed returns the size of a file under gzip, in bytes.
+// compressed returns the size of a file after compression with gzip, in bytes.
 func compressed(b *testing.B, path string) float64 {
 	file, err := os.Open(path)
 	if err != nil {
@@ -122,6 +124,7 @@ func compressed(b *testing.B, path string) float64 {
 	return float64(size)
 }
 
+// counter is an io.Writer that counts the written bytes.
 type counter int64
 
 func (c *counter) Write(p []byte) (int, error) {

@@ -28,18 +28,19 @@ import (
 )
 
 const (
-	chunk       = 1 << 20   // of a file, in bytes
-	oneStream   = 1 << 30   // bytes of the file that is uploaded alone
-	atOnce      = 40        // uploads at once: the containerConcurrency of upload
-	eachOfThem  = 64 << 20  // bytes of each
-	uploadLimit = 512 << 20 // of upload's memory, as in its manifest
-	uploadGoal  = 200 << 20 // that it must keep to
-	streamGoal  = 8 << 20   // of the buffers of one stream
+	chunk       = 1 << 20   // size of a chunk, in bytes
+	oneStream   = 1 << 30   // size of a file that is uploaded alone, in bytes
+	atOnce      = 40        // number of concurrent uploads, which is the containerConcurrency of upload
+	eachOfThem  = 64 << 20  // size of each concurrent upload, in bytes
+	uploadLimit = 512 << 20 // memory limit of upload in bytes, as in its manifest
+	uploadGoal  = 200 << 20 // maximum peak memory of upload, in bytes
+	streamGoal  = 8 << 20   // maximum size of the buffers of one stream, in bytes
 )
 
-// BenchmarkUpload sends one stream of 1 GiB after another to a null server (see nullmongo) in three ways, in turns: with
-// nothing but the driver (its GridFS as it comes, and SHA-256 on the way), which is the ceiling; with our own writer; and
-// over HTTP to the real upload function. All of it, client, null server and function, shares the cores of this machine.
+// BenchmarkUpload measures the throughput of single streams of 1 GiB to a null server (see package nullmongo). It
+// alternates between three ways. "driver" is the GridFS writer of the driver with a SHA-256 of the stream, which is the
+// reference. "writer" is the writer of package content. "function" is the real upload function over HTTP. The client,
+// the null server and the function share the cores of the machine.
 func BenchmarkUpload(b *testing.B) {
 	null := startNull(b)
 	plain := gridFS(b, null)
@@ -65,14 +66,14 @@ func BenchmarkUpload(b *testing.B) {
 			return err
 		}, 0},
 	}
-	for _, way := range ways { // until all is warm
+	for _, way := range ways { // the warm-up
 		if err := way.send(); err != nil {
 			b.Fatalf("%s: %v", way.name, err)
 		}
 	}
 	rounds := 0
 	for b.Loop() {
-		for i := range ways { // in turns, so that what else the machine does is shared
+		for i := range ways { // alternate, so that other load on the machine affects all ways equally
 			way := &ways[i]
 			began := time.Now()
 			if err := way.send(); err != nil {
@@ -92,24 +93,24 @@ func BenchmarkUpload(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkUploadBuffers measures what a stream holds in memory when it holds the most: the null server answers no
-// insert, until all streams wait. One stream alone then has as much in flight as it may have; many share what all
-// together may. slow are streams whose clients have sent half a chunk and then nothing. For comparison, driver is one
-// stream of the driver's.
+// BenchmarkUploadBuffers measures the maximum memory of a stream. The null server does not respond to inserts until all
+// streams wait for it. "one" is a single stream, which has its maximum number of inserts in flight. "many" are
+// concurrent streams, which share the maximum number of inserts of the store. "slow" are concurrent streams whose
+// clients stop after half a chunk. For comparison, "driver" is a single stream of the driver's GridFS writer.
 func BenchmarkUploadBuffers(b *testing.B) {
 	null := startNull(b)
 	files := openContent(b, null)
 	plain := gridFS(b, null)
 	block := newBlock(1)
 	writer := func(ctx context.Context, r io.Reader) {
-		_, _ = files.Put(ctx, content.File{Size: -1}, r, noEvent) // ended by its context
+		_, _ = files.Put(ctx, content.File{Size: -1}, r, noEvent) // returns an error when ctx is canceled
 	}
 	driver := func(ctx context.Context, r io.Reader) { _, _ = plain.UploadFromStream(ctx, "a", r) }
 	for _, c := range []struct {
 		name    string
 		put     func(context.Context, io.Reader)
 		streams int
-		size    int // that each client sends before it waits
+		size    int // the number of bytes that each client sends before it stops
 		goal    float64
 	}{
 		{"one", writer, 1, 64 * chunk, streamGoal},
@@ -125,15 +126,15 @@ func BenchmarkUploadBuffers(b *testing.B) {
 			b.ReportMetric(most/1024, "KiB/stream")
 			b.ReportMetric(0, "ns/op")
 			if c.goal > 0 && most > c.goal {
-				b.Errorf("a stream holds %.0f KiB, want at most %.0f", most/1024, c.goal/1024)
+				b.Errorf("memory of a stream: got %.0f KiB, want at most %.0f KiB", most/1024, c.goal/1024)
 			}
 		})
 	}
 }
 
-// held returns the memory that streams hold together while nothing moves on, in bytes.
+// held returns the memory that all streams together use while they wait for the null server, in bytes.
 func held(b *testing.B, null *nullmongo.Server, block block, put func(context.Context, io.Reader), streams, size int) float64 {
-	put(b.Context(), block.reader(8*chunk)) // connections, and what is made once
+	put(b.Context(), block.reader(8*chunk)) // allocates connections and other memory that does not belong to a stream
 	before := inUse()
 	ctx, cancel := context.WithCancel(b.Context())
 	release := null.Hold()
@@ -145,7 +146,7 @@ func held(b *testing.B, null *nullmongo.Server, block block, put func(context.Co
 			return nil
 		})
 	}
-	// Nothing moves on when nobody has read anything for a while, all having read something.
+	// The streams wait when each of them has read some bytes, and none of them has read any more for 300 ms.
 	const quiet = 300 * time.Millisecond
 	for last, since := int64(-1), time.Now(); time.Since(since) < quiet; time.Sleep(quiet / 10) {
 		if now := read.Load(); now != last || now < int64(streams*min(size, chunk)) {
@@ -155,14 +156,14 @@ func held(b *testing.B, null *nullmongo.Server, block block, put func(context.Co
 	holding := inUse()
 	cancel()
 	release()
-	_ = group.Wait() // no stream has an error of its own
+	_ = group.Wait() // always nil
 	return holding - before
 }
 
-// stuck is a client that sends the bytes of r and then nothing any more, until done.
+// stuck is the request body of a client that sends the bytes of r and then stops, until done is closed.
 type stuck struct {
 	r    io.Reader
-	read *atomic.Int64 // of all of them
+	read *atomic.Int64 // the number of bytes read from all bodies
 	done <-chan struct{}
 }
 
@@ -171,25 +172,25 @@ func (s *stuck) Read(p []byte) (int, error) {
 	s.read.Add(int64(n))
 	if err == io.EOF {
 		<-s.done
-		return 0, errors.New("gave up")
+		return 0, errors.New("the client closed the connection")
 	}
 	return n, err
 }
 
-// inUse returns the memory of all that is not garbage, in bytes.
+// inUse returns the heap memory in use after a garbage collection, in bytes.
 func inUse() float64 {
 	runtime.GC()
-	runtime.GC() // what a sync.Pool has kept for one more round
+	runtime.GC() // a sync.Pool releases its objects only after the second garbage collection
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapInuse)
 }
 
-// BenchmarkUploadsAtOnce sends 40 files of 64 MiB at once to the real upload function, in front of a null server, and
-// compares the digests it answers with. It prints the most memory that the function has had resident.
+// BenchmarkUploadsAtOnce measures 40 concurrent uploads of 64 MiB to the real upload function with a null server. It
+// checks the digests in the responses, and prints the throughput and the peak memory of the function.
 func BenchmarkUploadsAtOnce(b *testing.B) {
 	upload := startUpload(b, startNull(b))
-	b.Logf("the memory limit of 512 MiB is %s", upload.limit)
+	b.Logf("the memory limit of 512 MiB is set with %s", upload.limit)
 	var blocks [atOnce]block
 	var want [atOnce]string
 	for i := range blocks {
@@ -207,7 +208,7 @@ func BenchmarkUploadsAtOnce(b *testing.B) {
 			group.Go(func() error {
 				got, err := upload.post(b.Context(), blocks[i], eachOfThem)
 				if err == nil && got != want[i] {
-					err = fmt.Errorf("the digest is %s, want %s", got, want[i])
+					err = fmt.Errorf("upload %d: got the digest %s, want %s", i, got, want[i])
 				}
 				return err
 			})
@@ -224,11 +225,11 @@ func BenchmarkUploadsAtOnce(b *testing.B) {
 	b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
 	b.ReportMetric(0, "ns/op")
 	if peak > uploadGoal {
-		b.Errorf("the peak is %d MiB, want at most %d", peak>>20, uploadGoal>>20)
+		b.Errorf("peak memory: got %d MiB, want at most %d MiB", peak>>20, uploadGoal>>20)
 	}
 }
 
-// startNull starts a null server, which must know all it is told.
+// startNull starts a null server. The benchmark fails if the server receives an invalid message.
 func startNull(b *testing.B) *nullmongo.Server {
 	null, err := nullmongo.Start(nil)
 	if err != nil {
@@ -242,8 +243,8 @@ func startNull(b *testing.B) *nullmongo.Server {
 	return null
 }
 
-// gridFS returns the driver's own GridFS, with its chunks of 255 KiB: with 1 MiB it is half as fast, because its messages
-// then are too large for it to use their memory again.
+// gridFS returns a GridFS bucket of the driver with the default chunk size of 255 KiB. With chunks of 1 MiB, the driver
+// is half as fast, because it does not reuse the memory of messages of that size.
 func gridFS(b *testing.B, null *nullmongo.Server) *mongo.GridFSBucket {
 	client, err := mongo.Connect(options.Client().ApplyURI(null.URI()))
 	if err != nil {
@@ -253,6 +254,7 @@ func gridFS(b *testing.B, null *nullmongo.Server) *mongo.GridFSBucket {
 	return client.Database("strongroom").GridFSBucket()
 }
 
+// openContent opens a content store in the null server, which is closed when the benchmark ends.
 func openContent(b *testing.B, null *nullmongo.Server) *content.Store {
 	files, err := content.Open(null.URI())
 	if err != nil {
@@ -266,16 +268,16 @@ func openContent(b *testing.B, null *nullmongo.Server) *content.Store {
 	return files
 }
 
-// noEvent is a finish for Put.
+// noEvent is a finish function for Put that returns no event.
 func noEvent(*content.File) ([]byte, error) { return nil, nil }
 
-// uploader is a running upload function, and a token for it.
+// uploader is a running upload function and an access token for it.
 type uploader struct {
 	*limited
 	bearer string
 }
 
-// startUpload starts upload in front of a null server. Its events go to a sink that takes all of them.
+// startUpload starts the upload function with a null server and an event sink that accepts all events.
 func startUpload(b *testing.B, null *nullmongo.Server) *uploader {
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -285,7 +287,7 @@ func startUpload(b *testing.B, null *nullmongo.Server) *uploader {
 	return startUploadTo(b, null.URI(), sink.URL)
 }
 
-// startUploadTo starts upload with its stores.
+// startUploadTo starts the upload function with the given stores.
 func startUploadTo(b *testing.B, mongoURI, eventsURL string) *uploader {
 	dir := b.TempDir()
 	env := append(settings(b, dir), "MONGODB_URI="+mongoURI, "EVENTS_URL="+eventsURL, "LOG_LEVEL=warn",
@@ -301,13 +303,13 @@ func startUploadTo(b *testing.B, mongoURI, eventsURL string) *uploader {
 	return &uploader{startLimited(b, uploadLimit, build(b, dir, "upload"), env), bearer}
 }
 
-// post hands in a file and returns its digest, as the function has it.
+// post uploads a file and returns the digest in the response.
 func (u *uploader) post(ctx context.Context, block block, size int64) (sum string, err error) {
 	_, sum, err = u.postFile(ctx, block, size)
 	return sum, err
 }
 
-// postFile hands in a file and returns its id and its digest, as the function has it.
+// postFile uploads a file and returns the ID and the digest in the response.
 func (u *uploader) postFile(ctx context.Context, block block, size int64) (id, sum string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.url+"/upload?name=a", block.reader(size))
 	if err != nil {
@@ -323,7 +325,7 @@ func (u *uploader) postFile(ctx context.Context, block block, size int64) (id, s
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode != http.StatusAccepted {
-		return "", "", fmt.Errorf("got %s and %w: %s", response.Status, err, text)
+		return "", "", fmt.Errorf("upload a file: got %s %s (%v), want 202", response.Status, text, err)
 	}
 	var file struct {
 		ID     string `json:"id"`
@@ -333,23 +335,23 @@ func (u *uploader) postFile(ctx context.Context, block block, size int64) (id, s
 	return file.ID, file.SHA256, err
 }
 
-// block is what files are made of, again and again.
+// block is a sequence of bytes. The content of a file is a repeated block.
 type block []byte
 
-// newBlock returns a block of random bytes, the same every time for one seed. Its length is no divisor of a chunk, so
-// that no two chunks are alike.
+// newBlock returns a block of pseudorandom bytes, which depend only on seed. Its length is not a divisor of the chunk
+// size, so that all chunks of a file are different.
 func newBlock(seed byte) block {
 	b := make(block, chunk-1)
-	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // never fails
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // never returns an error
 	return b
 }
 
-// reader returns a file of the given size.
+// reader returns the content of a file of the given size.
 func (b block) reader(size int64) io.Reader {
 	return io.LimitReader(&repeated{block: b, rest: bytes.NewReader(b)}, size)
 }
 
-// repeated is a block without an end.
+// repeated is a reader that repeats a block without end.
 type repeated struct {
 	block block
 	rest  *bytes.Reader

@@ -1,4 +1,4 @@
-// Package browser tries the web console as people use it: in a real Chromium, driven by console.mjs with playwright-core.
+// Package browser tests the web console in Chromium. The script console.mjs controls Chromium with playwright-core.
 package browser
 
 import (
@@ -17,16 +17,18 @@ import (
 )
 
 const (
-	// installTime bounds what has to be installed first: Debian's packages and npm's.
+	// installTime is how long one installation of Debian packages or of npm packages may take.
 	installTime = 8 * time.Minute
-	// tryTime bounds the whole visit; on an idle machine it takes about a minute.
+	// tryTime is how long the test of the console may take. On an idle machine, the test takes about a minute.
 	tryTime = 5 * time.Minute
 )
 
-// Try visits the console at url as the admin with these credentials and as a user that the admin makes, which is deleted
-// again. dir is where this package is; screenshots of every page, light, dark and of a phone's width, go to output in it.
+// Try tests the web console at url. It signs in as the admin with username and password, and as a user that the admin
+// creates and later deletes. dir is the directory of this package. Try writes three screenshots of every page to
+// dir/output: one in the light theme, one in the dark theme, and one at the width of a phone.
 //
-// What is not installed is, by root on a Debian; else the test is skipped, and with CI=true it fails.
+// If Node.js, npm or Chromium is not installed, Try installs it, which requires root on Debian. Without root or Debian,
+// Try skips the test, or fails it if the environment variable CI is "true".
 func Try(t *testing.T, dir, url, username, password string) {
 	t.Helper()
 	chromium := find(t, store.InstallChromium, "chromium", "google-chrome")
@@ -49,16 +51,16 @@ func Try(t *testing.T, dir, url, username, password string) {
 		"STRONGROOM_URL="+url, "STRONGROOM_USERNAME="+username, "STRONGROOM_PASSWORD="+password)
 	out, err := node.CombinedOutput()
 	if ctx.Err() != nil {
-		err = fmt.Errorf("not within %v", tryTime)
+		err = fmt.Errorf("timed out after %v", tryTime)
 	}
 	if err != nil {
-		t.Fatalf("the visit failed: %v; see %s\n%s", err, output, out)
+		t.Fatalf("test the console: %v; screenshots are in %s\n%s", err, output, out)
 	}
 	t.Logf("screenshots are in %s\n%s", output, out)
 }
 
-// Project copies the Node project in dir, without what is built or installed, to a directory of the test's own, installs
-// what its lock file says, and returns the copy.
+// Project copies the Node.js project in dir to a temporary directory, without build output and installed packages. It
+// installs the packages in the lock file there, and returns the path of the copy.
 func Project(t *testing.T, dir string) string {
 	t.Helper()
 	find(t, store.InstallNode, "node")
@@ -87,12 +89,13 @@ func Project(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is in npm's cache is taken from there: in a cluster's network there is no registry.
+	// --prefer-offline makes npm use its cache, because the tests also run in the network of a cluster, from which the
+	// npm registry is not reachable.
 	Run(t, project, installTime, "npm", "ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund")
 	return project
 }
 
-// Run runs a command in dir, which has to succeed within limit.
+// Run runs a command in dir. The test fails if the command fails or takes longer than limit.
 func Run(t *testing.T, dir string, limit time.Duration, name string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -104,7 +107,8 @@ func Run(t *testing.T, dir string, limit time.Duration, name string, args ...str
 	}
 }
 
-// find returns the path of the first of these programs that there is, after installing them if there is none.
+// find returns the path of the first program in names that is installed. If none of them is installed, find calls
+// install and searches again.
 func find(t *testing.T, install func(context.Context, io.Writer) error, names ...string) string {
 	t.Helper()
 	look := func() string {

@@ -1,5 +1,6 @@
-// What a person does with the console, in Chromium: node console.mjs, with in the environment STRONGROOM_URL, an admin's
-// STRONGROOM_USERNAME and STRONGROOM_PASSWORD, OUTPUT for the screenshots, and CHROMIUM. Any failure is an exit status.
+// Tests the console in Chromium. The environment must contain STRONGROOM_URL, STRONGROOM_USERNAME and
+// STRONGROOM_PASSWORD of an admin, OUTPUT (the directory for screenshots) and CHROMIUM (the path of the browser). The
+// exit status is not 0 if a step fails.
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -10,7 +11,7 @@ const { STRONGROOM_URL: url, STRONGROOM_USERNAME: admin, STRONGROOM_PASSWORD: ad
 const size = 50_000_000
 const user = `browser-${randomBytes(4).toString('hex')}`
 const password = randomBytes(9).toString('base64url')
-// Functions that sleep in a cluster have to wake first.
+// This timeout, in milliseconds, includes the time in which a cluster starts functions that are scaled to zero.
 const patience = 60_000
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
@@ -41,10 +42,10 @@ try {
     await signOut()
   })
 
-  await browser.step('drop a file of 50 MB, pause, go on', async () => {
+  await browser.step('drop a file of 50 MB, pause and resume the upload', async () => {
     await signIn(user, password)
     await page.getByRole('heading', { name: 'My files' }).waitFor()
-    assert.equal(await page.getByRole('link', { name: 'Accounts' }).count(), 0, 'a user sees the pages of admins')
+    assert.equal(await page.getByRole('link', { name: 'Accounts' }).count(), 0, 'a user has a link to the pages of admins')
     await page.locator('.uppy-Dashboard-AddFiles').waitFor()
     await browser.look('files-empty')
     await browser.slow(true)
@@ -55,13 +56,13 @@ try {
     await resume.waitFor()
     const paused = await percent()
     await page.waitForTimeout(1500)
-    assert.ok((await percent()) <= paused + 1, 'a paused upload goes on')
+    assert.ok((await percent()) <= paused + 1, 'the upload continues while it is paused')
     await resume.click()
     await progress(paused + 8)
     await browser.look('files-uploading')
   })
 
-  await browser.step('reload in the middle, drop it again and go on from there', async () => {
+  await browser.step('reload the page during the upload, drop the file again and resume', async () => {
     await page.reload()
     const interrupted = page.locator('.interrupted')
     await interrupted.waitFor()
@@ -74,13 +75,13 @@ try {
     await browser.drop('.uppy-Dashboard-AddFiles', big)
     await page.locator('tr[data-state="catalogued"]').filter({ hasText: 'ledger.bin' }).waitFor()
     const first = requests.find(([method]) => method === 'PATCH')
-    assert.ok(first && first[1] > 0 && first[1] < size, `the upload began again: ${JSON.stringify(requests)}`)
-    assert.ok(!requests.some(([method]) => method === 'POST'), 'there was another upload')
-    console.log(`    went on from byte ${first[1]}`)
-    assert.deepEqual(await page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith('tus::'))), [], 'what is complete is remembered as interrupted')
+    assert.ok(first && first[1] > 0 && first[1] < size, `the upload started again at offset 0: ${JSON.stringify(requests)}`)
+    assert.ok(!requests.some(([method]) => method === 'POST'), 'the console created another upload')
+    console.log(`    resumed at byte ${first[1]}`)
+    assert.deepEqual(await page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith('tus::'))), [], 'the local storage has an interrupted upload after the upload is complete')
   })
 
-  await browser.step('preview, search, link and download', async () => {
+  await browser.step('preview, search, share and download', async () => {
     const done = page.getByRole('button', { name: 'Done', exact: true })
     if (await done.count()) await done.click()
     const picture = join(output, 'door.png')
@@ -92,7 +93,7 @@ try {
     await page.locator('pre.preview', { hasText: '<script>' }).waitFor()
     await browser.look('file-text')
     await page.keyboard.press('Escape')
-    assert.match(await page.evaluate(() => document.activeElement.textContent), /^note/, 'the focus is lost with the dialog')
+    assert.match(await page.evaluate(() => document.activeElement.textContent), /^note/, 'the focus does not return after the dialog is closed')
     await row('door.png').getByRole('button').first().click()
     await page.waitForFunction(() => document.querySelector('.preview img')?.naturalWidth > 0)
     await browser.look('file-picture')
@@ -101,23 +102,23 @@ try {
     await page.getByRole('searchbox').fill('LEDGER')
     await page.getByText('1 file found').waitFor()
     assert.equal(await page.locator('tbody tr').count(), 1)
-    await page.getByRole('button', { name: 'Link to share ledger.bin' }).click()
-    await page.getByRole('button', { name: 'Make the link' }).click()
-    const link = await page.getByLabel(/^The link, good until/).inputValue()
+    await page.getByRole('button', { name: 'Share ledger.bin' }).click()
+    await page.getByRole('button', { name: 'Create link' }).click()
+    const link = await page.getByLabel(/^Link, valid until/).inputValue()
     await browser.look('link')
     await page.keyboard.press('Escape')
-    assert.equal(sha256(Buffer.from(await (await fetch(link)).arrayBuffer())), sha256(bytes), 'the link gives another file')
+    assert.equal(sha256(Buffer.from(await (await fetch(link)).arrayBuffer())), sha256(bytes), 'the link returns other content than the uploaded file')
 
     const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download ledger.bin' }).click()])
     assert.equal(download.suggestedFilename(), 'ledger.bin')
-    assert.equal(sha256(await readFile(await download.path())), sha256(bytes), 'the download is another file')
+    assert.equal(sha256(await readFile(await download.path())), sha256(bytes), 'the download has other content than the uploaded file')
   })
 
-  await browser.step('delete, sign out, and go back to nothing', async () => {
+  await browser.step('delete, sign out, and see no content with the back button', async () => {
     await page.getByRole('button', { name: 'Delete ledger.bin' }).click()
     await browser.look('delete')
     await page.getByRole('button', { name: 'Delete', exact: true }).click()
-    await page.getByText('No file has that in its name.').waitFor()
+    await page.getByText('No files match your search.').waitFor()
     await page.getByRole('searchbox').fill('')
     await row('note').waitFor()
     await page.getByRole('link', { name: 'Password' }).click()
@@ -125,7 +126,7 @@ try {
     await browser.look('password')
     await signOut()
     for (let back = 0; back < 3; back++) {
-      await page.goBack().catch(() => {}) // there may be nothing to go back to
+      await page.goBack().catch(() => {}) // fails if the history has no earlier page
       await page.waitForTimeout(300)
       const text = await page.locator('body').innerText()
       assert.ok(!text.includes('note') && !text.includes(user) && !text.includes('My files'), `the back button shows: ${text}`)
@@ -134,7 +135,7 @@ try {
     await page.getByRole('button', { name: 'Sign in' }).waitFor()
   })
 
-  await browser.step('as an admin: all files, disable the user, see it in the audit log', async () => {
+  await browser.step('as an admin: list all files, disable the user, read the audit log', async () => {
     await signIn(admin, adminPassword)
     await page.getByRole('link', { name: 'All files' }).click()
     await page.getByLabel('Owner').selectOption({ label: user })
@@ -149,7 +150,7 @@ try {
     for (const action of ['user.created', 'user.disabled']) await page.locator(`tr[data-account="${user}"][data-action="${action}"]`).waitFor()
     await browser.look('admin-audit')
     await page.reload()
-    await page.getByRole('heading', { name: 'Audit log' }).waitFor() // the session outlives the page
+    await page.getByRole('heading', { name: 'Audit log' }).waitFor() // the session continues after a reload
     await page.getByRole('link', { name: 'All files' }).click()
     await page.getByLabel('Owner').selectOption({ label: user })
     await page.getByText('2 files', { exact: true }).waitFor()
@@ -160,9 +161,10 @@ try {
     }
     await signOut()
     await signIn(user, password)
-    await page.getByRole('alert').getByText('The user name or password is wrong').waitFor() // nothing tells that it is disabled
+    // The message must not reveal that the user is disabled.
+    await page.getByRole('alert').getByText('The user name or password is wrong').waitFor()
   })
-  await browser.step('delete the user again', deleteUser)
+  await browser.step('delete the user', deleteUser)
   browser.check()
 } catch (error) {
   await browser.failed()
@@ -182,7 +184,7 @@ async function signOut() {
   await page.getByRole('button', { name: 'Sign in' }).waitFor()
 }
 
-/** deleteUser does what the console has no button for. */
+/** deleteUser deletes the user through the API, because the console cannot delete users. */
 async function deleteUser() {
   const json = async (path, init) => {
     const response = await fetch(url + path, init)
@@ -198,20 +200,22 @@ async function deleteUser() {
     if (found) return json(`/accounts/${found.id}`, { method: 'DELETE', headers })
     cursor = page.next
   } while (cursor)
-  assert.fail('the user is gone')
+  assert.fail(`the list of accounts has no user ${user}`)
 }
 
+/** row returns the table row that contains text. */
 function row(text) {
   return page.locator('tbody tr').filter({ hasText: text })
 }
 
+/** percent returns the progress of the upload in percent. */
 async function percent() {
   return Number(await page.locator('.uppy-StatusBar [role="progressbar"]').getAttribute('aria-valuenow'))
 }
 
-/** progress waits until more than so many percent are shown as uploaded, which must be before all are. */
+/** progress waits until the upload has reached atLeast percent. The upload must then not be nearly complete. */
 async function progress(atLeast) {
   await page.waitForFunction((n) => Number(document.querySelector('.uppy-StatusBar [role="progressbar"]')?.getAttribute('aria-valuenow')) >= n, atLeast)
   const now = await percent()
-  assert.ok(now < 90, `the upload is at ${now}% already`)
+  assert.ok(now < 90, `the upload is at ${now}%, want less than 90%`)
 }

@@ -1,4 +1,5 @@
-// Chromium with one page, and what is looked at on every step: accessibility, the content security policy, the log.
+// Starts Chromium with one page. During a test, it checks the accessibility of the page, violations of the content
+// security policy, errors in the browser log, and requests to other sites.
 import assert from 'node:assert/strict'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -8,19 +9,20 @@ import { chromium } from 'playwright-core'
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
-/** The looks in which every page is photographed and examined. */
+/** The combinations of theme and window size in which look examines every page. */
 const looks = {
   light: { scheme: 'light', viewport: { width: 1280, height: 860 } },
   dark: { scheme: 'dark', viewport: { width: 1280, height: 860 } },
   phone: { scheme: 'light', viewport: { width: 390, height: 844 } },
 }
 
+/** open starts Chromium for a test of the console at url. Screenshots go to the directory output. */
 export async function open(url, output) {
   const home = await mkdtemp(join(tmpdir(), 'strongroom-browser-'))
   const context = await chromium.launchPersistentContext(home, {
     executablePath: process.env.CHROMIUM,
     headless: true,
-    chromiumSandbox: process.getuid() !== 0, // as root there is none
+    chromiumSandbox: process.getuid() !== 0, // Chromium cannot run as root with its sandbox
     args: ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
     viewport: looks.light.viewport,
     colorScheme: 'light',
@@ -39,25 +41,27 @@ export async function open(url, output) {
   })
   page.on('pageerror', (error) => faults.push(`a script failed: ${error.stack}`))
   page.on('console', (message) => {
-    // The browser itself notes every refused request, such as a wrong password.
-    if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) faults.push(`in the log: ${message.text()}`)
+    // The browser also logs every response with an error status, such as 401 after a wrong password. Such a log message
+    // is not a fault.
+    if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) faults.push(`error in the browser log: ${message.text()}`)
   })
   page.on('request', (request) => {
     const to = new URL(request.url())
-    if (to.protocol.startsWith('http') && to.origin !== new URL(url).origin) faults.push(`a request to another site: ${request.url()}`)
+    if (to.protocol.startsWith('http') && to.origin !== new URL(url).origin) faults.push(`request to another site: ${request.url()}`)
   })
   let taken = 0
 
   return {
     page,
 
+    /** step runs a step of the test and prints its duration. */
     async step(what, work) {
       const begin = Date.now()
       await work()
       console.log(`ok  ${what} (${((Date.now() - begin) / 1000).toFixed(1)} s)`)
     },
 
-    /** look photographs the page as it is in every look, and lets axe examine it. */
+    /** look takes a screenshot of the page in every look, and checks the page with axe. */
     async look(name) {
       taken++
       for (const [look, { scheme, viewport }] of Object.entries(looks)) {
@@ -66,7 +70,7 @@ export async function open(url, output) {
         await page.waitForTimeout(250)
         await page.screenshot({ path: join(output, `${String(taken).padStart(2, '0')}-${name}-${look}.png`) })
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
-        if (wide > 0) faults.push(`${name} (${look}) is ${wide} px too wide`)
+        if (wide > 0) faults.push(`${name} (${look}) is ${wide} px wider than the window`)
         await page.evaluate(axe)
         const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }))
         for (const { id, impact, help, nodes } of violations) {
@@ -79,31 +83,32 @@ export async function open(url, output) {
       await page.setViewportSize(looks.light.viewport)
     },
 
-    /** drop drags a file from outside of the browser onto an element. */
+    /** drop drags a file from outside the browser onto an element. */
     async drop(selector, file) {
       const box = await page.locator(selector).boundingBox()
       const at = { x: box.x + box.width / 2, y: box.y + box.height / 2, data: { items: [], files: [file], dragOperationsMask: 1 } }
       for (const type of ['dragEnter', 'dragOver', 'drop']) await cdp.send('Input.dispatchDragEvent', { type, ...at })
     },
 
-    /** slow makes the connection one of 32 Mbit/s up, so that there is something to see of an upload. */
+    /** slow(true) limits the upload speed to 32 Mbit/s, so that an upload takes some seconds. slow(false) ends that. */
     async slow(on) {
       await cdp.send('Network.enable')
       await cdp.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: on ? 4_000_000 : -1 })
     },
 
-    /** check fails if there was anything that must not be. */
+    /** check fails if the page had any faults. */
     check() {
       assert.deepEqual(faults, [], faults.join('\n'))
     },
 
-    /** failed shows how it stands. */
+    /** failed prints the faults and the text of the page, and takes a screenshot. */
     async failed() {
       console.error(faults.join('\n'))
       await page.screenshot({ path: join(output, 'failed.png') }).catch(() => {})
       console.error(await page.locator('body').innerText().catch(() => ''))
     },
 
+    /** close closes the browser and deletes its profile. */
     async close() {
       await context.close()
       await rm(home, { recursive: true, force: true })

@@ -17,45 +17,49 @@ import (
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
 )
 
-// check returns how an answer goes beyond the document, and notes what it shows of it.
+// check returns the differences between an exchange and docs/openapi.yaml. It also records which parts of the document
+// the exchange covers.
 //
-// The validator judges parameters, headers and JSON Schema. What it lets pass is judged here: a body where the document has
-// none, a property that no schema describes, and what the document says in words.
+// The validator checks parameters, headers and JSON schemas. In addition, check reports faults that the validator does
+// not find: a body that the document does not describe, a property that no schema describes, and a violation of a rule
+// that the document states only in prose.
 func (c *Contract) check(d *document, x exchange) (faults []string) {
 	if x.header.Get("X-Request-Id") == "" {
-		faults = append(faults, "there is no X-Request-Id")
+		faults = append(faults, "the response has no X-Request-Id header")
 	}
 	template, item, method := c.find(d, x.request)
 	_, err := url.ParseQuery(x.request.URL.RawQuery)
-	badQuery := err != nil && x.status == http.StatusBadRequest // "a query string that cannot be parsed"
+	badQuery := err != nil && x.status == http.StatusBadRequest // nearly every path responds with 400 to a malformed query
 	if c.function == "gateway" && (item == nil || !tagged(item, c.function)) {
 		switch {
 		case isPreflight(x.request) && (x.status == http.StatusNoContent || x.status == http.StatusForbidden):
-			return faults // "asks (preflight) whether it may call"
+			return faults // the document describes preflight responses only in prose
 		case !isProblem(x.header):
-			return faults // the console's, or that of a function, whose own tests judge it
+			return faults // a response from the console or another function, which has its own tests
 		}
 	}
 	if item == nil {
 		if x.status != http.StatusNotFound && !badQuery {
-			faults = append(faults, "the document does not have this path: want 404")
+			faults = append(faults, "the document does not describe this path, so the status must be 404")
 		}
 		return append(faults, checkProblem(x)...)
 	}
 	if x.status == http.StatusInternalServerError {
-		return append(faults, checkProblem(x)...) // a fault of ours, which stores of tests make
+		return append(faults, checkProblem(x)...) // 500 is not described; it occurs in tests with a failing store
 	}
 	operations, known := meant(item, method)
 	if !known && x.status != http.StatusMethodNotAllowed && !badQuery && !(c.function == "gateway" && x.status == http.StatusServiceUnavailable) {
-		faults = append(faults, "the document does not have this method here: want 405")
+		faults = append(faults, "the document does not describe this method, so the status must be 405")
 	}
 	for method, operation := range operations {
 		if x.request.Method == http.MethodHead && method != http.MethodHead {
-			continue // of a problem without its document there is nothing to judge
+			continue // a response to HEAD has no body, and therefore no problem document to check
 		}
 		request := rewritten(x, method, operation)
 		response := &http.Response{StatusCode: x.status, Header: x.header, Body: http.NoBody, Request: request}
-		if len(x.got) > 0 && method != http.MethodHead { // with which the validator wants none, though this may stand for another
+		// The validator does not accept a response body for HEAD. The response can still have a body if the request is
+		// a POST request with X-HTTP-Method-Override: HEAD.
+		if len(x.got) > 0 && method != http.MethodHead {
 			response.Body = io.NopCloser(bytes.NewReader(x.got))
 		}
 		if ok, found := d.validator.GetResponseBodyValidator().ValidateResponseBodyWithPathItem(request, response, item, template); !ok {
@@ -63,12 +67,12 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 		}
 		faults = append(faults, checkBody(d, x, operation)...)
 		if method == http.MethodHead && operation != item.Head {
-			continue // allowed, but it shows nothing of the GET
+			continue // a response to HEAD does not cover the GET operation
 		}
 		c.note(fmt.Sprintf("%s %d", operation.OperationId, x.status))
 		if known && x.status < 400 {
 			if ok, found := d.validator.ValidateHttpRequestSyncWithPathItem(request, item, template); !ok {
-				faults = append(faults, "the request was not refused, although the document does not allow it: "+strings.Join(texts(found), "; "))
+				faults = append(faults, "the function accepted a request that the document does not allow: "+strings.Join(texts(found), "; "))
 			}
 			c.noteRequest(request, item, operation)
 		}
@@ -76,26 +80,27 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 	return faults
 }
 
-// find returns what the document has for the path of a request, nil if that is nothing, and the method that is meant.
-// Here is what the document says in words of where and how else a function can be asked.
+// find returns the path item for the request r, with the path's template and the method of the operation. item is nil
+// if the document does not describe the path. Some functions accept additional paths and methods, which the document
+// describes only in prose. find maps them to the described paths and methods.
 func (c *Contract) find(d *document, r *http.Request) (template string, item *v3.PathItem, method string) {
 	path, method := r.URL.Path, r.Method
 	below := func(base string) bool { return strings.HasPrefix(path, base+"/") }
 	switch {
 	case path == "/" && slices.Contains([]string{"login", "validate", "upload"}, c.function):
-		path = "/" + c.function // "also at /"
+		path = "/" + c.function // these functions also serve the path /
 	case below("/validate"):
-		path = "/validate" // "any path below it"
+		path = "/validate" // any path below /validate is the same operation
 	case path == "/upload/tus", below("/upload/tus") && method == http.MethodOptions:
-		path = "/upload/tus/" // "without the slash", "any path will do"
+		path = "/upload/tus/" // the trailing slash is optional, and OPTIONS is allowed at any path below
 	case c.function == "record" && path != "/healthz":
-		path, method = "fileStored", http.MethodPost // "whatever path and method"
+		path, method = "fileStored", http.MethodPost // record ignores the path and the method
 	case c.function == "sweep" && path == "/":
 		path = "sweep"
 	}
 	switch {
 	case path == "/validate" && method != http.MethodHead:
-		method = http.MethodGet // "any method"
+		method = http.MethodGet // validate accepts any method
 	case below("/upload/tus") && method == http.MethodPost && r.Header.Get("X-HTTP-Method-Override") != "":
 		method = r.Header.Get("X-HTTP-Method-Override")
 	}
@@ -109,8 +114,10 @@ func (c *Contract) find(d *document, r *http.Request) (template string, item *v3
 	return template, item, method
 }
 
-// meant returns, by method, what an item says of one. HEAD is GET without the content (RFC 9110 §9.3.2). A method that it
-// does not know is described with each that it does.
+// meant returns the operations that describe a request with the given method, keyed by method. For HEAD, this is the
+// GET operation if the item has no HEAD operation, because HEAD is GET without the content (RFC 9110 §9.3.2). If the
+// item does not describe the method, known is false. In this case, meant returns all operations except OPTIONS, because
+// each of them describes the 405 response.
 func meant(item *v3.PathItem, method string) (operations map[string]*v3.Operation, known bool) {
 	operations = map[string]*v3.Operation{}
 	for name, operation := range item.GetOperations().FromOldest() {
@@ -122,16 +129,16 @@ func meant(item *v3.PathItem, method string) (operations map[string]*v3.Operatio
 	if method == http.MethodHead && item.Get != nil {
 		return map[string]*v3.Operation{method: item.Get}, true
 	}
-	delete(operations, http.MethodOptions) // which asks what there is, and is not refused
+	delete(operations, http.MethodOptions) // this operation has no 405 response, because OPTIONS is always allowed
 	return operations, false
 }
 
-// rewritten returns the request as it would be with this method, with a body to read.
+// rewritten returns a copy of the request with the given method and with a body that can be read again.
 func rewritten(x exchange, method string, operation *v3.Operation) *http.Request {
 	request := x.request.Clone(x.request.Context())
 	request.Method = method
 	if request.Header.Get("Content-Type") == "" && operation.RequestBody != nil && operation.RequestBody.Content.GetOrZero("*/*") != nil {
-		request.Header.Set("Content-Type", "application/octet-stream") // as may be assumed of what has none (RFC 9110 §8.3)
+		request.Header.Set("Content-Type", "application/octet-stream") // the default (RFC 9110 §8.3)
 	}
 	request.Body, request.ContentLength = http.NoBody, int64(len(x.sent))
 	if len(x.sent) > 0 {
@@ -140,15 +147,16 @@ func rewritten(x exchange, method string, operation *v3.Operation) *http.Request
 	return request
 }
 
-// checkBody judges what the validator does not: bodies where there is none, and what no schema describes.
+// checkBody reports faults in a response body that the validator does not find: a body that the document does not
+// describe, and a property that no schema describes.
 func checkBody(d *document, x exchange, operation *v3.Operation) (faults []string) {
 	described := operation.Responses.Codes.GetOrZero(fmt.Sprint(x.status))
 	switch {
 	case described == nil:
-		return nil // the validator has said so
+		return nil // the validator has already reported the undescribed status
 	case described.Content == nil || described.Content.Len() == 0:
 		if len(x.got) > 0 {
-			faults = append(faults, "there is a body, and the document has none")
+			faults = append(faults, "the response has a body, but the document describes none")
 		}
 		return faults
 	case isProblem(x.header):
@@ -157,7 +165,7 @@ func checkBody(d *document, x exchange, operation *v3.Operation) (faults []strin
 	media, _ := helpers.FindMediaType(described.Content, x.header.Get("Content-Type"))
 	var data any
 	if media == nil || !isJSON(x.header) || json.Unmarshal(x.got, &data) != nil {
-		return nil // the validator has said so, or there is no schema
+		return nil // the validator has already reported the fault, or the document has no schema
 	}
 	found := strict.NewValidator(d.strict, 3.1).Validate(strict.Input{Schema: media.Schema.Schema(), Data: data,
 		Direction: strict.DirectionResponse, Options: d.strict, BasePath: "$", Version: 3.1})
@@ -167,10 +175,11 @@ func checkBody(d *document, x exchange, operation *v3.Operation) (faults []strin
 	return faults
 }
 
-// checkProblem judges a problem document by what its schema can not say, and at paths that have none.
+// checkProblem checks that the problem document in a response is consistent with the response's status and request ID,
+// which a schema cannot express. It also works for a path that docs/openapi.yaml does not describe.
 func checkProblem(x exchange) []string {
 	if !isProblem(x.header) {
-		return []string{fmt.Sprintf("the error is %q, want a problem document", x.header.Get("Content-Type"))}
+		return []string{fmt.Sprintf("the error response has the content type %q, want application/problem+json", x.header.Get("Content-Type"))}
 	}
 	if x.request.Method == http.MethodHead {
 		return nil
@@ -183,12 +192,12 @@ func checkProblem(x exchange) []string {
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&problem); err != nil || problem.Status != x.status || problem.Title == "" ||
 		!strings.HasPrefix(problem.Type, "urn:strongroom:problem:") || problem.Instance != x.header.Get("X-Request-Id") {
-		return []string{fmt.Sprintf("the problem document is not that of a %d with the request id %q (%v)", x.status, x.header.Get("X-Request-Id"), err)}
+		return []string{fmt.Sprintf("the problem document does not match the status %d and the request ID %q (error %v)", x.status, x.header.Get("X-Request-Id"), err)}
 	}
 	return nil
 }
 
-// noteRequest notes what of the request the document describes.
+// noteRequest records that the tests cover the content type of the request's body and the parameters in the request.
 func (c *Contract) noteRequest(request *http.Request, item *v3.PathItem, operation *v3.Operation) {
 	name := operation.OperationId
 	if operation.RequestBody != nil {
@@ -215,13 +224,13 @@ func isProblem(header http.Header) bool {
 	return header.Get("Content-Type") == "application/problem+json"
 }
 
-// isJSON tells whether a body is JSON, of whatever sort.
+// isJSON reports whether the content type in header is JSON. This includes types such as application/cloudevents+json.
 func isJSON(header http.Header) bool {
 	mediaType, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	return mediaType == "application/json" || strings.HasSuffix(mediaType, "+json")
 }
 
-// texts puts into words what the validator has found.
+// texts returns one line of text for each of the validator's errors.
 func texts(found []*validatorerrors.ValidationError) (texts []string) {
 	for _, f := range found {
 		text := f.Message + ": " + f.Reason

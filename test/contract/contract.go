@@ -1,11 +1,12 @@
-// Package contract holds what functions answer against docs/openapi.yaml, and the tests of a function to trying all that the
-// document says of it. A function's tests need no more than
+// Package contract checks the responses of functions against docs/openapi.yaml. It also checks that the tests of a
+// function cover all responses, request bodies and parameters that the document describes for this function. The tests
+// of a function must contain the following code:
 //
 //	var api = contract.Of("login")
 //
 //	func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 //
-// and api.Handler(t, handler) where they would have handler, as function.Main serves it.
+// The tests send their requests to api.Handler(t, handler), where handler is the return value of function.Wrap.
 package contract
 
 import (
@@ -24,20 +25,21 @@ import (
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
 )
 
-// path is the document's, from the folder of any package that tests with it.
+// path is the path of docs/openapi.yaml, relative to the directory in which `go test` runs the tests of a function.
 const path = "../../docs/openapi.yaml"
 
-// elsewhere is what the tests of its function do not try, by the reason.
+// elsewhere lists the parts of the document that a function's own tests do not need to cover, each with the reason.
 var elsewhere = map[string]string{
-	"jwks 503":          "only the gateway answers so, whose tests show it of other operations",
-	"showTusUpload 503": "only the gateway answers so, whose tests show it of other operations",
+	"jwks 503":          "only the gateway sends this response, and the gateway's tests cover it with other operations",
+	"showTusUpload 503": "only the gateway sends this response, and the gateway's tests cover it with other operations",
 }
 
-// document is docs/openapi.yaml, read once by a test binary.
+// document is the parsed file docs/openapi.yaml. A test binary reads the file only once.
 type document struct {
 	*v3.Document
 	validator validator.Validator
-	// strict finds what no schema describes. The validator does not use it, which would want every header to be described.
+	// strict contains the options for finding properties that no schema describes. validator does not use these
+	// options, because it would then also require that the document describes every header.
 	strict *config.ValidationOptions
 }
 
@@ -64,7 +66,8 @@ var load = sync.OnceValues(func() (*document, error) {
 	return d, nil
 })
 
-// items returns what the document has for a function, by path, or by name if it is a webhook. The gateway has all paths.
+// items returns the path items of a function, keyed by path, and its webhooks, keyed by name. For the gateway, items
+// returns all paths, because the gateway forwards requests to the other functions.
 func (d *document) items(function string) map[string]*v3.PathItem {
 	items := map[string]*v3.PathItem{}
 	for path, item := range d.Paths.PathItems.FromOldest() {
@@ -80,7 +83,8 @@ func (d *document) items(function string) map[string]*v3.PathItem {
 	return items
 }
 
-// tagged tells whether a path item is a function's own; those of one path all are.
+// tagged reports whether a path item belongs to a function. It checks only one operation, because all operations of a
+// path have the same tag.
 func tagged(item *v3.PathItem, function string) bool {
 	for _, operation := range item.GetOperations().FromOldest() {
 		return slices.Contains(operation.Tags, function)
@@ -88,22 +92,24 @@ func tagged(item *v3.PathItem, function string) bool {
 	return false
 }
 
-// Contract is what the document says of one function, and what of that has been tried.
+// Contract is the part of the document that describes one function. It records which responses, request bodies and
+// parameters the tests have covered.
 type Contract struct {
 	function string
 	mu       sync.Mutex
 	tried    map[string]bool
 }
 
-// Of returns the contract of the function of this name: the operations with it as a tag. Also "health", which all have.
+// Of returns the contract of a function. The contract consists of the operations that are tagged with the function's
+// name. Of("health") returns the contract of the path /healthz, which every function has.
 func Of(function string) *Contract {
 	return &Contract{function: function, tried: map[string]bool{}}
 }
 
-// Run runs tests and returns the exit status: not 0 if one failed, or if all together left untried what the document
-// describes. Of some tests only (-run), that is not asked.
+// Run runs the tests and returns the exit status. The status is not 0 if a test fails, or if the tests do not cover the
+// whole contract. If only some of the tests run, because of a flag such as -run, Run does not check the coverage.
 func (c *Contract) Run(m *testing.M) int {
-	d, err := load() // here, because a test in a testing/synctest bubble must not start what load starts
+	d, err := load() // before the tests, because load must not start its goroutines in a testing/synctest bubble
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -121,8 +127,10 @@ func (c *Contract) Run(m *testing.M) int {
 	return code
 }
 
-// untried returns what the document describes and no exchange has shown: answers ("login 200"), and of requests that were
-// not refused the types of bodies ("login takes application/json") and the parameters ("login has query name").
+// untried returns a message for each part of the contract that no exchange has covered. A part is a response ("login
+// 200"), the content type of a request body ("login takes application/json"), or a parameter ("login has query name").
+// A request that the function rejects covers only its response, because its body and parameters can be invalid. untried
+// also returns a message for each part in elsewhere that an exchange has covered.
 func (c *Contract) untried(d *document) (faults []string) {
 	described := map[string]bool{}
 	for _, item := range d.items(c.function) {
@@ -138,15 +146,15 @@ func (c *Contract) untried(d *document) (faults []string) {
 	for _, what := range slices.Sorted(maps.Keys(described)) {
 		switch _, excused := elsewhere[what]; {
 		case !c.tried[what] && !excused:
-			faults = append(faults, "no test tries: "+what)
+			faults = append(faults, "no test covers: "+what)
 		case c.tried[what] && excused:
-			faults = append(faults, "a test tries what is said to be shown elsewhere: "+what)
+			faults = append(faults, "a test covers this part, so remove it from the map elsewhere: "+what)
 		}
 	}
 	return faults
 }
 
-// describedBy returns all that can be tried of an operation.
+// describedBy returns the parts of an operation that the tests must cover, in the notation that untried describes.
 func describedBy(item *v3.PathItem, operation *v3.Operation) map[string]bool {
 	described, name := map[string]bool{}, operation.OperationId
 	for status := range operation.Responses.Codes.KeysFromOldest() {
@@ -169,7 +177,8 @@ func (c *Contract) note(what string) {
 	c.tried[what] = true
 }
 
-// Handler returns handler; an answer of it that the document does not allow fails the test.
+// Handler returns a handler that calls handler and checks each response. The test fails if the document does not allow
+// the response, or if handler accepts a request that the document does not allow.
 func (c *Contract) Handler(t testing.TB, handler http.Handler) http.Handler {
 	t.Helper()
 	d, err := load()
@@ -178,7 +187,7 @@ func (c *Contract) Handler(t testing.TB, handler http.Handler) http.Handler {
 	}
 	return watch(handler, func(x exchange) {
 		for _, fault := range c.check(d, x) {
-			t.Errorf("docs/openapi.yaml: %s %s answers %d %.1000q: %s", x.request.Method, x.request.URL.RequestURI(), x.status, x.got, fault)
+			t.Errorf("docs/openapi.yaml: %s %s: got the response %d %.1000q: %s", x.request.Method, x.request.URL.RequestURI(), x.status, x.got, fault)
 		}
 	})
 }

@@ -7,19 +7,20 @@ import (
 	"strings"
 )
 
-// limit bounds what is kept of a body: no documented one is as long, and files need not be looked at.
+// limit is the maximum number of bytes of a body that are kept for the check. It is sufficient, because only file
+// content is longer than 1 MiB, and file content is not checked.
 const limit = 1 << 20
 
-// exchange is a request, as it was sent, and its answer.
+// exchange is a request and its response.
 type exchange struct {
-	request *http.Request // its body is in sent
-	sent    []byte        // of a body whose content the document describes, else empty
+	request *http.Request // without the body, which is in sent
+	sent    []byte        // request body; empty if the body is neither JSON nor a form
 	status  int
 	header  http.Header
 	got     []byte
 }
 
-// watch returns a handler that does as handler does, and tells of each exchange when it is over.
+// watch returns a handler that calls handler, and then passes the request and its response to tell.
 func watch(handler http.Handler, tell func(exchange)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x, answer := exchange{request: r.Clone(r.Context())}, &watchedWriter{ResponseWriter: w}
@@ -30,10 +31,10 @@ func watch(handler http.Handler, tell func(exchange)) http.Handler {
 		}
 		defer func() {
 			if answer.status == 0 {
-				return // the connection was cut instead
+				return // handler panicked, so there is no response
 			}
 			x.sent, x.status, x.header = sent.kept.Bytes(), answer.status, answer.header
-			if r.Method != http.MethodHead { // of which net/http sends no content
+			if r.Method != http.MethodHead { // net/http sends no content in a response to HEAD
 				x.got = answer.kept.Bytes()
 			}
 			tell(x)
@@ -45,7 +46,7 @@ func watch(handler http.Handler, tell func(exchange)) http.Handler {
 	})
 }
 
-// watchedBody keeps what is read of a body.
+// watchedBody is a request body that keeps a copy of the bytes that the handler reads, up to limit.
 type watchedBody struct {
 	io.ReadCloser
 	kept bytes.Buffer
@@ -58,7 +59,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// watchedWriter keeps what is answered.
+// watchedWriter is a response writer that keeps a copy of the status, the headers, and at most limit bytes of the body.
 type watchedWriter struct {
 	http.ResponseWriter
 	status int
@@ -84,5 +85,5 @@ func (w *watchedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets http.ResponseController reach the connection.
+// Unwrap returns the original response writer, so that http.ResponseController can use its other methods.
 func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

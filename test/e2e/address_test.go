@@ -13,15 +13,14 @@ import (
 	"time"
 )
 
-// TestClientWritesNoAddress checks that a client cannot choose the address that its attempts are counted under and that the
-// audit trail shows. Each request has an X-Forwarded-For that the client wrote. Behind Kourier, this test passes
-// only with use-remote-address.
-func TestClientWritesNoAddress(t *testing.T) {
+// TestClientCannotForgeAddress proves that a client cannot forge its address with X-Forwarded-For, neither for the
+// counters of failed logins nor in the audit trail. Behind Kourier, this test passes only with use-remote-address.
+func TestClientCannotForgeAddress(t *testing.T) {
 	direct := open(t)
 	for name, s := range map[string]*system{"directly": direct, "through the gateway": direct.throughGateway()} {
 		t.Run(name, func(t *testing.T) {
 			username := fmt.Sprintf("address-%d", time.Now().UnixNano())
-			id := s.newUser(t, username, "analytical-engine") // without the header
+			id := s.newUser(t, username, "analytical-engine") // sends no X-Forwarded-For
 			written := 0
 			forged := func(token, method, function, path string, body map[string]string) answer {
 				t.Helper()
@@ -42,7 +41,7 @@ func TestClientWritesNoAddress(t *testing.T) {
 			changed := forged(session.AccessToken, http.MethodPut, "accounts", "/accounts/me/password",
 				map[string]string{"current_password": "analytical-engine", "new_password": "difference-engine"})
 			if changed.status != http.StatusNoContent {
-				t.Fatalf("change the password: %s", changed)
+				t.Fatalf("change the password: got %s, want 204", changed)
 			}
 
 			var trail struct {
@@ -60,33 +59,36 @@ func TestClientWritesNoAddress(t *testing.T) {
 				}
 			}
 			without, with := addresses["user.created"], addresses["password.changed"]
-			// An address of loopback is that of queue-proxy: X-Forwarded-For has fewer entries than TRUSTED_HOPS.
+			// A loopback address is the address of queue-proxy. The function uses it if X-Forwarded-For has fewer
+			// entries than TRUSTED_HOPS.
 			if !without.IsValid() || without.IsLoopback() || with != without {
-				t.Errorf("the audit trail shows the address %v without X-Forwarded-For and %v with it", without, with)
+				t.Errorf("audit trail: got the address %v without X-Forwarded-For and %v with it, want the same address", without, with)
 			}
 			if want, known := ownAddress(t, s.urls["gateway"]); known && with != want {
-				t.Errorf("the audit trail shows the address %v, want %v", with, want)
+				t.Errorf("audit trail: got the address %v, want %v", with, want)
 			}
 
-			// A slow attempt can outlast the wait after the fifth failure, which is 1 s. The wait doubles with each failure.
+			// The delay after the fifth failure is 1 s and doubles with each failure. A slow request can arrive after
+			// the delay has passed.
 			for guess := 1; ; guess++ {
 				got := forged("", http.MethodPost, "login", "/login", map[string]string{"username": username, "password": fmt.Sprintf("wrong-guess-%d", guess)})
 				if guess > 5 && got.status == http.StatusTooManyRequests && got.problem() == "too-many-attempts" {
 					break
 				}
 				if got.status != http.StatusUnauthorized {
-					t.Fatalf("guess %d: %s", guess, got)
+					t.Fatalf("guess %d: got %s, want 401", guess, got)
 				}
 				if guess == 20 {
-					t.Fatalf("%d wrong guesses, each with another X-Forwarded-For, are all compared", guess)
+					t.Fatalf("got 401 for %d wrong guesses, each with another X-Forwarded-For, want 429 after the fifth", guess)
 				}
 			}
 		})
 	}
 }
 
-// ownAddress returns the address of this machine that connections to a URL come from. It is known only on the node of the
-// ingress. Elsewhere, a network on the way can replace the address with that of a node.
+// ownAddress returns the local address of this machine for connections to a URL. The address is known only if this
+// machine is the node of the ingress. On other machines, a network in between can replace the address with the address
+// of a node.
 func ownAddress(t *testing.T, base string) (address netip.Addr, known bool) {
 	t.Helper()
 	u, err := url.Parse(base)

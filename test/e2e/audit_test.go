@@ -20,24 +20,24 @@ import (
 	"time"
 )
 
-// TestMain watches the whole run: which passwords and tokens are used, what problem documents say, and what every pod
-// logs. At its end none of the former may be found in the latter, nor in any manifest.
+// TestMain records the passwords and tokens that the tests use, all problem documents, and the logs of all pods. After
+// the tests, no log, problem document or manifest must contain a recorded secret.
 func TestMain(m *testing.M) {
 	secrets := &wiretap{next: http.DefaultTransport, secrets: map[string]string{}}
 	http.DefaultTransport = secrets
 	ctx, stop := context.WithCancel(context.Background())
 	logs := followLogs(ctx)
 	code := m.Run()
-	time.Sleep(2 * time.Second) // until the last lines have come
+	time.Sleep(2 * time.Second) // until the last log lines have arrived
 	stop()
 	if err := audit(secrets, logs.text()); err != nil {
-		fmt.Fprintln(os.Stderr, "--- FAIL: the audit of secrets:", err)
+		fmt.Fprintln(os.Stderr, "--- FAIL: audit of secrets:", err)
 		code = 1
 	}
 	os.Exit(code)
 }
 
-// audit looks for secrets where none may be.
+// audit returns an error if a log, a problem document or a manifest contains a secret.
 func audit(w *wiretap, logs string) error {
 	manifests, err := output("kubectl", "get", "-n", namespace, "-o", "yaml",
 		"configmaps,pods,services,deployments,statefulsets,jobs,events,serviceaccounts,roles,services.serving.knative.dev,revisions.serving.knative.dev,rabbitmqsources.sources.knative.dev")
@@ -50,16 +50,17 @@ func audit(w *wiretap, logs string) error {
 	w.Lock()
 	defer w.Unlock()
 	places := map[string]string{"a log": logs, "a problem document": w.problems.String(), "a manifest": string(manifests)}
-	fmt.Printf("=== the audit of secrets: %d secrets, %d bytes of logs, %d of problem documents, %d of manifests\n",
+	fmt.Printf("=== audit of secrets: %d secrets, %d bytes of logs, %d bytes of problem documents, %d bytes of manifests\n",
 		len(w.secrets), len(logs), w.problems.Len(), len(manifests))
 	if len(w.secrets) < 10 || len(logs) == 0 || len(manifests) == 0 {
-		return fmt.Errorf("it had nothing to look at")
+		return fmt.Errorf("got %d secrets, %d bytes of logs and %d bytes of manifests, which is too little to search",
+			len(w.secrets), len(logs), len(manifests))
 	}
 	var found []string
 	for secret, what := range w.secrets {
 		for place, text := range places {
 			if strings.Contains(text, secret) {
-				found = append(found, what+" is in "+place)
+				found = append(found, place+" contains "+what)
 			}
 		}
 	}
@@ -69,21 +70,22 @@ func audit(w *wiretap, logs string) error {
 	return nil
 }
 
-// wiretap notes the secrets that requests and answers carry, and the problem documents.
+// wiretap is an http.RoundTripper that records the secrets in requests and responses, and the problem documents.
 type wiretap struct {
 	next http.RoundTripper
 
 	sync.Mutex
-	secrets  map[string]string // and what they are
+	secrets  map[string]string // maps each secret to its description
 	problems bytes.Buffer
 }
 
-// maxAnswer bounds what is read of an answer that may carry a secret, in bytes.
+// maxAnswer is the number of bytes that wiretap searches in a request or a response body.
 const maxAnswer = 64 << 10
 
-// shortest is the length from which on a string is a secret that can not be anywhere by chance.
+// shortest is the minimum length of a recorded secret, in bytes. A shorter string could be in a log by coincidence.
 const shortest = 8
 
+// add records a secret. what describes the secret.
 func (w *wiretap) add(secret, what string) {
 	if len(secret) >= shortest {
 		w.Lock()
@@ -95,12 +97,12 @@ func (w *wiretap) add(secret, what string) {
 // RoundTrip implements http.RoundTripper.
 func (w *wiretap) RoundTrip(r *http.Request) (*http.Response, error) {
 	if token, bears := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); bears {
-		// The signature: the parts before it may rightly stand elsewhere, such as a header that all tokens share.
+		// Record only the signature. The other parts of a token can be elsewhere: all tokens have the same header.
 		w.add(token[strings.LastIndexByte(token, '.')+1:], "an access token")
 	}
 	if r.GetBody != nil && r.Header.Get("Content-Type") == "application/json" {
 		if body, err := r.GetBody(); err == nil {
-			w.addMembers(body, "of a request")
+			w.addMembers(body, "in a request")
 		}
 	}
 	answer, err := w.next.RoundTrip(r)
@@ -124,17 +126,17 @@ func (w *wiretap) RoundTrip(r *http.Request) (*http.Response, error) {
 			w.problems.Write(start)
 			w.Unlock()
 		} else {
-			w.addMembers(bytes.NewReader(start), "of an answer")
+			w.addMembers(bytes.NewReader(start), "in a response")
 		}
 	}
 	return answer, nil
 }
 
-// addMembers adds what a JSON object has under names that mean a secret.
+// addMembers records the members of a JSON object whose names indicate a secret. whose describes the body.
 func (w *wiretap) addMembers(body io.Reader, whose string) {
 	var members map[string]any
 	if json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(&members) != nil {
-		return // a list, or a file that is no JSON
+		return // the body is a list, or the content of a file that is not JSON
 	}
 	for _, name := range []string{"password", "current_password", "new_password", "refresh_token", "access_token"} {
 		if secret, is := members[name].(string); is {
@@ -143,10 +145,11 @@ func (w *wiretap) addMembers(body io.Reader, whose string) {
 	}
 }
 
-// userinfo is the password in a URL or a MySQL DSN.
+// userinfo matches the password in a URL or a MySQL DSN.
 var userinfo = regexp.MustCompile(`^(?:[a-z+]+://)?[^:/@]+:([^@]+)@`)
 
-// addSecretsOfCluster adds what the Secrets hold, but for what is public in them.
+// addSecretsOfCluster records the values in the Secrets of the cluster, except public values such as user names and
+// public keys.
 func (w *wiretap) addSecretsOfCluster() error {
 	list, err := output("kubectl", "get", "secrets", "-n", namespace, "-o", "json")
 	if err != nil {
@@ -182,7 +185,7 @@ func (w *wiretap) addSecretsOfCluster() error {
 	return nil
 }
 
-// logFollower keeps what the pods of the namespace log, those included that come and go.
+// logFollower collects the logs of all pods in the namespace, including pods that exist only for a part of the run.
 type logFollower struct {
 	sync.Mutex
 	all bytes.Buffer
@@ -200,7 +203,7 @@ func (f *logFollower) text() string {
 	return f.all.String()
 }
 
-// followLogs reads the logs of every pod from its beginning until ctx ends.
+// followLogs collects the complete logs of every pod until ctx ends.
 func followLogs(ctx context.Context) *logFollower {
 	f := &logFollower{}
 	go func() {
@@ -213,7 +216,7 @@ func followLogs(ctx context.Context) *logFollower {
 						followed[pod] = true
 						follow := exec.CommandContext(ctx, "kubectl", "logs", "-n", namespace, "-f", "--all-containers", "--ignore-errors", "--max-log-requests=20", pod)
 						follow.Stdout = f
-						go func() { _ = follow.Run() }() // ends with the pod, or with ctx
+						go func() { _ = follow.Run() }() // ends when the pod ends or ctx ends
 					}
 				}
 			}
@@ -226,7 +229,7 @@ func followLogs(ctx context.Context) *logFollower {
 	return f
 }
 
-// output runs a command that must not take longer than a minute.
+// output runs a command, for at most a minute, and returns its standard output.
 func output(name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

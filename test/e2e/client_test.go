@@ -19,13 +19,13 @@ import (
 	"time"
 )
 
-// requestLimit bounds one request, the start of a pod included.
+// requestLimit bounds one request. It includes the time for the start of a pod.
 const requestLimit = 2 * time.Minute
 
-// clusterSuffix ends the URLs of functions that are reachable inside of the cluster only.
+// clusterSuffix is the suffix of the URLs of functions that are reachable only inside the cluster.
 const clusterSuffix = ".svc.cluster.local"
 
-// system is the deployed system as one user sees it.
+// system is a client of the deployed system. It signs in as one user.
 type system struct {
 	urls     map[string]string
 	username string
@@ -34,8 +34,9 @@ type system struct {
 	issued   time.Time
 }
 
-// open finds the functions, and the first admin's password in its Secret. Where only the gateway is public (EXPOSE=gateway),
-// it is called in place of the others: they answer at the same paths.
+// open returns a client that uses the URLs of the deployed functions and signs in as the first admin. If only the
+// gateway is public (EXPOSE=gateway), the client uses the gateway in place of the other functions, because the gateway
+// has the same paths.
 func open(t *testing.T) *system {
 	t.Helper()
 	s := &system{urls: map[string]string{}}
@@ -49,7 +50,7 @@ func open(t *testing.T) *system {
 	}
 	for _, name := range []string{"login", "validate", "upload", "record", "files", "accounts", "sweep", "gateway"} {
 		if s.urls[name] == "" {
-			t.Fatalf("the function %s is not deployed, or has no URL", name)
+			t.Fatalf("the function %s is not deployed or has no URL", name)
 		}
 	}
 	var secret struct {
@@ -60,7 +61,7 @@ func open(t *testing.T) *system {
 	return s
 }
 
-// throughGateway returns the same system, with all functions called at the gateway's URL.
+// throughGateway returns a client of the same system that sends all requests to the gateway.
 func (s *system) throughGateway() *system {
 	through := &system{urls: map[string]string{}, username: s.username, password: s.password}
 	for name := range s.urls {
@@ -69,7 +70,7 @@ func (s *system) throughGateway() *system {
 	return through
 }
 
-// answer is an HTTP answer with its body.
+// answer is an HTTP response with its body.
 type answer struct {
 	status int
 	header http.Header
@@ -80,7 +81,7 @@ func (a answer) String() string {
 	return fmt.Sprintf("%d %s %s", a.status, a.header.Get("Content-Type"), bytes.TrimSpace(a.body[:min(len(a.body), 500)]))
 }
 
-// problem returns the name of the problem document that the answer is, and "" if it is none.
+// problem returns the problem name if the response is a problem document, and "" otherwise.
 func (a answer) problem() string {
 	var document struct {
 		Type   string `json:"type"`
@@ -92,7 +93,7 @@ func (a answer) problem() string {
 	return strings.TrimPrefix(document.Type, "urn:strongroom:problem:")
 }
 
-// call sends one request to a function. A token of "" sends none.
+// call sends a request to a function and returns the response. An empty token omits the Authorization header.
 func (s *system) call(t *testing.T, method, function, path, token string, header map[string]string, body []byte) answer {
 	t.Helper()
 	got, err := s.send(method, function, path, token, header, body)
@@ -102,7 +103,7 @@ func (s *system) call(t *testing.T, method, function, path, token string, header
 	return got
 }
 
-// send is call for any goroutine.
+// send is like call, but it returns an error instead of failing the test. It can therefore run in any goroutine.
 func (s *system) send(method, function, path, token string, header map[string]string, body []byte) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
 	defer cancel()
@@ -123,12 +124,12 @@ func (s *system) send(method, function, path, token string, header map[string]st
 	defer func() { _ = response.Body.Close() }()
 	content, err := io.ReadAll(response.Body)
 	if err != nil {
-		return answer{}, fmt.Errorf("%s %s%s: read the answer: %w", method, function, path, err)
+		return answer{}, fmt.Errorf("%s %s%s: read the response: %w", method, function, path, err)
 	}
 	return answer{response.StatusCode, response.Header, content}, nil
 }
 
-// login tries a user name and a password.
+// login signs in with a user name and a password and returns the response.
 func (s *system) login(t *testing.T, username, password string) answer {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"username": username, "password": password})
@@ -138,7 +139,8 @@ func (s *system) login(t *testing.T, username, password string) answer {
 	return s.call(t, http.MethodPost, "login", "/login", "", map[string]string{"Content-Type": "application/json"}, body)
 }
 
-// signedIn returns an access token of the first admin that is good for some minutes yet.
+// signedIn returns an access token of the client's user that is valid for at least 5 more minutes. It signs in if
+// necessary.
 func (s *system) signedIn(t *testing.T) string {
 	t.Helper()
 	if s.token != "" && time.Since(s.issued) < 5*time.Minute {
@@ -151,16 +153,17 @@ func (s *system) signedIn(t *testing.T) string {
 		ExpiresIn   int    `json:"expires_in"`
 	}
 	if err := json.Unmarshal(got.body, &document); got.status != http.StatusOK || err != nil || document.AccessToken == "" || document.TokenType != "Bearer" {
-		t.Fatalf("login: %s", redact(got, document.AccessToken))
+		t.Fatalf("login: got %s, want 200 with a bearer token", redact(got, document.AccessToken))
 	}
 	if document.ExpiresIn < 600 {
-		t.Fatalf("a token is good for %d s, which is too short for these tests", document.ExpiresIn)
+		t.Fatalf("got an access token that is valid for %d s, want at least 600 s for these tests", document.ExpiresIn)
 	}
 	s.token, s.issued = document.AccessToken, time.Now()
 	return s.token
 }
 
-// redact keeps a token out of the test's output.
+// redact returns a description of a response in which the token is replaced, so that the test output does not contain
+// it.
 func redact(a answer, token string) string {
 	if token == "" {
 		return a.String()
@@ -168,16 +171,17 @@ func redact(a answer, token string) string {
 	return strings.ReplaceAll(a.String(), token, "…")
 }
 
-// file is a file that was handed in, or is to be.
+// file is a file to upload. It has an ID after the upload.
 type file struct {
 	id      string
 	name    string
 	content []byte
 }
 
+// newFile returns a file with size random bytes.
 func newFile(name string, size int) *file {
 	content := make([]byte, size)
-	_, _ = rand.Read(content) // never fails
+	_, _ = rand.Read(content) // never returns an error
 	return &file{name: name, content: content}
 }
 
@@ -186,7 +190,7 @@ func (f *file) sha256() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// tryUpload sends a file once.
+// tryUpload sends one upload request and returns the response.
 func (s *system) tryUpload(t *testing.T, f *file) answer {
 	t.Helper()
 	sum := sha256.Sum256(f.content)
@@ -197,7 +201,7 @@ func (s *system) tryUpload(t *testing.T, f *file) answer {
 	}, f.content)
 }
 
-// upload hands in a file as a sensible client does: it comes again when it is told to.
+// upload uploads a file. After a 503, it waits for the time in Retry-After and tries again.
 func (s *system) upload(t *testing.T, f *file) {
 	t.Helper()
 	deadline := time.Now().Add(4 * time.Minute)
@@ -215,30 +219,31 @@ func (s *system) upload(t *testing.T, f *file) {
 			Status string `json:"status"`
 		}
 		if err := json.Unmarshal(got.body, &stored); got.status != http.StatusAccepted || err != nil {
-			t.Fatalf("upload of %s: %s", f.name, got)
+			t.Fatalf("upload %s: got %s, want 202", f.name, got)
 		}
 		if stored.Name != f.name || stored.Size != int64(len(f.content)) || stored.SHA256 != f.sha256() || stored.Status != "stored" {
-			t.Fatalf("upload of %s: %s", f.name, got)
+			t.Fatalf("upload %s: got %s, want the uploaded file", f.name, got)
 		}
 		if location := got.header.Get("Location"); location != "/files/"+stored.ID {
-			t.Fatalf("upload of %s: Location is %q", f.name, location)
+			t.Fatalf("upload %s: got Location %q, want /files/%s", f.name, location, stored.ID)
 		}
 		f.id = stored.ID
 		return
 	}
 }
 
-// retryAfter returns how long a 503 tells the client to wait, and fails if it does not.
+// retryAfter returns the time in the Retry-After header of a 503 response. The test fails if the response is not the
+// problem "unavailable" with a valid Retry-After header.
 func retryAfter(t *testing.T, got answer) time.Duration {
 	t.Helper()
 	seconds, err := strconv.Atoi(got.header.Get("Retry-After"))
 	if err != nil || seconds < 1 || seconds > 60 || got.problem() != "unavailable" {
-		t.Fatalf("Retry-After %q with %s", got.header.Get("Retry-After"), got)
+		t.Fatalf("got Retry-After %q with %s, want 1 to 60 s with the problem unavailable", got.header.Get("Retry-After"), got)
 	}
 	return time.Duration(seconds) * time.Second
 }
 
-// status returns what the catalogue says of a file: stored, or catalogued.
+// status returns the status of a file, which is "stored" or "catalogued".
 func (s *system) status(t *testing.T, f *file) string {
 	t.Helper()
 	got := s.call(t, http.MethodGet, "files", "/files/"+f.id, s.signedIn(t), nil, nil)
@@ -250,33 +255,33 @@ func (s *system) status(t *testing.T, f *file) string {
 		Status string `json:"status"`
 	}
 	if err := json.Unmarshal(got.body, &entry); got.status != http.StatusOK || err != nil {
-		t.Fatalf("GET /files/%s: %s", f.id, got)
+		t.Fatalf("GET /files/%s: got %s, want 200", f.id, got)
 	}
 	if entry.ID != f.id || entry.Name != f.name || entry.Size != int64(len(f.content)) || entry.SHA256 != f.sha256() {
-		t.Fatalf("GET /files/%s: %s", f.id, got)
+		t.Fatalf("GET /files/%s: got %s, want the uploaded file", f.id, got)
 	}
 	return entry.Status
 }
 
-// catalogued waits until record has written the entry of a file.
+// catalogued waits until record has added the catalog entry of a file.
 func (s *system) catalogued(t *testing.T, f *file, limit time.Duration) {
 	t.Helper()
 	eventually(t, limit, func() string {
 		if status := s.status(t, f); status != "catalogued" {
-			return fmt.Sprintf("%s (%s) is %s, not catalogued", f.name, f.id, status)
+			return fmt.Sprintf("file %s (%s): got status %s, want catalogued", f.name, f.id, status)
 		}
 		return ""
 	})
 }
 
-// download fetches a file and compares it with what was handed in.
+// download downloads a file and compares its content with the uploaded content.
 func (s *system) download(t *testing.T, f *file) {
 	t.Helper()
 	got := s.call(t, http.MethodGet, "files", "/files/"+f.id+"/content", s.signedIn(t), nil, nil)
 	if got.status != http.StatusOK {
-		t.Fatalf("GET /files/%s/content: %s", f.id, got)
+		t.Fatalf("GET /files/%s/content: got %s, want 200", f.id, got)
 	}
 	if sum := sha256.Sum256(got.body); hex.EncodeToString(sum[:]) != f.sha256() {
-		t.Fatalf("%s came back with %d bytes of another SHA-256, want %d bytes of %s", f.name, len(got.body), len(f.content), f.sha256())
+		t.Fatalf("download %s: got %d bytes with the digest %x, want %d with %s", f.name, len(got.body), sum, len(f.content), f.sha256())
 	}
 }

@@ -1,8 +1,8 @@
 //go:build e2e
 
-// Package e2e tries the deployed system as its users see it: through the URLs of its functions, in the cluster of the
-// current kubectl context. It needs kubectl, kn and ko, and leaves the cluster as it found it, but for the files that it
-// handed in and for the signing key, which it replaces.
+// Package e2e tests the deployed system in the cluster of the current kubectl context, through the URLs of the
+// functions. It needs kubectl, kn and ko. The tests restore the state of the cluster, with two exceptions: the uploaded
+// files remain, and the signing key is replaced.
 package e2e
 
 import (
@@ -17,7 +17,7 @@ import (
 
 const namespace = "strongroom"
 
-// run runs a command and returns its output. Whatever it is, it must not take longer than two minutes.
+// run runs a command, for at most two minutes, and returns its standard output. The command must succeed.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -31,21 +31,23 @@ func run(t *testing.T, name string, args ...string) string {
 	return stdout.String()
 }
 
+// kubectl runs kubectl in the namespace of Strongroom and returns its standard output.
 func kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	return run(t, "kubectl", append([]string{"--namespace", namespace}, args...)...)
 }
 
-// get reads an object or a list as JSON.
+// get decodes the output of `kubectl get`, which is an object or a list.
 func get(t *testing.T, into any, args ...string) {
 	t.Helper()
 	output := kubectl(t, append(append([]string{"get"}, args...), "-o", "json")...)
 	if err := json.Unmarshal([]byte(output), into); err != nil {
-		t.Fatalf("kubectl get %s: %v", strings.Join(args, " "), err)
+		t.Fatalf("decode the output of kubectl get %s: %v", strings.Join(args, " "), err)
 	}
 }
 
-// eventually calls condition until it returns "", and fails with what it returned last when limit is over.
+// eventually calls condition until it returns "". If that takes longer than limit, eventually fails the test with the
+// last result of condition, which describes the difference from the expected state.
 func eventually(t *testing.T, limit time.Duration, condition func() string) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
@@ -61,7 +63,7 @@ func eventually(t *testing.T, limit time.Duration, condition func() string) {
 	}
 }
 
-// service is what matters here of a Knative Service.
+// service contains the fields of a Knative Service that the tests use.
 type service struct {
 	Metadata struct {
 		Name       string `json:"name"`
@@ -88,7 +90,7 @@ type service struct {
 	} `json:"status"`
 }
 
-// ready tells whether the newest revision of the Service serves.
+// ready reports whether the latest revision of the Service is ready.
 func (s service) ready() bool {
 	if s.Status.ObservedGeneration != s.Metadata.Generation || s.Status.LatestCreated != s.Status.LatestReady {
 		return false
@@ -101,7 +103,7 @@ func (s service) ready() bool {
 	return false
 }
 
-// services returns the deployed functions by name.
+// services returns the Services of the deployed functions, by name.
 func services(t *testing.T) map[string]service {
 	t.Helper()
 	var list struct {
@@ -115,7 +117,7 @@ func services(t *testing.T) map[string]service {
 	return found
 }
 
-// pods returns the pods of the functions, and how often a container of each was restarted.
+// pods returns the number of container restarts of each pod of the functions, by pod name.
 func pods(t *testing.T) map[string]int {
 	t.Helper()
 	var list struct {
@@ -141,7 +143,8 @@ func pods(t *testing.T) map[string]int {
 	return found
 }
 
-// stopStore takes a store away and returns what brings it back; the test's end does too.
+// stopStore stops a store and returns a function that starts the store again. The store is also started when the test
+// ends.
 func stopStore(t *testing.T, name string) (start func()) {
 	t.Helper()
 	running := true

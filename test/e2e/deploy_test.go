@@ -19,10 +19,10 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// root is the top of the checkout.
+// root is the top directory of the repository.
 const root = "../.."
 
-// deploy runs `make deploy`, or the script behind it, in a checkout, and returns what it printed.
+// deploy runs the script behind `make deploy` in the directory dir, for at most 15 minutes, and returns its output.
 func deploy(t *testing.T, dir string, environment ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
@@ -36,15 +36,15 @@ func deploy(t *testing.T, dir string, environment ...string) (string, error) {
 	return out.String(), err
 }
 
-// TestDeploySaysWhy breaks one thing after another that setup or a store needs. `make deploy` must fail, and must print the
-// reason in one line that names the setting.
-func TestDeploySaysWhy(t *testing.T) {
+// TestDeployPrintsCause proves that `make deploy` fails if setup or a store cannot work, and prints the cause in one
+// line that names the setting.
+func TestDeployPrintsCause(t *testing.T) {
 	t.Cleanup(func() {
 		if out, err := deploy(t, root); err != nil {
-			t.Errorf("deploy what is right again: %v\n%s", err, out)
+			t.Errorf("deploy again with the correct configuration: %v\n%s", err, out)
 		}
 	})
-	// Deployments stop waiting after this time. So the reasons that they print came earlier.
+	// `make deploy` stops waiting after this number of seconds, so a printed cause was found within that time.
 	const wait = "WAIT=45"
 	for _, test := range []struct {
 		name  string
@@ -79,7 +79,7 @@ func TestDeploySaysWhy(t *testing.T) {
 			wantReasons(t, out, err, test.want)
 		})
 	}
-	t.Run("a store that does not start", func(t *testing.T) {
+	t.Run("store that does not start", func(t *testing.T) {
 		dir := copyTree(t)
 		path := filepath.Join(dir, "config/backing/mysql.yaml")
 		content, err := os.ReadFile(path)
@@ -88,7 +88,7 @@ func TestDeploySaysWhy(t *testing.T) {
 		}
 		spoiled := strings.Replace(string(content), "--disable-log-bin", "--no-such-option", 1)
 		if spoiled == string(content) {
-			t.Fatalf("%s has no --disable-log-bin", path)
+			t.Fatalf("%s does not contain --disable-log-bin", path)
 		}
 		if err := os.WriteFile(path, []byte(spoiled), 0o600); err != nil {
 			t.Fatal(err)
@@ -98,19 +98,20 @@ func TestDeploySaysWhy(t *testing.T) {
 	})
 }
 
+// wantReasons checks that a deployment failed, and that each pattern in want matches a line of its output.
 func wantReasons(t *testing.T, out string, err error, want []string) {
 	t.Helper()
 	if err == nil {
-		t.Errorf("deploy: got success, want failure:\n%s", out)
+		t.Errorf("deploy: got no error, want an error:\n%s", out)
 	}
 	for _, pattern := range want {
 		if !regexp.MustCompile("(?m)" + pattern).MatchString(out) {
-			t.Errorf("deploy: no line matches %s:\n%s", pattern, out)
+			t.Errorf("deploy: no output line matches %s:\n%s", pattern, out)
 		}
 	}
 }
 
-// copyTree copies what `make deploy` reads into a temporary directory.
+// copyTree copies the files that `make deploy` reads to a temporary directory and returns its path.
 func copyTree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -141,7 +142,7 @@ func secretValue(t *testing.T, name, key string) string {
 	return string(secret.Data[key])
 }
 
-// change changes a value of a Secret until the end of the test.
+// change replaces a value of a Secret with the result of to until the test ends.
 func change(t *testing.T, name, key string, to func(string) string) {
 	t.Helper()
 	original := secretValue(t, name, key)
@@ -156,7 +157,7 @@ func change(t *testing.T, name, key string, to func(string) string) {
 	set(to(original))
 }
 
-// asMySQLUser returns a DSN with another user.
+// asMySQLUser returns dsn with another user and password.
 func asMySQLUser(t *testing.T, dsn, user, password string) string {
 	t.Helper()
 	config, err := mysql.ParseDSN(dsn)
@@ -167,7 +168,7 @@ func asMySQLUser(t *testing.T, dsn, user, password string) string {
 	return config.FormatDSN()
 }
 
-// asUser returns a URL with another user.
+// asUser returns the URL address with another user and password.
 func asUser(t *testing.T, address, user, password string) string {
 	t.Helper()
 	parsed, err := url.Parse(address)

@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// A user signs in, hands in a file, finds it in the catalogue and gets it back.
+// TestMainJob proves that a user can sign in, upload a file, find it in the list of files and download it.
 func TestMainJob(t *testing.T) {
 	s := open(t)
 	t.Run("validate", func(t *testing.T) {
 		got := s.call(t, http.MethodGet, "validate", "/validate?scope=files:write", s.signedIn(t), nil, nil)
 		if got.status != http.StatusOK {
-			t.Fatalf("validate: %s", got)
+			t.Fatalf("validate: got %s, want 200", got)
 		}
 		if user, id := got.header.Get("X-Auth-Username"), got.header.Get("X-Auth-User-Id"); user != s.username || id == "" {
-			t.Errorf("the token is of %q with id %q, want %q", user, id, s.username)
+			t.Errorf("validate: got the user %q with the ID %q, want %q with an ID", user, id, s.username)
 		}
 		if roles := got.header.Get("X-Auth-Roles"); !strings.Contains(roles, "admin") {
-			t.Errorf("the first admin's roles are %q", roles)
+			t.Errorf("validate: got the roles %q, want admin", roles)
 		}
 	})
 	for name, size := range map[string]int{"twenty megabytes.bin": 20 << 20, "one byte.bin": 1} {
@@ -41,26 +41,27 @@ func TestMainJob(t *testing.T) {
 				} `json:"files"`
 			}
 			if err := json.Unmarshal(got.body, &page); got.status != http.StatusOK || err != nil {
-				t.Fatalf("GET /files: %s", got)
+				t.Fatalf("GET /files: got %s, want 200", got)
 			}
 			if !slices.ContainsFunc(page.Files, func(entry struct {
 				ID string `json:"id"`
 			}) bool {
 				return entry.ID == f.id
 			}) {
-				t.Errorf("the newest entries do not have %s", f.id)
+				t.Errorf("GET /files: got no entry of file %s in the newest 20 entries", f.id)
 			}
 		})
 	}
 }
 
+// TestRefusals proves that wrong credentials and invalid access tokens are refused with 401.
 func TestRefusals(t *testing.T) {
 	s := open(t)
 	for name, username := range map[string]string{"wrong password": s.username, "unknown user": "nobody-of-this-name"} {
 		t.Run(name, func(t *testing.T) {
 			got := s.login(t, username, "a wrong password")
 			if got.status != http.StatusUnauthorized || got.problem() != "bad-credentials" {
-				t.Errorf("login: %s", got)
+				t.Errorf("login: got %s, want 401 bad-credentials", got)
 			}
 		})
 	}
@@ -87,49 +88,54 @@ func TestRefusals(t *testing.T) {
 				got := s.call(t, request.method, request.function, request.path, tc.token, nil, nil)
 				challenge := got.header.Get("WWW-Authenticate")
 				if got.status != http.StatusUnauthorized || got.problem() != "unauthenticated" || !strings.Contains(challenge, tc.challenge) {
-					t.Errorf("%s %s: %s, challenge %q", request.method, request.path, got, challenge)
+					t.Errorf("%s %s: got %s with the challenge %q, want 401 unauthenticated with %s",
+						request.method, request.path, got, challenge, tc.challenge)
 				}
 				if tc.token == "" && strings.Contains(challenge, "error=") {
-					t.Errorf("%s %s: a challenge to nobody names an error: %q", request.method, request.path, challenge)
+					t.Errorf("%s %s without a token: got the challenge %q, want no error attribute", request.method, request.path, challenge)
 				}
 			}
 		})
 	}
 }
 
+// TestKnDescribesEachFunctionAsReady proves that the Service of each function is ready in the output of `kn service
+// describe`.
 func TestKnDescribesEachFunctionAsReady(t *testing.T) {
 	for name := range services(t) {
 		output := run(t, "kn", "service", "describe", name, "--namespace", namespace)
 		if !strings.Contains(output, "++ Ready") {
-			t.Errorf("kn service describe %s:\n%s", name, output)
+			t.Errorf("kn service describe %s: got no line with \"++ Ready\":\n%s", name, output)
 		}
 	}
 }
 
-// asleep waits until no function runs but the gateway, which stays.
+// asleep waits until all functions are scaled to zero, except the gateway, which is never scaled to zero.
 func asleep(t *testing.T) {
 	t.Helper()
 	eventually(t, 6*time.Minute, func() string {
 		left := pods(t)
 		maps.DeleteFunc(left, func(pod string, _ int) bool { return strings.HasPrefix(pod, "gateway-") })
 		if len(left) > 0 {
-			return fmt.Sprintf("these pods still run: %v", slices.Sorted(maps.Keys(left)))
+			return fmt.Sprintf("got the running pods %v, want none", slices.Sorted(maps.Keys(left)))
 		}
 		return ""
 	})
 }
 
+// TestScalesToZeroAndBack proves that the functions are scaled to zero when they are idle, and that the first request
+// to each of them then succeeds.
 func TestScalesToZeroAndBack(t *testing.T) {
 	s := open(t)
 	s.signedIn(t)
 	asleep(t)
-	// The first request to each function, record's being the event, finds none of them running.
+	// No function is running when it receives its first request. The first request to record is the event.
 	token := s.token
 	if got := s.call(t, http.MethodGet, "validate", "/validate", token, nil, nil); got.status != http.StatusOK {
-		t.Errorf("the first request to validate: %s", got)
+		t.Errorf("first request to validate: got %s, want 200", got)
 	}
 	if got := s.call(t, http.MethodGet, "files", "/files", token, nil, nil); got.status != http.StatusOK {
-		t.Errorf("the first request to files: %s", got)
+		t.Errorf("first request to files: got %s, want 200", got)
 	}
 	f := newFile("from zero.txt", 1<<10)
 	s.upload(t, f)

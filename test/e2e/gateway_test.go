@@ -16,7 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/test/browser"
 )
 
-// credentials are the first admin's as JSON.
+// credentials returns the request body with which the first admin signs in.
 func (s *system) credentials(t *testing.T) []byte {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"username": s.username, "password": s.password})
@@ -26,7 +26,8 @@ func (s *system) credentials(t *testing.T) []byte {
 	return body
 }
 
-// What a person does in a browser, at one address.
+// TestGateway proves that a browser can sign in, upload and download a file, and sign out through the gateway. The
+// gateway has no route to internal functions, and refuses session requests from another site.
 func TestGateway(t *testing.T) {
 	s := open(t)
 	through := s.throughGateway()
@@ -37,11 +38,12 @@ func TestGateway(t *testing.T) {
 		RefreshToken string `json:"refresh_token"`
 	}
 	if err := json.Unmarshal(begun.body, &session); begun.status != http.StatusOK || err != nil || session.AccessToken == "" || session.RefreshToken != "" {
-		t.Fatalf("sign in: %d, %v, a refresh token %t", begun.status, err, session.RefreshToken != "")
+		t.Fatalf("sign in: got %d (%v), refresh token %t, want 200 with an access token and no refresh token",
+			begun.status, err, session.RefreshToken != "")
 	}
 	cookies := (&http.Response{Header: begun.header}).Cookies()
 	if len(cookies) != 1 || cookies[0].Name != "strongroom_session" || !cookies[0].HttpOnly {
-		t.Fatalf("sign in sets %d cookies", len(cookies))
+		t.Fatalf("sign in: got %d cookies, want only the HttpOnly cookie strongroom_session", len(cookies))
 	}
 	through.token, through.issued = session.AccessToken, time.Now()
 	f := newFile("through the gateway.bin", 5<<20)
@@ -49,49 +51,51 @@ func TestGateway(t *testing.T) {
 	through.catalogued(t, f, 2*time.Minute)
 	through.download(t, f)
 	if got := through.call(t, http.MethodGet, "gateway", "/accounts/me", session.AccessToken, nil, nil); got.status != http.StatusOK {
-		t.Errorf("the own account: %s", got)
+		t.Errorf("GET /accounts/me: got %s, want 200", got)
 	}
 
-	// What is for no user is not behind it, and a page of another site gets no session.
+	// The gateway has no route to record, and a page on another site cannot use the session.
 	cookie := map[string]string{"Cookie": cookies[0].Name + "=" + cookies[0].Value}
 	if got := through.call(t, http.MethodPost, "gateway", "/record", "", nil, nil); got.status != http.StatusNotFound && got.status != http.StatusMethodNotAllowed {
-		t.Errorf("record: %s", got)
+		t.Errorf("POST /record: got %s, want 404 or 405", got)
 	}
 	cookie["Sec-Fetch-Site"] = "cross-site"
 	if got := through.call(t, http.MethodPost, "gateway", "/session/refresh", "", cookie, nil); got.status != http.StatusForbidden || got.problem() != "cross-site" {
-		t.Errorf("a refresh from another site: %d %s", got.status, got.problem())
+		t.Errorf("refresh from another site: got %d %s, want 403 cross-site", got.status, got.problem())
 	}
 	delete(cookie, "Sec-Fetch-Site")
 	if got := through.call(t, http.MethodDelete, "gateway", "/session", "", cookie, nil); got.status != http.StatusNoContent {
-		t.Errorf("sign out: %s", got)
+		t.Errorf("sign out: got %s, want 204", got)
 	}
 	if got := through.call(t, http.MethodPost, "gateway", "/session/refresh", "", cookie, nil); got.status != http.StatusUnauthorized || got.problem() != "session-ended" {
-		t.Errorf("a refresh after signing out: %d %s", got.status, got.problem())
+		t.Errorf("refresh after signing out: got %d %s, want 401 session-ended", got.status, got.problem())
 	}
 }
 
-// Answers that come before the body was read spoil none of the connections on the way, where the next request would be lost.
+// TestEarlyAnswers proves that a response that is sent before the request body was read does not corrupt a connection
+// of the proxies in between. The next request on a corrupt connection would fail.
 func TestEarlyAnswers(t *testing.T) {
 	s := open(t)
 	for function, path := range map[string]string{"gateway": "/nothing", "upload": "/upload"} {
 		answers := map[int]int{}
-		for range 500 { // when this went wrong, a third of them did at the gateway, and one in a few hundred at upload
+		// Without the fix, a third of the requests to the gateway failed, and one in a few hundred requests to upload.
+		for range 500 {
 			answers[s.call(t, http.MethodPost, function, path, "", nil, []byte("{}")).status]++
 		}
 		for status, n := range answers {
 			if status != http.StatusNotFound && status != http.StatusUnauthorized {
-				t.Errorf("%d of 500 requests that %s refuses got a %d", n, function, status)
+				t.Errorf("%s: got status %d for %d of 500 requests, want only 401 or 404", function, status, n)
 			}
 		}
 	}
 }
 
-// One file is one trace, through the cluster's proxies and RabbitMQ: the client's trace id is in the logs of all functions
-// that have to do with it.
+// TestOneTrace proves that the upload of a file is one trace through the cluster's proxies and RabbitMQ. The gateway,
+// upload and record log the trace ID of the client.
 func TestOneTrace(t *testing.T) {
 	s := open(t)
 	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
+	_, _ = rand.Read(id[:]) // never returns an error
 	trace := hex.EncodeToString(id[:])
 	f := newFile("traced.bin", 1<<20)
 	got := s.call(t, http.MethodPost, "gateway", "/upload?name=traced.bin", s.signedIn(t),
@@ -100,7 +104,7 @@ func TestOneTrace(t *testing.T) {
 		ID string `json:"id"`
 	}
 	if err := json.Unmarshal(got.body, &stored); got.status != http.StatusAccepted || err != nil {
-		t.Fatalf("upload: %s", got)
+		t.Fatalf("upload: got %s, want 202", got)
 	}
 	f.id = stored.ID
 	s.catalogued(t, f, 2*time.Minute)
@@ -117,15 +121,16 @@ func TestOneTrace(t *testing.T) {
 			}
 		}
 		if !lines["gateway"] || !lines["upload"] || !lines["record"] {
-			return fmt.Sprintf("trace %s is in the request logs of %v, want gateway, upload and record", trace, lines)
+			return fmt.Sprintf("got trace %s in the request logs of %v, want gateway, upload and record", trace, lines)
 		}
 		return ""
 	})
 }
 
-// The client's address is the same through the gateway as directly: in the audit trail, which a logout of all sessions is
-// on, and so for the lockout.
-func TestGatewayTellsTheClientsAddress(t *testing.T) {
+// TestGatewaySendsClientAddress proves that login uses the same client address for requests through the gateway and for
+// direct requests. The test reads the address from the audit entry of a logout of all sessions. The lockout uses the
+// same address.
+func TestGatewaySendsClientAddress(t *testing.T) {
 	s := open(t)
 	addresses := map[string]bool{}
 	for _, via := range []string{"login", "gateway"} {
@@ -135,9 +140,9 @@ func TestGatewayTellsTheClientsAddress(t *testing.T) {
 		s.call(t, http.MethodPost, via, "/login", "", asJSON, s.credentials(t)).decode(t, http.StatusOK, &session)
 		got := s.call(t, http.MethodPost, via, "/logout?scope=all", "", asJSON, []byte(`{"refresh_token":"`+session.RefreshToken+`"}`))
 		if got.status != http.StatusNoContent {
-			t.Fatalf("logout through %s: %s", via, got)
+			t.Fatalf("logout through %s: got %s, want 204", via, got)
 		}
-		s.token = "" // void
+		s.token = "" // the logout has voided the token
 		var trail struct {
 			Entries []struct {
 				Action  string `json:"action"`
@@ -146,26 +151,27 @@ func TestGatewayTellsTheClientsAddress(t *testing.T) {
 		}
 		s.call(t, http.MethodGet, "accounts", "/accounts/audit?limit=1", s.signedIn(t), nil, nil).decode(t, http.StatusOK, &trail)
 		if len(trail.Entries) != 1 || trail.Entries[0].Address == "" {
-			t.Fatalf("the trail after a logout through %s: %+v", via, trail)
+			t.Fatalf("audit trail after a logout through %s: got %+v, want an entry with an address", via, trail)
 		}
 		addresses[trail.Entries[0].Address] = true
 	}
 	if len(addresses) != 1 {
-		t.Errorf("the client has the addresses %v, want one", addresses)
+		t.Errorf("got the client addresses %v, want the same address twice", addresses)
 	}
 }
 
-// onlyGateway returns all services, and skips the test unless the gateway alone is public.
+// onlyGateway returns the Services of all functions. It skips the test if functions other than the gateway are public.
 func onlyGateway(t *testing.T) map[string]service {
 	t.Helper()
 	all := services(t)
 	if !strings.HasSuffix(all["login"].Status.URL, clusterSuffix) {
-		t.Skip("the functions are public: this is for EXPOSE=gateway")
+		t.Skip("SKIPPED: the functions are public; this test needs EXPOSE=gateway")
 	}
 	return all
 }
 
-// A visit in Chromium to the one public address, which finds every function behind it asleep: see package browser.
+// TestConsole runs the browser test of package browser against the only public address. At the start of the test, all
+// functions except the gateway are scaled to zero.
 func TestConsole(t *testing.T) {
 	all := onlyGateway(t)
 	s := open(t)
@@ -173,7 +179,7 @@ func TestConsole(t *testing.T) {
 	browser.Try(t, "../browser", all["gateway"].Status.URL, s.username, s.password)
 }
 
-// With EXPOSE=gateway no other function answers at the ingress.
+// TestOnlyTheGatewayIsPublic proves that with EXPOSE=gateway, the ingress forwards no requests to other functions.
 func TestOnlyTheGatewayIsPublic(t *testing.T) {
 	all := onlyGateway(t)
 	gateway, err := url.Parse(all["gateway"].Status.URL)
@@ -196,7 +202,7 @@ func TestOnlyTheGatewayIsPublic(t *testing.T) {
 			}
 			_ = response.Body.Close()
 			if response.StatusCode != http.StatusNotFound {
-				t.Errorf("%s answers %s from outside as %s", name, response.Status, host)
+				t.Errorf("GET /healthz of %s through the ingress with the host %s: got %s, want 404", name, host, response.Status)
 			}
 		}
 	}

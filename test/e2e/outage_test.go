@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// What was accepted is catalogued, whatever happens to the broker meanwhile.
+// TestNothingIsLostWithTheBroker proves that every accepted file reaches the catalog although the RabbitMQ pod is
+// deleted during the uploads.
 func TestNothingIsLostWithTheBroker(t *testing.T) {
 	s := open(t)
 	var files []*file
@@ -22,7 +23,8 @@ func TestNothingIsLostWithTheBroker(t *testing.T) {
 		s.upload(t, f)
 		files = append(files, f)
 	}
-	// An adapter that has lost its broker too often is restarted by Kubernetes, with pauses of its choice.
+	// Kubernetes restarts the receive adapter after the adapter has lost the connection to RabbitMQ several times. The
+	// backoff between restarts can take minutes.
 	for _, f := range files {
 		s.catalogued(t, f, 5*time.Minute)
 		s.download(t, f)
@@ -30,7 +32,8 @@ func TestNothingIsLostWithTheBroker(t *testing.T) {
 	kubectl(t, "rollout", "status", "statefulset/rabbitmq", "--timeout=100s")
 }
 
-// An event that record can not handle is delivered again until it can.
+// TestRecordWithoutMongoDB proves that the event of a file is delivered again until record can add the catalog entry.
+// In the meantime, record cannot reach MongoDB, and the file has the status "stored".
 func TestRecordWithoutMongoDB(t *testing.T) {
 	s := open(t)
 	index, original := -1, map[string]any(nil)
@@ -40,7 +43,7 @@ func TestRecordWithoutMongoDB(t *testing.T) {
 		}
 	}
 	if original == nil {
-		t.Fatal("record has no MONGODB_URI")
+		t.Fatal("the Service record has no variable MONGODB_URI")
 	}
 	set := func(variable map[string]any) {
 		t.Helper()
@@ -65,24 +68,25 @@ func TestRecordWithoutMongoDB(t *testing.T) {
 		}
 	}
 	t.Cleanup(restore)
-	// Nothing listens there. Only record is cut off: upload and files go on.
+	// No server has this address. Only record loses its connection to MongoDB, so upload and files still work.
 	set(map[string]any{"name": "MONGODB_URI", "value": "mongodb://127.0.0.1:1/strongroom?authSource=strongroom"})
 
-	// A route takes a moment to lead to the new revision: what the old one still catalogues proves nothing.
+	// After the change of the Service, the old revision can still receive events for some time. Repeat the upload until
+	// a file is not cataloged within 5 s.
 	var f *file
 	eventually(t, 2*time.Minute, func() string {
 		f = newFile("without MongoDB.txt", 1<<10)
 		s.upload(t, f)
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 			if s.status(t, f) == "catalogued" {
-				return "record still reaches MongoDB"
+				return "got status catalogued, want stored while record cannot reach MongoDB"
 			}
 		}
 		return ""
 	})
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
 		if status := s.status(t, f); status != "stored" {
-			t.Fatalf("the file is %s while record can not reach MongoDB", status)
+			t.Fatalf("file while record cannot reach MongoDB: got status %s, want stored", status)
 		}
 	}
 	s.download(t, f)
@@ -90,12 +94,12 @@ func TestRecordWithoutMongoDB(t *testing.T) {
 	s.catalogued(t, f, 6*time.Minute)
 }
 
-// With a store away, whoever needs it is told to come again, whoever does not is not affected, and when it is back all
-// is well without a restart.
-func TestStoresAway(t *testing.T) {
+// TestStoresUnavailable proves that while a store is down, the functions that need it respond with 503 and Retry-After,
+// and validate still works. After the store is up again, all functions work without a restart.
+func TestStoresUnavailable(t *testing.T) {
 	s := open(t)
 	login := func(t *testing.T) answer { return s.login(t, s.username, s.password) }
-	upload := func(t *testing.T) answer { return s.tryUpload(t, newFile("store away.txt", 1<<10)) }
+	upload := func(t *testing.T) answer { return s.tryUpload(t, newFile("store unavailable.txt", 1<<10)) }
 	list := func(t *testing.T) answer {
 		return s.call(t, http.MethodGet, "files", "/files", s.signedIn(t), nil, nil)
 	}
@@ -111,7 +115,7 @@ func TestStoresAway(t *testing.T) {
 			token := s.signedIn(t)
 			for name, request := range store.needs {
 				if got := request(t); got.status/100 != 2 {
-					t.Fatalf("before: %s answers %s", name, got.String()[:4])
+					t.Fatalf("request to %s before the outage: got status %d, want 2xx", name, got.status)
 				}
 			}
 			before := pods(t)
@@ -120,7 +124,7 @@ func TestStoresAway(t *testing.T) {
 				eventually(t, time.Minute, func() string {
 					got := request(t)
 					if got.status/100 == 2 {
-						return name + " still answers"
+						return fmt.Sprintf("request to %s: got status %d, want 503", name, got.status)
 					}
 					retryAfter(t, got)
 					return ""
@@ -131,15 +135,15 @@ func TestStoresAway(t *testing.T) {
 					sent := time.Now()
 					got := request(t)
 					if got.status != http.StatusServiceUnavailable {
-						t.Fatalf("%s answers %d with %s away", name, got.status, store.name)
+						t.Fatalf("request to %s while %s is down: got status %d, want 503", name, store.name, got.status)
 					}
 					time.Sleep(min(retryAfter(t, got), 2*time.Second))
 					if took := time.Since(sent); took > 30*time.Second {
-						t.Errorf("%s took %v to say that %s is away", name, took, store.name)
+						t.Errorf("503 from %s while %s is down: got it after %v, want it within 30 s", name, store.name, took)
 					}
 				}
 				if got := s.call(t, http.MethodGet, "validate", "/validate", token, nil, nil); got.status != http.StatusOK {
-					t.Fatalf("validate answers %s with %s away", got, store.name)
+					t.Fatalf("request to validate while %s is down: got %s, want 200", store.name, got)
 				}
 			}
 			start()
@@ -150,12 +154,12 @@ func TestStoresAway(t *testing.T) {
 						return ""
 					}
 					retryAfter(t, got)
-					return fmt.Sprintf("%s answers %d with %s back", name, got.status, store.name)
+					return fmt.Sprintf("request to %s after the restart of %s: got status %d, want 2xx", name, store.name, got.status)
 				})
 			}
 			for pod, restarts := range pods(t) {
 				if restarts > before[pod] {
-					t.Errorf("pod %s was restarted", pod)
+					t.Errorf("pod %s: got %d container restarts, want %d", pod, restarts, before[pod])
 				}
 			}
 		})

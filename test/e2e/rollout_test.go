@@ -18,25 +18,26 @@ import (
 )
 
 const (
-	// queue and deadQueue are RabbitMQ's; see shared/events.
+	// queue and deadQueue are the names of the queues in RabbitMQ. Package events defines the same names.
 	queue     = "strongroom.files"
 	deadQueue = "strongroom.files.dead"
-	// sourceSelector finds the deployment of the source's adapter, whose name is made up.
+	// sourceSelector selects the Deployment of the source's adapter, which has a generated name.
 	sourceSelector = "eventing.knative.dev/SourceName=strongroom-files"
 )
 
-// TestNothingIsLostWithTheSource restarts the adapter of the RabbitMQ source while at least 200 files are handed in, once
-// with all well, and once with MongoDB away for 30 s and events on their way. When the adapter stops, it may give up what it
-// has in flight: every accepted file is then in the catalogue, or its event is in one of the queues, and `setup redrive` brings
-// the rest into the catalogue. Whether it gives up anything is a race inside of it, so the test gives up a few events as well.
+// TestNothingIsLostWithTheSource proves that every accepted file reaches the catalog although the adapter of the
+// RabbitMQ source is restarted during at least 200 uploads. The test restarts the adapter once in normal operation, and
+// once while MongoDB is down for 30 s and the adapter has undelivered events. An adapter that stops can reject its
+// undelivered events, which become dead letters. `setup redrive` then brings their files into the catalog. Whether the
+// adapter rejects events is a race in the adapter, so the test also rejects a few events itself.
 func TestNothingIsLostWithTheSource(t *testing.T) {
 	s := open(t)
 	broker := dialBroker(t)
-	before := broker.dead(t) // of other tests: theirs to explain
+	before := broker.dead(t) // the dead letters of other tests
 	up := s.startUploads(t)
 	adapter := strings.TrimSpace(kubectl(t, "get", "deployment", "--selector", sourceSelector, "-o", "name"))
 	if strings.Count(adapter, "deployment.apps/") != 1 {
-		t.Fatalf("the deployments of the source are %q, want one", adapter)
+		t.Fatalf("got the Deployments %q of the source, want one", adapter)
 	}
 	settled := func() { kubectl(t, "rollout", "status", adapter, "--timeout=100s") }
 	t.Cleanup(func() { kubectl(t, "scale", adapter, "--replicas=1") })
@@ -45,8 +46,8 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	kubectl(t, "rollout", "restart", adapter)
 	settled()
 
-	// Events gather while there is no adapter. It is given them when MongoDB is away, and has to stop with what it could not
-	// deliver.
+	// Events accumulate while the adapter is not running. The adapter receives them while MongoDB is down, so that it
+	// has undelivered events when it is restarted.
 	kubectl(t, "scale", adapter, "--replicas=0")
 	settled()
 	up.wait(t, up.count()+30)
@@ -57,8 +58,8 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	kubectl(t, "scale", adapter, "--replicas=1")
 	settled()
 	eventually(t, time.Minute, func() string {
-		if n := broker.waiting(t, queue); n > 20 { // some are in its hands
-			return fmt.Sprintf("%d events wait in %s", n, queue)
+		if n := broker.waiting(t, queue); n > 20 { // the adapter has received the other events
+			return fmt.Sprintf("got %d ready events in %s, want at most 20", n, queue)
 		}
 		return ""
 	})
@@ -72,33 +73,33 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 
 	var dead map[string]bool
 	uncatalogued := files
-	eventually(t, 6*time.Minute, func() string { // as long as the source's retries may take
+	eventually(t, 6*time.Minute, func() string { // the retries of the source can take that long
 		dead = broker.dead(t)
 		uncatalogued = s.without(t, uncatalogued)
 		for _, f := range uncatalogued {
 			if !dead[f.id] {
-				return fmt.Sprintf("%s (%s) is neither in the catalogue nor dead", f.name, f.id)
+				return fmt.Sprintf("file %s (%s): got neither a catalog entry nor a dead letter", f.name, f.id)
 			}
 		}
 		return ""
 	})
 	if n := broker.waiting(t, queue); n != 0 {
-		t.Errorf("%d events still wait in %s", n, queue)
+		t.Errorf("got %d ready events in %s, want none", n, queue)
 	}
-	t.Logf("%d files accepted, %d of them catalogued, %d dead letters", len(files), len(files)-len(uncatalogued), len(dead)-len(before))
+	t.Logf("%d accepted files, %d of them with catalog entries, %d dead letters", len(files), len(files)-len(uncatalogued), len(dead)-len(before))
 	if len(dead) < len(before)+givenUp {
-		t.Errorf("%d dead letters, want at least the %d that were given up", len(dead)-len(before), givenUp)
+		t.Errorf("got %d new dead letters, want at least the %d rejected events", len(dead)-len(before), givenUp)
 	}
-	eventually(t, time.Minute, func() string { // the look at the letters has given them back
+	eventually(t, time.Minute, func() string { // until RabbitMQ has returned the messages of broker.dead to the queue
 		if n := broker.waiting(t, deadQueue); n != len(dead) {
-			return fmt.Sprintf("%d letters wait in %s, want %d", n, deadQueue, len(dead))
+			return fmt.Sprintf("got %d ready messages in %s, want %d", n, deadQueue, len(dead))
 		}
 		return ""
 	})
 	t.Log(strings.TrimSpace(run(t, "../../config/platform/setup", "redrive")))
 	eventually(t, 2*time.Minute, func() string {
 		if uncatalogued = s.without(t, uncatalogued); len(uncatalogued) > 0 {
-			return fmt.Sprintf("%d files are not in the catalogue after the redrive", len(uncatalogued))
+			return fmt.Sprintf("got %d files without catalog entries after the redrive, want none", len(uncatalogued))
 		}
 		return ""
 	})
@@ -106,12 +107,12 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	for _, f := range files {
 		s.download(t, f)
 		if dead[f.id] {
-			t.Errorf("%s (%s) is dead again", f.name, f.id)
+			t.Errorf("file %s (%s): got a dead letter after the redrive, want none", f.name, f.id)
 		}
 	}
 }
 
-// without returns those of files that are not in the catalogue yet.
+// without returns those files that have no catalog entry yet.
 func (s *system) without(t *testing.T, files []*file) (left []*file) {
 	t.Helper()
 	for _, f := range files {
@@ -122,15 +123,16 @@ func (s *system) without(t *testing.T, files []*file) (left []*file) {
 	return left
 }
 
-// uploads hands in files, one after another in each of a few goroutines, until it is stopped.
+// uploads uploads files in several goroutines until end is called.
 type uploads struct {
 	mu       sync.Mutex
 	accepted []*file
-	err      error
+	err      error // the first unexpected error
 	done     chan struct{}
 	workers  sync.WaitGroup
 }
 
+// startUploads starts four goroutines that upload small files.
 func (s *system) startUploads(t *testing.T) *uploads {
 	t.Helper()
 	u := &uploads{done: make(chan struct{})}
@@ -160,7 +162,7 @@ func (s *system) startUploads(t *testing.T) *uploads {
 	return u
 }
 
-// handIn tries once to hand in a file. A 503 is no error.
+// handIn sends one upload request. A 503 is not an error.
 func (s *system) handIn(token string, f *file) (accepted bool, err error) {
 	got, err := s.send(http.MethodPost, "upload", "/upload?name="+f.name, token,
 		map[string]string{"Content-Type": "application/octet-stream"}, f.content)
@@ -170,7 +172,7 @@ func (s *system) handIn(token string, f *file) (accepted bool, err error) {
 	case got.status == http.StatusServiceUnavailable:
 		return false, nil
 	case got.status != http.StatusAccepted:
-		return false, fmt.Errorf("upload of %s: %s", f.name, got)
+		return false, fmt.Errorf("upload %s: got %s, want 202 or 503", f.name, got)
 	}
 	var stored struct{ ID string }
 	if err := json.Unmarshal(got.body, &stored); err != nil {
@@ -180,23 +182,25 @@ func (s *system) handIn(token string, f *file) (accepted bool, err error) {
 	return true, nil
 }
 
+// count returns the number of accepted files.
 func (u *uploads) count() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.accepted)
 }
 
-// wait waits until n files were accepted.
+// wait waits until at least n files are accepted.
 func (u *uploads) wait(t *testing.T, n int) {
 	t.Helper()
 	eventually(t, 2*time.Minute, func() string {
 		if got := u.count(); got < n {
-			return fmt.Sprintf("%d files were accepted, want %d", got, n)
+			return fmt.Sprintf("got %d accepted files, want %d", got, n)
 		}
 		return ""
 	})
 }
 
+// end stops the goroutines and waits for them. It can be called again.
 func (u *uploads) end() {
 	u.mu.Lock()
 	select {
@@ -208,22 +212,23 @@ func (u *uploads) end() {
 	u.workers.Wait()
 }
 
-// stop ends the uploads and returns the files that were accepted.
+// stop stops the uploads and returns the accepted files. The test fails if an upload had an unexpected error.
 func (u *uploads) stop(t *testing.T) []*file {
 	t.Helper()
 	u.end()
 	if u.err != nil {
-		t.Error(u.err)
+		t.Errorf("upload files: %v", u.err)
 	}
 	return u.accepted
 }
 
-// broker looks into the deployed RabbitMQ, through a forwarded port.
+// broker is a connection to the deployed RabbitMQ through a forwarded port.
 type broker struct{ conn *amqp.Connection }
 
-// forwarding is what kubectl says when the port is open.
+// forwarding matches the output of `kubectl port-forward` when the port is open.
 var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:([0-9]+)`)
 
+// dialBroker connects to the deployed RabbitMQ with the user of setup.
 func dialBroker(t *testing.T) *broker {
 	t.Helper()
 	var secret struct {
@@ -240,12 +245,12 @@ func dialBroker(t *testing.T) *broker {
 	}
 	t.Cleanup(func() {
 		_ = command.Process.Kill()
-		_ = command.Wait() // killed
+		_ = command.Wait() // returns an error, because the process was killed
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	found := forwarding.FindStringSubmatch(line)
 	if err != nil || found == nil {
-		t.Fatalf("kubectl port-forward says %q (%v)", line, err)
+		t.Fatalf("kubectl port-forward: got the output %q (%v), want the port", line, err)
 	}
 	conn, err := amqp.Dial(fmt.Sprintf("amqp://%s:%s@127.0.0.1:%s", secret.Data["username"], secret.Data["password"], found[1]))
 	if err != nil {
@@ -255,7 +260,8 @@ func dialBroker(t *testing.T) *broker {
 	return &broker{conn}
 }
 
-// waiting returns how many events in a queue nobody has been given yet.
+// waiting returns the number of ready messages in a queue. It does not count messages that were delivered but not
+// acknowledged.
 func (b *broker) waiting(t *testing.T, queue string) int {
 	t.Helper()
 	ch, err := b.conn.Channel()
@@ -270,7 +276,7 @@ func (b *broker) waiting(t *testing.T, queue string) int {
 	return state.Messages
 }
 
-// giveUp does to n events that wait what an adapter that stops does to those it has in hand: it rejects them.
+// giveUp rejects n events of the queue, as an adapter that stops can reject its undelivered events.
 func (b *broker) giveUp(t *testing.T, n int) {
 	t.Helper()
 	ch, err := b.conn.Channel()
@@ -281,7 +287,7 @@ func (b *broker) giveUp(t *testing.T, n int) {
 	for range n {
 		event, ok, err := ch.Get(queue, false)
 		if err != nil || !ok {
-			t.Fatalf("get an event: %v; there is one: %t", err, ok)
+			t.Fatalf("get an event: got %t, %v, want an event", ok, err)
 		}
 		if err := event.Reject(false); err != nil {
 			t.Fatal(err)
@@ -289,14 +295,14 @@ func (b *broker) giveUp(t *testing.T, n int) {
 	}
 }
 
-// dead returns the ids of the files whose events are dead letters, and leaves these where they are.
+// dead returns the IDs of the files whose events are dead letters. The dead letters stay in their queue.
 func (b *broker) dead(t *testing.T) map[string]bool {
 	t.Helper()
 	ch, err := b.conn.Channel()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ch.Close() // which gives them back
+	defer ch.Close() // returns the unacknowledged messages to the queue
 	ids := map[string]bool{}
 	for {
 		letter, ok, err := ch.Get(deadQueue, false)

@@ -18,13 +18,15 @@ import (
 	"time"
 )
 
-// rotateKeys takes a step of config/platform/rotate-keys, which builds an image and waits for old pods to end.
+// rotateKeys runs a step of config/platform/rotate-keys, for at most 15 minutes. The script builds an image and waits
+// until the old pods have ended.
 func rotateKeys(t *testing.T, step string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, "../../config/platform/rotate-keys", step)
-	// No verifier outside keeps the key set, and the test itself sees to it that no token of the old key is used any more.
+	// No waiting times are necessary. No other verifier caches the key set, and the load uses no tokens of the old key
+	// after the step "sign".
 	command.Env = append(os.Environ(), "SIGN_AFTER=0", "RETIRE_AFTER=0")
 	output, err := command.CombinedOutput()
 	t.Logf("rotate-keys %s:\n%s", step, output)
@@ -33,7 +35,7 @@ func rotateKeys(t *testing.T, step string) {
 	}
 }
 
-// keyID returns the id of the key that a token is signed with.
+// keyID returns the ID of the key that signed a token.
 func keyID(t *testing.T, raw string) string {
 	t.Helper()
 	encoded, _, _ := strings.Cut(raw, ".")
@@ -42,12 +44,12 @@ func keyID(t *testing.T, raw string) string {
 	}
 	data, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil || json.Unmarshal(data, &header) != nil || header.ID == "" {
-		t.Fatal("the token's header has no kid")
+		t.Fatal("the header of the access token has no kid")
 	}
 	return header.ID
 }
 
-// published returns the ids of the keys that validate publishes.
+// published returns the IDs of the keys that validate publishes.
 func published(t *testing.T, s *system) []string {
 	t.Helper()
 	got := s.call(t, http.MethodGet, "validate", "/.well-known/jwks.json", "", nil, nil)
@@ -57,7 +59,7 @@ func published(t *testing.T, s *system) []string {
 		} `json:"keys"`
 	}
 	if err := json.Unmarshal(got.body, &set); got.status != http.StatusOK || err != nil {
-		t.Fatalf("the key set: %s", got)
+		t.Fatalf("get the key set: got %s, want 200", got)
 	}
 	var ids []string
 	for _, key := range set.Keys {
@@ -66,19 +68,19 @@ func published(t *testing.T, s *system) []string {
 	return ids
 }
 
-// load signs in again and again and uses the tokens, like many users at a time.
+// load signs in and uses access tokens continuously, like many concurrent users.
 type load struct {
 	s    *system
 	stop chan struct{}
 	wait sync.WaitGroup
 
 	sync.Mutex
-	tokens   []string // that must be good: the one from the beginning and the newest
-	answers  map[string]int
+	tokens   []string       // the tokens that must be valid: the first token and the newest token
+	answers  map[string]int // the number of responses, by function and status
 	failures []string
 }
 
-// startLoad begins with a token that must be good from now on.
+// startLoad starts the load. The token first must be valid until the load ends.
 func startLoad(t *testing.T, s *system, first string) *load {
 	l := &load{s: s, stop: make(chan struct{}), tokens: []string{first}, answers: map[string]int{}}
 	l.every(time.Second, l.login)
@@ -93,6 +95,7 @@ func startLoad(t *testing.T, s *system, first string) *load {
 	return l
 }
 
+// every calls do in a goroutine until the load ends, with an interval of pause between the calls.
 func (l *load) every(pause time.Duration, do func()) {
 	l.wait.Add(1)
 	go func() {
@@ -108,10 +111,11 @@ func (l *load) every(pause time.Duration, do func()) {
 	}()
 }
 
+// login signs in and replaces the newest token.
 func (l *load) login() {
 	body, err := json.Marshal(map[string]string{"username": l.s.username, "password": l.s.password})
 	if err != nil {
-		return // two strings
+		return // cannot happen with a map of strings
 	}
 	var document struct {
 		AccessToken string `json:"access_token"`
@@ -123,14 +127,14 @@ func (l *load) login() {
 	}
 }
 
-// good returns the tokens that must be good.
+// good returns the tokens that must be valid.
 func (l *load) good() []string {
 	l.Lock()
 	defer l.Unlock()
 	return append([]string(nil), l.tokens...)
 }
 
-// send sends one request. Whatever is not 200 is a failure.
+// send sends one request and returns the response body. Any other status than 200 is a failure.
 func (l *load) send(method, function, path, token string, body []byte) []byte {
 	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
 	defer cancel()
@@ -157,20 +161,21 @@ func (l *load) send(method, function, path, token string, body []byte) []byte {
 	l.Unlock()
 	switch {
 	case err != nil:
-		l.fail("%s: read the answer: %v", function, err)
+		l.fail("%s: read the response: %v", function, err)
 	case response.StatusCode != http.StatusOK:
-		l.fail("%s: %s", function, answer{response.StatusCode, response.Header, content})
+		l.fail("%s: got %s, want 200", function, answer{response.StatusCode, response.Header, content})
 	}
 	return content
 }
 
+// fail records a failure with the current time.
 func (l *load) fail(format string, args ...any) {
 	l.Lock()
 	defer l.Unlock()
 	l.failures = append(l.failures, time.Now().UTC().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
-// end stops the load and returns when its last request is answered.
+// end stops the load and returns after the last response.
 func (l *load) end() {
 	l.Lock()
 	select {
@@ -182,20 +187,21 @@ func (l *load) end() {
 	l.wait.Wait()
 }
 
-// check fails the test for each request that failed since the last check.
+// check fails the test if requests have failed since the last check, or if no request to a function has succeeded. when
+// is the step of the rotation.
 func (l *load) check(t *testing.T, when string) {
 	t.Helper()
 	l.Lock()
 	defer l.Unlock()
-	t.Logf("%s: %v", when, l.answers)
+	t.Logf("%s: responses by function and status: %v", when, l.answers)
 	for _, function := range []string{"login", "validate", "files"} {
 		if l.answers[function+" 200"] == 0 {
-			t.Errorf("%s: no request to %s succeeded", when, function)
+			t.Errorf("%s: got no successful request to %s, want at least 1", when, function)
 		}
 	}
 	for i, failure := range l.failures {
 		if i == 10 {
-			t.Errorf("%s: and %d more", when, len(l.failures)-i)
+			t.Errorf("%s: %d more failures", when, len(l.failures)-i)
 			break
 		}
 		t.Errorf("%s: %s", when, failure)
@@ -203,13 +209,14 @@ func (l *load) check(t *testing.T, when string) {
 	l.answers, l.failures = map[string]int{}, nil
 }
 
-// The signing key is replaced while people sign in and use their tokens, and none of them notices.
+// TestKeyRotationUnderLoad proves that the signing key can be replaced while users sign in and use their tokens,
+// without a failed request. After the rotation, tokens of the old key are refused.
 func TestKeyRotationUnderLoad(t *testing.T) {
 	s := open(t)
 	oldToken := s.signedIn(t)
 	oldKey := keyID(t, oldToken)
 	if got := published(t, s); len(got) != 1 || got[0] != oldKey {
-		t.Fatalf("a rotation is under way: the keys are %v, and %s signs", got, oldKey)
+		t.Fatalf("a key rotation is in progress: got the published keys %v and the signing key %s, want only one key", got, oldKey)
 	}
 	l := startLoad(t, s, oldToken)
 
@@ -217,21 +224,21 @@ func TestKeyRotationUnderLoad(t *testing.T) {
 	l.check(t, "add")
 	added := published(t, s)
 	if len(added) != 2 || added[0] != oldKey {
-		t.Fatalf("after add the keys are %v, want %s and a new one", added, oldKey)
+		t.Fatalf("published keys after add: got %v, want %s and a new key", added, oldKey)
 	}
 	newKey := added[1]
 	rotateKeys(t, "add")
 	if got := published(t, s); strings.Join(got, " ") != strings.Join(added, " ") {
-		t.Errorf("after a second add the keys are %v, want %v", got, added)
+		t.Errorf("published keys after a second add: got %v, want %v", got, added)
 	}
 
 	rotateKeys(t, "sign")
-	l.end() // the old token is good until now
+	l.end() // the old token must be valid until this point
 	l.check(t, "sign")
 	s.token = ""
 	newToken := s.signedIn(t)
 	if got := keyID(t, newToken); got != newKey {
-		t.Errorf("after sign, login signs with %s, want %s", got, newKey)
+		t.Errorf("signing key after sign: got %s, want %s", got, newKey)
 	}
 
 	l = startLoad(t, s, newToken)
@@ -239,15 +246,15 @@ func TestKeyRotationUnderLoad(t *testing.T) {
 	l.end()
 	l.check(t, "retire")
 	if got := published(t, s); len(got) != 1 || got[0] != newKey {
-		t.Errorf("after retire the keys are %v, want only %s", got, newKey)
+		t.Errorf("published keys after retire: got %v, want only %s", got, newKey)
 	}
 	for function, path := range map[string]string{"validate": "/validate", "files": "/files"} {
 		got := s.call(t, http.MethodGet, function, path, oldToken, nil, nil)
 		if challenge := got.header.Get("WWW-Authenticate"); got.status != http.StatusUnauthorized || !strings.Contains(challenge, `error="invalid_token"`) {
-			t.Errorf("%s takes a token of the retired key: %s, challenge %q", function, got, challenge)
+			t.Errorf("%s with a token of the retired key: got %s with the challenge %q, want 401 with invalid_token", function, got, challenge)
 		}
 		if got := s.call(t, http.MethodGet, function, path, newToken, nil, nil); got.status != http.StatusOK {
-			t.Errorf("%s refuses a token of the new key: %s", function, got)
+			t.Errorf("%s with a token of the new key: got %s, want 200", function, got)
 		}
 	}
 }

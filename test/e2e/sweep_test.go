@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// TestSweep calls sweep from inside the cluster, as its PingSource does, because sweep has no public URL. A sweep that
-// cannot count the messages in the queues responds with 503.
+// TestSweep proves that sweep works in the cluster and returns the number of dead letters. If sweep could not count the
+// messages in the queues, it would respond with 503. The test sends its request from inside the cluster, because sweep
+// has no public URL.
 func TestSweep(t *testing.T) {
 	broker := dialBroker(t)
 	var swept struct {
@@ -43,11 +44,11 @@ func postInside(t *testing.T, function string) (status int, body []byte) {
 		`exec 3<>"/dev/tcp/$0/80" && printf 'POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$0" >&3 && cat <&3`, host)
 	response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(raw)), nil)
 	if err != nil {
-		t.Fatalf("POST http://%s/: %v in %q", host, err, raw)
+		t.Fatalf("POST http://%s/: read the response %q: %v", host, raw, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if body, err = io.ReadAll(response.Body); err != nil {
-		t.Fatalf("POST http://%s/: %v in %q", host, err, raw)
+		t.Fatalf("POST http://%s/: read the body of the response %q: %v", host, raw, err)
 	}
 	return response.StatusCode, body
 }

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// TestUpgrade deploys an older version into a cluster that has no Strongroom, uses it, and deploys the working tree over
-// it. FROM names the older version: a commit or a tag. If testdata has a patch with that name, the test applies it: a version
-// that cannot start on the cluster's stores is of no use. Nothing that a user has stored may be lost, and no volume, Secret or
-// event source may be replaced.
+// TestUpgrade proves that an upgrade loses no user data and replaces no volume, Secret or event source. It deploys an
+// older version into a cluster without Strongroom, uploads files, and deploys the working tree over the older version.
+// FROM is the commit or tag of the older version. If testdata contains a patch with the name of FROM, the test applies
+// the patch to the older version. An older version needs a patch if it cannot start with the stores of the cluster.
 func TestUpgrade(t *testing.T) {
 	from := cmp.Or(os.Getenv("FROM"), "3e5eee7")
 	old := filepath.Join(t.TempDir(), "old")
@@ -54,7 +54,7 @@ func TestUpgrade(t *testing.T) {
 	after := identities(t)
 	for object, uid := range before {
 		if after[object] != uid {
-			t.Errorf("%s had the UID %s before the upgrade and has %q after it", object, uid, after[object])
+			t.Errorf("UID of %s after the upgrade: got %q, want %s as before", object, after[object], uid)
 		}
 	}
 	user.urls, user.token = open(t).urls, ""
@@ -67,10 +67,10 @@ func TestUpgrade(t *testing.T) {
 	another := newFile("after the upgrade.bin", 1<<20)
 	user.upload(t, another)
 	user.catalogued(t, another, 2*time.Minute)
-	t.Logf("upgraded from %s: %d objects kept their UIDs, %d files are intact", from, len(before), len(files))
+	t.Logf("upgraded from %s: %d objects with unchanged UIDs, %d intact files", from, len(before), len(files))
 }
 
-// identities returns the UIDs of the volumes, Secrets and event sources.
+// identities returns the UIDs of the volumes, Secrets and event sources, by kind and name.
 func identities(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}

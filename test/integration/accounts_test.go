@@ -16,7 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// accountsDB returns the DSN of a database of the test's own with the tables of shared/accounts.
+// accountsDB creates a database with the tables of package accounts and returns the DSN of its runtime user.
 func accountsDB(t *testing.T) (dsn string) {
 	t.Helper()
 	admin, dsn := sharedMySQL(t).newDatabase(t)
@@ -26,6 +26,7 @@ func accountsDB(t *testing.T) (dsn string) {
 	return dsn
 }
 
+// openAccounts opens an account store, which is closed when the test ends.
 func openAccounts(t *testing.T, dsn string, options ...accounts.Option) *accounts.Store {
 	t.Helper()
 	store, err := accounts.Open(dsn, options...)
@@ -40,14 +41,16 @@ func openAccounts(t *testing.T, dsn string, options ...accounts.Option) *account
 	return store
 }
 
+// TestProvisionAtOnce proves that concurrent calls of Provision succeed, with an empty server and with an existing
+// database, and that each migration runs once.
 func TestProvisionAtOnce(t *testing.T) {
 	admin, dsn := sharedMySQL(t).newDatabase(t)
-	for round := range 2 { // the second finds everything there
+	for round := range 2 { // in the second round, the database exists
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
 				if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
-					t.Errorf("round %d: %v", round, err)
+					t.Errorf("Provision in round %d: %v", round, err)
 				}
 			})
 		}
@@ -57,10 +60,12 @@ func TestProvisionAtOnce(t *testing.T) {
 	var versions, distinct int
 	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM `+databaseOf(t, dsn)+`.goose_db_version`).Scan(&versions, &distinct)
 	if err != nil || versions != distinct || versions < 3 {
-		t.Errorf("%d migrations noted, %d different ones, %v; want each once", versions, distinct, err)
+		t.Errorf("got %d recorded migrations with %d different versions, %v, want each version once", versions, distinct, err)
 	}
 }
 
+// TestMigrateAtOnce proves that concurrent calls of Migrate succeed, and that Migrate accepts a database with the
+// migrations of a later version.
 func TestMigrateAtOnce(t *testing.T) {
 	dsn := sharedMySQL(t).emptyDatabase(t)
 	var wg sync.WaitGroup
@@ -75,15 +80,17 @@ func TestMigrateAtOnce(t *testing.T) {
 	if _, err := openAccounts(t, dsn).Create(t.Context(), "ada", "hash", "user"); err != nil {
 		t.Error(err)
 	}
-	// Whoever goes back to an older version finds tables of a later one, and leaves them as they are.
+	// After a downgrade of the program, the database has migrations that the program does not contain. Migrate ignores
+	// them.
 	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := accounts.Migrate(t.Context(), dsn); err != nil {
-		t.Errorf("to a version before the tables': %v", err)
+		t.Errorf("Migrate with a later schema version: %v", err)
 	}
 }
 
+// openSQL opens a database without the packages of Strongroom. The connections are closed when the test ends.
 func openSQL(t *testing.T, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("mysql", dsn)
@@ -94,6 +101,8 @@ func openSQL(t *testing.T, dsn string) *sql.DB {
 	return db
 }
 
+// TestRuntimeUserHasNoDDL proves that after Provision, the runtime user can change rows but not the schema, users or
+// privileges. This also applies to a user that had all privileges before.
 func TestRuntimeUserHasNoDDL(t *testing.T) {
 	admin, dsn := sharedMySQL(t).newDatabase(t)
 	root := openSQL(t, admin)
@@ -131,7 +140,7 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 		_, err := runtime.ExecContext(t.Context(), statement)
 		var server *mysql.MySQLError
 		if !errors.As(err, &server) || !slices.Contains([]uint16{1044, 1142, 1227, 1419}, server.Number) {
-			t.Errorf("%s: %v, want access denied", statement, err)
+			t.Errorf("%s: got error %v, want access denied", statement, err)
 		}
 	}
 	store := openAccounts(t, dsn)
@@ -147,11 +156,13 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 	}
 }
 
+// TestUsers proves that users can be created, found by name and changed. Names are compared after case folding, but
+// accents are significant. ReplaceHash requires the current hash.
 func TestUsers(t *testing.T) {
 	dsn := accountsDB(t)
 	store := openAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "Straße"); !errors.Is(err, problem.NotFound) {
-		t.Errorf("before it is made: %v, want problem.NotFound", err)
+		t.Errorf("ByUsername before Create: got error %v, want problem.NotFound", err)
 	}
 	made, err := store.Create(t.Context(), "Straße", "first hash", "admin")
 	if err != nil {
@@ -159,22 +170,22 @@ func TestUsers(t *testing.T) {
 	}
 	found, err := store.ByUsername(t.Context(), "STRASSE")
 	if err != nil || found != made {
-		t.Errorf("found %+v, %v; want %+v", found, err, made)
+		t.Errorf("ByUsername: got %+v, %v, want %+v", found, err, made)
 	}
 	if made.Username != "strasse" || made.Role != "admin" || made.Disabled || made.TokenVersion != 1 || made.ID[14] != '7' {
-		t.Errorf("made %+v", made)
+		t.Errorf("Create: got %+v, want an enabled admin strasse with token version 1 and a UUIDv7", made)
 	}
-	// Names that a collation other than utf8mb4_bin takes for the same are not.
+	// These names are all different. Collations other than utf8mb4_bin treat some of them as equal.
 	for _, name := range []string{"josé", "jose", "o'brien; -- \\", "\U0001F600"} {
 		if _, err := store.Create(t.Context(), name, "hash", "user"); err != nil {
-			t.Errorf("Create(%q): %v", name, err)
+			t.Errorf("create user %q: %v", name, err)
 		}
 		if u, err := store.ByUsername(t.Context(), name); err != nil || u.Username != name {
-			t.Errorf("ByUsername(%q) = %q, %v", name, u.Username, err)
+			t.Errorf("ByUsername(%q): got %q, %v", name, u.Username, err)
 		}
 	}
 	if err := store.ReplaceHash(t.Context(), made.ID, "not the first hash", "second hash"); !errors.Is(err, problem.Conflict) {
-		t.Errorf("ReplaceHash of another hash: %v, want problem.Conflict", err)
+		t.Errorf("ReplaceHash with a wrong current hash: got error %v, want problem.Conflict", err)
 	}
 	if err := store.ReplaceHash(t.Context(), made.ID, "first hash", "second hash"); err != nil {
 		t.Error(err)
@@ -183,10 +194,12 @@ func TestUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if u, err := store.ByUsername(t.Context(), "strasse"); err != nil || u.PasswordHash != "second hash" || !u.Disabled || u.TokenVersion != 2 {
-		t.Errorf("afterwards %+v, %v; want the second hash, disabled, token version 2", u, err)
+		t.Errorf("changed user: got %+v, %v, want the second hash, disabled, token version 2", u, err)
 	}
 }
 
+// TestCreateAtOnce proves that exactly one of 20 concurrent calls of Create with the same name succeeds, on two
+// replicas.
 func TestCreateAtOnce(t *testing.T) {
 	dsn := accountsDB(t)
 	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
@@ -206,16 +219,18 @@ func TestCreateAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if made.Load() != 1 || conflicts.Load() != 19 {
-		t.Errorf("%d made, %d conflicts; want 1 and 19", made.Load(), conflicts.Load())
+		t.Errorf("got %d created users and %d conflicts, want 1 and 19", made.Load(), conflicts.Load())
 	}
 }
 
-func TestAccountStoreAwayAndBack(t *testing.T) {
+// TestAccountStoreUnavailable proves that the account store returns problem.Unavailable before setup and while MySQL is
+// down. After the restart, the same store works again, and no user and no failed login attempt is lost.
+func TestAccountStoreUnavailable(t *testing.T) {
 	server := ownMySQL(t)
 	admin, dsn := server.newDatabase(t)
 	store := openAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
-		t.Errorf("before it is set up: %v, want problem.Unavailable", err)
+		t.Errorf("ByUsername before setup: got error %v, want problem.Unavailable", err)
 	}
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
@@ -230,12 +245,12 @@ func TestAccountStoreAwayAndBack(t *testing.T) {
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // the pooled connections are dead, then there are none
+	for range 3 { // the first calls use broken connections of the pool; later calls cannot connect
 		if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
-			t.Errorf("ByUsername while it is away: %v, want problem.Unavailable", err)
+			t.Errorf("ByUsername while MySQL is down: got error %v, want problem.Unavailable", err)
 		}
 		if _, err := store.Reserve(t.Context(), "ada", home); !errors.Is(err, problem.Unavailable) {
-			t.Errorf("Reserve while it is away: %v, want problem.Unavailable", err)
+			t.Errorf("Reserve while MySQL is down: got error %v, want problem.Unavailable", err)
 		}
 	}
 	if err := server.Restart(t.Context()); err != nil {
@@ -243,14 +258,15 @@ func TestAccountStoreAwayAndBack(t *testing.T) {
 	}
 	found, err := store.ByUsername(t.Context(), "ada")
 	if err != nil || found != made {
-		t.Errorf("back again: %+v, %v; want %+v", found, err, made)
+		t.Errorf("ByUsername after the restart: got %+v, %v, want %+v", found, err, made)
 	}
 	if got := failuresOf(t, dsn); got != 10 {
-		t.Errorf("back again: %d failures counted, want the 5 of the address and the 5 of the user", got)
+		t.Errorf("after the restart: got %d counted failures, want 5 for the address and 5 for the user", got)
 	}
 	reserveAndSettle(t, store, "ada", home, accounts.Succeeded)
 }
 
+// failuresOf returns the sum of all failure counters. Each failure counts twice: for its address and for its user.
 func failuresOf(t *testing.T, dsn string) (n int) {
 	t.Helper()
 	if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures) FROM login_attempts`).Scan(&n); err != nil {
@@ -259,7 +275,8 @@ func failuresOf(t *testing.T, dsn string) (n int) {
 	return n
 }
 
-// Everybody else holds the connections that there are.
+// TestTooManyConnections proves that the account store returns problem.Unavailable if other clients use all connections
+// that MySQL permits (error 1040).
 func TestTooManyConnections(t *testing.T) {
 	server := ownMySQL(t)
 	admin, dsn := server.newDatabase(t)
@@ -279,7 +296,7 @@ func TestTooManyConnections(t *testing.T) {
 		conn, err := others.Conn(t.Context())
 		if err != nil {
 			if !strings.Contains(err.Error(), "1040") || held == 0 {
-				t.Fatalf("connection %d: %v, want error 1040", held, err)
+				t.Fatalf("open connection %d: got error %v, want error 1040", held, err)
 			}
 			break
 		}
@@ -287,6 +304,6 @@ func TestTooManyConnections(t *testing.T) {
 	}
 	store := openAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
-		t.Errorf("ByUsername: %v, want problem.Unavailable", err)
+		t.Errorf("ByUsername: got error %v, want problem.Unavailable", err)
 	}
 }

@@ -12,11 +12,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// actorOf returns u as who changes accounts, as with a token that was issued just now.
+// actorOf returns u as the actor of a change, as if u had a new access token.
 func actorOf(u accounts.User) accounts.Actor {
 	return accounts.Actor{ID: u.ID, Username: u.Username, Version: u.TokenVersion, Address: home, RequestID: "request-1"}
 }
 
+// createAccount creates a user with the given role.
 func createAccount(t *testing.T, store *accounts.Store, name, role string) accounts.User {
 	t.Helper()
 	u, err := store.Create(t.Context(), name, "hash of "+name, role)
@@ -26,7 +27,7 @@ func createAccount(t *testing.T, store *accounts.Store, name, role string) accou
 	return u
 }
 
-// trail returns "actor action user role" of all audit entries, the oldest first, read in small pages.
+// trail returns all audit entries in the form "actor action user role", oldest first. It reads them in small pages.
 func trail(t *testing.T, store *accounts.Store) (lines []string) {
 	t.Helper()
 	for cursor := ""; ; {
@@ -51,7 +52,9 @@ func trail(t *testing.T, store *accounts.Store) (lines []string) {
 
 func ptr[T any](v T) *T { return &v }
 
-func TestAdminsWork(t *testing.T) {
+// TestPermittedChanges proves that each permitted change of an account has its effect, and adds its audit entries. A
+// change that must void the access tokens of the user increases the token version.
+func TestPermittedChanges(t *testing.T) {
 	now := newClock()
 	store := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
 	grace := createAccount(t, store, "grace", "admin")
@@ -60,7 +63,7 @@ func TestAdminsWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Each step, and what it makes of ada: role, disabled, token version.
+	// Each step is a change of ada, with the expected role, disabled state and token version.
 	for _, step := range []struct {
 		patch    accounts.Patch
 		role     string
@@ -80,30 +83,30 @@ func TestAdminsWork(t *testing.T) {
 		now.add(1)
 		got, err := store.Update(t.Context(), by, ada.ID, step.patch)
 		if err != nil {
-			t.Fatalf("%+v: %v", step, err)
+			t.Fatalf("update with %+v: %v", step, err)
 		}
 		if got.Role != step.role || got.Disabled != step.disabled || got.TokenVersion != step.version {
-			t.Errorf("%+v made %+v", step, got)
+			t.Errorf("update with %+v: got %+v", step, got)
 		}
 		if found, err := store.ByID(t.Context(), ada.ID); err != nil || found != got {
-			t.Errorf("%+v: stored is %+v, %v; want %+v", step, found, err, got)
+			t.Errorf("ByID after an update with %+v: got %+v, %v, want %+v", step, found, err, got)
 		}
 	}
 	if u, err := store.ByUsername(t.Context(), "ada"); err != nil || u.PasswordHash != "fourth" {
-		t.Errorf("in the end %+v, %v; want the fourth hash", u, err)
+		t.Errorf("ByUsername after the updates: got %+v, %v, want the fourth hash", u, err)
 	}
 	ada.TokenVersion = 6
 	if err := store.ChangePassword(t.Context(), actorOf(ada), "fifth"); err != nil {
 		t.Error(err)
 	}
 	if u, err := store.ByID(t.Context(), ada.ID); err != nil || u.PasswordHash != "fifth" || u.TokenVersion != 7 {
-		t.Errorf("with the password changed: %+v, %v; want the fifth hash and version 7", u, err)
+		t.Errorf("ByID after ChangePassword: got %+v, %v, want the fifth hash and token version 7", u, err)
 	}
 	if err := store.Delete(t.Context(), by, ada.ID); err != nil {
 		t.Error(err)
 	}
 	if err := store.Delete(t.Context(), by, ada.ID); !errors.Is(err, problem.NotFound) {
-		t.Errorf("deleted again: %v, want problem.NotFound", err)
+		t.Errorf("second Delete: got error %v, want problem.NotFound", err)
 	}
 	want := []string{
 		"setup user.created grace admin",
@@ -118,7 +121,7 @@ func TestAdminsWork(t *testing.T) {
 		"grace user.deleted ada",
 	}
 	if got := trail(t, store); !slices.Equal(got, want) {
-		t.Errorf("the audit trail is %q, want %q", got, want)
+		t.Errorf("audit trail: got %q, want %q", got, want)
 	}
 	entries, _, err := store.Audit(t.Context(), 100, "")
 	if err != nil {
@@ -126,14 +129,15 @@ func TestAdminsWork(t *testing.T) {
 	}
 	first, last := entries[len(entries)-1], entries[0]
 	if want := (accounts.AuditEntry{ID: first.ID, MadeAt: newClock().Now(), Action: "user.created", ActorName: "setup", UserID: grace.ID, Username: "grace", Role: "admin"}); first != want {
-		t.Errorf("setup's entry is %+v, want %+v", first, want)
+		t.Errorf("audit entry of setup: got %+v, want %+v", first, want)
 	}
 	if want := (accounts.AuditEntry{ID: last.ID, MadeAt: last.MadeAt, Action: "user.deleted", ActorID: grace.ID, ActorName: "grace", UserID: ada.ID, Username: "ada", Address: "192.0.2.1", RequestID: "request-1"}); last != want {
-		t.Errorf("the last entry is %+v, want %+v", last, want)
+		t.Errorf("last audit entry: got %+v, want %+v", last, want)
 	}
 }
 
-// Nothing that is refused leaves anything behind.
+// TestRefusedChanges proves that forbidden and invalid changes fail with the right error. A refused change modifies no
+// account and adds no audit entry.
 func TestRefusedChanges(t *testing.T) {
 	store := openAccounts(t, accountsDB(t))
 	grace := createAccount(t, store, "grace", "admin")
@@ -162,32 +166,32 @@ func TestRefusedChanges(t *testing.T) {
 		"last admin deleted":            {store.Delete(t.Context(), by, grace.ID), accounts.ErrLastAdmin},
 		"unknown role":                  {changes(by, ada.ID, accounts.Patch{Role: ptr("root")}), problem.Unprocessable},
 		"unknown user changed":          {changes(by, nobody, accounts.Patch{Role: ptr("user")}), problem.NotFound},
-		"no id":                         {changes(by, "x", accounts.Patch{Role: ptr("user")}), problem.NotFound},
-		"id in another form":            {store.Delete(t.Context(), by, "{"+ada.ID+"}"), problem.NotFound},
-		"name taken":                    {makes(by, "Ada", "user"), problem.Conflict},
-		"name that may not be":          {makes(by, " ", "user"), problem.Unprocessable},
+		"invalid ID":                    {changes(by, "x", accounts.Patch{Role: ptr("user")}), problem.NotFound},
+		"ID in another form":            {store.Delete(t.Context(), by, "{"+ada.ID+"}"), problem.NotFound},
+		"name already in use":           {makes(by, "Ada", "user"), problem.Conflict},
+		"invalid name":                  {makes(by, " ", "user"), problem.Unprocessable},
 		"new user with unknown role":    {makes(by, "eve", "root"), problem.Unprocessable},
-		"made by a user":                {makes(actorOf(ada), "eve", "admin"), accounts.ErrStaleToken},
-		"made by a disabled admin":      {makes(actorOf(gone), "eve", "admin"), accounts.ErrStaleToken},
-		"made by an old token":          {makes(late, "eve", "admin"), accounts.ErrStaleToken},
-		"made by a program":             {makes(accounts.Actor{Username: "setup"}, "eve", "admin"), accounts.ErrStaleToken},
+		"created by a user":             {makes(actorOf(ada), "eve", "admin"), accounts.ErrStaleToken},
+		"created by a disabled admin":   {makes(actorOf(gone), "eve", "admin"), accounts.ErrStaleToken},
+		"created with an old token":     {makes(late, "eve", "admin"), accounts.ErrStaleToken},
+		"created by a program":          {makes(accounts.Actor{Username: "setup"}, "eve", "admin"), accounts.ErrStaleToken},
 		"changed by a user":             {changes(actorOf(ada), ada.ID, accounts.Patch{Role: ptr("admin")}), accounts.ErrStaleToken},
-		"changed by an old token":       {changes(late, ada.ID, accounts.Patch{Role: ptr("admin")}), accounts.ErrStaleToken},
+		"changed with an old token":     {changes(late, ada.ID, accounts.Patch{Role: ptr("admin")}), accounts.ErrStaleToken},
 		"deleted by a user":             {store.Delete(t.Context(), actorOf(ada), grace.ID), accounts.ErrStaleToken},
-		"password, old token":           {store.ChangePassword(t.Context(), late, "x"), accounts.ErrStaleToken},
-		"password, disabled":            {store.ChangePassword(t.Context(), actorOf(gone), "x"), accounts.ErrStaleToken},
-		"password, unknown user":        {store.ChangePassword(t.Context(), accounts.Actor{ID: nobody, Version: 1}, "x"), accounts.ErrStaleToken},
+		"own password, old token":       {store.ChangePassword(t.Context(), late, "x"), accounts.ErrStaleToken},
+		"own password, disabled user":   {store.ChangePassword(t.Context(), actorOf(gone), "x"), accounts.ErrStaleToken},
+		"own password, unknown user":    {store.ChangePassword(t.Context(), accounts.Actor{ID: nobody, Version: 1}, "x"), accounts.ErrStaleToken},
 	} {
 		if !errors.Is(test.got, test.want) {
-			t.Errorf("%s: %v, want %v", name, test.got, test.want)
+			t.Errorf("%s: got error %v, want %v", name, test.got, test.want)
 		}
 	}
 	if got := trail(t, store); !slices.Equal(got, before) {
-		t.Errorf("the audit trail is %q, want %q", got, before)
+		t.Errorf("audit trail: got %q, want %q", got, before)
 	}
 	for _, u := range []accounts.User{grace, ada} {
 		if got, err := store.ByID(t.Context(), u.ID); err != nil || got != u {
-			t.Errorf("%+v, %v; want it as it was: %+v", got, err, u)
+			t.Errorf("ByID: got %+v, %v, want the unchanged user %+v", got, err, u)
 		}
 	}
 	for name, test := range map[string]struct {
@@ -195,16 +199,18 @@ func TestRefusedChanges(t *testing.T) {
 		version int
 		want    error
 	}{
-		"current": {grace.ID, 1, nil}, "old": {grace.ID, 0, accounts.ErrStaleToken}, "of the future": {grace.ID, 2, accounts.ErrStaleToken},
-		"disabled": {gone.ID, 2, accounts.ErrStaleToken}, "unknown": {nobody, 1, accounts.ErrStaleToken}, "no id": {"", 1, accounts.ErrStaleToken},
+		"current version": {grace.ID, 1, nil}, "old version": {grace.ID, 0, accounts.ErrStaleToken},
+		"future version": {grace.ID, 2, accounts.ErrStaleToken}, "disabled user": {gone.ID, 2, accounts.ErrStaleToken},
+		"unknown user": {nobody, 1, accounts.ErrStaleToken}, "empty ID": {"", 1, accounts.ErrStaleToken},
 	} {
 		if _, err := store.Current(t.Context(), test.id, test.version); !errors.Is(err, test.want) {
-			t.Errorf("Current, %s: %v, want %v", name, err, test.want)
+			t.Errorf("Current with %s: got error %v, want %v", name, err, test.want)
 		}
 	}
 }
 
-// Two replicas, and in each round both admins take each other, or themselves, away in the same moment.
+// TestLastAdminsAtOnce proves that one admin always remains. In each round, the last two admins demote, disable or
+// delete themselves or each other at the same time on two replicas. Exactly one of these changes succeeds.
 func TestLastAdminsAtOnce(t *testing.T) {
 	dsn := accountsDB(t)
 	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
@@ -224,7 +230,7 @@ func TestLastAdminsAtOnce(t *testing.T) {
 		for i := range pair {
 			pair[i] = createAccount(t, stores[0], fmt.Sprintf("admin %d of round %d", i, round), "admin")
 		}
-		// The one admin who was left before goes first: then there are two.
+		// Demote the admin who remained in the previous round, so that only the two new admins remain.
 		if err := demote(stores[0], actorOf(pair[0]), keeper.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +253,7 @@ func TestLastAdminsAtOnce(t *testing.T) {
 		}
 		wg.Wait()
 		if done.Load() != 1 {
-			t.Fatalf("round %d: %d removals succeeded, want 1", round, done.Load())
+			t.Fatalf("round %d: got %d successful removals, want 1", round, done.Load())
 		}
 		users, _, err := stores[0].List(t.Context(), 100, "")
 		if err != nil {
@@ -255,7 +261,7 @@ func TestLastAdminsAtOnce(t *testing.T) {
 		}
 		admins := slices.DeleteFunc(users, func(u accounts.User) bool { return u.Role != "admin" || u.Disabled })
 		if len(admins) != 1 {
-			t.Fatalf("round %d: %d admins are left, want 1", round, len(admins))
+			t.Fatalf("round %d: got %d admins, want 1", round, len(admins))
 		}
 		keeper = admins[0]
 	}
@@ -268,16 +274,19 @@ func TestLastAdminsAtOnce(t *testing.T) {
 		}
 	}
 	if created != 37 || removed != 36 {
-		t.Errorf("%d created and %d taken away by the audit trail, want 37 and 36", created, removed)
+		t.Errorf("audit trail: got %d created and %d removed admins, want 37 and 36", created, removed)
 	}
 }
 
+// TestListUsers proves that List returns all users in the order of the bytes of their names, with any page size, and
+// that changes between two pages neither repeat nor skip a user. The same applies to the pages of the audit trail.
+// Invalid limits and cursors are refused.
 func TestListUsers(t *testing.T) {
 	store := openAccounts(t, accountsDB(t))
 	if users, next, err := store.List(t.Context(), 10, ""); err != nil || len(users) != 0 || next != "" {
-		t.Errorf("an empty list: %v, %q, %v", users, next, err)
+		t.Errorf("List without users: got %v, %q, %v, want an empty page without a cursor", users, next, err)
 	}
-	names := []string{"a", "b", "ba", "c d", "e", "é", "日本"} // in the order of their bytes
+	names := []string{"a", "b", "ba", "c d", "e", "é", "日本"} // sorted by bytes
 	for _, name := range []string{"日本", "e", "b", "é", "a", "c d", "ba"} {
 		createAccount(t, store, name, "user")
 	}
@@ -289,7 +298,7 @@ func TestListUsers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(users) != limit && next != "" {
-				t.Errorf("limit %d: %d users on a page that is not the last", limit, len(users))
+				t.Errorf("limit %d: got %d users on a page with a cursor, want %d", limit, len(users), limit)
 			}
 			for _, u := range users {
 				got = append(got, u.Username)
@@ -300,10 +309,11 @@ func TestListUsers(t *testing.T) {
 			cursor = next
 		}
 		if !slices.Equal(got, names) {
-			t.Errorf("limit %d: %q, want %q", limit, got, names)
+			t.Errorf("limit %d: got %q, want %q", limit, got, names)
 		}
 	}
-	// Who comes before the cursor meanwhile moves nobody; who is deleted at it is not missed.
+	// Between two pages, a new user before the cursor and the deletion of the user at the cursor do not shift the next
+	// page.
 	users, next, err := store.List(t.Context(), 3, "")
 	if err != nil {
 		t.Fatal(err)
@@ -319,9 +329,9 @@ func TestListUsers(t *testing.T) {
 		rest = append(rest, u.Username)
 	}
 	if want := []string{"c d", "e", "zz", "é", "日本"}; err != nil || !slices.Equal(rest, want) {
-		t.Errorf("the rest is %q, %v, want %q", rest, err, want)
+		t.Errorf("second page: got %q, %v, want %q", rest, err, want)
 	}
-	// And the same of the audit trail, which grows at its start.
+	// A new audit entry, which is the first of the audit trail, does not shift the next page.
 	entries, next, err := store.Audit(t.Context(), 2, "")
 	if err != nil {
 		t.Fatal(err)
@@ -329,20 +339,20 @@ func TestListUsers(t *testing.T) {
 	createAccount(t, store, "later", "user")
 	older, _, err := store.Audit(t.Context(), 1, next)
 	if err != nil || older[0].ID >= entries[1].ID || older[0].Username != "aa" {
-		t.Errorf("after %+v comes %+v, %v; want the making of aa", entries, older, err)
+		t.Errorf("audit entry after %+v: got %+v, %v, want the creation of aa", entries, older, err)
 	}
 	for _, limit := range []int{0, -1, 101} {
 		_, _, listErr := store.List(t.Context(), limit, "")
 		_, _, auditErr := store.Audit(t.Context(), limit, "")
 		if !errors.Is(listErr, problem.BadRequest) || !errors.Is(auditErr, problem.BadRequest) {
-			t.Errorf("limit %d: %v, %v; want problem.BadRequest", limit, listErr, auditErr)
+			t.Errorf("limit %d: got the errors %v and %v, want problem.BadRequest", limit, listErr, auditErr)
 		}
 	}
 	for _, cursor := range []string{"!", "_w", "x"} {
 		_, _, listErr := store.List(t.Context(), 1, cursor)
 		_, _, auditErr := store.Audit(t.Context(), 1, cursor)
 		if !errors.Is(listErr, problem.BadRequest) || !errors.Is(auditErr, problem.BadRequest) {
-			t.Errorf("cursor %q: %v, %v; want problem.BadRequest", cursor, listErr, auditErr)
+			t.Errorf("cursor %q: got the errors %v and %v, want problem.BadRequest", cursor, listErr, auditErr)
 		}
 	}
 }

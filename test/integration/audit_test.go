@@ -10,7 +10,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Where the trail can not be written, nothing changes.
+// TestNoChangeWithoutAudit proves that no account changes without an audit entry. If the audit table does not exist,
+// each change returns problem.Unavailable and leaves the accounts unchanged.
 func TestNoChangeWithoutAudit(t *testing.T) {
 	admin, dsn := sharedMySQL(t).newDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
@@ -30,16 +31,17 @@ func TestNoChangeWithoutAudit(t *testing.T) {
 		"password": store.ChangePassword(t.Context(), by, "x"),
 	} {
 		if !errors.Is(err, problem.Unavailable) {
-			t.Errorf("%s: %v, want problem.Unavailable", name, err)
+			t.Errorf("%s: got error %v, want problem.Unavailable", name, err)
 		}
 	}
 	users, _, err := store.List(t.Context(), 100, "")
 	if err != nil || !slices.Equal(users, []accounts.User{ada, grace}) {
-		t.Errorf("users %+v, %v; want both as they were", users, err)
+		t.Errorf("got the users %+v, %v, want the unchanged users %+v", users, err, []accounts.User{ada, grace})
 	}
 }
 
-// A migration that broke off after its last statement, before it was noted, runs again.
+// TestMigrationsRunAgain proves that a migration can run again if it was interrupted after its last statement but
+// before its version was recorded.
 func TestMigrationsRunAgain(t *testing.T) {
 	admin, dsn := sharedMySQL(t).newDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
@@ -55,6 +57,6 @@ func TestMigrationsRunAgain(t *testing.T) {
 	err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.statistics
 		WHERE table_schema = DATABASE() AND index_name = 'users_role'`).Scan(&indexed)
 	if err != nil || indexed != 2 {
-		t.Errorf("%d columns of users_role, %v; want 2", indexed, err)
+		t.Errorf("columns of the index users_role: got %d, %v, want 2", indexed, err)
 	}
 }

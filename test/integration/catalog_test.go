@@ -15,7 +15,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// newCatalog returns a catalog with its indexes in the database that uri names.
+// newCatalog returns a catalog in the database that uri names. It creates the indexes with concurrent calls of
+// EnsureIndexes.
 func newCatalog(t *testing.T, uri string) *catalog.Store {
 	t.Helper()
 	s, err := catalog.Open(uri)
@@ -37,18 +38,20 @@ func newCatalog(t *testing.T, uri string) *catalog.Store {
 	return s
 }
 
-// entry returns an entry of owner's that was stored at second n.
+// entry returns a catalog entry for a file that belongs to owner. The file was stored n seconds after a fixed time.
 func entry(owner string, n int64) catalog.Entry {
 	at := time.Unix(1_800_000_000+n, 123_000_000).UTC()
 	return catalog.Entry{ID: uuid.Must(uuid.NewV7()).String(), Owner: owner, Name: fmt.Sprint("file Ω ", n), Size: 1 << 40,
 		SHA256: sum(nil), ContentType: "text/plain", StoredAt: at, CataloguedAt: at.Add(time.Millisecond)}
 }
 
+// TestCatalogInsert proves that exactly one of several concurrent inserts of the same file reports an insert, and that
+// a later insert does not change the entry.
 func TestCatalogInsert(t *testing.T) {
 	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
 	want := entry("ada", 0)
 	if _, err := s.Get(t.Context(), want.ID); !errors.Is(err, problem.NotFound) {
-		t.Errorf("before the insert: got %v, want %v", err, problem.NotFound)
+		t.Errorf("Get before the insert: got error %v, want %v", err, problem.NotFound)
 	}
 	results := make([]bool, 20)
 	var group errgroup.Group
@@ -68,24 +71,26 @@ func TestCatalogInsert(t *testing.T) {
 		}
 	}
 	if inserted != 1 {
-		t.Errorf("got %d of %d inserts that report an insert, want 1", inserted, len(results))
+		t.Errorf("got true from %d of %d calls of Insert, want 1", inserted, len(results))
 	}
 	again := want
 	again.Name = "another"
 	if inserted, err := s.Insert(t.Context(), again); inserted || err != nil {
-		t.Errorf("again: got %t (%v), want false", inserted, err)
+		t.Errorf("Insert of an existing ID: got %t (%v), want false", inserted, err)
 	}
 	if got, err := s.Get(t.Context(), want.ID); err != nil || got != want {
-		t.Errorf("got %+v (%v), want %+v", got, err, want)
+		t.Errorf("Get: got %+v (%v), want %+v", got, err, want)
 	}
 }
 
+// TestCatalogList proves that List returns every entry exactly once, newest first, with any page size. An entry that is
+// inserted between two pages does not change the later pages. Invalid limits and cursors are refused.
 func TestCatalogList(t *testing.T) {
 	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
 	var all, adas []catalog.Entry // newest first
 	for n := range int64(12) {
 		owner := []string{"ada", "grace"}[n%2]
-		e := entry(owner, n/4) // several at the same time
+		e := entry(owner, n/4) // several entries have the same time
 		if _, err := s.Insert(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -97,9 +102,9 @@ func TestCatalogList(t *testing.T) {
 	for name, c := range map[string]struct {
 		owner string
 		want  []catalog.Entry
-	}{"everybody's": {"", all}, "one owner's": {"ada", adas}, "nobody's": {"nobody", nil}} {
+	}{"all owners": {"", all}, "one owner": {"ada", adas}, "an owner without files": {"nobody", nil}} {
 		for _, limit := range []int{0, 1, 2, 5, len(c.want), 100} {
-			t.Run(fmt.Sprint(name, " by ", limit), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s with limit %d", name, limit), func(t *testing.T) {
 				var got []catalog.Entry
 				query := catalog.Query{Owner: c.owner, Limit: limit}
 				for pages := 0; ; pages++ {
@@ -108,14 +113,14 @@ func TestCatalogList(t *testing.T) {
 						t.Fatal(err)
 					}
 					if entries == nil || limit > 0 && len(entries) > limit {
-						t.Fatalf("got page %v with limit %d", entries, limit)
+						t.Fatalf("got the page %v, want a list of at most %d entries", entries, limit)
 					}
 					got = append(got, entries...)
 					if next == "" {
 						break
 					}
 					if pages > len(c.want) {
-						t.Fatal("the pages do not end")
+						t.Fatalf("got more than %d pages for %d entries", pages, len(c.want))
 					}
 					query.Cursor = next
 				}
@@ -124,7 +129,7 @@ func TestCatalogList(t *testing.T) {
 				}
 				for i := range got {
 					if got[i] != c.want[i] {
-						t.Errorf("got %+v at %d, want %+v", got[i], i, c.want[i])
+						t.Errorf("entry %d: got %+v, want %+v", i, got[i], c.want[i])
 					}
 				}
 			})
@@ -140,16 +145,18 @@ func TestCatalogList(t *testing.T) {
 		}
 		rest, _, err := s.List(t.Context(), catalog.Query{Limit: 100, Cursor: next})
 		if err != nil || len(first)+len(rest) != len(all) || rest[0] != all[5] {
-			t.Errorf("got %d + %d entries (%v), want %d", len(first), len(rest), err, len(all))
+			t.Errorf("got %d and %d entries (%v), want %d together", len(first), len(rest), err, len(all))
 		}
 	})
 	for _, query := range []catalog.Query{{Limit: -1}, {Limit: 101}, {Cursor: "x"}, {Cursor: "%"}, {Cursor: "MTIz"}, {Cursor: "eC55"}} {
 		if _, _, err := s.List(t.Context(), query); !errors.Is(err, problem.BadRequest) {
-			t.Errorf("%+v: got %v, want %v", query, err, problem.BadRequest)
+			t.Errorf("List with %+v: got error %v, want %v", query, err, problem.BadRequest)
 		}
 	}
 }
 
+// TestCatalogSearchAndDelete proves that List finds entries by a part of the name. The search ignores case and does not
+// interpret the text as a pattern. Delete removes an entry.
 func TestCatalogSearchAndDelete(t *testing.T) {
 	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
 	ids := map[string]string{}
@@ -172,7 +179,7 @@ func TestCatalogSearchAndDelete(t *testing.T) {
 			got = append(got, e.Name)
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%+v: got %q, want %q", q, got, want)
+			t.Errorf("List with %+v: got %q, want %q", q, got, want)
 		}
 	}
 	search(catalog.Query{Name: "NOTES"}, "notes.TXT", "Notes Ω.txt")
@@ -183,25 +190,27 @@ func TestCatalogSearchAndDelete(t *testing.T) {
 	search(catalog.Query{Name: "100", Owner: "ada"})
 	for _, name := range []string{strings.Repeat("x", catalog.MaxName+1), "\xff"} {
 		if _, _, err := s.List(t.Context(), catalog.Query{Name: name}); !errors.Is(err, problem.BadRequest) {
-			t.Errorf("search for %q: got %v, want %v", name, err, problem.BadRequest)
+			t.Errorf("search for %q: got error %v, want %v", name, err, problem.BadRequest)
 		}
 	}
 	for id, name := range ids {
 		if name == "a.*b" {
-			for range 2 { // again is no error
+			for range 2 { // a second call is not an error
 				if err := s.Delete(t.Context(), id); err != nil {
 					t.Error(err)
 				}
 			}
 			if _, err := s.Get(t.Context(), id); !errors.Is(err, problem.NotFound) {
-				t.Errorf("got %v, want %v", err, problem.NotFound)
+				t.Errorf("Get after Delete: got error %v, want %v", err, problem.NotFound)
 			}
 		}
 	}
 	search(catalog.Query{Name: "."}, "100% (1).pdf", "notes.TXT", "Notes Ω.txt")
 }
 
-func TestCatalogServerAway(t *testing.T) {
+// TestCatalogServerUnavailable proves that every call returns problem.Unavailable while MongoDB is down, and that the
+// same store works again afterward.
+func TestCatalogServerUnavailable(t *testing.T) {
 	server := ownMongoDB(t)
 	s := newCatalog(t, server.newDatabase(t))
 	e := entry("ada", 0)
@@ -211,7 +220,7 @@ func TestCatalogServerAway(t *testing.T) {
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	var group errgroup.Group // each call waits for the server some seconds
+	var group errgroup.Group // the calls run concurrently, because each of them waits some seconds for the server
 	for name, call := range map[string]func() error{
 		"Insert":        func() error { _, err := s.Insert(t.Context(), e); return err },
 		"Get":           func() error { _, err := s.Get(t.Context(), e.ID); return err },
@@ -220,16 +229,16 @@ func TestCatalogServerAway(t *testing.T) {
 	} {
 		group.Go(func() error {
 			if err := call(); !errors.Is(err, problem.Unavailable) {
-				t.Errorf("%s: got %v, want %v", name, err, problem.Unavailable)
+				t.Errorf("%s: got error %v, want %v", name, err, problem.Unavailable)
 			}
 			return nil
 		})
 	}
-	_ = group.Wait() // every call reports for itself
+	_ = group.Wait() // always nil
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "recover", func() error {
+	eventually(t, 20*time.Second, "Get works again", func() error {
 		_, err := s.Get(t.Context(), e.ID)
 		return err
 	})

@@ -19,34 +19,34 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// maxExport bounds what the collector takes at once, in bytes.
+// maxExport is the maximum size of one export to the collector, uncompressed and in bytes.
 const maxExport = 4 << 20
 
-// collector takes traces by OTLP over HTTP and keeps them in memory.
+// collector receives traces with OTLP over HTTP and keeps them in memory.
 type collector struct {
 	url string
 
 	mu    sync.Mutex
 	spans []span
-	raw   []byte // all exports, uncompressed, one after the other
-	zips  int    // how many of them came compressed
+	raw   []byte // all exports, uncompressed and concatenated
+	zips  int    // the number of compressed exports
 }
 
-// span is one that was exported, with those who tell of it.
+// span is an exported span together with the service that exported it.
 type span struct {
 	*tracepb.Span
 	service  string
-	resource []*commonpb.KeyValue
+	resource []*commonpb.KeyValue // the attributes of the service
 }
 
-// newCollector starts a collector that lasts until the test's end.
+// newCollector starts a collector that runs until the test ends.
 func newCollector(t *testing.T) *collector {
 	t.Helper()
 	c := &collector{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := c.take(r); err != nil {
-			t.Errorf("an export to %s %s: %v", r.Method, r.URL, err)
-			w.WriteHeader(http.StatusBadRequest) // which is not retried
+			t.Errorf("export with %s %s: %v", r.Method, r.URL, err)
+			w.WriteHeader(http.StatusBadRequest) // exporters do not retry after this status
 			return
 		}
 		answer, err := proto.Marshal(&collectorpb.ExportTraceServiceResponse{})
@@ -54,17 +54,17 @@ func newCollector(t *testing.T) *collector {
 			t.Error(err)
 		}
 		w.Header().Set("Content-Type", "application/x-protobuf")
-		_, _ = w.Write(answer) // the function may have stopped
+		_, _ = w.Write(answer) // fails if the exporting function has stopped
 	}))
 	t.Cleanup(server.Close)
 	c.url = server.URL
 	return c
 }
 
-// take keeps what r exports.
+// take stores the spans in the export request r.
 func (c *collector) take(r *http.Request) error {
 	if kind := r.Header.Get("Content-Type"); r.Method != http.MethodPost || r.URL.RequestURI() != "/v1/traces" || kind != "application/x-protobuf" {
-		return fmt.Errorf("its type is %q; want POST /v1/traces of protobuf", kind)
+		return fmt.Errorf("got the content type %q, want POST /v1/traces with application/x-protobuf", kind)
 	}
 	body, zipped := io.Reader(r.Body), false
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
@@ -76,14 +76,14 @@ func (c *collector) take(r *http.Request) error {
 		}
 		body, zipped = unzipped, true
 	default:
-		return fmt.Errorf("it is encoded as %s", encoding)
+		return fmt.Errorf("got the content encoding %s, want gzip or none", encoding)
 	}
 	raw, err := io.ReadAll(io.LimitReader(body, maxExport+1))
 	if err != nil {
 		return err
 	}
 	if len(raw) > maxExport {
-		return fmt.Errorf("it has more than %d bytes", maxExport)
+		return fmt.Errorf("the export has more than %d bytes", maxExport)
 	}
 	var export collectorpb.ExportTraceServiceRequest
 	if err := proto.Unmarshal(raw, &export); err != nil {
@@ -106,7 +106,8 @@ func (c *collector) take(r *http.Request) error {
 	return nil
 }
 
-// text returns the attribute called key, however it is typed.
+// text returns the value of the attribute key, which must be a string or an integer. It returns "" if the attribute
+// does not exist.
 func text(attributes []*commonpb.KeyValue, key string) string {
 	for _, a := range attributes {
 		if a.GetKey() == key {
@@ -119,18 +120,19 @@ func text(attributes []*commonpb.KeyValue, key string) string {
 	return ""
 }
 
-// all returns what came so far.
+// all returns all spans and exports so far, and the number of compressed exports.
 func (c *collector) all() (spans []span, raw []byte, zips int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.spans), slices.Clone(c.raw), c.zips
 }
 
-// tree draws the trace with the given id: each span in a line, under its parent, and those below one parent by their
-// beginnings. parent is that of the first ones, empty if they have none. A span whose parent is not there is drawn at the end.
+// tree returns a drawing of the trace with the given ID. Each line is a span. The children of a span follow it with an
+// indent, sorted by start time. parent is the span ID of the outermost spans' parent, or empty if they have none. Spans
+// whose parent is missing are at the end.
 func (c *collector) tree(trace, parent string) string {
 	all, _, _ := c.all()
-	name := map[string]string{} // of all spans, by id
+	name := map[string]string{} // the names of all spans, by span ID
 	var left []span
 	for _, s := range all {
 		name[hex.EncodeToString(s.GetSpanId())] = s.service + " " + s.GetName()
@@ -157,12 +159,12 @@ func (c *collector) tree(trace, parent string) string {
 	}
 	draw(parent, "")
 	for _, s := range left {
-		fmt.Fprintf(&drawn, "LOST, its parent is %x: %s\n", s.GetParentSpanId(), s.line(name))
+		fmt.Fprintf(&drawn, "MISSING PARENT %x: %s\n", s.GetParentSpanId(), s.line(name))
 	}
 	return drawn.String()
 }
 
-// line says of a span what matters. name has all spans, by id.
+// line returns a description of the span in one line. name contains the names of all spans, by span ID.
 func (s span) line(name map[string]string) string {
 	kind := strings.ToLower(strings.TrimPrefix(s.GetKind().String(), "SPAN_KIND_"))
 	line := fmt.Sprintf("%s: %s %s", s.service, kind, s.GetName())

@@ -13,14 +13,14 @@ import (
 	"github.com/strongroom-dev/strongroom/test/browser"
 )
 
-// A visit in Chromium to what make run serves: see package browser.
+// TestConsole runs the browser test of package browser against the console of `make run`.
 func TestConsole(t *testing.T) {
 	r := startRunner(t, t.TempDir())
 	browser.Try(t, "../browser", r.url, "grace", "hopper-1906")
 	r.stop(t, syscall.SIGTERM)
 }
 
-// Building the console again gives what is committed, byte for byte.
+// TestConsoleIsReproducible proves that a build of the console produces exactly the committed files.
 func TestConsoleIsReproducible(t *testing.T) {
 	const sources = "../../functions/gateway/console"
 	project := browser.Project(t, sources)
@@ -28,16 +28,16 @@ func TestConsoleIsReproducible(t *testing.T) {
 	committed, built := readTree(t, filepath.Join(sources, "dist")), readTree(t, filepath.Join(project, "dist"))
 	for _, name := range slices.Sorted(maps.Keys(committed)) {
 		if built[name] != committed[name] {
-			t.Errorf("%s is not what is built: run make console", name)
+			t.Errorf("the committed %s differs from the built file: run make console", name)
 		}
 		delete(built, name)
 	}
 	for name := range built {
-		t.Errorf("%s is built, but not committed: run make console", name)
+		t.Errorf("the built file %s is not committed: run make console", name)
 	}
 }
 
-// readTree returns the contents of all files below dir, by their names.
+// readTree returns the contents of all files below dir, by path.
 func readTree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -51,7 +51,7 @@ func readTree(t *testing.T, dir string) map[string]string {
 		return err
 	})
 	if err != nil || len(files) == 0 {
-		t.Fatalf("got %d files and error %v in %s", len(files), err, dir)
+		t.Fatalf("read the files in %s: got %d files and error %v, want at least 1 file", dir, len(files), err)
 	}
 	return files
 }

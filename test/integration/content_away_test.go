@@ -16,7 +16,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-func TestContentServerAway(t *testing.T) {
+// TestContentServerUnavailable proves that every call returns problem.Unavailable while MongoDB is down. Afterward, the
+// same store and the same reader work again, and no acknowledged file is lost.
+func TestContentServerUnavailable(t *testing.T) {
 	server := ownMongoDB(t)
 	s, db := newContent(t, server.newDatabase(t))
 	f, err := put(t.Context(), s, randomBytes(2*mebi))
@@ -37,9 +39,9 @@ func TestContentServerAway(t *testing.T) {
 	_, err = s.Put(t.Context(), content.File{Owner: "ada"}, io.MultiReader(
 		&reader{3 * mebi, end}, &reader{0, kill}, &reader{3 * mebi, end}), anyEvent)
 	if !errors.Is(err, problem.Unavailable) {
-		t.Errorf("Put: got %v, want %v", err, problem.Unavailable)
+		t.Errorf("Put: got error %v, want %v", err, problem.Unavailable)
 	}
-	var group errgroup.Group // each call waits for the server some seconds
+	var group errgroup.Group // the calls run concurrently, because each of them waits some seconds for the server
 	for name, call := range map[string]func() error{
 		"Put":           func() error { _, err := put(t.Context(), s, []byte("x")); return err },
 		"Get":           func() error { _, err := s.Get(t.Context(), f.ID); return err },
@@ -50,29 +52,30 @@ func TestContentServerAway(t *testing.T) {
 	} {
 		group.Go(func() error {
 			if err := call(); !errors.Is(err, problem.Unavailable) {
-				t.Errorf("%s: got %v, want %v", name, err, problem.Unavailable)
+				t.Errorf("%s: got error %v, want %v", name, err, problem.Unavailable)
 			}
 			return nil
 		})
 	}
-	_ = group.Wait() // every call reports for itself
+	_ = group.Wait() // always nil
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The same store and the same reader go on.
-	eventually(t, 20*time.Second, "recover", func() error {
+	eventually(t, 20*time.Second, "the reader continues", func() error {
 		_, err := io.Copy(io.Discard, half)
 		return err
 	})
 	if _, err := put(t.Context(), s, []byte("x")); err != nil {
-		t.Errorf("after the restart: %v", err)
+		t.Errorf("Put after the restart: got error %v, want nil", err)
 	}
 	if n := count(t, db.Collection("fs.files"), bson.D{}); n != 2 {
-		t.Errorf("got %d files, want the 2 that were acknowledged", n)
+		t.Errorf("got %d files, want the 2 acknowledged files", n)
 	}
 }
 
-// A commit that gets no answer is the one place where it is not known whether there is a file.
+// TestContentCommitUnanswered proves that Put handles a commit without a reply. If one reply is lost, Put succeeds. If
+// every reply is lost, Put returns problem.Unavailable, because the outcome is unknown. In both cases, the file exists
+// once and is not confirmed.
 func TestContentCommitUnanswered(t *testing.T) {
 	for name, c := range map[string]struct {
 		cuts int32
@@ -89,9 +92,9 @@ func TestContentCommitUnanswered(t *testing.T) {
 			defer s.Close()
 			want := randomBytes(2*mebi + 1)
 			if _, err := put(t.Context(), s, want); !errors.Is(err, c.want) {
-				t.Errorf("got %v, want %v", err, c.want)
+				t.Errorf("Put: got error %v, want %v", err, c.want)
 			}
-			// Either way the file is there, once and whole, and not confirmed: nobody else may have been told.
+			// The file must not be confirmed, so that sweep will publish its event if no other process does.
 			var found []struct {
 				ID string `bson:"_id"`
 			}
@@ -104,21 +107,23 @@ func TestContentCommitUnanswered(t *testing.T) {
 				t.Fatalf("got %+v (%v), want one file", found, err)
 			}
 			if confirmed, err := s.Confirmed(t.Context(), found[0].ID); err != nil || confirmed {
-				t.Errorf("confirmed: got %t, %v", confirmed, err)
+				t.Errorf("Confirmed: got %t, %v, want false", confirmed, err)
 			}
 			stock, err := direct.GridFSBucket().OpenDownloadStream(t.Context(), found[0].ID)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got, err := io.ReadAll(stock); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("got %d bytes that are equal: %t (%v)", len(got), bytes.Equal(got, want), err)
+				t.Errorf("GridFS of the driver: got %d bytes with the digest %s (%v), want %d bytes with %s",
+					len(got), sum(got), err, len(want), sum(want))
 			}
 		})
 	}
 }
 
-// cutReplies returns the address of a proxy to a server. It passes on requests that contain text, but instead of the
-// reply the client gets a closed connection, so many times.
+// cutReplies starts a proxy in front of a server and returns its address. If a request contains text, the proxy
+// forwards the request, but closes the connection instead of returning the reply. times is the maximum number of
+// replies that it cuts off.
 func cutReplies(t *testing.T, server, text string, times int32) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -26,7 +26,8 @@ import (
 
 const mebi = 1 << 20
 
-// database connects to the database that uri names, with nothing but the driver.
+// database returns the database that uri names. The connection uses the driver directly, without the packages of
+// Strongroom.
 func database(t *testing.T, uri string) *mongo.Database {
 	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))
@@ -37,7 +38,7 @@ func database(t *testing.T, uri string) *mongo.Database {
 	return client.Database(strings.TrimPrefix(parseURL(t, uri).Path, "/"))
 }
 
-// newContent returns a store with its indexes in the database that uri names, and that database.
+// newContent returns a store in the database that uri names, and the database. It creates the indexes of the store.
 func newContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
 	t.Helper()
 	s, err := content.Open(uri)
@@ -55,27 +56,28 @@ func newContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
 	return s, database(t, uri)
 }
 
-// randomBytes returns n bytes that are the same every time.
+// randomBytes returns n pseudorandom bytes, which are the same in every run.
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
-	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b) // never fails
+	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b) // never returns an error
 	return b
 }
 
+// sum returns the SHA-256 digest of b in hexadecimal.
 func sum(b []byte) string {
 	s := sha256.Sum256(b)
 	return hex.EncodeToString(s[:])
 }
 
-// anyEvent is a finish for Put.
+// anyEvent is a finish function for Put that returns a fixed event.
 func anyEvent(*content.File) ([]byte, error) { return []byte(`{"id":"1"}`), nil }
 
-// put stores b as a file of ada's.
+// put stores b as a file that belongs to ada.
 func put(ctx context.Context, s *content.Store, b []byte) (content.File, error) {
 	return s.Put(ctx, content.File{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain"}, bytes.NewReader(b), anyEvent)
 }
 
-// count returns how many documents of a collection match filter.
+// count returns the number of documents in c that match filter.
 func count(t *testing.T, c *mongo.Collection, filter bson.D) int64 {
 	t.Helper()
 	n, err := c.CountDocuments(t.Context(), filter)
@@ -85,7 +87,7 @@ func count(t *testing.T, c *mongo.Collection, filter bson.D) int64 {
 	return n
 }
 
-// wantEmpty fails the test if there is any document or chunk of a file.
+// wantEmpty checks that the database has no files, chunks, upload records, claims and deletion records.
 func wantEmpty(t *testing.T, db *mongo.Database) {
 	t.Helper()
 	for _, name := range []string{"fs.files", "fs.chunks", "uploads", "uploads.claims", "deletions"} {
@@ -95,6 +97,8 @@ func wantEmpty(t *testing.T, db *mongo.Database) {
 	}
 }
 
+// TestContentSizes proves that files of sizes around the chunk size are stored completely, and that Reader and the
+// GridFS of the driver read the same bytes.
 func TestContentSizes(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	for _, size := range []int{0, 1, mebi - 1, mebi, mebi + 1, 20 * mebi} {
@@ -108,39 +112,42 @@ func TestContentSizes(t *testing.T) {
 				t.Errorf("got size %d and SHA-256 %s, want %d and %s", f.Size, f.SHA256, size, sum(want))
 			}
 			if id, err := uuid.Parse(f.ID); err != nil || id.Version() != 7 {
-				t.Errorf("got id %q, want a UUIDv7", f.ID)
+				t.Errorf("got the ID %q, want a UUIDv7", f.ID)
 			}
 			got, err := s.Get(t.Context(), f.ID)
 			if err != nil || got != f {
-				t.Errorf("got %+v (%v), want %+v", got, err, f)
+				t.Errorf("Get: got %+v (%v), want %+v", got, err, f)
 			}
 			r := s.Reader(t.Context(), got)
 			read, err := io.ReadAll(r)
 			if err != nil || !bytes.Equal(read, want) {
-				t.Errorf("Reader: got %d bytes that are equal: %t (%v)", len(read), bytes.Equal(read, want), err)
+				t.Errorf("Reader: got %d bytes with the digest %s (%v), want %d bytes with %s", len(read), sum(read), err, size, sum(want))
 			}
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}
 			if chunks := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: f.ID}}); chunks != int64((size+mebi-1)/mebi) {
-				t.Errorf("got %d chunks for %d bytes", chunks, size)
+				t.Errorf("got %d chunks for %d bytes, want %d", chunks, size, (size+mebi-1)/mebi)
 			}
-			// Any driver's GridFS reads what we write.
+			// The GridFS implementation of a driver must be able to read the file.
 			stock, err := db.GridFSBucket().OpenDownloadStream(t.Context(), f.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
 			read, err = io.ReadAll(stock)
 			if err != nil || !bytes.Equal(read, want) {
-				t.Errorf("the driver's GridFS: got %d bytes that are equal: %t (%v)", len(read), bytes.Equal(read, want), err)
+				t.Errorf("GridFS of the driver: got %d bytes with the digest %s (%v), want %d bytes with %s",
+					len(read), sum(read), err, size, sum(want))
 			}
 			if file := stock.GetFile(); file.Name != f.Name || file.Length != f.Size || !file.UploadDate.Equal(f.StoredAt) {
-				t.Errorf("the driver's GridFS: got %+v, want %+v", file, f)
+				t.Errorf("GridFS of the driver: got %+v, want %+v", file, f)
 			}
 		})
 	}
 }
 
+// TestContentDocument proves that the file document contains the owner, the event and the digest, that Confirm marks
+// the event confirmed, and that Delete leaves no document.
 func TestContentDocument(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	f, err := put(t.Context(), s, []byte("x"))
@@ -157,26 +164,26 @@ func TestContentDocument(t *testing.T) {
 		return d
 	}
 	if m := document().Metadata; m.Owner != "ada" || m.Event != `{"id":"1"}` || m.SHA256 != sum([]byte("x")) {
-		t.Errorf("got metadata %+v", m)
+		t.Errorf(`got the metadata %+v, want the owner ada, the event {"id":"1"} and the digest %s`, m, sum([]byte("x")))
 	}
 	if event, err := s.Event(t.Context(), f.ID); err != nil || string(event) != `{"id":"1"}` {
-		t.Errorf("got event %s, %v", event, err)
+		t.Errorf(`Event: got %s, %v, want {"id":"1"}`, event, err)
 	}
 	for _, want := range []bool{false, true} {
 		if got, err := s.Confirmed(t.Context(), f.ID); err != nil || got != want {
-			t.Errorf("confirmed: got %t, %v, want %t", got, err, want)
+			t.Errorf("Confirmed: got %t, %v, want %t", got, err, want)
 		}
 		if err := s.Confirm(t.Context(), f.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
-		t.Errorf("no such file: got %v, want %v", err, problem.NotFound)
+		t.Errorf("Get of an unknown file: got error %v, want %v", err, problem.NotFound)
 	}
 	if _, err := s.Event(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
-		t.Errorf("no such file's event: got %v, want %v", err, problem.NotFound)
+		t.Errorf("Event of an unknown file: got error %v, want %v", err, problem.NotFound)
 	}
-	for range 2 { // again is no error
+	for range 2 { // a second call is not an error
 		if err := s.Delete(t.Context(), f.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -184,6 +191,7 @@ func TestContentDocument(t *testing.T) {
 	}
 }
 
+// TestContentConcurrently proves that concurrent uploads do not corrupt each other.
 func TestContentConcurrently(t *testing.T) {
 	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	var group errgroup.Group
@@ -196,7 +204,7 @@ func TestContentConcurrently(t *testing.T) {
 			}
 			got, err := io.ReadAll(s.Reader(t.Context(), f))
 			if err == nil && (f.SHA256 != sum(want) || !bytes.Equal(got, want)) {
-				err = errors.New("the bytes differ")
+				err = errors.New("the stored bytes differ from the uploaded bytes")
 			}
 			if err != nil {
 				return fmt.Errorf("file %d: %w", i, err)
@@ -209,7 +217,7 @@ func TestContentConcurrently(t *testing.T) {
 	}
 }
 
-// reader gives so many bytes and then calls end.
+// reader returns left bytes and then the error of end.
 type reader struct {
 	left int
 	end  func() error
@@ -224,6 +232,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// TestContentRefused proves that Put leaves no documents in the database if the body cannot be read completely, if
+// finish returns an error, or if the client cancels the request.
 func TestContentRefused(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	broken := errors.New("broken")
@@ -232,13 +242,13 @@ func TestContentRefused(t *testing.T) {
 		finish error
 		want   error
 	}{
-		"reader fails":     {broken, nil, broken},
-		"body is cut":      {io.ErrUnexpectedEOF, nil, io.ErrUnexpectedEOF},
-		"finish refuses":   {io.EOF, problem.DigestMismatch, problem.DigestMismatch},
-		"client goes away": {context.Canceled, nil, context.Canceled},
+		"reader fails":       {broken, nil, broken},
+		"body is incomplete": {io.ErrUnexpectedEOF, nil, io.ErrUnexpectedEOF},
+		"finish fails":       {io.EOF, problem.DigestMismatch, problem.DigestMismatch},
+		"client cancels":     {context.Canceled, nil, context.Canceled},
 	} {
 		for _, size := range []int{0, 10, mebi, 5*mebi + 10} {
-			t.Run(fmt.Sprint(name, " after ", size), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s after %d bytes", name, size), func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				_, err := s.Put(ctx, content.File{Owner: "ada"}, &reader{size, func() error {
@@ -249,7 +259,7 @@ func TestContentRefused(t *testing.T) {
 					return c.end
 				}}, func(*content.File) ([]byte, error) { return nil, c.finish })
 				if !errors.Is(err, c.want) {
-					t.Errorf("got %v, want %v", err, c.want)
+					t.Errorf("Put: got error %v, want %v", err, c.want)
 				}
 				wantEmpty(t, db)
 			})
@@ -257,15 +267,17 @@ func TestContentRefused(t *testing.T) {
 	}
 }
 
+// TestContentBrokenFile proves that Reader returns an error, and no wrong bytes, at a chunk that is missing or too
+// short.
 func TestContentBrokenFile(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	chunks := db.Collection("fs.chunks")
 	for name, c := range map[string]func(chunk bson.D) error{
-		"chunk missing": func(chunk bson.D) error {
+		"missing chunk": func(chunk bson.D) error {
 			_, err := chunks.DeleteOne(t.Context(), chunk)
 			return err
 		},
-		"chunk short": func(chunk bson.D) error {
+		"short chunk": func(chunk bson.D) error {
 			_, err := chunks.UpdateOne(t.Context(), chunk, bson.D{{Key: "$set", Value: bson.D{{Key: "data", Value: []byte("x")}}}})
 			return err
 		},
@@ -280,14 +292,16 @@ func TestContentBrokenFile(t *testing.T) {
 					t.Fatal(err)
 				}
 				read, err := io.Copy(io.Discard, s.Reader(t.Context(), f))
-				if err == nil || !strings.Contains(err.Error(), "is broken") || read != int64(n*mebi) {
-					t.Errorf("got %d bytes and %v, want %d and an error", read, err, n*mebi)
+				if err == nil || !strings.Contains(err.Error(), "is corrupt") || read != int64(n*mebi) {
+					t.Errorf("Reader: got %d bytes and error %v, want %d bytes and an error that the file is corrupt", read, err, n*mebi)
 				}
 			})
 		}
 	}
 }
 
+// TestContentRanges proves that Reader works with http.ServeContent for byte ranges, in particular around the chunk
+// boundaries, and that it fails after Close and for a position before the start.
 func TestContentRanges(t *testing.T) {
 	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	all := randomBytes(3*mebi + 7)
@@ -311,28 +325,30 @@ func TestContentRanges(t *testing.T) {
 		answer := httptest.NewRecorder()
 		http.ServeContent(answer, request, "x.bin", f.StoredAt, s.Reader(t.Context(), f))
 		if got := answer.Body.Bytes(); !bytes.Equal(got, want) {
-			t.Errorf("Range %q: got %d bytes, want %d, or they differ", header, len(got), len(want))
+			t.Errorf("Range %q: got %d bytes with the digest %s, want %d with %s", header, len(got), sum(got), len(want), sum(want))
 		}
 	}
 	r := s.Reader(t.Context(), f)
 	if n, err := r.Seek(-1, io.SeekStart); err == nil {
-		t.Errorf("seek before the start: got %d, want an error", n)
+		t.Errorf("Seek before the start: got position %d, want an error", n)
 	}
 	if _, err := r.Seek(10, io.SeekEnd); err != nil {
 		t.Error(err)
 	}
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("read beyond the end: got %d and %v, want 0 and %v", n, err, io.EOF)
+		t.Errorf("Read after the end: got %d bytes and error %v, want 0 and %v", n, err, io.EOF)
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
 	if _, err := r.Read(make([]byte, 1)); err == nil {
-		t.Error("read after Close: got no error")
+		t.Error("Read after Close: got no error, want an error")
 	}
 }
 
-func TestContentIndexesSideBySide(t *testing.T) {
+// TestContentIndexesConcurrently proves that several processes can call EnsureIndexes at the same time, and that the
+// unique index rejects a duplicate chunk.
+func TestContentIndexesConcurrently(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	var group errgroup.Group
 	for range 4 {
@@ -346,6 +362,6 @@ func TestContentIndexesSideBySide(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := db.Collection("fs.chunks").InsertOne(t.Context(), chunk); !mongo.IsDuplicateKeyError(err) {
-		t.Errorf("the same chunk twice: got %v, want a duplicate key error", err)
+		t.Errorf("insert a chunk twice: got error %v, want a duplicate key error", err)
 	}
 }

@@ -8,21 +8,22 @@ import (
 	"testing"
 )
 
-// cutter is a proxy in front of replicas that cuts off whoever sends, after certain numbers of bytes, and then leads on to
-// the next replica.
+// cutter is a TCP proxy in front of several replicas. Each time the clients have sent a given number of bytes, the
+// cutter closes all connections. It forwards later connections to the next replica.
 type cutter struct {
 	address string
 	targets []string
 
 	mu    sync.Mutex
-	cuts  []int64 // numbers of bytes, of all connections together, that are still to come
-	sent  int64
-	turn  int
+	cuts  []int64 // the values of sent at which the cutter will close the connections
+	sent  int64   // the bytes that all clients have sent
+	turn  int     // how many times the cutter has closed the connections
 	conns map[net.Conn]bool
-	taken []int64 // bytes by turn
+	taken []int64 // the bytes that the clients sent during each turn
 }
 
-// newCutter starts a cutter that lasts until the test's end; replicas are URLs.
+// newCutter starts a cutter that runs until the test ends. replicas contains URLs. The cutter closes the connections
+// each time the number of bytes from the clients reaches the next value of cuts.
 func newCutter(t *testing.T, replicas []string, cuts ...int64) *cutter {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -53,14 +54,15 @@ func newCutter(t *testing.T, replicas []string, cuts ...int64) *cutter {
 	return c
 }
 
-// counts returns how many times it has cut off, and how many bytes were sent in each turn and in all.
+// counts returns how many times the cutter has closed the connections, the bytes that the clients sent during each
+// turn, and the sum of these bytes.
 func (c *cutter) counts() (turn int, taken []int64, sent int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.turn, slices.Clone(c.taken), c.sent
 }
 
-// serve passes one connection on.
+// serve forwards one connection.
 func (c *cutter) serve(client net.Conn) {
 	defer client.Close()
 	c.mu.Lock()
@@ -76,7 +78,7 @@ func (c *cutter) serve(client net.Conn) {
 	c.mu.Unlock()
 	var both sync.WaitGroup
 	both.Go(func() {
-		_, _ = io.Copy(counted{server, c}, client) // until either hangs up or is cut off
+		_, _ = io.Copy(counted{server, c}, client) // ends when a side or the cutter closes a connection
 		_ = server.Close()
 	})
 	both.Go(func() {
@@ -90,20 +92,20 @@ func (c *cutter) serve(client net.Conn) {
 	c.mu.Unlock()
 }
 
-// closeAll cuts all connections.
+// closeAll closes all connections. The caller must hold c.mu.
 func (c *cutter) closeAll() {
 	for conn := range c.conns {
 		_ = conn.Close()
 	}
 }
 
-// counted is the way to a server, of which the cutter counts the bytes.
+// counted is a connection to a replica that counts the written bytes in c.
 type counted struct {
 	net.Conn
 	c *cutter
 }
 
-// Write passes b on, or cuts all off.
+// Write forwards b, and then closes all connections if the number of bytes has reached the next value of cuts.
 func (w counted) Write(b []byte) (int, error) {
 	n, err := w.Conn.Write(b)
 	c := w.c

@@ -25,8 +25,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// TestRecordDeliveredManyTimes delivers one event 100 times from 16 goroutines to the real record, as sources that
-// deliver at least once may.
+// TestRecordDeliveredManyTimes proves that record accepts 100 deliveries of the same event from 16 goroutines and adds
+// one catalog entry. An event source that delivers at least once can deliver an event repeatedly.
 func TestRecordDeliveredManyTimes(t *testing.T) {
 	uri := sharedMongoDB(t).newDatabase(t)
 	c := openCatalog(t, uri)
@@ -64,11 +64,12 @@ func TestRecordDeliveredManyTimes(t *testing.T) {
 	group.Wait()
 	wantEntry(t, c, f)
 	if entries, _, err := c.List(t.Context(), catalog.Query{}); err != nil || len(entries) != 1 {
-		t.Errorf("%d entries (%v), want 1", len(entries), err)
+		t.Errorf("got %d catalog entries (%v), want 1", len(entries), err)
 	}
 }
 
-// TestRecordOfADeletedFile deletes files while their events arrive: none may come back into the catalogue.
+// TestRecordOfADeletedFile proves that the event of a file cannot add a catalog entry if the file is deleted at the
+// same time.
 func TestRecordOfADeletedFile(t *testing.T) {
 	uri := sharedMongoDB(t).newDatabase(t)
 	c := openCatalog(t, uri)
@@ -100,7 +101,7 @@ func TestRecordOfADeletedFile(t *testing.T) {
 				}
 			}
 		})
-		group.Go(func() { // as files does it
+		group.Go(func() { // deletes the file in the same way as the files function
 			time.Sleep(rand.N(3 * time.Millisecond))
 			if err := errors.Join(files.Bury(t.Context(), f.ID), c.Delete(t.Context(), f.ID)); err != nil {
 				t.Error(err)
@@ -109,11 +110,11 @@ func TestRecordOfADeletedFile(t *testing.T) {
 		group.Wait()
 	}
 	if left := catalogued(t, c); len(left) != 0 {
-		t.Errorf("the catalogue has %v, which were deleted", left)
+		t.Errorf("got catalog entries of the deleted files %v, want none", left)
 	}
 }
 
-// deadLetters returns the ids of the events among the dead letters, and leaves them there.
+// deadLetters returns the event IDs of the dead letters. The dead letters stay in their queue.
 func deadLetters(t *testing.T, broker vhost) map[string]bool {
 	t.Helper()
 	ch := amqpChannel(t, broker)
@@ -128,13 +129,13 @@ func deadLetters(t *testing.T, broker vhost) map[string]bool {
 		}
 		ids[letter.MessageId] = true
 	}
-	if err := ch.Close(); err != nil { // which gives them back
+	if err := ch.Close(); err != nil { // returns the unacknowledged messages to the queue
 		t.Fatal(err)
 	}
 	return ids
 }
 
-// catalogued returns the ids of all entries.
+// catalogued returns the file IDs of all catalog entries.
 func catalogued(t *testing.T, c *catalog.Store) map[string]bool {
 	t.Helper()
 	ids := map[string]bool{}
@@ -145,7 +146,7 @@ func catalogued(t *testing.T, c *catalog.Store) map[string]bool {
 		}
 		for _, e := range entries {
 			if ids[e.ID] {
-				t.Errorf("file %s has two entries", e.ID)
+				t.Errorf("got two catalog entries of file %s, want 1", e.ID)
 			}
 			ids[e.ID] = true
 		}
@@ -155,10 +156,10 @@ func catalogued(t *testing.T, c *catalog.Store) map[string]bool {
 	}
 }
 
-// TestAdapterStops stops the receive adapter in order, again and again, while it can not deliver what it has in hand: it
-// may give up that, which is what dead letters and setup redrive are for. Whether it does is a race inside of it, between the
-// rejecting of the events and the closing of the connection, after which they are delivered again. So that there are dead
-// letters in any case, a few events are refused for good at the end.
+// TestAdapterStops proves that no event is lost if the receive adapter is stopped while it cannot deliver its events.
+// Each of these events is delivered again or becomes a dead letter, and `setup redrive` moves dead letters back to the
+// queue. Which of the two happens is a race in the adapter: it rejects the events and closes its connection at the same
+// time. The sink permanently refuses a few events at the end, so that there are dead letters in every run.
 func TestAdapterStops(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -172,7 +173,7 @@ func TestAdapterStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	delivered := httputil.NewSingleHostReverseProxy(record)
-	var refusal, refused atomic.Int32 // the status, if it is not 0
+	var refusal, refused atomic.Int32 // refusal is the status with which the sink refuses events, or 0
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if status := refusal.Load(); status != 0 {
 			w.WriteHeader(int(status))
@@ -202,70 +203,71 @@ func TestAdapterStops(t *testing.T) {
 		refusal.Store(http.StatusServiceUnavailable)
 		before := refused.Load()
 		publish(hands)
-		eventually(t, recovery, "the adapter has its hands full", func() error {
+		eventually(t, recovery, "the adapter has as many undelivered events as it can hold", func() error {
 			if got := refused.Load() - before; got < hands {
-				return fmt.Errorf("%d refusals", got)
+				return fmt.Errorf("got %d refusals, want %d", got, hands)
 			}
 			return nil
 		})
-		if err := a.Restart(t.Context()); err != nil { // SIGTERM, and anew
+		if err := a.Restart(t.Context()); err != nil { // sends SIGTERM and starts the adapter again
 			t.Fatal(err)
 		}
 		refusal.Store(0)
 	}
-	eventually(t, 2*recovery, "nothing waits", func() error {
+	eventually(t, 2*recovery, "each event has a catalog entry or is a dead letter", func() error {
 		if dead, entries := deadLetters(t, broker), catalogued(t, c); len(dead)+len(entries) < len(published) {
-			return fmt.Errorf("%d dead letters and %d entries of %d", len(dead), len(entries), len(published))
+			return fmt.Errorf("got %d dead letters and %d catalog entries of %d events", len(dead), len(entries), len(published))
 		}
 		return nil
 	})
 	fromStops := len(deadLetters(t, broker))
 	refusal.Store(http.StatusUnprocessableEntity)
 	publish(poison)
-	eventually(t, recovery, "the last events are dead", func() error {
+	eventually(t, recovery, "the last events are dead letters", func() error {
 		if got := len(deadLetters(t, broker)); got < fromStops+poison {
-			return fmt.Errorf("%d dead letters", got)
+			return fmt.Errorf("got %d dead letters, want %d", got, fromStops+poison)
 		}
 		return nil
 	})
 	refusal.Store(0)
 	var dead, entries map[string]bool
-	eventually(t, 2*recovery, "each event is catalogued or dead", func() (err error) {
+	eventually(t, 2*recovery, "each event has a catalog entry or is a dead letter", func() (err error) {
 		dead, entries = deadLetters(t, broker), catalogued(t, c)
 		for id := range published {
 			if !dead[id] && !entries[id] {
-				err = errors.Join(err, errors.New(id))
+				err = errors.Join(err, fmt.Errorf("event %s is missing", id))
 			}
 		}
 		return err
 	})
-	t.Logf("after %d stops: %d of %d events catalogued, %d dead letters, %d of them by the stops", stops, len(entries), n, len(dead), fromStops)
-	wantSettled(t, broker, len(dead)) // the look at the letters has given them back
+	t.Logf("after %d stops: %d catalog entries of %d events, %d dead letters, %d of them from the stops",
+		stops, len(entries), n, len(dead), fromStops)
+	wantSettled(t, broker, len(dead)) // waits until RabbitMQ has returned the messages of deadLetters to the queue
 	out, log, err := setupCommand(t, "", []string{"EVENTS_ADMIN_URL=" + broker.URL}, "redrive")
 	if err != nil || out != fmt.Sprintf("dead letters moved back: %d\n", len(dead)) {
-		t.Errorf("setup redrive: %v; it said %q\n%s", err, out, log)
+		t.Errorf("setup redrive: got error %v and output %q, want %d dead letters moved back\n%s", err, out, len(dead), log)
 	}
-	eventually(t, 2*recovery, "each event is catalogued", func() error {
+	eventually(t, 2*recovery, "each event has a catalog entry", func() error {
 		if entries := catalogued(t, c); len(entries) != n {
-			return fmt.Errorf("%d of %d are", len(entries), n)
+			return fmt.Errorf("got %d catalog entries, want %d", len(entries), n)
 		}
 		return nil
 	})
 	wantSettled(t, broker, 0)
 }
 
-// TestRedriveKilled kills setup redrive at each step of moving a letter. Wherever it dies, no letter is lost; the one that
-// was under way may come twice.
+// TestRedriveKilled proves that no dead letter is lost if `setup redrive` is killed at any step of moving a dead
+// letter. At most the dead letter that was being moved is duplicated.
 func TestRedriveKilled(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	for name, at := range map[string]moment{
-		"with a letter in hand":           {"message", true, true},
-		"before the letter is sent":       {"message", false, false},
-		"after the letter is sent":        {"message", false, true},
-		"before the confirmation comes":   {"ack", true, false},
-		"after the confirmation has come": {"ack", true, true},
-		"before the letter is taken out":  {"ack", false, false},
-		"after the letter is taken out":   {"ack", false, true},
+		"after the dead letter is received":     {"message", true, true},
+		"before the dead letter is sent":        {"message", false, false},
+		"after the dead letter is sent":         {"message", false, true},
+		"before the confirmation arrives":       {"ack", true, false},
+		"after the confirmation arrives":        {"ack", true, true},
+		"before the dead letter is removed":     {"ack", false, false},
+		"after the removal is sent to RabbitMQ": {"ack", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			topology(t, broker)
@@ -285,9 +287,9 @@ func TestRedriveKilled(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			eventually(t, recovery, "the dead letters are there", func() error {
+			eventually(t, recovery, fmt.Sprintf("the dead-letter queue has %d messages", n), func() error {
 				if got := depth(t, ch, events.DeadQueue); got != n {
-					return fmt.Errorf("there are %d", got)
+					return fmt.Errorf("got %d", got)
 				}
 				return nil
 			})
@@ -296,7 +298,7 @@ func TestRedriveKilled(t *testing.T) {
 			started := make(chan struct{})
 			var seen atomic.Int32
 			proxy := newWire(t, host(t, broker.URL), amqpFrames, func(m moment) (cut bool) {
-				if m != at || seen.Add(1) != 4 { // in the midst of it
+				if m != at || seen.Add(1) != 4 { // kill at the fourth dead letter
 					return false
 				}
 				<-started
@@ -309,12 +311,12 @@ func TestRedriveKilled(t *testing.T) {
 			}
 			close(started)
 			if err := command.Wait(); err == nil {
-				t.Error("setup redrive came to its end: it was not killed")
+				t.Error("setup redrive succeeded, want it to be killed")
 			}
 
 			all := map[string]bool{}
 			again := 0
-			eventually(t, recovery, "all letters are in one of the queues", func() error {
+			eventually(t, recovery, "each dead letter is in one of the queues", func() error {
 				for _, queue := range []string{events.Queue, events.DeadQueue} {
 					for {
 						message, ok, err := ch.Get(queue, true)
@@ -331,17 +333,17 @@ func TestRedriveKilled(t *testing.T) {
 					}
 				}
 				if len(all) != n {
-					return fmt.Errorf("%d of %d are", len(all), n)
+					return fmt.Errorf("got %d messages, want %d", len(all), n)
 				}
 				return nil
 			})
 			for id := range letters {
 				if !all[id] {
-					t.Errorf("letter %s is lost", id)
+					t.Errorf("the dead letter %s is lost", id)
 				}
 			}
 			if again > 1 {
-				t.Errorf("%d letters came twice, want only the one that was under way", again)
+				t.Errorf("got %d duplicates, want at most the dead letter that was being moved", again)
 			}
 		})
 	}

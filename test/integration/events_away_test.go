@@ -12,8 +12,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// TestBrokerCrashes kills the broker under a publisher that is in use. Whatever was confirmed must be in the queue
-// afterwards, and nothing that was surely refused.
+// TestBrokerCrashes proves that Publish reports the correct outcome while RabbitMQ is killed and restarted. The queue
+// then contains every event for which Publish returned nil. It contains no event for which Publish returned an error
+// without ErrUnknown.
 func TestBrokerCrashes(t *testing.T) {
 	broker := ownRabbitMQ(t).newVhost(t)
 	lastingTopology(t, broker)
@@ -39,7 +40,7 @@ func TestBrokerCrashes(t *testing.T) {
 					outcome[f.ID] = refused
 				}
 				mu.Unlock()
-				time.Sleep(time.Millisecond) // so that a broker that is away does not fill the map
+				time.Sleep(time.Millisecond) // limits the size of the map while the broker is down
 			}
 		})
 	}
@@ -55,9 +56,9 @@ func TestBrokerCrashes(t *testing.T) {
 	}
 	more := func(what string, than int) {
 		t.Helper()
-		eventually(t, recovery, fmt.Sprintf("more than %d events %s", than, what), func() error {
+		eventually(t, recovery, fmt.Sprintf("more than %d events are %s", than, what), func() error {
 			if n := count(what); n <= than {
-				return fmt.Errorf("%d are", n)
+				return fmt.Errorf("got %d", n)
 			}
 			return nil
 		})
@@ -89,12 +90,13 @@ func TestBrokerCrashes(t *testing.T) {
 	}
 	for id, o := range outcome {
 		if kept[id] != (o == confirmed) {
-			t.Errorf("event %s was %s; in the queue: %t", id, o, kept[id])
+			t.Errorf("event %s was %s: got in the queue %t, want %t", id, o, kept[id], o == confirmed)
 		}
 	}
 }
 
-// TestBrokerBlocks raises a memory alarm: the broker then reads no more from connections that publish.
+// TestBrokerBlocks proves that Ready and Publish report RabbitMQ as unavailable during a memory alarm and work again
+// afterward. During the alarm, RabbitMQ does not read from connections that publish.
 func TestBrokerBlocks(t *testing.T) {
 	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -107,8 +109,9 @@ func TestBrokerBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1")
-	// The first event finds out; it may be stored when the alarm is over. From then on nothing is sent.
-	eventually(t, recovery, "Ready says that the broker is blocked", func() error {
+	// RabbitMQ reports the alarm only after a connection has published. RabbitMQ might store that first event after the
+	// alarm. The publisher sends no further event during the alarm.
+	eventually(t, recovery, "Ready reports that the broker is blocked", func() error {
 		if err := p.Ready(t.Context()); err != nil {
 			wantUnavailable(t, err, false)
 			return nil
@@ -116,12 +119,12 @@ func TestBrokerBlocks(t *testing.T) {
 		if err := publish(); err != nil && !errors.Is(err, problem.Unavailable) {
 			t.Errorf("got error %v, want problem.Unavailable", err)
 		}
-		return errors.New("it says that it is not")
+		return errors.New("Ready returned nil")
 	})
 	wantUnavailable(t, publish(), false)
 	broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4")
-	eventually(t, recovery, "an event after the alarm", publish)
+	eventually(t, recovery, "Publish works after the alarm", publish)
 	if err := p.Ready(t.Context()); err != nil {
-		t.Errorf("Ready after the alarm: %v", err)
+		t.Errorf("Ready after the alarm: got error %v, want nil", err)
 	}
 }

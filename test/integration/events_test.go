@@ -19,10 +19,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// recovery is within which time a publisher or a pipeline must work again once its servers do.
+// recovery is the time within which a publisher or a pipeline must work again after its servers have become available.
 const recovery = 30 * time.Second
 
-// topology deletes the exchanges and queues of the virtual host and declares them anew.
+// topology deletes the exchanges and queues of the virtual host and declares them again.
 func topology(t *testing.T, broker vhost) {
 	t.Helper()
 	ch := amqpChannel(t, broker)
@@ -41,22 +41,23 @@ func topology(t *testing.T, broker vhost) {
 	}
 }
 
-// lastingTopology is topology for a broker that is killed afterwards. RabbitMQ notes within half a second which files belong to a
-// quorum queue. If RabbitMQ is killed earlier, the queue is empty after the restart (4.3) or confirms no message (3.10).
+// lastingTopology is like topology, for a broker that the test will kill. It waits for 2 s, because RabbitMQ records
+// the files of a quorum queue up to half a second after the declaration. If RabbitMQ is killed before that, the queue
+// is empty after the restart (RabbitMQ 4.3) or does not confirm any message (RabbitMQ 3.10).
 func lastingTopology(t *testing.T, broker vhost) {
 	t.Helper()
 	topology(t, broker)
 	time.Sleep(2 * time.Second)
 }
 
-// amqpChannel returns a channel of a connection that ends with the test.
+// amqpChannel returns a channel of a new connection, which is closed when the test ends.
 func amqpChannel(t *testing.T, broker vhost) *amqp.Channel {
 	t.Helper()
 	conn, err := amqp.Dial(broker.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() }) // a test may have stopped the broker
+	t.Cleanup(func() { _ = conn.Close() }) // fails if the test has stopped the broker
 	ch, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +65,7 @@ func amqpChannel(t *testing.T, broker vhost) *amqp.Channel {
 	return ch
 }
 
+// publisher returns a publisher for eventsURL, which is closed when the test ends.
 func publisher(t *testing.T, eventsURL string) events.Publisher {
 	t.Helper()
 	p, err := events.NewPublisher(eventsURL)
@@ -78,7 +80,7 @@ func publisher(t *testing.T, eventsURL string) events.Publisher {
 	return p
 }
 
-// fileStored returns a new event, and what it tells.
+// fileStored returns a new event and its data.
 func fileStored(t *testing.T) (cloudevents.Event, events.FileStored) {
 	t.Helper()
 	f := events.FileStored{
@@ -97,15 +99,16 @@ func fileStored(t *testing.T) (cloudevents.Event, events.FileStored) {
 	return e, f
 }
 
-// wantUnavailable checks the error of a failed Publish or Ready.
+// wantUnavailable checks that err, the error of Publish or Ready, is problem.Unavailable. unknown reports whether err
+// must also be ErrUnknown.
 func wantUnavailable(t *testing.T, err error, unknown bool) {
 	t.Helper()
 	if !errors.Is(err, problem.Unavailable) || errors.Is(err, events.ErrUnknown) != unknown {
-		t.Errorf("got error %v, want problem.Unavailable, and ErrUnknown: %t", err, unknown)
+		t.Errorf("got error %v, want problem.Unavailable (and events.ErrUnknown: %t)", err, unknown)
 	}
 }
 
-// depth returns how many messages are ready in a queue.
+// depth returns the number of ready messages in a queue.
 func depth(t *testing.T, ch *amqp.Channel, queue string) int {
 	t.Helper()
 	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
@@ -115,11 +118,11 @@ func depth(t *testing.T, ch *amqp.Channel, queue string) int {
 	return q.Messages
 }
 
-// get waits for a message in a queue and takes it.
+// get waits for a message in a queue, removes it from the queue and returns it.
 func get(t *testing.T, ch *amqp.Channel, queue string) amqp.Delivery {
 	t.Helper()
 	var message amqp.Delivery
-	eventually(t, recovery, "a message in "+queue, func() error {
+	eventually(t, recovery, "the queue "+queue+" has a message", func() error {
 		m, ok, err := ch.Get(queue, true)
 		if err != nil {
 			t.Fatal(err)
@@ -133,6 +136,7 @@ func get(t *testing.T, ch *amqp.Channel, queue string) amqp.Delivery {
 	return message
 }
 
+// TestPublish proves that Publish stores an event in the queue as a persistent CloudEvent in structured mode.
 func TestPublish(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -145,13 +149,14 @@ func TestPublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	message := get(t, amqpChannel(t, broker), events.Queue)
-	delete(message.Headers, "x-delivery-count") // the queue's own
+	delete(message.Headers, "x-delivery-count") // added by the queue
 	if message.ContentType != "application/cloudevents+json" || message.DeliveryMode != amqp.Persistent || len(message.Headers) != 0 {
-		t.Errorf("got content type %q, delivery mode %d, headers %v; want a structured event, persistent, without headers",
+		t.Errorf("got content type %q, delivery mode %d, headers %v, want application/cloudevents+json, persistent, no headers",
 			message.ContentType, message.DeliveryMode, message.Headers)
 	}
 	if message.MessageId != f.ID || message.Type != e.Type() || message.RoutingKey != e.Type() || message.Exchange != events.Exchange {
-		t.Errorf("got id %q, type %q, routing key %q, exchange %q", message.MessageId, message.Type, message.RoutingKey, message.Exchange)
+		t.Errorf("got message ID %q, type %q, routing key %q, exchange %q, want %q, %q, %q, %q",
+			message.MessageId, message.Type, message.RoutingKey, message.Exchange, f.ID, e.Type(), e.Type(), events.Exchange)
 	}
 	var got cloudevents.Event
 	if err := json.Unmarshal(message.Body, &got); err != nil {
@@ -162,7 +167,9 @@ func TestPublish(t *testing.T) {
 	}
 }
 
-func TestDeclareTopologySideBySide(t *testing.T) {
+// TestDeclareTopologyConcurrently proves that concurrent declarations of an existing topology succeed and lose no
+// message.
+func TestDeclareTopologyConcurrently(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	e, _ := fileStored(t)
@@ -173,16 +180,18 @@ func TestDeclareTopologySideBySide(t *testing.T) {
 	for range 4 {
 		group.Go(func() {
 			if err := events.DeclareTopology(t.Context(), broker.URL); err != nil {
-				t.Errorf("once more: %v", err)
+				t.Errorf("declare the topology again: %v", err)
 			}
 		})
 	}
 	group.Wait()
 	if n := depth(t, amqpChannel(t, broker), events.Queue); n != 1 {
-		t.Errorf("%d messages in %s after declaring again, want 1", n, events.Queue)
+		t.Errorf("got %d messages in %s after further declarations, want 1", n, events.Queue)
 	}
 }
 
+// TestDeclareTopologyOverOtherArguments proves that the declaration fails with problem.Conflict if a queue exists with
+// other arguments. The error names the queue and does not contain the password.
 func TestDeclareTopologyOverOtherArguments(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -195,13 +204,15 @@ func TestDeclareTopologyOverOtherArguments(t *testing.T) {
 	}
 	err := events.DeclareTopology(t.Context(), broker.URL)
 	if !errors.Is(err, problem.Conflict) || !strings.Contains(err.Error(), events.Queue) {
-		t.Errorf("got error %v, want problem.Conflict that names %s", err, events.Queue)
+		t.Errorf("got error %v, want a problem.Conflict that names %s", err, events.Queue)
 	}
 	if password, _ := parseURL(t, broker.URL).User.Password(); err != nil && strings.Contains(err.Error(), password) {
-		t.Errorf("the error shows the password: %v", err)
+		t.Errorf("the error contains the password: %v", err)
 	}
 }
 
+// TestPublishRefused proves that Publish fails with problem.Unavailable if RabbitMQ does not store the event, and works
+// again after the cause is repaired.
 func TestPublishRefused(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -215,25 +226,26 @@ func TestPublishRefused(t *testing.T) {
 		t.Helper()
 		topology(t, broker)
 		if err := publish(); err != nil {
-			t.Errorf("once it is right again: %v", err)
+			t.Errorf("publish after the topology was repaired: %v", err)
 		}
 	}
 
-	// No queue is bound: the broker acks all the same, and only the return tells.
+	// No queue is bound to the exchange. RabbitMQ acknowledges the event even so. Only the returned message shows that
+	// no queue has it.
 	if err := ch.QueueUnbind(events.Queue, events.TypeFileStored, events.Exchange, nil); err != nil {
 		t.Fatal(err)
 	}
 	wantUnavailable(t, publish(), false)
 	recovers()
 
-	// No exchange: the channel dies after the library has reported success.
+	// The exchange does not exist. RabbitMQ closes the channel, but the library reports success before that.
 	if err := ch.ExchangeDelete(events.Exchange, false, false); err != nil {
 		t.Fatal(err)
 	}
 	wantUnavailable(t, publish(), false)
 	recovers()
 
-	// A queue that is full refuses.
+	// The queue is full and rejects the event.
 	if _, err := ch.QueueDelete(events.Queue, false, false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -245,11 +257,11 @@ func TestPublishRefused(t *testing.T) {
 	if err := ch.QueueBind(events.Queue, events.TypeFileStored, events.Exchange, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	// A quorum queue notices its limit a little late, so some of the first are taken.
-	eventually(t, recovery, "the queue is full", func() error {
+	// A quorum queue accepts a few events above its limit before it rejects events.
+	eventually(t, recovery, "the queue rejects events", func() error {
 		err := publish()
 		if err == nil {
-			return errors.New("the event was taken")
+			return errors.New("the event was accepted")
 		}
 		wantUnavailable(t, err, true)
 		return nil
@@ -259,6 +271,7 @@ func TestPublishRefused(t *testing.T) {
 	wantUnavailable(t, publisher(t, withPassword(t, broker.URL, "wrong")).Ready(t.Context()), false)
 }
 
+// TestPublishConcurrently proves that one publisher can publish many events concurrently without losing any.
 func TestPublishConcurrently(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -280,10 +293,12 @@ func TestPublishConcurrently(t *testing.T) {
 		ids[get(t, ch, events.Queue).MessageId] = true
 	}
 	if len(ids) != n {
-		t.Errorf("%d different events in the queue, want %d", len(ids), n)
+		t.Errorf("got %d different events in the queue, want %d", len(ids), n)
 	}
 }
 
+// TestRedrive proves that Redrive moves all dead letters back to the queue unchanged, and that dead letters without a
+// route stay in the dead-letter queue. Lengths must return the correct numbers.
 func TestRedrive(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -293,12 +308,12 @@ func TestRedrive(t *testing.T) {
 		t.Helper()
 		moved, err := events.Redrive(t.Context(), broker.URL)
 		if moved != want {
-			t.Errorf("moved %d dead letters, want %d", moved, want)
+			t.Errorf("Redrive: got %d moved dead letters, want %d", moved, want)
 		}
 		return err
 	}
 	if err := redrive(0); err != nil {
-		t.Errorf("without dead letters: %v", err)
+		t.Errorf("redrive without dead letters: %v", err)
 	}
 	const n = 3
 	bodies := map[string]string{}
@@ -309,25 +324,25 @@ func TestRedrive(t *testing.T) {
 		}
 		message, ok, err := ch.Get(events.Queue, false)
 		if err != nil || !ok {
-			t.Fatalf("get: %t, %v", ok, err)
+			t.Fatalf("get a message: got %t, %v, want true", ok, err)
 		}
 		bodies[f.ID] = string(message.Body)
-		if err := message.Nack(false, false); err != nil { // as the adapter does
+		if err := message.Nack(false, false); err != nil { // the adapter rejects a message in the same way
 			t.Fatal(err)
 		}
 	}
 	dead := func(want int) {
 		t.Helper()
-		eventually(t, recovery, fmt.Sprintf("%d dead letters", want), func() error {
+		eventually(t, recovery, fmt.Sprintf("the dead-letter queue has %d messages", want), func() error {
 			if got := depth(t, ch, events.DeadQueue); got != want {
-				return fmt.Errorf("there are %d", got)
+				return fmt.Errorf("got %d", got)
 			}
 			return nil
 		})
 	}
 	dead(n)
 
-	// Where they can not go back they stay.
+	// RabbitMQ cannot route the dead letters to Queue, so they stay in the dead-letter queue.
 	if err := ch.QueueUnbind(events.Queue, events.TypeFileStored, events.Exchange, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -338,26 +353,27 @@ func TestRedrive(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := events.Lengths(t.Context(), broker.URL); err != nil || got != (events.Depths{Dead: n}) {
-		t.Errorf("got the lengths %+v (%v), want %d dead letters", got, err, n)
+		t.Errorf("Lengths: got %+v (%v), want %d dead letters", got, err, n)
 	}
 	if err := redrive(n); err != nil {
-		t.Error(err)
+		t.Errorf("redrive %d dead letters: %v", n, err)
 	}
 	dead(0)
 	if got, err := events.Lengths(t.Context(), broker.URL); err != nil || got != (events.Depths{Waiting: n}) {
-		t.Errorf("got the lengths %+v (%v), want %d events waiting", got, err, n)
+		t.Errorf("Lengths: got %+v (%v), want %d waiting events", got, err, n)
 	}
 	for range n {
 		message := get(t, ch, events.Queue)
-		delete(message.Headers, "x-delivery-count") // the queue's own
+		delete(message.Headers, "x-delivery-count") // added by the queue
 		if string(message.Body) != bodies[message.MessageId] || message.ContentType != "application/cloudevents+json" ||
 			message.DeliveryMode != amqp.Persistent || len(message.Headers) != 0 {
-			t.Errorf("got %+v, want the message as it was published", message)
+			t.Errorf("got the message %+v, want the published message", message)
 		}
 	}
 }
 
-// TestPermissions gives each user the permissions of config/secrets.
+// TestPermissions proves that the permissions that config/secrets grants to the RabbitMQ users suffice for each
+// function. It also proves that upload cannot declare the topology, and that the source cannot publish.
 func TestPermissions(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	const nothing = "^$"
@@ -366,10 +382,10 @@ func TestPermissions(t *testing.T) {
 	sweep := broker.newUser(t, permissions{nothing, `^strongroom\.(events|files|files\.dead)$`, nothing})
 	source := broker.newUser(t, permissions{nothing, nothing, `^strongroom\.files$`})
 	if err := events.DeclareTopology(t.Context(), setup); err != nil {
-		t.Errorf("setup declares: %v", err)
+		t.Errorf("declare the topology as setup: %v", err)
 	}
 	if err := events.DeclareTopology(t.Context(), upload); err == nil {
-		t.Error("upload is allowed to declare")
+		t.Error("declare the topology as upload: got no error, want a refusal")
 	}
 	for _, user := range []string{upload, sweep} {
 		e, _ := fileStored(t)
@@ -377,11 +393,11 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("publish: %v", err)
 		}
 	}
-	// The broker refuses the event, so the outcome is known: nothing was stored.
+	// RabbitMQ refuses the event because of the missing permission, so the outcome is known.
 	e, _ := fileStored(t)
 	wantUnavailable(t, publisher(t, source).Publish(t.Context(), e), false)
 	if got, err := events.Lengths(t.Context(), sweep); err != nil || got != (events.Depths{Waiting: 2}) {
-		t.Errorf("sweep counts %+v (%v), want the 2 events of upload and sweep", got, err)
+		t.Errorf("Lengths as sweep: got %+v (%v), want the 2 events of upload and sweep", got, err)
 	}
 	_, err := events.Lengths(t.Context(), withPassword(t, sweep, "wrong"))
 	wantUnavailable(t, err, false)

@@ -27,8 +27,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// recipe returns the code block of docs/forward-auth.md that begins with first, with addresses replaced: pairs of what
-// is printed, which must be there, and what it becomes.
+// recipe returns the code block of docs/forward-auth.md whose language and first line are given. replace contains pairs
+// of an old and a new text. recipe replaces each old text, which the block must contain.
 func recipe(t *testing.T, language, first string, replace ...string) string {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/forward-auth.md")
@@ -38,19 +38,19 @@ func recipe(t *testing.T, language, first string, replace ...string) string {
 	_, block, found := strings.Cut(string(page), "\n```"+language+"\n"+first+"\n")
 	block, _, closed := strings.Cut(block, "\n```\n")
 	if !found || !closed {
-		t.Fatalf("docs/forward-auth.md has no block of %s that begins with %q", language, first)
+		t.Fatalf("docs/forward-auth.md has no %s block with the first line %q", language, first)
 	}
 	block = first + "\n" + block + "\n"
 	for pair := range slices.Chunk(replace, 2) {
 		if !strings.Contains(block, pair[0]) {
-			t.Fatalf("the block that begins with %q has no %q", first, pair[0])
+			t.Fatalf("the block with the first line %q does not contain %q", first, pair[0])
 		}
 		block = strings.ReplaceAll(block, pair[0], pair[1])
 	}
 	return block
 }
 
-// nginxMain is what stands around a server in an nginx of its own.
+// nginxMain is the main configuration file of a private nginx. It includes app.conf, which defines the server.
 const nginxMain = `daemon off;
 master_process off;
 pid nginx.pid;
@@ -67,7 +67,8 @@ http {
 }
 `
 
-// startNginx runs Debian's nginx, which it installs where it is missing and may be.
+// startNginx runs nginx with the configuration of docs/forward-auth.md and returns its address. If nginx is not
+// installed, startNginx installs Debian's package where the system permits that.
 func startNginx(t *testing.T, validate, app string) string {
 	t.Helper()
 	program, err := findNginx()
@@ -104,10 +105,11 @@ func findNginx() (string, error) {
 	return "", fmt.Errorf("nginx: %w", exec.ErrNotFound)
 }
 
-// traefikTimeout bounds Traefik's first build, on a busy machine too.
+// traefikTimeout bounds the first build of Traefik. It is long enough for a busy machine.
 const traefikTimeout = 20 * time.Minute
 
-// startTraefik runs Traefik, which it builds where Go's build cache does not have it.
+// startTraefik runs Traefik with the configuration of docs/forward-auth.md and returns its address. It builds Traefik
+// if the Go build cache does not contain it.
 func startTraefik(t *testing.T, validate, app string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), traefikTimeout)
@@ -134,15 +136,16 @@ func startTraefik(t *testing.T, validate, app string) string {
 	})
 	cmd := exec.Command(strings.TrimSpace(string(program)), "--configfile="+filepath.Join(dir, "traefik.yaml"))
 	runProgram(t, "traefik", cmd, func() error {
-		// It listens before it has read what to route.
+		// Traefik accepts connections before it has loaded its routes.
 		if got := send(t, address, "GET", "/", nil); got.status != 401 {
-			return fmt.Errorf("it answers %d", got.status)
+			return fmt.Errorf("got status %d, want 401", got.status)
 		}
 		return nil
 	})
 	return address
 }
 
+// listens returns a function that fails if address refuses connections.
 func listens(address string) func() error {
 	return func() error {
 		conn, err := net.Dial("tcp", address)
@@ -153,6 +156,7 @@ func listens(address string) func() error {
 	}
 }
 
+// writeFiles writes files, which maps names to contents, to dir.
 func writeFiles(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
@@ -162,7 +166,7 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// newTokenKeys returns a signer and the file of the keys that verify its tokens.
+// newTokenKeys returns a signer and the path of the file with the keys that verify its tokens.
 func newTokenKeys(t *testing.T) (*token.Signer, string) {
 	t.Helper()
 	private, jwks, err := token.GenerateKey()
@@ -178,7 +182,7 @@ func newTokenKeys(t *testing.T) (*token.Signer, string) {
 	return signer, filepath.Join(dir, "jwks.json")
 }
 
-// bearerOf returns the header line with a token for a user.
+// bearerOf returns an Authorization header line with a token for a user.
 func bearerOf(t *testing.T, signer *token.Signer, id, name string, roles ...string) string {
 	t.Helper()
 	raw, _, err := signer.Sign(token.Subject{ID: id, Username: name, Roles: roles, Version: 1})
@@ -188,16 +192,18 @@ func bearerOf(t *testing.T, signer *token.Signer, id, name string, roles ...stri
 	return "Authorization: Bearer " + raw
 }
 
+// reply is an HTTP response whose body has been read. It is zero if the connection was refused.
 type reply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// chunked makes send send the body in chunks.
+// chunked is a header line with which send uses the chunked transfer coding for the body.
 const chunked = "Transfer-Encoding: chunked"
 
-// send sends a request to app.example.com on a connection of its own, byte for byte as given: net/http would clean it.
+// send sends a request for the host app.example.com on a new connection and returns the response. It writes the target
+// and the headers exactly as given, because net/http would normalize them.
 func send(t *testing.T, address, method, target string, body []byte, headers ...string) reply {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -236,7 +242,7 @@ func send(t *testing.T, address, method, target string, body []byte, headers ...
 	return reply{res.StatusCode, res.Header, string(text)}
 }
 
-// heard is a request as it arrived.
+// heard is a request that a listener received.
 type heard struct {
 	Method, URI, Path, Host string
 	Header                  http.Header
@@ -244,7 +250,7 @@ type heard struct {
 	SHA256                  string
 }
 
-// listener remembers the requests that it hears.
+// listener is a server that records the requests that it receives.
 type listener struct {
 	server *httptest.Server
 	mu     sync.Mutex
@@ -253,6 +259,7 @@ type listener struct {
 
 func (l *listener) address() string { return l.server.Listener.Addr().String() }
 
+// hear reads the request's body and records the request.
 func (l *listener) hear(r *http.Request) error {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -265,7 +272,7 @@ func (l *listener) hear(r *http.Request) error {
 	return nil
 }
 
-// take returns what was heard since the last call.
+// take returns the requests since the last call.
 func (l *listener) take() []heard {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -274,7 +281,7 @@ func (l *listener) take() []heard {
 	return all
 }
 
-// forget removes headers from what was heard.
+// forget removes headers from the recorded requests.
 func (l *listener) forget(names ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -292,19 +299,20 @@ func newApp(t *testing.T) *app {
 	a := &app{}
 	a.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := a.hear(r); err != nil {
-			t.Errorf("the app reads a body: %v", err)
+			t.Errorf("read the body of a request to the app: %v", err)
 		}
 	}))
 	t.Cleanup(a.server.Close)
 	return a
 }
 
-// watched stands before the real validate and remembers what it is asked.
+// watched is a proxy in front of the real validate function that records the requests.
 type watched struct {
 	listener
-	instead http.HandlerFunc
+	instead http.HandlerFunc // handles the requests instead of validate, if it is not nil
 }
 
+// newWatched starts a proxy in front of the validate function at the URL target.
 func newWatched(t *testing.T, target string) *watched {
 	t.Helper()
 	to, err := url.Parse(target)
@@ -315,7 +323,7 @@ func newWatched(t *testing.T, target string) *watched {
 	pass := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 	w.server = httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		if err := w.hear(r); err != nil {
-			t.Errorf("read what validate is asked: %v", err)
+			t.Errorf("read the body of a request to validate: %v", err)
 		}
 		w.mu.Lock()
 		instead := w.instead
@@ -330,7 +338,7 @@ func newWatched(t *testing.T, target string) *watched {
 	return w
 }
 
-// answer makes something else answer instead of validate, or validate again with nil.
+// answer sets the handler of later requests. With nil, the real validate function handles them.
 func (w *watched) answer(instead http.HandlerFunc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// binaries are the functions that were built, each once, by name.
+// binaries contains the paths of the built functions by function name, so that each function is built once.
 var binaries = struct {
 	mu    sync.Mutex
 	paths map[string]string
 }{paths: map[string]string{}}
 
-// build builds the function with the given name.
+// build builds the function with the given name, if no test has built it, and returns the path of the binary.
 func build(t *testing.T, name string) string {
 	t.Helper()
 	binaries.mu.Lock()
@@ -38,14 +38,14 @@ func build(t *testing.T, name string) string {
 	return path
 }
 
-// runFunction runs the real binary of a function with the given settings until the test ends, and returns its URL.
+// runFunction runs the binary of a function with the given settings until the test ends, and returns its URL.
 func runFunction(t *testing.T, name string, settings ...string) string {
 	t.Helper()
 	url, _ := runLogged(t, name, settings...)
 	return url
 }
 
-// runLogged is runFunction for who wants to read what the function logs, in the file that it returns as well.
+// runLogged is like runFunction and also returns the path of the function's log file.
 func runLogged(t *testing.T, name string, settings ...string) (url, log string) {
 	t.Helper()
 	address := freeAddress(t)
@@ -63,15 +63,16 @@ func runLogged(t *testing.T, name string, settings ...string) (url, log string) 
 		}
 		defer res.Body.Close()
 		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("/healthz answers %s", res.Status)
+			return fmt.Errorf("GET /healthz: got %s, want 200", res.Status)
 		}
 		return nil
 	})
 	return url, log
 }
 
-// runProgram starts a program, waits until it serves and runs it until the test ends. It must then stop in order. Its
-// log is in the file whose name it returns, and shown when the test fails.
+// runProgram starts a program, waits until serves returns nil, and returns the path of the program's log file. At the
+// end of the test, runProgram sends SIGTERM, after which the program must exit with status 0. If the test fails, it
+// prints the log.
 func runProgram(t *testing.T, name string, cmd *exec.Cmd, serves func() error) string {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), name)
@@ -85,21 +86,21 @@ func runProgram(t *testing.T, name string, cmd *exec.Cmd, serves func() error) s
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+		_ = cmd.Process.Signal(syscall.SIGTERM) // fails if the program has already exited
 		select {
 		case err := <-ended:
 			if err != nil {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("run %s: %v", name, err)
 			}
 		case <-time.After(recovery):
 			_ = cmd.Process.Kill()
-			t.Errorf("%s did not stop within %v of SIGTERM", name, recovery)
+			t.Errorf("%s did not exit within %v after SIGTERM", name, recovery)
 		}
 		if t.Failed() {
 			text, err := os.ReadFile(log.Name())
-			t.Logf("the log of %s (%v):\n%s", name, err, text)
+			t.Logf("log of %s (read error: %v):\n%s", name, err, text)
 		}
 	})
-	eventually(t, recovery, name+" serves", serves)
+	eventually(t, recovery, name+" accepts requests", serves)
 	return log.Name()
 }

@@ -22,7 +22,8 @@ import (
 	"github.com/strongroom-dev/strongroom/knative/local/store"
 )
 
-// A browser's way through the system that `make run` runs: a session in a cookie, and everything at one address.
+// TestGateway proves that a browser can use `make run` through the gateway: it signs in, refreshes its session, which
+// is in a cookie, uploads and downloads a file, and signs out, all at one address.
 func TestGateway(t *testing.T) {
 	_, err := store.FindMySQL(t.Context())
 	need(t, "mariadb-server", err)
@@ -51,7 +52,7 @@ func TestGateway(t *testing.T) {
 		}
 		return answer{response.StatusCode, response.Header, got}
 	}
-	// signedIn returns the access token of an answer and the value of its cookie.
+	// signedIn returns the access token in a response and the value of the session cookie.
 	signedIn := func(got answer) (token, cookie string) {
 		t.Helper()
 		var session struct {
@@ -61,22 +62,23 @@ func TestGateway(t *testing.T) {
 		cookies := (&http.Response{Header: got.header}).Cookies()
 		if err := json.Unmarshal(got.body, &session); got.status != http.StatusOK || err != nil || session.AccessToken == "" || session.RefreshToken != "" ||
 			len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].Path != "/session" {
-			t.Fatalf("got %s with the cookies %v", got, cookies)
+			t.Fatalf("got %s with the cookies %v, want 200 with an access token, no refresh token, and one HttpOnly cookie for /session",
+				got, cookies)
 		}
 		return session.AccessToken, cookies[0].Value
 	}
 
 	const ada = `{"username":"ada","password":"lovelace-1843"}`
 	if got := ask(http.MethodPost, "/session", "", strings.Replace(ada, "1843", "1844", 1)); got.status != http.StatusUnauthorized {
-		t.Errorf("a wrong password: %s", got)
+		t.Errorf("sign in with a wrong password: got %s, want 401", got)
 	}
 	if got := ask(http.MethodPost, "/session", "", ada, "Sec-Fetch-Site", "cross-site"); got.status != http.StatusForbidden {
-		t.Errorf("from another site: %s", got)
+		t.Errorf("sign in from another site: got %s, want 403", got)
 	}
 	_, first := signedIn(ask(http.MethodPost, "/session", "", ada))
 	token, second := signedIn(ask(http.MethodPost, "/session/refresh", first, ""))
 	if second == first {
-		t.Error("the refresh token is not replaced")
+		t.Error("refresh: got the same refresh token, want a new token")
 	}
 	content := bytes.Repeat([]byte("through the gateway\n"), 1<<17)
 	id := r.upload(t, token, content)
@@ -85,16 +87,16 @@ func TestGateway(t *testing.T) {
 
 	r.wantClientAddresses(t)
 
-	// Who validate has let in is not for the client to say; what no user needs is not there.
+	// X-Auth headers from the client do not authorize a request. The gateway has no routes to internal endpoints.
 	if got := ask(http.MethodGet, "/files", "", "", "X-Auth-User-Id", "1", "X-Auth-Scope", "files:any"); got.status != http.StatusUnauthorized {
-		t.Errorf("without a token: %s", got)
+		t.Errorf("X-Auth headers without a token: got %s, want 401", got)
 	}
 	for _, path := range []string{"/record", "/sweep", "/metrics"} {
 		if got := ask(http.MethodPost, path, "", "{}", "Authorization", "Bearer "+token); got.status != http.StatusNotFound && got.status != http.StatusMethodNotAllowed {
-			t.Errorf("%s: %s", path, got)
+			t.Errorf("POST %s: got %s, want 404 or 405", path, got)
 		}
 	}
-	// The upload that is refused is not sent, nor in vain.
+	// The response to a refused upload arrives although the client has not sent the whole body.
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/upload?name=huge", endless{})
 	if err != nil {
 		t.Fatal(err)
@@ -107,22 +109,22 @@ func TestGateway(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusRequestEntityTooLarge || response.Header.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("too large: %s", response.Status)
+		t.Errorf("upload of 1 TiB: got %s, want 413 with a problem document", response.Status)
 	}
 
 	if got := ask(http.MethodDelete, "/session", second, ""); got.status != http.StatusNoContent {
-		t.Errorf("sign out: %s", got)
+		t.Errorf("sign out: got %s, want 204", got)
 	}
 	for cookie, want := range map[string]int{second: http.StatusUnauthorized, "": http.StatusNoContent} {
 		if got := ask(http.MethodPost, "/session/refresh", cookie, ""); got.status != want {
-			t.Errorf("a refresh after signing out: %s, want %d", got, want)
+			t.Errorf("refresh with the cookie %q after signing out: got %s, want %d", cookie, got, want)
 		}
 	}
 	r.stop(t, syscall.SIGTERM)
 }
 
-// wantClientAddresses checks under which address login counts an attempt: the address that the client connects from, at each
-// address of login, whatever the client says.
+// wantClientAddresses checks that login uses the address from which the client connects, at each URL for signing in.
+// Headers from the client must not change that address.
 func (r *runner) wantClientAddresses(t *testing.T) {
 	t.Helper()
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(r.url, "http://"))
@@ -156,28 +158,29 @@ func (r *runner) wantClientAddresses(t *testing.T) {
 				if response.StatusCode != http.StatusUnauthorized {
 					t.Fatalf("%s%s: got %s, want 401", where[0], where[1], response.Status)
 				}
-				eventually(t, recovery, "login logs the attempt "+id, func() error {
+				eventually(t, recovery, "login has logged the attempt "+id, func() error {
 					for line := range strings.Lines(r.output()) {
-						if strings.Contains(line, "sign-in refused") && strings.Contains(line, "request_id="+id) {
+						if strings.Contains(line, "rejected sign-in") && strings.Contains(line, "request_id="+id) {
 							if !strings.Contains(line, " address="+client+" ") {
-								t.Errorf("%s%s with X-Forwarded-For %q from %s: login logs %s", where[0], where[1], forwarded, client, line)
+								t.Errorf("%s%s with X-Forwarded-For %q: got the log line %s, want the address %s",
+									where[0], where[1], forwarded, line, client)
 							}
 							return nil
 						}
 					}
-					return errors.New("it does not")
+					return errors.New("the output has no such line")
 				})
 			}
 		}
 	}
 }
 
-// endless is a body without an end.
+// endless is a request body that never ends.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// gatewayKey writes a key for the gateway and returns the setting that names it.
+// gatewayKey writes a key file for the gateway and returns the setting with its path.
 func gatewayKey(t *testing.T) (setting string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")
@@ -187,7 +190,7 @@ func gatewayKey(t *testing.T) (setting string) {
 	return "GATEWAY_KEY_FILE=" + path
 }
 
-// gatewaySettings are those of a gateway with all functions at one address.
+// gatewaySettings returns the settings of a gateway that forwards the requests for all functions to target.
 func gatewaySettings(key, target string) []string {
 	settings := []string{key}
 	for _, name := range []string{"LOGIN", "VALIDATE", "UPLOAD", "FILES", "ACCOUNTS"} {
@@ -196,8 +199,8 @@ func gatewaySettings(key, target string) []string {
 	return settings
 }
 
-// Behind the gateway the lockout still tells one address from another: login believes what the gateway signs, and nobody
-// else.
+// TestLockoutBehindTheGateway proves that the lockout of login distinguishes the client addresses behind the gateway.
+// login accepts a client address only with the gateway's signature.
 func TestLockoutBehindTheGateway(t *testing.T) {
 	dsn := accountsDB(t)
 	createUser(t, dsn, "ada", "lovelace-1843")
@@ -212,7 +215,7 @@ func TestLockoutBehindTheGateway(t *testing.T) {
 			t.Fatal(err)
 		}
 		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("X-Forwarded-For", "203.0.113.250, "+from) // the left one is the client's own invention
+		request.Header.Set("X-Forwarded-For", "203.0.113.250, "+from) // the trusted proxy added only the last address
 		for i := 0; i < len(header); i += 2 {
 			request.Header.Set(header[i], header[i+1])
 		}
@@ -225,33 +228,35 @@ func TestLockoutBehindTheGateway(t *testing.T) {
 	}
 	for range 5 {
 		if got := guess(gateway, "192.0.2.1"); got != http.StatusUnauthorized {
-			t.Fatalf("a guess: %d, want 401", got)
+			t.Fatalf("wrong guess: got %d, want 401", got)
 		}
 	}
 	began, through := time.Now(), 0
 	signed := fmt.Sprintf("192.0.2.9 %d %064x", time.Now().Unix(), 0)
 	for what, got := range map[string]int{
-		"once more":                       guess(gateway, "192.0.2.1"),
-		"with another address, unsigned":  guess(gateway, "192.0.2.1", "X-Client-Address", signed),
-		"past the gateway":                guess(login, "192.0.2.1"),
-		"past the gateway, with another":  guess(login, "192.0.2.1", "X-Client-Address", signed),
-		"past the gateway, with no proxy": guess(login, "192.0.2.1", "X-Client-Address", "192.0.2.9"),
+		"another guess":                                guess(gateway, "192.0.2.1"),
+		"forged signature":                             guess(gateway, "192.0.2.1", "X-Client-Address", signed),
+		"directly to login":                            guess(login, "192.0.2.1"),
+		"directly to login, forged signature":          guess(login, "192.0.2.1", "X-Client-Address", signed),
+		"directly to login, address without signature": guess(login, "192.0.2.1", "X-Client-Address", "192.0.2.9"),
 	} {
 		if got != http.StatusTooManyRequests {
-			t.Logf("%s: %d", what, got)
+			t.Logf("%s: got %d", what, got)
 			through++
 		}
 	}
-	// The waits after the fifth failure are 1, 2, 4 … s: that many more are let through if this takes so long.
+	// After the fifth failure, the delays are 1 s, 2 s, 4 s and so on. A guess is admitted for each delay that has
+	// passed since then, so a slow run can admit a few guesses.
 	if allowed := int(math.Log2(time.Since(began).Seconds() + 1)); through > allowed {
-		t.Errorf("%d more guesses are let through, want %d", through, allowed)
+		t.Errorf("got %d more admitted guesses, want at most %d", through, allowed)
 	}
 	if status, _, _, err := signIn(gateway, "192.0.2.2", "ada", "lovelace-1843"); err != nil || status != http.StatusOK {
-		t.Errorf("from elsewhere: %d, %v, want 200", status, err)
+		t.Errorf("sign in from another address: got %d, %v, want 200", status, err)
 	}
 }
 
-// What passes through the gateway does not pass through its memory, one stream or eight.
+// TestGatewayHoldsNothing proves that the gateway streams bodies instead of buffering them. It needs at most 64 MiB of
+// memory to forward 256 MiB in each direction, in one stream and in eight concurrent streams.
 func TestGatewayHoldsNothing(t *testing.T) {
 	const size, limit = 256 << 20, 64 << 20
 	block := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
@@ -267,7 +272,7 @@ func TestGatewayHoldsNothing(t *testing.T) {
 		}
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
-			t.Errorf("the upload breaks off: %v", err)
+			t.Errorf("read the upload in the backend: %v", err)
 		}
 		fmt.Fprint(w, n)
 	}))
@@ -301,7 +306,7 @@ func TestGatewayHoldsNothing(t *testing.T) {
 		}
 		defer response.Body.Close()
 		if got, err := io.ReadAll(response.Body); err != nil || string(got) != fmt.Sprint(part) {
-			t.Errorf("of %d bytes %q arrive: %v", part, got, err)
+			t.Errorf("upload of %d bytes: got %q (%v), want %d received bytes", part, got, err, part)
 		}
 		down, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/files/1/content", nil)
 		if err != nil {
@@ -315,7 +320,7 @@ func TestGatewayHoldsNothing(t *testing.T) {
 		}
 		defer response.Body.Close()
 		if n, err := io.CopyN(io.Discard, response.Body, part); err != nil {
-			t.Errorf("of %d bytes %d come back: %v", part, n, err)
+			t.Errorf("download of %d bytes: got %d bytes (%v)", part, n, err)
 		}
 	}
 	stream(size)
@@ -330,10 +335,10 @@ func TestGatewayHoldsNothing(t *testing.T) {
 	}
 	peak := 0
 	for line := range strings.Lines(string(text)) {
-		_, _ = fmt.Sscanf(line, "VmHWM: %d kB", &peak) // it is one of the lines
+		_, _ = fmt.Sscanf(line, "VmHWM: %d kB", &peak) // fails for all lines except one
 	}
 	t.Logf("peak RSS of the gateway: %.1f MiB", float64(peak)/(1<<10))
 	if peak == 0 || peak<<10 > limit {
-		t.Errorf("the gateway had %d KiB resident, want at most %d MiB", peak, limit>>20)
+		t.Errorf("peak RSS of the gateway: got %d KiB, want at most %d MiB", peak, limit>>20)
 	}
 }

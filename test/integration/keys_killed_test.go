@@ -15,9 +15,10 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// TestKeyedUploadKilled kills the real upload with SIGKILL at each step of taking in a file with an idempotency key. The
-// client sends it again with the key to another replica, afterwards or, every second time, already meanwhile. After one
-// sweep there is one file for each key, the one that the client was told of, with its event, and nothing else.
+// TestKeyedUploadKilled proves that an idempotency key results in exactly one file if the upload function is killed
+// with SIGKILL at any step of the first upload. The client sends the file again with the same key to another replica,
+// either after or during the first upload. After one sweep, each key has only the file of the accepted response, and
+// only one event.
 func TestKeyedUploadKilled(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -32,13 +33,13 @@ func TestKeyedUploadKilled(t *testing.T) {
 	accepted := map[string]bool{}
 	for i := range 2 * len(moments) {
 		m, meanwhile := moments[i/2], i%2 == 1
-		key := fmt.Sprintf("%v, meanwhile %t", m, meanwhile)
+		key := fmt.Sprintf("%v, concurrent retry %t", m, meanwhile)
 		dying, ended := u.startDying(t, broker.URL, m)
 		var retry sync.WaitGroup
 		retried := func() {
 			status, id := u.post(t, 0, key, fmt.Sprintf("%q", key))
 			if status != http.StatusAccepted || accepted[id] {
-				t.Errorf("%s: got status %d and id %s, want 202 and one of its own", key, status, id)
+				t.Errorf("%s: got status %d and ID %q, want 202 and a new ID", key, status, id)
 			}
 			accepted[id] = true
 		}
@@ -54,7 +55,7 @@ func TestKeyedUploadKilled(t *testing.T) {
 			select {
 			case <-ended:
 			case <-time.After(recovery):
-				t.Fatalf("%s: the moment to kill did not come", key)
+				t.Fatalf("%s: the function was not killed within %v", key, recovery)
 			}
 			retried()
 		}
@@ -63,24 +64,24 @@ func TestKeyedUploadKilled(t *testing.T) {
 	time.Sleep(killGrace + 200*time.Millisecond)
 	sweep := runFunction(t, "sweep", "MONGODB_URI="+u.uri, "EVENTS_URL="+broker.URL, "PENDING_GRACE="+killGrace.String(), "ORPHAN_GRACE="+killGrace.String())
 	if status, counts := postSweep(t, sweep); status != http.StatusOK {
-		t.Fatalf("sweep answers %d %+v", status, counts)
+		t.Fatalf("sweep: got %d %+v, want 200", status, counts)
 	}
 	files, told := digests(t, u.db), eventIDs(t, broker)
 	if len(accepted) != 2*len(moments) || len(files) != len(accepted) || len(told) != len(accepted) {
-		t.Errorf("got %d files accepted, %d kept and %d told of, want %d", len(accepted), len(files), len(told), 2*len(moments))
+		t.Errorf("got %d accepted files, %d stored files and %d events, want %d each", len(accepted), len(files), len(told), 2*len(moments))
 	}
 	for id := range accepted {
 		if files[id] == "" || !told[id] {
-			t.Errorf("file %s was accepted; kept: %t, told of: %t", id, files[id] != "", told[id])
+			t.Errorf("accepted file %s: got stored %t, event %t, want both", id, files[id] != "", told[id])
 		}
 	}
 	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
-		t.Errorf("%d uploads are unfinished after the sweep, want none", n)
+		t.Errorf("got %d unfinished uploads after the sweep, want none", n)
 	}
 }
 
-// startDying starts a replica of upload that is killed at a moment, and returns its address and what is closed when it has
-// ended.
+// startDying starts a replica of the upload function that is killed at the moment m. It returns the URL of the replica
+// and a channel that is closed when the process has ended.
 func (u *uploader) startDying(t *testing.T, eventsURL string, m moment) (url string, ended <-chan struct{}) {
 	t.Helper()
 	cmd := exec.Command(build(t, "upload"))
@@ -111,24 +112,24 @@ func (u *uploader) startDying(t *testing.T, eventsURL string, m moment) (url str
 		t.Fatal(err)
 	}
 	go func() {
-		_ = cmd.Wait() // killed, now or in the end
+		_ = cmd.Wait() // returns an error, because the process is killed
 		close(gone)
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-gone
 		if t.Failed() {
-			t.Logf("the log of the upload that is killed at %v:\n%s", m, log.String())
+			t.Logf("log of the upload function that is killed at %v:\n%s", m, log.String())
 		}
 	})
-	eventually(t, recovery, "upload serves", func() error {
+	eventually(t, recovery, "upload accepts requests", func() error {
 		response, err := http.Get("http://" + address + "/healthz")
 		return errors.Join(err, closed(response))
 	})
 	return "http://" + address, gone
 }
 
-// closed closes the body of a response, if there is one.
+// closed closes the body of a response. The response can be nil.
 func closed(response *http.Response) error {
 	if response == nil {
 		return nil

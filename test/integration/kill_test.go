@@ -27,16 +27,17 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 )
 
-// killGrace is how long sweep leaves an upload alone here, instead of minutes.
+// killGrace is the age from which sweep processes an unfinished upload in these tests. The defaults are 1 minute
+// (PENDING_GRACE) and 15 minutes (ORPHAN_GRACE).
 const killGrace = time.Second
 
-// trigger tells whether a moment is the one to kill at.
+// trigger reports whether to kill the function at a moment.
 type trigger func(m moment) bool
 
-// at is the first moment like m.
+// at returns a trigger for the first moment that equals m.
 func at(m moment) trigger { return func(got moment) bool { return got == m } }
 
-// nth is the nth moment like m.
+// nth returns a trigger for the nth moment that equals m.
 func nth(n int, m moment) trigger {
 	return func(got moment) bool {
 		if got == m {
@@ -46,14 +47,14 @@ func nth(n int, m moment) trigger {
 	}
 }
 
-// TestUploadKilled kills the real upload with SIGKILL at each step of taking in a file, ten times each, with another
-// upload under way beside it. One sweep later every file that a client was told of is in the catalogue and has its bytes,
-// what is in the catalogue is there, and nothing is left of the rest.
+// TestUploadKilled proves that killing the upload function with SIGKILL loses no accepted file. It kills the function
+// ten times at each step of an upload, during two concurrent uploads. After one sweep, each accepted file has its bytes
+// and a catalog entry, each catalog entry has its file, and nothing remains of the other uploads.
 func TestUploadKilled(t *testing.T) {
 	k := newKills(t)
 	for _, step := range []struct {
 		name string
-		// at returns when the ith kill is to be.
+		// at returns the trigger of the ith kill.
 		at func(i int) trigger
 	}{
 		{"before the first chunk", func(i int) trigger {
@@ -88,14 +89,14 @@ func TestUploadKilled(t *testing.T) {
 			adapter(t, k.broker, runFunction(t, "record", "MONGODB_URI="+k.uri))
 			sweep := runFunction(t, "sweep", "MONGODB_URI="+k.uri, "EVENTS_URL="+k.broker.URL,
 				"PENDING_GRACE="+killGrace.String(), "ORPHAN_GRACE="+killGrace.String())
-			accepted := map[string]string{} // digests by id
+			accepted := map[string]string{} // the digests of the accepted files, by ID
 			for i := range 10 {
 				k.round(t, step.at(i), accepted)
 			}
 			if len(accepted) < 10 {
-				t.Errorf("%d files were accepted, want those at least that were handed in before the kills", len(accepted))
+				t.Errorf("got %d accepted files, want at least the 10 files that were uploaded before the kills", len(accepted))
 			}
-			time.Sleep(killGrace + 200*time.Millisecond) // the last upload is then no younger
+			time.Sleep(killGrace + 200*time.Millisecond) // until the last upload is older than killGrace
 			response, err := http.Post(sweep, "application/json", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -103,15 +104,15 @@ func TestUploadKilled(t *testing.T) {
 			counts, err := io.ReadAll(response.Body)
 			_ = response.Body.Close()
 			if response.StatusCode != http.StatusOK || err != nil {
-				t.Fatalf("sweep answers %s %s (%v)", response.Status, counts, err)
+				t.Fatalf("sweep: got %s %s (%v), want 200", response.Status, counts, err)
 			}
-			t.Logf("%d files accepted; sweep says %s", len(accepted), bytes.TrimSpace(counts))
+			t.Logf("%d accepted files; sweep returned %s", len(accepted), bytes.TrimSpace(counts))
 			k.check(t, c, accepted)
 		})
 	}
 }
 
-// ensure makes the indexes of a database.
+// ensure creates the indexes of package content in a database.
 func ensure(t *testing.T, uri string) error {
 	s, err := content.Open(uri)
 	if err != nil {
@@ -120,15 +121,15 @@ func ensure(t *testing.T, uri string) error {
 	return errors.Join(s.EnsureIndexes(t.Context()), s.Close())
 }
 
-// kills is what the rounds have in common.
+// kills contains the data that all rounds of TestUploadKilled share.
 type kills struct {
 	broker vhost
-	uri    string // of the step's database
-	keys   string // the file with the public keys
-	token  string
+	uri    string // the URI of the current step's database
+	keys   string // the path of the file with the public keys
+	token  string // the access token of a user
 }
 
-// newKills signs a user in, at the real login with the real MariaDB.
+// newKills creates a virtual host, and signs a user in at the real login function.
 func newKills(t *testing.T) *kills {
 	t.Helper()
 	k := &kills{broker: sharedRabbitMQ(t).newVhost(t)}
@@ -142,14 +143,14 @@ func newKills(t *testing.T) *kills {
 	}
 	status, body, _, err := signIn(runFunction(t, "login", settings...), "192.0.2.1", "ada", "lovelace-1843")
 	if err != nil || status != http.StatusOK {
-		t.Fatalf("sign in: %d, %v", status, err)
+		t.Fatalf("sign in: got %d, %v, want 200", status, err)
 	}
 	k.token = body["access_token"].(string)
 	return k
 }
 
-// round starts an upload function, hands in a small file, and then two at once, during which it is killed when the trigger
-// says. What a client is told of goes to accepted.
+// round starts an upload function and uploads a small file. It then uploads two larger files at the same time and kills
+// the function when the trigger returns true. It adds all accepted files to accepted.
 func (k *kills) round(t *testing.T, when trigger, accepted map[string]string) {
 	t.Helper()
 	var mu sync.Mutex
@@ -185,15 +186,15 @@ func (k *kills) round(t *testing.T, when trigger, accepted map[string]string) {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = cmd.Wait() // killed, or the test fails
+		_ = cmd.Wait() // returns an error, because the process is killed
 		close(ended)
 	}()
 	defer func() {
-		_ = cmd.Process.Kill() // where the trigger has not come
+		_ = cmd.Process.Kill() // fails if the trigger has killed the process
 		<-ended
 	}()
 	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
-	eventually(t, recovery, "upload takes a file", func() error {
+	eventually(t, recovery, "upload accepts a file", func() error {
 		id, digest, err := k.send(t, client, address, 1<<10)
 		if err == nil {
 			accepted[id] = digest
@@ -224,11 +225,11 @@ func (k *kills) round(t *testing.T, when trigger, accepted map[string]string) {
 	case <-ended:
 	case <-time.After(recovery):
 		text, err := os.ReadFile(log.Name())
-		t.Fatalf("the moment to kill did not come (%v):\n%s", err, text)
+		t.Fatalf("the trigger did not kill the function within %v; its log (read error: %v):\n%s", recovery, err, text)
 	}
 }
 
-// send hands in a new file and returns its id and digest if it was accepted.
+// send uploads a random file and returns its ID and digest. It returns an error if the file is not accepted.
 func (k *kills) send(t *testing.T, client *http.Client, address string, size int) (id, sum string, err error) {
 	body := make([]byte, size)
 	for i := range body {
@@ -251,36 +252,36 @@ func (k *kills) send(t *testing.T, client *http.Client, address string, size int
 	case err != nil:
 		return "", "", err
 	case response.StatusCode != http.StatusAccepted:
-		return "", "", fmt.Errorf("%s %s", response.Status, text)
+		return "", "", fmt.Errorf("got %s %s, want 202", response.Status, text)
 	}
 	if err := json.Unmarshal(text, &stored); err != nil {
 		return "", "", err
 	}
 	if want := digest(body); stored.SHA256 != want {
-		t.Errorf("file %s has the digest %s, want %s", stored.ID, stored.SHA256, want)
+		t.Errorf("response for file %s: got the digest %s, want %s", stored.ID, stored.SHA256, want)
 	}
 	return stored.ID, stored.SHA256, nil
 }
 
-// check looks at everything that is in the stores.
+// check checks the contents of all stores after the sweep.
 func (k *kills) check(t *testing.T, c *catalog.Store, accepted map[string]string) {
 	t.Helper()
 	db := database(t, k.uri)
 	if n, err := db.Collection("uploads").CountDocuments(t.Context(), bson.D{}); err != nil || n != 0 {
-		t.Errorf("%d uploads are unfinished after the sweep (%v), want none", n, err)
+		t.Errorf("got %d unfinished uploads after the sweep (%v), want none", n, err)
 	}
 	files := digests(t, db)
 	for id, want := range accepted {
 		if got := files[id]; got != want {
-			t.Errorf("the accepted file %s has the digest %q, want %q", id, got, want)
+			t.Errorf("accepted file %s: got the digest %q, want %q", id, got, want)
 		}
 	}
 	var entries map[string]bool
-	eventually(t, recovery, "each file is catalogued", func() error {
+	eventually(t, recovery, "each file has a catalog entry", func() error {
 		entries = catalogued(t, c)
 		for id := range files {
 			if !entries[id] {
-				return errors.New(id)
+				return fmt.Errorf("file %s has no entry", id)
 			}
 		}
 		return nil
@@ -288,13 +289,14 @@ func (k *kills) check(t *testing.T, c *catalog.Store, accepted map[string]string
 	wantSettled(t, k.broker, 0)
 	for id := range entries {
 		if files[id] == "" {
-			t.Errorf("the catalogue has %s, which is no file", id)
+			t.Errorf("got a catalog entry for %s, which is not a file", id)
 		}
 	}
-	t.Logf("%d files and entries", len(files))
+	t.Logf("%d files with catalog entries", len(files))
 }
 
-// digests returns the digests of all files by id, and checks them. Chunks that belong to no file fail the test.
+// digests returns the digests of all files by ID. It checks that the content of each file matches its document, and
+// that each chunk belongs to a file.
 func digests(t *testing.T, db *mongo.Database) map[string]string {
 	t.Helper()
 	type file struct {
@@ -324,11 +326,11 @@ func digests(t *testing.T, db *mongo.Database) map[string]string {
 		}
 		delete(chunks, f.ID)
 		if found[f.ID] = digest(whole); int64(len(whole)) != f.Length || found[f.ID] != f.Metadata.SHA256 {
-			t.Errorf("file %s has %d bytes with the digest %s, want %d with %s", f.ID, len(whole), found[f.ID], f.Length, f.Metadata.SHA256)
+			t.Errorf("file %s: got %d bytes with the digest %s, want %d with %s", f.ID, len(whole), found[f.ID], f.Length, f.Metadata.SHA256)
 		}
 	}
 	for id, orphans := range chunks {
-		t.Errorf("%d chunks are left of %s, which is no file", len(orphans), id)
+		t.Errorf("got %d chunks of %s, which is not a file", len(orphans), id)
 	}
 	return found
 }
@@ -338,7 +340,8 @@ func read[D any](t *testing.T, from *mongo.Collection) []D {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cursor, err := from.Find(ctx, bson.D{}, options.Find().SetBatchSize(2)) // FerretDB puts whatever it finds in one reply
+	// Without a batch size, FerretDB sends all documents in one reply, which can be too long.
+	cursor, err := from.Find(ctx, bson.D{}, options.Find().SetBatchSize(2))
 	var documents []D
 	if err == nil {
 		err = cursor.All(ctx, &documents)

@@ -15,7 +15,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// clock is a clock that moves only when told.
+// clock is a clock whose time changes only when the test calls add.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -37,7 +37,8 @@ func (c *clock) add(d time.Duration) {
 
 var home, elsewhere = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.7")
 
-// The stores are two replicas. The clock stands still, so that the block after the fifth failure does not end.
+// TestParallelWrongGuesses proves that Reserve admits exactly 5 of 50 parallel wrong guesses on two replicas. The clock
+// does not advance, so that the delay after the fifth failure does not end.
 func TestParallelWrongGuesses(t *testing.T) {
 	dsn := accountsDB(t)
 	now := newClock()
@@ -56,7 +57,7 @@ func TestParallelWrongGuesses(t *testing.T) {
 			case errors.Is(err, problem.TooManyAttempts):
 				refused.Add(1)
 				if got := retryAfter(err); got != "1" {
-					t.Errorf("Retry-After is %q, want 1", got)
+					t.Errorf("got Retry-After %q, want 1", got)
 				}
 			default:
 				t.Error(err)
@@ -65,27 +66,30 @@ func TestParallelWrongGuesses(t *testing.T) {
 	}
 	wg.Wait()
 	if compared.Load() != 5 || refused.Load() != 45 {
-		t.Errorf("%d compared, %d refused; want 5 and 45", compared.Load(), refused.Load())
+		t.Errorf("got %d admitted and %d refused attempts, want 5 and 45", compared.Load(), refused.Load())
 	}
 }
 
-// retryAfter returns the Retry-After header that err is answered with.
+// retryAfter returns the Retry-After header of the response to err.
 func retryAfter(err error) string {
 	w := &headerWriter{header: http.Header{}}
 	problem.Write(w, &http.Request{}, err)
 	return w.header.Get("Retry-After")
 }
 
+// headerWriter is an http.ResponseWriter that stores only the headers.
 type headerWriter struct{ header http.Header }
 
 func (w *headerWriter) Header() http.Header         { return w.header }
 func (w *headerWriter) WriteHeader(int)             {}
 func (w *headerWriter) Write(p []byte) (int, error) { return len(p), nil }
 
+// TestParallelRightLogins proves that 50 parallel logins with the correct password on two replicas all succeed. Reserve
+// admits at most 5 of them at the same time, and no failure or unsettled attempt remains.
 func TestParallelRightLogins(t *testing.T) {
 	dsn := accountsDB(t)
 	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
-	// Four mistakes before: one more and the user has to wait.
+	// The user has four failures. After one more failure, the user would have to wait.
 	for range 4 {
 		reserveAndSettle(t, stores[0], "ada", home, accounts.Failed)
 	}
@@ -109,15 +113,16 @@ func TestParallelRightLogins(t *testing.T) {
 	}
 	wg.Wait()
 	if most.Load() > 5 {
-		t.Errorf("%d at once, want at most 5", most.Load())
+		t.Errorf("got %d concurrent attempts, want at most 5", most.Load())
 	}
 	var failures, pending int
 	err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures), SUM(pending) FROM login_attempts`).Scan(&failures, &pending)
 	if err != nil || failures != 0 || pending != 0 {
-		t.Errorf("%d failures and %d pending attempts left, %v; want none", failures, pending, err)
+		t.Errorf("got %d failures and %d unsettled attempts, %v, want none", failures, pending, err)
 	}
 }
 
+// reserveAndSettle makes a login attempt with the given outcome, which must be admitted.
 func reserveAndSettle(t *testing.T, store *accounts.Store, name string, address netip.Addr, outcome accounts.Outcome) {
 	t.Helper()
 	settle, err := store.Reserve(t.Context(), name, address)
@@ -129,6 +134,7 @@ func reserveAndSettle(t *testing.T, store *accounts.Store, name string, address 
 	}
 }
 
+// wantBlocked checks that a login attempt is refused with the given Retry-After header.
 func wantBlocked(t *testing.T, store *accounts.Store, name string, address netip.Addr, seconds string) {
 	t.Helper()
 	settle, err := store.Reserve(t.Context(), name, address)
@@ -136,13 +142,15 @@ func wantBlocked(t *testing.T, store *accounts.Store, name string, address netip
 		_ = settle(t.Context(), accounts.Undecided)
 	}
 	if !errors.Is(err, problem.TooManyAttempts) {
-		t.Fatalf("attempt on %s from %s: %v, want problem.TooManyAttempts", name, address, err)
+		t.Fatalf("attempt on %s from %s: got error %v, want problem.TooManyAttempts", name, address, err)
 	}
 	if got := retryAfter(err); got != seconds {
-		t.Errorf("attempt on %s from %s: Retry-After %s, want %s", name, address, got, seconds)
+		t.Errorf("attempt on %s from %s: got Retry-After %s, want %s", name, address, got, seconds)
 	}
 }
 
+// TestLockout proves that attempts on a user from one address must wait after five failures. The delay doubles with
+// each failure up to 15 minutes. A success, or a day without attempts, resets the failures.
 func TestLockout(t *testing.T) {
 	now := newClock()
 	store := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
@@ -150,10 +158,10 @@ func TestLockout(t *testing.T) {
 		reserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
 	wantBlocked(t, store, "ADA", home, "1")
-	// Neither another address nor another user has to wait.
+	// Attempts from another address, or on another user, do not have to wait.
 	reserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
 	reserveAndSettle(t, store, "grace", home, accounts.Undecided)
-	// The wait doubles up to 15 minutes.
+	// The delay doubles up to 15 minutes.
 	for _, seconds := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
 		wantBlocked(t, store, "ada", home, fmt.Sprint(seconds))
 		now.add(time.Duration(seconds)*time.Second - time.Millisecond)
@@ -161,7 +169,7 @@ func TestLockout(t *testing.T) {
 		now.add(time.Millisecond)
 		reserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
-	// What was compared with nothing is no failure; the right password makes up for all before.
+	// An undecided attempt is not a failure. A success resets the failures.
 	now.add(15 * time.Minute)
 	reserveAndSettle(t, store, "ada", home, accounts.Undecided)
 	reserveAndSettle(t, store, "ada", home, accounts.Succeeded)
@@ -169,7 +177,7 @@ func TestLockout(t *testing.T) {
 		reserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
 	wantBlocked(t, store, "ada", home, "1")
-	// A day later it is forgotten.
+	// Failures expire after a day.
 	now.add(25 * time.Hour)
 	for range 5 {
 		reserveAndSettle(t, store, "ada", home, accounts.Failed)
@@ -177,6 +185,8 @@ func TestLockout(t *testing.T) {
 	wantBlocked(t, store, "ada", home, "1")
 }
 
+// TestLockoutOfAllAddresses proves that all attempts on a user must wait after 100 failures from any addresses, and
+// that expired counters are deleted.
 func TestLockoutOfAllAddresses(t *testing.T) {
 	now := newClock()
 	dsn := accountsDB(t)
@@ -191,22 +201,23 @@ func TestLockoutOfAllAddresses(t *testing.T) {
 	wantBlocked(t, store, "ada", elsewhere, "1")
 	now.add(time.Second)
 	reserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
-	// The success made up for its own address's failures only: the next failure blocks again.
+	// The success reset only the failures from its own address, so the next failure blocks the user again.
 	reserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
 	wantBlocked(t, store, "ada", elsewhere, "2")
 
-	// Each hundredth attempt takes away what has run out.
+	// Every hundredth attempt deletes the expired counters.
 	now.add(25 * time.Hour)
 	for range 100 {
 		reserveAndSettle(t, store, "grace", home, accounts.Undecided)
 	}
 	var rows int
 	if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM login_attempts`).Scan(&rows); err != nil || rows != 2 {
-		t.Errorf("%d counters left, %v; want the 2 of the last day", rows, err)
+		t.Errorf("got %d counters, %v, want the 2 counters of the last day", rows, err)
 	}
 }
 
-// An attempt whose process died counts as a failure after a while, and until then keeps its place.
+// TestAttemptThatIsNeverSettled proves that an attempt whose process was killed keeps its reservation at first, so that
+// other attempts must wait. After two minutes, the attempt counts as a failure.
 func TestAttemptThatIsNeverSettled(t *testing.T) {
 	now := newClock()
 	dsn := accountsDB(t)
@@ -221,9 +232,9 @@ func TestAttemptThatIsNeverSettled(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := store.Reserve(short, "ada", home); !errors.Is(err, problem.Unavailable) {
-		t.Errorf("while it may still be under way: %v, want problem.Unavailable", err)
+		t.Errorf("attempt during the reservation: got error %v, want problem.Unavailable", err)
 	}
 	now.add(2 * time.Minute)
-	reserveAndSettle(t, store, "ada", home, accounts.Failed) // one guess at a time after five failures
+	reserveAndSettle(t, store, "ada", home, accounts.Failed) // after five failures, one attempt at a time is admitted
 	wantBlocked(t, store, "ada", home, "2")
 }

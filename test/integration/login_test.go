@@ -18,7 +18,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// loginSettings writes a signing key and returns the settings of a login function behind one proxy.
+// loginSettings writes a signing key. It returns the settings of a login function behind one proxy, and a verifier for
+// the tokens of the function.
 func loginSettings(t *testing.T, dsn string) (settings []string, verifier *token.Verifier) {
 	t.Helper()
 	private, public, err := token.GenerateKey()
@@ -40,7 +41,7 @@ func loginSettings(t *testing.T, dsn string) (settings []string, verifier *token
 	}, verifier
 }
 
-// signIn returns the status and the body of a login from an address.
+// signIn signs in at the login function at url, with from as the client address, and returns the response.
 func signIn(url, from, username, password string) (status int, body map[string]any, header http.Header, err error) {
 	request, err := http.NewRequest("POST", url+"/login", strings.NewReader(
 		fmt.Sprintf(`{"username":%q,"password":%q}`, username, password)))
@@ -48,7 +49,7 @@ func signIn(url, from, username, password string) (status int, body map[string]a
 		return 0, nil, nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("X-Forwarded-For", "203.0.113.250, "+from) // the left one is the client's own invention
+	request.Header.Set("X-Forwarded-For", "203.0.113.250, "+from) // the trusted proxy added only the last address
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0, nil, nil, err
@@ -58,6 +59,7 @@ func signIn(url, from, username, password string) (status int, body map[string]a
 	return response.StatusCode, body, response.Header, err
 }
 
+// createUser creates a user with the role user and the password secret.
 func createUser(t *testing.T, dsn, username, secret string) accounts.User {
 	t.Helper()
 	hash, err := password.NewHasher(1, time.Minute).Hash(t.Context(), secret)
@@ -71,7 +73,9 @@ func createUser(t *testing.T, dsn, username, secret string) accounts.User {
 	return user
 }
 
-// Two replicas of the real login function, and the worst that one address can do to it.
+// TestLoginReplicas proves the limits of login with 50 parallel requests from one address to two replicas. Correct
+// passwords all succeed. Wrong passwords are refused with 429 after 5 failures, for known and unknown users alike.
+// Other addresses can sign in.
 func TestLoginReplicas(t *testing.T) {
 	dsn := accountsDB(t)
 	ada := createUser(t, dsn, "ada", "lovelace-1843")
@@ -89,12 +93,12 @@ func TestLoginReplicas(t *testing.T) {
 					t.Error(err)
 				}
 				if status == 429 && header.Get("Retry-After") == "" {
-					t.Error("429 without Retry-After")
+					t.Error("got 429 without Retry-After")
 				}
 				if status == 200 {
 					claims, err := verifier.Verify(body["access_token"].(string))
 					if err != nil || claims.Subject != ada.ID {
-						t.Errorf("the token says %+v, %v", claims, err)
+						t.Errorf("verify the access token: got %+v, %v, want the subject %s", claims, err, ada.ID)
 					}
 				}
 				mu.Lock()
@@ -107,23 +111,27 @@ func TestLoginReplicas(t *testing.T) {
 	}
 
 	if got := attempt(50, "192.0.2.1", "Ada", "lovelace-1843"); got[200] != 50 {
-		t.Errorf("50 right logins at once: %v, want 50 of 200", got)
+		t.Errorf("50 parallel correct logins: got the statuses %v, want 200 for all", got)
 	}
 	for _, username := range []string{"ada", "nobody"} {
 		began := time.Now()
 		got := attempt(50, "192.0.2.1", username, "babbage-1822")
-		// The waits after the fifth failure are 1, 2, 4 … s: that many more are let through if this takes so long.
+		// After the fifth failure, the delays are 1 s, 2 s, 4 s and so on. A guess is admitted for each delay that has
+		// passed since then, so a slow run can admit a few more guesses.
 		allowed := 5 + int(math.Log2(time.Since(began).Seconds()+1))
 		if got[401] < 5 || got[401] > allowed || got[401]+got[429] != 50 {
-			t.Errorf("50 wrong guesses at once for %s: %v, want 5 to %d of 401 and 429 for the others", username, got, allowed)
+			t.Errorf("50 parallel wrong guesses for %s: got the statuses %v, want 401 for 5 to %d guesses and 429 for the others",
+				username, got, allowed)
 		}
 	}
 	if got := attempt(1, "192.0.2.2", "ada", "lovelace-1843"); got[200] != 1 {
-		t.Errorf("from elsewhere: %v, want 200", got)
+		t.Errorf("login from another address: got the statuses %v, want 200", got)
 	}
 }
 
-func TestLoginWhileTheStoreIsAway(t *testing.T) {
+// TestLoginWhileTheStoreIsUnavailable proves that login responds with 503 while MySQL is down or has no tables, and
+// works again without a restart.
+func TestLoginWhileTheStoreIsUnavailable(t *testing.T) {
 	server := ownMySQL(t)
 	admin, dsn := server.newDatabase(t)
 	settings, _ := loginSettings(t, dsn)
@@ -133,10 +141,10 @@ func TestLoginWhileTheStoreIsAway(t *testing.T) {
 		status, body, header, err := signIn(url, "192.0.2.1", "ada", "lovelace-1843")
 		if err != nil || status != 503 || header.Get("Retry-After") == "" || header.Get("Content-Type") != "application/problem+json" ||
 			body["type"] != "urn:strongroom:problem:unavailable" {
-			t.Errorf("%s: %d %v %v, %v; want 503 with Retry-After and a problem document", when, status, header, body, err)
+			t.Errorf("%s: got %d %v %v, %v, want 503 with Retry-After and a problem document", when, status, header, body, err)
 		}
 	}
-	wantUnavailable("before it is set up")
+	wantUnavailable("before setup")
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +152,7 @@ func TestLoginWhileTheStoreIsAway(t *testing.T) {
 	wantSignIn := func() error {
 		status, body, _, err := signIn(url, "192.0.2.1", "ada", "lovelace-1843")
 		if err == nil && status != 200 {
-			err = fmt.Errorf("%d %v, want 200", status, body)
+			err = fmt.Errorf("got %d %v, want 200", status, body)
 		}
 		return err
 	}
@@ -155,12 +163,12 @@ func TestLoginWhileTheStoreIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 5 {
-		wantUnavailable("while it is away")
+		wantUnavailable("while MySQL is down")
 	}
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := wantSignIn(); err != nil {
-		t.Errorf("back again: %v", err)
+		t.Errorf("sign in after the restart: %v", err)
 	}
 }

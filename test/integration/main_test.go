@@ -1,9 +1,9 @@
-// Package integration tests the functions and the packages of Strongroom against real servers: the servers that the environment
-// names (see servers_test.go), or private MariaDB, RabbitMQ and FerretDB servers on free loopback ports. Events travel through the
-// real receive adapter of eventing-rabbitmq.
+// Package integration tests the functions and the packages of Strongroom against real servers: the servers that the
+// environment names (see servers_test.go), or private MariaDB, RabbitMQ and FerretDB servers on free loopback ports.
+// Events travel through the real receive adapter of eventing-rabbitmq.
 //
-// A test that needs a server that is not installed is skipped. With CI=true it fails. FerretDB is always available: the tests build
-// it from its nested module.
+// A test that needs a server that is not installed is skipped. With CI=true it fails. FerretDB is always available: the
+// tests build it from its nested module.
 package integration
 
 import (
@@ -21,18 +21,19 @@ import (
 	"github.com/strongroom-dev/strongroom/knative/local/store"
 )
 
-// startTimeout bounds the start of a server, the first build of FerretDB or the adapter included.
+// startTimeout bounds the start of a server. It includes the time for the first build of FerretDB or of the adapter.
 const startTimeout = 8 * time.Minute
 
-// servers holds what the tests of this binary share.
+// servers is the state that all tests of this binary share.
 var servers = struct {
-	dir     string // of all servers and binaries; short, for the sake of socket paths
+	dir     string // contains all servers and binaries; short, because the length of a socket path is limited
 	mu      sync.Mutex
 	stops   []func() error
-	missing []string
+	missing []string // the packages whose absence caused tests to be skipped
 }{}
 
-// The private servers that the tests share. The first test that needs a server starts it. TestMain stops it after the last test.
+// The private servers that the tests share. The first test that needs a server starts it. TestMain stops it after the
+// last test.
 var (
 	privateMariaDB  = sync.OnceValues(func() (*store.MySQL, error) { return start("mariadb", store.StartMariaDB) })
 	privateRabbitMQ = sync.OnceValues(func() (*store.Rabbit, error) { return start("rabbitmq", store.StartManagedRabbitMQ) })
@@ -51,12 +52,12 @@ func run(m *testing.M) (code int) {
 	defer func() {
 		for _, stop := range slices.Backward(servers.stops) {
 			if err := stop(); err != nil {
-				fmt.Fprintln(os.Stderr, "integration: stop a server:", err)
+				fmt.Fprintln(os.Stderr, "integration: stop server:", err)
 				code = 1
 			}
 		}
 		for _, what := range servers.missing {
-			fmt.Fprintf(os.Stderr, "integration: SKIPPED what needs %s, which is not installed\n", what)
+			fmt.Fprintf(os.Stderr, "integration: SKIPPED the tests that need %s, which is not installed\n", what)
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			fmt.Fprintln(os.Stderr, "integration:", err)
@@ -65,10 +66,10 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// stopper is any server of package store.
+// stopper is implemented by every server of package store.
 type stopper interface{ Stop() error }
 
-// start starts a private server that is stopped after the last test.
+// start starts a private server. TestMain stops the server after the last test.
 func start[S stopper](name string, begin func(context.Context, string, io.Writer) (S, error)) (S, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -81,7 +82,7 @@ func start[S stopper](name string, begin func(context.Context, string, io.Writer
 	return server, err
 }
 
-// own starts a private server that is stopped after the test.
+// own starts a private server and stops the server when the test ends.
 func own[S stopper](t *testing.T, pkg, name string, begin func(context.Context, string, io.Writer) (S, error)) S {
 	t.Helper()
 	dir, err := os.MkdirTemp(servers.dir, name+"-")
@@ -100,7 +101,8 @@ func own[S stopper](t *testing.T, pkg, name string, begin func(context.Context, 
 	return server
 }
 
-// need ends the test when the server could not be started: as skipped if it is not installed and this is not CI.
+// need ends the test if err, the error of starting a server, is not nil. The test is skipped if the server is not
+// installed and CI is not "true". Otherwise the test fails. pkg is the name of the package that provides the server.
 func need(t *testing.T, pkg string, err error) {
 	t.Helper()
 	switch {
@@ -117,7 +119,8 @@ func need(t *testing.T, pkg string, err error) {
 	}
 }
 
-// eventually polls ok until it returns nil, and fails the test with its last error if that takes longer than limit.
+// eventually calls ok every 20 ms until ok returns nil. If that takes longer than limit, eventually fails the test with
+// the last error of ok. what is a statement that holds when ok returns nil, such as "the queue is full".
 func eventually(t *testing.T, limit time.Duration, what string, ok func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
@@ -127,7 +130,7 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() error)
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v: %v", what, limit, err)
+			t.Fatalf("%s: not true after %v: %v", what, limit, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

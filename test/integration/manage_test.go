@@ -20,6 +20,7 @@ type manager struct {
 	login, accounts string // URLs
 }
 
+// newManager starts the login and accounts functions with the database dsn.
 func newManager(t *testing.T, dsn string) manager {
 	t.Helper()
 	settings, _ := loginSettings(t, dsn)
@@ -31,7 +32,7 @@ func newManager(t *testing.T, dsn string) manager {
 	return manager{t, runFunction(t, "login", settings...), runFunction(t, "accounts", settings...)}
 }
 
-// token signs in, or returns the status that refuses it.
+// token signs in and returns the access token and the status. The token is empty if the sign-in is refused.
 func (m manager) token(username, secret string) (token string, status int) {
 	m.t.Helper()
 	status, body, _, err := signIn(m.login, home.String(), username, secret)
@@ -42,7 +43,7 @@ func (m manager) token(username, secret string) (token string, status int) {
 	return token, status
 }
 
-// call sends a request with a token and returns the status and the body of the answer.
+// call sends a request to accounts with a token, and returns the status and the body of the response.
 func (m manager) call(token, method, path, body string) (status int, answer map[string]any) {
 	m.t.Helper()
 	request, err := http.NewRequestWithContext(m.t.Context(), method, m.accounts+path, strings.NewReader(body))
@@ -65,26 +66,27 @@ func (m manager) call(token, method, path, body string) (status int, answer map[
 		m.t.Fatal(err)
 	}
 	if strings.Contains(string(text), "argon2") {
-		m.t.Errorf("%s %s shows a hash: %s", method, path, text)
+		m.t.Errorf("%s %s: the response contains a password hash: %s", method, path, text)
 	}
 	if len(text) > 0 {
 		if err := json.Unmarshal(text, &answer); err != nil {
-			m.t.Fatalf("%s %s: %d %s: %v", method, path, response.StatusCode, text, err)
+			m.t.Fatalf("%s %s: decode the response %d %s: %v", method, path, response.StatusCode, text, err)
 		}
 	}
 	return response.StatusCode, answer
 }
 
-// want is call with the status that it must have.
+// want is like call and checks the status of the response.
 func (m manager) want(status int, token, method, path, body string) map[string]any {
 	m.t.Helper()
 	got, answer := m.call(token, method, path, body)
 	if got != status {
-		m.t.Fatalf("%s %s %s: %d %v, want %d", method, path, body, got, answer, status)
+		m.t.Fatalf("%s %s %s: got %d %v, want %d", method, path, body, got, answer, status)
 	}
 	return answer
 }
 
+// createAdmin creates a user with the role admin and the password secret.
 func createAdmin(t *testing.T, dsn, name, secret string) accounts.User {
 	t.Helper()
 	hash, err := password.NewHasher(1, time.Minute).Hash(t.Context(), secret)
@@ -98,7 +100,9 @@ func createAdmin(t *testing.T, dsn, name, secret string) accounts.User {
 	return u
 }
 
-// The life of an account, through the functions that a user meets: what an admin changes holds at once.
+// TestManageAccounts proves that an admin can create, change and delete an account through the accounts function, and
+// that each change has an immediate effect on sign-in and on existing access tokens. The audit trail records all
+// changes.
 func TestManageAccounts(t *testing.T) {
 	dsn := accountsDB(t)
 	grace := createAdmin(t, dsn, "grace", "hopper-1906")
@@ -110,24 +114,25 @@ func TestManageAccounts(t *testing.T) {
 	m.want(409, admin, "POST", "/accounts", `{"username":"ADA","password":"lovelace-1843","role":"user"}`)
 	first, status := m.token("ada", "lovelace-1843")
 	if status != 200 {
-		t.Fatalf("the new user's login: %d", status)
+		t.Fatalf("login of the new user: got %d, want 200", status)
 	}
 	if me := m.want(200, first, "GET", "/accounts/me", ""); me["username"] != "ada" || me["id"] != made["id"] {
-		t.Errorf("me is %v", me)
+		t.Errorf("GET /accounts/me: got %v, want ada with the ID %v", me, made["id"])
 	}
 	m.want(403, first, "GET", "/accounts", "")
 
-	// A wrong current password changes nothing; the right one ends the token.
+	// A request with a wrong current password changes nothing. A password change voids the access token.
 	m.want(403, first, "PUT", "/accounts/me/password", `{"current_password":"byron-1843","new_password":"babbage-1822"}`)
 	m.want(204, first, "PUT", "/accounts/me/password", `{"current_password":"lovelace-1843","new_password":"babbage-1822"}`)
 	m.want(401, first, "GET", "/accounts/me", "")
 	if _, status := m.token("ada", "lovelace-1843"); status != 401 {
-		t.Errorf("the old password: %d, want 401", status)
+		t.Errorf("login with the old password: got %d, want 401", status)
 	}
 	second, _ := m.token("ada", "babbage-1822")
 	m.want(200, second, "GET", "/accounts/me", "")
 
-	// As an admin she may, and from the moment that she is none any more she may not.
+	// A change of the role voids the access token. A demoted admin can no longer manage accounts, not even with the old
+	// token.
 	m.want(200, admin, "PATCH", ada, `{"role":"admin"}`)
 	m.want(401, second, "GET", "/accounts/me", "")
 	third, _ := m.token("ada", "babbage-1822")
@@ -139,12 +144,12 @@ func TestManageAccounts(t *testing.T) {
 
 	m.want(200, admin, "PATCH", ada, `{"disabled":true,"password":"turing-1912"}`)
 	if _, status := m.token("ada", "turing-1912"); status != 401 {
-		t.Errorf("login while disabled: %d, want 401", status)
+		t.Errorf("login of a disabled user: got %d, want 401", status)
 	}
 	m.want(200, admin, "PATCH", ada, `{"disabled":false}`)
 	fourth, status := m.token("ada", "turing-1912")
 	if status != 200 {
-		t.Errorf("login with the password that was reset: %d, want 200", status)
+		t.Errorf("login with the password from the reset: got %d, want 200", status)
 	}
 	m.want(204, admin, "DELETE", ada, "")
 	m.want(404, admin, "GET", ada, "")
@@ -156,17 +161,18 @@ func TestManageAccounts(t *testing.T) {
 		e := entry.(map[string]any)
 		got = append(got, fmt.Sprint(e["actor"].(map[string]any)["username"], " ", e["action"], " ", e["account"].(map[string]any)["username"]))
 		if e["action"] != "user.created" && (e["address"] != home.String() || e["request_id"] != "manage-1") {
-			t.Errorf("%v: want the client's address and the request's id", e)
+			t.Errorf("audit entry: got %v, want the address %s and the request ID manage-1", e, home)
 		}
 	}
 	want := "grace user.deleted ada, grace user.enabled ada, grace password.reset ada, grace user.disabled ada, grace role.changed ada, " +
 		"grace role.changed ada, ada password.changed ada, grace user.created ada, setup user.created grace"
 	if text := strings.Join(got, ", "); text != want {
-		t.Errorf("the audit trail is\n%s, want\n%s", text, want)
+		t.Errorf("audit trail: got\n%s, want\n%s", text, want)
 	}
 }
 
-// A stolen token is no way around the lockout: guesses here and at login are counted together.
+// TestGuessesOfTheCurrentPassword proves that a stolen access token does not bypass the lockout. Wrong current
+// passwords in a password change and wrong passwords at login increase the same counters.
 func TestGuessesOfTheCurrentPassword(t *testing.T) {
 	dsn := accountsDB(t)
 	createAdmin(t, dsn, "grace", "hopper-1906")
@@ -176,14 +182,14 @@ func TestGuessesOfTheCurrentPassword(t *testing.T) {
 		m.want(403, stolen, "PUT", "/accounts/me/password", `{"current_password":"byron-1788","new_password":"babbage-1822"}`)
 	}
 	if got := failuresOf(t, dsn); got != 8 {
-		t.Errorf("%d failures counted, want the 4 of the address and the 4 of the user", got)
+		t.Errorf("got %d counted failures, want 4 for the address and 4 for the user", got)
 	}
-	// The fifth is one at login, whose clock is an hour ahead: so the wait that begins outlasts this test.
+	// The fifth failure is recorded with a clock that is an hour ahead, so that its delay does not end during the test.
 	ahead := openAccounts(t, dsn, accounts.WithClock(func() time.Time { return time.Now().Add(time.Hour) }))
 	reserveAndSettle(t, ahead, "grace", home, accounts.Failed)
 	m.want(429, stolen, "PUT", "/accounts/me/password", `{"current_password":"hopper-1906","new_password":"babbage-1822"}`)
 	if _, status := m.token("grace", "hopper-1906"); status != 429 {
-		t.Errorf("the login after it: %d, want 429", status)
+		t.Errorf("login after five failures: got %d, want 429", status)
 	}
 	m.want(200, stolen, "GET", "/accounts/me", "")
 }

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -19,11 +18,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// adapterParallelism is how many events the adapter has in hand.
+// adapterParallelism is the number of events that the adapter delivers at the same time.
 const adapterParallelism = 20
 
-// adapter delivers the events of the queue to sink with the real receive adapter, until the test ends. It retries in
-// the way of knative/strongroom-files.yaml, only sooner.
+// adapter starts the real receive adapter, which delivers the events of the queue to the URL sink until the test ends.
+// It retries deliveries as in knative/strongroom-files.yaml, but with a shorter backoff.
 func adapter(t *testing.T, broker vhost, sink string) *store.Server {
 	t.Helper()
 	a, err := store.StartAdapter(t.Context(), store.AdapterConfig{
@@ -48,6 +47,7 @@ func adapter(t *testing.T, broker vhost, sink string) *store.Server {
 	return a
 }
 
+// openCatalog opens a catalog, which is closed when the test ends.
 func openCatalog(t *testing.T, uri string) *catalog.Store {
 	t.Helper()
 	c, err := catalog.Open(uri)
@@ -56,49 +56,51 @@ func openCatalog(t *testing.T, uri string) *catalog.Store {
 	}
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
-			t.Errorf("close the catalogue: %v", err)
+			t.Errorf("close the catalog: %v", err)
 		}
 	})
 	return c
 }
 
-// wantEntry waits for the catalogue entry of f and checks it.
+// wantEntry waits for the catalog entry of f and checks it.
 func wantEntry(t *testing.T, c *catalog.Store, f events.FileStored) {
 	t.Helper()
 	var got catalog.Entry
-	eventually(t, 2*recovery, "the catalogue entry of "+f.ID, func() (err error) {
+	eventually(t, 2*recovery, "file "+f.ID+" is in the catalog", func() (err error) {
 		got, err = c.Get(t.Context(), f.ID)
 		return err
 	})
 	want := catalog.Entry{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(catalog.Entry{}, "CataloguedAt")); diff != "" {
-		t.Errorf("catalogue entry (-want +got):\n%s", diff)
+		t.Errorf("catalog entry of file %s (-want +got):\n%s", f.ID, diff)
 	}
 	if got.CataloguedAt.Before(f.StoredAt) {
-		t.Errorf("catalogued at %v, before it was stored at %v", got.CataloguedAt, f.StoredAt)
+		t.Errorf("file %s: got CataloguedAt %v, want a time after StoredAt %v", f.ID, got.CataloguedAt, f.StoredAt)
 	}
 }
 
-// wantSettled waits until nothing is in the queue or on its way, and checks the number of dead letters.
+// wantSettled waits until the queue has no ready messages and the dead-letter queue has at least the expected number of
+// dead letters. It then checks that the dead-letter queue has exactly that number.
 func wantSettled(t *testing.T, broker vhost, dead int) {
 	t.Helper()
 	ch := amqpChannel(t, broker)
-	eventually(t, recovery, "the queues settle", func() error {
-		if depth(t, ch, events.Queue) != 0 {
-			return errors.New("messages wait in " + events.Queue)
+	eventually(t, recovery, "all events are delivered", func() error {
+		if n := depth(t, ch, events.Queue); n != 0 {
+			return fmt.Errorf("got %d messages in %s, want 0", n, events.Queue)
 		}
 		if n := depth(t, ch, events.DeadQueue); n < dead {
-			return errors.New("dead letters are missing")
+			return fmt.Errorf("got %d dead letters, want %d", n, dead)
 		}
 		return nil
 	})
 	if n := depth(t, ch, events.DeadQueue); n != dead {
-		t.Errorf("%d dead letters, want %d", n, dead)
+		t.Errorf("got %d dead letters, want %d", n, dead)
 	}
 }
 
-// TestPipeline follows events from the publisher through RabbitMQ, the real receive adapter and the real record into
-// the catalogue.
+// TestPipeline proves that a published event reaches the catalog through RabbitMQ, the real receive adapter and the
+// real record function. A duplicate event adds no entry, and an invalid event becomes a dead letter without delaying
+// other events.
 func TestPipeline(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -111,14 +113,14 @@ func TestPipeline(t *testing.T) {
 	p := publisher(t, broker.URL)
 
 	e, f := fileStored(t)
-	for range 2 { // published twice, as after a confirmation that did not come: catalogued once
+	for range 2 { // a publisher also publishes an event again if the confirmation was lost
 		if err := p.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wantEntry(t, c, f)
 
-	// Poison goes to the dead letters at the first attempt, as it came; what is behind it is not held up.
+	// An invalid event becomes a dead letter unchanged after the first delivery. It does not delay the events after it.
 	ch := amqpChannel(t, broker)
 	poison := amqp.Publishing{
 		ContentType: "application/cloudevents+json", DeliveryMode: amqp.Persistent,
@@ -135,16 +137,18 @@ func TestPipeline(t *testing.T) {
 	wantSettled(t, broker, 1)
 	letter := get(t, ch, events.DeadQueue)
 	if string(letter.Body) != string(poison.Body) || letter.RoutingKey != events.TypeFileStored {
-		t.Errorf("got dead letter %q with routing key %q, want the poison as it was published", letter.Body, letter.RoutingKey)
+		t.Errorf("got the dead letter %q with the routing key %q, want %q with %q",
+			letter.Body, letter.RoutingKey, poison.Body, events.TypeFileStored)
 	}
 	entries, _, err := c.List(t.Context(), catalog.Query{})
 	if err != nil || len(entries) != 2 {
-		t.Errorf("%d entries in the catalogue (%v), want 2", len(entries), err)
+		t.Errorf("got %d catalog entries (%v), want 2", len(entries), err)
 	}
 }
 
-// TestPipelineWithoutCatalogue takes MongoDB away while events arrive, until each was refused a few times.
-func TestPipelineWithoutCatalogue(t *testing.T) {
+// TestPipelineWithoutMongoDB proves that events that arrive while MongoDB is down reach the catalog after MongoDB is up
+// again. While MongoDB is down, record responds with 503 and Retry-After, so that the adapter retries the delivery.
+func TestPipelineWithoutMongoDB(t *testing.T) {
 	broker, mongo := sharedRabbitMQ(t).newVhost(t), ownMongoDB(t)
 	topology(t, broker)
 	uri := mongo.newDatabase(t)
@@ -160,7 +164,7 @@ func TestPipelineWithoutCatalogue(t *testing.T) {
 		case res.StatusCode == http.StatusServiceUnavailable && res.Header.Get("Retry-After") != "":
 			refusals.Add(1)
 		case res.StatusCode != http.StatusNoContent:
-			t.Errorf("record answers %s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
+			t.Errorf("record: got %s with Retry-After %q, want 204, or 503 with Retry-After", res.Status, res.Header.Get("Retry-After"))
 		}
 		return nil
 	}
@@ -179,9 +183,9 @@ func TestPipelineWithoutCatalogue(t *testing.T) {
 		}
 		files = append(files, f)
 	}
-	eventually(t, 2*recovery, "the events are refused", func() error {
+	eventually(t, 2*recovery, "record has refused the events several times", func() error {
 		if n := refusals.Load(); n < int32(3*len(files)) {
-			return fmt.Errorf("%d refusals", n)
+			return fmt.Errorf("got %d refusals, want %d", n, 3*len(files))
 		}
 		return nil
 	})

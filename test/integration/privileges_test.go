@@ -14,8 +14,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 )
 
-// TestAuditIsAppendOnly gives the runtime user more privileges than it needs, in every way that servers know. After the next
-// setup, the user must have exactly the privileges that the functions need.
+// TestAuditIsAppendOnly proves that setup reduces the privileges of the runtime user to those that the functions need,
+// so that the user can insert audit entries but cannot change or delete them. The test grants excess privileges in
+// every way that the servers support.
 func TestAuditIsAppendOnly(t *testing.T) {
 	servers := map[string]func(t *testing.T) mysqlServer{
 		"MySQL or MariaDB": sharedMySQL,
@@ -41,7 +42,7 @@ func TestAuditIsAppendOnly(t *testing.T) {
 				statements []string
 			}{
 				{"none", nil},
-				{"of an earlier version", []string{"GRANT SELECT ON `" + strings.ReplaceAll(db, "_", `\_`) + "`.* TO " + user}},
+				{"grants of an earlier version", []string{"GRANT SELECT ON `" + strings.ReplaceAll(db, "_", `\_`) + "`.* TO " + user}},
 				{"on the table", []string{"GRANT UPDATE, DELETE ON " + db + ".audit TO " + user}},
 				{"on a column", []string{"GRANT UPDATE (actor_name) ON " + db + ".audit TO " + user}},
 				{"all on the table", []string{"GRANT ALL PRIVILEGES ON " + db + ".audit TO " + user + " WITH GRANT OPTION"}},
@@ -73,7 +74,7 @@ func TestAuditIsAppendOnly(t *testing.T) {
 	}
 }
 
-// wantGrants compares the privileges of the user of cfg with those that the functions need.
+// wantGrants checks that the user in cfg has exactly the privileges that the functions need.
 func wantGrants(t *testing.T, root *sql.DB, cfg *mysql.Config) {
 	t.Helper()
 	rows, err := root.QueryContext(t.Context(), "SHOW GRANTS FOR '"+cfg.User+"'@'%'")
@@ -111,7 +112,8 @@ func wantGrants(t *testing.T, root *sql.DB, cfg *mysql.Config) {
 	}
 }
 
-// wantAppendOnly tries to change the audit table and the tables themselves.
+// wantAppendOnly checks that the runtime user cannot change audit entries, cannot change the schema, and cannot change
+// the record of the schema version.
 func wantAppendOnly(t *testing.T, runtime *sql.DB) {
 	t.Helper()
 	for _, statement := range []string{
@@ -134,8 +136,8 @@ func wantAppendOnly(t *testing.T, runtime *sql.DB) {
 	}
 }
 
-// Functions that are running must not lack a privilege while setup replaces the privileges of an earlier version, which had
-// SELECT on the database.
+// TestProvisionLeavesNoGap proves that a running function never lacks a privilege while setup replaces the privileges
+// of an earlier version, which granted SELECT on the whole database.
 func TestProvisionLeavesNoGap(t *testing.T) {
 	admin, dsn := sharedMySQL(t).newDatabase(t)
 	cfg, err := mysql.ParseDSN(dsn)
@@ -177,7 +179,7 @@ func TestProvisionLeavesNoGap(t *testing.T) {
 		err := accounts.Provision(t.Context(), admin, dsn)
 		close(stop)
 		if err := errors.Join(err, <-failed); err != nil {
-			t.Fatalf("while setup ran: %v", err)
+			t.Fatalf("setup, or a statement during setup: %v", err)
 		}
 	}
 }

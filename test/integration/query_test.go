@@ -11,8 +11,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// startWithoutStores starts all functions with stores that do not exist, for requests that a function refuses before it uses
-// a store. The functions get settings as well. It returns the URLs of the functions, and the Authorization header of a user.
+// startWithoutStores starts all functions with the addresses of stores that do not exist. The functions can then handle
+// only requests that need no store. settings are added to the settings of every function. startWithoutStores returns
+// the URLs of the functions and the Authorization header line of a user.
 func startWithoutStores(t *testing.T, settings ...string) (urls map[string]string, user string) {
 	t.Helper()
 	signer, keys := newTokenKeys(t)
@@ -37,8 +38,9 @@ func startWithoutStores(t *testing.T, settings ...string) (urls map[string]strin
 	return urls, bearerOf(t, signer, "0190-ada", "ada", token.RoleUser)
 }
 
-// TestQueriesThatCannotBeParsed asks every function, directly and through the gateway, with query strings that url.URL.Query
-// reads in part.
+// TestQueriesThatCannotBeParsed proves that every function responds with 400 to a malformed query string, directly and
+// through the gateway. url.URL.Query would silently ignore the malformed part, such as a scope that the operator
+// requires.
 func TestQueriesThatCannotBeParsed(t *testing.T) {
 	urls, user := startWithoutStores(t)
 	const id = "0195a3f0-0000-7000-8000-000000000001"
@@ -52,7 +54,7 @@ func TestQueriesThatCannotBeParsed(t *testing.T) {
 		"sweep":    {"POST /"},
 		"gateway":  {"GET /", "GET /assets/x.js", "POST /session", "DELETE /session", "POST /session/refresh"},
 	}
-	for _, name := range []string{"login", "validate", "upload", "files", "accounts"} { // what the gateway passes on
+	for _, name := range []string{"login", "validate", "upload", "files", "accounts"} { // the functions behind the gateway
 		for _, endpoint := range endpoints[name] {
 			if !strings.HasSuffix(endpoint, " /") {
 				endpoints["gateway"] = append(endpoints["gateway"], endpoint)
@@ -74,7 +76,8 @@ func TestQueriesThatCannotBeParsed(t *testing.T) {
 			}
 		})
 	}
-	// What validate takes for a demand of the operator, and what for the query string of a client's request.
+	// The query string of /validate itself contains the scopes that the operator requires. The query string of a path
+	// below /validate/ belongs to the client's request, so validate ignores it.
 	for target, want := range map[string]int{
 		"/validate?":                 200,
 		"/validate?scope=files:read": 200,
@@ -100,7 +103,7 @@ func TestQueriesThatCannotBeParsed(t *testing.T) {
 		for _, function := range []string{"validate", "gateway"} {
 			headers := []string{user, "X-Forwarded-Uri: /validate/?q=%", "X-Original-Url: /validate/?q=%"}
 			got := send(t, strings.TrimPrefix(urls[function], "http://"), "GET", target, nil, headers...)
-			if function == "gateway" && want == 404 { // its console takes all other paths
+			if function == "gateway" && want == 404 { // the gateway serves the console at all other paths
 				continue
 			}
 			if got.status != want {

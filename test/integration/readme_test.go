@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadmeSession types the README's curl session into a shell, as it stands there but for the address, and compares
-// what comes out with what stands there, byte for byte apart from ids, times and digests of tokens.
+// TestReadmeSession proves that the curl session in the README works. It runs the commands with another address, and
+// compares their output with the output in the README. The IDs and times can differ.
 func TestReadmeSession(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -19,7 +19,7 @@ func TestReadmeSession(t *testing.T) {
 	_, session, found := strings.Cut(string(readme), "```console\n$ TOKEN=")
 	session, _, ended := strings.Cut(session, "```")
 	if !found || !ended {
-		t.Fatal("the README has no session")
+		t.Fatal("the README has no console block that begins with $ TOKEN=")
 	}
 	r := startRunner(t, t.TempDir())
 	defer r.stop(t, syscall.SIGINT)
@@ -28,7 +28,7 @@ func TestReadmeSession(t *testing.T) {
 	var script, want strings.Builder
 	for line := range strings.Lines("$ TOKEN=" + session) {
 		if command, typed := strings.CutPrefix(line, "$ "); typed {
-			// Its ids are those of another day: a reader takes the one that upload has just printed.
+			// The IDs in the README are examples. A reader replaces them with the ID that upload has just returned.
 			command = strings.ReplaceAll(command, "localhost:8080", address)
 			script.WriteString(ids.ReplaceAllString(command, "$$ID"))
 			if strings.Contains(command, "/upload") {
@@ -43,14 +43,15 @@ func TestReadmeSession(t *testing.T) {
 	cmd.Env = append(os.Environ(), "ADDRESS="+address)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("the session: %v\n%s", err, out)
+		t.Fatalf("run the session: %v\n%s", err, out)
 	}
 	if got, want := mask(string(out)), mask(want.String()); got != want {
-		t.Errorf("got\n%s\nwant, by the README,\n%s", got, want)
+		t.Errorf("got\n%s\nwant the output in the README\n%s", got, want)
 	}
 }
 
-// newestID waits until the file that was handed in last is in the catalogue, as a reader's fingers do, and keeps its id.
+// newestID is a script that waits until the newest file is in the catalog, and stores the ID of the file in the
+// variable ID. A reader who types the commands waits at least as long.
 const newestID = `
 for _ in $(seq 200); do
   ID=$(curl -s "$ADDRESS/files?limit=1" -H "Authorization: Bearer $TOKEN" | sed -n 's/.*"id":"\([^"]*\)".*/\1/p')
@@ -64,5 +65,5 @@ var (
 	times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 )
 
-// mask hides what differs from day to day.
+// mask replaces the IDs and times in s, which are different in each run.
 func mask(s string) string { return times.ReplaceAllString(ids.ReplaceAllString(s, "ID"), "TIME") }

@@ -24,7 +24,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// createUpload opens a resumable upload of ada's.
+// createUpload creates a resumable upload for ada.
 func createUpload(t *testing.T, s *content.Store, length int) content.Upload {
 	t.Helper()
 	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain", Metadata: "filename bm90ZXM=",
@@ -35,24 +35,24 @@ func createUpload(t *testing.T, s *content.Store, length int) content.Upload {
 	return u
 }
 
-// addPiece adds bytes to an upload, all of them.
+// addPiece appends b to an upload at offset. The test fails if not all bytes are added.
 func addPiece(t *testing.T, s *content.Store, id string, offset int, b []byte) {
 	t.Helper()
 	if added, err := s.Append(t.Context(), id, int64(offset), bytes.NewReader(b)); err != nil || added != int64(len(b)) {
-		t.Fatalf("at %d: got %d bytes added and error %v, want %d and none", offset, added, err, len(b))
+		t.Fatalf("Append at offset %d: got %d bytes and error %v, want %d bytes and no error", offset, added, err, len(b))
 	}
 }
 
-// wantOffset checks how far an upload is.
+// wantOffset checks the offset of an upload, which is the number of its stored bytes.
 func wantOffset(t *testing.T, s *content.Store, id string, want int) {
 	t.Helper()
 	if u, err := s.Find(t.Context(), id); err != nil || u.Offset != int64(want) {
-		t.Fatalf("got offset %d and error %v, want %d", u.Offset, err, want)
+		t.Fatalf("Find: got offset %d and error %v, want %d", u.Offset, err, want)
 	}
 }
 
-// wantFinished finishes an upload and checks that the file has the bytes, for us and for the driver, and that nothing
-// else is left of the upload.
+// wantFinished calls Finish for an upload and checks the file. Reader and the driver's GridFS must both read the bytes
+// want. The journal must have no entry for the upload.
 func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string, want []byte) {
 	t.Helper()
 	f, event, err := s.Finish(t.Context(), id, anyEvent)
@@ -60,38 +60,42 @@ func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string,
 		t.Fatal(err)
 	}
 	if string(event) != `{"id":"1"}` || f.Owner != "ada" || f.Name != "notes Ω.txt" || f.ContentType != "text/plain" || f.SHA256 != sum(want) || f.Size != int64(len(want)) {
-		t.Errorf("got the event %s and the file %+v", event, f)
+		t.Errorf("Finish: got the event %s and the file %+v, want the file that was created, with %d bytes and the digest %s",
+			event, f, len(want), sum(want))
 	}
 	got, err := io.ReadAll(s.Reader(t.Context(), f))
 	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("got %d bytes with the digest %s and error %v, want %d with %s", len(got), sum(got), err, len(want), sum(want))
+		t.Errorf("Reader: got %d bytes with the digest %s and error %v, want %d bytes with %s",
+			len(got), sum(got), err, len(want), sum(want))
 	}
 	stock, err := db.GridFSBucket().OpenDownloadStream(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := io.ReadAll(stock); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("the driver reads %d bytes with error %v, and not the same", len(got), err)
+		t.Errorf("GridFS of the driver: got %d bytes with the digest %s and error %v, want %d bytes with %s",
+			len(got), sum(got), err, len(want), sum(want))
 	}
 	if u, err := s.Find(t.Context(), id); err != nil || !u.Stored || !u.Unconfirmed || !u.Complete() {
-		t.Errorf("got %+v and error %v, want a stored file whose event is not confirmed", u, err)
+		t.Errorf("Find: got %+v and error %v, want a stored file whose event is not confirmed", u, err)
 	}
 	wantNoJournal(t, db, id)
 }
 
-// wantNoJournal checks that the journal has nothing of an upload.
+// wantNoJournal checks that the journal has no document of an upload.
 func wantNoJournal(t *testing.T, db *mongo.Database, id string) {
 	t.Helper()
 	if n := count(t, db.Collection("uploads.journal"), bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: id}, {Key: "$lt", Value: id + "~"}}}}); n != 0 {
-		t.Errorf("got %d documents in the journal of %s, want none", n, id)
+		t.Errorf("got %d documents in the journal of upload %s, want none", n, id)
 	}
 }
 
+// TestResumable proves that an upload results in the same file, however its bytes are distributed over requests.
 func TestResumable(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	for _, c := range []struct {
 		length int
-		cuts   []int // where a request ended
+		cuts   []int // the offsets at which requests end, without the last request
 	}{
 		{0, nil},
 		{1, nil},
@@ -101,12 +105,12 @@ func TestResumable(t *testing.T) {
 		{mebi + 1, []int{mebi - 1}},
 		{5*mebi + 123, []int{17, 300_000, mebi, 2*mebi + 1, 2*mebi + 2, 5 * mebi, 5*mebi + 100}},
 		{3 * mebi, []int{100, mebi + 5}},
-		{60_000, slices.Collect(func(yield func(int) bool) { // many small ones
+		{60_000, slices.Collect(func(yield func(int) bool) { // many small requests
 			for n := 1000; n < 60_000 && yield(n); n += 1000 {
 			}
 		})},
 	} {
-		t.Run(fmt.Sprintf("%d in %d requests", c.length, len(c.cuts)+1), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d bytes in %d requests", c.length, len(c.cuts)+1), func(t *testing.T) {
 			want := randomBytes(c.length)
 			u := createUpload(t, s, c.length)
 			offset := 0
@@ -120,29 +124,32 @@ func TestResumable(t *testing.T) {
 	}
 }
 
-func TestResumableKeepsWhatCameBeforeTheCut(t *testing.T) {
+// TestResumableInterruptedRequest proves that Append keeps the bytes that it read before the request was interrupted,
+// and that the next Append must continue at exactly that offset.
+func TestResumableInterruptedRequest(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(3*mebi + 10)
 	u := createUpload(t, s, len(want))
 	cut := errors.New("cut off")
 	r := io.MultiReader(bytes.NewReader(want[:mebi+500]), iotest.ErrReader(cut))
 	if added, err := s.Append(t.Context(), u.ID, 0, r); !errors.Is(err, cut) || added != mebi+500 {
-		t.Errorf("got %d bytes added and error %v, want %d and that it was cut off", added, err, mebi+500)
+		t.Errorf("Append with an interruption: got %d bytes and error %v, want %d and %v", added, err, mebi+500, cut)
 	}
 	wantOffset(t, s, u.ID, mebi+500)
 	if _, _, err := s.Finish(t.Context(), u.ID, anyEvent); !errors.Is(err, problem.Conflict) {
-		t.Errorf("got error %v, want %v for what is not complete", err, problem.Conflict)
+		t.Errorf("Finish of an incomplete upload: got error %v, want %v", err, problem.Conflict)
 	}
 	for _, offset := range []int{0, 1, mebi, mebi + 499, mebi + 501} {
 		if added, err := s.Append(t.Context(), u.ID, int64(offset), bytes.NewReader(want)); !errors.Is(err, problem.Conflict) || added != 0 {
-			t.Errorf("at %d: got %d bytes added and error %v, want none and %v", offset, added, err, problem.Conflict)
+			t.Errorf("Append at offset %d: got %d bytes and error %v, want 0 and %v", offset, added, err, problem.Conflict)
 		}
 	}
 	addPiece(t, s, u.ID, mebi+500, want[mebi+500:])
 	wantFinished(t, s, db, u.ID, want)
 }
 
-// Writers that send different bytes must still make a file that is what its digest says, each stretch of one writer.
+// TestResumableManyWriters proves that a file is consistent if several writers concurrently append different bytes to
+// its upload. The digest of the file matches its bytes, and concurrent calls of Finish return the same file.
 func TestResumableManyWriters(t *testing.T) {
 	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	const length, writers = 5*mebi/2 + 7, 4
@@ -184,17 +191,20 @@ func TestResumableManyWriters(t *testing.T) {
 		}
 		for _, f := range files {
 			if f != files[0] {
-				t.Errorf("got the files %+v and %+v, want one", f, files[0])
+				t.Errorf("Finish: got the files %+v and %+v, want the same file", f, files[0])
 			}
 		}
 		got, err := io.ReadAll(s.Reader(t.Context(), files[0]))
 		if err != nil || len(got) != length || sum(got) != files[0].SHA256 {
-			t.Errorf("got %d bytes with the digest %s and error %v, want %d with %s", len(got), sum(got), err, length, files[0].SHA256)
+			t.Errorf("Reader: got %d bytes with the digest %s and error %v, want %d bytes with %s",
+				len(got), sum(got), err, length, files[0].SHA256)
 		}
 		t.Logf("round %d: %d conflicts", round, conflicts.Load())
 	}
 }
 
+// TestResumableAfterAKill proves that an upload can be continued and finished after its writer was killed between two
+// writes to the database. The test produces the state after such a kill directly in the database.
 func TestResumableAfterAKill(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	journal := db.Collection("uploads.journal")
@@ -203,23 +213,23 @@ func TestResumableAfterAKill(t *testing.T) {
 		return bson.D{{Key: "_id", Value: fmt.Sprintf("%s/%020d", id, offset)}}
 	}
 	for name, c := range map[string]struct{ had, pieceAt int }{
-		"a whole chunk without its note":     {mebi, 0},
-		"a short chunk without its note":     {mebi + 700, mebi},
-		"the last chunk without its note":    {len(want), 2 * mebi},
-		"the first bytes without their note": {5, 0},
+		"a full chunk without its journal entry":      {mebi, 0},
+		"a partial chunk without its journal entry":   {mebi + 700, mebi},
+		"the last chunk without its journal entry":    {len(want), 2 * mebi},
+		"the first bytes without their journal entry": {5, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := createUpload(t, s, len(want))
 			addPiece(t, s, u.ID, 0, want[:c.had])
 			if res, err := journal.DeleteOne(t.Context(), last(u.ID, c.pieceAt)); err != nil || res.DeletedCount != 1 {
-				t.Fatalf("got %+v and error %v, want one piece deleted", res, err)
+				t.Fatalf("delete a journal entry: got %+v and error %v, want 1 deleted document", res, err)
 			}
 			wantOffset(t, s, u.ID, c.had)
 			addPieceUnlessComplete(t, s, u.ID, c.had, want)
 			wantFinished(t, s, db, u.ID, want)
 		})
 	}
-	t.Run("a chunk whose pieces are not put together", func(t *testing.T) {
+	t.Run("a chunk that is not assembled from its pieces", func(t *testing.T) {
 		u := createUpload(t, s, len(want))
 		addPiece(t, s, u.ID, 0, want[:300])
 		state := sha256.New()
@@ -244,27 +254,27 @@ func TestResumableAfterAKill(t *testing.T) {
 		addPiece(t, s, u.ID, 0, want)
 		broken := errors.New("killed")
 		if _, _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
-			t.Fatalf("got error %v, want %v", err, broken)
+			t.Fatalf("Finish: got error %v, want %v", err, broken)
 		}
 		wantOffset(t, s, u.ID, len(want))
 		if err := s.Terminate(t.Context(), u.ID); !errors.Is(err, problem.Conflict) {
-			t.Errorf("terminate what is complete: got error %v, want %v", err, problem.Conflict)
+			t.Errorf("Terminate of a sealed upload: got error %v, want %v", err, problem.Conflict)
 		}
 		wantFinished(t, s, db, u.ID, want)
 	})
-	t.Run("more pieces than their bytes allow", func(t *testing.T) {
+	t.Run("more pieces than the limit", func(t *testing.T) {
 		u := createUpload(t, s, len(want))
 		addPiece(t, s, u.ID, 0, want[:10])
 		if _, err := journal.UpdateOne(t.Context(), last(u.ID, 0), bson.D{{Key: "$set", Value: bson.D{{Key: "index", Value: int64(1 << 40)}}}}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Append(t.Context(), u.ID, 10, bytes.NewReader(want[10:20])); !errors.Is(err, problem.BadRequest) {
-			t.Errorf("got error %v, want %v", err, problem.BadRequest)
+			t.Errorf("Append: got error %v, want %v", err, problem.BadRequest)
 		}
 	})
 }
 
-// addPieceUnlessComplete adds the rest of want.
+// addPieceUnlessComplete appends the bytes of want from offset on, if any.
 func addPieceUnlessComplete(t *testing.T, s *content.Store, id string, offset int, want []byte) {
 	t.Helper()
 	if offset < len(want) {
@@ -272,7 +282,8 @@ func addPieceUnlessComplete(t *testing.T, s *content.Store, id string, offset in
 	}
 }
 
-// A writer whose client is slow may come with its piece when others have completed the file and the journal is gone.
+// TestResumableLateWriter proves that a slow writer cannot change a file that another writer has completed in the
+// meantime. The slow writer gets problem.Conflict and leaves no journal entry.
 func TestResumableLateWriter(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(2*mebi + 900)
@@ -287,7 +298,7 @@ func TestResumableLateWriter(t *testing.T) {
 			_, err := s.Append(t.Context(), u.ID, int64(cut), r)
 			late <- err
 		}()
-		if _, err := w.Write([]byte("f")); err != nil { // it has found the upload by now
+		if _, err := w.Write([]byte("f")); err != nil { // returns after the late writer has found the upload and reads
 			t.Fatal(err)
 		}
 		addPiece(t, s, u.ID, cut, want[cut:])
@@ -296,10 +307,10 @@ func TestResumableLateWriter(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			_, _ = w.Write(bytes.Repeat([]byte("forged"), len(want))) // ends with the reader
+			_, _ = w.Write(bytes.Repeat([]byte("forged"), len(want))) // returns when the reader is closed
 		}()
 		if err := <-late; !errors.Is(err, problem.Conflict) {
-			t.Errorf("cut at %d: got error %v, want %v", cut, err, problem.Conflict)
+			t.Errorf("late Append at offset %d: got error %v, want %v", cut, err, problem.Conflict)
 		}
 		_ = r.Close()
 		f, err := s.Get(t.Context(), u.ID)
@@ -307,16 +318,19 @@ func TestResumableLateWriter(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := io.ReadAll(s.Reader(t.Context(), f)); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("cut at %d: got other bytes than before, and error %v", cut, err)
+			t.Errorf("file after a late Append at offset %d: got %d bytes with the digest %s and error %v, want %d bytes with %s",
+				cut, len(got), sum(got), err, len(want), sum(want))
 		}
 		wantNoJournal(t, db, u.ID)
 	}
 }
 
+// TestResumableTerminate proves that Terminate deletes an upload, also while a writer appends to it. If Finish and
+// Terminate run concurrently, exactly one of them succeeds.
 func TestResumableTerminate(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(mebi + 5)
-	t.Run("while it is written to", func(t *testing.T) {
+	t.Run("during Append", func(t *testing.T) {
 		u := createUpload(t, s, len(want))
 		r, w := io.Pipe()
 		done := make(chan error, 1)
@@ -335,25 +349,25 @@ func TestResumableTerminate(t *testing.T) {
 			_ = w.Close()
 		}()
 		if err := <-done; !errors.Is(err, problem.NotFound) {
-			t.Errorf("the writer got error %v, want %v", err, problem.NotFound)
+			t.Errorf("Append: got error %v, want %v", err, problem.NotFound)
 		}
 		for _, err := range []error{ask(s.Find(t.Context(), u.ID)), s.Terminate(t.Context(), u.ID)} {
 			if !errors.Is(err, problem.NotFound) {
-				t.Errorf("afterwards: got error %v, want %v", err, problem.NotFound)
+				t.Errorf("Find or Terminate afterward: got error %v, want %v", err, problem.NotFound)
 			}
 		}
 		if n := count(t, db.Collection("fs.chunks"), bson.D{}); n != 0 {
 			t.Errorf("got %d chunks, want none", n)
 		}
 		if usage, err := s.Usage(t.Context(), "ada"); err != nil || usage != 0 {
-			t.Errorf("got the usage %d and error %v, want none", usage, err)
+			t.Errorf("Usage: got %d and error %v, want 0", usage, err)
 		}
-		if err := s.Discard(t.Context(), u.ID); err != nil { // as the sweep does in time
+		if err := s.Discard(t.Context(), u.ID); err != nil { // sweep also calls Discard, some time later
 			t.Fatal(err)
 		}
 		wantEmpty(t, db)
 	})
-	t.Run("while it is finished", func(t *testing.T) {
+	t.Run("during Finish", func(t *testing.T) {
 		outcomes := map[bool]int{}
 		for range 10 {
 			u := createUpload(t, s, len(want))
@@ -366,7 +380,7 @@ func TestResumableTerminate(t *testing.T) {
 			outcomes[finished == nil]++
 			if finished == nil {
 				if !errors.Is(terminated, problem.Conflict) {
-					t.Errorf("finished: got error %v of the termination, want %v", terminated, problem.Conflict)
+					t.Errorf("Terminate after a successful Finish: got error %v, want %v", terminated, problem.Conflict)
 				}
 				wantFinished(t, s, db, u.ID, want)
 				if err := s.Delete(t.Context(), u.ID); err != nil {
@@ -374,7 +388,7 @@ func TestResumableTerminate(t *testing.T) {
 				}
 			} else {
 				if terminated != nil || !errors.Is(finished, problem.NotFound) {
-					t.Errorf("got errors %v and %v, want one of the two to be done", finished, terminated)
+					t.Errorf("got error %v from Finish and %v from Terminate, want success of exactly one of them", finished, terminated)
 				}
 				if err := s.Discard(t.Context(), u.ID); err != nil {
 					t.Fatal(err)
@@ -382,12 +396,15 @@ func TestResumableTerminate(t *testing.T) {
 			}
 			wantEmpty(t, db)
 		}
-		t.Logf("finished: %v", outcomes)
+		t.Logf("outcomes of Finish, by success: %v", outcomes)
 	})
 }
 
+// ask returns the error of a call that also returns an upload.
 func ask(_ content.Upload, err error) error { return err }
 
+// TestResumableExpiry proves that Find does not return an expired upload. An expired upload that has all its bytes is
+// not lost: Finish can still turn it into a file. Find also returns problem.NotFound for invalid IDs.
 func TestResumableExpiry(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(100)
@@ -402,15 +419,17 @@ func TestResumableExpiry(t *testing.T) {
 		}
 		return nil
 	})
-	// Nothing that is complete is thrown away: the sweep finishes it.
+	// sweep calls Finish for an expired upload that has all its bytes.
 	wantFinished(t, s, db, u.ID, want)
 	for _, id := range []string{"", "x", uuid.NewString(), "urn:uuid:" + u.ID} {
 		if _, err := s.Find(t.Context(), id); !errors.Is(err, problem.NotFound) {
-			t.Errorf("%q: got error %v, want %v", id, err, problem.NotFound)
+			t.Errorf("Find %q: got error %v, want %v", id, err, problem.NotFound)
 		}
 	}
 }
 
+// TestResumableVerified proves that AppendVerified adds the bytes of a request only if they match the digest, and that
+// it leaves no other chunks behind.
 func TestResumableVerified(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(3*mebi + 10)
@@ -419,22 +438,24 @@ func TestResumableVerified(t *testing.T) {
 	mismatch := errors.New("mismatch")
 	wrong := sha1.Sum(want[:10])
 	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), sha1.New(), wrong[:], mismatch); !errors.Is(err, mismatch) || added != 0 {
-		t.Errorf("got %d bytes added and error %v, want none and %v", added, err, mismatch)
+		t.Errorf("AppendVerified with a wrong digest: got %d bytes and error %v, want 0 and %v", added, err, mismatch)
 	}
 	wantOffset(t, s, u.ID, mebi+1)
 	if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: bson.D{{Key: "$ne", Value: u.ID}}}}); n != 0 {
-		t.Errorf("got %d chunks of something else, want none", n)
+		t.Errorf("got %d chunks that do not belong to the upload, want none", n)
 	}
 	right := sha1.Sum(want[mebi+1:])
 	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), sha1.New(), right[:], mismatch); err != nil || added != 2*mebi+9 {
-		t.Errorf("got %d bytes added and error %v, want %d and none", added, err, 2*mebi+9)
+		t.Errorf("AppendVerified: got %d bytes and error %v, want %d and no error", added, err, 2*mebi+9)
 	}
 	wantFinished(t, s, db, u.ID, want)
 	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
-		t.Errorf("got %d open uploads, want the one whose event is not confirmed", n)
+		t.Errorf("got %d upload records, want only the record of the unconfirmed file", n)
 	}
 }
 
+// TestResumableSniffsTheType proves that Finish detects the content type from the first bytes if the client declared
+// none.
 func TestResumableSniffsTheType(t *testing.T) {
 	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	page := []byte("<!DOCTYPE html><title>x</title>")
@@ -444,10 +465,12 @@ func TestResumableSniffsTheType(t *testing.T) {
 	}
 	addPiece(t, s, u.ID, 0, page)
 	if f, _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil || f.ContentType != "text/html; charset=utf-8" {
-		t.Errorf("got the type %q and error %v, want text/html", f.ContentType, err)
+		t.Errorf("Finish: got the content type %q and error %v, want text/html; charset=utf-8", f.ContentType, err)
 	}
 }
 
+// TestResumableDiscard proves that Discard deletes an incomplete upload, but refuses to delete an upload that is sealed
+// as complete or is already a file.
 func TestResumableDiscard(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	want := randomBytes(mebi + 5)
@@ -457,17 +480,17 @@ func TestResumableDiscard(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.Find(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
-		t.Errorf("got error %v, want %v", err, problem.NotFound)
+		t.Errorf("Find after Discard: got error %v, want %v", err, problem.NotFound)
 	}
 	u = createUpload(t, s, len(want))
 	addPiece(t, s, u.ID, 0, want)
 	broken := errors.New("killed")
 	if _, _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
-		t.Fatalf("got error %v, want %v", err, broken)
+		t.Fatalf("Finish: got error %v, want %v", err, broken)
 	}
-	for range 2 { // sealed, and then committed
+	for range 2 { // the upload is first sealed, and then a file
 		if err := s.Discard(t.Context(), u.ID); !errors.Is(err, problem.Conflict) {
-			t.Errorf("got error %v, want %v", err, problem.Conflict)
+			t.Errorf("Discard: got error %v, want %v", err, problem.Conflict)
 		}
 		wantFinished(t, s, db, u.ID, want)
 	}

@@ -15,13 +15,15 @@ import (
 	"github.com/strongroom-dev/strongroom/knative/local/store"
 )
 
+// TestRunWithEmbeddedStores proves that `make run` works with the embedded stores, keeps the files across a restart,
+// and leaves no process behind, even if it is killed.
 func TestRunWithEmbeddedStores(t *testing.T) {
 	const stores = "STRONGROOM_STORES=embedded"
 	dir := t.TempDir()
 	r := startRunner(t, dir, stores)
-	for _, want := range []string{"embedded TiDB", "embedded FerretDB", "straight to record"} {
+	for _, want := range []string{"embedded TiDB", "embedded FerretDB", "directly to the record function"} {
 		if !strings.Contains(r.output(), want) {
-			t.Errorf("the runner does not say %q", want)
+			t.Errorf("the output of the runner does not contain %q", want)
 		}
 	}
 	id, content := journey(t, r)
@@ -34,6 +36,8 @@ func TestRunWithEmbeddedStores(t *testing.T) {
 	r.stop(t, syscall.SIGKILL)
 }
 
+// TestRunWithInstalledStores proves that `make run` works with the installed MariaDB and RabbitMQ, keeps the files
+// across a restart, and restarts servers that crash.
 func TestRunWithInstalledStores(t *testing.T) {
 	_, err := store.FindMySQL(t.Context())
 	need(t, "mariadb-server", err)
@@ -50,18 +54,18 @@ func TestRunWithInstalledStores(t *testing.T) {
 	r.wantCatalogued(t, token, id)
 	r.wantContent(t, token, id, content)
 
-	// Private servers that crash are started again.
+	// The runner restarts its private servers when they crash.
 	for _, name := range []string{"mariadbd", "ferretdb", "bin/adapter", "beam.smp"} {
-		before := strings.Count(r.output(), " is back\n")
+		before := strings.Count(r.output(), " is running again\n")
 		r.kill(t, name)
-		eventually(t, 2*recovery, name+" is back", func() error {
-			if strings.Count(r.output(), " is back\n") == before {
-				return errors.New("the runner does not say so")
+		eventually(t, 2*recovery, name+" is running again", func() error {
+			if strings.Count(r.output(), " is running again\n") == before {
+				return errors.New("the output has no new line with \"is running again\"")
 			}
 			return nil
 		})
 	}
-	eventually(t, 2*recovery, "login works again", func() error {
+	eventually(t, 2*recovery, "sign-in works again", func() error {
 		if got := r.tryLogin(t); got.status != http.StatusOK {
 			return errors.New(got.String())
 		}
@@ -71,13 +75,15 @@ func TestRunWithInstalledStores(t *testing.T) {
 	r.stop(t, syscall.SIGKILL)
 }
 
+// TestRunIsStoppedWhileItStarts proves that `make run` responds with 503 while it starts its stores, and that SIGINT
+// stops it in that state.
 func TestRunIsStoppedWhileItStarts(t *testing.T) {
 	_, err := store.FindRabbitMQ()
 	need(t, "rabbitmq-server", err)
 	r := launchRunner(t, t.TempDir(), freeAddress(t), "STRONGROOM_STORES=installed")
-	eventually(t, recovery, "a server is being started", func() error {
+	eventually(t, recovery, "the runner is starting RabbitMQ", func() error {
 		if !strings.Contains(r.output(), "starting RabbitMQ") {
-			return errors.New("the runner does not say so")
+			return errors.New("the output does not contain \"starting RabbitMQ\"")
 		}
 		return nil
 	})
@@ -87,13 +93,15 @@ func TestRunIsStoppedWhileItStarts(t *testing.T) {
 	r.stop(t, syscall.SIGINT)
 }
 
+// TestRunWithNamedStores proves that `make run` uses the servers in its settings, responds with 503 while one of them
+// is down, and works again when the server is up. A second runner must not use the same directory or the same address.
 func TestRunWithNamedStores(t *testing.T) {
 	mysql, mongo, rabbit := ownMySQL(t), ownMongoDB(t), ownRabbitMQ(t)
 	dir := t.TempDir()
 	r := startRunner(t, dir, "MYSQL_DSN="+mysql.emptyDatabase(t), "MONGODB_URI="+mongo.newDatabase(t), "EVENTS_URL="+rabbit.newVhost(t).URL)
 	for _, name := range []string{"MYSQL_DSN", "MONGODB_URI", "EVENTS_URL"} {
-		if !strings.Contains(r.output(), "that "+name+" names") {
-			t.Errorf("the runner does not say that it took what %s names", name)
+		if !strings.Contains(r.output(), " from "+name+"; ") {
+			t.Errorf("the output of the runner does not name the server from %s", name)
 		}
 	}
 	journey(t, r)
@@ -114,17 +122,18 @@ func TestRunWithNamedStores(t *testing.T) {
 		if err := outage.server.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		for range 3 { // the first may find a connection that breaks, the next ones none
+		for range 3 { // the first request can use a connection that breaks; later requests find no server
 			got := outage.try()
 			if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" ||
 				got.header.Get("Content-Type") != "application/problem+json" {
-				t.Errorf("%s is away: got %s with Retry-After %q, want a 503 problem document with one", outage.name, got, got.header.Get("Retry-After"))
+				t.Errorf("%s is down: got %s with Retry-After %q, want a 503 problem document with Retry-After",
+					outage.name, got, got.header.Get("Retry-After"))
 			}
 		}
 		if err := outage.server.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, recovery, outage.name+" is of use again", func() error {
+		eventually(t, recovery, "requests that need "+outage.name+" succeed again", func() error {
 			if got := outage.try(); got.status >= 300 {
 				return errors.New(got.String())
 			}
@@ -133,28 +142,28 @@ func TestRunWithNamedStores(t *testing.T) {
 		r.wantWorks(t, token)
 	}
 
-	// Neither its directory nor its address can be taken by a second one.
+	// A second runner cannot use the directory or the address of the first one.
 	second := launchRunner(t, dir, freeAddress(t))
 	wantRefusal(t, second, fmt.Sprintf("(process %d) is using %s", r.cmd.Process.Pid, dir))
 	second = launchRunner(t, t.TempDir(), strings.TrimPrefix(r.url, "http://"))
-	wantRefusal(t, second, "take another address, such as ADDR=")
+	wantRefusal(t, second, "use another address, such as ADDR=")
 	r.stop(t, syscall.SIGINT)
 }
 
-// wantRefusal checks that the runner ends at once and says why.
+// wantRefusal checks that the runner exits with status 1 and that its output contains why.
 func wantRefusal(t *testing.T, r *runner, why string) {
 	t.Helper()
 	select {
 	case <-r.done:
 	case <-time.After(recovery):
-		t.Fatalf("the runner goes on, although %q", why)
+		t.Fatalf("the runner is still running, want it to exit with the message %q", why)
 	}
 	if code := r.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(r.output(), why) {
-		t.Errorf("got exit status %d and %q, want 1 and %q", code, r.output(), why)
+		t.Errorf("got exit status %d and output %q, want 1 and output with %q", code, r.output(), why)
 	}
 }
 
-// wantWorks checks that a new file gets into the catalogue and out again.
+// wantWorks checks that a new file can be uploaded, appears in the catalog, and can be downloaded.
 func (r *runner) wantWorks(t *testing.T, token string) {
 	t.Helper()
 	content := []byte("still works")
@@ -173,8 +182,8 @@ func (r *runner) wantWorks(t *testing.T, token string) {
 	r.wantContent(t, token, id, content)
 }
 
-// journey is the main job: ada signs in, hands in a file, finds it in the catalogue and gets it back. It returns the
-// file.
+// journey checks the main use case: ada signs in, uploads a file, finds the file in the catalog and downloads it.
+// journey returns the file.
 func journey(t *testing.T, r *runner) (id string, content []byte) {
 	t.Helper()
 	content = bytes.Repeat([]byte("0123456789abcdef"), 200_000) // 3.2 MB: several chunks
@@ -191,27 +200,27 @@ func journey(t *testing.T, r *runner) (id string, content []byte) {
 	var list struct{ Files []struct{ ID string } }
 	r.ask(t, http.MethodGet, "/files", token, "", nil).decode(t, http.StatusOK, &list)
 	if len(list.Files) != 1 || list.Files[0].ID != id {
-		t.Errorf("got the list %+v, want the one file %s", list, id)
+		t.Errorf("got the list %+v, want only the file %s", list, id)
 	}
 	pasteSession(t, r)
 	return id, content
 }
 
-// session is the part of the runner's output that can be pasted.
+// session matches the commands in the runner's output that a user can paste into a shell.
 var session = regexp.MustCompile(`(?m)^  TOKEN=(.*\n)+?\n`)
 
-// pasteSession does what the runner proposes.
+// pasteSession runs the commands that the runner prints, and checks their output.
 func pasteSession(t *testing.T, r *runner) {
 	t.Helper()
 	text := session.FindString(r.output())
 	if text == "" {
-		t.Fatal("the runner proposes no session")
+		t.Fatal("the output of the runner has no commands to paste")
 	}
 	out, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", text).CombinedOutput()
 	if err != nil {
-		t.Fatalf("the session: %v\n%s", err, out)
+		t.Fatalf("run the printed commands: %v\n%s", err, out)
 	}
 	if !bytes.HasSuffix(out, []byte("hello, strongroom\n")) || !bytes.Contains(out, []byte(`"name":"hello.txt"`)) {
-		t.Errorf("the session: got %s, want the file listed and its content at the end", out)
+		t.Errorf("run the printed commands: got %s, want the file hello.txt in a list, and its content at the end", out)
 	}
 }

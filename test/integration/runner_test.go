@@ -23,17 +23,17 @@ import (
 	"time"
 )
 
-// runner is a `make run` in progress.
+// runner is a running instance of the program behind `make run`.
 type runner struct {
 	cmd  *exec.Cmd
 	url  string
 	dir  string
-	done chan struct{} // closed once it has ended
+	done chan struct{} // closed when the program has exited
 	mu   sync.Mutex
-	text bytes.Buffer // what it has shown
+	text bytes.Buffer // the output so far
 }
 
-// Write collects the output.
+// Write appends the program's output to the text that output returns.
 func (r *runner) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +46,7 @@ func (r *runner) output() string {
 	return r.text.String()
 }
 
-// runnerBinary is the program behind `make run`.
+// runnerBinary builds the program behind `make run` once and returns its path.
 var runnerBinary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(servers.dir, "bin", "local")
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
@@ -57,8 +57,8 @@ var runnerBinary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// launchRunner starts the runner on a free address with its data in dir. Nothing of the stores that this test's own
-// environment may name reaches it.
+// launchRunner starts the runner on address with its data in dir. The runner does not inherit the settings that select
+// the stores of the tests.
 func launchRunner(t *testing.T, dir, address string, settings ...string) *runner {
 	t.Helper()
 	binary, err := runnerBinary()
@@ -81,26 +81,26 @@ func launchRunner(t *testing.T, dir, address string, settings ...string) *runner
 	r.cmd.Env = append(r.cmd.Env, "ADDR="+address, "STRONGROOM_DIR="+dir)
 	r.cmd.Env = append(r.cmd.Env, settings...)
 	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = root, r, r
-	// A session of its own, by which what it leaves behind is known.
+	// The runner gets its own session, so that left can find all of its processes.
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = r.cmd.Wait() // the state says it all
+		_ = r.cmd.Wait() // stop reads the exit status from ProcessState
 		close(r.done)
 	}()
 	t.Cleanup(func() {
-		_ = r.cmd.Process.Kill() // it should have ended long ago
+		_ = r.cmd.Process.Kill() // fails if the runner has exited, which is the normal case
 		<-r.done
 		if t.Failed() {
-			t.Logf("what the runner showed:\n%s", r.output())
+			t.Logf("output of the runner:\n%s", r.output())
 		}
 	})
 	return r
 }
 
-// startRunner starts the runner and returns once it is ready.
+// startRunner starts the runner on a free address and returns when the runner is ready.
 func startRunner(t *testing.T, dir string, settings ...string) *runner {
 	t.Helper()
 	r := launchRunner(t, dir, freeAddress(t), settings...)
@@ -108,11 +108,11 @@ func startRunner(t *testing.T, dir string, settings ...string) *runner {
 	eventually(t, startTimeout, "the runner is ready", func() error {
 		select {
 		case <-r.done:
-			t.Fatalf("the runner ended: %s", r.cmd.ProcessState)
+			t.Fatalf("the runner exited before it was ready: %s", r.cmd.ProcessState)
 		default:
 		}
 		if !strings.Contains(r.output(), "Strongroom is ready at ") {
-			return errors.New("it does not say so")
+			return errors.New("the output does not contain \"Strongroom is ready at\"")
 		}
 		return nil
 	})
@@ -120,7 +120,7 @@ func startRunner(t *testing.T, dir string, settings ...string) *runner {
 	return r
 }
 
-// freeAddress returns a loopback address that nobody listens on.
+// freeAddress returns a loopback address with a free TCP port.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -131,11 +131,11 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// stop sends the signal, waits for the runner's end, and checks that it leaves nothing behind.
+// stop sends the signal, waits until the runner exits, and checks that the runner leaves no process behind.
 func (r *runner) stop(t *testing.T, signal syscall.Signal) {
 	t.Helper()
 	if len(r.left(t)) < 2 {
-		t.Errorf("got the processes %v while it runs: this check sees nothing", r.left(t))
+		t.Errorf("running processes of the runner: got %v, want at least 2, or the check for leftovers does not work", r.left(t))
 	}
 	if err := r.cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
@@ -143,26 +143,27 @@ func (r *runner) stop(t *testing.T, signal syscall.Signal) {
 	select {
 	case <-r.done:
 	case <-time.After(time.Minute):
-		t.Fatalf("the runner has not ended a minute after %s", signal)
+		t.Fatalf("the runner has not exited a minute after %s", signal)
 	}
 	if signal != syscall.SIGKILL {
 		if code := r.cmd.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("the runner ended with %s after %s, want exit status 0", r.cmd.ProcessState, signal)
+			t.Errorf("after %s: got %s, want exit status 0", signal, r.cmd.ProcessState)
 		}
 		if left := r.left(t); len(left) > 0 {
-			t.Errorf("after %s these processes are left: %v", signal, left)
+			t.Errorf("after %s: got the leftover processes %v, want none", signal, left)
 		}
 		return
 	}
-	eventually(t, recovery, "its processes end with a killed runner", func() error {
+	eventually(t, recovery, "all processes of the killed runner have ended", func() error {
 		if left := r.left(t); len(left) > 0 {
-			return fmt.Errorf("left: %v", left)
+			return fmt.Errorf("got the leftover processes %v, want none", left)
 		}
 		return nil
 	})
 }
 
-// left returns the processes, by id, that are in the runner's session or were told of its directory.
+// left returns the command lines, by process ID, of the processes that are in the runner's session or have the runner's
+// directory in their arguments or environment.
 func (r *runner) left(t *testing.T) map[int]string {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -176,10 +177,11 @@ func (r *runner) left(t *testing.T) map[int]string {
 			continue
 		}
 		read := func(name string) string {
-			content, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), name)) // it may be gone
+			content, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), name)) // fails if the process has ended
 			return string(content)
 		}
-		// state, parent, group and session follow the command's name, which may hold anything.
+		// The fields after the command name are state, parent, process group and session. The command name is in
+		// parentheses and can contain spaces and parentheses, so the fields are read after the last one.
 		stat := read("stat")
 		fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 4 || fields[0] == "Z" {
@@ -193,7 +195,7 @@ func (r *runner) left(t *testing.T) map[int]string {
 	return found
 }
 
-// kill kills the processes of the runner whose command line contains name.
+// kill kills those processes of the runner whose command lines contain name.
 func (r *runner) kill(t *testing.T, name string) {
 	t.Helper()
 	var killed int
@@ -206,11 +208,11 @@ func (r *runner) kill(t *testing.T, name string) {
 		}
 	}
 	if killed == 0 {
-		t.Fatalf("the runner has no process %s to kill", name)
+		t.Fatalf("no process of the runner has %q in its command line", name)
 	}
 }
 
-// answer is an HTTP answer that has been read.
+// answer is an HTTP response whose body has been read.
 type answer struct {
 	status int
 	header http.Header
@@ -219,7 +221,7 @@ type answer struct {
 
 var httpClient = &http.Client{Timeout: time.Minute}
 
-// ask sends a request to the runner, with the token if it is not empty.
+// ask sends a request to the runner. An empty token or contentType omits the header.
 func (r *runner) ask(t *testing.T, method, path, token, contentType string, body []byte) answer {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, r.url+path, bytes.NewReader(body))
@@ -246,25 +248,25 @@ func (r *runner) ask(t *testing.T, method, path, token, contentType string, body
 
 func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) }
 
-// decode reads the JSON body of an answer that must have the status.
+// decode decodes the JSON body of a response. The test fails if the response does not have the given status.
 func (a answer) decode(t *testing.T, status int, into any) {
 	t.Helper()
 	if a.status != status {
-		t.Fatalf("got %s, want %d", a, status)
+		t.Fatalf("got %s, want status %d", a, status)
 	}
 	if err := json.Unmarshal(a.body, into); err != nil {
-		t.Fatalf("%v in %s", err, a)
+		t.Fatalf("decode the response %s: %v", a, err)
 	}
 }
 
-// tryLogin signs the demo user ada in.
+// tryLogin signs in as the demo user ada and returns the response.
 func (r *runner) tryLogin(t *testing.T) answer {
 	t.Helper()
 	form := url.Values{"username": {"ada"}, "password": {"lovelace-1843"}}
 	return r.ask(t, http.MethodPost, "/login", "", "application/x-www-form-urlencoded", []byte(form.Encode()))
 }
 
-// login returns ada's token.
+// login signs in as the demo user ada and returns the access token.
 func (r *runner) login(t *testing.T) string {
 	t.Helper()
 	var got struct {
@@ -274,13 +276,13 @@ func (r *runner) login(t *testing.T) string {
 	return got.AccessToken
 }
 
-// tryUpload hands in a file.
+// tryUpload uploads a file and returns the response.
 func (r *runner) tryUpload(t *testing.T, token string, content []byte) answer {
 	t.Helper()
 	return r.ask(t, http.MethodPost, "/upload?name=file.bin", token, "application/octet-stream", content)
 }
 
-// upload hands in a file and returns its id.
+// upload uploads a file and returns its ID. The upload must succeed.
 func (r *runner) upload(t *testing.T, token string, content []byte) string {
 	t.Helper()
 	var got struct{ ID, SHA256 string }
@@ -291,10 +293,10 @@ func (r *runner) upload(t *testing.T, token string, content []byte) string {
 	return got.ID
 }
 
-// wantCatalogued waits until the file's catalogue entry is there.
+// wantCatalogued waits until the file has the status "catalogued".
 func (r *runner) wantCatalogued(t *testing.T, token, id string) {
 	t.Helper()
-	eventually(t, 2*recovery, "file "+id+" is in the catalogue", func() error {
+	eventually(t, 2*recovery, "file "+id+" is in the catalog", func() error {
 		got := r.ask(t, http.MethodGet, "/files/"+id, token, "", nil)
 		if got.status != http.StatusOK || !bytes.Contains(got.body, []byte(`"catalogued"`)) {
 			return errors.New(got.String())
@@ -303,7 +305,7 @@ func (r *runner) wantCatalogued(t *testing.T, token, id string) {
 	})
 }
 
-// wantContent downloads the file and compares.
+// wantContent downloads a file and compares its content with content.
 func (r *runner) wantContent(t *testing.T, token, id string, content []byte) {
 	t.Helper()
 	got := r.ask(t, http.MethodGet, "/files/"+id+"/content", token, "", nil)

@@ -26,23 +26,22 @@ import (
 	"github.com/strongroom-dev/strongroom/knative/local/store"
 )
 
-// MYSQL_ADMIN_DSN, MONGODB_ADMIN_URI, and EVENTS_ADMIN_URL with EVENTS_MANAGEMENT_URL name the servers and their administrators.
-// For each server that is not named, the tests start a private one. Each test creates its own databases, virtual hosts and users
-// and deletes them when it ends, so that several runs can share a server.
+// MYSQL_ADMIN_DSN, MONGODB_ADMIN_URI, and EVENTS_ADMIN_URL with EVENTS_MANAGEMENT_URL name the servers and their
+// administrators. For each server that is not named, the tests start a private one. Each test creates its own
+// databases, virtual hosts and users and deletes them when it ends, so that several runs can share a server.
 //
-// Under a script that started the named servers, STORES is the path of the script: "STORES kill NAME" ends a server and
-// "STORES start NAME" starts it again. STORES_DIR/NAME/root is the root directory of that server. Without STORES, a test that ends
-// a server starts a private one.
+// If a script started the named servers, STORES is the path of that script. "STORES kill NAME" kills a server and
+// "STORES start NAME" starts it again. STORES_DIR/NAME/root is the root directory of that server. Without STORES, a
+// test that kills a server starts a private server.
 
 // dropTimeout limits how long a test waits until its database, virtual host or user is deleted.
 const dropTimeout = 30 * time.Second
 
-// killable is a server that the test is allowed to end.
+// killable is a server that a test is allowed to kill.
 type killable interface {
-	// Kill ends the server immediately, like a power failure.
+	// Kill kills the server. As in a power failure, the server does not shut down cleanly.
 	Kill() error
-	// Restart starts the server on the same data and returns once the server accepts connections. A server that is running is
-	// ended first.
+	// Restart kills the server if it is running, starts it on the same data, and returns when it accepts connections.
 	Restart(ctx context.Context) error
 }
 
@@ -63,7 +62,7 @@ func sharedMySQL(t *testing.T) mysqlServer {
 	return mysqlServer{adminDSN: private.AdminDSN}
 }
 
-// ownMySQL returns a MySQL server that no other test uses meanwhile.
+// ownMySQL returns a MySQL server that no other test uses at the same time.
 func ownMySQL(t *testing.T) mysqlServer {
 	t.Helper()
 	if dsn := os.Getenv("MYSQL_ADMIN_DSN"); dsn != "" && os.Getenv("STORES") != "" {
@@ -73,8 +72,8 @@ func ownMySQL(t *testing.T) mysqlServer {
 	return mysqlServer{private, private.AdminDSN}
 }
 
-// newDatabase returns the DSNs of the administrator and of a runtime user that has a database of the test's own. Neither the
-// user nor the database exists yet. Both are dropped when the test ends.
+// newDatabase returns the DSN of the administrator, and a DSN of a new runtime user and a new database. Neither the
+// user nor the database exists yet. newDatabase drops both when the test ends.
 func (s mysqlServer) newDatabase(t *testing.T) (admin, runtime string) {
 	t.Helper()
 	cfg, err := mysql.ParseDSN(s.adminDSN)
@@ -96,7 +95,8 @@ func (s mysqlServer) newDatabase(t *testing.T) (admin, runtime string) {
 	return s.adminDSN, cfg.FormatDSN()
 }
 
-// emptyDatabase returns the administrator's DSN of a new database. The database is dropped when the test ends.
+// emptyDatabase creates a database and returns the administrator's DSN for it. The database is dropped when the test
+// ends.
 func (s mysqlServer) emptyDatabase(t *testing.T) (dsn string) {
 	t.Helper()
 	admin, runtime := s.newDatabase(t)
@@ -112,7 +112,8 @@ func (s mysqlServer) emptyDatabase(t *testing.T) (dsn string) {
 	return cfg.FormatDSN()
 }
 
-// databaseOf returns the name of the database in a DSN, which is also the name of the runtime user in a DSN of newDatabase.
+// databaseOf returns the name of the database in a DSN, which is also the name of the runtime user in a DSN of
+// newDatabase.
 func databaseOf(t *testing.T, dsn string) string {
 	t.Helper()
 	cfg, err := mysql.ParseDSN(dsn)
@@ -139,7 +140,7 @@ func sharedMongoDB(t *testing.T) mongoServer {
 	return mongoServer{adminURI: private.URI}
 }
 
-// ownMongoDB returns a MongoDB server that no other test uses meanwhile.
+// ownMongoDB returns a MongoDB server that no other test uses at the same time.
 func ownMongoDB(t *testing.T) mongoServer {
 	t.Helper()
 	if uri := os.Getenv("MONGODB_ADMIN_URI"); uri != "" && os.Getenv("STORES") != "" {
@@ -149,12 +150,12 @@ func ownMongoDB(t *testing.T) mongoServer {
 	return mongoServer{private, private.URI}
 }
 
-// newDatabase returns the administrator's URI of a database of the test's own. The database is dropped when the test ends.
+// newDatabase returns the administrator's URI for a new database. The database is dropped when the test ends.
 func (s mongoServer) newDatabase(t *testing.T) (uri string) {
 	t.Helper()
 	u := parseURL(t, s.adminURI)
 	if query := u.Query(); u.User != nil && !query.Has("authSource") {
-		// The driver's default is the database in the path, which changes here.
+		// The default of authSource is the database in the path, and the path changes below.
 		query.Set("authSource", cmp.Or(strings.TrimPrefix(u.Path, "/"), "admin"))
 		u.RawQuery = query.Encode()
 	}
@@ -165,8 +166,9 @@ func (s mongoServer) newDatabase(t *testing.T) (uri string) {
 	return u.String()
 }
 
-// newUser returns uri, which newDatabase returned, with a user of the test's own in place of the administrator. The user does
-// not exist yet and is dropped when the test ends. FerretDB 1 has no users: newUser then returns uri unchanged.
+// newUser returns uri with a new user in place of the administrator. uri must be a result of newDatabase. The user does
+// not exist yet and is dropped when the test ends. FerretDB 1 has no users. For FerretDB, newUser returns uri
+// unchanged.
 func (s mongoServer) newUser(t *testing.T, uri string) string {
 	t.Helper()
 	u := parseURL(t, uri)
@@ -189,7 +191,7 @@ type rabbitServer struct {
 	killable      // nil if the server is shared with other tests
 	adminURL      string
 	managementURL string
-	private       *store.Rabbit // the server of ownRabbitMQ; nil if the environment names it
+	private       *store.Rabbit // set only if ownRabbitMQ started the server
 }
 
 // sharedRabbitMQ returns the RabbitMQ server that all tests use.
@@ -203,7 +205,7 @@ func sharedRabbitMQ(t *testing.T) rabbitServer {
 	return rabbitServer{adminURL: private.URL, managementURL: private.ManagementURL}
 }
 
-// ownRabbitMQ returns a RabbitMQ server that no other test uses meanwhile.
+// ownRabbitMQ returns a RabbitMQ server that no other test uses at the same time.
 func ownRabbitMQ(t *testing.T) rabbitServer {
 	t.Helper()
 	if named, ok := namedRabbitMQ(t); ok && os.Getenv("STORES") != "" {
@@ -214,7 +216,8 @@ func ownRabbitMQ(t *testing.T) rabbitServer {
 	return rabbitServer{private, private.URL, private.ManagementURL, private}
 }
 
-// namedRabbitMQ returns the RabbitMQ server that the environment names, if it names one.
+// namedRabbitMQ returns the RabbitMQ server that the environment names. It reports false if the environment names no
+// server.
 func namedRabbitMQ(t *testing.T) (rabbitServer, bool) {
 	t.Helper()
 	named := rabbitServer{adminURL: os.Getenv("EVENTS_ADMIN_URL"), managementURL: os.Getenv("EVENTS_MANAGEMENT_URL")}
@@ -233,15 +236,16 @@ type vhost struct {
 	URL string
 }
 
-// permissions are regular expressions of the names that a RabbitMQ user is allowed to configure, write to and read from.
+// permissions are regular expressions of the names that a RabbitMQ user is allowed to configure, write to and read
+// from.
 type permissions struct {
 	Configure string `json:"configure"`
 	Write     string `json:"write"`
 	Read      string `json:"read"`
 }
 
-// newVhost returns an empty virtual host of the test's own. The virtual host is deleted when the test ends. Tests cannot share
-// one, because the names of the exchanges and queues are fixed.
+// newVhost creates a virtual host, which is deleted when the test ends. Tests cannot share a virtual host, because the
+// names of the exchanges and queues are fixed.
 func (s rabbitServer) newVhost(t *testing.T) vhost {
 	t.Helper()
 	u := parseURL(t, s.adminURL)
@@ -254,7 +258,7 @@ func (s rabbitServer) newVhost(t *testing.T) vhost {
 	return v
 }
 
-// newUser creates a user of the test's own with permissions in the virtual host and returns the user's amqp URL. The user is
+// newUser creates a user with the given permissions in the virtual host and returns the user's amqp URL. The user is
 // deleted when the test ends.
 func (v vhost) newUser(t *testing.T, allowed permissions) (amqpURL string) {
 	t.Helper()
@@ -307,7 +311,9 @@ func (s rabbitServer) manage(ctx context.Context, method, path string, object an
 // rabbitmqctl runs RabbitMQ's command-line tool on a server that ownRabbitMQ returned.
 func (s rabbitServer) rabbitmqctl(t *testing.T, args ...string) {
 	t.Helper()
-	tool := "/usr/lib/rabbitmq/bin/rabbitmqctl" // Debian's program on PATH requires the system's user
+	// On Debian, the rabbitmqctl on the PATH is a wrapper that requires the system user rabbitmq. The program that it
+	// wraps does not.
+	tool := "/usr/lib/rabbitmq/bin/rabbitmqctl"
 	var cmd *exec.Cmd
 	if s.private == nil {
 		cmd = exec.CommandContext(t.Context(), tool, args...)
@@ -336,8 +342,8 @@ func (s rabbitServer) rabbitmqctl(t *testing.T, args ...string) {
 // namedServer is the name of a server that the script in STORES started.
 type namedServer string
 
-// ownNamed returns a named server for a test that ends it. The tests of this package run one at a time. If the test fails, the
-// server is restarted for the next tests.
+// ownNamed returns a named server for a test that kills it. Other tests do not use the server at the same time, because
+// the tests of this package run one at a time. If the test fails, ownNamed restarts the server for the following tests.
 func ownNamed(t *testing.T, name string) namedServer {
 	t.Helper()
 	server := namedServer(name)
@@ -350,10 +356,10 @@ func ownNamed(t *testing.T, name string) namedServer {
 	return server
 }
 
-// Kill ends the server immediately.
+// Kill kills the server.
 func (s namedServer) Kill() error { return s.run(context.Background(), "kill") }
 
-// Restart ends the server immediately and starts it again.
+// Restart kills the server and starts it again.
 func (s namedServer) Restart(ctx context.Context) error {
 	if err := s.Kill(); err != nil {
 		return err
@@ -368,8 +374,8 @@ func (s namedServer) run(ctx context.Context, action string) error {
 	return nil
 }
 
-// uniqueName returns a name for a database, a virtual host or a user that no other test and no other run uses. The name is shorter
-// than the 32 characters of MySQL's limit for users.
+// uniqueName returns a unique name for a database, a virtual host or a user. The name has fewer than 32 characters,
+// which is MySQL's limit for user names.
 func uniqueName() string { return "test_" + strings.ToLower(rand.Text()[:16]) }
 
 // atEnd calls do when the test ends, and fails the test if do fails.
@@ -389,7 +395,7 @@ func parseURL(t *testing.T, raw string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(raw)
 	if err != nil {
-		t.Fatalf("parse the URL of a store: %v", errors.Unwrap(err)) // err itself shows the URL
+		t.Fatalf("parse the URL of a store: %v", errors.Unwrap(err)) // err contains the URL, which has a password
 	}
 	return u
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// startSession signs in a new user called name and returns the first refresh token.
+// startSession creates a user and starts a session. It returns the user and the first refresh token.
 func startSession(t *testing.T, store *accounts.Store, name string) (accounts.User, string) {
 	t.Helper()
 	u, err := store.Create(t.Context(), name, "hash", "user")
@@ -25,7 +25,7 @@ func startSession(t *testing.T, store *accounts.Store, name string) (accounts.Us
 	return u, refresh
 }
 
-// refreshed refreshes and returns the next token.
+// refreshed exchanges a refresh token and returns the new refresh token.
 func refreshed(t *testing.T, store *accounts.Store, refresh string) string {
 	t.Helper()
 	_, next, err := store.Refresh(t.Context(), refresh)
@@ -35,13 +35,16 @@ func refreshed(t *testing.T, store *accounts.Store, refresh string) string {
 	return next
 }
 
+// wantEnded checks that a refresh token is refused with problem.SessionEnded. what describes the token.
 func wantEnded(t *testing.T, store *accounts.Store, what, refresh string) {
 	t.Helper()
 	if _, _, err := store.Refresh(t.Context(), refresh); !errors.Is(err, problem.SessionEnded) {
-		t.Errorf("%s: got %v, want %v", what, err, accounts.ErrSessionEnded)
+		t.Errorf("refresh with %s: got error %v, want %v", what, err, accounts.ErrSessionEnded)
 	}
 }
 
+// TestSessionRotates proves that each refresh returns a new refresh token, and that malformed tokens do not end the
+// session.
 func TestSessionRotates(t *testing.T) {
 	clock := newClock()
 	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
@@ -49,15 +52,16 @@ func TestSessionRotates(t *testing.T) {
 	second := refreshed(t, store, first)
 	got, third, err := store.Refresh(t.Context(), second)
 	if err != nil || got.ID != u.ID || third == second || second == first {
-		t.Fatalf("got user %s, token %q after %q, %v", got.ID, third, second, err)
+		t.Fatalf("refresh with %q: got user %s, token %q, %v, want user %s and a new token", second, got.ID, third, err, u.ID)
 	}
 	for _, malformed := range []string{"", "x", third + "x", third[:len(third)-1], third + "=", third + "\n"} {
-		wantEnded(t, store, "malformed", malformed)
+		wantEnded(t, store, "a malformed token", malformed)
 	}
-	refreshed(t, store, third) // and that did it no harm
+	refreshed(t, store, third) // the malformed tokens have not ended the session
 }
 
-// A token that was used and whose successor was used, too, has been stolen.
+// TestRefreshTokenReuseEndsTheSession proves that a session ends if a refresh token is used again after its successor
+// was used, because such a token has been stolen. Sessions of other users continue.
 func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 	clock := newClock()
 	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
@@ -65,32 +69,35 @@ func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 	_, other := startSession(t, store, "grace")
 	second := refreshed(t, store, first)
 	third := refreshed(t, store, second)
-	wantEnded(t, store, "the first one again, at once", first)
-	wantEnded(t, store, "the successor after that", third)
-	refreshed(t, store, other) // somebody else's session goes on
+	wantEnded(t, store, "the first token again", first)
+	wantEnded(t, store, "the newest token of the ended session", third)
+	refreshed(t, store, other) // the session of another user continues
 }
 
+// TestRefreshGrace proves that a refresh token can be used again for 10 s, in case the response was lost. If the client
+// uses one of the two new tokens, the other new token ends the session.
 func TestRefreshGrace(t *testing.T) {
 	clock := newClock()
 	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
 	_, first := startSession(t, store, "ada")
 	second := refreshed(t, store, first)
 	clock.add(10 * time.Second)
-	sibling := refreshed(t, store, first) // the answer was lost, say
+	sibling := refreshed(t, store, first) // as if the response with second was lost
 	if sibling == second {
-		t.Error("the same token was made twice")
+		t.Error("second refresh with the same token: got the same new token, want another one")
 	}
 	third := refreshed(t, store, sibling)
-	wantEnded(t, store, "the sibling that was left behind", second)
-	wantEnded(t, store, "and so the other one, too", third)
+	wantEnded(t, store, "the unused sibling of a used token", second)
+	wantEnded(t, store, "the newest token of the ended session", third)
 
 	_, first = startSession(t, store, "grace")
 	second = refreshed(t, store, first)
 	clock.add(10*time.Second + time.Millisecond)
-	wantEnded(t, store, "after the grace", first)
-	wantEnded(t, store, "and so its successor, too", second)
+	wantEnded(t, store, "a used token after the grace period", first)
+	wantEnded(t, store, "the successor of that token", second)
 }
 
+// TestGraceIsBounded proves that a refresh token can be used at most eight times, even within the grace period.
 func TestGraceIsBounded(t *testing.T) {
 	clock := newClock()
 	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
@@ -98,16 +105,18 @@ func TestGraceIsBounded(t *testing.T) {
 	for range 8 {
 		refreshed(t, store, first)
 	}
-	wantEnded(t, store, "the ninth", first)
+	wantEnded(t, store, "the same token for the ninth time", first)
 }
 
+// TestSessionEnds proves that a session ends after its lifetime, at logout, and when its user is disabled or deleted. A
+// logout of all sessions also voids the access tokens and adds an audit entry.
 func TestSessionEnds(t *testing.T) {
 	clock := newClock()
 	dsn := accountsDB(t)
 	store := openAccounts(t, dsn, accounts.WithClock(clock.Now))
 	_, expired := startSession(t, store, "expired")
 	clock.add(24 * time.Hour)
-	wantEnded(t, store, "after its lifetime", expired)
+	wantEnded(t, store, "a token after its lifetime", expired)
 
 	_, one := startSession(t, store, "ada")
 	u, err := store.ByUsername(t.Context(), "ada")
@@ -118,41 +127,41 @@ func TestSessionEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second logout finds nothing to end, which is no error
+	for range 2 { // a second logout is not an error
 		if err := store.EndSession(t.Context(), one, false, accounts.Actor{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	wantEnded(t, store, "after logout", one)
+	wantEnded(t, store, "a token after logout", one)
 	two = refreshed(t, store, two)
 	if err := store.EndSession(t.Context(), two, true, accounts.Actor{RequestID: "r"}); err != nil {
 		t.Fatal(err)
 	}
-	wantEnded(t, store, "after logout of all", two)
+	wantEnded(t, store, "a token after logout of all sessions", two)
 	after, err := store.ByUsername(t.Context(), "ada")
 	if err != nil || after.TokenVersion != u.TokenVersion+1 {
-		t.Errorf("got token version %d, %v; want %d, so that access tokens are void", after.TokenVersion, err, u.TokenVersion+1)
+		t.Errorf("token version after logout of all sessions: got %d, %v, want %d", after.TokenVersion, err, u.TokenVersion+1)
 	}
 
 	trail, _, err := store.Audit(t.Context(), 1, "")
 	if err != nil || len(trail) != 1 || trail[0].Action != accounts.ActionSessionsEnded || trail[0].ActorID != u.ID || trail[0].RequestID != "r" {
-		t.Errorf("got the audit trail %+v, %v; want that ada ended her sessions", trail, err)
+		t.Errorf("audit trail: got %+v, %v, want the entry that ada ended her sessions", trail, err)
 	}
 
 	disabled, three := startSession(t, store, "disabled")
 	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `UPDATE users SET disabled_at = updated_at WHERE username = ?`, disabled.Username); err != nil {
 		t.Fatal(err)
 	}
-	wantEnded(t, store, "of a disabled user", three)
+	wantEnded(t, store, "a token of a disabled user", three)
 	deleted, four := startSession(t, store, "deleted")
 	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `DELETE FROM users WHERE username = ?`, deleted.Username); err != nil {
 		t.Fatal(err)
 	}
-	wantEnded(t, store, "of a deleted user", four)
+	wantEnded(t, store, "a token of a deleted user", four)
 }
 
-// Twenty clients with one token on two replicas: as many get a successor as the grace permits, and then the session
-// ends; in no order does anything else happen.
+// TestRefreshAtOnce proves that if 20 clients use the same refresh token at the same time on two replicas, exactly 8
+// get a new token, as the grace period permits. The other requests are refused and end the session.
 func TestRefreshAtOnce(t *testing.T) {
 	dsn := accountsDB(t)
 	replicas := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
@@ -173,13 +182,14 @@ func TestRefreshAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if passed.Load() != 8 || ended.Load() != 12 {
-		t.Errorf("%d passed and %d were refused, want 8 and 12", passed.Load(), ended.Load())
+		t.Errorf("got %d successful and %d refused refreshes, want 8 and 12", passed.Load(), ended.Load())
 	}
-	wantEnded(t, replicas[1], "afterwards", first)
+	wantEnded(t, replicas[1], "the token of the ended session", first)
 }
 
-// Sessions that have run out are deleted by and by.
-func TestExpiredSessionsGo(t *testing.T) {
+// TestExpiredSessionsAreDeleted proves that StartSession deletes expired sessions, at the latest with the hundredth
+// call.
+func TestExpiredSessionsAreDeleted(t *testing.T) {
 	clock := newClock()
 	dsn := accountsDB(t)
 	store := openAccounts(t, dsn, accounts.WithClock(clock.Now))
@@ -193,7 +203,7 @@ func TestExpiredSessionsGo(t *testing.T) {
 	for table, want := range map[string]int{"sessions": 100, "refresh_tokens": 100} {
 		var got int
 		if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM `+table).Scan(&got); err != nil || got != want {
-			t.Errorf("%s has %d rows (%v), want %d: the expired one is to go", table, got, err, want)
+			t.Errorf("table %s: got %d rows (%v), want %d without the expired session", table, got, err, want)
 		}
 	}
 }

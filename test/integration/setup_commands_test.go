@@ -17,8 +17,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// setupCommand runs a command of setup with those variables alone, and returns what it wrote to standard output and what it
-// logged.
+// setupCommand runs a setup command with environment as its whole environment. It returns the standard output and the
+// log, which is the standard error.
 func setupCommand(t *testing.T, stdin string, environment []string, args ...string) (out, log string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -30,7 +30,8 @@ func setupCommand(t *testing.T, stdin string, environment []string, args ...stri
 	return stdout.String(), stderr.String(), err
 }
 
-// Users bring their hashes along, and with their first sign-in get one of ours.
+// TestImportedUsersSignIn proves that users who are imported with foreign password hashes can sign in, and that the
+// first sign-in replaces the foreign hash by an Argon2id hash. An import changes no existing user and shows no hash.
 func TestImportedUsersSignIn(t *testing.T) {
 	dsn := accountsDB(t)
 	store := openAccounts(t, dsn)
@@ -54,30 +55,30 @@ func TestImportedUsersSignIn(t *testing.T) {
 
 	if _, log, err := setupCommand(t, users+`{"username":"last","password_hash":"secret"}`, environment, "users", "import", "-"); err == nil ||
 		!strings.Contains(log, "line 6") || strings.Contains(log, "secret") || strings.Contains(log, bcryptHash) {
-		t.Errorf("with a wrong line: %v\n%s\nwant line 6 named and no hash shown", err, log)
+		t.Errorf("import an invalid line: got error %v, want an error that names line 6 and shows no hash\n%s", err, log)
 	}
 	if got, want := trail(t, store), []string{"setup user.created ada user"}; !slices.Equal(got, want) {
-		t.Errorf("after a wrong line the trail is %q, want %q", got, want)
+		t.Errorf("audit trail after an invalid line: got %q, want %q", got, want)
 	}
 
-	for i, want := range []string{"imported: 4\nthere already and left alone: 1\n", "imported: 0\nthere already and left alone: 5\n"} {
+	for i, want := range []string{"imported: 4\nalready existed (unchanged): 1\n", "imported: 0\nalready existed (unchanged): 5\n"} {
 		from, stdin := file, ""
 		if i == 1 {
 			from, stdin = "-", users
 		}
 		out, log, err := setupCommand(t, stdin, environment, "users", "import", from)
 		if err != nil || out != "users in the file: 5\n"+want || strings.Contains(out+log, "$") {
-			t.Errorf("%v; it said %q, want %q and no hash\n%s", err, out, want, log)
+			t.Errorf("import: got error %v and output %q, want the output to end with %q and to show no hash\n%s", err, out, want, log)
 		}
 	}
 	if got, want := trail(t, store), []string{
 		"setup user.created ada user", "setup user.created grace admin", "setup user.created eve user", "setup user.disabled eve",
 		"setup user.created joan user", "setup user.created anita user",
 	}; !slices.Equal(got, want) {
-		t.Errorf("the trail is %q, want %q", got, want)
+		t.Errorf("audit trail: got %q, want %q", got, want)
 	}
 	if user, err := store.ByUsername(t.Context(), "ada"); err != nil || user != ada {
-		t.Errorf("who was there is %+v, %v; want %+v", user, err, ada)
+		t.Errorf("existing user: got %+v, %v, want %+v", user, err, ada)
 	}
 
 	settings, _ := loginSettings(t, dsn)
@@ -87,9 +88,9 @@ func TestImportedUsersSignIn(t *testing.T) {
 		want               int
 	}{
 		{"ada", "lovelace-1843", 200},
-		{"grace", "le\u0300tmein", 401}, // compared as it is typed, as Django does
+		{"grace", "le\u0300tmein", 401}, // against a Django hash, the password is not normalized, as in Django
 		{"grace", "l\u00e8tmein", 200},
-		{"grace", "le\u0300tmein", 200}, // which is over now that the hash is ours
+		{"grace", "le\u0300tmein", 200}, // against an Argon2id hash, the password is normalized
 		{"grace", "l\u00e8tmeinz", 401},
 		{"eve", "U*U", 401},
 		{"joan", "U*U", 200},
@@ -98,19 +99,20 @@ func TestImportedUsersSignIn(t *testing.T) {
 		{"anita", "password", 200},
 	} {
 		if status, body, _, err := signIn(url, "192.0.2.1", test.username, test.password); err != nil || status != test.want {
-			t.Errorf("%s with %q: %d %v, %v; want %d", test.username, test.password, status, body, err, test.want)
+			t.Errorf("%s with %q: got %d %v, %v, want %d", test.username, test.password, status, body, err, test.want)
 		}
 	}
 	for _, name := range []string{"grace", "joan", "anita"} {
 		if user, err := store.ByUsername(t.Context(), name); err != nil || !strings.HasPrefix(user.PasswordHash, "$argon2id$v=19$m=19456,t=2,p=1$") {
-			t.Errorf("%s has the hash %s, %v; want a new one", name, user.PasswordHash, err)
+			t.Errorf("%s: got the hash %s, %v, want an Argon2id hash", name, user.PasswordHash, err)
 		}
 	}
 	if user, err := store.ByUsername(t.Context(), "eve"); err != nil || user.PasswordHash != bcryptHash || !user.Disabled {
-		t.Errorf("who is disabled is %+v, %v; want the hash as it was", user, err)
+		t.Errorf("disabled user: got %+v, %v, want the imported hash", user, err)
 	}
 }
 
+// TestRedriveCommand proves that `setup redrive` and `setup --redrive` move a dead letter back to the queue.
 func TestRedriveCommand(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -123,28 +125,29 @@ func TestRedriveCommand(t *testing.T) {
 		}
 		message, ok, err := ch.Get(events.Queue, false)
 		if err != nil || !ok {
-			t.Fatalf("get: %t, %v", ok, err)
+			t.Fatalf("get a message: got %t, %v, want true", ok, err)
 		}
-		if err := message.Nack(false, false); err != nil { // as the adapter does
+		if err := message.Nack(false, false); err != nil { // the adapter rejects a message in the same way
 			t.Fatal(err)
 		}
-		eventually(t, recovery, "a dead letter", func() error {
+		eventually(t, recovery, "the dead-letter queue has one message", func() error {
 			if got := depth(t, ch, events.DeadQueue); got != 1 {
-				return fmt.Errorf("there are %d", got)
+				return fmt.Errorf("got %d messages", got)
 			}
 			return nil
 		})
 		out, log, err := setupCommand(t, "", []string{"EVENTS_ADMIN_URL=" + broker.URL}, command)
 		if err != nil || out != "dead letters moved back: 1\n" {
-			t.Errorf("setup %s: %v; it said %q\n%s", command, err, out, log)
+			t.Errorf("setup %s: got error %v and output %q, want 1 dead letter moved back\n%s", command, err, out, log)
 		}
 		if again := get(t, ch, events.Queue); again.MessageId != f.ID {
-			t.Errorf("setup %s: %s is in the queue, want %s", command, again.MessageId, f.ID)
+			t.Errorf("setup %s: got the message %s in the queue, want %s", command, again.MessageId, f.ID)
 		}
 	}
 }
 
-// Files whose events were confirmed and then lost, with RabbitMQ or between two backups, come into the catalogue all the same.
+// TestRecatalogueCommand proves that `setup recatalogue` publishes the events of confirmed files without a catalog
+// entry. Their events can be lost with RabbitMQ's data or when the stores are restored from backups of different times.
 func TestRecatalogueCommand(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -162,9 +165,9 @@ func TestRecatalogueCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 		switch {
-		case i == 0: // its event waits for sweep
+		case i == 0: // this file is not confirmed: sweep will publish its event
 			continue
-		case i == 1: // in the catalogue
+		case i == 1: // this file is in the catalog
 			if _, err := c.Insert(t.Context(), catalog.Entry{ID: f.ID, Owner: f.Owner, StoredAt: f.StoredAt}); err != nil {
 				t.Fatal(err)
 			}
@@ -177,7 +180,7 @@ func TestRecatalogueCommand(t *testing.T) {
 	}
 	out, log, err := setupCommand(t, "", []string{"MONGODB_URI=" + uri, "EVENTS_ADMIN_URL=" + broker.URL}, "recatalogue")
 	if err != nil || out != "events published again: 5\n" {
-		t.Fatalf("setup recatalogue: %v; it said %q\n%s", err, out, log)
+		t.Fatalf("setup recatalogue: got error %v and output %q, want 5 events published again\n%s", err, out, log)
 	}
 	ch := amqpChannel(t, broker)
 	var got []string
@@ -185,11 +188,11 @@ func TestRecatalogueCommand(t *testing.T) {
 		got = append(got, get(t, ch, events.Queue).MessageId)
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("got events of %q, want %q", got, want)
+		t.Errorf("got the events of the files %q, want %q", got, want)
 	}
 
 	_, log, err = setupCommand(t, "", []string{"MONGODB_URI=" + uri, "EVENTS_ADMIN_URL=amqp://u:s3cret@127.0.0.1:1"}, "recatalogue")
 	if err == nil || strings.Contains(log, "s3cret") {
-		t.Errorf("without a broker: %v\n%s", err, log)
+		t.Errorf("without a broker: got error %v, want an error and a log without the password\n%s", err, log)
 	}
 }

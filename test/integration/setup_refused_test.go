@@ -8,9 +8,10 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// A store that refuses the credentials or a privilege of a user ends setup at once, in one line that names the setting. Waiting
-// would not help, and a message without the setting would not either.
-func TestSetupSaysWhatIsRefused(t *testing.T) {
+// TestSetupNamesRefusedSetting proves that setup exits without waiting if a store refuses a user's credentials or a
+// privilege, because waiting cannot help. The last log line must name the setting, so that the operator can find the
+// cause.
+func TestSetupNamesRefusedSetting(t *testing.T) {
 	mysqlAdmin, dsn := sharedMySQL(t).newDatabase(t)
 	mongo := sharedMongoDB(t)
 	mongoAdmin := mongo.newDatabase(t)
@@ -32,13 +33,13 @@ func TestSetupSaysWhatIsRefused(t *testing.T) {
 		return runSetup(t.Context(), binary, environment...)
 	}
 	if log, err := run(t, nil); err != nil {
-		t.Fatalf("with the right settings: %v\n%s", err, log)
+		t.Fatalf("run setup with the correct settings: %v\n%s", err, log)
 	}
 
 	other, _ := sharedMySQL(t).newDatabase(t)
 	_, otherDSN := sharedMySQL(t).newDatabase(t)
 	if log, err := runSetup(t.Context(), binary, "MYSQL_DSN="+otherDSN, "MYSQL_ADMIN_DSN="+other, "MONGODB_URI="+mongoAdmin); err != nil {
-		t.Fatalf("with another database: %v\n%s", err, log)
+		t.Fatalf("run setup for another database: %v\n%s", err, log)
 	}
 	cases := []struct {
 		name    string
@@ -54,7 +55,7 @@ func TestSetupSaysWhatIsRefused(t *testing.T) {
 		{"RabbitMQ: no permission to bind", map[string]string{"EVENTS_ADMIN_URL": broker.newUser(t, permissions{".*", "^$", "^$"})}, "EVENTS_ADMIN_URL"},
 	}
 	if mongoURI == mongoAdmin {
-		t.Log("NOT TESTED: the private FerretDB has no users, so it refuses none")
+		t.Log("NOT TESTED: the private FerretDB has no users, so it does not refuse MongoDB credentials")
 	} else {
 		cases = append(cases, []struct {
 			name    string
@@ -69,23 +70,23 @@ func TestSetupSaysWhatIsRefused(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			log, err := run(t, test.changes)
 			if err == nil {
-				t.Fatalf("got success, want a refusal:\n%s", log)
+				t.Fatalf("setup succeeded, want an error:\n%s", log)
 			}
 			var last string
 			for line := range strings.Lines(log) {
 				last = line
 			}
-			if !regexp.MustCompile(`: ` + test.setting + `: the server refuses the user: `).MatchString(last) {
+			if !regexp.MustCompile(`: ` + test.setting + `: the server denied the user access: `).MatchString(last) {
 				t.Errorf("the last line does not name %s:\n%s", test.setting, log)
 			}
-			if strings.Contains(log, "no longer waiting") || strings.Contains(log, `"waiting"`) {
-				t.Errorf("setup waited:\n%s", log)
+			if strings.Contains(log, "gave up waiting") || strings.Contains(log, `"waiting until`) {
+				t.Errorf("setup waited, want an immediate exit:\n%s", log)
 			}
 		})
 	}
 }
 
-// withMySQLPassword returns a DSN with another password.
+// withMySQLPassword returns dsn with another password.
 func withMySQLPassword(t *testing.T, dsn, password string) string {
 	t.Helper()
 	cfg, err := mysql.ParseDSN(dsn)

@@ -15,7 +15,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/password"
 )
 
-// runSetup runs the setup Job to its end and returns what it logged.
+// runSetup runs the setup binary until it exits, for at most 2 minutes, and returns its output.
 func runSetup(ctx context.Context, binary string, environment ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -25,6 +25,8 @@ func runSetup(ctx context.Context, binary string, environment ...string) (string
 	return string(out), err
 }
 
+// TestSetupTwiceAtOnceAndAgain proves that two setup processes can run at the same time, that setup logs no password,
+// and that a later run with another ADMIN_PASSWORD does not change the first admin.
 func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	admin, dsn := sharedMySQL(t).newDatabase(t)
 	mongo := sharedMongoDB(t)
@@ -42,11 +44,11 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 		wg.Go(func() {
 			log, err := runSetup(t.Context(), binary, environment...)
 			if err != nil {
-				t.Errorf("%v\n%s", err, log)
+				t.Errorf("run setup: %v\n%s", err, log)
 			}
 			for _, secret := range []string{"first password", "lovelace", "it's a"} {
 				if strings.Contains(log, secret) {
-					t.Errorf("the log shows the password %s…:\n%s", secret, log)
+					t.Errorf("the log contains %q, which is part of a password:\n%s", secret, log)
 				}
 			}
 		})
@@ -55,28 +57,29 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	store := openAccounts(t, dsn)
 	first, err := store.ByUsername(t.Context(), "root")
 	if err != nil || first.Role != "admin" {
-		t.Fatalf("the first admin is %+v, %v", first, err)
+		t.Fatalf("first admin: got %+v, %v, want the role admin", first, err)
 	}
 	ok, _, err := password.NewHasher(1, time.Minute).Verify(t.Context(), first.PasswordHash, "first password")
 	if err != nil || !ok {
-		t.Errorf("the first admin's password is another; %v", err)
+		t.Errorf("verify the first admin's password: got %t, %v, want true", ok, err)
 	}
 	if ada, err := store.ByUsername(t.Context(), "ada"); err != nil || ada.Role != "user" {
-		t.Errorf("the demo user is %+v, %v", ada, err)
+		t.Errorf("demo user: got %+v, %v, want the role user", ada, err)
 	}
 	wantIndexes(t, mongoURI, "fs.chunks", 2)
 	wantIndexes(t, mongoURI, "catalogue", 3)
 
-	// With another admin password nothing changes: it is the first admin's.
+	// ADMIN_PASSWORD is only the initial password: for an admin that exists, setup ignores it.
 	again := append(environment, "ADMIN_PASSWORD=second password")
 	if log, err := runSetup(t.Context(), binary, again...); err != nil {
-		t.Errorf("again: %v\n%s", err, log)
+		t.Errorf("run setup again: %v\n%s", err, log)
 	}
 	if user, err := store.ByUsername(t.Context(), "root"); err != nil || user != first {
-		t.Errorf("again: the first admin is %+v, %v; want %+v", user, err, first)
+		t.Errorf("first admin after another setup: got %+v, %v, want %+v", user, err, first)
 	}
 }
 
+// wantIndexes checks the number of indexes of a collection.
 func wantIndexes(t *testing.T, uri, collection string, want int) {
 	t.Helper()
 	cursor, err := database(t, uri).Collection(collection).Indexes().List(t.Context())
@@ -85,10 +88,11 @@ func wantIndexes(t *testing.T, uri, collection string, want int) {
 		err = cursor.All(t.Context(), &indexes)
 	}
 	if err != nil || len(indexes) != want {
-		t.Errorf("%s has indexes %v, %v; want %d", collection, indexes, err, want)
+		t.Errorf("indexes of %s: got %v, %v, want %d indexes", collection, indexes, err, want)
 	}
 }
 
+// TestSetupWaits proves that setup waits for an unreachable MySQL server and completes after the server has started.
 func TestSetupWaits(t *testing.T) {
 	server := ownMySQL(t)
 	admin, dsn := server.newDatabase(t)
@@ -127,7 +131,7 @@ func TestSetupWaits(t *testing.T) {
 		}
 	}
 	if err := command.Wait(); err != nil || !waits {
-		t.Errorf("%v; it waited: %v\n%s", err, waits, &seen)
+		t.Errorf("run setup: got error %v, waited %t, want success after waiting for MySQL\n%s", err, waits, &seen)
 	}
 	if _, err := openAccounts(t, dsn).Create(t.Context(), "ada", "hash", "user"); err != nil {
 		t.Error(err)

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// A client that begins a small body and does not go on must not occupy a place of a function until REQUEST_TIMEOUT, directly
-// or through the gateway.
+// TestSlowBodies proves that a function ends a request whose small body stops arriving long before REQUEST_TIMEOUT, so
+// that slow clients cannot use up the function's concurrent requests. This applies to direct requests and to requests
+// through the gateway.
 func TestSlowBodies(t *testing.T) {
 	urls, user := startWithoutStores(t, "REQUEST_TIMEOUT=1h")
 	const asJSON, asForm = "Content-Type: application/json", "Content-Type: application/x-www-form-urlencoded"
@@ -51,12 +52,13 @@ func TestSlowBodies(t *testing.T) {
 			}
 			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
-				t.Errorf("%s of %s: %v", c.target, c.function, err)
+				t.Errorf("POST %s to %s: %v", c.target, c.function, err)
 				return
 			}
 			defer response.Body.Close()
 			if response.StatusCode != c.want || !response.Close {
-				t.Errorf("%s of %s: got %s, close %t, want %d and the end of the connection", c.target, c.function, response.Status, response.Close, c.want)
+				t.Errorf("POST %s to %s: got %s, connection closed %t, want %d and a closed connection",
+					c.target, c.function, response.Status, response.Close, c.want)
 			}
 		})
 	}

@@ -17,14 +17,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// swept is the answer of a sweep.
+// swept is the response body of sweep.
 type swept struct {
 	Published, Duplicates, Finished, Discarded, Deleted, Failed, Waiting int
 	DeadLetters                                                          int   `json:"dead_letters"`
 	ForgottenClaims                                                      int64 `json:"forgotten_claims"`
 }
 
-// postSweep has a sweep done and returns its status and, after 200, its answer.
+// postSweep runs one sweep and returns the status and, if the status is 200, the response body.
 func postSweep(t *testing.T, url string) (int, swept) {
 	t.Helper()
 	response, err := http.Post(url, "application/json", nil)
@@ -40,13 +40,13 @@ func postSweep(t *testing.T, url string) (int, swept) {
 	var answer swept
 	if response.StatusCode == http.StatusOK {
 		if err := json.Unmarshal(body, &answer); err != nil {
-			t.Errorf("%v: %s", err, body)
+			t.Errorf("decode the response of sweep %s: %v", body, err)
 		}
 	}
 	return response.StatusCode, answer
 }
 
-// eventOf is a finish for Put that makes the real event.
+// eventOf is a finish function for Put that returns the same event as the upload function.
 func eventOf(f *content.File) ([]byte, error) {
 	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
 		ContentType: f.ContentType, StoredAt: f.StoredAt})
@@ -56,6 +56,9 @@ func eventOf(f *content.File) ([]byte, error) {
 	return e.MarshalJSON()
 }
 
+// TestSweep proves what sweep does with unfinished work that is older than the grace period. It publishes events that
+// are not confirmed, deletes duplicates and orphaned chunks, and completes deletions. It does not touch younger uploads
+// or complete files.
 func TestSweep(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -85,7 +88,8 @@ func TestSweep(t *testing.T) {
 	}
 	patient, eager := start(time.Hour, time.Hour), start(grace, grace)
 
-	// A file that waits for its confirmation, one that claims a key, and one that was sent again under that key.
+	// pending is not confirmed. claimer is not confirmed and has claimed a key. duplicate was uploaded again with the
+	// same key.
 	pending, claimer := file(""), file("key")
 	if _, err := s.Claim(ctx, "key", claimer); err != nil {
 		t.Fatal(err)
@@ -95,7 +99,7 @@ func TestSweep(t *testing.T) {
 	if err := s.Confirm(ctx, done.ID); err != nil {
 		t.Fatal(err)
 	}
-	// One whose deletion was interrupted.
+	// The deletion of this file was interrupted.
 	deleted := file("")
 	if _, err := c.Insert(ctx, catalog.Entry{ID: deleted.ID, Owner: "ada", StoredAt: deleted.StoredAt}); err != nil {
 		t.Fatal(err)
@@ -103,19 +107,19 @@ func TestSweep(t *testing.T) {
 	if err := s.Bury(ctx, deleted.ID); err != nil {
 		t.Fatal(err)
 	}
-	// Bytes of an upload that was killed: the files document goes, the note stays.
+	// The function was killed during this upload. Only the chunk and the upload record exist.
 	orphan := file("")
 	if _, err := db.Collection("fs.files").DeleteOne(ctx, bson.D{{Key: "_id", Value: orphan.ID}}); err != nil {
 		t.Fatal(err)
 	}
 
 	if status, got := postSweep(t, patient); status != http.StatusOK || got != (swept{}) {
-		t.Errorf("within the grace: got %d %+v, want nothing done", status, got)
+		t.Errorf("sweep within the grace period: got %d %+v, want 200 with only zeros", status, got)
 	}
 	time.Sleep(grace + 100*time.Millisecond)
-	// A young one is left alone, by its age.
+	// This upload is younger than the grace period, so the sweeps during the upload must not touch it.
 	young, err := s.Put(ctx, content.File{Owner: "ada", Name: "y", ContentType: "text/plain", Size: 1}, &reader{1, func() error {
-		var group sync.WaitGroup // two sweeps at once do no harm
+		var group sync.WaitGroup // two sweeps can run at the same time
 		var statuses [2]int
 		var got [2]swept
 		for i := range 2 {
@@ -123,10 +127,10 @@ func TestSweep(t *testing.T) {
 		}
 		group.Wait()
 		if statuses != [2]int{200, 200} {
-			t.Errorf("got %v, want 200 twice", statuses)
+			t.Errorf("concurrent sweeps: got the statuses %v, want 200 twice", statuses)
 		}
 		if n := got[0].Published + got[1].Published; n < 2 || n > 4 {
-			t.Errorf("got %+v, want 2 files announced by one of them at least", got)
+			t.Errorf("concurrent sweeps: got %+v, want 2 files published by at least one of them", got)
 		}
 		return io.EOF
 	}}, eventOf)
@@ -141,28 +145,30 @@ func TestSweep(t *testing.T) {
 	}
 	slices.Sort(published)
 	if got := slices.Compact(published); !slices.Equal(got, want) {
-		t.Errorf("got events of %q, want %q", got, want)
+		t.Errorf("got the events of the files %q, want %q", got, want)
 	}
 	for id, want := range map[string]bool{pending.ID: true, claimer.ID: true, done.ID: true, young.ID: true, duplicate.ID: false, deleted.ID: false, orphan.ID: false} {
 		if n := count(t, db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}); (n == 1) != want {
-			t.Errorf("file %s is there: %t, want %t", id, n == 1, want)
+			t.Errorf("document of file %s exists: got %t, want %t", id, n == 1, want)
 		}
 		if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); (n == 1) != want {
-			t.Errorf("the chunk of file %s is there: %t, want %t", id, n == 1, want)
+			t.Errorf("chunk of file %s exists: got %t, want %t", id, n == 1, want)
 		}
 	}
 	if _, err := c.Get(ctx, deleted.ID); err == nil {
-		t.Error("the entry of the deleted file is still there")
+		t.Error("got a catalog entry of the deleted file, want none")
 	}
 	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
-		t.Errorf("%d uploads are unfinished, want the young one", n)
+		t.Errorf("got %d unfinished uploads, want only the young upload", n)
 	}
 	if n := count(t, db.Collection("deletions"), bson.D{}); n != 0 {
-		t.Errorf("%d deletions are unfinished, want none", n)
+		t.Errorf("got %d unfinished deletions, want none", n)
 	}
 }
 
-// An upload in many requests outlives the grace for orphans, until it expires; one that is complete becomes a file.
+// TestSweepResumable proves that sweep keeps an incomplete resumable upload until it expires, even if it is older than
+// ORPHAN_GRACE. sweep discards expired and terminated uploads. It turns complete uploads into files, even if they have
+// expired.
 func TestSweepResumable(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -190,20 +196,20 @@ func TestSweepResumable(t *testing.T) {
 	underway, complete := create(time.Now().Add(time.Hour), "hel"), create(time.Now().Add(time.Hour), "hello")
 	expired, terminated := create(time.Now().Add(-time.Hour), "hel"), create(time.Now().Add(time.Hour), "hel")
 	late := create(time.Now().Add(-time.Hour), "hello")
-	sealed := create(time.Now().Add(time.Hour), "hello") // whose function was killed while it made the file
+	sealed := create(time.Now().Add(time.Hour), "hello") // the function was killed during Finish
 	if _, _, err := s.Finish(t.Context(), sealed.ID, func(*content.File) ([]byte, error) { return nil, io.ErrUnexpectedEOF }); err == nil {
-		t.Fatal("the finish that was broken succeeds")
+		t.Fatal("Finish with a failing event function: got no error, want an error")
 	}
 	if err := s.Terminate(t.Context(), terminated.ID); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(grace + 100*time.Millisecond)
 	if status, got := postSweep(t, sweep); status != http.StatusOK || got != (swept{Finished: 3, Discarded: 2}) {
-		t.Errorf("got %d %+v, want 3 finished and 2 discarded", status, got)
+		t.Errorf("first sweep: got %d %+v, want 3 finished and 2 discarded", status, got)
 	}
 	time.Sleep(grace + 100*time.Millisecond)
 	if status, got := postSweep(t, sweep); status != http.StatusOK || got.Published != 3 || got.Finished != 0 || got.Discarded != 0 {
-		t.Errorf("got %d %+v, want 3 published", status, got)
+		t.Errorf("second sweep: got %d %+v, want 3 published", status, got)
 	}
 	ch := amqpChannel(t, broker)
 	var published []string
@@ -212,16 +218,16 @@ func TestSweepResumable(t *testing.T) {
 	}
 	slices.Sort(published)
 	if want := []string{complete.ID, late.ID, sealed.ID}; !slices.Equal(published, want) {
-		t.Errorf("got events of %q, want %q", published, want)
+		t.Errorf("got the events of the files %q, want %q", published, want)
 	}
 	for _, id := range published {
 		if f, err := s.Get(t.Context(), id); err != nil || f.SHA256 != sum([]byte("hello")) {
-			t.Errorf("got file %+v and error %v", f, err)
+			t.Errorf("Get: got %+v and error %v, want a file with the content \"hello\"", f, err)
 		}
 	}
 	addPiece(t, s, underway.ID, 3, []byte("lo"))
 	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
-		t.Errorf("%d uploads are unfinished, want the one that is under way", n)
+		t.Errorf("got %d unfinished uploads, want only the upload in progress", n)
 	}
 	for _, id := range []string{expired.ID, terminated.ID} {
 		if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); n != 0 {
@@ -231,8 +237,9 @@ func TestSweepResumable(t *testing.T) {
 	}
 }
 
-// Without the broker everything else is done, the answer says that not all was, and nothing is lost.
-func TestSweepBrokerAway(t *testing.T) {
+// TestSweepWithoutBroker proves that sweep responds with 503 while RabbitMQ is down, but does all work that does not
+// need RabbitMQ. A later sweep publishes the events.
+func TestSweepWithoutBroker(t *testing.T) {
 	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	uri := sharedMongoDB(t).newDatabase(t)
@@ -255,17 +262,17 @@ func TestSweepBrokerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, _ := postSweep(t, sweep); status != http.StatusServiceUnavailable {
-		t.Errorf("without the broker: got %d, want 503", status)
+		t.Errorf("sweep without the broker: got %d, want 503", status)
 	}
 	if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: files[1].ID}}); n != 0 {
-		t.Error("without the broker, the orphan was left as well")
+		t.Errorf("got %d orphaned chunks after a sweep without the broker, want none", n)
 	}
 	if err := broker.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, recovery, "sweep", func() error {
+	eventually(t, recovery, "sweep succeeds", func() error {
 		if status, _ := postSweep(t, sweep); status != http.StatusOK {
-			return fmt.Errorf("got %d", status)
+			return fmt.Errorf("got %d, want 200", status)
 		}
 		return nil
 	})
@@ -273,6 +280,6 @@ func TestSweepBrokerAway(t *testing.T) {
 		t.Errorf("got the event %s, want %s", got, files[0].ID)
 	}
 	if confirmed, err := s.Confirmed(ctx, files[0].ID); err != nil || !confirmed {
-		t.Errorf("confirmed: got %t, %v", confirmed, err)
+		t.Errorf("Confirmed: got %t, %v, want true", confirmed, err)
 	}
 }

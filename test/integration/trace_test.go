@@ -21,21 +21,22 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 )
 
-// needle is part of all that a user says in these tests.
+// needle is a part of all user input in these tests, so that wantDiscreet can search the exports for user input.
 const needle = "n33dle"
 
-// traced is a system whose every part is a process of its own, with RabbitMQ and the receive adapter between upload and
-// record.
+// traced is a system in which each function is a separate process, with RabbitMQ and the receive adapter between upload
+// and record.
 type traced struct {
-	gateway, sweep string            // their addresses
-	logs           map[string]string // the files with what the functions log
+	gateway, sweep string            // the URLs of these functions
+	logs           map[string]string // the paths of the log files, by function
 	catalogue      *catalog.Store
 	files          *content.Store
-	silent         atomic.Bool // no event reaches the broker
-	bearer, user   string      // the token and the id of who is signed in
+	silent         atomic.Bool // if set, no event of upload reaches the broker
+	bearer, user   string      // the Authorization header and the ID of the signed-in user
 }
 
-// startTraced starts one with the given settings for each function, and signs in through the gateway in the trace signIn.
+// startTraced starts a system with the given settings for each function. It signs in through the gateway with the
+// traceparent signIn.
 func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 	t.Helper()
 	broker, uri := sharedRabbitMQ(t).newVhost(t), sharedMongoDB(t).newDatabase(t)
@@ -69,7 +70,7 @@ func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 	key := gatewayKey(t)
 	login := run("login", append(tokens, key, "MYSQL_DSN="+dsn)...)
 	upload := run("upload", append(tokens, "MONGODB_URI="+uri, "EVENTS_URL="+proxy.through(t, broker.URL))...)
-	// The exporter heeds the other variables, too.
+	// The exporter must also use the other OTEL_EXPORTER_OTLP variables.
 	record := run("record", "MONGODB_URI="+uri, "OTEL_EXPORTER_OTLP_COMPRESSION=gzip")
 	s.sweep = run("sweep", "MONGODB_URI="+uri, "EVENTS_URL="+broker.URL, "PENDING_GRACE=1s", "ORPHAN_GRACE=1h")
 	s.gateway = run("gateway", append(gatewaySettings(key, upload), "LOGIN_URL="+login)...)
@@ -85,7 +86,8 @@ func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 	return s
 }
 
-// ask sends a request to the gateway in the given trace, which is a traceparent or empty. header is names and values in turn.
+// ask sends a request to the gateway. An empty traceparent omits the trace headers. header contains alternating names
+// and values.
 func (s *traced) ask(t *testing.T, method, path, traceparent, body string, header ...string) answer {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, s.gateway+path, strings.NewReader(body))
@@ -116,7 +118,7 @@ func (s *traced) ask(t *testing.T, method, path, traceparent, body string, heade
 	return answer{response.StatusCode, response.Header, got}
 }
 
-// upload hands in a file and returns its id, or "" if want, the status, is no success.
+// upload uploads a file, which must result in the status want. It returns the ID of the file, or "" if want is not 202.
 func (s *traced) upload(t *testing.T, traceparent string, want int, header ...string) string {
 	t.Helper()
 	got := s.ask(t, http.MethodPost, "/upload?name="+needle+".txt", traceparent, needle+" content",
@@ -128,16 +130,16 @@ func (s *traced) upload(t *testing.T, traceparent string, want int, header ...st
 	return file.ID
 }
 
-// wantCatalogued waits for the entry of the file with the given id.
+// wantCatalogued waits for the catalog entry of the file with the given ID.
 func (s *traced) wantCatalogued(t *testing.T, id string) {
 	t.Helper()
-	eventually(t, 2*recovery, "the catalogue entry of "+id, func() error {
+	eventually(t, 2*recovery, "file "+id+" is in the catalog", func() error {
 		_, err := s.catalogue.Get(t.Context(), id)
 		return err
 	})
 }
 
-// lines returns what a function has logged with the given values.
+// lines returns the log lines of a function whose members include all members of with.
 func (s *traced) lines(t *testing.T, function string, with map[string]string) (found []map[string]any) {
 	t.Helper()
 	text, err := os.ReadFile(s.logs[function])
@@ -147,7 +149,7 @@ func (s *traced) lines(t *testing.T, function string, with map[string]string) (f
 	for line := range bytes.Lines(text) {
 		var members map[string]any
 		if err := json.Unmarshal(line, &members); err != nil {
-			continue // one that is being written
+			continue // the function is still writing this line
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(with)), func(key string) bool { return members[key] != with[key] }) {
 			found = append(found, members)
@@ -156,26 +158,26 @@ func (s *traced) lines(t *testing.T, function string, with map[string]string) (f
 	return found
 }
 
-// wantJoined waits until each of the functions has logged a request in the trace with the given id.
+// wantJoined waits until each of the functions has logged a request with the given trace ID.
 func (s *traced) wantJoined(t *testing.T, trace string, functions ...string) {
 	t.Helper()
 	for _, function := range functions {
-		eventually(t, recovery, function+" logs its request in trace "+trace, func() error {
+		eventually(t, recovery, function+" has logged a request with the trace ID "+trace, func() error {
 			if len(s.lines(t, function, map[string]string{"msg": "request", "trace_id": trace})) == 0 {
-				return errors.New("there is no such line")
+				return errors.New("the log has no such line")
 			}
 			return nil
 		})
 	}
 }
 
-// traceOf returns the id of the trace in which record has catalogued a file, as its log tells.
+// traceOf returns the trace ID in the log line with which record reports that it has cataloged a file.
 func (s *traced) traceOf(t *testing.T, id string) (trace string) {
 	t.Helper()
-	eventually(t, recovery, "record logs that it has catalogued "+id, func() error {
-		lines := s.lines(t, "record", map[string]string{"msg": "catalogued", "file": id})
+	eventually(t, recovery, "record has logged that it cataloged file "+id, func() error {
+		lines := s.lines(t, "record", map[string]string{"msg": "cataloged file", "file": id})
 		if len(lines) == 0 {
-			return errors.New("there is no such line")
+			return errors.New("the log has no such line")
 		}
 		trace, _ = lines[0]["trace_id"].(string)
 		return nil
@@ -183,16 +185,18 @@ func (s *traced) traceOf(t *testing.T, id string) (trace string) {
 	return trace
 }
 
-// caller is a trace that somebody outside has begun, with the span that called.
+// caller is the trace context of a client: the trace ID, the ID of the client's span, and the trace flags.
 type caller struct{ trace, span, flags string }
 
+// newCaller returns the nth trace context. The flags 01 mean that the client records the trace.
 func newCaller(n int, flags string) caller {
 	return caller{fmt.Sprintf("4bf92f3577b34da6a3ce929d0e0e%04x", n), fmt.Sprintf("00f067aa0ba9%04x", n), flags}
 }
 
 func (c caller) traceparent() string { return "00-" + c.trace + "-" + c.span + "-" + c.flags }
 
-// TestTrace follows files from the gateway through RabbitMQ and the real receive adapter into the catalogue.
+// TestTrace proves that all spans of an upload, from the gateway through RabbitMQ and the real receive adapter to
+// record, belong to the trace of the client. The exports contain no user input.
 func TestTrace(t *testing.T) {
 	collector := newCollector(t)
 	signIn, whole, tus, late, hidden := newCaller(1, "01"), newCaller(2, "01"), newCaller(3, "01"), newCaller(4, "01"), newCaller(5, "00")
@@ -205,14 +209,14 @@ func TestTrace(t *testing.T) {
 		t.Helper()
 		s.wantCatalogued(t, id)
 		if got := s.traceOf(t, id); got != from.trace {
-			t.Errorf("%s was catalogued in trace %s, want %s", id, got, from.trace)
+			t.Errorf("record cataloged file %s: got the trace %s, want %s", id, got, from.trace)
 		}
 		s.wantJoined(t, from.trace, "gateway", "upload", "record")
 		secrets = append(secrets, id)
 	}
 
-	// Nobody is told of what the caller does not want recorded, but the lines of the logs join. It is the first, so that it would
-	// be there before the others if it came.
+	// The client does not record this trace, so no spans are exported, but the log lines still have the trace ID. This
+	// upload is the first, so that its spans would arrive before the spans of the other uploads.
 	catalogued(s.upload(t, hidden.traceparent(), http.StatusAccepted), hidden)
 	want[hidden] = ""
 
@@ -240,7 +244,7 @@ func TestTrace(t *testing.T) {
 		"    upload: producer publish, rabbitmq\n" +
 		"    record: server POST /, 204\n"
 
-	// An event that sweep publishes when the request is long over is still part of the trace.
+	// The event belongs to the trace even if sweep publishes it after the request has ended.
 	s.silent.Store(true)
 	s.upload(t, late.traceparent(), http.StatusServiceUnavailable)
 	s.silent.Store(false)
@@ -258,7 +262,7 @@ func TestTrace(t *testing.T) {
 		"    sweep: producer publish, rabbitmq, linked to sweep POST /\n" +
 		"    record: server POST /, 204\n"
 
-	// Who begins no trace gets a new one.
+	// A request without trace context begins a new trace.
 	id = s.upload(t, "", http.StatusAccepted)
 	s.wantCatalogued(t, id)
 	own := caller{trace: s.traceOf(t, id)}
@@ -268,7 +272,7 @@ func TestTrace(t *testing.T) {
 	compare := func() error {
 		for from, tree := range want {
 			if got := collector.tree(from.trace, from.span); got != tree {
-				return fmt.Errorf("trace %s is\n%swant\n%s", from.trace, got, tree)
+				return fmt.Errorf("trace %s: got\n%swant\n%s", from.trace, got, tree)
 			}
 		}
 		return nil
@@ -277,50 +281,52 @@ func TestTrace(t *testing.T) {
 	s.wantDiscreet(t, collector, secrets)
 }
 
-// wantDiscreet checks that nothing was exported that a user said, or that is nobody's business.
+// wantDiscreet checks that the exports contain no user input, no secrets and only the expected attributes.
 func (s *traced) wantDiscreet(t *testing.T, c *collector, secrets []string) {
 	t.Helper()
 	spans, raw, zips := c.all()
 	if zips == 0 || zips == len(spans) {
-		t.Errorf("%d exports were compressed, want those of record alone", zips)
+		t.Errorf("got %d compressed exports and %d spans, want compressed exports only from record", zips, len(spans))
 	}
 	attributes := []string{"http.request.method", "http.response.status_code", "http.route", "messaging.operation.type", "messaging.system"}
 	about := []string{"service.name", "service.namespace", "telemetry.sdk.language", "telemetry.sdk.name", "telemetry.sdk.version"}
 	for _, span := range spans {
 		for _, a := range span.GetAttributes() {
 			if !slices.Contains(attributes, a.GetKey()) {
-				t.Errorf("%s: span %s has the attribute %s", span.service, span.GetName(), a)
+				t.Errorf("%s: span %s has the unexpected attribute %s", span.service, span.GetName(), a)
 			}
 		}
 		for _, a := range span.resource {
 			if !slices.Contains(about, a.GetKey()) {
-				t.Errorf("%s: the resource has the attribute %s", span.service, a)
+				t.Errorf("%s: the resource has the unexpected attribute %s", span.service, a)
 			}
 		}
 		if len(span.GetEvents()) != 0 || text(span.resource, "service.namespace") != "strongroom" {
-			t.Errorf("%s: span %s has the events %v and the resource %v", span.service, span.GetName(), span.GetEvents(), span.resource)
+			t.Errorf("%s: span %s: got the events %v and the resource %v, want no events and the namespace strongroom",
+				span.service, span.GetName(), span.GetEvents(), span.resource)
 		}
 	}
 	secrets = append(secrets, needle, base64.StdEncoding.EncodeToString([]byte(needle)), sum([]byte(needle+" content")), s.gateway, "guest")
 	secrets = append(secrets, strings.Split(strings.TrimPrefix(s.bearer, "Bearer "), ".")...)
 	for _, secret := range secrets {
 		if bytes.Contains(raw, []byte(secret)) {
-			t.Errorf("%q was exported", secret)
+			t.Errorf("the exports contain %q", secret)
 		}
 	}
 	if !bytes.Contains(raw, []byte("/upload/tus/*")) {
-		t.Error("the exports can not be searched")
+		t.Error("the exports do not contain /upload/tus/*, so the search for secrets does not work")
 	}
 }
 
-// TestTraceIDWithoutCollector follows a file in the logs and in the event where nothing is recorded.
+// TestTraceIDWithoutCollector proves that the logs and the event of a file have the client's trace ID even if no traces
+// are exported.
 func TestTraceIDWithoutCollector(t *testing.T) {
 	from := newCaller(1, "01")
 	s := startTraced(t, newCaller(2, "01").traceparent())
 	id := s.upload(t, from.traceparent(), http.StatusAccepted)
 	s.wantCatalogued(t, id)
 	if got := s.traceOf(t, id); got != from.trace {
-		t.Errorf("it was catalogued in trace %s, want %s", got, from.trace)
+		t.Errorf("record cataloged file %s: got the trace %s, want %s", id, got, from.trace)
 	}
 	s.wantJoined(t, from.trace, "gateway", "upload", "record")
 	raw, err := s.files.Event(t.Context(), id)
@@ -329,6 +335,7 @@ func TestTraceIDWithoutCollector(t *testing.T) {
 	}
 	var event struct{ Traceparent, Tracestate string }
 	if err := json.Unmarshal(raw, &event); err != nil || event.Traceparent != from.traceparent() || event.Tracestate != "theirs=1" {
-		t.Errorf("the event is in trace %q, %q (%v), want that of the caller", event.Traceparent, event.Tracestate, err)
+		t.Errorf("event: got traceparent %q and tracestate %q (%v), want %q and theirs=1",
+			event.Traceparent, event.Tracestate, err, from.traceparent())
 	}
 }

@@ -28,10 +28,10 @@ import (
 	"github.com/strongroom-dev/strongroom/test/browser"
 )
 
-// tusTime bounds what one client does.
+// tusTime bounds one run of upload.mjs.
 const tusTime = 3 * time.Minute
 
-// tusResult is what upload.mjs prints.
+// tusResult is the output of upload.mjs.
 type tusResult struct {
 	URL      string
 	Failures int
@@ -42,10 +42,10 @@ type tusResult struct {
 	}
 }
 
-// id is that of the upload and of its file.
+// id returns the ID of the upload, which is also the ID of its file.
 func (r tusResult) id() string { return path.Base(r.URL) }
 
-// tusClient runs upload.mjs in project, with settings that are its environment.
+// tusClient runs upload.mjs in the directory project. settings are added to its environment.
 func tusClient(ctx context.Context, project string, settings ...string) (tusResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, tusTime)
 	defer cancel()
@@ -55,19 +55,20 @@ func tusClient(ctx context.Context, project string, settings ...string) (tusResu
 	var out, complaint bytes.Buffer
 	node.Stdout, node.Stderr = &out, &complaint
 	if err := node.Run(); err != nil {
-		return tusResult{}, fmt.Errorf("%w: %s", err, complaint.Bytes())
+		return tusResult{}, fmt.Errorf("run upload.mjs: %w: %s", err, complaint.Bytes())
 	}
 	var r tusResult
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		return r, fmt.Errorf("%w: %s", err, out.Bytes())
+		return r, fmt.Errorf("decode the output of upload.mjs: %w: %s", err, out.Bytes())
 	}
 	return r, nil
 }
 
-// bearerToken is the uploader's token by itself.
+// bearerToken returns the uploader's access token, without the scheme.
 func (u *uploader) bearerToken() string { return strings.TrimPrefix(u.bearer, "Bearer ") }
 
-// wantStock checks a file and its bytes, as the driver's GridFS reads them.
+// wantStock checks that the GridFS implementation of the driver reads a file with the bytes want, and that the SHA-256
+// digest in the file's document is correct.
 func (u *uploader) wantStock(t *testing.T, id string, want []byte) {
 	t.Helper()
 	stream, err := u.db.GridFSBucket().OpenDownloadStream(t.Context(), id)
@@ -76,12 +77,13 @@ func (u *uploader) wantStock(t *testing.T, id string, want []byte) {
 	}
 	got, err := io.ReadAll(stream)
 	if err != nil || sum(got) != sum(want) || stream.GetFile().Metadata.Lookup("sha256").StringValue() != sum(want) {
-		t.Errorf("the driver reads %d bytes with the digest %s (%v), want %d with %s, as the document %s", len(got), sum(got), err, len(want), sum(want), stream.GetFile().Metadata)
+		t.Errorf("GridFS of the driver: got %d bytes with the digest %s (%v) and the document %s, want %d bytes with %s",
+			len(got), sum(got), err, stream.GetFile().Metadata, len(want), sum(want))
 	}
 }
 
-// tus-js-client uploads 100 MiB, is cut off three times in the middle of a request, and goes on at the other replica each
-// time.
+// TestTusClient proves that tus-js-client can upload 100 MiB although its connections are closed three times during a
+// request. After each interruption, the client continues the upload at the other replica.
 func TestTusClient(t *testing.T) {
 	project := browser.Project(t, "../tus")
 	broker := sharedRabbitMQ(t).newVhost(t)
@@ -105,36 +107,38 @@ func TestTusClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	cuts, taken, sent := cut.counts()
-	t.Logf("%d failures; bytes by turn %v; answers %+v", r.Failures, taken, r.Answers)
+	t.Logf("%d failures; bytes between interruptions %v; responses %+v", r.Failures, taken, r.Answers)
 
 	if cuts != 3 || r.Failures < 3 || slices.Min(taken) < mebi {
-		t.Errorf("cut off %d times, %d failures, bytes by turn %v: want 3 cuts, and all turns with their share", cuts, r.Failures, taken)
+		t.Errorf("got %d interruptions, %d failures, and %v bytes between interruptions, want 3, at least 3, and at least 1 MiB each",
+			cuts, r.Failures, taken)
 	}
 	offset, resumed := int64(0), 0
 	for i, a := range r.Answers {
 		if a.Method == "PATCH" && a.Status == http.StatusConflict {
-			continue // the other replica was not through with what it had when it was asked how far it was
+			continue // the interrupted replica stored more bytes after the HEAD response with the offset
 		}
 		if (a.Method == "POST") != (i == 0) || a.Status/100 != 2 || a.Offset < offset && a.Method != "POST" {
-			t.Errorf("answer %d: got %+v after offset %d", i, a, offset)
+			t.Errorf("response %d: got %+v after offset %d, want a POST first, status 2xx, and an offset that does not decrease", i, a, offset)
 		}
 		if a.Method == "HEAD" {
 			if resumed++; a.Offset == 0 {
-				t.Error("nothing of the request that broke off was kept")
+				t.Error("got offset 0 after an interrupted request, want the bytes of the request to be kept")
 			}
 		}
 		offset = max(offset, a.Offset)
 	}
 	if resumed < 3 || offset != size {
-		t.Errorf("went on %d times, up to %d bytes; want 3 and %d", resumed, offset, size)
+		t.Errorf("got %d continuations up to offset %d, want at least 3 up to %d", resumed, offset, size)
 	}
 	if again := sent - size; again > int64(r.Failures*chunk) {
-		t.Errorf("%d bytes were sent again, more than %d failed requests of %d had", again, r.Failures, chunk)
+		t.Errorf("the client sent %d bytes twice, want at most the bytes of %d failed requests of %d bytes", again, r.Failures, chunk)
 	}
 
-	// In small batches: to GridFS of the driver, FerretDB sends all chunks in one reply, and these would be too long for it.
+	// digests reads the chunks in small batches. For the driver's GridFS, FerretDB would send all chunks in one reply,
+	// which would be too long for the driver.
 	if got := digests(t, u.db)[r.id()]; got != sum(want) {
-		t.Errorf("the driver reads a file with the digest %s, want %s", got, sum(want))
+		t.Errorf("stored file: got the digest %s, want %s", got, sum(want))
 	}
 	var file struct {
 		UploadDate time.Time `bson:"uploadDate"`
@@ -145,15 +149,16 @@ func TestTusClient(t *testing.T) {
 	wantEntry(t, c, events.FileStored{ID: r.id(), Owner: "0190-ada", Name: "großes Ω.bin", Size: size, SHA256: sum(want), ContentType: "application/x-test", StoredAt: file.UploadDate.UTC()})
 	wantSettled(t, broker, 0)
 	if all := catalogued(t, c); len(all) != 1 {
-		t.Errorf("got %d catalogue entries, want one", len(all))
+		t.Errorf("got %d catalog entries, want 1", len(all))
 	}
 	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
-		t.Errorf("%d uploads are unfinished, want none", n)
+		t.Errorf("got %d unfinished uploads, want none", n)
 	}
 	wantNoJournal(t, u.db, r.id())
 }
 
-// Two of tus-js-client with one file and one upload, at one replica each.
+// TestTusTwoClients proves that two tus-js-client processes can send the same file to the same upload at the same time,
+// each to another replica. Both succeed, and the result is one correct file.
 func TestTusTwoClients(t *testing.T) {
 	project := browser.Project(t, "../tus")
 	broker := sharedRabbitMQ(t).newVhost(t)
@@ -183,12 +188,13 @@ func TestTusTwoClients(t *testing.T) {
 		t.Errorf("got the uploads %s and %s, want %s", results[0].id(), results[1].id(), id)
 	}
 	if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
-		t.Errorf("got %d files, want one", n)
+		t.Errorf("got %d files, want 1", n)
 	}
 }
 
-// Two clients that send different bytes at once, pieces of all sizes: each stretch of the file is of one of them, and its
-// digest is that of its bytes.
+// TestTusTwoWriters proves that an upload stays consistent if two clients send different bytes to it at the same time,
+// in requests of random sizes. The file contains all acknowledged bytes and no others, and its digest matches its
+// bytes.
 func TestTusTwoWriters(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -204,7 +210,7 @@ func TestTusTwoWriters(t *testing.T) {
 			for {
 				status, offset, err := u.askTus(ctx, http.MethodHead, replica+"/upload/tus/"+id, nil)
 				if err != nil || status != http.StatusOK || offset == size {
-					return errors.Join(err, unless(status == http.StatusOK, "HEAD: got %d", status))
+					return errors.Join(err, unless(status == http.StatusOK, "HEAD: got status %d, want 200", status))
 				}
 				part := bytes.Repeat([]byte{byte('a' + w)}, min(1+random.IntN(600_000), int(size-offset)))
 				status, after, err := u.askTus(ctx, http.MethodPatch, replica+"/upload/tus/"+id, part, "Upload-Offset", strconv.FormatInt(offset, 10))
@@ -214,7 +220,8 @@ func TestTusTwoWriters(t *testing.T) {
 				case status == http.StatusConflict:
 					conflicts.Add(1)
 				case status != http.StatusNoContent || after != offset+int64(len(part)):
-					return fmt.Errorf("PATCH of %d at %d: got %d and the offset %d", len(part), offset, status, after)
+					return fmt.Errorf("PATCH of %d bytes at offset %d: got status %d and offset %d, want 204 and %d",
+						len(part), offset, status, after, offset+int64(len(part)))
 				default:
 					took[w].Add(int64(len(part)))
 				}
@@ -234,14 +241,15 @@ func TestTusTwoWriters(t *testing.T) {
 	if len(got) != size {
 		t.Errorf("got %d bytes, want %d", len(got), size)
 	}
-	// What was acknowledged is there. A conflict may come after some bytes of a piece were kept.
+	// The file can contain more bytes of a client than were acknowledged, because a request with a conflict can have
+	// stored some of its bytes.
 	for w := range took {
 		if n := int64(bytes.Count(got, []byte{byte('a' + w)})); n < took[w].Load() {
-			t.Errorf("of the bytes of writer %d %d are there, %d were acknowledged", w, n, took[w].Load())
+			t.Errorf("writer %d: got %d bytes in the file, want at least the %d acknowledged bytes", w, n, took[w].Load())
 		}
 	}
 	if bytes.Count(got, []byte{'a'})+bytes.Count(got, []byte{'b'}) != size {
-		t.Error("there are bytes that nobody sent")
+		t.Error("the file contains bytes that no client sent")
 	}
 }
 
@@ -253,7 +261,7 @@ func unless(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
-// createTus creates an upload at the first replica and returns its id.
+// createTus creates a resumable upload at the first replica and returns its ID.
 func (u *uploader) createTus(t *testing.T, size int) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.urls[0]+"/upload/tus/", nil)
@@ -269,13 +277,13 @@ func (u *uploader) createTus(t *testing.T, size int) string {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusCreated {
-		t.Fatalf("got %s, want 201", response.Status)
+		t.Fatalf("create an upload: got %s, want 201", response.Status)
 	}
 	return path.Base(response.Header.Get("Location"))
 }
 
-// askTus sends a request about an upload and returns the status and the offset, -1 if the answer has none. headers are
-// names and values in turn.
+// askTus sends a tus request for an upload and returns the status and the offset of the response. The offset is -1 if
+// the response has none. headers contains alternating names and values.
 func (u *uploader) askTus(ctx context.Context, method, url string, body []byte, headers ...string) (status int, offset int64, err error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
@@ -302,7 +310,8 @@ func (u *uploader) askTus(ctx context.Context, method, url string, body []byte, 
 	return response.StatusCode, offset, nil
 }
 
-// Another user's token is refused on every verb, at every replica, and does nothing.
+// TestTusOnlyForItsOwner proves that requests of other users for an upload are refused with every method and change
+// nothing. This applies to admins, too.
 func TestTusOnlyForItsOwner(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -316,27 +325,27 @@ func TestTusOnlyForItsOwner(t *testing.T) {
 		url := u.urls[0] + "/upload/tus/" + id
 		for method, want := range map[string]int{
 			http.MethodHead: 404, http.MethodPatch: 404, http.MethodDelete: 404,
-			http.MethodGet: 405, http.MethodPut: 405, http.MethodOptions: 200, // the same to anybody
+			http.MethodGet: 405, http.MethodPut: 405, http.MethodOptions: 200, // the owner gets the same statuses
 		} {
 			for _, bearer := range []string{bearers["mallory"], bearers["grace"]} {
 				status, offset, err := u.askTus(t.Context(), method, url, []byte("mallory's"), "Authorization", bearer, "Upload-Offset", "0")
 				if err != nil || status != want || offset != -1 {
-					t.Errorf("%s: got %d, offset %d (%v), want %d and none", method, status, offset, err, want)
+					t.Errorf("%s: got status %d, offset %d (%v), want %d and no offset", method, status, offset, err, want)
 				}
 				status, offset, err = u.askTus(t.Context(), http.MethodPost, url, []byte("mallory's"), "Authorization", bearer, "Upload-Offset", "0",
 					"X-HTTP-Method-Override", method)
 				if err != nil || status != want || offset != -1 {
-					t.Errorf("POST for %s: got %d, offset %d (%v), want %d and none", method, status, offset, err, want)
+					t.Errorf("POST as %s: got status %d, offset %d (%v), want %d and no offset", method, status, offset, err, want)
 				}
 			}
 		}
 	}
 	for _, id := range []string{open, complete} {
 		if status, offset, err := u.askTus(t.Context(), http.MethodHead, u.urls[0]+"/upload/tus/"+id, nil); err != nil || status != 200 || offset != 0 {
-			t.Errorf("afterwards: got %d, offset %d (%v), want 200 and 0", status, offset, err)
+			t.Errorf("HEAD of the owner afterward: got status %d, offset %d (%v), want 200 and 0", status, offset, err)
 		}
 	}
 	if status, _, err := u.askTus(t.Context(), http.MethodDelete, u.urls[0]+"/upload/tus/"+open, nil); err != nil || status != 204 {
-		t.Errorf("the owner's termination: got %d (%v), want 204", status, err)
+		t.Errorf("DELETE of the owner: got status %d (%v), want 204", status, err)
 	}
 }

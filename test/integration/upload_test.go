@@ -22,17 +22,17 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// uploader calls the real upload, one or several replicas of it.
+// uploader is a client of one or more replicas of the real upload function.
 type uploader struct {
-	urls     []string
-	bearer   string
-	signer   *token.Signer // of bearer
-	uri      string        // of the database
+	urls     []string      // the URLs of the replicas
+	bearer   string        // the value of the Authorization header
+	signer   *token.Signer // signed the token in bearer
+	uri      string        // the URI of the database
 	db       *mongo.Database
-	settings []string
+	settings []string // the settings of every replica, without the stores
 }
 
-// startUpload starts replicas of upload over a database of their own.
+// startUpload starts replicas of the upload function with a new database.
 func startUpload(t *testing.T, replicas int, eventsURL string, settings ...string) *uploader {
 	t.Helper()
 	uri := sharedMongoDB(t).newDatabase(t)
@@ -53,12 +53,12 @@ func startUpload(t *testing.T, replicas int, eventsURL string, settings ...strin
 	return u
 }
 
-// post hands in a file, with an idempotency key if that is not empty, and returns the status and the file's id.
+// post uploads a file and returns the status and the ID of the file. An empty key omits the Idempotency-Key header.
 func (u *uploader) post(t *testing.T, replica int, body, key string) (status int, id string) {
 	t.Helper()
 	response, err := httpClient.Do(u.request(t, u.urls[replica], body, key))
 	if err != nil {
-		t.Errorf("no answer: %v", err)
+		t.Errorf("upload a file: %v", err)
 		return 0, ""
 	}
 	defer response.Body.Close()
@@ -70,7 +70,7 @@ func (u *uploader) post(t *testing.T, replica int, body, key string) (status int
 		err = json.Unmarshal(text, &file)
 	}
 	if err != nil || (file.ID != "") != (response.StatusCode == http.StatusAccepted) {
-		t.Errorf("got %s %s (%v)", response.Status, text, err)
+		t.Errorf("got %s %s (%v), want an id exactly if the status is 202", response.Status, text, err)
 	}
 	if response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") == "" {
 		t.Error("got a 503 without Retry-After")
@@ -78,7 +78,7 @@ func (u *uploader) post(t *testing.T, replica int, body, key string) (status int
 	return response.StatusCode, file.ID
 }
 
-// request is what post sends.
+// request returns the request that post sends.
 func (u *uploader) request(t *testing.T, url, body, key string) *http.Request {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/upload?name=a.txt", strings.NewReader(body))
@@ -92,12 +92,14 @@ func (u *uploader) request(t *testing.T, url, body, key string) *http.Request {
 	return request
 }
 
-// unusual is the longest that an answer may take, whatever goes wrong: publishing has 20 s for all its attempts.
+// unusual is the longest permitted response time while RabbitMQ fails. Publishing takes at most 20 s of it, including
+// all retries.
 const unusual = 30 * time.Second
 
-// TestUploadTellsTheTruth does to RabbitMQ all that can happen to it while the real upload publishes. A 202 must be true
-// at once; after a 503 there may be a file whose event got through, but no event without its file.
-func TestUploadTellsTheTruth(t *testing.T) {
+// TestUploadDuringBrokerFailures proves that the status of an upload is correct in every failure of RabbitMQ. After a
+// 202, the file and its event exist. After a 503, the file can exist, with or without its event. An event without its
+// file never exists.
+func TestUploadDuringBrokerFailures(t *testing.T) {
 	broker := ownRabbitMQ(t).newVhost(t)
 	topology(t, broker)
 	var watch atomic.Pointer[func(moment) bool]
@@ -133,20 +135,20 @@ func TestUploadTellsTheTruth(t *testing.T) {
 		disturb func(t *testing.T)
 		mend    func(t *testing.T)
 		status  int
-		files   int64 // of that one request
-		told    int   // events in the queue; -1 where that is not known
+		files   int64 // the files that the request stores
+		told    int   // the events in the queue, or -1 if their number is unknown
 	}{
-		{"nothing happens", func(*testing.T) {}, nil, 202, 1, 1},
+		{"no failure", func(*testing.T) {}, nil, 202, 1, 1},
 		{"no queue", func(t *testing.T) {
 			onQueue(t, func(ch *amqp.Channel) error { _, err := ch.QueueDelete(events.Queue, false, false, false); return err })
 		}, func(t *testing.T) { topology(t, broker) }, 503, 0, 0},
 		{"no exchange", func(t *testing.T) {
 			onQueue(t, func(ch *amqp.Channel) error { return ch.ExchangeDelete(events.Exchange, false, false) })
 		}, nil, 503, 0, 0},
-		{"no connection for a moment", func(*testing.T) { when(held, 1, nothing) }, nil, 202, 1, 1},
-		{"no connection for long", func(*testing.T) { when(held, always, nothing) }, nil, 503, 1, 0},
-		{"one confirmation is lost", func(*testing.T) { when(unconfirmed, 1, nothing) }, nil, 202, 1, 1},
-		{"all confirmations are lost", func(*testing.T) { when(unconfirmed, always, nothing) }, nil, 503, 1, 1},
+		{"connection lost once", func(*testing.T) { when(held, 1, nothing) }, nil, 202, 1, 1},
+		{"every connection lost", func(*testing.T) { when(held, always, nothing) }, nil, 503, 1, 0},
+		{"one confirmation lost", func(*testing.T) { when(unconfirmed, 1, nothing) }, nil, 202, 1, 1},
+		{"every confirmation lost", func(*testing.T) { when(unconfirmed, always, nothing) }, nil, 503, 1, 1},
 		{"memory alarm", func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1") },
 			func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4") }, 503, 1, -1},
 		{"killed before the event", func(t *testing.T) {
@@ -157,7 +159,7 @@ func TestUploadTellsTheTruth(t *testing.T) {
 			lastingTopology(t, broker)
 			when(unconfirmed, 1, func() { _ = broker.Kill() })
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 1, 1},
-		{"killed for long", func(t *testing.T) {
+		{"killed before the request", func(t *testing.T) {
 			lastingTopology(t, broker)
 			_ = broker.Kill()
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 0, 0},
@@ -167,9 +169,9 @@ func TestUploadTellsTheTruth(t *testing.T) {
 			if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, recovery, "upload works before", func() error {
+			eventually(t, recovery, "upload works before the failure", func() error {
 				if status, _ := u.post(t, 0, "before", ""); status != http.StatusAccepted {
-					return fmt.Errorf("got status %d", status)
+					return fmt.Errorf("got status %d, want 202", status)
 				}
 				return nil
 			})
@@ -188,18 +190,18 @@ func TestUploadTellsTheTruth(t *testing.T) {
 				t.Errorf("got %d files, want %d", n, c.files)
 			}
 			if n := count(t, u.db.Collection("uploads"), bson.D{{Key: "_id", Value: id}}); n != 0 {
-				t.Error("got an accepted file that still counts as unfinished")
+				t.Errorf("got an upload record for the file %s, want none after a 202", id)
 			}
 			told := eventIDs(t, broker)
 			if c.told >= 0 && len(told) != c.told {
 				t.Errorf("got %d events, want %d", len(told), c.told)
 			}
 			if status == http.StatusAccepted && !told[id] {
-				t.Errorf("got a 202 without its event: there are %v", told)
+				t.Errorf("got the events %v, want the event of file %s after a 202", told, id)
 			}
 			for id := range told {
 				if count(t, u.db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}) != 1 {
-					t.Errorf("got event %s without its file", id)
+					t.Errorf("got the event %s without its file", id)
 				}
 			}
 		})
@@ -219,7 +221,7 @@ func TestUploadTellsTheTruth(t *testing.T) {
 			status, id := u.post(t, 0, "hello", "")
 			if status == http.StatusAccepted {
 				accepted[id] = true
-				return errors.New("the file was accepted")
+				return errors.New("got status 202, want 503")
 			}
 			if status != http.StatusServiceUnavailable {
 				t.Errorf("got status %d, want 503", status)
@@ -229,11 +231,11 @@ func TestUploadTellsTheTruth(t *testing.T) {
 		told := eventIDs(t, broker)
 		for id := range accepted {
 			if !told[id] {
-				t.Errorf("got a 202 for %s without its event", id)
+				t.Errorf("got no event for file %s, want one after a 202", id)
 			}
 		}
 	})
-	t.Run("a retry finishes what the broker's death left", func(t *testing.T) {
+	t.Run("retry after the broker was killed", func(t *testing.T) {
 		lastingTopology(t, broker)
 		if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
 			t.Fatal(err)
@@ -248,12 +250,12 @@ func TestUploadTellsTheTruth(t *testing.T) {
 		eventually(t, recovery, "the retry is accepted", func() (err error) {
 			var status int
 			if status, id = u.post(t, 0, "hello", "k"); status != http.StatusAccepted {
-				err = fmt.Errorf("got status %d", status)
+				err = fmt.Errorf("got status %d, want 202", status)
 			}
 			return err
 		})
 		if told := eventIDs(t, broker); !told[id] || len(told) != 1 {
-			t.Errorf("got events %v, want that of %s", told, id)
+			t.Errorf("got the events %v, want only the event of file %s", told, id)
 		}
 		if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
 			t.Errorf("got %d files, want 1", n)
@@ -261,6 +263,7 @@ func TestUploadTellsTheTruth(t *testing.T) {
 	})
 }
 
+// mustRestart restarts the broker. If that fails, the test fails.
 func mustRestart(t *testing.T, broker vhost) {
 	t.Helper()
 	if err := broker.Restart(t.Context()); err != nil {
@@ -268,7 +271,7 @@ func mustRestart(t *testing.T, broker vhost) {
 	}
 }
 
-// eventIDs takes all events out of the queue and returns their ids.
+// eventIDs removes all events from the queue and returns the set of their IDs.
 func eventIDs(t *testing.T, broker vhost) map[string]bool {
 	t.Helper()
 	ch := amqpChannel(t, broker)
@@ -285,7 +288,8 @@ func eventIDs(t *testing.T, broker vhost) map[string]bool {
 	}
 }
 
-// TestUploadOnceUnderOneKey sends one file many times at once to two replicas.
+// TestUploadOnceUnderOneKey proves that concurrent uploads with the same idempotency key, to two replicas, store and
+// announce only one file.
 func TestUploadOnceUnderOneKey(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -306,12 +310,12 @@ func TestUploadOnceUnderOneKey(t *testing.T) {
 		group.Wait()
 		for _, id := range ids {
 			if id != ids[0] {
-				t.Errorf("got ids %v, want one", ids)
+				t.Errorf("got the IDs %v, want the same ID in all responses", ids)
 				break
 			}
 		}
 		if told := eventIDs(t, broker); !told[ids[0]] || len(told) != 1 {
-			t.Errorf("got events %v, want that of %s alone", told, ids[0])
+			t.Errorf("got the events %v, want only the event of file %s", told, ids[0])
 		}
 	}
 	for collection, want := range map[string]int64{"fs.files": 5, "fs.chunks": 5, "uploads.claims": 5, "uploads": 0} {
@@ -321,7 +325,8 @@ func TestUploadOnceUnderOneKey(t *testing.T) {
 	}
 }
 
-// TestUploadQuota fills a quota from two replicas, one file after the other and many at once.
+// TestUploadQuota proves that the files of a user never exceed the quota, whether they are uploaded one after another
+// or concurrently to two replicas.
 func TestUploadQuota(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)
 	topology(t, broker)
@@ -351,12 +356,12 @@ func TestUploadQuota(t *testing.T) {
 	}
 	group.Wait()
 	if n := accepted.Load(); n > 3 {
-		t.Errorf("got %d files of 3 KiB, which is above the quota", n)
+		t.Errorf("got %d accepted files of 3 KiB, want at most 3 with a quota of 10 KiB", n)
 	}
 	if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != accepted.Load() {
-		t.Errorf("got %d files, want the %d that were accepted", n, accepted.Load())
+		t.Errorf("got %d files, want the %d accepted files", n, accepted.Load())
 	}
 	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
-		t.Errorf("got %d uploads that are not finished, want none", n)
+		t.Errorf("got %d unfinished uploads, want none", n)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
+// TestContentUnfinished proves that Unfinished lists the uploads with an upload record, in pages and by age. The record
+// exists from before the first byte until Confirm, or until Put fails. Usage counts its declared length.
 func TestContentUnfinished(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	ctx := t.Context()
@@ -35,11 +37,11 @@ func TestContentUnfinished(t *testing.T) {
 		for _, u := range found {
 			got = append(got, u.ID)
 			if u.Resumable {
-				t.Errorf("%s: got resumable", u.ID)
+				t.Errorf("%s: got Resumable true, want false", u.ID)
 			}
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("before %v after %q: got %q, want %q", before, after, got, want)
+			t.Errorf("Unfinished before %v, after the ID %q: got %q, want %q", before, after, got, want)
 		}
 	}
 	later := time.Now().Add(time.Second)
@@ -51,27 +53,29 @@ func TestContentUnfinished(t *testing.T) {
 	}
 	page(later, "", 3, ids[1], ids[2])
 
-	// A note is there before the first byte.
+	// Put inserts the upload record before it reads the first byte.
 	_, err := s.Put(ctx, content.File{Owner: "ada", Size: 7}, &reader{0, func() error {
 		if n := count(t, db.Collection("uploads"), bson.D{{Key: "owner", Value: "ada"}, {Key: "length", Value: 7}}); n != 1 {
-			t.Errorf("before the first byte: got %d notes of the upload, want 1", n)
+			t.Errorf("before the first byte: got %d upload records, want 1", n)
 		}
 		if usage, err := s.Usage(ctx, "ada"); err != nil || usage != 3+7 {
-			t.Errorf("got usage %d, %v, want 10", usage, err)
+			t.Errorf("Usage during the upload: got %d, %v, want 10", usage, err)
 		}
 		return io.ErrUnexpectedEOF
 	}}, anyEvent)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Error(err)
+		t.Errorf("Put: got error %v, want %v", err, io.ErrUnexpectedEOF)
 	}
 	page(later, "", 3, ids[1], ids[2])
 	for owner, want := range map[string]int64{"ada": 3, "grace": 0} {
 		if usage, err := s.Usage(ctx, owner); err != nil || usage != want {
-			t.Errorf("%s: got usage %d, %v, want %d", owner, usage, err, want)
+			t.Errorf("Usage of %s: got %d, %v, want %d", owner, usage, err, want)
 		}
 	}
 }
 
+// TestContentClaims proves that the first file that claims an idempotency key keeps the key until the claim of that
+// file is deleted or is old enough for ForgetClaims.
 func TestContentClaims(t *testing.T) {
 	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
 	ctx := t.Context()
@@ -87,13 +91,13 @@ func TestContentClaims(t *testing.T) {
 		t.Helper()
 		got, found, err := s.Claimed(ctx, "key")
 		if err != nil || found != (want != "") || got.ID != want {
-			t.Errorf("got %q, %t, %v, want %q", got.ID, found, err, want)
+			t.Errorf("Claimed: got %q, %t, %v, want %q", got.ID, found, err, want)
 		}
 	}
 	claimed("")
-	for _, f := range []content.File{first, first, second} { // again is no error
+	for _, f := range []content.File{first, first, second} { // the same file can claim the key again
 		if got, err := s.Claim(ctx, "key", f); err != nil || got != first {
-			t.Errorf("got %+v, %v, want %+v", got, err, first)
+			t.Errorf("Claim for file %s: got %+v, %v, want %+v", f.ID, got, err, first)
 		}
 	}
 	claimed(first.ID)
@@ -102,21 +106,23 @@ func TestContentClaims(t *testing.T) {
 	}
 	claimed(first.ID)
 	if n, err := s.ForgetClaims(ctx, time.Now().Add(-time.Minute)); err != nil || n != 0 {
-		t.Errorf("forget older claims: got %d, %v, want none", n, err)
+		t.Errorf("ForgetClaims of a minute ago: got %d, %v, want 0", n, err)
 	}
 	if err := s.Unclaim(ctx, "key", first.ID); err != nil {
 		t.Error(err)
 	}
 	claimed("")
 	if got, err := s.Claim(ctx, "key", second); err != nil || got != second {
-		t.Errorf("got %+v, %v, want %+v", got, err, second)
+		t.Errorf("Claim for file %s: got %+v, %v, want %+v", second.ID, got, err, second)
 	}
 	if n, err := s.ForgetClaims(ctx, time.Now().Add(time.Minute)); err != nil || n != 1 {
-		t.Errorf("forget all claims: got %d, %v, want 1", n, err)
+		t.Errorf("ForgetClaims of all claims: got %d, %v, want 1", n, err)
 	}
 	claimed("")
 }
 
+// TestContentDeletions proves that Bury marks a file deleted until Unearth deletes the tombstone, and that Graves lists
+// the file until Delete has deleted its content.
 func TestContentDeletions(t *testing.T) {
 	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
 	ctx := t.Context()
@@ -127,40 +133,40 @@ func TestContentDeletions(t *testing.T) {
 	state := func(wantBuried bool, wantGraves ...string) {
 		t.Helper()
 		if got, err := s.Buried(ctx, f.ID); err != nil || got != wantBuried {
-			t.Errorf("buried: got %t, %v, want %t", got, err, wantBuried)
+			t.Errorf("Buried: got %t, %v, want %t", got, err, wantBuried)
 		}
 		if got, err := s.Graves(ctx, time.Now().Add(time.Second), "", 10); err != nil || !slices.Equal(got, wantGraves) {
-			t.Errorf("graves: got %q, %v, want %q", got, err, wantGraves)
+			t.Errorf("Graves: got %q, %v, want %q", got, err, wantGraves)
 		}
 	}
 	state(false)
-	for range 2 { // again is no error
+	for range 2 { // a second call is not an error
 		if err := s.Bury(ctx, f.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
 	state(true, f.ID)
 	if got, err := s.Graves(ctx, time.Now().Add(time.Second), f.ID, 10); err != nil || len(got) != 0 {
-		t.Errorf("graves after the last: got %q, %v", got, err)
+		t.Errorf("Graves after the last ID: got %q, %v, want none", got, err)
 	}
 	if got, err := s.Graves(ctx, time.Now().Add(-time.Minute), "", 10); err != nil || len(got) != 0 {
-		t.Errorf("older graves: got %q, %v", got, err)
+		t.Errorf("Graves of a minute ago: got %q, %v, want none", got, err)
 	}
 	if err := s.Delete(ctx, f.ID); err != nil {
 		t.Fatal(err)
 	}
 	state(true)
 	if _, err := s.Get(ctx, f.ID); !errors.Is(err, problem.NotFound) {
-		t.Errorf("got %v, want %v", err, problem.NotFound)
+		t.Errorf("Get after Delete: got error %v, want %v", err, problem.NotFound)
 	}
 	for want, before := range []time.Duration{-time.Minute, time.Minute} {
 		if n, err := s.Unearth(ctx, time.Now().Add(before)); err != nil || n != int64(want) {
-			t.Errorf("unearth before %v: got %d, %v, want %d", before, n, err, want)
+			t.Errorf("Unearth before now plus %v: got %d, %v, want %d", before, n, err, want)
 		}
 	}
 	state(false)
 	wantEmpty(t, db)
 	if buried, err := s.Buried(ctx, uuid.NewString()); err != nil || buried {
-		t.Errorf("another file: got buried %t, %v", buried, err)
+		t.Errorf("Buried of an unknown file: got %t, %v, want false", buried, err)
 	}
 }

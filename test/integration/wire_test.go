@@ -12,32 +12,34 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// moment is a message between a program and one of its stores, as a proxy sees it pass by.
+// moment is a point in time at which a proxy between a program and a store has received or forwarded a message.
 type moment struct {
-	// what is the message: "insert fs.chunks" for a command to MongoDB, "message" for a whole event to or from RabbitMQ, "ack"
-	// for an acknowledgement by either side, and empty for anything else.
+	// what describes the message. For a command to MongoDB, it is the name and the collection of the command, such as
+	// "insert fs.chunks". For RabbitMQ, it is "message" for the last frame of an event, and "ack" for an acknowledgment
+	// from either side. For any other message, it is empty.
 	what string
-	// answer tells that it comes from the store; for MongoDB, it is then the answer to what.
+	// answer reports whether the message comes from the store. A message from MongoDB is the reply to the command in
+	// what.
 	answer bool
-	// passed tells that it has been sent on, rather than held.
+	// passed reports whether the proxy has already forwarded the message.
 	passed bool
 }
 
-// wire is a proxy that understands what passes through it.
+// wire is a proxy that parses the messages between a program and a store.
 type wire struct {
 	address string
 	target  string
-	// open returns what reads the messages of either side of a new connection.
+	// open returns the parsers for the two directions of a new connection.
 	open func() (fromClient, fromServer parser)
-	// watch is called with each message twice, before and after it is sent on. When it returns true, the connection ends
-	// there and then.
+	// watch is called twice for each message: before and after the proxy forwards the message. If it returns true, the
+	// proxy closes the connection immediately.
 	watch func(moment) (cut bool)
 }
 
-// parser reads the next message whole.
+// parser reads the next message and returns it with the description for moment.what.
 type parser func(r *bufio.Reader) (message []byte, what string, err error)
 
-// newWire starts a proxy to target that lasts until the test's end.
+// newWire starts a proxy in front of the address target. The proxy runs until the test ends.
 func newWire(t *testing.T, target string, open func() (fromClient, fromServer parser), watch func(moment) (cut bool)) *wire {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -62,12 +64,12 @@ func newWire(t *testing.T, target string, open func() (fromClient, fromServer pa
 	return w
 }
 
-// serve passes messages on until either side hangs up or the test ends.
+// serve forwards the messages of one connection until a side closes the connection or watch returns true.
 func (w *wire) serve(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", w.target)
 	if err != nil {
-		return // the client sees that there is nobody
+		return // the client's connection is closed, too
 	}
 	defer server.Close()
 	fromClient, fromServer := w.open()
@@ -77,7 +79,7 @@ func (w *wire) serve(client net.Conn) {
 	both.Wait()
 }
 
-// pass sends on what comes from one side to the other, and hangs up on both in the end.
+// pass forwards messages in one direction. When it ends, it closes both connections.
 func (w *wire) pass(to, from net.Conn, read parser, answer bool) {
 	defer to.Close()
 	defer from.Close()
@@ -106,7 +108,7 @@ func (w *wire) through(t *testing.T, raw string) string {
 	return u.String()
 }
 
-// host returns the address in a URL.
+// host returns the host and port of a URL.
 func host(t *testing.T, raw string) string {
 	t.Helper()
 	return parseURL(t, raw).Host
@@ -114,10 +116,11 @@ func host(t *testing.T, raw string) string {
 
 const opMsg = 2013
 
-// mongoMessages reads the MongoDB wire protocol: OP_MSG, with the command's name and its collection.
+// mongoMessages returns parsers for the MongoDB wire protocol. They describe an OP_MSG message with the name and the
+// collection of its command.
 func mongoMessages() (fromClient, fromServer parser) {
 	var mu sync.Mutex
-	asked := map[uint32]string{} // what each request was, by its id
+	asked := map[uint32]string{} // the descriptions of the commands, by request ID
 	read := func(r *bufio.Reader) ([]byte, uint32, uint32, error) {
 		head, err := r.Peek(16)
 		if err != nil {
@@ -153,9 +156,10 @@ func mongoMessages() (fromClient, fromServer parser) {
 	return fromClient, fromServer
 }
 
-// command returns the name and the collection of the command in an OP_MSG, such as "insert fs.files".
+// command returns the name and the collection of the command in an OP_MSG message, such as "insert fs.files". It
+// returns "" for any other message.
 func command(message []byte) string {
-	const body = 16 + 4 // the header, and flags
+	const body = 16 + 4 // the lengths of the header and of the flags
 	if len(message) <= body || binary.LittleEndian.Uint32(message[12:]) != opMsg || message[body] != 0 {
 		return ""
 	}
@@ -174,19 +178,20 @@ func command(message []byte) string {
 	return first.Key() + " " + collection
 }
 
-// The frames and methods of AMQP 0-9-1 that matter here.
+// The frame types and methods of AMQP 0-9-1 that amqpFrames recognizes.
 const (
 	frameMethod, frameHeader, frameBody = 1, 2, 3
 	basicPublish                        = 60<<16 | 40
 	basicAck                            = 60<<16 | 80
 )
 
-// amqpFrames reads AMQP 0-9-1: frames, of which the last of an event is a "message".
+// amqpFrames returns parsers for AMQP 0-9-1. Each message is a frame. The last frame of an event has the description
+// "message".
 func amqpFrames() (fromClient, fromServer parser) {
 	read := func(greets bool) parser {
-		left := map[uint16]uint64{} // of the body of the event that is under way, by channel
+		left := map[uint16]uint64{} // the missing body bytes of the current event, by channel
 		return func(r *bufio.Reader) ([]byte, string, error) {
-			if greets { // AMQP 0 0 9 1
+			if greets { // the client begins with the protocol header "AMQP" 0 0 9 1
 				greets = false
 				greeting := make([]byte, 8)
 				_, err := io.ReadFull(r, greeting)
@@ -220,6 +225,7 @@ func amqpFrames() (fromClient, fromServer parser) {
 	return read(true), read(false)
 }
 
+// String returns a description of the moment for test logs.
 func (m moment) String() string {
 	from, how := "to", "held"
 	if m.answer {

@@ -1,7 +1,8 @@
-// Command servers provides the programs of the servers that the tests start. It builds the embedded servers, which takes minutes
-// the first time and would slow down tests that run meanwhile. As root on Debian, it installs MariaDB and RabbitMQ without starting
-// their services. It installs nothing if STORES is set: there, the servers run already and no network is available
-// (see test/integration/servers_test.go).
+// Command servers installs and builds the server programs that the tests start. It builds the embedded servers before
+// the tests run, because the first build takes minutes and would slow down the tests. As root on Debian, it also
+// installs MariaDB and RabbitMQ, without starting their system services. It does not install them if the environment
+// variable STORES is set, because this means that servers are already running and no network is available (see
+// test/integration/servers_test.go).
 package main
 
 import (
@@ -15,7 +16,7 @@ import (
 )
 
 func main() {
-	ctx := context.Background() // what is called bounds its time itself
+	ctx := context.Background() // no deadline, because a first build can take long; installations have their own timeout
 	_, mysql := store.FindMySQL(ctx)
 	_, rabbitmq := store.FindRabbitMQ()
 	err := errors.Join(
@@ -32,7 +33,8 @@ func main() {
 	}
 }
 
-// provide installs a server if found is store.ErrNotInstalled.
+// provide installs the server called name if found is store.ErrNotInstalled. found is the error from the search for the
+// server.
 func provide(ctx context.Context, name string, found error, install func(context.Context, io.Writer) error) error {
 	switch {
 	case found == nil:
@@ -41,7 +43,7 @@ func provide(ctx context.Context, name string, found error, install func(context
 	case !errors.Is(found, store.ErrNotInstalled):
 		return found
 	case os.Getenv("STORES") != "" || !store.CanInstall():
-		fmt.Println(name + " is NOT installed: tests that start a private one will be skipped")
+		fmt.Println(name + " is NOT installed: tests that start a private " + name + " server will be skipped")
 		return nil
 	}
 	return install(ctx, os.Stdout)

@@ -1,4 +1,5 @@
-// Traefik, for the test of docs/forward-auth.md. It is a module of its own, so that nobody else downloads and builds it.
+// This module builds Traefik for the test of docs/forward-auth.md. Traefik has a separate module, so that users of the
+// main module do not download its dependencies.
 module github.com/strongroom-dev/strongroom/test/traefik
 
 go 1.26.0

@@ -1,6 +1,7 @@
-// Uploads FILE to ENDPOINT with the access token TOKEN, as tus-js-client does by itself: in requests of CHUNK bytes, and
-// again where it left off whenever a request fails. Or, if URL is set, goes on with that upload. On success it prints, as
-// JSON, where the upload is and every answer that it got.
+// Uploads FILE to ENDPOINT with tus-js-client and the access token TOKEN, in requests of CHUNK bytes. If a request
+// fails, tus-js-client continues at the offset of the server. If URL is set, the script continues the upload at URL
+// instead of creating an upload. On success, it prints the URL of the upload, the number of failed requests, and all
+// responses as JSON.
 import { createReadStream } from 'node:fs'
 import { Upload } from 'tus-js-client'
 
@@ -21,7 +22,7 @@ const upload = new Upload(createReadStream(file), {
   onShouldRetry: (error) => {
     failures++
     const status = error.originalResponse?.getStatus() ?? 0
-    return status < 400 || status >= 500 || status === 409 || status === 423 // as it does without this function
+    return status < 400 || status >= 500 || status === 409 || status === 423 // the default of tus-js-client
   },
   onError: (error) => {
     console.error(String(error), JSON.stringify(answers))

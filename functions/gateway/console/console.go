@@ -1,6 +1,7 @@
-// Package console is the web console: a page to sign in, to hand in files and get them back, and for admins to manage
-// accounts. It is TypeScript, built into dist by `make console`; what is built is committed, so that building the gateway
-// takes no Node.
+// Package console serves the web console. In the console, users sign in, upload files and download files, and
+// administrators also manage accounts. The console is written in TypeScript. `make console` builds it into the
+// directory dist. The built files are committed to the repository, so that building the gateway does not require
+// Node.js.
 package console
 
 import (
@@ -23,10 +24,12 @@ import (
 //go:embed all:dist
 var dist embed.FS
 
-// pages are the paths at which the console shows something: all are one page, which looks at its address.
+// pages contains the paths of the console's pages. The server sends the same HTML document for all of these paths,
+// because the script in the document selects the page by the path.
 var pages = map[string]bool{"/": true, "/password": true, "/admin/files": true, "/admin/accounts": true, "/admin/audit": true}
 
-// types are those of the files in dist by the ends of their names; mime's depend on the machine.
+// types maps file name extensions to content types. Package mime is not used, because its results depend on the
+// configuration of the machine.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
@@ -35,15 +38,17 @@ var types = map[string]string{
 	".txt":  "text/plain; charset=utf-8",
 }
 
-// asset is a file of the console.
+// asset is a file of the web console, together with its response headers.
 type asset struct {
 	content, contentType, cacheControl, etag string
-	// gzipped is the content compressed, when somebody has asked for it that way.
+	// gzipped returns the content, compressed with gzip. The content is compressed only on the first call.
 	gzipped func() string
 }
 
-// Handler answers GET and HEAD for the console's pages and their assets, and anything else as not found. It sets the
-// headers that belong to an asset; what a page may do is for its caller to say.
+// Handler returns a handler that serves the console's pages and assets for GET and HEAD. The handler responds with
+// problem.NotFound to any other path, and with problem.MethodNotAllowed to any other method. It sets the headers that
+// describe an asset, such as Content-Type. The caller must set the headers that restrict a page, such as
+// Content-Security-Policy.
 func Handler() http.Handler {
 	assets := map[string]*asset{}
 	err := fs.WalkDir(dist, "dist", func(name string, entry fs.DirEntry, err error) error {
@@ -56,13 +61,13 @@ func Handler() http.Handler {
 		}
 		contentType, ok := types[path.Ext(name)]
 		if !ok {
-			return fmt.Errorf("%s: its content type is not known", name)
+			return fmt.Errorf("file %s has an extension with an unknown content type", name)
 		}
 		assets[strings.TrimPrefix(name, "dist")] = newAsset(content, contentType, strings.HasPrefix(name, "dist/assets/"))
 		return nil
 	})
 	if err != nil {
-		panic("console: " + err.Error()) // it is in the binary: a test would have found it
+		panic("console: " + err.Error()) // dist is embedded, so the tests would already have found this error
 	}
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -74,14 +79,15 @@ func Handler() http.Handler {
 		}
 		found, ok := assets[name]
 		if !ok {
-			return problem.NotFound.With("there is nothing at this path")
+			return problem.NotFound.With("no such endpoint")
 		}
 		found.serve(w, r)
 		return nil
 	})
 }
 
-// newAsset describes a file; a hashed one has a digest of its content in its name.
+// newAsset returns an asset with the given content. hashed reports whether the file's name contains a digest of the
+// content. If so, browsers may cache the asset for a year, because a change of the content also changes the name.
 func newAsset(content []byte, contentType string, hashed bool) *asset {
 	sum := sha256.Sum256(content)
 	a := &asset{content: string(content), contentType: contentType, cacheControl: "no-cache", etag: hex.EncodeToString(sum[:12])}
@@ -91,7 +97,7 @@ func newAsset(content []byte, contentType string, hashed bool) *asset {
 	a.gzipped = sync.OnceValue(func() string {
 		var b bytes.Buffer
 		w := gzip.NewWriter(&b)
-		_, _ = w.Write(content) // to memory: neither fails
+		_, _ = w.Write(content) // writing to memory does not fail
 		_ = w.Close()
 		return b.String()
 	})
@@ -104,7 +110,7 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", a.cacheControl)
 	h.Add("Vary", "Accept-Encoding")
 	content, etag := a.content, a.etag
-	// Ranges are of what is not compressed.
+	// Do not compress the response to a range request, because the range refers to the uncompressed content.
 	if acceptsGzip(r) && r.Header.Get("Range") == "" {
 		content, etag = a.gzipped(), etag+"-gzip"
 		h.Set("Content-Encoding", "gzip")
@@ -113,7 +119,7 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
 }
 
-// acceptsGzip tells whether the client takes gzip (RFC 9110 §12.5.3), which all browsers do.
+// acceptsGzip reports whether the client accepts responses that are compressed with gzip (RFC 9110, Section 12.5.3).
 func acceptsGzip(r *http.Request) bool {
 	for _, value := range r.Header.Values("Accept-Encoding") {
 		for coding := range strings.SplitSeq(value, ",") {

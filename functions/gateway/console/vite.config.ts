@@ -1,8 +1,8 @@
 import { defineConfig, type Plugin } from 'vite'
 import { createHash } from 'node:crypto'
 
-// Uppy's styles have pictures in data: URLs, which the gateway's policy does not permit (img-src 'self' blob:): they become
-// files.
+// pictures moves the pictures in Uppy's styles from data: URLs to files, because the gateway's
+// Content-Security-Policy does not permit data: URLs (img-src 'self' blob:).
 function pictures(): Plugin {
   return {
     name: 'pictures',
@@ -32,6 +32,6 @@ export default defineConfig({
     license: { fileName: 'licenses.txt' },
     rolldownOptions: { output: { hashCharacters: 'hex' } },
   },
-  // For work on the console alone: `npx vite` beside `make run`.
+  // Proxies of the development server: run `npx vite` while `make run` serves the functions.
   server: { proxy: Object.fromEntries(['/session', '/upload', '/files', '/accounts'].map((path) => [path, 'http://localhost:8080'])) },
 })

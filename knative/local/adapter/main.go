@@ -1,7 +1,7 @@
-// Command adapter is the receive adapter of eventing-rabbitmq, which takes messages from a queue and posts them to a
-// sink as CloudEvents, with the settings that its controller would give it in the environment. It differs from its
-// upstream main in what a machine without a cluster lacks: it needs no kubeconfig, and it does not listen on port 8080
-// of all addresses for a kubelet's probes.
+// Command adapter runs the receive adapter of eventing-rabbitmq without a cluster. The adapter receives messages from a
+// queue and posts them to a sink as CloudEvents. Its settings are the environment variables that the eventing-rabbitmq
+// controller would set. Unlike the upstream command, this command reads no kubeconfig, and it does not respond to a
+// kubelet's probes on port 8080.
 package main
 
 import (
@@ -14,7 +14,8 @@ import (
 
 func main() {
 	ctx := signals.NewContext()
-	// A client for the cluster has to be there; it is not used, since nothing here asks for tokens or watches ConfigMaps.
+	// The packages of the adapter require a Kubernetes client in ctx. The adapter never uses this client, because it
+	// requests no tokens and watches no ConfigMaps. The client's address is therefore only a placeholder.
 	ctx, _ = injection.Default.SetupInformers(ctx, &rest.Config{Host: "127.0.0.1:1"})
 	ctx = adapter.WithHealthProbesDisabled(ctx)
 	adapter.MainWithContext(ctx, "rabbitmqsource", rabbitmq.NewEnvConfig, rabbitmq.NewAdapter)

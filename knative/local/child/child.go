@@ -1,4 +1,5 @@
-// Package child starts processes that do not outlive the one that started them, however that ends.
+// Package child starts child processes. The kernel kills the child processes when their parent process ends, even if
+// the parent process crashes.
 package child
 
 import (
@@ -10,17 +11,19 @@ import (
 	"time"
 )
 
-// waitDelay bounds the wait for output that a process's own children still hold open.
+// waitDelay is how long Run waits for the end of a process's output after the process has ended. The output can end
+// later than the process, because the process's own children might still have it open.
 const waitDelay = 10 * time.Second
 
-// Start starts cmd as the leader of a process group of its own, so that Ctrl-C at a terminal does not reach it, and so
-// that the kernel kills it when this process ends. When it has ended it calls ended with what cmd.Wait returns.
+// Start starts cmd as the leader of a new process group, so that Ctrl+C in a terminal does not signal cmd. The kernel
+// kills cmd when this process ends. When cmd has ended, Start calls ended in another goroutine, with the result of
+// cmd.Wait.
 func Start(cmd *exec.Cmd, ended func(error)) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
-		// The kernel sends the parent-death signal when the thread that forked ends, not the process: so the thread
-		// is kept for as long as the child lives.
+		// The kernel sends the parent-death signal when the thread that started the child process ends, even if other
+		// threads continue. Therefore, keep this thread until the child process has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -32,7 +35,8 @@ func Start(cmd *exec.Cmd, ended func(error)) error {
 	return <-started
 }
 
-// Run runs cmd to its end as Start starts it. When ctx ends, its whole group is killed.
+// Run starts cmd in the same way as Start, and waits until cmd ends. If ctx ends first, Run kills the process group of
+// cmd.
 func Run(ctx context.Context, cmd *exec.Cmd) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -46,7 +50,7 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended, which is what is wanted
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // an error means that the group has already ended
 		return errors.Join(context.Cause(ctx), <-done)
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// TestMain lets the tests run this binary as a parent that starts a child, says its id and then waits.
+// TestMain runs the tests. If RUN_AS is "parent", it instead starts a child process, prints the child's process ID,
+// and waits until it is killed.
 func TestMain(m *testing.M) {
 	if os.Getenv("RUN_AS") != "parent" {
 		os.Exit(m.Run())
@@ -26,19 +27,20 @@ func TestMain(m *testing.M) {
 	select {}
 }
 
-// gone waits until no process of that id runs.
+// gone waits until the process with this ID has ended.
 func gone(t *testing.T, pid int) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for running(pid) {
 		if time.Now().After(deadline) {
-			t.Fatalf("process %d still runs", pid)
+			t.Fatalf("process %d is still running", pid)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// running tells whether a process is there and is no zombie, which only waits to be looked at.
+// running reports whether a process exists and is not a zombie. A zombie has ended but its parent has not waited for
+// it.
 func running(pid int) bool {
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	return err == nil && !bytes.Contains(status, []byte("\nState:\tZ"))
@@ -64,12 +66,12 @@ func TestChildDiesWithItsParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !running(pid) {
-		t.Fatal("the child does not run")
+		t.Fatal("the child is not running")
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = parent.Wait() // it was killed: that is the error
+	_ = parent.Wait() // the error only reports that the parent was killed
 	gone(t, pid)
 }
 
@@ -83,8 +85,8 @@ func TestStart(t *testing.T) {
 	if err := <-ended; !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("got %v, want exit status 3", err)
 	}
-	if err := Start(exec.Command("/none"), func(error) { t.Error("ended, and never began") }); err == nil {
-		t.Error("a program that is not there was started")
+	if err := Start(exec.Command("/none"), func(error) { t.Error("ended was called although the program did not start") }); err == nil {
+		t.Error("got no error for a program that does not exist")
 	}
 }
 
@@ -115,12 +117,12 @@ func TestRunKillsTheGroup(t *testing.T) {
 	}
 	gone(t, grandchild)
 	if err := Run(ctx, exec.Command("true")); !errors.Is(err, context.Canceled) {
-		t.Errorf("after the end: got %v, want %v", err, context.Canceled)
+		t.Errorf("with a canceled context: got %v, want %v", err, context.Canceled)
 	}
 	if err := Run(t.Context(), exec.Command("true")); err != nil {
 		t.Error(err)
 	}
 	if err := syscall.Kill(cmd.Process.Pid, 0); !errors.Is(err, syscall.ESRCH) {
-		t.Errorf("the leader of the group: got %v, want that it is gone", err)
+		t.Errorf("signal the group leader: got %v, want %v", err, syscall.ESRCH)
 	}
 }

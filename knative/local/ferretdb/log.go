@@ -6,12 +6,14 @@ import (
 	"slices"
 )
 
-// lazyHandler is a slog.Handler that keeps attributes and groups until a record is written. FerretDB passes the arguments of
-// each SQL statement to Logger.With twice, for debug records that nobody reads, and slog.TextHandler formats attributes in
-// WithAttrs. The arguments hold the bytes of files, so formatting them took half of the time of an upload.
+// lazyHandler is a slog.Handler that formats attributes only when it writes a record. It is necessary because FerretDB
+// passes the arguments of each SQL statement to Logger.With twice, for debug records that are never written.
+// slog.TextHandler would format these arguments in WithAttrs, even if no record follows. The arguments contain the
+// bytes of uploaded files, so formatting them took half of the upload time.
 type lazyHandler struct {
 	next slog.Handler
-	// steps add the attributes and groups to next, in their order.
+	// steps contains the calls of WithAttrs and WithGroup, in order. Handle applies them to next when it writes a
+	// record.
 	steps []func(slog.Handler) slog.Handler
 }
 
@@ -40,6 +42,6 @@ func (h lazyHandler) WithGroup(name string) slog.Handler {
 }
 
 func (h lazyHandler) with(step func(slog.Handler) slog.Handler) slog.Handler {
-	h.steps = append(slices.Clip(h.steps), step) // clipped, because other handlers share the array
+	h.steps = append(slices.Clip(h.steps), step) // Clip makes append copy the array, which other handlers share
 	return h
 }

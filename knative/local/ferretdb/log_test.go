@@ -9,7 +9,7 @@ import (
 	"testing/slogtest"
 )
 
-// noisy counts how often it is formatted.
+// noisy is a log value that counts how often it is formatted.
 type noisy struct{ formatted *int }
 
 func (n noisy) LogValue() slog.Value {
@@ -17,17 +17,17 @@ func (n noisy) LogValue() slog.Value {
 	return slog.StringValue("formatted")
 }
 
-// chains are ways to a record.
+// chains are functions that write one record. They attach the value to the record in different ways.
 var chains = map[string]func(l *slog.Logger, value any){
 	"attribute of the logger": func(l *slog.Logger, value any) { l.With("args", value).Debug("m") },
 	"attribute of the record": func(l *slog.Logger, value any) { l.Debug("m", "args", value) },
-	"in a list":               func(l *slog.Logger, value any) { l.With("args", []any{value, 1}).Debug("m") },
-	"in a group":              func(l *slog.Logger, value any) { l.WithGroup("g").With("args", value).Debug("m", "b", 1) },
-	"before and after a group": func(l *slog.Logger, value any) {
+	"attribute in a list":     func(l *slog.Logger, value any) { l.With("args", []any{value, 1}).Debug("m") },
+	"attribute in a group":    func(l *slog.Logger, value any) { l.WithGroup("g").With("args", value).Debug("m", "b", 1) },
+	"attributes before and after a group": func(l *slog.Logger, value any) {
 		l.With("a", value).WithGroup("g").With("b", value).WithGroup("h").Debug("m", "c", value)
 	},
-	"as a group":    func(l *slog.Logger, value any) { l.With(slog.Group("g", "a", value)).Debug("m") },
-	"several times": func(l *slog.Logger, value any) { l.With("a", value).With("b", value).With("a", value).Debug("m") },
+	"attribute that is a group": func(l *slog.Logger, value any) { l.With(slog.Group("g", "a", value)).Debug("m") },
+	"several attributes":        func(l *slog.Logger, value any) { l.With("a", value).With("b", value).With("a", value).Debug("m") },
 }
 
 func TestLazyHandlerFormatsNothingThatIsNotWritten(t *testing.T) {
@@ -37,7 +37,7 @@ func TestLazyHandlerFormatsNothingThatIsNotWritten(t *testing.T) {
 			formatted := 0
 			log(slog.New(lazyHandler{next: slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelError})}), noisy{&formatted})
 			if formatted != 0 || text.Len() != 0 {
-				t.Errorf("the value was formatted %d times, and the log has %q, want neither", formatted, &text)
+				t.Errorf("the value was formatted %d times and the log is %q, want 0 times and an empty log", formatted, &text)
 			}
 		})
 	}
@@ -63,22 +63,22 @@ func TestLazyHandlerWritesWhatTextHandlerDoes(t *testing.T) {
 	}
 }
 
-// Two loggers that come from one do not share attributes.
+// TestLazyHandlerKeepsLoggersApart checks that two loggers derived from the same logger do not share attributes.
 func TestLazyHandlerKeepsLoggersApart(t *testing.T) {
 	var text bytes.Buffer
 	parent := slog.New(lazyHandler{next: slog.NewTextHandler(&text, nil)})
-	for range 3 { // until the array of the steps has room
+	for range 3 { // so that the underlying array of steps has spare capacity
 		parent = parent.With("p", 1)
 	}
 	one, two := parent.With("own", "one"), parent.With("own", "two")
 	one.Info("m")
 	if got := text.String(); !strings.Contains(got, "own=one") || strings.Contains(got, "two") {
-		t.Errorf("got %q, want the attribute of the first logger", got)
+		t.Errorf("got %q, want only the attribute of the first logger", got)
 	}
 	text.Reset()
 	two.Info("m")
 	if got := text.String(); !strings.Contains(got, "own=two") || strings.Contains(got, "one") {
-		t.Errorf("got %q, want the attribute of the second logger", got)
+		t.Errorf("got %q, want only the attribute of the second logger", got)
 	}
 }
 

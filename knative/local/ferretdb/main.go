@@ -1,5 +1,5 @@
-// Command ferretdb serves the MongoDB protocol from SQLite files: FerretDB, for machines that have no mongod. It asks for
-// no password, so the address must be one that only this machine reaches.
+// Command ferretdb runs FerretDB, a MongoDB-compatible server, on machines without mongod. FerretDB stores its data in
+// SQLite files. It does not check passwords, so the command listens only on a loopback address.
 package main
 
 import (
@@ -18,12 +18,12 @@ import (
 	"github.com/FerretDB/FerretDB/ferretdb"
 )
 
-// shutdownTimeout is what requests have to end in after SIGTERM.
+// shutdownTimeout is how long the command waits for clients to disconnect after SIGTERM or SIGINT.
 const shutdownTimeout = time.Second
 
 func main() {
-	addr := flag.String("addr", "", "loopback address to listen on, as 127.0.0.1:PORT")
-	dir := flag.String("dir", "", "directory for the databases; made if absent")
+	addr := flag.String("addr", "", "loopback address to listen on, in the form 127.0.0.1:PORT")
+	dir := flag.String("dir", "", "directory for the databases; created if it does not exist")
 	flag.Parse()
 	if err := run(*addr, *dir); err != nil {
 		fmt.Fprintln(os.Stderr, "ferretdb:", err)
@@ -31,17 +31,17 @@ func main() {
 	}
 }
 
-// run serves until SIGTERM or SIGINT.
+// run starts FerretDB and serves clients until the process receives SIGTERM or SIGINT.
 func run(addr, dir string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("-addr: %w", err)
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("-addr: %q is no loopback address", host)
+		return fmt.Errorf("-addr: %q is not a loopback address", host)
 	}
 	if dir == "" {
-		return fmt.Errorf("-dir: missing")
+		return fmt.Errorf("-dir: must be set")
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return fmt.Errorf("-dir: %w", err)
@@ -67,7 +67,9 @@ func run(addr, dir string) error {
 		return err
 	case <-ctx.Done():
 	}
-	// Run waits for its clients to hang up, and a pool of connections never does. SQLite has what was acknowledged.
+	// Run returns only when all clients have disconnected, but a client with a connection pool stays connected.
+	// Therefore, do not wait longer than shutdownTimeout. No acknowledged write is lost, because SQLite has already
+	// stored it.
 	select {
 	case err := <-ended:
 		return err

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,33 +14,36 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// AdapterConfig is what the controller of eventing-rabbitmq takes from a RabbitmqSource for its receive adapter.
+// AdapterConfig configures the receive adapter. In a cluster, the eventing-rabbitmq controller derives the same
+// configuration from a RabbitmqSource.
 type AdapterConfig struct {
-	// Dir is for the adapter's log.
+	// Dir is the directory that contains the adapter's log.
 	Dir string
-	// RabbitURL is the amqp URL, with the user that may read the queue. The adapter decodes nothing that is
-	// percent-encoded in it.
+	// RabbitURL is the AMQP URL of the server. The user in the URL must be allowed to read the queue. The URL must not
+	// contain percent-encoded characters, because the adapter does not decode them.
 	RabbitURL string
-	// Queue must exist: sources here are predeclared.
+	// Queue is the name of the queue. The queue must exist, because the adapter does not declare it.
 	Queue string
-	// Sink is the URL that events are posted to.
+	// Sink is the URL to which the adapter posts events.
 	Sink string
-	// Parallelism is how many events are delivered at a time, 1 if it is 0.
+	// Parallelism is the maximum number of events that are delivered at the same time. 0 means 1.
 	Parallelism int
-	// Retry is how often a delivery is repeated; BackoffPolicy is exponential or linear, BackoffDelay an ISO 8601
-	// duration such as PT0.5S. With no Retry an event that could not be delivered is dead-lettered at once.
+	// Retry is the maximum number of times that the adapter retries a failed delivery. If Retry is 0, an event becomes
+	// a dead letter after its first failed delivery. BackoffPolicy is "exponential", which is the default, or "linear".
+	// It determines how the delay between retries grows. BackoffDelay is the base of this delay, as an ISO 8601
+	// duration such as PT0.5S.
 	Retry         int
 	BackoffPolicy string
 	BackoffDelay  string
-	// Name and Namespace are those of the source.
+	// Name and Namespace identify the RabbitmqSource. If they are empty, they are strongroom-files and strongroom.
 	Name, Namespace string
-	// Progress gets the lines of a build; nil for none.
+	// Progress receives the progress messages if the adapter must be built. It can be nil.
 	Progress io.Writer
 }
 
-// StartAdapter builds the receive adapter of eventing-rabbitmq, where that is not done yet, starts it, and returns once
-// the queue has a consumer. The adapter ends by itself when RabbitMQ is away for more than some six seconds: whoever
-// starts it restarts it then, as Kubernetes does.
+// StartAdapter starts the receive adapter of eventing-rabbitmq, after building it if necessary. It returns when the
+// queue has a consumer. The adapter exits if RabbitMQ is unavailable for more than about six seconds. The caller must
+// then restart the adapter, as Kubernetes does in a cluster.
 func StartAdapter(ctx context.Context, config AdapterConfig) (*Server, error) {
 	if config.Progress == nil {
 		config.Progress = io.Discard
@@ -61,7 +63,8 @@ func StartAdapter(ctx context.Context, config AdapterConfig) (*Server, error) {
 	})
 }
 
-// environment is what the adapter gets, and no more: it would take half a dozen other settings from this process's.
+// environment returns the adapter's environment. It copies only PATH from the environment of this process, because
+// other variables could change the adapter's settings.
 func (c AdapterConfig) environment(dir string) []string {
 	env := []string{
 		"PATH=" + os.Getenv("PATH"),
@@ -75,7 +78,8 @@ func (c AdapterConfig) environment(dir string) []string {
 		"NAMESPACE=" + cmp.Or(c.Namespace, "strongroom"),
 		"K_LOGGING_CONFIG={}",
 		"K_OBSERVABILITY_CONFIG={}",
-		// It has a profiling server that serves nothing until it is told to; no port, no server.
+		// The adapter listens on this port even though profiling is disabled. An invalid port prevents the adapter from
+		// listening.
 		"PROFILING_PORT=none",
 	}
 	if c.Retry > 0 {
@@ -87,7 +91,7 @@ func (c AdapterConfig) environment(dir string) []string {
 	return env
 }
 
-// consumed returns nil if the queue has a consumer.
+// consumed returns an error if the queue does not exist or has no consumer.
 func consumed(url, queue string) error {
 	conn, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
 	if err != nil {
@@ -103,7 +107,7 @@ func consumed(url, queue string) error {
 		return fmt.Errorf("queue %s: %w", queue, err)
 	}
 	if state.Consumers == 0 {
-		return errors.New("nobody reads queue " + queue)
+		return fmt.Errorf("queue %s has no consumer", queue)
 	}
 	return nil
 }

@@ -23,13 +23,13 @@ func TestAdapter(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rabbit.Stop() })
-	t.Run("RabbitMQ wants the password", func(t *testing.T) { wantRefusals(t, rabbit) })
-	t.Run("no queue", func(t *testing.T) { testAdapterWithoutQueue(t, rabbit) })
-	t.Run("delivers", func(t *testing.T) { testDelivery(t, rabbit) })
+	t.Run("RabbitMQ requires the password", func(t *testing.T) { wantRefusals(t, rabbit) })
+	t.Run("missing queue", func(t *testing.T) { testAdapterWithoutQueue(t, rabbit) })
+	t.Run("delivery", func(t *testing.T) { testDelivery(t, rabbit) })
 }
 
 func testAdapterWithoutQueue(t *testing.T, rabbit *Rabbit) {
-	if _, err := Build(t.Context(), "adapter", t.Output()); err != nil { // not within the time of the start
+	if _, err := Build(t.Context(), "adapter", t.Output()); err != nil { // build before the timeout of the start begins
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
@@ -37,15 +37,15 @@ func testAdapterWithoutQueue(t *testing.T, rabbit *Rabbit) {
 	defer cancel()
 	_, err := StartAdapter(ctx, AdapterConfig{Dir: dir, RabbitURL: rabbit.URL, Queue: "absent", Sink: "http://127.0.0.1:1"})
 	if err == nil || !strings.Contains(err.Error(), "queue absent") || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("start for a queue that does not exist: %v", err)
+		t.Errorf("start with a missing queue: got %v, want an error that names the queue", err)
 	}
 	wantNoProcess(t, dir)
 }
 
-// testDelivery wants that an event arrives, that it is sent again while the sink is unavailable, and that a crash of the
-// adapter loses none.
+// testDelivery checks that the adapter delivers an event, that it retries while the sink is unavailable, and that no
+// event is lost if the adapter crashes.
 func testDelivery(t *testing.T, rabbit *Rabbit) {
-	// The longest that a delivery may take, on a busy machine.
+	// limit bounds a delivery. It is long because the machine can be busy.
 	const limit = 30 * time.Second
 
 	var status atomic.Int32
@@ -63,7 +63,7 @@ func testDelivery(t *testing.T, rabbit *Rabbit) {
 		w.WriteHeader(answer)
 	}))
 	t.Cleanup(func() {
-		close(release) // or Close would wait for the handler
+		close(release) // otherwise, Close would wait for the handler
 		sink.Close()
 	})
 	want := func(id string, answer int) {
@@ -71,10 +71,10 @@ func testDelivery(t *testing.T, rabbit *Rabbit) {
 		select {
 		case got := <-received:
 			if want := fmt.Sprintf("test.numbered %s 7 <nil> %d", id, answer); got != want {
-				t.Errorf("the sink got %q, want %q", got, want)
+				t.Errorf("the sink received %q, want %q", got, want)
 			}
 		case <-time.After(limit):
-			t.Fatalf("event %s has not arrived in %s", id, limit)
+			t.Fatalf("event %s did not arrive within %s", id, limit)
 		}
 	}
 
@@ -100,11 +100,11 @@ func testDelivery(t *testing.T, rabbit *Rabbit) {
 		select {
 		case got = <-received:
 		case <-time.After(limit):
-			t.Fatal("event retried has not arrived after the sink recovered")
+			t.Fatal(`event "retried" did not arrive after the sink had recovered`)
 		}
 	}
 
-	status.Store(http.StatusProcessing) // the sink takes it and does not answer
+	status.Store(http.StatusProcessing) // makes the sink receive the event without a response
 	publish("redelivered")
 	want("redelivered", http.StatusProcessing)
 	if err := adapter.Kill(); err != nil {
@@ -117,7 +117,7 @@ func testDelivery(t *testing.T, rabbit *Rabbit) {
 	want("redelivered", http.StatusOK)
 }
 
-// publisher declares the queue and returns what publishes a structured CloudEvent to it.
+// publisher declares the queue and returns a function that publishes a structured CloudEvent to the queue.
 func publisher(t *testing.T, url string) func(id string) {
 	t.Helper()
 	m := messages{url: url}
@@ -138,12 +138,12 @@ func publisher(t *testing.T, url string) func(id string) {
 			t.Fatal(err)
 		}
 		if acked, err := confirm.WaitContext(ctx); err != nil || !acked {
-			t.Fatalf("publish %s: acknowledged %v, %v", id, acked, err)
+			t.Fatalf("publish event %s: acknowledged %v, error %v", id, acked, err)
 		}
 	}
 }
 
-// wantRefusals wants that RabbitMQ lets nobody in without its password.
+// wantRefusals checks that RabbitMQ rejects clients without the right user name and password.
 func wantRefusals(t *testing.T, rabbit *Rabbit) {
 	t.Helper()
 	for _, user := range []*url.Userinfo{url.UserPassword("guest", "guest"), url.UserPassword(rabbit.Username, "wrong")} {
@@ -153,7 +153,7 @@ func wantRefusals(t *testing.T, rabbit *Rabbit) {
 		}
 		refused.User = user
 		if err := pingAMQP(refused.String()); !errors.Is(err, amqp.ErrCredentials) {
-			t.Errorf("sign in as %s: %v, want %v", user, err, amqp.ErrCredentials)
+			t.Errorf("sign in as %s: got %v, want %v", user, err, amqp.ErrCredentials)
 		}
 	}
 }

@@ -20,18 +20,19 @@ import (
 	"github.com/strongroom-dev/strongroom/knative/local/child"
 )
 
-// module is the main module's path; its root has the nested modules and the folder for built programs.
+// module is the path of the main module in go.mod.
 const module = "github.com/strongroom-dev/strongroom"
 
-// nested is a program with a module of its own, so that nobody else downloads and builds what it needs.
+// nested describes a program in a separate Go module. The module is separate so that the main module does not depend on
+// the program's packages.
 type nested struct {
-	// title is what a person calls it.
+	// title is the program's name in messages.
 	title string
-	// effort says what the first build costs on two cores.
+	// effort describes the time, and possibly the memory, that the first build needs on a machine with two cores.
 	effort string
 }
 
-// nestedProgram returns the program in the folder knative/local/NAME.
+// nestedProgram returns the description of the program in the directory knative/local/NAME, where NAME is name.
 func nestedProgram(name string) (nested, error) {
 	switch name {
 	case "ferretdb":
@@ -41,15 +42,15 @@ func nestedProgram(name string) (nested, error) {
 	case "adapter":
 		return nested{title: "the receive adapter", effort: "about a minute and a half"}, nil
 	}
-	return nested{}, fmt.Errorf("no program is called %q", name)
+	return nested{}, fmt.Errorf("no program is named %q", name)
 }
 
-// progressInterval is how often a build says that it is still at it.
+// progressInterval is how often a running build writes a progress message.
 const progressInterval = 10 * time.Second
 
-// Build builds one of the programs ferretdb, tidb and adapter from its nested module into .strongroom/bin and returns
-// its path; it does nothing when that is up to date, and waits when another process builds it. It works anywhere in
-// the source tree.
+// Build builds the program called name, which is ferretdb, tidb or adapter, and returns the path of the binary in
+// .strongroom/bin. It does nothing if the binary is up to date. If another process is building the same program, Build
+// first waits for that build. The working directory must be in the source tree. w receives progress messages.
 func Build(ctx context.Context, name string, w io.Writer) (string, error) {
 	binary, err := build(ctx, name, w)
 	if err != nil {
@@ -82,13 +83,14 @@ func build(ctx context.Context, name string, w io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// go build takes seconds to find out that there is nothing to do in so many packages.
+	// Compare digests instead of always running go build, because go build needs several seconds to check the program's
+	// many packages even if nothing has changed.
 	if built, err := os.ReadFile(binary + ".stamp"); err == nil && string(built) == want {
 		if _, err := os.Stat(binary); err == nil {
 			return binary, nil
 		}
 	}
-	say(w, "building %s; the first time this takes %s", what.title, what.effort)
+	say(w, "building %s; the first build takes %s", what.title, what.effort)
 	begin := time.Now()
 	args := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary + ".new", "."}
 	cmd := exec.Command("go", args...)
@@ -104,7 +106,8 @@ func build(ctx context.Context, name string, w io.Writer) (string, error) {
 	return binary, writeFile(binary+".stamp", want)
 }
 
-// watch runs a go build and says now and then how far it is. Its error carries what the compiler said.
+// watch runs the `go build` command cmd and writes progress messages to w. If the build fails, the error contains the
+// end of the compiler's output.
 func watch(ctx context.Context, cmd *exec.Cmd, title string, w io.Writer) error {
 	reader, writer := io.Pipe()
 	cmd.Stdout, cmd.Stderr = writer, writer
@@ -114,7 +117,9 @@ func watch(ctx context.Context, cmd *exec.Cmd, title string, w io.Writer) error 
 		for scanner := bufio.NewScanner(reader); scanner.Scan(); {
 			lines <- scanner.Text()
 		}
-		_, _ = io.Copy(io.Discard, reader) // a line that is too long for the scanner
+		// The scanner stops at a line that does not fit its buffer. Discard the rest of the output, because go build would
+		// otherwise block.
+		_, _ = io.Copy(io.Discard, reader)
 	}()
 	failed := make(chan error, 1)
 	go func() {
@@ -138,7 +143,7 @@ func watch(ctx context.Context, cmd *exec.Cmd, title string, w io.Writer) error 
 				return nil
 			case strings.HasPrefix(line, "go: downloading "):
 				downloaded++
-			case !strings.ContainsAny(line, " :"): // -v: the path of a package
+			case !strings.ContainsAny(line, " :"): // an import path, which -v prints
 				compiled++
 			default:
 				said.WriteString(line + "\n")
@@ -150,7 +155,7 @@ func watch(ctx context.Context, cmd *exec.Cmd, title string, w io.Writer) error 
 	}
 }
 
-// moduleRoot finds the source tree from the working directory upwards.
+// moduleRoot returns the root directory of the main module. It searches the working directory and its parents.
 func moduleRoot() (string, error) {
 	from, err := os.Getwd()
 	if err != nil {
@@ -167,7 +172,8 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// digest stands for everything that a build depends on: the Go version, the module's pins and its sources.
+// digest returns a hash of all inputs of a build: the Go version and the files in the directory source, which include
+// go.mod and go.sum.
 func digest(source string) (string, error) {
 	hash := sha256.New()
 	fmt.Fprintln(hash, runtime.Version())
@@ -188,7 +194,7 @@ func digest(source string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// waitForLock takes an exclusive lock among processes and returns what gives it back.
+// waitForLock waits until it holds an exclusive lock on the file at path. It returns a function that releases the lock.
 func waitForLock(ctx context.Context, path string) (func(), error) {
 	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -23,19 +23,19 @@ func TestBuildTwiceBuildsOnce(t *testing.T) {
 	var said bytes.Buffer
 	second, err := Build(t.Context(), "ferretdb", &said)
 	if err != nil || second != first {
-		t.Fatalf("%s, %v; want %s", second, err, first)
+		t.Fatalf("second build: got %s, %v, want %s", second, err, first)
 	}
 	if after, err := os.Stat(second); err != nil || !after.ModTime().Equal(before.ModTime()) || said.Len() > 0 {
-		t.Errorf("%v, %v, and it said %q; want nothing done", after, err, said.String())
+		t.Errorf("second build: got file %v, %v and output %q, want the same file and no output", after, err, said.String())
 	}
 	if want := filepath.Join(".strongroom", "bin", "ferretdb"); !strings.HasSuffix(first, want) {
-		t.Errorf("built %s, want %s", first, want)
+		t.Errorf("got the path %s, want %s", first, want)
 	}
 }
 
 func TestBuildErrors(t *testing.T) {
 	if _, err := Build(t.Context(), "absent", t.Output()); err == nil || !strings.Contains(err.Error(), `"absent"`) {
-		t.Errorf("a program that does not exist: %v", err)
+		t.Errorf("unknown program: got %v, want an error that names the program", err)
 	}
 	impatient := errors.New("impatient")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -46,12 +46,12 @@ func TestBuildErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := waitForLock(ctx, lock); !errors.Is(err, impatient) {
-		t.Errorf("a lock that another holds: %v, want %v", err, impatient)
+		t.Errorf("lock that is already held: got %v, want %v", err, impatient)
 	}
 	unlock()
 	t.Chdir(t.TempDir())
 	if _, err := Build(t.Context(), "ferretdb", t.Output()); err == nil || !strings.Contains(err.Error(), "source tree") {
-		t.Errorf("outside of the source tree: %v", err)
+		t.Errorf("outside the source tree: got %v, want an error that mentions the source tree", err)
 	}
 }
 
@@ -66,7 +66,7 @@ func TestBuildTellsWhatTheCompilerSays(t *testing.T) {
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	err := watch(t.Context(), cmd, "broken", t.Output())
 	if err == nil || !strings.Contains(err.Error(), "undefinedThing") || !strings.Contains(err.Error(), "exit status 1") {
-		t.Errorf("error %v, want the compiler's words", err)
+		t.Errorf("got %v, want an error with the compiler's message", err)
 	}
 }
 
@@ -82,11 +82,11 @@ func TestDigestFollowsTheSources(t *testing.T) {
 			t.Fatal(err)
 		}
 		if other, ok := seen[sum]; ok {
-			t.Errorf("%q and %q have one digest", content, other)
+			t.Errorf("%q and %q have the same digest", content, other)
 		}
 		seen[sum] = content
 		if again, err := digest(dir); err != nil || again != sum {
-			t.Errorf("a second look: %s, %v; want %s", again, err, sum)
+			t.Errorf("second digest of the same files: got %s, %v, want %s", again, err, sum)
 		}
 	}
 }

@@ -12,48 +12,53 @@ import (
 	"time"
 )
 
-// installTimeout bounds the installation of a package, over a slow network.
+// installTimeout is how long the installation of packages may take. It is long because the network can be slow.
 const installTimeout = 5 * time.Minute
 
-// CanInstall says whether the Install functions may be tried: by root on a Debian.
+// CanInstall reports whether the Install functions can install packages. They require that this process runs as root
+// and that apt-get exists.
 func CanInstall() bool {
 	_, err := exec.LookPath("apt-get")
 	return err == nil && os.Getuid() == 0
 }
 
-// InstallMariaDB installs Debian's packages of MariaDB's server without its service, so that FindMySQL finds it.
+// InstallMariaDB installs MariaDB from Debian, so that FindMySQL finds it. It installs the packages mariadb-server-core
+// and mariadb-client-core, because they contain the programs without a system service.
 func InstallMariaDB(ctx context.Context, w io.Writer) error {
-	// The second has my_print_defaults, without which the first cannot make a database.
+	// mariadb-server-core needs my_print_defaults from mariadb-client-core to create a database.
 	return install(ctx, w, "mariadb-server-core", "mariadb-client-core")
 }
 
-// InstallRabbitMQ installs Debian's RabbitMQ, so that FindRabbitMQ finds it. Its service is not started.
+// InstallRabbitMQ installs RabbitMQ from Debian without starting its system service. Afterward, FindRabbitMQ finds the
+// server.
 func InstallRabbitMQ(ctx context.Context, w io.Writer) error {
 	return install(ctx, w, "rabbitmq-server")
 }
 
-// InstallNginx installs Debian's nginx, with which docs/forward-auth.md is tested. Its service is not started.
+// InstallNginx installs nginx from Debian without starting its system service. The test of the nginx configuration in
+// docs/forward-auth.md needs nginx.
 func InstallNginx(ctx context.Context, w io.Writer) error {
 	return install(ctx, w, "nginx-light")
 }
 
-// InstallNode installs Debian's Node.js and npm, which the tests drive clients and browsers with.
+// InstallNode installs Node.js and npm from Debian. Tests need them to run JavaScript clients and to control browsers.
 func InstallNode(ctx context.Context, w io.Writer) error {
 	return install(ctx, w, "nodejs", "npm")
 }
 
-// InstallChromium installs Debian's Chromium, with which the web console is tested.
+// InstallChromium installs Chromium from Debian. The tests of the web console need Chromium.
 func InstallChromium(ctx context.Context, w io.Writer) error {
 	return install(ctx, w, "chromium")
 }
 
-// install installs Debian packages and starts none of their services. It waits for other installations to end.
+// install installs Debian packages without starting their system services. If another process is installing packages,
+// install waits for up to two minutes. The error wraps errors.ErrUnsupported if CanInstall returns false.
 func install(ctx context.Context, w io.Writer, packages ...string) error {
 	what := strings.Join(packages, " and ")
 	if !CanInstall() {
-		return fmt.Errorf("install %s: %w: it takes root on a Debian", what, errors.ErrUnsupported)
+		return fmt.Errorf("install %s: %w: this requires root on Debian", what, errors.ErrUnsupported)
 	}
-	say(w, "installing Debian's %s, which takes about half a minute", what)
+	say(w, "installing %s from Debian; this takes about half a minute", what)
 	ctx, cancel := context.WithTimeout(ctx, installTimeout)
 	defer cancel()
 	shadows, err := shadowServices()
@@ -69,7 +74,7 @@ func install(ctx context.Context, w io.Writer, packages ...string) error {
 	wanted := append([]string{"--no-install-recommends", "install"}, packages...)
 	out, err := apt(wanted...)
 	if err != nil && ctx.Err() == nil {
-		// The lists of packages may be missing or old: bring them up to date and try once more.
+		// The package lists might be missing or out of date. Update them and try again.
 		if out, err = apt("update"); err == nil {
 			out, err = apt(wanted...)
 		}
@@ -80,8 +85,10 @@ func install(ctx context.Context, w io.Writer, packages ...string) error {
 	return nil
 }
 
-// shadowServices makes a directory of programs that do nothing, under the names of those through which a package starts
-// its services. So the machine's own policy for that (/usr/sbin/policy-rc.d) is left alone.
+// shadowServices creates a directory of programs that do nothing, and returns its path. The programs have the same
+// names as the commands with which Debian packages start their services. install puts the directory first in apt-get's
+// PATH, so that the packages start no service. Unlike the usual method, the policy file /usr/sbin/policy-rc.d, this
+// does not change the machine's configuration.
 func shadowServices() (string, error) {
 	dir, err := os.MkdirTemp("", "strongroom-install-")
 	if err != nil {

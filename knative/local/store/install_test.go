@@ -10,13 +10,13 @@ import (
 
 func TestInstallTakesRoot(t *testing.T) {
 	if CanInstall() {
-		t.Setenv("PATH", t.TempDir()) // a machine without apt-get
+		t.Setenv("PATH", t.TempDir()) // hides apt-get
 	}
 	if err := InstallMariaDB(t.Context(), t.Output()); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("error %v, want %v", err, errors.ErrUnsupported)
+		t.Errorf("got %v, want %v", err, errors.ErrUnsupported)
 	}
 	if CanInstall() {
-		t.Error("it says that it could")
+		t.Error("CanInstall returned true, want false")
 	}
 }
 
@@ -28,7 +28,7 @@ func TestShadowsStartNoService(t *testing.T) {
 	defer os.RemoveAll(dir)
 	for _, name := range []string{"invoke-rc.d", "service", "deb-systemd-invoke"} {
 		if out, err := exec.Command(filepath.Join(dir, name), "anything", "start").CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("%s: %q, %v; want that it does nothing", name, out, err)
+			t.Errorf("%s: got output %q and error %v, want neither", name, out, err)
 		}
 	}
 }

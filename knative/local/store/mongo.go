@@ -16,19 +16,20 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// Mongo is a running server that speaks the MongoDB protocol.
+// Mongo is a running server that supports the MongoDB protocol.
 type Mongo struct {
 	*Server
-	// URI names the database strongroom, with an account that may do anything; FerretDB has no accounts.
+	// URI is the connection string for the database strongroom. For mongod, it contains an account with all privileges.
+	// For FerretDB, it contains no account, because FerretDB does not support accounts.
 	URI string
-	// Kind is mongod or ferretdb.
+	// Kind is "mongod" or "ferretdb".
 	Kind string
 }
 
-// FindMongod finds the path of an installed mongod, ErrNotInstalled if there is none.
+// FindMongod returns the path of an installed mongod. It returns ErrNotInstalled if mongod is not installed.
 func FindMongod() (string, error) { return lookup("mongod", "/usr/local/bin", "/usr/sbin") }
 
-// StartFerretDB builds FerretDB, where that is not done yet, and starts it with its data in dir, as SQLite files.
+// StartFerretDB starts FerretDB, after building it if necessary. FerretDB stores its data in SQLite files in dir.
 func StartFerretDB(ctx context.Context, dir string, w io.Writer) (*Mongo, error) {
 	binary, err := Build(ctx, "ferretdb", w)
 	if err != nil {
@@ -48,7 +49,8 @@ func StartFerretDB(ctx context.Context, dir string, w io.Writer) (*Mongo, error)
 		args: []string{"-addr", address(port), "-dir", filepath.Join(dir, "data")},
 		env:  environment(), dir: dir, log: filepath.Join(dir, "server.log"),
 		ready: func(ctx context.Context) error {
-			// The driver waits half a second before it tries again: ask it once there is somebody to answer.
+			// Use the driver only after the port is open, because the driver waits for half a second before it retries
+			// a failed connection.
 			if err := dial(ctx, port); err != nil {
 				return err
 			}
@@ -104,8 +106,9 @@ func startMongod(ctx context.Context, path, dir string, lock *os.File, w io.Writ
 			"--wiredTigerCacheSizeGB", "0.25",
 		},
 		env: environment(), dir: dir, log: filepath.Join(dir, "server.log"),
-		// Until there is an account, anyone on this machine may make the first: so it is made in the first moment, and
-		// the server counts as ready only once root can sign in with the password.
+		// While mongod has no account, any process on this machine can create the first account. Therefore, create the
+		// account root as soon as the port is open. Then sign in as root with this password, to detect an account that
+		// another process has created.
 		ready: func(ctx context.Context) error {
 			if err := dial(ctx, port); err != nil {
 				return err
@@ -122,10 +125,11 @@ func startMongod(ctx context.Context, path, dir string, lock *os.File, w io.Writ
 	return &Mongo{Server: server, URI: uri, Kind: "mongod"}, nil
 }
 
-// unauthorized is mongod's error code for what a client may not do; no first account can be made when there is one.
+// unauthorized is mongod's error code for a missing privilege. If an account already exists, mongod returns this error
+// to a client that tries to create an account without signing in.
 const unauthorized = 13
 
-// createRoot makes the first account, where there is none.
+// createRoot creates the account root, which has all privileges. It does nothing if an account already exists.
 func createRoot(ctx context.Context, uri, password string) error {
 	return withMongo(uri, func(client *mongo.Client) error {
 		err := client.Database("admin").RunCommand(ctx, bson.D{
@@ -141,7 +145,8 @@ func createRoot(ctx context.Context, uri, password string) error {
 	})
 }
 
-// pingMongo asks something that needs an account, where the server has any.
+// pingMongo checks that the server is ready by listing the databases. If the server has accounts, this also requires
+// the correct password in uri.
 func pingMongo(ctx context.Context, uri string) error {
 	return withMongo(uri, func(client *mongo.Client) error {
 		_, err := client.ListDatabaseNames(ctx, bson.D{})

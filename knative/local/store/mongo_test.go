@@ -17,13 +17,14 @@ func TestFerretDB(t *testing.T) {
 
 func TestMongod(t *testing.T) {
 	if _, err := FindMongod(); err != nil {
-		// Debian has none, so that CI=true promises nothing here.
-		t.Skipf("NOT TESTED: %v; MongoDB's own packages have it", err)
+		// Debian has no package of mongod, so this test does not fail even if CI=true.
+		t.Skipf("NOT TESTED: %v; install mongod from MongoDB's own packages", err)
 	}
 	testMongo(t, func(ctx context.Context, dir string) (*Mongo, error) { return StartMongod(ctx, dir, t.Output()) })
 }
 
-// testMongo puts a MongoDB-protocol server through its life and looks at what deduplication depends on.
+// testMongo runs testServer on a server with the MongoDB protocol. It also checks that only one of several concurrent
+// inserts of the same ID succeeds. Deduplication depends on this.
 func testMongo(t *testing.T, start func(ctx context.Context, dir string) (*Mongo, error)) {
 	testServer(t, func(ctx context.Context, dir string) (instance, numbers, error) {
 		server, err := start(ctx, dir)
@@ -37,7 +38,7 @@ func testMongo(t *testing.T, start func(ctx context.Context, dir string) (*Mongo
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Stop() })
-	t.Run("one insert wins", func(t *testing.T) {
+	t.Run("only one insert succeeds", func(t *testing.T) {
 		docs := collection(t, server.URI)
 		var inserted atomic.Int32
 		var all sync.WaitGroup
@@ -54,7 +55,7 @@ func testMongo(t *testing.T, start func(ctx context.Context, dir string) (*Mongo
 		}
 		all.Wait()
 		if got := inserted.Load(); got != 1 {
-			t.Errorf("%d inserts of one id succeeded, want 1", got)
+			t.Errorf("%d inserts of the same ID succeeded, want 1", got)
 		}
 	})
 }
@@ -69,7 +70,7 @@ func collection(t *testing.T, uri string) *mongo.Collection {
 	return client.Database(database).Collection("numbers")
 }
 
-// documents keeps numbers in a collection.
+// documents stores numbers in a collection.
 type documents struct{ *mongo.Collection }
 
 func (d documents) add(ctx context.Context, i int) error {

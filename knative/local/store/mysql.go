@@ -15,27 +15,30 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// MySQL is a running server that speaks the MySQL protocol.
+// MySQL is a running server that supports the MySQL protocol.
 type MySQL struct {
 	*Server
-	// AdminDSN is the go-sql-driver connection string of root, with the database strongroom, which exists.
+	// AdminDSN is the DSN for root, in the format of github.com/go-sql-driver/mysql. It contains the name of the
+	// database strongroom, which the server has already created.
 	AdminDSN string
-	// Kind is mariadbd, mysqld or tidb.
+	// Kind is "mariadbd", "mysqld" or "tidb".
 	Kind string
 }
 
-// MySQLInstall is a MySQL server that is installed on this machine.
+// MySQLInstall contains the paths of the programs that belong to an installed MariaDB or MySQL server.
 type MySQLInstall struct {
-	// Kind is mariadbd or mysqld.
+	// Kind is "mariadbd" or "mysqld".
 	Kind string
-	// Server is the path of the server's program; InstallDB is that of mariadb-install-db, empty for mysqld.
+	// Server is the path of the server program. InstallDB is the path of mariadb-install-db, or an empty string for
+	// mysqld.
 	Server, InstallDB string
 }
 
 var serverDirs = []string{"/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/mysql/bin"}
 
-// FindMySQL finds an installed MariaDB or else MySQL. ErrNotInstalled if there is none, or if MariaDB lacks a program
-// that makes its first database.
+// FindMySQL returns the programs of an installed MariaDB server or, if MariaDB is not installed, of an installed MySQL
+// server. It returns ErrNotInstalled if neither server is installed. It also returns ErrNotInstalled if MariaDB is
+// installed without the programs that create a database.
 func FindMySQL(ctx context.Context) (MySQLInstall, error) {
 	server, err := lookup("mariadbd", serverDirs...)
 	if err != nil {
@@ -54,15 +57,15 @@ func FindMySQL(ctx context.Context) (MySQLInstall, error) {
 	if err != nil {
 		return MySQLInstall{}, err
 	}
-	// mariadb-install-db cannot do without it, and Debian has the two in different packages.
+	// mariadb-install-db calls my_print_defaults, which can be missing, because on Debian it is in a separate package.
 	if _, err := lookup("my_print_defaults", "/usr/bin", "/usr/local/bin"); err != nil {
 		return MySQLInstall{}, err
 	}
 	return MySQLInstall{Kind: "mariadbd", Server: server, InstallDB: install}, nil
 }
 
-// StartMySQL starts the MariaDB or MySQL that FindMySQL finds, with its data in dir. Whichever it is, dir must stay with
-// it.
+// StartMySQL starts the MariaDB or MySQL server that FindMySQL finds, with its data in dir. The caller must always use
+// the same server with the same directory, because MariaDB and MySQL cannot read each other's files.
 func StartMySQL(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	install, err := FindMySQL(ctx)
 	if err != nil {
@@ -71,14 +74,15 @@ func StartMySQL(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	return startMySQL(ctx, install, dir, w)
 }
 
-// StartMariaDB starts an installed MariaDB with its data in dir.
+// StartMariaDB starts an installed MariaDB server with its data in dir. It returns ErrNotInstalled if MariaDB is not
+// installed, even if MySQL is installed.
 func StartMariaDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	install, err := FindMySQL(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if install.Kind != "mariadbd" {
-		return nil, fmt.Errorf("mariadbd: %w (there is a %s)", ErrNotInstalled, install.Server)
+		return nil, fmt.Errorf("mariadbd: %w (found only %s)", ErrNotInstalled, install.Server)
 	}
 	return startMySQL(ctx, install, dir, w)
 }
@@ -99,13 +103,14 @@ func startMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Writ
 	return &MySQL{Server: started, AdminDSN: dsn, Kind: install.Kind}, nil
 }
 
-// prepareMySQL makes the data directory, where there is none, and the command that serves it.
+// prepareMySQL creates the database files if they do not exist. It returns the server program and the DSN for root.
 func prepareMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Writer) (program, string, error) {
 	password, err := secret(filepath.Join(dir, "root-password"))
 	if err != nil {
 		return program{}, "", err
 	}
-	// The server runs it before it accepts connections, at each start: root never has another password.
+	// The server executes the statements in this file at each start, before it accepts connections. Therefore, root
+	// always has this password.
 	sqlFile := filepath.Join(dir, "init.sql")
 	if err := writeFile(sqlFile, install.initSQL(password)); err != nil {
 		return program{}, "", err
@@ -118,7 +123,7 @@ func prepareMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Wr
 	env := environment("TMPDIR=" + temp)
 	data := filepath.Join(dir, "data")
 	if _, err := os.Stat(data); errors.Is(err, os.ErrNotExist) {
-		say(w, "making a %s database in %s", install.Kind, dir)
+		say(w, "creating a %s database in %s", install.Kind, dir)
 		if err := install.makeData(ctx, data, env); err != nil {
 			return program{}, "", err
 		}
@@ -135,7 +140,7 @@ func prepareMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Wr
 			"--init-file="+sqlFile,
 			"--bind-address=127.0.0.1",
 			fmt.Sprintf("--port=%d", port),
-			"--socket=server.sock", // in the data directory: longer paths than 107 bytes are refused
+			"--socket=server.sock", // relative to data, because the path of a socket may have at most 107 bytes
 			"--pid-file=server.pid",
 			"--skip-name-resolve",
 			"--skip-log-bin",
@@ -149,7 +154,8 @@ func prepareMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Wr
 	}, dsn, nil
 }
 
-// initSQL makes root the only account, reachable from this machine, with the password.
+// initSQL returns SQL statements that create the database and set the password of root. They also make sure that only
+// root can sign in, and only from this machine.
 func (m MySQLInstall) initSQL(password string) string {
 	lines := []string{
 		"CREATE DATABASE IF NOT EXISTS " + database + " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;",
@@ -167,10 +173,11 @@ func (m MySQLInstall) initSQL(password string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// makeData makes the first database files beside data and moves them there when they are complete.
+// makeData creates the first database files in a temporary directory. It renames the directory to data when all files
+// exist, so that data is never incomplete.
 func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) error {
 	temp := data + ".new"
-	if err := os.RemoveAll(temp); err != nil { // of an earlier attempt
+	if err := os.RemoveAll(temp); err != nil { // an interrupted attempt might have left files
 		return err
 	}
 	path, args := m.InstallDB, []string{"--datadir=" + temp, "--auth-root-authentication-method=normal", "--skip-test-db"}
@@ -185,7 +192,9 @@ func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) e
 	return os.Rename(temp, data)
 }
 
-// arguments adds what every call wants: none of the machine's settings, and as root the word that root is meant.
+// arguments returns the arguments that this package passes to every MariaDB or MySQL program, followed by more. With
+// --no-defaults, the programs ignore the machine's configuration files. --user=root is necessary if this process runs
+// as root, because the server would otherwise not start.
 func (m MySQLInstall) arguments(more ...string) []string {
 	args := []string{"--no-defaults"}
 	if os.Getuid() == 0 {
@@ -205,14 +214,14 @@ func rootDSN(port int, password string) string {
 	return config.FormatDSN()
 }
 
-// pingMySQL signs in and selects the database.
+// pingMySQL checks that the server is ready: it signs in and selects the database.
 func pingMySQL(ctx context.Context, dsn string) error {
 	config, err := mysql.ParseDSN(dsn)
 	if err != nil {
 		return err
 	}
 	config.Timeout, config.ReadTimeout = 2*time.Second, 5*time.Second
-	config.Logger = &mysql.NopLogger{} // refusals are expected until it is up
+	config.Logger = &mysql.NopLogger{} // errors are expected until the server is ready
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ func needMariaDB(t *testing.T) {
 	t.Helper()
 	install, err := FindMySQL(t.Context())
 	if err == nil && install.Kind != "mariadbd" {
-		t.Skipf("NOT TESTED: there is a %s; install Debian's mariadb-server-core and mariadb-client-core", install.Server)
+		t.Skipf("NOT TESTED: found only %s; install Debian's mariadb-server-core and mariadb-client-core", install.Server)
 	}
 	need(t, err, "install Debian's mariadb-server-core and mariadb-client-core")
 }
@@ -47,7 +47,8 @@ func TestMariaDBSharesNoTemporaryDirectory(t *testing.T) {
 	}
 }
 
-// testMySQL puts a MySQL-protocol server through its life and looks at what accounts and counters depend on.
+// testMySQL runs testServer on a server with the MySQL protocol. It also checks that the server requires the password
+// and handles concurrent increments correctly. Accounts and counters depend on this.
 func testMySQL(t *testing.T, start func(ctx context.Context, dir string) (*MySQL, error)) {
 	testServer(t, func(ctx context.Context, dir string) (instance, numbers, error) {
 		server, err := start(ctx, dir)
@@ -61,8 +62,8 @@ func testMySQL(t *testing.T, start func(ctx context.Context, dir string) (*MySQL
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Stop() })
-	t.Run("counts right", func(t *testing.T) { testCounter(t, openMySQL(t, server.AdminDSN)) })
-	t.Run("wants the password", func(t *testing.T) {
+	t.Run("concurrent increments", func(t *testing.T) { testCounter(t, openMySQL(t, server.AdminDSN)) })
+	t.Run("requires the password", func(t *testing.T) {
 		for _, account := range []struct{ user, password string }{{"root", ""}, {"root", "wrong"}, {"", ""}, {"anyone", ""}} {
 			config, err := mysql.ParseDSN(server.AdminDSN)
 			if err != nil {
@@ -70,13 +71,13 @@ func testMySQL(t *testing.T, start func(ctx context.Context, dir string) (*MySQL
 			}
 			config.User, config.Passwd, config.DBName = account.user, account.password, ""
 			if err := openMySQL(t, config.FormatDSN()).PingContext(t.Context()); err == nil {
-				t.Errorf("user %q with password %q got in", account.user, account.password)
+				t.Errorf("user %q could sign in with password %q", account.user, account.password)
 			}
 		}
 	})
 }
 
-// testCounter makes 200 increments at once and wants each of them kept.
+// testCounter runs 200 concurrent increments and checks that none is lost.
 func testCounter(t *testing.T, db *sql.DB) {
 	const clients = 200
 	ctx := t.Context()
@@ -97,7 +98,7 @@ func testCounter(t *testing.T, db *sql.DB) {
 	all.Wait()
 	var got int
 	if err := db.QueryRowContext(ctx, "SELECT n FROM counter").Scan(&got); err != nil || got != clients {
-		t.Errorf("%d increments made %d, %v", clients, got, err)
+		t.Errorf("got %d and error %v after %d increments", got, err, clients)
 	}
 }
 
@@ -111,7 +112,7 @@ func openMySQL(t *testing.T, dsn string) *sql.DB {
 	return db
 }
 
-// rows keeps numbers in a table.
+// rows stores numbers in a table.
 type rows struct{ db *sql.DB }
 
 func (r rows) add(ctx context.Context, i int) error {
@@ -150,7 +151,7 @@ func TestTiDB(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT TESTED: building TiDB takes minutes; run without -short")
 	}
-	if _, err := Build(t.Context(), "tidb", t.Output()); err != nil { // bounded by go test's own timeout only
+	if _, err := Build(t.Context(), "tidb", t.Output()); err != nil { // the build can outlast startTimeout
 		t.Fatal(err)
 	}
 	testMySQL(t, func(ctx context.Context, dir string) (*MySQL, error) { return StartTiDB(ctx, dir, t.Output()) })

@@ -17,30 +17,33 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Rabbit is a running RabbitMQ.
+// Rabbit is a running RabbitMQ server.
 type Rabbit struct {
 	*Server
-	// URL is the amqp URL of an administrator, for the virtual host /.
+	// URL is the administrator's AMQP URL for the virtual host /.
 	URL string
-	// Host, Port, Username and Password are its parts.
+	// Host, Port, Username and Password are the same values as in URL.
 	Host               string
 	Port               int
 	Username, Password string
-	// ManagementURL is the administrator's URL of the management API. It is empty if the management plugin is off.
+	// ManagementURL is the URL of the management API, with the administrator's credentials. It is empty if the
+	// management plugin is disabled.
 	ManagementURL string
-	// Kind is rabbitmq-server.
+	// Kind is always "rabbitmq-server".
 	Kind string
 }
 
-// RabbitInstall is a RabbitMQ that is installed on this machine.
+// RabbitInstall contains the paths of the programs that belong to an installed RabbitMQ server.
 type RabbitInstall struct {
-	// Server is the path of rabbitmq-server; Epmd is that of Erlang's port mapper.
+	// Server is the path of rabbitmq-server. Epmd is the path of the Erlang port mapper.
 	Server, Epmd string
 }
 
-// FindRabbitMQ finds an installed RabbitMQ, ErrNotInstalled if there is none.
+// FindRabbitMQ returns the programs of an installed RabbitMQ server. It returns ErrNotInstalled if one of the programs
+// is missing.
 func FindRabbitMQ() (RabbitInstall, error) {
-	// Debian's program on PATH insists on the system's user and directories; the one behind it does not.
+	// On Debian, the rabbitmq-server in PATH is a wrapper that works only with the system's RabbitMQ user and
+	// directories. Therefore, prefer the program that the wrapper calls.
 	server, err := lookup("/usr/lib/rabbitmq/bin/rabbitmq-server")
 	if err != nil {
 		if server, err = lookup("rabbitmq-server", "/usr/sbin", "/usr/local/sbin"); err != nil {
@@ -55,12 +58,12 @@ func FindRabbitMQ() (RabbitInstall, error) {
 	return RabbitInstall{Server: server, Epmd: epmd}, nil
 }
 
-// StartRabbitMQ starts an installed RabbitMQ with its data in dir. The management plugin is off.
+// StartRabbitMQ starts an installed RabbitMQ server with its data in dir. The management plugin is disabled.
 func StartRabbitMQ(ctx context.Context, dir string, w io.Writer) (*Rabbit, error) {
 	return startRabbitMQ(ctx, dir, w, false)
 }
 
-// StartManagedRabbitMQ starts an installed RabbitMQ with its data in dir. The management plugin is on.
+// StartManagedRabbitMQ starts an installed RabbitMQ server with its data in dir. The management plugin is enabled.
 func StartManagedRabbitMQ(ctx context.Context, dir string, w io.Writer) (*Rabbit, error) {
 	return startRabbitMQ(ctx, dir, w, true)
 }
@@ -78,18 +81,19 @@ func startRabbitMQ(ctx context.Context, dir string, w io.Writer, managed bool) (
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start rabbitmq-server: %w", err), lock.Close())
 	}
-	say(w, "starting RabbitMQ in %s, which takes about five seconds", dir)
+	say(w, "starting RabbitMQ in %s; this takes about five seconds", dir)
 	if rabbit.Server, err = start(ctx, "rabbitmq-server", dir, lock, programs...); err != nil {
 		return nil, err
 	}
 	return rabbit, nil
 }
 
-// prepareRabbitMQ writes the settings and returns the two processes: the port mapper, which the server would otherwise
-// start as a daemon and leave behind, and the server.
+// prepareRabbitMQ writes the configuration files and returns two programs: the Erlang port mapper and the RabbitMQ
+// server. The port mapper must start first, because the server would otherwise start one as a daemon, which would keep
+// running after the server has ended.
 func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string, managed bool) (*Rabbit, []program, error) {
 	if strings.ContainsAny(dir, " \t\n") {
-		return nil, nil, fmt.Errorf("%q: RabbitMQ's start script cannot do with a blank in a path", dir)
+		return nil, nil, fmt.Errorf("%q: RabbitMQ's start script does not support white space in a path", dir)
 	}
 	password, err := secret(filepath.Join(dir, "password"))
 	if err != nil {
@@ -98,7 +102,7 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string, man
 	if _, err := secret(filepath.Join(dir, ".erlang.cookie")); err != nil {
 		return nil, nil, err
 	}
-	if err := os.Chmod(filepath.Join(dir, ".erlang.cookie"), 0o400); err != nil { // or Erlang refuses it
+	if err := os.Chmod(filepath.Join(dir, ".erlang.cookie"), 0o400); err != nil { // Erlang requires this mode
 		return nil, nil, err
 	}
 	var free [4]int
@@ -112,12 +116,13 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string, man
 	rabbit.URL = (&url.URL{Scheme: "amqp", User: url.UserPassword(rabbit.Username, password), Host: address(port), Path: "/"}).String()
 	conf := []string{
 		"listeners.tcp.1 = " + address(port),
-		// At every start, not only the first: a node that was cut off while it was being made may lack its user.
+		// Load the definitions at every start, because the user might be missing if the first start was interrupted.
 		"load_definitions = " + filepath.Join(dir, "definitions.json"),
 		"log.console = true",
 		"log.console.level = warning",
 		"log.file = false",
-		// The write-ahead log of quorum queues: 512 MiB by default, which is too much for a development machine.
+		// Limit the write-ahead log of quorum queues to 64 MiB, because the default of 512 MiB is too large for a
+		// development machine.
 		"raft.wal_max_size_bytes = 67108864",
 	}
 	plugins := "[].\n"
@@ -138,11 +143,12 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string, man
 		}
 	}
 	env := environment(
-		"HOME="+dir, // where Erlang looks for its cookie
+		"HOME="+dir, // Erlang reads its cookie from $HOME
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT="+strconv.Itoa(mapper),
 		"ERL_CRASH_DUMP_SECONDS=0",
-		// The node's name is part of its data's path: it must never change. Only its own port mapper knows it.
+		// The node name must never change, because the path of the data contains it. Several servers can use the same
+		// node name, because each server has its own port mapper.
 		"RABBITMQ_NODENAME=strongroom@localhost",
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(dist),
 		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "data"),
@@ -152,7 +158,8 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string, man
 		"RABBITMQ_ADVANCED_CONFIG_FILE="+filepath.Join(dir, "advanced.config"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(dir, "enabled_plugins"),
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
-		// Makes the start script turn into the server, where it would otherwise wait for it as its parent.
+		// This variable makes the start script replace itself with the server by exec. Otherwise, the script would
+		// remain the parent process of the server, and signals would go to the script instead of the server.
 		"RUNNING_UNDER_SYSTEMD=true",
 	)
 	return rabbit, []program{{
@@ -167,10 +174,11 @@ func prepareRabbitMQ(ctx context.Context, install RabbitInstall, dir string, man
 	}}, nil
 }
 
-// definitions returns the definitions that the server loads (rabbitmq.com/docs/definitions): one administrator.
+// definitions returns a definitions file that creates one administrator (see rabbitmq.com/docs/definitions).
 func definitions(username, password string) string {
-	// A salt of 32 bits and SHA-256 of salt and password (rabbitmq.com/docs/passwords). The password is in the file beside
-	// this one, so the salt need not be random.
+	// The hash is a 32-bit salt, followed by the SHA-256 hash of the salt and the password (see
+	// rabbitmq.com/docs/passwords). The salt does not need to be random, because the password itself is stored in the
+	// same directory.
 	salt := []byte("salt")
 	sum := sha256.Sum256(append(salt, password...))
 	hash := base64.StdEncoding.EncodeToString(append(salt, sum[:]...))
@@ -180,7 +188,7 @@ func definitions(username, password string) string {
 `, username, hash)
 }
 
-// pingAMQP signs in and opens a channel.
+// pingAMQP checks that the server is ready: it signs in and opens a channel.
 func pingAMQP(url string) error {
 	conn, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
 	if err != nil {

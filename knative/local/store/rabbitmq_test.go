@@ -30,12 +30,12 @@ func TestRabbitMQ(t *testing.T) {
 
 func TestRabbitMQRefusesABlankInItsPath(t *testing.T) {
 	needRabbitMQ(t)
-	if _, err := StartRabbitMQ(t.Context(), t.TempDir()+"/with blank", t.Output()); err == nil || !strings.Contains(err.Error(), "blank") {
-		t.Errorf("start in a path with a blank: %v", err)
+	if _, err := StartRabbitMQ(t.Context(), t.TempDir()+"/with blank", t.Output()); err == nil || !strings.Contains(err.Error(), "white space") {
+		t.Errorf("start in a path with a space: got %v, want an error that mentions white space", err)
 	}
 }
 
-// messages keeps numbers in a quorum queue.
+// messages stores numbers in a quorum queue.
 type messages struct {
 	url     string
 	conn    *amqp.Connection
@@ -89,7 +89,7 @@ func (m *messages) all(context.Context) (map[int]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer channel.Close() // which puts back what was taken
+	defer channel.Close() // requeues the messages, which are not acknowledged
 	found := map[int]bool{}
 	for {
 		message, any, err := channel.Get(queue, false)

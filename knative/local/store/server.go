@@ -20,43 +20,46 @@ import (
 )
 
 const (
-	// startTimeout bounds a start, on a machine that is busy with builds.
+	// startTimeout is how long a server may take to become ready. It is long because a concurrent build can slow down
+	// the machine.
 	startTimeout = 2 * time.Minute
-	// stopTimeout bounds a stop; what has not ended by then is killed.
+	// stopTimeout is how long a process may take to end after SIGTERM before it is killed with SIGKILL.
 	stopTimeout = 20 * time.Second
-	// pollInterval is the pause between two looks at a server that is starting.
+	// pollInterval is the time between two checks of a server that is starting, and between two attempts to get a lock.
 	pollInterval = 50 * time.Millisecond
-	// tailSize is how much of a log an error carries, in bytes.
+	// tailSize is the maximum number of bytes of program output in an error.
 	tailSize = 2 << 10
 )
 
-// Server is a running server: one process, or several that belong together.
+// Server is a server that consists of one or more processes. It can be stopped and restarted.
 type Server struct {
 	name     string
 	dir      string
 	programs []program
 
 	mu      sync.Mutex
-	lock    *os.File   // holds dir; nil after Stop
-	running []*process // in the order of programs; empty when stopped
+	lock    *os.File   // lock on dir; nil after Stop
+	running []*process // in the order of programs; empty while the server is stopped
 }
 
-// program is one process of a server.
+// program describes a process of a server.
 type program struct {
-	// path, args, env and dir are those of the command.
+	// path, args, env and dir are passed to exec.Cmd. args does not contain the name of the program.
 	path string
 	args []string
 	env  []string
 	dir  string
-	// log is the file that gets the output.
+	// log is the path of the file to which the process's output is appended.
 	log string
-	// ready returns nil once the process answers in its protocol.
+	// ready returns an error if the process is not ready for clients yet.
 	ready func(ctx context.Context) error
-	// patience is how long SIGTERM may take; stopTimeout where it is 0.
+	// patience is how long the process may take to end after SIGTERM before it is killed with SIGKILL. 0 means
+	// stopTimeout.
 	patience time.Duration
 }
 
-// start starts the programs in their order. When it fails nothing is left running and the lock is released.
+// start starts the programs in order, and waits for each program until it is ready. If start returns an error, no
+// process is left running and the lock is released.
 func start(ctx context.Context, name, dir string, lock *os.File, programs ...program) (*Server, error) {
 	s := &Server{name: name, dir: dir, lock: lock, programs: programs}
 	if err := s.Restart(ctx); err != nil {
@@ -65,8 +68,9 @@ func start(ctx context.Context, name, dir string, lock *os.File, programs ...pro
 	return s, nil
 }
 
-// Restart starts the server again, with the same ports and data, after Stop, Kill, or its end; a server that runs is
-// stopped first. It returns once the server answers, and an error with the tail of its log if it does not in time.
+// Restart starts the server again with the same ports and data. If the server is running, Restart first stops it.
+// Restart returns when the server is ready. If the server ends or is not ready within two minutes, Restart returns an
+// error that contains the end of the server's log.
 func (s *Server) Restart(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +99,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the server with SIGTERM, and with SIGKILL what has not ended in 20 s, and releases its directory.
+// Stop stops the server with SIGTERM and unlocks the server's directory. If a process is still running after 20 s, Stop
+// kills it with SIGKILL.
 func (s *Server) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,14 +112,16 @@ func (s *Server) Stop() error {
 	return err
 }
 
-// Kill ends the server with SIGKILL, as a crash would. Its directory stays reserved for Restart.
+// Kill kills the server with SIGKILL, as in a crash. The server's directory stays locked, so that no other process can
+// use it before the server is restarted.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.end(syscall.SIGKILL)
 }
 
-// Pid is the id of the server's process and of its process group, 0 while it is stopped.
+// Pid returns the process ID of the server, which is also the ID of its process group. If the server has several
+// processes, Pid returns the ID of the main process. While the server is stopped, Pid returns 0.
 func (s *Server) Pid() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,7 +131,8 @@ func (s *Server) Pid() int {
 	return s.running[len(s.running)-1].pid
 }
 
-// Done is closed when the server's present process has ended; nil, which is never ready, while it is stopped.
+// Done returns a channel that is closed when the current main process of the server has ended. While the server is
+// stopped, Done returns nil, so that a receive operation blocks forever.
 func (s *Server) Done() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +142,7 @@ func (s *Server) Done() <-chan struct{} {
 	return s.running[len(s.running)-1].done
 }
 
-// end ends the processes, last first, and forgets them.
+// end ends the processes in the reverse of the order in which they were started. It sends sig to each of them.
 func (s *Server) end(sig syscall.Signal) error {
 	var errs []error
 	for i := len(s.running) - 1; i >= 0; i-- {
@@ -146,15 +154,15 @@ func (s *Server) end(sig syscall.Signal) error {
 	return errors.Join(errs...)
 }
 
-// process is a child that leads a process group of its own.
+// process is a child process that leads its own process group.
 type process struct {
 	program
 	pid  int
-	done chan struct{} // closed once it has been waited for
-	how  string        // how it ended; read after done
+	done chan struct{} // closed when the process has ended
+	how  string        // exit status; valid after done is closed
 }
 
-// launch starts a program.
+// launch starts a process that runs program.
 func launch(program program) (*process, error) {
 	log, err := os.OpenFile(program.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -164,7 +172,7 @@ func launch(program program) (*process, error) {
 	cmd := exec.Command(program.path, program.args...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = program.env, program.dir, log, log
 	p := &process{program: program, done: make(chan struct{})}
-	err = child.Start(cmd, func(error) { // which says what the state says
+	err = child.Start(cmd, func(error) { // ignore the error, because ProcessState contains the same information
 		p.how = cmd.ProcessState.String()
 		close(p.done)
 	})
@@ -175,7 +183,7 @@ func launch(program program) (*process, error) {
 	return p, nil
 }
 
-// await returns once the process answers.
+// await waits until the process is ready. It returns an error if the process or ctx ends before that.
 func (p *process) await(ctx context.Context) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -188,13 +196,13 @@ func (p *process) await(ctx context.Context) error {
 		case <-p.done:
 			return fmt.Errorf("%s ended: %s%s", filepath.Base(p.path), p.how, p.tail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer: %w: %w%s", filepath.Base(p.path), context.Cause(ctx), err, p.tail())
+			return fmt.Errorf("%s is not ready: %w: %w%s", filepath.Base(p.path), context.Cause(ctx), err, p.tail())
 		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// dial connects and hangs up.
+// dial returns an error if the loopback port does not accept connections.
 func dial(ctx context.Context, port int) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address(port))
@@ -204,10 +212,12 @@ func dial(ctx context.Context, port int) error {
 	return conn.Close()
 }
 
-// end sends sig to the process and, when it is gone or its time is up, SIGKILL to what is left of its group.
+// end sends sig to the process and waits until the process has ended, but no longer than p.patience. Then end sends
+// SIGKILL to all processes that are left in the process group. If sig is SIGKILL, end sends it to the group
+// immediately.
 func (p *process) end(sig syscall.Signal) error {
 	if sig != syscall.SIGKILL {
-		// To the leader only: it ends its own children in the order that suits it.
+		// Signal only the group leader, so that it can stop its own child processes in the right order.
 		select {
 		case <-p.done:
 		default:
@@ -223,11 +233,11 @@ func (p *process) end(sig syscall.Signal) error {
 	case <-p.done:
 		return nil
 	case <-time.After(stopTimeout):
-		return fmt.Errorf("process %d has survived SIGKILL", p.pid)
+		return fmt.Errorf("process %d is still running after SIGKILL", p.pid)
 	}
 }
 
-// tail is the end of the log, for an error's text.
+// tail returns the end of the log in a form that can be appended to an error message.
 func (p *process) tail() string {
 	text, err := lastBytes(p.log, tailSize)
 	if err != nil || len(bytes.TrimSpace(text)) == 0 {
@@ -249,7 +259,8 @@ func lastBytes(path string, n int64) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(file, max(0, info.Size()-n), n))
 }
 
-// run runs a program to its end and returns the end of its output. When ctx ends, its whole group is killed.
+// run runs the program at path, waits until it ends, and returns the end of its output. If ctx ends first, run kills
+// the process group of the program.
 func run(ctx context.Context, dir string, env []string, path string, args ...string) (string, error) {
 	cmd := exec.Command(path, args...)
 	var out bytes.Buffer

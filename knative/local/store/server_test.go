@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,19 +13,19 @@ import (
 	"time"
 )
 
-// shell is a server that is a shell script.
+// shell returns a program that runs a shell script.
 func shell(dir, script string, ready func(context.Context) error) program {
 	return program{
 		path: "/bin/sh", args: []string{"-c", script}, env: environment(), dir: dir, log: filepath.Join(dir, "server.log"), ready: ready,
 	}
 }
 
-// says is ready once the log has the word.
+// says returns a ready function that returns nil when the log contains word.
 func says(dir, word string) func(context.Context) error {
 	return func(context.Context) error {
 		text, err := os.ReadFile(filepath.Join(dir, "server.log"))
 		if err == nil && !strings.Contains(string(text), word) {
-			err = errors.New("not yet said " + word)
+			err = fmt.Errorf("the log does not contain %q", word)
 		}
 		return err
 	}
@@ -48,11 +49,11 @@ func TestStartOfWhatEnds(t *testing.T) {
 	_, err := startShell(t, t.Context(), shell(dir, "echo out of luck; exit 3", func(context.Context) error { return errors.New("no") }))
 	for _, want := range []string{"start shell", "exit status 3", "out of luck"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q in it", err, want)
+			t.Errorf("got %v, want an error that contains %q", err, want)
 		}
 	}
 	if _, lock, err := open(dir); err != nil {
-		t.Errorf("the directory is still reserved: %v", err)
+		t.Errorf("the directory is still locked: %v", err)
 	} else {
 		lock.Close()
 	}
@@ -70,7 +71,7 @@ func TestStartOfWhatNeverAnswers(t *testing.T) {
 	}
 	_, err := startShell(t, ctx, shell(dir, "echo hello; sleep 1000 & wait", ready))
 	if !errors.Is(err, impatient) || !errors.Is(err, never) || !strings.Contains(err.Error(), "hello") {
-		t.Errorf("error %v, want %v and %v and the log in it", err, impatient, never)
+		t.Errorf("got %v, want an error with %q, %q and the log", err, impatient, never)
 	}
 	wantNoProcess(t, dir)
 }
@@ -80,7 +81,7 @@ func TestStartOfWhatIsNotThere(t *testing.T) {
 	absent := shell(dir, "", nil)
 	absent.path = filepath.Join(dir, "absent")
 	if _, err := startShell(t, t.Context(), absent); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("error %v, want %v", err, os.ErrNotExist)
+		t.Errorf("got %v, want %v", err, os.ErrNotExist)
 	}
 }
 
@@ -101,7 +102,7 @@ func TestStopIsPoliteFirst(t *testing.T) {
 
 func TestStopKillsWhatIgnoresIt(t *testing.T) {
 	dir := t.TempDir()
-	// Its child ignores SIGTERM as well, and has closed its output.
+	// The child process also ignores SIGTERM, and it does not use the server's output.
 	stubborn := shell(dir, `trap '' TERM; sleep 1000 >/dev/null 2>&1 & echo hello; while :; do wait; done`, says(dir, "hello"))
 	stubborn.patience = 50 * time.Millisecond
 	server, err := startShell(t, t.Context(), stubborn)
@@ -122,7 +123,7 @@ func TestDoneTellsOfACrash(t *testing.T) {
 	}
 	pid := server.Pid()
 	if group, err := syscall.Getpgid(pid); err != nil || group != pid {
-		t.Errorf("process group %d, %v; want one of its own, %d", group, err, pid)
+		t.Errorf("got process group %d, %v, want its own group %d", group, err, pid)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -130,20 +131,20 @@ func TestDoneTellsOfACrash(t *testing.T) {
 	select {
 	case <-server.Done():
 	case <-time.After(30 * time.Second):
-		t.Fatal("Done is not closed")
+		t.Fatal("Done was not closed within 30 s after the crash")
 	}
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := server.Pid(); got == pid || got == 0 {
-		t.Errorf("pid %d after Restart, %d before", got, pid)
+		t.Errorf("got process ID %d after Restart, want a new ID (before: %d)", got, pid)
 	}
 	if err := server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	wantNoProcess(t, dir) // nor the child that the crash left behind
+	wantNoProcess(t, dir) // this includes the child process that the crash left behind
 	if done := server.Done(); done != nil {
-		t.Error("Done of a stopped server is not nil")
+		t.Error("Done returned a channel for a stopped server, want nil")
 	}
 }
 
@@ -162,18 +163,18 @@ func TestRunGroupEndsWithItsContext(t *testing.T) {
 	}()
 	_, err := run(ctx, dir, environment(), "/bin/sh", "-c", "echo hello >server.log; sleep 1000 & wait")
 	if !errors.Is(err, impatient) {
-		t.Errorf("error %v, want %v", err, impatient)
+		t.Errorf("got %v, want %v", err, impatient)
 	}
 	wantNoProcess(t, dir)
 	if out, err := run(t.Context(), dir, environment(), "/bin/sh", "-c", "echo said; exit 2"); err == nil || out != "said" {
-		t.Errorf("output %q, %v; want that it is returned with the error", out, err)
+		t.Errorf("got output %q and error %v, want the output %q and an error", out, err, "said")
 	}
 }
 
 func TestFreePort(t *testing.T) {
 	port, err := freePort(t.Context())
 	if err != nil || port < firstPort || port >= firstPort+ports {
-		t.Fatalf("port %d, %v", port, err)
+		t.Fatalf("got port %d, %v, want a port between %d and %d", port, err, firstPort, firstPort+ports-1)
 	}
 	listener, err := net.Listen("tcp", address(port))
 	if err != nil {
@@ -186,16 +187,16 @@ func TestSecretIsKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "password")
 	first, err := secret(path)
 	if err != nil || len(first) < 20 {
-		t.Fatalf("password %q, %v", first, err)
+		t.Fatalf("got password %q, %v, want at least 20 characters", first, err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("its file: %v, %v; want mode 0600", info, err)
+		t.Errorf("password file: got %v, %v, want mode 0600", info, err)
 	}
 	if again, err := secret(path); err != nil || again != first {
-		t.Errorf("a second look: %q, %v; want %q", again, err, first)
+		t.Errorf("second call: got %q, %v, want %q", again, err, first)
 	}
 	if other, err := secret(path + "2"); err != nil || other == first {
-		t.Errorf("another: %q, %v; want one of its own", other, err)
+		t.Errorf("another file: got %q, %v, want a different password", other, err)
 	}
 }
 
@@ -205,9 +206,9 @@ func TestServersDoNotSeeSettingsOfOthers(t *testing.T) {
 	t.Setenv("UNRELATED", "kept")
 	all := strings.Join(environment("ADDED=yes"), "\n")
 	if strings.Contains(all, "elsewhere") {
-		t.Error("a variable that steers a server got through")
+		t.Error("the environment contains a variable that configures a server")
 	}
 	if !strings.Contains(all, "UNRELATED=kept") || !strings.Contains(all, "ADDED=yes") {
-		t.Error("a variable is missing")
+		t.Error("the environment lacks UNRELATED or ADDED")
 	}
 }

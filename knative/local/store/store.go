@@ -1,10 +1,11 @@
 // Package store runs private servers on this machine: MariaDB, MySQL, TiDB, mongod, FerretDB, RabbitMQ, and the receive
-// adapter of eventing-rabbitmq. Each instance has a data directory of its own, listens on free loopback ports, wants a
-// random password that is kept beside its data (FerretDB apart, which knows none), and ends with the process that
-// started it, however that ends.
+// adapter of eventing-rabbitmq. Each server has its own data directory and listens on free loopback ports. Clients need
+// a random password, which is stored in the server's directory. FerretDB is an exception, because it does not support
+// passwords. The kernel kills the servers when the process that started them ends, even if that process crashes.
 //
-// A Start function's context bounds the start, not the life of the server. Its directory keeps everything, the server's
-// log included; starting in the same directory again finds the data again. The writer gets progress, line by line.
+// The Start functions have three parameters in common. ctx limits the time for the start, but does not stop the server
+// later. dir contains all files of the server, including its log, so a server that is started in the same directory
+// again has the same data. w receives progress messages, one per line.
 package store
 
 import (
@@ -22,13 +23,14 @@ import (
 	"syscall"
 )
 
-// database is the one that every instance has; connection strings name it.
+// database is the name of the database that the connection strings contain.
 const database = "strongroom"
 
-// ErrNotInstalled says that a server is not to be found on this machine.
+// ErrNotInstalled reports that a server is not installed on this machine.
 var ErrNotInstalled = errors.New("not installed")
 
-// lookup finds a program on PATH or, since a user's PATH often lacks them, in the directories given.
+// lookup returns the path of a program. It searches PATH and then dirs, because the directories where servers are
+// installed are often missing in a user's PATH. It returns ErrNotInstalled if it does not find the program.
 func lookup(name string, dirs ...string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return filepath.Abs(path)
@@ -41,7 +43,8 @@ func lookup(name string, dirs ...string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, ErrNotInstalled)
 }
 
-// open makes dir, for its owner only, and reserves it. It returns its absolute path.
+// open creates dir if it does not exist, with access only for its owner, and locks it. It returns the absolute path of
+// dir, and the lock.
 func open(dir string) (string, *os.File, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -54,8 +57,8 @@ func open(dir string) (string, *os.File, error) {
 	return dir, lock, err
 }
 
-// reserve locks dir, so that no two servers share one. The lock ends with the file that is returned, and so with this
-// process.
+// reserve locks dir, so that two servers cannot use the same directory. The lock is released when the returned file is
+// closed or this process ends.
 func reserve(dir string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -63,15 +66,15 @@ func reserve(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = errors.New("another process runs a server in it")
+			err = errors.New("another process is running a server in this directory")
 		}
 		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), lock.Close())
 	}
 	return lock, nil
 }
 
-// secret returns what the file holds, after filling it with a random password if it is not there. The password is
-// URL-safe.
+// secret returns the password in the file at path. If the file does not exist or is empty, secret first writes a random
+// password to it. The password contains only characters that need no encoding in a URL.
 func secret(path string) (string, error) {
 	kept, err := os.ReadFile(path)
 	if err == nil && len(kept) > 0 {
@@ -84,7 +87,7 @@ func secret(path string) (string, error) {
 	return made, writeFile(path, made)
 }
 
-// writeFile replaces a file at once, readable for its owner only.
+// writeFile atomically replaces the file at path. Only the file's owner can read it.
 func writeFile(path, content string) error {
 	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
 		return err
@@ -92,14 +95,16 @@ func writeFile(path, content string) error {
 	return os.Rename(path+".new", path)
 }
 
-// firstPort and ports are where free ports are looked for: below the range that systems give to outgoing connections
-// (32768 and up on Linux), so that a client that dials a server which is away can neither take its port nor reach itself.
+// firstPort is the first port that freePort can return, and ports is the number of ports from which it chooses. All of
+// these ports are below 32768, because Linux uses higher ports as the local ports of outgoing connections. If a server
+// used a higher port, a client that connects to the stopped server could get the server's port as its own local port.
+// The client would then be connected to itself, or the server could no longer listen on the port.
 const (
 	firstPort = 20000
 	ports     = 12000
 )
 
-// freePort returns a loopback port that nobody listens on.
+// freePort returns a free loopback port.
 func freePort(ctx context.Context) (int, error) {
 	for range 100 {
 		n, err := rand.Int(rand.Reader, big.NewInt(ports))
@@ -112,12 +117,13 @@ func freePort(ctx context.Context) (int, error) {
 			return port, listener.Close()
 		}
 	}
-	return 0, fmt.Errorf("no free port between %d and %d", firstPort, firstPort+ports)
+	return 0, fmt.Errorf("found no free loopback port between %d and %d", firstPort, firstPort+ports)
 }
 
 func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// environment is that of this process without the variables that steer the servers, and with those given.
+// environment returns the environment of this process, followed by with. It omits the variables that configure servers,
+// because those variables are meant for other servers on this machine.
 func environment(with ...string) []string {
 	var kept []string
 	for _, variable := range os.Environ() {
@@ -132,5 +138,5 @@ func environment(with ...string) []string {
 	return append(kept, with...)
 }
 
-// say writes one line of progress.
+// say writes a progress message as one line.
 func say(w io.Writer, format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }

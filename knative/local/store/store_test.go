@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// parentVariable makes the test's binary a parent that starts servers in that directory and then waits to be killed.
+// parentVariable is an environment variable with a directory. If it is set, the test binary starts servers in this
+// directory and then waits until it is killed.
 const parentVariable = "STRONGROOM_TEST_PARENT"
 
 func TestMain(m *testing.M) {
@@ -32,7 +33,7 @@ func parent(dir string) int {
 		return 1
 	}
 	fmt.Println("ready")
-	select {} // until it is killed
+	select {} // wait to be killed
 }
 
 func TestNothingOutlivesItsParent(t *testing.T) {
@@ -50,19 +51,19 @@ func TestNothingOutlivesItsParent(t *testing.T) {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || line != "ready\n" {
-		t.Fatalf("the parent said %q, %v", line, err)
+		t.Fatalf("got the line %q, %v from the parent, want %q", line, err, "ready\n")
 	}
 	if found := processesIn(t, dir); len(found) < 3 {
-		t.Errorf("processes in %s: %q, want FerretDB, epmd and RabbitMQ at least", dir, found)
+		t.Errorf("got the processes %q in %s, want at least FerretDB, epmd and RabbitMQ", found, dir)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // "signal: killed"
+	_ = cmd.Wait() // the error only reports that the parent was killed
 	wantNoProcess(t, dir)
 }
 
-// instance is what all servers have.
+// instance has the methods of all servers.
 type instance interface {
 	Restart(ctx context.Context) error
 	Stop() error
@@ -71,15 +72,16 @@ type instance interface {
 	Done() <-chan struct{}
 }
 
-// numbers is a client of a server: it keeps numbers in it.
+// numbers is a client that stores numbers in a server.
 type numbers interface {
-	// add returns nil when the server has acknowledged i.
+	// add stores i. It returns nil when the server has acknowledged i.
 	add(ctx context.Context, i int) error
-	// all returns what the server has.
+	// all returns the numbers that the server has stored.
 	all(ctx context.Context) (map[int]bool, error)
 }
 
-// testServer puts a server through its life.
+// testServer starts, restarts, kills and stops a server. It checks that the server keeps all acknowledged numbers and
+// that no process is left behind.
 func testServer(t *testing.T, start func(ctx context.Context, dir string) (instance, numbers, error)) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -100,7 +102,7 @@ func testServer(t *testing.T, start func(ctx context.Context, dir string) (insta
 		}
 		for i := range want {
 			if !got[i] {
-				t.Errorf("%d is lost, of %d that were acknowledged", i, len(want))
+				t.Errorf("the number %d is lost (acknowledged numbers: %d)", i, len(want))
 			}
 		}
 	}
@@ -116,13 +118,13 @@ func testServer(t *testing.T, start func(ctx context.Context, dir string) (insta
 
 	other, otherData := run(t.TempDir())
 	if got, err := otherData.all(ctx); err != nil || len(got) != 0 {
-		t.Errorf("the instance beside it has %v, %v; want nothing", got, err)
+		t.Errorf("second server: got %v, %v, want no numbers", got, err)
 	}
 	if err := other.Stop(); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := start(ctx, dir); err == nil || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("a second server in one directory: %v, want that it is taken", err)
+		t.Errorf("second server in the same directory: got %v, want an error that mentions another process", err)
 	}
 
 	pid := server.Pid()
@@ -130,7 +132,7 @@ func testServer(t *testing.T, start func(ctx context.Context, dir string) (insta
 		t.Fatal(err)
 	}
 	if got := server.Pid(); got == pid || got == 0 {
-		t.Errorf("pid %d after Restart, %d before", got, pid)
+		t.Errorf("got process ID %d after Restart, want a new ID (before: %d)", got, pid)
 	}
 	wantAll(data, kept)
 
@@ -155,23 +157,23 @@ func testServer(t *testing.T, start func(ctx context.Context, dir string) (insta
 	select {
 	case <-done:
 	case <-ctx.Done():
-		t.Fatal("Done is not closed after Kill")
+		t.Fatal("Done was not closed after Kill")
 	}
 	if len(kept) <= 60 {
-		t.Fatalf("only %d were acknowledged: the server ended before it was killed", len(kept))
+		t.Fatalf("only %d numbers were acknowledged, because the server ended before Kill", len(kept))
 	}
 	if err := server.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
 	wantAll(data, kept)
 
-	for range 2 { // the second has nothing to do
+	for range 2 { // the second Stop must do nothing
 		if err := server.Stop(); err != nil {
 			t.Error(err)
 		}
 	}
 	if pid := server.Pid(); pid != 0 {
-		t.Errorf("pid %d after Stop, want 0", pid)
+		t.Errorf("got process ID %d after Stop, want 0", pid)
 	}
 	wantNoProcess(t, dir)
 
@@ -179,7 +181,7 @@ func testServer(t *testing.T, start func(ctx context.Context, dir string) (insta
 	wantAll(data, kept)
 }
 
-// wantNoProcess fails if some process lives on in dir.
+// wantNoProcess fails the test if a process still uses dir after 10 s.
 func wantNoProcess(t *testing.T, dir string) {
 	t.Helper()
 	var found []string
@@ -189,22 +191,22 @@ func wantNoProcess(t *testing.T, dir string) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Errorf("left behind: %q", found)
+	t.Errorf("these processes are still running: %q", found)
 }
 
-// processesIn lists the processes that work in dir or have it in their environment.
+// processesIn returns the processes whose working directory is in dir or whose environment contains dir.
 func processesIn(t *testing.T, dir string) []string {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil || len(all) == 0 {
-		t.Skip("no /proc to look for processes in")
+		t.Skip("/proc is not available")
 	}
 	var found []string
 	for _, proc := range all {
 		if filepath.Base(proc) == fmt.Sprint(os.Getpid()) {
 			continue
 		}
-		// Whatever cannot be read has ended, or belongs to somebody else.
+		// Ignore errors: the process has ended or belongs to another user.
 		cwd, _ := os.Readlink(filepath.Join(proc, "cwd"))
 		env, _ := os.ReadFile(filepath.Join(proc, "environ"))
 		if strings.HasPrefix(cwd, dir) || strings.Contains(string(env), dir) {
@@ -215,7 +217,8 @@ func processesIn(t *testing.T, dir string) []string {
 	return found
 }
 
-// need skips the test where a server is missing, or fails it where CI=true promises that nothing is.
+// need skips the test if a server is not installed. If CI is "true", all servers must be installed, and need fails
+// the test instead. Any other error also fails the test.
 func need(t *testing.T, err error, advice string) {
 	t.Helper()
 	switch {

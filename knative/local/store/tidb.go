@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// StartTiDB builds TiDB, where that is not done yet, and starts it with its data in dir.
+// StartTiDB starts TiDB with its data in dir, after building TiDB if necessary.
 func StartTiDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	binary, err := Build(ctx, "tidb", w)
 	if err != nil {

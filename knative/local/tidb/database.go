@@ -27,17 +27,18 @@ import (
 	"github.com/tikv/client-go/v2/tikv"
 )
 
-// tidb is the server and what is beneath it.
+// tidb is a TiDB server with its storage.
 type tidb struct {
 	storage kv.Storage
 	domain  *domain.Domain
 	server  *server.Server
 }
 
-// configure sets what TiDB keeps in global variables.
+// configure sets TiDB's global configuration. It must be called before open.
 func configure(host string, port uint, dir string) {
-	// A commit is on disk before it is acknowledged; and small value logs, or an empty database takes 256 MiB.
+	// Acknowledge a commit only after the commit is on disk.
 	unistore.DefaultConf.Engine.SyncWrite = true
+	// Reduce the size of the value logs. With the default size, an empty database takes 256 MiB of disk space.
 	unistore.DefaultConf.Engine.VlogFileSize = 16 << 20
 
 	cfg := config.NewConfig()
@@ -47,7 +48,8 @@ func configure(host string, port uint, dir string) {
 	cfg.Store, cfg.Path = "unistore", filepath.Join(dir, "store")
 	cfg.TempDir = filepath.Join(dir, "tmp")
 	cfg.TempStoragePath = cfg.TempDir
-	// A single statement waits for a row that is locked, as in MySQL. Without it, it retries optimistically, for minutes.
+	// Let a statement outside a transaction wait for a locked row, as in MySQL. By default, TiDB runs such a statement
+	// optimistically and can retry it for minutes.
 	cfg.PessimisticTxn.PessimisticAutoCommit.Store(true)
 	cfg.Log.Level = "error"
 	cfg.Log.EnableSlowLog.Store(false)
@@ -56,7 +58,8 @@ func configure(host string, port uint, dir string) {
 	config.StoreGlobalConfig(cfg)
 }
 
-// open opens the storage in the directory that configure was told, and makes the system tables in a new one.
+// open opens the storage in the directory that configure has set. If the storage is new, open creates the system
+// tables. dir is the directory's name in error messages.
 func open(dir string) (*tidb, error) {
 	cfg := config.GetGlobalConfig()
 	if err := logutil.InitLogger(cfg.Log.ToLogConfig()); err != nil {
@@ -81,19 +84,20 @@ func open(dir string) (*tidb, error) {
 	copr.GlobalMPPFailedStoreProber.Run()
 	mppcoordmanager.InstanceMPPCoordinatorManager.Run()
 	if err := ddl.StartOwnerManager(context.Background(), storage); err != nil {
-		return nil, fmt.Errorf("start the schema's owner: %w", err)
+		return nil, fmt.Errorf("start the DDL owner manager: %w", err)
 	}
 	dom, err := session.BootstrapSession(storage)
 	if err != nil {
-		return nil, fmt.Errorf("make the system tables: %w", err)
+		return nil, fmt.Errorf("create the system tables: %w", err)
 	}
 	return &tidb{storage: storage, domain: dom}, nil
 }
 
-// prepare sets root's password, makes the database, and switches on what makes TiDB behave as MySQL does.
+// prepare sets the root password, creates the database if it does not exist, and turns on settings that make TiDB
+// behave like MySQL.
 func (t *tidb) prepare(password, database string) error {
 	if password == "" || strings.ContainsAny(password, `'\`) {
-		return fmt.Errorf("root's password must not be empty and must have no quote and no backslash in it")
+		return fmt.Errorf("the root password must not be empty and must not contain a single quote or a backslash")
 	}
 	statements := []string{
 		"SET GLOBAL tidb_enable_check_constraint = ON",
@@ -113,14 +117,14 @@ func (t *tidb) prepare(password, database string) error {
 	ctx := kv.WithInternalSourceType(context.Background(), kv.InternalTxnOthers)
 	for _, statement := range statements {
 		if _, err := s.ExecuteInternal(ctx, statement); err != nil {
-			what, _, _ := strings.Cut(statement, " IDENTIFIED")
+			what, _, _ := strings.Cut(statement, " IDENTIFIED") // omits the password
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	return nil
 }
 
-// serve answers clients until a signal comes.
+// serve serves clients until a signal arrives on stop.
 func (t *tidb) serve(stop <-chan os.Signal) error {
 	var err error
 	if t.server, err = server.NewServer(config.GetGlobalConfig(), server.NewTiDBDriver(t.storage)); err != nil {
@@ -135,14 +139,14 @@ func (t *tidb) serve(stop <-chan os.Signal) error {
 	go func() { ended <- t.server.Run(t.domain) }()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("serve: %w", err)
+		return fmt.Errorf("serve clients: %w", err)
 	case <-stop:
 	}
 	t.server.Close()
 	return nil
 }
 
-// close ends what open began, in the order of TiDB's own server.
+// close stops the server and its storage, in the same order as TiDB's own main function.
 func (t *tidb) close() {
 	t.domain.StopAutoAnalyze()
 	if t.server != nil {

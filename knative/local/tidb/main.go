@@ -1,5 +1,6 @@
-// Command tidb serves the MySQL protocol from a directory: TiDB with its embedded storage, for machines that have no
-// MariaDB and no MySQL. It counts right under concurrency, and what it has acknowledged is on disk.
+// Command tidb runs TiDB, a MySQL-compatible server, on machines without MariaDB and MySQL. It uses TiDB's embedded
+// storage, which keeps the data in a directory. TiDB handles concurrent updates correctly, and it acknowledges a commit
+// only after the commit is on disk.
 package main
 
 import (
@@ -16,10 +17,10 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", "", "loopback address to listen on, as 127.0.0.1:PORT")
-	dir := flag.String("dir", "", "directory for the data; made if absent")
-	passwordFile := flag.String("password-file", "", "file that holds root's password")
-	database := flag.String("database", "", "database to make if it is absent")
+	addr := flag.String("addr", "", "loopback address to listen on, in the form 127.0.0.1:PORT")
+	dir := flag.String("dir", "", "directory for the data; created if it does not exist")
+	passwordFile := flag.String("password-file", "", "file that contains the root password")
+	database := flag.String("database", "", "database to create if it does not exist")
 	flag.Parse()
 	if err := run(*addr, *dir, *passwordFile, *database); err != nil {
 		fmt.Fprintln(os.Stderr, "tidb:", err)
@@ -27,18 +28,18 @@ func main() {
 	}
 }
 
-// run serves until SIGTERM or SIGINT.
+// run starts TiDB and serves clients until the process receives SIGTERM or SIGINT.
 func run(addr, dir, passwordFile, database string) error {
 	host, portText, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("-addr: %w", err)
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("-addr: %q is no loopback address", host)
+		return fmt.Errorf("-addr: %q is not a loopback address", host)
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil || port == 0 {
-		return fmt.Errorf("-addr: %q is no port", portText)
+		return fmt.Errorf("-addr: %q is not a valid port", portText)
 	}
 	password, err := os.ReadFile(passwordFile)
 	if err != nil {
@@ -66,10 +67,11 @@ func run(addr, dir, passwordFile, database string) error {
 	return db.serve(stop)
 }
 
-// reserve makes dir and locks it: two processes in one directory would destroy its data. The lock ends with the file.
+// reserve creates dir and locks it, because the data would be destroyed if two processes used the same directory. The
+// lock is released when the returned file is closed.
 func reserve(dir string) (*os.File, error) {
 	if dir == "" {
-		return nil, errors.New("missing")
+		return nil, errors.New("must be set")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -80,7 +82,7 @@ func reserve(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = fmt.Errorf("another process serves %s", dir)
+			err = fmt.Errorf("another process is using %s", dir)
 		}
 		return nil, errors.Join(err, lock.Close())
 	}

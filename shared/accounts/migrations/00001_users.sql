@@ -1,5 +1,6 @@
--- Runs alike on MySQL 8.4, MariaDB and TiDB: the collation is written out, ids are made in Go (UUIDv7), exact keys are
--- binary. User names are stored canonical (accounts.CanonicalUsername), so that the unique key needs no case folding.
+-- This migration has the same result on MySQL 8.4, MariaDB and TiDB. It sets each collation explicitly. IDs are
+-- UUIDv7 values from Go code, and keys that are compared exactly are binary. User names are stored in canonical form
+-- (accounts.CanonicalUsername), so that the unique key needs no case folding.
 
 -- +goose Up
 CREATE TABLE IF NOT EXISTS users (

@@ -1,5 +1,6 @@
--- One row per (user name, address) and one per user name, with the empty address. The name is hashed: people type
--- passwords into the user name field, and names of users that do not exist are counted, too.
+-- login_attempts has one row per user name and address, and one row with an empty address per user name. The table
+-- stores a hash of the user name, because users sometimes type a password into the user name field, and because
+-- attempts on user names that do not exist are counted, too.
 
 -- +goose Up
 CREATE TABLE IF NOT EXISTS login_attempts (

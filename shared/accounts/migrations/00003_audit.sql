@@ -1,5 +1,6 @@
--- One row for each change of an account, written in the transaction that makes it, never changed and never deleted:
--- names and ids are copied, because users go. An actor without an id is no user but a program, such as setup.
+-- audit has one row for each change of an account. The transaction of the change inserts the row, which is never
+-- changed or deleted. The row contains copies of the user names and IDs, because users can be deleted. An actor
+-- without an ID is a program, such as setup.
 
 -- +goose Up
 CREATE TABLE IF NOT EXISTS audit (
@@ -16,8 +17,9 @@ CREATE TABLE IF NOT EXISTS audit (
   PRIMARY KEY (id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- Whoever takes an admin away locks all admins, and should lock nobody else. There is no CREATE INDEX IF NOT EXISTS in
--- MySQL, and a migration that broke off must be able to run again.
+-- A change by an admin locks the rows of all enabled admins. This index keeps the change from locking other users.
+-- The index is created only if it does not exist, because an interrupted migration must be able to run again. MySQL
+-- has no CREATE INDEX IF NOT EXISTS.
 SET @make = IF((SELECT COUNT(*) FROM information_schema.statistics
   WHERE table_schema = DATABASE() AND table_name = 'users' AND index_name = 'users_role') = 0,
   'CREATE INDEX users_role ON users (role, disabled_at)', 'DO 0');

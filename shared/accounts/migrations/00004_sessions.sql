@@ -1,5 +1,6 @@
--- A session is one sign-in and what was refreshed from it. Of its refresh tokens only those are kept that can still come:
--- the one that was used last, and what was made of it. Tokens are random, so that a plain hash hides them.
+-- A session starts with a sign-in and continues with each refresh. refresh_tokens has only the tokens that a client
+-- can still use: the token that was used last, and the tokens that were issued for it. Tokens are random, so a hash
+-- without a salt is enough to hide them.
 
 -- +goose Up
 CREATE TABLE IF NOT EXISTS sessions (

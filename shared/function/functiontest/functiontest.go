@@ -1,5 +1,6 @@
-// Package functiontest serves the handler of a function in memory, so that tests in a testing/synctest bubble can wait for
-// its deadlines without delay.
+// Package functiontest serves a function's handler over in-memory connections, for tests. In a testing/synctest
+// bubble, the deadlines of these connections use the bubble's fake clock, so that a test does not have to wait for
+// them.
 package functiontest
 
 import (
@@ -17,8 +18,9 @@ import (
 	"time"
 )
 
-// Serve serves handler until the test ends, and returns a function that connects to it, for http.Transport.DialContext. The
-// deadlines of the server are an hour away. Serve must be called in a testing/synctest bubble.
+// Serve starts a server for handler, and stops the server when the test ends. It returns a function that connects to
+// the server. The function can be used as http.Transport.DialContext. Serve must be called in a testing/synctest
+// bubble, so that the server's read timeout of one hour passes in fake time.
 func Serve(t *testing.T, handler http.Handler) func(ctx context.Context, network, address string) (net.Conn, error) {
 	t.Helper()
 	listener := &listener{connections: make(chan net.Conn), closed: make(chan struct{})}
@@ -29,7 +31,7 @@ func Serve(t *testing.T, handler http.Handler) func(ctx context.Context, network
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {
-		_ = server.Close() // of a listener that has nothing to lose
+		_ = server.Close() // listener.Close returns no error
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("serve: %v", err)
 		}
@@ -37,7 +39,8 @@ func Serve(t *testing.T, handler http.Handler) func(ctx context.Context, network
 	return listener.dial
 }
 
-// listener connects clients and a server with net.Pipe, whose deadlines follow the time of a bubble.
+// listener is a net.Listener that connects clients to a server through net.Pipe, because the deadlines of a net.Pipe
+// connection use the fake clock of a testing/synctest bubble.
 type listener struct {
 	connections chan net.Conn
 	close       sync.Once
@@ -75,9 +78,10 @@ func (l *listener) Close() error {
 // Addr implements net.Listener.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{} }
 
-// SlowBodies sends requests whose bodies arrive byte by byte and never end, each to a handler of its own in a
-// testing/synctest bubble. It checks that the response has the status want, is a problem document, and ends the connection.
-// A request is a method, a target and lines of headers, such as "POST /login\nContent-Type: application/json".
+// SlowBodies sends requests whose bodies arrive byte by byte and never end. It sends each request to a new handler in
+// a new testing/synctest bubble. SlowBodies checks that the response is a problem document with the status want, and
+// that the server then closes the connection. Each request is a string that consists of a method, a target and header
+// lines, for example "POST /login\nContent-Type: application/json".
 func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int, requests ...string) {
 	for _, request := range requests {
 		for framing, piece := range map[string]string{"Content-Length: 1000": " ", "Transfer-Encoding: chunked": "1\r\n \r\n"} {
@@ -89,7 +93,8 @@ func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int,
 	}
 }
 
-// slowBody sends the head of a request, and then a piece of its body each second.
+// slowBody sends the head of a request, and then one piece of the request body per second. It checks the response in
+// the way that SlowBodies describes.
 func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) {
 	client, err := Serve(t, handler)(t.Context(), "", "")
 	if err != nil {
@@ -103,7 +108,7 @@ func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) 
 	sent := make(chan struct{})
 	defer func() {
 		client.Close()
-		<-sent // all goroutines of a bubble must end before the bubble does
+		<-sent // all goroutines of a bubble must end before the bubble ends
 	}()
 	go func() {
 		defer close(sent)

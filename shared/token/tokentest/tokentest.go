@@ -1,4 +1,4 @@
-// Package tokentest makes signers and verifiers that belong together, for the tests of what demands a token.
+// Package tokentest creates signers and matching verifiers for tests of code that requires access tokens.
 package tokentest
 
 import (
@@ -10,14 +10,15 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// Whom the tokens of New are issued by and for, and how long they live.
+// The issuer, audience and lifetime of the tokens that a signer from New issues.
 const (
 	Issuer   = "https://issuer.test"
 	Audience = "strongroom"
 	Lifetime = 15 * time.Minute
 )
 
-// New returns a signer with a key of its own, and the verifier and the public keys for its tokens.
+// New returns a signer with a new key, a verifier that accepts the tokens of that signer, and the public keys of the
+// verifier.
 func New(t testing.TB) (*token.Signer, *token.Verifier, *token.Keys) {
 	t.Helper()
 	private, public, err := token.GenerateKey()

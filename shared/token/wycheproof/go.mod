@@ -1,4 +1,5 @@
-// Test vectors that nobody here wrote. They are a module of their own, so that nobody else downloads them.
+// This module contains tests with external test vectors. It is a separate module, so that users of package token do not
+// download the vectors.
 module github.com/strongroom-dev/strongroom/shared/token/wycheproof
 
 go 1.26.4

@@ -1,4 +1,4 @@
-// Package wycheproof holds the verifier against vectors that nobody here wrote: C2SP's Wycheproof
+// Package wycheproof tests package token with the independent test vectors of C2SP Wycheproof
 // (https://github.com/C2SP/wycheproof).
 package wycheproof
 
@@ -22,7 +22,7 @@ const (
 	invalid = "invalid"
 )
 
-// load decodes a file of vectors.
+// load decodes the file of test vectors with the given name.
 func load(t *testing.T, name string, file any) {
 	t.Helper()
 	data, err := fs.ReadFile(vectors.TestVectors, name)
@@ -34,12 +34,12 @@ func load(t *testing.T, name string, file any) {
 	}
 }
 
-// exceptions are the JSON Web Signatures that are valid and that we refuse, each for a reason. There is none that is
-// invalid and that we accept.
+// exceptions lists the IDs of valid JSON Web Signatures that package token rejects, by the reason. Package token accepts no
+// invalid JSON Web Signature.
 var exceptions = map[string][]int{
-	"symmetric keys are not for a key set that is published":       {1, 348, 352, 357, 358, 359, 372, 373, 376, 377},
-	"a token has a payload":                                        {259},
-	"RS384, RS512, PS256, PS384, PS512 and ES512 are not accepted": {264, 265, 266, 267, 268, 269, 270, 271, 272, 273, 274, 275, 287, 288, 320, 321, 322, 323, 325, 326, 327, 328, 346, 347, 350, 351},
+	"a published key set must not contain symmetric keys":         {1, 348, 352, 357, 358, 359, 372, 373, 376, 377},
+	"a token must have a payload":                                 {259},
+	"RS384, RS512, PS256, PS384, PS512 and ES512 are unsupported": {264, 265, 266, 267, 268, 269, 270, 271, 272, 273, 274, 275, 287, 288, 320, 321, 322, 323, 325, 326, 327, 328, 346, 347, 350, 351},
 }
 
 func TestJSONWebSignatures(t *testing.T) {
@@ -74,7 +74,7 @@ func TestJSONWebSignatures(t *testing.T) {
 			reason, excepted := reasons[test.ID]
 			switch {
 			case got == test.Result && excepted:
-				t.Errorf("%d %s: got %s as it should be; it is no exception any more (%s)", test.ID, test.Comment, got, reason)
+				t.Errorf("%d %s: got %s, as the vector requires: delete the exception (%s)", test.ID, test.Comment, got, reason)
 			case got != test.Result && (!excepted || got == valid):
 				t.Errorf("%d %s: got %s, want %s", test.ID, test.Comment, got, test.Result)
 			case got == test.Result:
@@ -82,13 +82,13 @@ func TestJSONWebSignatures(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d cases agree, %d are exceptions", agreed, len(reasons))
+	t.Logf("%d test vectors agree, %d are exceptions", agreed, len(reasons))
 	if agreed < 300 {
-		t.Errorf("only %d cases agree: are the vectors there?", agreed)
+		t.Errorf("got %d test vectors that agree, want at least 300", agreed)
 	}
 }
 
-// signatures is a file of vectors for bare signatures.
+// signatures is a file of test vectors for raw signatures.
 type signatures struct {
 	Groups []struct {
 		Key struct {
@@ -105,7 +105,7 @@ type signatures struct {
 	} `json:"testGroups"`
 }
 
-// TestSignatures holds the methods that keys.Open verifies with against vectors for them; there are no exceptions.
+// TestSignatures tests the signing methods with which Keys.Open verifies signatures. All test vectors must agree.
 func TestSignatures(t *testing.T) {
 	for name, c := range map[string]struct {
 		file   string
@@ -138,7 +138,7 @@ func TestSignatures(t *testing.T) {
 				}
 			}
 			if tried < 100 {
-				t.Errorf("only %d cases: are the vectors there?", tried)
+				t.Errorf("got %d test vectors, want at least 100", tried)
 			}
 		})
 	}

@@ -1,6 +1,6 @@
-// Package nullmongo is a server that speaks as much of the MongoDB wire protocol as an upload needs, says yes to all of
-// it and keeps nothing. Against it, what writes can be measured alone, with no database in the way: the fastest there
-// can be. It can show each document that is inserted to somebody who wants to compare.
+// Package nullmongo provides a MongoDB server that acknowledges every write but stores nothing. A benchmark uses it to
+// measure the speed of a writer without the time that a real database takes. The server supports the part of the
+// MongoDB wire protocol that an upload needs. It can pass each inserted document to a callback.
 package nullmongo
 
 import (
@@ -16,10 +16,11 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// The codes of messages, and what flags of OP_MSG may be set. The server knows no compression, so nobody compresses.
+// The opcodes of messages and the flags of OP_MSG. There is no opcode for compressed messages, because the server does
+// not offer compression.
 const (
 	opReply = 1
-	opQuery = 2004 // the first message on a connection may be a hello in this old form
+	opQuery = 2004 // legacy format that a client can use for its first message, which is hello
 	opMsg   = 2013
 
 	checksumPresent = 1 << 0
@@ -27,7 +28,7 @@ const (
 	exhaustAllowed  = 1 << 16
 )
 
-// Bounds in bytes: of a message and of a document, which clients are told, and of a connection's buffer.
+// Sizes in bytes. In its reply to hello, the server reports maxMessage and maxDocument to the client.
 const (
 	maxMessage  = 48_000_000
 	maxDocument = 16 << 20
@@ -35,11 +36,11 @@ const (
 	headerSize  = 16
 )
 
-// Server is a running server.
+// Server is a running MongoDB server that stores nothing.
 type Server struct {
 	listener net.Listener
 	inserted func(collection string, document bson.Raw)
-	hold     sync.RWMutex // held while no insert of chunks is answered
+	hold     sync.RWMutex // locked for writing while the server delays the replies to inserts into fs.chunks
 	serving  sync.WaitGroup
 
 	mu          sync.Mutex
@@ -49,9 +50,9 @@ type Server struct {
 	err         error
 }
 
-// Start starts a server on a free port of loopback. inserted is called with each document before its insert is answered,
-// by several goroutines at once; the document is the callee's until it returns. With nil, documents are thrown away
-// without being looked at.
+// Start starts a server on a free loopback port. The server calls inserted with each document before it acknowledges
+// the insert. Several goroutines can call inserted at the same time. The document is valid until inserted returns. If
+// inserted is nil, the server discards documents without decoding them.
 func Start(inserted func(collection string, document bson.Raw)) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -62,17 +63,18 @@ func Start(inserted func(collection string, document bson.Raw)) (*Server, error)
 	return s, nil
 }
 
-// URI names the database strongroom on the server.
+// URI returns the server's connection string for the database strongroom.
 func (s *Server) URI() string { return "mongodb://" + s.listener.Addr().String() + "/strongroom" }
 
-// Hold lets no insert into fs.chunks be answered until release is called: what is on its way stays on its way.
+// Hold delays the replies to all inserts into fs.chunks until release is called.
 func (s *Server) Hold() (release func()) {
 	s.hold.Lock()
 	return s.hold.Unlock
 }
 
-// Intercept makes the server call reply with each command, such as "insert", and its collection. If reply returns a
-// document, the server responds with that document instead of its own. Several goroutines can call reply at the same time.
+// Intercept makes the server call reply for each command, with the name of the command, such as "insert", and of its
+// collection. If reply returns a document, the server responds with this document. If reply returns nil, the server
+// responds as usual. Several goroutines can call reply at the same time.
 func (s *Server) Intercept(reply func(command, collection string) bson.D) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,8 +94,8 @@ func (s *Server) reply(m *message) bson.D {
 	return reply(m.command, m.name, m.documents)
 }
 
-// Close ends all connections and returns what went wrong on any of them before: a message that the server does not know,
-// but not that a client went away.
+// Close stops the server and closes all connections. It returns the protocol errors of all connections, such as an
+// unsupported message. It does not return network errors, because a client can disconnect at any time.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -106,12 +108,12 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.err)
 }
 
-// accept serves each connection by a goroutine of its own.
+// accept accepts connections and serves each of them in its own goroutine.
 func (s *Server) accept() {
 	for {
 		c, err := s.listener.Accept()
 		if err != nil {
-			return // closed
+			return // the listener is closed
 		}
 		s.mu.Lock()
 		if s.closed {
@@ -124,7 +126,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve answers the messages of a connection until it ends.
+// serve replies to the messages on a connection until the connection ends.
 func (s *Server) serve(c net.Conn) {
 	r := bufio.NewReaderSize(c, readBuffer)
 	var err error
@@ -135,13 +137,13 @@ func (s *Server) serve(c net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.connections, c)
-	var network net.Error // such as that this side closed it
+	var network net.Error // Close also causes network errors
 	if err != io.EOF && err != io.ErrUnexpectedEOF && !errors.As(err, &network) {
 		s.err = errors.Join(s.err, err)
 	}
 }
 
-// answer reads one message and answers it.
+// answer reads one message and replies to it.
 func (s *Server) answer(r *bufio.Reader, w io.Writer) error {
 	var header [headerSize]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
@@ -150,7 +152,7 @@ func (s *Server) answer(r *bufio.Reader, w io.Writer) error {
 	length := int64(binary.LittleEndian.Uint32(header[:]))
 	request, code := binary.LittleEndian.Uint32(header[4:]), binary.LittleEndian.Uint32(header[12:])
 	if length < headerSize || length > maxMessage {
-		return fmt.Errorf("a message of %d bytes", length)
+		return fmt.Errorf("invalid message length %d", length)
 	}
 	m := &message{r: r, left: length - headerSize}
 	switch code {
@@ -168,24 +170,26 @@ func (s *Server) answer(r *bufio.Reader, w io.Writer) error {
 			s.hold.RLock()
 			defer s.hold.RUnlock()
 		}
-		if flags&moreToCome != 0 { // wants no answer
+		if flags&moreToCome != 0 { // the client expects no reply
 			return nil
 		}
 		return m.reply(w, request, opMsg, s.reply(m))
 	}
-	return fmt.Errorf("a message with the code %d", code)
+	return fmt.Errorf("unsupported opcode %d", code)
 }
 
-// message is one that is being read.
+// message is an incoming message that the server reads in parts.
 type message struct {
 	r    *bufio.Reader
-	left int64 // of it, in bytes
-	// command is its name, name that of the collection, and documents how many came with it in a sequence.
+	left int64 // number of unread bytes
+	// command is the name of the command. name is the name of the command's collection. documents is the number of
+	// documents in the sequence after the command.
 	command, name string
 	documents     int32
 }
 
-// query reads an OP_QUERY: flags, a name, how many to skip and to return, and the command.
+// query reads an OP_QUERY message: flags, a collection name, the numbers of documents to skip and to return, and the
+// command.
 func (m *message) query() error {
 	if err := m.skip(4); err != nil {
 		return err
@@ -202,14 +206,14 @@ func (m *message) query() error {
 	return m.skip(m.left)
 }
 
-// message reads an OP_MSG: flags and then sections, the command or a sequence of documents each.
+// message reads an OP_MSG message: flags, and then sections. A section is the command or a sequence of documents.
 func (m *message) message(inserted func(string, bson.Raw)) (flags uint32, err error) {
 	flags, err = m.number()
 	if err != nil {
 		return 0, err
 	}
-	if unknown := flags &^ (moreToCome | exhaustAllowed); unknown != 0 { // a checksum, too: drivers send none
-		return 0, fmt.Errorf("a message with the flags %#x", unknown)
+	if unknown := flags &^ (moreToCome | exhaustAllowed); unknown != 0 { // drivers do not set checksumPresent
+		return 0, fmt.Errorf("unsupported message flags %#x", unknown)
 	}
 	for m.left > 0 {
 		kind, err := m.take(1)
@@ -222,19 +226,19 @@ func (m *message) message(inserted func(string, bson.Raw)) (flags uint32, err er
 		case 1:
 			err = m.sequence(inserted)
 		default:
-			err = fmt.Errorf("a section of kind %d", kind[0])
+			err = fmt.Errorf("unsupported section kind %d", kind[0])
 		}
 		if err != nil {
 			return 0, err
 		}
 	}
 	if m.command == "" {
-		return 0, errors.New("a message without a command")
+		return 0, errors.New("the message has no command")
 	}
 	return flags, nil
 }
 
-// body reads the command.
+// body reads the document that contains the command.
 func (m *message) body() error {
 	document, err := m.document()
 	if err != nil {
@@ -242,17 +246,17 @@ func (m *message) body() error {
 	}
 	elements, err := document.Elements()
 	if err != nil || len(elements) == 0 {
-		return fmt.Errorf("a command that is not well-formed: %w", err)
+		return errors.Join(errors.New("malformed command"), err)
 	}
 	m.command = elements[0].Key()
 	m.name, _ = elements[0].Value().StringValueOK()
 	if documents, ok := document.Lookup("documents").ArrayOK(); ok {
-		return fmt.Errorf("%s with its documents in the command, %d bytes: not as a sequence", m.command, len(documents))
+		return fmt.Errorf("%s has %d bytes of documents in its body, want a document sequence", m.command, len(documents))
 	}
 	return nil
 }
 
-// sequence reads a sequence of documents, which has to come after its command.
+// sequence reads a sequence of documents, which must come after its command.
 func (m *message) sequence(inserted func(string, bson.Raw)) error {
 	size, err := m.number()
 	if err != nil {
@@ -260,7 +264,7 @@ func (m *message) sequence(inserted func(string, bson.Raw)) error {
 	}
 	end := m.left + 4 - int64(size)
 	if end < 0 || m.command == "" {
-		return fmt.Errorf("a sequence of %d bytes after the command %q, with %d bytes left", size, m.command, m.left)
+		return fmt.Errorf("invalid sequence of %d bytes after the command %q, with %d bytes left", size, m.command, m.left)
 	}
 	if _, err := m.text(); err != nil {
 		return err
@@ -283,30 +287,30 @@ func (m *message) sequence(inserted func(string, bson.Raw)) error {
 		}
 	}
 	if m.left != end {
-		return errors.New("a document that is longer than its sequence")
+		return errors.New("a document is longer than its sequence")
 	}
 	return nil
 }
 
-// document reads a document.
+// document reads a BSON document.
 func (m *message) document() (bson.Raw, error) {
 	head, err := m.r.Peek(4)
 	if err != nil {
 		return nil, err
 	}
 	size := int64(binary.LittleEndian.Uint32(head))
-	if size < 5 || size > maxDocument+readBuffer { // a command may be a little larger than the documents in it
-		return nil, fmt.Errorf("a document of %d bytes", size)
+	if size < 5 || size > maxDocument+readBuffer { // a command can be slightly larger than the document that it contains
+		return nil, fmt.Errorf("invalid document length %d", size)
 	}
 	return m.take(size)
 }
 
-// text reads up to a zero byte.
+// text reads a string that ends with a zero byte, and returns it without the zero byte.
 func (m *message) text() (string, error) {
 	text, err := m.r.ReadString(0)
 	m.left -= int64(len(text))
 	if err == nil && m.left < 0 {
-		err = errors.New("a text that is longer than its message")
+		err = errors.New("a string is longer than its message")
 	}
 	return strings.TrimSuffix(text, "\x00"), err
 }
@@ -319,26 +323,27 @@ func (m *message) number() (uint32, error) {
 	return binary.LittleEndian.Uint32(b), nil
 }
 
-// take reads n bytes.
+// take reads n bytes of the message.
 func (m *message) take(n int64) ([]byte, error) {
 	if m.left -= n; n < 0 || m.left < 0 {
-		return nil, fmt.Errorf("a part of %d bytes, which is longer than its message", n)
+		return nil, fmt.Errorf("a part of %d bytes is longer than its message", n)
 	}
 	b := make([]byte, n)
 	_, err := io.ReadFull(m.r, b)
 	return b, err
 }
 
-// skip throws n bytes away.
+// skip reads n bytes of the message and discards them.
 func (m *message) skip(n int64) error {
 	if m.left -= n; n < 0 || m.left < 0 {
-		return fmt.Errorf("a part of %d bytes, which is longer than its message", n)
+		return fmt.Errorf("a part of %d bytes is longer than its message", n)
 	}
 	_, err := m.r.Discard(int(n))
 	return err
 }
 
-// reply writes the answer to the request with the given id.
+// reply writes a message with the document answer. request is the ID of the message to which it replies, and code is
+// the opcode.
 func (m *message) reply(w io.Writer, request, code uint32, answer bson.D) error {
 	document, err := bson.Marshal(answer)
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// connect returns the database of s.
+// connect returns a database of s. When the test ends, connect closes the connection and checks that s has had no
+// error.
 func connect(t *testing.T, s *Server) *mongo.Database {
 	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(s.URI()).SetServerSelectionTimeout(5 * time.Second))
@@ -36,16 +37,16 @@ func connect(t *testing.T, s *Server) *mongo.Database {
 	return client.Database("strongroom")
 }
 
-// TestGridFS hands in a file with the driver's own GridFS, once to a server that shows what it gets and once to one that
-// does not look.
+// TestGridFS proves that the GridFS writer of the driver can upload a file to the server, and that the server passes
+// the inserted documents to its callback, if there is one.
 func TestGridFS(t *testing.T) {
 	want := make([]byte, 20<<20+5)
-	_, _ = rand.NewChaCha8([32]byte{1}).Read(want) // never fails
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(want) // never returns an error
 	var mu sync.Mutex
 	chunks := map[int32][]byte{}
 	var lengths []int64
 	for name, inserted := range map[string]func(string, bson.Raw){
-		"shown": func(collection string, document bson.Raw) {
+		"with a callback": func(collection string, document bson.Raw) {
 			mu.Lock()
 			defer mu.Unlock()
 			switch collection {
@@ -55,10 +56,10 @@ func TestGridFS(t *testing.T) {
 			case "fs.files":
 				lengths = append(lengths, document.Lookup("length").Int64())
 			default:
-				t.Errorf("a document in %s", collection)
+				t.Errorf("got an insert into %s, want only inserts into fs.chunks and fs.files", collection)
 			}
 		},
-		"not looked at": nil,
+		"without a callback": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := Start(inserted)
@@ -76,13 +77,16 @@ func TestGridFS(t *testing.T) {
 		got = append(got, chunks[n]...)
 	}
 	if !bytes.Equal(got, want) || len(chunks) != 21 {
-		t.Errorf("got %d bytes in %d chunks that are equal: %t, want %d in 21", len(got), len(chunks), bytes.Equal(got, want), len(want))
+		t.Errorf("got %d bytes in %d chunks, equal to the file %t, want %d equal bytes in 21 chunks",
+			len(got), len(chunks), bytes.Equal(got, want), len(want))
 	}
 	if len(lengths) != 1 || lengths[0] != int64(len(want)) {
-		t.Errorf("got files of lengths %d, want one of %d", lengths, len(want))
+		t.Errorf("got files of the lengths %d, want one file of length %d", lengths, len(want))
 	}
 }
 
+// TestCommands proves that the server responds to the supported commands as an empty database would, and refuses other
+// commands.
 func TestCommands(t *testing.T) {
 	s, err := Start(nil)
 	if err != nil {
@@ -95,26 +99,28 @@ func TestCommands(t *testing.T) {
 		t.Error(err)
 	}
 	if err := c.FindOne(ctx, bson.D{}).Err(); !errors.Is(err, mongo.ErrNoDocuments) {
-		t.Errorf("find: got %v, want %v", err, mongo.ErrNoDocuments)
+		t.Errorf("find: got error %v, want %v", err, mongo.ErrNoDocuments)
 	}
 	if n, err := c.CountDocuments(ctx, bson.D{}); err != nil || n != 0 {
-		t.Errorf("count: got %d and %v", n, err)
+		t.Errorf("count: got %d and error %v, want 0", n, err)
 	}
 	if r, err := c.InsertMany(ctx, []any{bson.D{{Key: "_id", Value: 1}}, bson.D{{Key: "_id", Value: 2}}}); err != nil || len(r.InsertedIDs) != 2 {
-		t.Errorf("insert: got %v and %v", r, err)
+		t.Errorf("insert: got %v and error %v, want 2 IDs", r, err)
 	}
 	if r, err := c.DeleteOne(ctx, bson.D{{Key: "_id", Value: 1}}); err != nil || r.DeletedCount != 1 {
-		t.Errorf("delete: got %v and %v", r, err)
+		t.Errorf("delete: got %v and error %v, want 1 deleted document", r, err)
 	}
 	if _, err := c.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "a", Value: 1}}}); err != nil {
 		t.Error(err)
 	}
 	var refused mongo.CommandError
 	if _, err := c.UpdateOne(ctx, bson.D{}, bson.D{{Key: "$set", Value: bson.D{{Key: "a", Value: 1}}}}); !errors.As(err, &refused) || refused.Code != 59 {
-		t.Errorf("update, which it does not know: got %v, want error 59", err)
+		t.Errorf("update, which is not supported: got error %v, want code 59", err)
 	}
 }
 
+// TestHold proves that after Hold, the server does not respond to inserts into fs.chunks until the returned function is
+// called. Other inserts are not affected.
 func TestHold(t *testing.T) {
 	s, err := Start(nil)
 	if err != nil {
@@ -130,17 +136,18 @@ func TestHold(t *testing.T) {
 	const long = time.Minute
 	release := s.Hold()
 	if err := insert("others", long); err != nil {
-		t.Errorf("others: %v", err)
+		t.Errorf("insert into others after Hold: %v", err)
 	}
 	if err := insert("fs.chunks", 100*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("chunks, held: got %v, want %v", err, context.DeadlineExceeded)
+		t.Errorf("insert into fs.chunks after Hold: got error %v, want %v", err, context.DeadlineExceeded)
 	}
 	release()
 	if err := insert("fs.chunks", long); err != nil {
-		t.Errorf("chunks, released: %v", err)
+		t.Errorf("insert into fs.chunks after the release: %v", err)
 	}
 }
 
+// TestIntercept proves that a test can replace the reply to a command.
 func TestIntercept(t *testing.T) {
 	s, err := Start(nil)
 	if err != nil {
@@ -162,7 +169,8 @@ func TestIntercept(t *testing.T) {
 	}
 }
 
-// TestMalformed sends what is no message. The server closes the connection and says why in the end.
+// TestMalformed proves that the server closes the connection after a malformed message, and that Close returns the
+// reason.
 func TestMalformed(t *testing.T) {
 	message := func(code uint32, length int, body ...byte) []byte {
 		b := make([]byte, headerSize, headerSize+len(body))
@@ -176,17 +184,17 @@ func TestMalformed(t *testing.T) {
 		sent []byte
 		want string
 	}{
-		"too short":                     {message(opMsg, -1), "a message of 15 bytes"},
-		"too long":                      {message(opMsg, maxMessage), "a message of 48000016 bytes"},
-		"another code":                  {message(2012, 0), "a message with the code 2012"},
-		"checksum":                      {message(opMsg, 4, 1, 0, 0, 0), "the flags 0x1"},
-		"no command":                    {message(opMsg, 4, flags...), "without a command"},
-		"another section":               {message(opMsg, 5, 0, 0, 0, 0, 2), "a section of kind 2"},
-		"a document longer than it all": {message(opMsg, len(command)-1, command...), "longer than its message"},
-		"a command of nothing":          {message(opMsg, 10, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0), "not well-formed"},
-		"a sequence first":              {message(opMsg, 9, 0, 0, 0, 0, 1, 4, 0, 0, 0), "after the command \"\""},
-		"a sequence longer than it all": {message(opMsg, len(command)+7, append(command, 1, 9, 0, 0, 0, 'd', 0)...), "with 2 bytes left"},
-		"a document longer than its sequence": {message(opMsg, len(command)+20, append(command,
+		"message too short":                {message(opMsg, -1), "invalid message length 15"},
+		"message too long":                 {message(opMsg, maxMessage), "invalid message length 48000016"},
+		"unsupported opcode":               {message(2012, 0), "unsupported opcode 2012"},
+		"checksum":                         {message(opMsg, 4, 1, 0, 0, 0), "unsupported message flags 0x1"},
+		"no command":                       {message(opMsg, 4, flags...), "the message has no command"},
+		"unsupported section":              {message(opMsg, 5, 0, 0, 0, 0, 2), "unsupported section kind 2"},
+		"document longer than its message": {message(opMsg, len(command)-1, command...), "longer than its message"},
+		"empty command":                    {message(opMsg, 10, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0), "malformed command"},
+		"sequence before the command":      {message(opMsg, 9, 0, 0, 0, 0, 1, 4, 0, 0, 0), "after the command \"\""},
+		"sequence longer than its message": {message(opMsg, len(command)+7, append(command, 1, 9, 0, 0, 0, 'd', 0)...), "with 2 bytes left"},
+		"document longer than its sequence": {message(opMsg, len(command)+20, append(command,
 			1, 10, 0, 0, 0, 'd', 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)...), "longer than its sequence"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,16 +210,17 @@ func TestMalformed(t *testing.T) {
 			if _, err := conn.Write(c.sent); err != nil {
 				t.Fatal(err)
 			}
-			// Closed with some of it unread, it is reset.
+			// ReadAll can return an error: the kernel resets a connection that is closed while it has unread bytes.
 			if answer, _ := io.ReadAll(conn); len(answer) > 0 {
-				t.Errorf("got an answer: %q", answer)
+				t.Errorf("got the reply %q, want none", answer)
 			}
 			if err := s.Close(); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want an error with %q", err, c.want)
+				t.Errorf("Close: got error %v, want an error with %q", err, c.want)
 			}
 		})
 	}
-	// One that is well-formed, and a client that goes away in the middle, are no errors.
+	// A well-formed message is not an error. A client that closes the connection in the middle of a message is not an
+	// error either.
 	s, err := Start(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +236,7 @@ func TestMalformed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if answer, err := io.ReadAll(conn); err != nil || !bytes.Contains(answer, []byte("ok\x00")) {
-		t.Errorf("got %q and %v, want ok", answer, err)
+		t.Errorf("well-formed message: got the reply %q and error %v, want a reply with ok", answer, err)
 	}
 	_ = conn.Close()
 	if err := s.Close(); err != nil {

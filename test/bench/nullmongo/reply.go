@@ -7,7 +7,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// reply returns the answer of a server that has done what it was told and has no documents.
+// reply returns a successful reply to the command, as from a server that contains no documents. documents is the number
+// of inserted or deleted documents that the reply reports. For an unsupported command, reply returns an error.
 func reply(command, collection string, documents int32) bson.D {
 	ok := bson.E{Key: "ok", Value: float64(1)}
 	switch strings.ToLower(command) {
@@ -19,7 +20,7 @@ func reply(command, collection string, documents int32) bson.D {
 			{Key: "maxMessageSizeBytes", Value: int32(maxMessage)},
 			{Key: "maxWriteBatchSize", Value: int32(100_000)},
 			{Key: "logicalSessionTimeoutMinutes", Value: int32(30)},
-			{Key: "minWireVersion", Value: int32(0)}, {Key: "maxWireVersion", Value: int32(25)}, // as MongoDB 8.0
+			{Key: "minWireVersion", Value: int32(0)}, {Key: "maxWireVersion", Value: int32(25)}, // same as MongoDB 8.0
 			ok,
 		}
 	case "insert", "delete":

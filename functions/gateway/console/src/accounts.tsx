@@ -32,7 +32,7 @@ export function Accounts({ me }: { me: string }) {
   return (
     <section aria-label="Accounts" class="card list">
       <div class="tools">
-        <p class="muted count">Whoever is disabled can not sign in and has no sessions. Files stay.</p>
+        <p class="muted count">Disabled users cannot sign in, and their sessions have ended. Their files are kept.</p>
         <button type="button" class="main" onClick={() => setCreating(true)}>New account</button>
       </div>
       <Trouble text={error} onRetry={() => load('')} />
@@ -62,9 +62,9 @@ export function Accounts({ me }: { me: string }) {
                     {account.id !== me && (
                       <>
                         <button type="button" aria-label={`${disabled ? 'Enable' : 'Disable'}: ${username}`} onClick={() =>
-                          change(account, { disabled: !disabled }, `${username} is ${disabled ? 'enabled' : 'disabled'}.`).catch(complain)}>{disabled ? 'Enable' : 'Disable'}</button>
+                          change(account, { disabled: !disabled }, `${username} is now ${disabled ? 'enabled' : 'disabled'}.`).catch(complain)}>{disabled ? 'Enable' : 'Disable'}</button>
                         <button type="button" aria-label={`Make ${other}: ${username}`} onClick={() =>
-                          change(account, { role: other }, `${username} is ${other === 'admin' ? 'an admin' : 'a user'} now.`).catch(complain)}>Make {other}</button>
+                          change(account, { role: other }, `${username} is now ${other === 'admin' ? 'an admin' : 'a user'}.`).catch(complain)}>Make {other}</button>
                         <button type="button" aria-label={`Reset password: ${username}`} onClick={() => setResetting(account)}>Reset password</button>
                       </>
                     )}
@@ -81,12 +81,12 @@ export function Accounts({ me }: { me: string }) {
           const created = await createAccount(username, password, role)
           setAccounts((before) => [...(before ?? []), created].sort((a, b) => a.username.localeCompare(b.username)))
           setCreating(false)
-          say(`The account of ${created.username} is there.`)
+          say(`Created the account ${created.username}.`)
         }} />
       )}
       {resetting && (
-        <Credentials title={`Reset the password of ${resetting.username}`} action="Reset" of={resetting} onClose={() => setResetting(undefined)} onDone={async (_, password) => {
-          await change(resetting, { password }, `${resetting.username} has another password, and all its sessions have ended.`)
+        <Credentials title={`Reset the password for ${resetting.username}`} action="Reset" of={resetting} onClose={() => setResetting(undefined)} onDone={async (_, password) => {
+          await change(resetting, { password }, `Reset the password for ${resetting.username} and ended all of their sessions.`)
           setResetting(undefined)
         }} />
       )}
@@ -94,7 +94,10 @@ export function Accounts({ me }: { me: string }) {
   )
 }
 
-/** Credentials asks for a password, and of a new account (no `of`) for its name and role. */
+/**
+ * Credentials is a dialog for a new password. Without the account `of`, the dialog also has fields for the user
+ * name and role of a new account.
+ */
 function Credentials({ title, action, of, onClose, onDone }: {
   title: string; action: string; of?: Account; onClose: () => void; onDone: (username: string, password: string, role: string) => Promise<void>
 }) {
@@ -120,7 +123,7 @@ function Credentials({ title, action, of, onClose, onDone }: {
           <>
             <label for="new-role">Role</label>
             <select id="new-role" value={role} onChange={(event) => setRole(event.currentTarget.value)}>
-              <option value="user">User: own files</option>
+              <option value="user">User: their own files</option>
               <option value="admin">Admin: all files, accounts, audit log</option>
             </select>
           </>

@@ -30,7 +30,10 @@ export interface AuditEntry {
   address?: string
 }
 
-/** request sends one request with the access token, and once more with a new one if it was void. */
+/**
+ * request sends a request with the access token. If the server rejects the token, request refreshes the token and
+ * tries once more.
+ */
 async function request(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
   for (let renewed = false; ; renewed = true) {
     const init: RequestInit = { method, cache: 'no-store', headers: { ...headers, Authorization: `Bearer ${await token(renewed)}` } }
@@ -47,7 +50,7 @@ async function request(method: string, path: string, body?: unknown, headers: Re
     if (response.ok) return response
     if (response.status === 401 && !renewed) continue
     const problem = problemOf(response.status, await response.text(), response.headers.get('Retry-After'))
-    if (response.status === 401) ended('Your session has ended. Sign in again to go on.')
+    if (response.status === 401) ended('Your session has ended. Sign in again to continue.')
     throw problem
   }
 }
@@ -70,16 +73,16 @@ export const deleteFile = (id: string) => request('DELETE', file(id))
 export const linkFile = (id: string, seconds: number) =>
   json<{ url: string; expires_at: string }>('POST', file(id) + '/link', { expires_in: seconds })
 
-/** content returns the first bytes of a file, at most limit of them. */
+/** content returns at most the first limit bytes of a file. */
 export async function content(id: string, limit: number): Promise<Blob> {
   const response = await request('GET', file(id) + '/content', undefined, { Range: `bytes=0-${limit - 1}` })
   return response.blob()
 }
 
-/** discardUpload ends an upload that is not complete. */
+/** discardUpload terminates an incomplete upload. */
 export const discardUpload = (url: string) => request('DELETE', url, undefined, { 'Tus-Resumable': '1.0.0' })
 
-/** uploadOffset returns how many bytes of an upload are kept. */
+/** uploadOffset returns how many bytes of an upload the server has stored. */
 export async function uploadOffset(url: string): Promise<number> {
   const response = await request('HEAD', url, undefined, { 'Tus-Resumable': '1.0.0' })
   return Number(response.headers.get('Upload-Offset'))

@@ -6,16 +6,16 @@ import { Trouble } from './ui'
 
 const actions: Record<string, string> = {
   'user.created': 'Created the account', 'user.disabled': 'Disabled the account', 'user.enabled': 'Enabled the account',
-  'user.deleted': 'Deleted the account', 'password.reset': 'Reset the password', 'password.changed': 'Changed the own password',
+  'user.deleted': 'Deleted the account', 'password.reset': 'Reset the password', 'password.changed': 'Changed their password',
   'sessions.ended': 'Signed out everywhere',
 }
 
 function deed({ action, role }: AuditEntry): string {
-  if (action === 'role.changed') return role === 'admin' ? 'Made an admin' : 'Made a user'
+  if (action === 'role.changed') return role === 'admin' ? 'Changed the role to admin' : 'Changed the role to user'
   return (actions[action] ?? action) + (action === 'user.created' && role ? ` (${role})` : '')
 }
 
-/** Audit shows who changed which account, newest first. */
+/** Audit shows all changes of accounts, newest first. */
 export function Audit() {
   const [entries, setEntries] = useState<AuditEntry[]>()
   const [next, setNext] = useState('')
@@ -35,16 +35,16 @@ export function Audit() {
     <section aria-label="Audit log" class="card list">
       <Trouble text={error} onRetry={() => load('')} />
       {!entries && !error && <p class="muted empty">Loading…</p>}
-      {entries?.length === 0 && <p class="muted empty">Nobody has changed an account yet.</p>}
+      {entries?.length === 0 && <p class="muted empty">There are no account changes yet.</p>}
       {entries && entries.length > 0 && (
         <table>
           <thead>
             <tr>
               <th scope="col" class="minor">When</th>
-              <th scope="col">What</th>
+              <th scope="col">Action</th>
               <th scope="col">Account</th>
               <th scope="col">By</th>
-              <th scope="col" class="minor">From</th>
+              <th scope="col" class="minor">IP address</th>
             </tr>
           </thead>
           <tbody>

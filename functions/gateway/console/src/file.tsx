@@ -5,7 +5,10 @@ import { size, When } from './format'
 import { explain } from './problem'
 import { complain, Dialog, Icon, say, Trouble, useTask } from './ui'
 
-/** download lets the browser fetch a file by a link of one minute, so that it goes to the disk and not through memory. */
+/**
+ * download starts a browser download through a link that is valid for one minute. So the browser writes the file to
+ * disk, and the page does not hold the file in memory.
+ */
 export async function download(file: StoredFile) {
   const { url } = await linkFile(file.id, 60)
   const link = document.createElement('a')
@@ -14,7 +17,7 @@ export async function download(file: StoredFile) {
   link.click()
 }
 
-/** FileDialog shows one file, with what can be done with it. */
+/** FileDialog shows the details of one file and the actions for it. */
 export function FileDialog({ file, intent, owner, onClose, onDeleted }: {
   file: StoredFile; intent: Intent; owner: string; onClose: () => void; onDeleted: () => void
 }) {
@@ -30,26 +33,29 @@ export function FileDialog({ file, intent, owner, onClose, onDeleted }: {
         <dt>Added</dt><dd><When at={file.stored_at} /></dd>
         {owner && <><dt>Owner</dt><dd>{owner}</dd></>}
         {file.sha256 && <><dt>SHA-256</dt><dd><code>{file.sha256}</code></dd></>}
-        <dt>Id</dt><dd><code>{file.id}</code></dd>
+        <dt>ID</dt><dd><code>{file.id}</code></dd>
       </dl>
       <footer>
         <button type="button" class="danger" onClick={() => setDoing('delete')}>Delete…</button>
-        <button type="button" onClick={() => setDoing('link')}>Link to share…</button>
+        <button type="button" onClick={() => setDoing('link')}>Share…</button>
         <button type="button" class="main" onClick={() => download(file).catch(complain)}><Icon name="download" /> Download</button>
       </footer>
     </Dialog>
   )
 }
 
-/** Pictures that a browser shows without running anything; SVG is not one of them. */
+/**
+ * pictures are the image types that a browser displays without running any code. SVG images can contain scripts, so
+ * they have no preview.
+ */
 const pictures = ['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/avif', 'image/bmp']
 const texts = /^(text\/|application\/(json|xml|yaml|x-yaml|toml|javascript|x-sh|sql|x-ndjson)\b)/
 
-/** Largest picture and most text that is previewed, in bytes. */
+/** The maximum size of a picture with a preview, and the maximum length of a text preview, in bytes. */
 const pictureLimit = 32 << 20
 const textLimit = 64 << 10
 
-/** Preview shows pictures as pictures and any text, HTML too, as mere text: nothing of a file is ever run. */
+/** Preview shows a picture, or any text, including HTML, as plain text. The browser never runs code from a file. */
 function Preview({ file }: { file: StoredFile }) {
   const [picture, setPicture] = useState('')
   const [text, setText] = useState<string>()
@@ -72,13 +78,13 @@ function Preview({ file }: { file: StoredFile }) {
       if (url) URL.revokeObjectURL(url)
     }
   }, [file.id])
-  if (error) return <Trouble text={`There is no preview. ${error}`} />
-  if (picture) return <div class="preview"><img src={picture} alt={`Preview of ${file.name}`} onError={() => setError('The picture can not be read.')} /></div>
-  if (text === undefined) return isPicture || (isText && file.size > 0) ? <div class="preview muted">Loading the preview…</div> : null
+  if (error) return <Trouble text={`No preview is available. ${error}`} />
+  if (picture) return <div class="preview"><img src={picture} alt={`Preview of ${file.name}`} onError={() => setError('The picture cannot be displayed.')} /></div>
+  if (text === undefined) return isPicture || (isText && file.size > 0) ? <div class="preview muted">Loading preview…</div> : null
   return (
     <>
       <pre class="preview" tabIndex={0} role="region" aria-label={`Preview of ${file.name}`}>{text}</pre>
-      {file.size > textLimit && <p class="muted">These are the first {size(textLimit)}.</p>}
+      {file.size > textLimit && <p class="muted">The preview shows the first {size(textLimit)}.</p>}
     </>
   )
 }
@@ -95,14 +101,14 @@ function Share({ file, onClose }: { file: StoredFile; onClose: () => void }) {
   }, [link])
   async function copy() {
     field.current!.select()
-    // Without TLS a page has no clipboard but by this command.
+    // Without TLS, a page has no navigator.clipboard, and can only use execCommand.
     if (navigator.clipboard) await navigator.clipboard.writeText(link!.url)
-    else if (!document.execCommand('copy')) throw new Error('the browser did not copy')
-    say('The link is copied.')
+    else if (!document.execCommand('copy')) throw new Error('the browser did not copy the link')
+    say('Link copied.')
   }
   return (
-    <Dialog title="Link to share" onClose={onClose}>
-      <p>Whoever has the link can download <strong>{file.name}</strong> without an account, until the link ends or the file is deleted. A link can not be taken back.</p>
+    <Dialog title="Share link" onClose={onClose}>
+      <p>Anyone with the link can download <strong>{file.name}</strong> without an account until the link expires or the file is deleted. A link cannot be revoked.</p>
       <form onSubmit={(event) => {
         event.preventDefault()
         void task.run(async () => {
@@ -110,18 +116,18 @@ function Share({ file, onClose }: { file: StoredFile; onClose: () => void }) {
           setLink({ url: new URL(made.url, location.origin).href, until: made.expires_at })
         })
       }}>
-        <label for="span">It ends after</label>
+        <label for="span">Expires after</label>
         <div class="row">
           <select id="span" value={seconds} onChange={(event) => setSeconds(Number(event.currentTarget.value))}>
             {spans.map(([value, text]) => <option key={value} value={value}>{text}</option>)}
           </select>
-          <button type="submit" class={link ? '' : 'main'} disabled={task.busy}>{link ? 'Make another' : 'Make the link'}</button>
+          <button type="submit" class={link ? '' : 'main'} disabled={task.busy}>{link ? 'Create another link' : 'Create link'}</button>
         </div>
       </form>
       <Trouble text={task.error} />
       {link && (
         <div>
-          <label for="link">The link, good until <When at={link.until} /></label>
+          <label for="link">Link, valid until <When at={link.until} /></label>
           <div class="row">
             <input id="link" ref={field} readOnly value={link.url} />
             <button type="button" class="main" onClick={() => copy().catch(complain)}>Copy</button>
@@ -136,13 +142,13 @@ function Delete({ file, onClose, onDeleted }: { file: StoredFile; onClose: () =>
   const task = useTask()
   return (
     <Dialog title="Delete this file?" onClose={onClose}>
-      <p><strong>{file.name}</strong> ({size(file.size)}) will be gone for everybody. This can not be undone.</p>
+      <p><strong>{file.name}</strong> ({size(file.size)}) will be deleted for everyone. This cannot be undone.</p>
       <Trouble text={task.error} />
       <footer>
-        <button type="button" autofocus onClick={onClose}>Keep it</button>
+        <button type="button" autofocus onClick={onClose}>Cancel</button>
         <button type="button" class="danger" disabled={task.busy} onClick={() => task.run(async () => {
           await deleteFile(file.id)
-          say(`${file.name} is deleted.`)
+          say(`Deleted ${file.name}.`)
           onDeleted()
         })}>Delete</button>
       </footer>

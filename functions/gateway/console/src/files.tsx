@@ -9,9 +9,9 @@ import { complain, Icon, Trouble } from './ui'
 
 export type Intent = 'show' | 'link' | 'delete'
 
-const states = { stored: 'Stored', catalogued: 'Catalogued', late: 'Stored, catalogue late' }
+const states = { stored: 'Stored', catalogued: 'Cataloged', late: 'Stored, cataloging delayed' }
 
-/** Files lists somebody's files, or everybody's for an admin. */
+/** Files is the list of an owner's files. If everybody is set, the list contains the files of all users, for admins. */
 export function Files({ owner = '', everybody = false }: { owner?: string; everybody?: boolean }) {
   const [whose, setWhose] = useState(owner)
   const [typed, setTyped] = useState('')
@@ -29,7 +29,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
     setError('')
     try {
       const page = await listFiles(sought, whose, cursor)
-      if (mine !== turn.current) return // somebody has typed on
+      if (mine !== turn.current) return // a newer search has started
       setFiles((before) => (cursor && before ? [...before, ...page.files] : page.files))
       setNext(page.next ?? '')
     } catch (thrown) {
@@ -45,7 +45,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
     if (everybody) allAccounts().then(setOwners, complain)
   }, [everybody])
 
-  // What was just handed in is shown above, until a page has it.
+  // New uploads are shown above the list until a page of the list contains them.
   const listed = new Set(files?.map((file) => file.id))
   const matching = uploaded.filter((file) => !everybody && !listed.has(file.id) && file.name.toLowerCase().includes(sought.toLowerCase()))
   const known = new Map(uploaded.map((file) => [file.id, file]))
@@ -70,7 +70,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
           {everybody && (
             <label class="filter">Owner{' '}
               <select value={whose} onChange={(event) => setWhose(event.currentTarget.value)}>
-                <option value="">Everybody</option>
+                <option value="">All users</option>
                 {owners.map((account) => <option key={account.id} value={account.id}>{account.username}</option>)}
               </select>
             </label>
@@ -79,7 +79,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
         </div>
         <Trouble text={error} onRetry={() => load('')} />
         {!files && !error && <p class="muted empty">Loading…</p>}
-        {files && rows.length === 0 && <p class="muted empty">{sought ? 'No file has that in its name.' : 'There are no files yet.'}</p>}
+        {files && rows.length === 0 && <p class="muted empty">{sought ? 'No files match your search.' : 'There are no files yet.'}</p>}
         {rows.length > 0 && (
           <table>
             <thead>
@@ -107,7 +107,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
                   <td class="minor"><span class={`state ${file.status}`}>{states[file.status]}</span></td>
                   <td class="actions">
                     <button type="button" class="plain" title="Download" aria-label={`Download ${file.name}`} onClick={() => download(file).catch(complain)}><Icon name="download" /></button>
-                    <button type="button" class="plain extra" title="Link to share" aria-label={`Link to share ${file.name}`} onClick={() => setOpened({ file, intent: 'link' })}><Icon name="link" /></button>
+                    <button type="button" class="plain extra" title="Share" aria-label={`Share ${file.name}`} onClick={() => setOpened({ file, intent: 'link' })}><Icon name="link" /></button>
                     <button type="button" class="plain extra" title="Delete" aria-label={`Delete ${file.name}`} onClick={() => setOpened({ file, intent: 'delete' })}><Icon name="delete" /></button>
                   </td>
                 </tr>
@@ -123,11 +123,11 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
 }
 
 function counted(n: number, more: boolean, sought: string): string {
-  const files = n === 1 && !more ? '1 file' : `${n}${more ? ' and more' : ''} files`
+  const files = n === 1 && !more ? '1 file' : `${n}${more ? '+' : ''} files`
   return sought ? `${files} found` : n ? files : ''
 }
 
-/** allAccounts returns the accounts to choose an owner from, 1000 at most. */
+/** allAccounts returns the accounts for the list of owners, at most 1000. */
 async function allAccounts(): Promise<Account[]> {
   const all: Account[] = []
   for (let cursor = '', pages = 0; pages < 10; pages++) {

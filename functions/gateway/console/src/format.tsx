@@ -1,4 +1,4 @@
-/** size writes a number of bytes as people do, with the units that the uploads have. */
+/** size formats a number of bytes with the same units as the upload form: 1 KB is 1024 bytes. */
 export function size(bytes: number): string {
   let unit = 0
   for (; bytes >= 1024 && unit < 5; unit++) bytes /= 1024
@@ -12,7 +12,7 @@ export function When({ at }: { at: string }) {
   return <time dateTime={at}>{Number.isNaN(date.valueOf()) ? at : moments.format(date)}</time>
 }
 
-/** kind names a media type in a word or two. */
+/** kind returns a short name for a media type. */
 export function kind(type: string): string {
   const [main = '', sub = ''] = type.split(';')[0]!.trim().split('/')
   const known: Record<string, string> = {

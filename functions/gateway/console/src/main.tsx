@@ -19,7 +19,7 @@ const pages: { path: string; title: string; admin: boolean; listed: boolean; sho
   { path: '/password', title: 'Change password', admin: false, listed: false, show: () => <Password /> },
 ]
 
-/** usePath returns the path of the page that is shown, and goes to another. */
+/** usePath returns the path of the current page, and a function that opens the page at another path. */
 function usePath(): [string, (path: string) => void] {
   const [path, setPath] = useState(location.pathname)
   useEffect(() => {
@@ -40,10 +40,10 @@ function Room({ session }: { session: Session }) {
   const leaving = useTask()
   const allowed = pages.filter((page) => !page.admin || session.admin)
   const page = allowed.find((page) => page.path === path)
-  const title = page?.title ?? 'There is no such page'
+  const title = page?.title ?? 'Page not found'
   useEffect(() => {
     document.title = `${title} – Strongroom`
-    // Whoever can not see that the page is another one hears it by its heading.
+    // Focus the heading, so that screen readers announce the new page.
     if (arrived.current) heading.current?.focus()
     arrived.current = true
   }, [path])

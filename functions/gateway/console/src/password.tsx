@@ -12,7 +12,7 @@ export function Password() {
       event.preventDefault()
       void task.run(async () => {
         await changePassword(current, chosen)
-        ended('Your password is changed and all your sessions have ended. Sign in with the new one.')
+        ended('Your password has been changed, and all your sessions have ended. Sign in with your new password.')
       })
     }}>
       <label for="current">Current password</label>
@@ -20,7 +20,7 @@ export function Password() {
       <label for="chosen">New password</label>
       <input id="chosen" type="password" autocomplete="new-password" required minLength={8} aria-describedby="rule"
         value={chosen} onInput={(event) => setChosen(event.currentTarget.value)} />
-      <p id="rule" class="muted">At least 8 characters. You will have to sign in again, here and wherever else you are signed in.</p>
+      <p id="rule" class="muted">At least 8 characters. After the change, you must sign in again on all your devices.</p>
       <Trouble text={task.error} />
       <button type="submit" class="main" disabled={task.busy}>Change password</button>
     </form>

@@ -1,4 +1,7 @@
-/** What went wrong, in the server's words where it has any (RFC 9457). */
+/**
+ * Problem is the error of a failed request. Its message is the problem document of the server (RFC 9457), if there
+ * is one.
+ */
 export class Problem extends Error {
   constructor(
     readonly status: number,
@@ -9,30 +12,30 @@ export class Problem extends Error {
   }
 }
 
-/** problemOf reads what a server answered that did not do as it was asked. */
+/** problemOf returns the problem in an error response. */
 export function problemOf(status: number, body: string, retryAfter: string | null): Problem {
   let title = '', detail = '', type = ''
   try {
     const document = JSON.parse(body)
     if (typeof document?.title === 'string') ({ title, detail = '', type = '' } = document)
   } catch {
-    // Something between here and the functions answered: it is described by its status.
+    // A proxy in front of the functions sent the response. The message has only the status.
   }
   const seconds = Number(retryAfter ?? '')
-  const parts = [sentence(title || `The server answered with status ${status}`)]
+  const parts = [sentence(title || `The server responded with status ${status}`)]
   if (detail) parts.push(sentence(detail))
   if (seconds > 0) parts.push(`Try again in ${waiting(seconds)}.`)
   return new Problem(status, type.replace('urn:strongroom:problem:', ''), parts.join(' '))
 }
 
-/** unreachable is the problem of a request that got no answer. */
+/** unreachable returns the problem for a request without a response. */
 export function unreachable(): Problem {
-  return new Problem(0, 'unreachable', 'Strongroom can not be reached. Check the connection and try again.')
+  return new Problem(0, 'unreachable', 'Strongroom cannot be reached. Check your connection and try again.')
 }
 
-/** explain says what went wrong, of anything thrown. */
+/** explain returns the message for any thrown value. */
 export function explain(error: unknown): string {
-  return error instanceof Problem ? error.message : `Something went wrong in this page: ${String(error)}`
+  return error instanceof Problem ? error.message : `Something went wrong on this page: ${String(error)}`
 }
 
 function sentence(text: string): string {

@@ -1,26 +1,29 @@
 import { problemOf, unreachable } from './problem'
 import { Store } from './store'
 
-/** Who is signed in. The access token is in this module's memory only, and the refresh token in a cookie that no script sees. */
+/**
+ * Session is the signed-in user. This module keeps the access token in memory only. The refresh token is in a
+ * cookie that no script can read.
+ */
 export interface Session {
   user: { id: string; username: string; roles: string[] }
   admin: boolean
 }
 
-/** session is undefined until it is known whether there is one, and null where there is none. */
+/** session is the current session: undefined until the first refresh has ended, and null if no user is signed in. */
 export const session = new Store<Session | null | undefined>(undefined)
 
-/** farewell is why there is no session any more, for the sign-in page. */
+/** farewell is the reason why the last session ended. The sign-in page shows it. */
 export const farewell = new Store('')
 
 let accessToken = ''
 let goodUntil = 0
 let refreshing: Promise<void> | undefined
 
-/** margin is how long before its end a token is renewed, in milliseconds. */
+/** margin is how long before its expiry an access token is refreshed, in milliseconds. */
 const margin = 30_000
 
-/** Tabs tell each other that somebody has signed out. */
+/** tabs is a channel to the other tabs. A tab sends a message when the user signs out. */
 const tabs = new BroadcastChannel('strongroom')
 tabs.onmessage = () => leave()
 
@@ -49,12 +52,12 @@ async function send(method: string, path: string, body?: unknown): Promise<Respo
   return response
 }
 
-/** lastUser is who has used this page. */
+/** lastUser is the ID of the last user of this page. */
 let lastUser = ''
 
 function begin(answer: Answer) {
   if (lastUser && lastUser !== answer.user.id) {
-    location.reload() // what somebody else had here is none of the next one's business
+    location.reload() // removes the data of the previous user from the page
     return
   }
   lastUser = answer.user.id
@@ -71,31 +74,34 @@ export async function signIn(username: string, password: string) {
 
 export async function signOut() {
   await send('DELETE', '/session')
-  // What could be resumed has names of files.
+  // The stored data of interrupted uploads contains file names.
   for (const key of Object.keys(localStorage)) if (key.startsWith('tus::')) localStorage.removeItem(key)
   tabs.postMessage('signed out')
   leave()
 }
 
-/** leave forgets all that is in memory, and what the page shows. */
+/** leave hides the page and loads it again, which clears the memory. */
 function leave() {
   document.getElementById('console')!.hidden = true
   location.replace('/')
 }
 
-/** ended notes that the server knows of no session any more. */
+/** ended clears the session in this page. The sign-in page shows why as the reason. */
 export function ended(why: string) {
   accessToken = ''
   farewell.value = why
   session.value = null
 }
 
-/** refresh gets a new access token, if there is a session. Tabs do it one after the other: a refresh token is good once. */
+/**
+ * refresh gets a new access token if there is a session. Tabs refresh one after another, because a refresh token is
+ * valid only once.
+ */
 export function refresh(): Promise<void> {
   refreshing ??= alone(async () => {
     const response = await send('POST', '/session/refresh')
     if (response.status === 200) begin(await response.json())
-    else ended(session.value ? 'Your session has ended. Sign in again to go on.' : '')
+    else ended(session.value ? 'Your session has ended. Sign in again to continue.' : '')
   }).finally(() => {
     refreshing = undefined
   })
@@ -103,17 +109,17 @@ export function refresh(): Promise<void> {
 }
 
 function alone(work: () => Promise<void>): Promise<void> {
-  // Without TLS a browser has no locks; then the server's grace for a token that was used twice has to do.
+  // Without TLS, a browser has no locks. For this case, the server accepts a refresh token twice within a short time.
   return navigator.locks ? navigator.locks.request('strongroom-session', work) : work()
 }
 
-/** token returns an access token that is good for a while. */
+/** token returns an access token that remains valid for at least margin. */
 export async function token(renew = false): Promise<string> {
   if (renew || Date.now() > goodUntil - margin) await refresh()
   return accessToken
 }
 
-// A page that the browser kept as it was may show what somebody saw who has signed out since.
+// A page that the browser restores from its back/forward cache may show the data of a user who has signed out.
 addEventListener('pageshow', (event) => {
   if (event.persisted) location.reload()
 })

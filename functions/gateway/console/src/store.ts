@@ -1,6 +1,6 @@
 import { useEffect, useState } from 'preact/hooks'
 
-/** A value that components can watch. */
+/** Store is a value that components can watch. */
 export class Store<T> {
   #value: T
   #watchers = new Set<(value: T) => void>()
@@ -24,7 +24,7 @@ export class Store<T> {
   }
 }
 
-/** useStore returns the store's value and renders again when it changes. */
+/** useStore returns the value of the store, and renders the component again when the value changes. */
 export function useStore<T>(store: Store<T>): T {
   const [value, setValue] = useState(store.value)
   useEffect(() => {

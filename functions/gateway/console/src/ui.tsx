@@ -13,18 +13,18 @@ const notices = new Store<Notice[]>([])
 const murmured = new Store('')
 let count = 0
 
-/** murmur tells screen readers what everybody else sees. */
+/** murmur announces a change, which the page already shows, to screen readers. */
 export function murmur(text: string) {
   murmured.value = text
 }
 
-/** say tells what was done, to eyes and to screen readers. */
+/** say shows a notice about a completed action. Screen readers announce it. */
 export function say(text: string) {
   const id = add(text, false)
   setTimeout(() => drop(id), 8000)
 }
 
-/** complain tells what went wrong, and leaves it there until it is dismissed. */
+/** complain shows an error until the user dismisses it. */
 export function complain(error: unknown) {
   add(typeof error === 'string' ? error : explain(error), true)
 }
@@ -39,7 +39,10 @@ function drop(id: number) {
   notices.value = notices.value.filter((notice) => notice.id !== id)
 }
 
-/** Notices is where it is said. Both regions are there from the start: else what comes with a region is not read out. */
+/**
+ * Notices shows the notices. All live regions exist from the start, because screen readers do not announce text
+ * that is added together with its region.
+ */
 export function Notices() {
   const all = useStore(notices)
   const unseen = useStore(murmured)
@@ -59,7 +62,10 @@ export function Notices() {
   )
 }
 
-/** Dialog asks or shows something until it is done with. The browser keeps the focus inside, and gives it back. */
+/**
+ * Dialog is a modal dialog. The browser keeps the focus inside. On close, the focus returns to the element that had
+ * it before.
+ */
 export function Dialog({ title, onClose, wide, children }: { title: string; onClose: () => void; wide?: boolean; children: ComponentChildren }) {
   const dialog = useRef<HTMLDialogElement>(null)
   useEffect(() => {
@@ -67,7 +73,7 @@ export function Dialog({ title, onClose, wide, children }: { title: string; onCl
     const before = document.activeElement
     shown.showModal()
     return () => {
-      shown.close() // with it goes what keeps the focus inside
+      shown.close() // after this, the page can focus elements outside of the dialog
       if (before instanceof HTMLElement && before.isConnected) before.focus()
       else document.querySelector<HTMLElement>('h1')?.focus()
     }
@@ -83,7 +89,7 @@ export function Dialog({ title, onClose, wide, children }: { title: string; onCl
   )
 }
 
-/** useTask runs one thing at a time and keeps what went wrong with it. */
+/** useTask runs one asynchronous task at a time, and keeps the message of its error. */
 export function useTask() {
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState('')
@@ -102,7 +108,7 @@ export function useTask() {
   return { busy, error, run }
 }
 
-/** Trouble is a message about what went wrong, beside what it is about. */
+/** Trouble shows an error message next to the part of the page that failed. */
 export function Trouble({ text, onRetry }: { text: string; onRetry?: () => void }) {
   return (
     <div role="alert">

@@ -10,13 +10,16 @@ import { Store } from './store'
 import { complain } from './ui'
 import { arrived } from './uploads'
 
-/** The size of a request in bytes: each has to end before its timeouts and before its token does, and one lost costs no more. */
+/**
+ * piece is the number of bytes in one request. A request must end before it times out and before its access token
+ * expires. After a lost connection, at most this many bytes are sent again.
+ */
 const piece = 32 << 20
 
-/** box is the element with the uploads in it, to be put where they are to be shown. */
+/** box is the element with the upload form. A page that shows the form appends it. */
 export const box = document.createElement('div')
 
-/** running are the names of the files that are being uploaded. */
+/** running is the set of the names of the files in the upload form. */
 export const running = new Store(new Set<string>())
 
 const uppy = new Uppy({ autoProceed: true })
@@ -43,13 +46,14 @@ uppy.use(Tus, {
   },
 })
 
-// Uppy forgets that one file is a list too, and that a keyboard has to be able to scroll it.
+// Uppy does not mark a single file as a list, and does not make the list focusable, which scrolling by keyboard
+// requires.
 new MutationObserver(() => {
   const list = box.querySelector<HTMLElement>('.uppy-Dashboard-files')
   if (!list || list.tabIndex === 0) return
   list.tabIndex = 0
   list.setAttribute('role', 'list')
-  list.setAttribute('aria-label', 'Files that are uploaded')
+  list.setAttribute('aria-label', 'Files being uploaded')
 }).observe(box, { childList: true, subtree: true })
 
 const note = () => {
@@ -63,7 +67,7 @@ uppy.on('upload-success', (file, response) => {
 })
 uppy.on('upload-error', (file, error, response) => {
   const xhr = (response?.body as { xhr?: XMLHttpRequest } | undefined)?.xhr
-  const said = xhr?.status ? problemOf(xhr.status, xhr.responseText, xhr.getResponseHeader('Retry-After')).message : 'Strongroom can not be reached; what was sent is kept.'
+  const said = xhr?.status ? problemOf(xhr.status, xhr.responseText, xhr.getResponseHeader('Retry-After')).message : 'Strongroom cannot be reached. The bytes uploaded so far are kept.'
   complain(`${file?.name ?? 'A file'} was not uploaded. ${said}`)
   uppy.log(error)
 })

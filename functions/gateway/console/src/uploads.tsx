@@ -6,10 +6,10 @@ import { session } from './session'
 import { Store } from './store'
 import { complain, murmur, say } from './ui'
 
-/** fresh are the files that were handed in since the page was loaded, newest first. */
+/** fresh is the list of the files that were uploaded since the page was loaded, newest first. */
 export const fresh = new Store<StoredFile[]>([])
 
-/** An upload that was begun and not finished, as tus-js-client remembers it. */
+/** Interrupted is an incomplete upload that tus-js-client has stored in localStorage. */
 interface Interrupted {
   key: string
   name: string
@@ -18,10 +18,10 @@ interface Interrupted {
   offset?: number
 }
 
-/** The uploader is one for the whole page, so that what it does goes on while another page of the console is shown. */
+/** uploader is shared by all pages of the console, so that uploads continue while the user opens another page. */
 let uploader: Promise<typeof import('./uploader')> | undefined
 
-/** Uploads takes files in. */
+/** Uploads shows the interrupted uploads and the upload form. */
 export function Uploads() {
   const place = useRef<HTMLDivElement>(null)
   const [left, setLeft] = useState<Interrupted[]>([])
@@ -52,7 +52,7 @@ export function Uploads() {
     })
     localStorage.removeItem(one.key)
     setLeft((before) => before.filter((other) => other.key !== one.key))
-    say(`The upload of ${one.name} is discarded.`)
+    say(`Discarded the upload of ${one.name}.`)
   }
 
   return (
@@ -60,20 +60,20 @@ export function Uploads() {
       {left.map((one) => (
         <div key={one.key} class="interrupted">
           <p>
-            The upload of <strong>{one.name}</strong> was interrupted: {size(one.offset ?? 0)} of {size(one.size)} are here.
-            Drop or choose the same file again and it goes on from there.
+            The upload of <strong>{one.name}</strong> was interrupted after {size(one.offset ?? 0)} of {size(one.size)}.
+            To resume it, drop or choose the same file again.
           </p>
           <button type="button" aria-label={`Discard the upload of ${one.name}`} onClick={() => discard(one).catch(complain)}>Discard</button>
         </div>
       ))}
       <div ref={place} class="dashboard" />
-      <p class="muted hint">Lost connections mend themselves. If this page is closed or reloaded, choose the same file again within a day: it goes on where it stopped.</p>
-      {failed && <p class="trouble">The part of this page that uploads could not be loaded. Load the page again.</p>}
+      <p class="muted hint">After a lost connection, uploads resume automatically. If you close or reload this page, choose the same file again within a day to resume its upload.</p>
+      {failed && <p class="trouble">The upload form could not be loaded. Reload the page.</p>}
     </section>
   )
 }
 
-/** interrupted returns what can be resumed, and forgets what can not. */
+/** interrupted returns the uploads that can be resumed. It removes complete and deleted uploads from localStorage. */
 async function interrupted(): Promise<Interrupted[]> {
   const found: Interrupted[] = []
   for (const key of Object.keys(localStorage)) {
@@ -86,7 +86,8 @@ async function interrupted(): Promise<Interrupted[]> {
         continue
       }
     } catch (error) {
-      // It has expired, or is somebody else's; or it can not be told now, and may be there the next time.
+      // With 404 or 410, the upload has expired or belongs to another user. After any other problem, keep it for
+      // the next visit.
       if (error instanceof Problem && error.status !== 404 && error.status !== 410) continue
     }
     localStorage.removeItem(key)
@@ -94,10 +95,13 @@ async function interrupted(): Promise<Interrupted[]> {
   return found
 }
 
-/** How long to wait before asking again whether a file is catalogued, in milliseconds: 40 s in all. */
+/** pauses are the intervals between requests for the status of a new file, in milliseconds. They add up to 40 s. */
 const pauses = [200, 300, 500, 1000, 1000, 2000, 2000, 3000, 5000, 5000, 10_000, 10_000]
 
-/** arrived shows a file that was handed in, and looks for its catalogue entry for a while. */
+/**
+ * arrived adds an uploaded file to fresh. Then it requests the status until the file is cataloged, at most for the
+ * time in pauses.
+ */
 export async function arrived(file: { id: string; name: string; size: number; type: string }) {
   const owner = session.value?.user.id ?? ''
   fresh.value = [{
@@ -111,7 +115,7 @@ export async function arrived(file: { id: string; name: string; size: number; ty
     if (!session.value || !fresh.value.some((other) => other.id === file.id)) return
     try {
       become(await showFile(file.id))
-      if (fresh.value.find((other) => other.id === file.id)?.status === 'catalogued') return murmur(`${file.name} is catalogued.`)
+      if (fresh.value.find((other) => other.id === file.id)?.status === 'catalogued') return murmur(`${file.name} is cataloged.`)
     } catch (error) {
       if (!(error instanceof Problem) || ![0, 404, 503].includes(error.status)) return complain(error)
     }
