@@ -3,9 +3,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 # The nested modules that `make check` and `make test` check and test separately. The other two nested modules,
-# knative/local/adapter and knative/local/tidb, are not in the list, because go vet would take minutes. The
+# local/adapter and local/tidb, are not in the list, because go vet would take minutes. The
 # integration tests build and run these two modules.
-MODULES := knative/local/ferretdb shared/token/wycheproof
+MODULES := local/ferretdb shared/token/wycheproof
 
 .PHONY: help run test integration check audit console bench deploy undeploy rotate-keys cluster tunnel e2e upgrade
 
@@ -14,8 +14,8 @@ help: ## print this list
 
 run: ## run the whole system on this machine without a cluster (ADDR=127.0.0.1:9000 changes the address)
 	@mkdir -p .strongroom/bin
-	@echo "building knative/local, which runs the system"
-	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o .strongroom/bin/local ./knative/local # the flags that knative/local itself uses, to share the build cache
+	@echo "building local, which runs the system"
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o .strongroom/bin/local ./local # the flags that local itself uses, to share the build cache
 	@exec .strongroom/bin/local
 
 test: check ## check the code and run the unit and integration tests, with real servers where they are available
@@ -46,20 +46,20 @@ console: ## rebuild the gateway's web console (requires Node.js; commit the resu
 bench: ## run the benchmarks and print the figures for docs/benchmarks.md
 	go test -run "^$$" -bench . ./test/bench/... ./functions/... ./shared/telemetry
 
-deploy: ## deploy to the cluster of the current kubectl context (EXPOSE=gateway: only the gateway gets a public URL)
-	config/platform/deploy
+deploy: ## deploy to the cluster of the current kubectl context (options: EXPOSE=gateway STORES=external)
+	deploy/deploy
 
 undeploy: ## remove Strongroom from the cluster of the current kubectl context
-	config/platform/undeploy
+	deploy/undeploy
 
 rotate-keys: ## print the state of the key rotation (STEP=new replaces the signing key, see docs/key-rotation.md)
-	config/platform/rotate-keys $(STEP)
+	deploy/rotate-keys $(STEP)
 
 cluster: ## create a minikube cluster with Knative and the RabbitMQ source (defaults: MEMORY=6g CPUS=4)
-	config/platform/cluster
+	deploy/cluster
 
 tunnel: ## make the functions on minikube reachable from this machine, until you stop the command
-	config/platform/tunnel
+	deploy/tunnel
 
 upgrade: ## test an upgrade from FROM=COMMIT in the cluster of the current kubectl context, which must not have Strongroom
 	go test -tags e2e,upgrade -count=1 -timeout 60m -v -run TestUpgrade ./test/e2e

@@ -343,3 +343,34 @@ func TestSweepIsWokenAndNeverTwiceAtOnce(t *testing.T) {
 		t.Errorf("PingSources call %v, want %v", woken, want)
 	}
 }
+
+// TestKustomizationsListAllManifests checks that `make deploy`, which uses Kustomize, applies the same files as
+// `ko apply -R -f config/ -f knative/`.
+func TestKustomizationsListAllManifests(t *testing.T) {
+	for _, dir := range []string{"../config", "."} {
+		content, err := os.ReadFile(filepath.Join(dir, "Kustomization"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kustomization struct{ Resources []string }
+		if err := yaml.Unmarshal(content, &kustomization); err != nil {
+			t.Fatal(err)
+		}
+		var files []string
+		for _, pattern := range []string{"*.yaml", "*/*.yaml"} {
+			found, err := filepath.Glob(filepath.Join(dir, pattern))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, found...)
+		}
+		for i, file := range files {
+			if files[i], err = filepath.Rel(dir, file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(kustomization.Resources, files) {
+			t.Errorf("%s/Kustomization: got the resources %q, want %q", dir, kustomization.Resources, files)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,14 +193,21 @@ func TestNoSecretIsPlain(t *testing.T) {
 	}
 }
 
-// TestConfigMapKeysExist checks that each ConfigMap key that a manifest refers to exists.
-func TestConfigMapKeysExist(t *testing.T) {
-	keys := map[string]map[string]string{}
+// configMaps returns the data of the ConfigMaps, by name.
+func configMaps(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	data := map[string]map[string]string{}
 	for _, o := range all(t) {
 		if m, ok := o.typed.(*corev1.ConfigMap); ok {
-			keys[m.Name] = m.Data
+			data[m.Name] = m.Data
 		}
 	}
+	return data
+}
+
+// TestConfigMapKeysExist checks that each ConfigMap key that a manifest refers to exists.
+func TestConfigMapKeysExist(t *testing.T) {
+	keys := configMaps(t)
 	for _, p := range pods(t) {
 		for _, variable := range p.spec.Containers[0].Env {
 			if variable.ValueFrom == nil || variable.ValueFrom.ConfigMapKeyRef == nil {
@@ -243,11 +251,7 @@ func TestEveryFunctionHasAManifestAndTheReverse(t *testing.T) {
 		if filepath.Base(folder) != p.name {
 			t.Errorf("%s: the object %s runs %s, want a program with the same name", p.path, p.name, folder)
 		}
-		if name, isFunction := strings.CutPrefix(folder, "functions/"); isFunction {
-			images = append(images, name)
-		} else if folder != "config/secrets" {
-			t.Errorf("%s: unexpected program %s", p.path, folder)
-		}
+		images = append(images, strings.TrimPrefix(folder, "functions/"))
 	}
 	slices.Sort(images)
 	if got := folders(t); !slices.Equal(got, images) {
@@ -300,6 +304,8 @@ func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
 	}
 	setByKubernetes := []string{"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}
 	readByGo := []string{"GOMEMLIMIT"}
+	shared := configMaps(t)["strongroom"]
+	unread := maps.Clone(shared)
 	for _, p := range pods(t) {
 		if !p.ours() {
 			continue
@@ -308,6 +314,20 @@ func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
 			container := p.spec.Containers[0]
 			own := settings(t, "../"+strings.TrimPrefix(container.Image, "ko://"+module+"/"))
 			set := map[string]bool{}
+			for _, from := range container.EnvFrom {
+				if from.ConfigMapRef == nil || from.ConfigMapRef.Name != "strongroom" || from.Prefix != "" {
+					t.Errorf("got envFrom %v, want the ConfigMap strongroom", from)
+				}
+				for name := range shared {
+					set[name] = true
+				}
+			}
+			for name := range own {
+				delete(unread, name)
+			}
+			for name := range common {
+				delete(unread, name)
+			}
 			for _, variable := range container.Env {
 				set[variable.Name] = true
 				_, isOwn := own[variable.Name]
@@ -322,6 +342,9 @@ func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
 				}
 			}
 		})
+	}
+	for name := range unread {
+		t.Errorf("the ConfigMap strongroom has the key %s, which no program reads", name)
 	}
 }
 
@@ -353,7 +376,7 @@ func TestRequestTimeoutIsInStep(t *testing.T) {
 // TestProgramsLinkNoKubernetes checks that only this folder imports Kubernetes packages. Linking these packages would
 // make a function three times as large.
 func TestProgramsLinkNoKubernetes(t *testing.T) {
-	command := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}", module+"/functions/...", module+"/config/secrets")
+	command := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}", module+"/functions/...")
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	output, err := command.Output()

@@ -14,8 +14,8 @@ import (
 // maxBody is the maximum size of a request body, in bytes.
 const maxBody = 4 << 10
 
-// userPage is the response body for a list of accounts. Next is the cursor of the next page. On the last page, Next
-// is empty and the response does not contain it.
+// userPage is the response body for a list of accounts. Next is the cursor for the next page, and is omitted on the last
+// page.
 type userPage struct {
 	Accounts []account `json:"accounts"`
 	Next     string    `json:"next,omitempty"`
@@ -37,8 +37,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ accounts.User) 
 	return problem.JSON(w, http.StatusOK, page)
 }
 
-// paging returns the query parameters limit and cursor of a request. If the request does not contain limit, paging
-// returns accounts.DefaultLimit.
+// paging returns the query parameters limit and cursor of a request. The default for limit is accounts.DefaultLimit.
 func paging(r *http.Request) (limit int, cursor string, err error) {
 	query, err := function.Query(r, "limit", "cursor")
 	if err != nil {
@@ -128,14 +127,13 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request, caller accounts
 	return nil
 }
 
-// noContent sends a 204 response, which means that the function has made the requested change.
 func noContent(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// auditPage is the response body for a page of the audit trail. Next is the cursor of the next page. On the last
-// page, Next is empty and the response does not contain it.
+// auditPage is the response body for a page of the audit trail. Next is the cursor for the next page, and is omitted on
+// the last page.
 type auditPage struct {
 	Entries []auditEntry `json:"entries"`
 	Next    string       `json:"next,omitempty"`

@@ -65,7 +65,7 @@ type handler struct {
 	trust  function.Trust
 }
 
-// endpoint handles a request. caller is the client's account, as the database currently contains it.
+// endpoint handles a request. caller is the client's account, as it is currently stored in the database.
 type endpoint func(w http.ResponseWriter, r *http.Request, caller accounts.User) error
 
 // resource contains the endpoint for each method that a path supports, and the scopes that all these methods require.
@@ -101,7 +101,7 @@ func newHandler(verifier *token.Verifier, store store, hasher hasher, trust func
 	})
 }
 
-// route returns the resource at path. If no resource has this path, the error is a problem.NotFound.
+// route returns the resource at path. The error is a problem.NotFound if no resource has this path.
 func (h *handler) route(path string) (resource, error) {
 	manage := []string{token.ScopeAccountsManage}
 	switch path {
@@ -143,8 +143,8 @@ func (f resource) allow() string {
 	return strings.Join(names, ", ")
 }
 
-// caller reads the client's account from the database and returns it. The error is accounts.ErrStaleToken if the
-// access token is no longer valid, and a problem.InsufficientScope if the account's role lacks one of scopes.
+// caller returns the client's account from the database. The error is accounts.ErrStaleToken if the access token is no
+// longer valid, and a problem.InsufficientScope if the account's role lacks one of the scopes.
 func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, error) {
 	claims := token.Caller(ctx)
 	u, err := h.store.Current(ctx, claims.Subject, claims.Version)
@@ -155,8 +155,7 @@ func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, e
 	return u, now.Demand(scopes...)
 }
 
-// actor returns the actor for the audit trail. The actor consists of caller, the client's address, and the request ID
-// of r.
+// actor returns caller as an actor for the audit trail, with the client's address and the request ID of r.
 func (h *handler) actor(r *http.Request, caller accounts.User) accounts.Actor {
 	return accounts.Actor{
 		ID:        caller.ID,

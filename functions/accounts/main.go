@@ -27,7 +27,7 @@ type config struct {
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 	// TrustedHops is the number of trusted proxies in front of this process. Each of these proxies appends the
 	// address of its client to X-Forwarded-For. The function needs the client's address, because it records the
-	// address in the audit trail and counts wrong passwords per address. The login function has the same setting.
+	// address in the audit trail and counts wrong passwords per address.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
 	// GatewayKeyFile is the path of the file with the key that verifies the client addresses that the gateway signs.
 	// If it is not set, the function uses the gateway's address as the address of every client that uses the gateway.
@@ -35,12 +35,11 @@ type config struct {
 }
 
 // hashWait is how long a request may wait for a free slot in the password hasher. If no slot becomes free in this
-// time, the response is 503. The login function has the same limit.
+// time, the response is 503.
 const hashWait = 8 * time.Second
 
 func main() { function.Main(setup) }
 
-// setup returns the HTTP handler of the accounts function. cfg contains its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
 	if err != nil {
@@ -62,11 +61,10 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(verifier, store, hasher, trust), store}, nil
 }
 
-// server is the HTTP handler together with its account store. Close closes the store.
+// server is the HTTP handler together with its account store. function.Main calls Close when the process ends.
 type server struct {
 	http.Handler
 	store *accounts.Store
 }
 
-// Close implements io.Closer.
 func (s server) Close() error { return s.store.Close() }

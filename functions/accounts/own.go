@@ -38,7 +38,7 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 	if given.Current == nil || given.New == nil {
 		return problem.BadRequest.With("the body must have the members current_password and new_password")
 	}
-	if err := password.Check(*given.New); err != nil { // check before prove, because prove counts a login attempt
+	if err := password.Check(*given.New); err != nil { // before prove, which counts a login attempt
 		return err
 	}
 	by := h.actor(r, caller)
@@ -56,7 +56,7 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 	return nil
 }
 
-// prove returns errWrongPassword if given is not the current password of caller. It counts each call as a login
+// prove returns errWrongPassword if the given password is not the caller's current password. Each call counts as a login
 // attempt, so that a thief with a stolen token cannot guess the password an unlimited number of times.
 func (h *handler) prove(ctx context.Context, caller accounts.User, by accounts.Actor, given string) error {
 	settle, err := h.store.Reserve(ctx, caller.Username, by.Address)

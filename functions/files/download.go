@@ -94,8 +94,7 @@ func (w *watched) Seek(offset int64, whence int) (int64, error) {
 	return w.reader.Seek(offset, whence)
 }
 
-// close closes the reader. It returns the recorded read error and the error from closing the reader, joined into one
-// error. If neither error occurred, close returns nil.
+// close closes the reader. It returns the recorded read error, joined with the error from closing the reader.
 func (w *watched) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -154,8 +154,8 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	q := catalog.Query{Owner: query.Get("owner"), Name: query.Get("q"), Cursor: query.Get("cursor")}
 	if limit := query.Get("limit"); limit != "" {
-		// Reject a limit of 0 like any other number out of range. Otherwise, the catalog would use its default limit,
-		// because it treats 0 as a limit that is not set.
+		// Reject a limit of 0, because the catalog would treat it as a limit that is not set and use its default
+		// limit.
 		if q.Limit, err = strconv.Atoi(limit); err != nil || q.Limit < 1 || q.Limit > catalog.MaxLimit {
 			return problem.BadRequest.With("the limit must be a number from 1 to %d", catalog.MaxLimit)
 		}

@@ -17,8 +17,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// minLinkLife and maxLinkLife are the shortest and the longest lifetime that a client can request for a download link.
-// defaultLinkLife is the lifetime of a download link if the client does not request a lifetime.
+// minLinkLife and maxLinkLife are the shortest and the longest lifetimes that a client can request for a download
+// link. If the client requests no lifetime, defaultLinkLife applies.
 const (
 	minLinkLife     = time.Minute
 	defaultLinkLife = time.Hour
@@ -36,8 +36,7 @@ type links struct {
 }
 
 // loadLinks reads the key that signs download links from a file. It removes white space around the key, such as a
-// newline at the end of the file. Its errors begin with LINK_KEY_FILE, which is the setting that contains the path of
-// the file.
+// newline at the end of the file. Errors name the setting LINK_KEY_FILE, which contains the path to the file.
 func loadLinks(file string) (*links, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -45,21 +44,21 @@ func loadLinks(file string) (*links, error) {
 	}
 	key := []byte(strings.TrimSpace(string(text)))
 	if len(key) < sha256.Size { // a shorter key would weaken the HMAC (RFC 2104, Section 3)
-		return nil, fmt.Errorf("LINK_KEY_FILE: the key has %d bytes, want at least %d", len(key), sha256.Size)
+		return nil, fmt.Errorf("LINK_KEY_FILE: the key must have at least %d bytes, not %d", sha256.Size, len(key))
 	}
 	return &links{key, time.Now}, nil
 }
 
-// signature returns the signature of a download link, which is the HMAC-SHA-256 (RFC 2104) of a fixed prefix, the file
-// ID and the expiration time. expires is the expiration time in Unix seconds.
+// signature returns the HMAC-SHA-256 (RFC 2104) that signs a download link. The HMAC covers a fixed prefix, the file
+// ID and expires, the expiration time in Unix seconds.
 func (l *links) signature(id string, expires int64) []byte {
 	mac := hmac.New(sha256.New, l.key)
 	fmt.Fprintf(mac, "strongroom link v1\n%q\n%d", id, expires) // writing to a hash never fails
 	return mac.Sum(nil)
 }
 
-// address returns a download link to the file with the given ID. The link consists of a path and a query, without a
-// scheme or a host. expires is the expiration time in Unix seconds.
+// address returns a download link to the file with the given ID, without a scheme or a host. expires is the expiration
+// time in Unix seconds.
 func (l *links) address(id string, expires int64) string {
 	return fmt.Sprintf("/files/%s/content?expires=%d&signature=%s", url.PathEscape(id), expires,
 		base64.RawURLEncoding.EncodeToString(l.signature(id, expires)))

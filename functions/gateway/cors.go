@@ -10,9 +10,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// These variables contain the values of CORS response headers (Fetch standard). They apply to pages of the sites in
-// CORS_ORIGINS. Such a page may use the methods in corsMethods, send the headers in corsSent, and read the response
-// headers in corsRead. In both header lists, the names from Tus-Resumable to the end belong to the tus protocol.
+// corsMethods, corsSent and corsRead are the values of CORS response headers (Fetch standard). A page of a site in
+// CORS_ORIGINS may use the methods in corsMethods, send the headers in corsSent, and read the response headers in
+// corsRead. In both header lists, the names from Tus-Resumable to the end belong to the tus protocol.
 var (
 	corsMethods = strings.Join([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, ", ")
 	corsSent    = strings.Join([]string{
@@ -29,7 +29,7 @@ var (
 )
 
 // corsMaxAge is how long a browser may cache the response to a preflight request, in seconds. The value is two hours,
-// because Chromium does not cache the response for a longer time.
+// because Chromium does not cache the response for longer.
 const corsMaxAge = "7200"
 
 // parseOrigins checks the origins in the setting CORS_ORIGINS, such as https://app.example.com, and returns them
@@ -40,7 +40,7 @@ func parseOrigins(given []string) ([]string, error) {
 		origin = strings.TrimSpace(origin)
 		u, err := url.Parse(origin)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.ToLower(origin) != origin {
-			return nil, fmt.Errorf("%q is not an origin: want the form that browsers send, such as https://app.example.com", origin)
+			return nil, fmt.Errorf("%q is not an origin: use the form that browsers send, such as https://app.example.com", origin)
 		}
 		origins = append(origins, origin)
 	}

@@ -25,7 +25,7 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 //
 // A function can respond before it has read the whole request, for example with a 413 to an upload, and then close the
 // connection. http.Transport then fails to write the rest of the request. If http.Transport has not read the response
-// by the time Write returns the error, it drops the response. The delay gives http.Transport time to read the response.
+// by the time Write returns the error, the response is lost.
 type outbound struct{ net.Conn }
 
 // Write implements io.Writer.

@@ -91,9 +91,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// consoleHeaders are the response headers that restrict the console's pages to the features that they need. A page runs
-// the console's own scripts and styles, shows previews from blob URLs in frames, which inherit this policy, and sends
-// requests to this site.
+// consoleHeaders are the response headers that restrict the console's pages to the features that they need. A page can
+// use only the console's own scripts and styles, and can send requests only to this site. It can also show previews
+// from blob URLs in frames, which inherit the page's Content-Security-Policy.
 var consoleHeaders = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; connect-src 'self'; " +
 		"frame-src blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",

@@ -1,5 +1,5 @@
 // Command gateway is the function that receives all requests from clients, because only the gateway has a public
-// address. It routes each request by its path: to another function, to the session endpoints or to the web console. It
+// address. It routes each request by its path to another function, to the session endpoints or to the web console. It
 // stores the browser's refresh token in a cookie that scripts cannot read. It streams request and response bodies, so
 // that it does not hold whole files in memory.
 package main

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// patient is an http.RoundTripper that cancels a request if the function makes no progress for the duration limit
-// before the response begins. The documentation of route.patience defines progress.
+// patient is an http.RoundTripper that cancels a request if, before the response begins, the function makes no
+// progress for longer than the given limit. See route.patience for what counts as progress.
 type patient struct {
 	next  http.RoundTripper
 	limit time.Duration
@@ -42,7 +42,8 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // watch is a request body that controls the timer of a request. While Read waits for the client, the timer is stopped,
-// because the function cannot make progress then. When Read returns, the timer starts again with the full limit.
+// because the function cannot make progress during that time. When Read returns, the timer starts again with the full
+// limit.
 type watch struct {
 	io.ReadCloser
 	limit time.Duration

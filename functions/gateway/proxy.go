@@ -18,9 +18,9 @@ const (
 	// dialTimeout limits the time for connecting to a function. The start of a function instance does not count,
 	// because Knative accepts the connection even if no instance is running.
 	dialTimeout = 5 * time.Second
-	// idleTimeout is how long the gateway keeps an idle connection to a function. The gateway must close the connection
-	// before the function does so after two minutes. Otherwise, the gateway could send a request while the function
-	// closes the connection. Such a request is lost, and most requests cannot be sent again.
+	// idleTimeout is how long the gateway keeps an idle connection to a function. It is shorter than the function's
+	// limit of two minutes, because a request that the gateway sends while the function closes the connection is lost,
+	// and most requests cannot be sent again.
 	idleTimeout = 90 * time.Second
 	// bufferSize is the size, in bytes, of each buffer with which the gateway copies response bodies.
 	bufferSize = 32 << 10
@@ -68,8 +68,8 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 		ModifyResponse: func(answer *http.Response) error {
 			if answer.StatusCode >= http.StatusBadGateway && answer.StatusCode <= http.StatusGatewayTimeout &&
 				answer.Header.Get("Content-Type") != "application/problem+json" {
-				// A proxy in front of the function sent this response, because every response of the function itself
-				// with this status is a problem document.
+				// This response is not a problem document, so it must come from a proxy in front of the function: the
+				// function's own responses with this status are always problem documents.
 				return errNotThere
 			}
 			finish(answer.Request.Context(), answer.Header)
@@ -107,8 +107,8 @@ var (
 	errBody     = errors.New("the client's request body is incomplete")
 )
 
-// explain returns the problem that the client gets after a request to the named function failed with err. The gateway
-// never repeats the request, because the function might already have performed the action.
+// explain returns the error to send to the client as a problem document after a request to the named function failed
+// with err. The gateway never repeats the request, because the function might already have performed the action.
 func explain(function string, err error) error {
 	switch {
 	case errors.Is(err, errBody):

@@ -17,7 +17,7 @@ type route struct {
 	target   *url.URL
 	// patience is how long the function may make no progress before its response begins. The function makes progress
 	// when it reads more of the request body. The time in which the gateway waits for the client does not count, but
-	// the time in which an instance of the function starts does. timeout limits the duration of the whole request.
+	// the startup time of a function instance does. timeout limits the duration of the whole request.
 	//
 	// patience is longer than the time that the function needs to respond, and timeout is longer than the function's
 	// REQUEST_TIMEOUT. If the function times out, the client therefore gets the function's own response and not one
@@ -66,11 +66,11 @@ func (r route) leads(path string) bool {
 func parseBase(address string) (*url.URL, error) {
 	base, err := url.Parse(address)
 	if err != nil {
-		return nil, errors.New("not a valid URL")
+		return nil, errors.New("must be a valid URL")
 	}
 	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" ||
 		strings.Trim(base.Path, "/") != "" {
-		return nil, errors.New("want a URL without a path, such as http://login.strongroom.svc.cluster.local")
+		return nil, errors.New("must be a URL without a path, such as http://login.strongroom.svc.cluster.local")
 	}
 	base.Path = ""
 	return base, nil

@@ -24,8 +24,8 @@ const (
 	// maxCookie is the maximum length of the refresh token in a session cookie, in bytes. Refresh tokens from the login
 	// function have 64 bytes, so a value longer than maxCookie is invalid.
 	maxCookie = 512
-	// maxAnswer is the maximum size of a response body from the login function, in bytes. It leaves enough space for an
-	// access token, which has at most 8 KiB.
+	// maxAnswer is the maximum size of a response body from the login function, in bytes. It leaves enough space for
+	// an access token, which can be up to 8 KiB long.
 	maxAnswer = 64 << 10
 )
 
@@ -35,7 +35,7 @@ type sessions struct {
 	login     route
 	transport http.RoundTripper
 	trust     function.Trust
-	// guard rejects requests that pages of other sites make the browser send.
+	// guard rejects requests that a browser sends on behalf of another site's page (cross-site request forgery).
 	guard *http.CrossOriginProtection
 }
 
@@ -159,7 +159,7 @@ type loginAnswer struct {
 }
 
 // ask sends a POST request with body, encoded as JSON, to a path of the login function, and returns the response. If
-// the login function does not respond, the error is the problem that the client gets.
+// the login function does not respond, ask returns an error that can be sent to the client as a problem document.
 func (s *sessions) ask(r *http.Request, path string, body any) (*loginAnswer, error) {
 	content, err := json.Marshal(body)
 	if err != nil {
@@ -202,8 +202,8 @@ func (a *loginAnswer) pass(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		if a.status == http.StatusUnauthorized {
-			// Replace the Basic challenge from the login function, because a browser would show its own password dialog
-			// after a Basic challenge.
+			// Replace the Basic challenge from the login function, because it would make a browser show its own
+			// password dialog.
 			h.Set("WWW-Authenticate", `Bearer realm="strongroom"`)
 		}
 		w.WriteHeader(a.status)

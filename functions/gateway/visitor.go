@@ -66,10 +66,10 @@ func newVisitor(r *http.Request, trust function.Trust) visitor {
 	return v
 }
 
-// strip removes the headers from h that a client must not set, because functions trust them. They are the forwarding
+// strip removes the headers from h that clients must not set, because functions trust these headers: the forwarding
 // headers and the signed address, which only the gateway may set, and the headers with the user's identity, which only
-// the validate function may set. strip also removes names with underscores in place of hyphens, because some programs
-// treat both characters in a header name alike.
+// the validate function may set. It also removes variants of these names with underscores instead of hyphens, because
+// some programs treat both characters alike.
 func strip(h http.Header) {
 	for name := range h {
 		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")

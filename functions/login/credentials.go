@@ -34,8 +34,8 @@ var (
 			Header("Accept", typeJSON+", "+typeForm)
 )
 
-// checkQuery returns errInQuery if the query string of r contains one of the parameters in secret. The case of the
-// parameter name does not matter.
+// checkQuery returns errInQuery if the query string of r contains a parameter with one of the secret names, in upper or
+// lower case.
 func checkQuery(r *http.Request, secret ...string) error {
 	for name := range r.URL.Query() {
 		if slices.ContainsFunc(secret, func(s string) bool { return strings.EqualFold(s, name) }) {

@@ -128,8 +128,8 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	return h.answer(w, account, refresh)
 }
 
-// answer sends the response to a sign-in or a refresh. The response contains a new access token for account. It also
-// contains refresh, the refresh token with which the client can get the next access token.
+// answer sends the response to a sign-in or a refresh. The response contains a new access token for the account, and
+// the refresh token with which the client can get the next access token.
 func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh string) error {
 	roles := []string{account.Role}
 	raw, claims, err := h.signer.Sign(token.Subject{ID: account.ID, Username: account.Username, Roles: roles, Version: account.TokenVersion})
@@ -193,9 +193,8 @@ func (h *handler) authenticate(ctx context.Context, given credentials, address n
 	return account, nil
 }
 
-// refuse computes one password hash and then returns err. The hash takes as long as a password comparison, so that
-// the response time does not reveal that no password was compared. If the hasher is busy, refuse returns the hasher's
-// error instead.
+// refuse computes one password hash before it returns err, so that the response time does not reveal that no password
+// was compared. If the hasher is busy, refuse returns the hasher's error instead.
 func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	if _, _, busy := h.hasher.Verify(ctx, password.Dummy, given); busy != nil {
 		return busy
@@ -203,9 +202,8 @@ func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	return err
 }
 
-// rehash replaces the user's stored password hash with a new hash that has the current parameters. If the replacement
-// fails, rehash only logs the error, because the sign-in can continue with the old hash, and the next sign-in tries
-// again.
+// rehash replaces the user's stored password hash with a new hash that has the current parameters. It only logs an
+// error, because the sign-in can continue with the old hash, and the next sign-in tries again.
 func (h *handler) rehash(ctx context.Context, account accounts.User, given string) {
 	hash, err := h.hasher.Hash(ctx, given)
 	if err == nil {

@@ -33,8 +33,8 @@ type config struct {
 	// SessionLifetime is how long a session lasts after the sign-in. Refreshing does not extend the session.
 	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"720h"`
 	// TrustedHops is the number of trusted proxies in front of the login function. Each of these proxies appends the
-	// address of its client to X-Forwarded-For. If TrustedHops is 0, login uses the peer address of the TCP
-	// connection. If TrustedHops is too low, login uses a proxy's address as the address of every user, so that one
+	// address of its client to X-Forwarded-For. If TrustedHops is 0, the function uses the peer address of the TCP
+	// connection. If TrustedHops is too low, the function uses a proxy's address as the address of every user, so one
 	// lockout affects all users. If TrustedHops is too high, a client can pretend to have any address.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
 	// GatewayKeyFile is the path of the file with the key that verifies the client addresses that the gateway signs.
@@ -49,7 +49,6 @@ const hashWait = 8 * time.Second
 
 func main() { function.Main(setup) }
 
-// setup returns the HTTP handler of the login function. cfg contains its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
 	if err != nil {
@@ -70,11 +69,10 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(store, hasher, signer, trust, cfg.SessionLifetime), store}, nil
 }
 
-// server is the HTTP handler together with its account store. Close closes the store.
+// server is the HTTP handler together with its account store. function.Main calls Close when the process ends.
 type server struct {
 	http.Handler
 	store *accounts.Store
 }
 
-// Close implements io.Closer.
 func (s server) Close() error { return s.store.Close() }

@@ -16,8 +16,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// insertTimeout is the time limit for all store calls that record makes for one event. After this time, record
-// responds with a 503, so that the event source can send the event again.
+// insertTimeout is the time limit for all store calls that record makes for one event. After this time, record responds
+// with 503, so that the event source can send the event again.
 const insertTimeout = 10 * time.Second
 
 // catalogue contains the methods of catalog.Store that record uses.
@@ -53,7 +53,7 @@ func newHandler(c catalogue, d tombstones, now func() time.Time) http.Handler {
 	return &handler{c, d, now}
 }
 
-// ServeHTTP handles one event. It responds only with the statuses that are listed in the comment on handler.
+// ServeHTTP handles one event. It responds only with the statuses that the comment on handler lists.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := h.guard(w, r)
 	if err == nil {
@@ -88,21 +88,21 @@ func (h *handler) guard(w http.ResponseWriter, r *http.Request) (err error) {
 	return h.record(w, r)
 }
 
-// record writes the catalog entry for the event in r. It returns nil if the entry now exists or if the file was
-// deleted, because the source must not send the event again in these cases. If every delivery of the event would fail,
-// the error wraps problem.Unprocessable. After any other error, a later delivery might succeed.
+// record writes the catalog entry for the event in r. If the entry now exists or the file was deleted, it returns nil,
+// so that the source does not send the event again. If every delivery of the event would fail, the error wraps
+// problem.Unprocessable. After any other error, a later delivery might succeed.
 func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		// Event sources use only POST. For other clients, 405 would be the correct status, but handler must not return
-		// a 405, because its effect depends on the event source.
+		// a 405, because the effect of a 405 depends on the event source.
 		return problem.Unprocessable.With("send the event with POST")
 	}
 	body, err := function.ReadBody(w, r, events.MaxBody)
 	if errors.Is(err, problem.TooLarge) {
 		return problem.Unprocessable.With("the event may have at most %d bytes", events.MaxBody)
 	} else if err != nil {
-		// The source or the network failed before the whole body arrived. This error makes the source retry, because
-		// the next delivery might contain the whole body.
+		// The source or the network failed before the whole body arrived. Return an error that makes the source retry,
+		// because the next delivery might contain the whole body.
 		return err
 	}
 	_, f, err := events.Decode(r.Header, body)

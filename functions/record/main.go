@@ -22,7 +22,6 @@ type config struct {
 
 func main() { function.Main(setup) }
 
-// setup creates the HTTP handler of the record function from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	entries, err := catalog.Open(cfg.MongoDBURI)
 	if err != nil {
@@ -35,12 +34,12 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(entries, files, time.Now), entries, files}, nil
 }
 
-// server is the HTTP handler of the record function together with the stores that the handler uses.
+// server is the record function's HTTP handler. It also holds the stores, so that Close can close them.
 type server struct {
 	http.Handler
 	entries *catalog.Store
 	files   *content.Store
 }
 
-// Close implements io.Closer. It closes the stores.
+// Close implements io.Closer.
 func (s server) Close() error { return errors.Join(s.entries.Close(), s.files.Close()) }

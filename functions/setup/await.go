@@ -15,9 +15,9 @@ const (
 	maxPause   = 5 * time.Second
 )
 
-// await calls step until step succeeds. If the error from step wraps problem.Unavailable, await calls step again, after
-// an interval that doubles each time, until ctx ends. await returns any other error immediately, because waiting
-// cannot remove its cause. what is the store's name for logs and errors.
+// await calls the function step, which sets up a store. While its error wraps problem.Unavailable, await calls it again
+// until ctx ends, after an interval that doubles each time. await returns any other error immediately, because waiting
+// cannot remove its cause.
 func await(ctx context.Context, what string, step func(ctx context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := step(ctx)

@@ -128,8 +128,7 @@ func (cfg config) check() error {
 	return errors.Join(err, store.Close())
 }
 
-// demand returns an error if value is empty. The error contains variable, which is the name of the environment
-// variable that must be set.
+// demand returns an error with the name of an environment variable if the value of that variable is empty.
 func demand(variable, value string) error {
 	if value == "" {
 		return fmt.Errorf("settings: %s is not set", variable)

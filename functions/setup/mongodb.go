@@ -19,8 +19,8 @@ import (
 // mongoTimeout is how long all commands that create or update the MongoDB runtime user may take together.
 const mongoTimeout = 15 * time.Second
 
-// mongoURI parses a MongoDB URI, which must contain a database name. Its error contains variable, the name of the
-// environment variable with the URI. The error does not show the URI, because the URI contains a password.
+// mongoURI parses a MongoDB URI, which must contain a database name. Its error shows the name of the environment
+// variable with the URI, but not the URI, because the URI contains a password.
 func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	parsed, err := connstring.ParseAndValidate(uri)
 	if err != nil || parsed.Database == "" {
@@ -118,10 +118,9 @@ type mongoUser struct {
 	signIn func(ctx context.Context) error
 }
 
-// ensure creates the user. If the user already exists, ensure updates the password and the roles if they differ. Some
-// servers, such as DocumentDB, cannot update roles. In that case, ensure only logs a warning, because the existing
-// roles might be sufficient. If the existing roles are not sufficient, setup fails later, when it creates the
-// indexes.
+// ensure creates the user. If the user already exists, ensure updates the password and the roles if they differ. If the
+// server cannot update roles, as is the case with DocumentDB, ensure only logs a warning, because the existing roles
+// might be sufficient. If they are not, setup fails later, when it creates the indexes.
 func (u mongoUser) ensure(ctx context.Context) error {
 	roles, exists, err := u.find(ctx)
 	if err != nil {
@@ -157,7 +156,7 @@ func (u mongoUser) ensure(ctx context.Context) error {
 	return err
 }
 
-// find returns the roles of the user. exists reports whether the user exists.
+// find returns the user's roles, and reports whether the user exists.
 func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err error) {
 	var found struct {
 		Users []struct {
@@ -173,7 +172,7 @@ func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err err
 	return found.Users[0].Roles, true, nil
 }
 
-// command runs the command name, which creates or updates the user.
+// command runs a MongoDB command that creates or updates the user.
 func (u mongoUser) command(ctx context.Context, name string, arguments ...bson.E) error {
 	if err := u.run(ctx, append(bson.D{{Key: name, Value: u.name}}, arguments...), &bson.D{}); err != nil {
 		return fmt.Errorf("run %s: %w", name, err)

@@ -10,8 +10,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/password"
 )
 
-// setUpMySQL migrates the tables in MySQL, and creates the users of Strongroom that the argument users contains. If
-// MYSQL_ADMIN_DSN is set, it also creates or updates the MySQL runtime user.
+// setUpMySQL migrates the tables in MySQL, and creates the given users of Strongroom. If MYSQL_ADMIN_DSN is set, it also
+// creates or updates the MySQL runtime user.
 func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if cfg.AdminDSN == "" {
 		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set, so setup migrates the tables as the user in MYSQL_DSN and does not create a MySQL user")

@@ -67,9 +67,9 @@ func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	return errors.Join(err, noted)
 }
 
-// republish publishes a file's event. done reports whether republish published the event. If the event was never
-// confirmed, republish does not publish it, because the sweep function will publish it. If the file was deleted in
-// the meantime, republish does not publish the event, either.
+// republish publishes a file's event, and reports whether it has done so. It does not publish an event that was never
+// confirmed, because the sweep function will publish that event. It publishes nothing for a file that was deleted in
+// the meantime.
 func republish(ctx context.Context, files *content.Store, publisher events.Publisher, id string) (done bool, err error) {
 	if confirmed, err := files.Confirmed(ctx, id); err != nil || !confirmed {
 		return false, err

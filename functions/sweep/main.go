@@ -18,20 +18,20 @@ import (
 type config struct {
 	// MongoURI is the URI of the MongoDB database that contains the files and the catalog.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// EventsURL is the URL of a RabbitMQ server or of an HTTP sink for CloudEvents. A RabbitMQ user must be allowed to
-	// publish events and to count the messages in the queues.
+	// EventsURL is the URL of a RabbitMQ server or of an HTTP sink for CloudEvents. For RabbitMQ, the user in the URL
+	// must be allowed to publish events and to count the messages in the queues.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
-	// PendingGrace is how long sweep waits before it publishes the event of a new file or completes a deletion. During
-	// this time, the function that is uploading or deleting the file can do so itself.
+	// PendingGrace is how long sweep waits before it publishes a new file's event or completes a deletion, so that the
+	// function that handles the upload or the deletion can do this first.
 	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"1m"`
 	// OrphanGrace is how long sweep keeps bytes that do not belong to a file. It must be longer than the longest
-	// request to the upload function. Otherwise, sweep would delete the bytes of an upload that is still in progress.
+	// request to the upload function, because sweep would otherwise delete the bytes of an upload that is still in
+	// progress.
 	OrphanGrace time.Duration `env:"ORPHAN_GRACE" envDefault:"15m"`
 }
 
 func main() { function.Main(setup) }
 
-// setup creates the HTTP handler of the sweep function from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if cfg.PendingGrace <= 0 {
 		return nil, errors.New("PENDING_GRACE: must be positive")
@@ -59,7 +59,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(s), files, entries, publisher}, nil
 }
 
-// server is the HTTP handler of the sweep function together with the stores and the publisher that the handler uses.
+// server is the sweep function's HTTP handler. It holds the stores and the publisher so that Close can close them.
 type server struct {
 	http.Handler
 	files     *content.Store
@@ -67,7 +67,7 @@ type server struct {
 	publisher events.Publisher
 }
 
-// Close implements io.Closer. It closes the stores and the publisher.
+// Close implements io.Closer.
 func (s server) Close() error {
 	return errors.Join(s.publisher.Close(), s.files.Close(), s.catalogue.Close())
 }

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// sweepTime is the time limit for one sweep. It is shorter than REQUEST_TIMEOUT in the manifest of the sweep
-	// function, so that the function can still send a response. The next sweep continues with the remaining work.
+	// sweepTime is the time limit for one sweep. It is shorter than REQUEST_TIMEOUT in the sweep function's manifest,
+	// so that the function can still send a response. The next sweep continues with the remaining work.
 	sweepTime = 3 * time.Minute
 	// pageSize is the maximum number of documents per query.
 	pageSize = 100
-	// claimLife is the age at which sweep deletes the claim on an Idempotency-Key. After that, the key can be used for
-	// another file.
+	// claimLife is the age at which sweep deletes the claim on an Idempotency-Key. After that, a client can use the key
+	// for another file.
 	claimLife = 24 * time.Hour
 	// tombstoneLife is the age at which sweep deletes the tombstone of a deleted file. It must exceed the longest
 	// expected delay of an event, because record needs the tombstone to recognize a late event for a deleted file.
@@ -78,7 +78,7 @@ type counts struct {
 	// Deleted is the number of interrupted file deletions that the sweep completed.
 	Deleted int `json:"deleted"`
 	// ForgottenClaims is the number of expired Idempotency-Key claims that the sweep deleted. ForgottenTombstones is
-	// the number of expired tombstones of deleted files that the sweep deleted.
+	// the number of expired tombstones (marks of deleted files) that the sweep deleted.
 	ForgottenClaims     int64 `json:"forgotten_claims"`
 	ForgottenTombstones int64 `json:"forgotten_tombstones"`
 	// Failed is the number of steps that failed. The log contains their errors.
@@ -89,8 +89,7 @@ type counts struct {
 	DeadLetters int `json:"dead_letters"`
 }
 
-// newHandler returns a handler that runs one sweep for each POST request to the path /. The handler ignores the
-// request body.
+// newHandler returns a handler that runs one sweep for each POST request to /, and ignores the request body.
 func newHandler(s *sweeper) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if r.URL.Path != "/" {
@@ -111,8 +110,8 @@ func newHandler(s *sweeper) http.Handler {
 	})
 }
 
-// sweep runs all steps, with sweepTime as the time limit for all of them together. If a step fails, sweep still runs
-// the other steps. It returns the first error, so that the caller gets an error response.
+// sweep runs all steps within a total time limit of sweepTime. If a step fails, sweep still runs the other steps. It
+// returns the first error, so that the caller gets an error response.
 func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTime)
 	defer cancel()
@@ -155,7 +154,7 @@ func (c counts) measure(ctx context.Context) {
 	}
 }
 
-// finishDeletions completes interrupted deletions. If it cannot delete a file, it passes the error to failed and
+// finishDeletions completes interrupted deletions. If it cannot delete a file, it calls failed with the error and
 // continues with the next file.
 func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	for after := ""; ; {
@@ -177,8 +176,8 @@ func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *coun
 	}
 }
 
-// delete deletes a file that is marked as deleted. It deletes the catalog entry first, so that the catalog never lists
-// a file whose bytes no longer exist.
+// delete completes the deletion of a file. It deletes the catalog entry first, so that the catalog never lists a file
+// whose bytes no longer exist.
 func (s *sweeper) delete(ctx context.Context, id string) error {
 	if err := s.catalogue.Delete(ctx, id); err != nil {
 		return err
@@ -186,8 +185,8 @@ func (s *sweeper) delete(ctx context.Context, id string) error {
 	return s.files.Delete(ctx, id)
 }
 
-// finishUploads finds interrupted uploads, and completes, announces or discards each of them. If it fails for one
-// upload, it passes the error to failed and continues with the next upload.
+// finishUploads finds interrupted uploads, and completes, announces or discards each of them. If an error occurs for
+// one upload, finishUploads calls failed with the error and continues with the next upload.
 func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	brokerAway := false
 	for after := ""; ; {
@@ -207,8 +206,8 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 			case errors.Is(err, problem.NotFound):
 				err = s.discard(ctx, now, u, done)
 			case err == nil && now.Sub(f.StoredAt) < s.pendingGrace:
-				// The file was stored only a short time ago, so the upload function will still publish the file's
-				// event or delete the file.
+				// The file was stored only a short time ago, so the upload function can still publish the file's event
+				// or delete the file.
 			case err == nil && !brokerAway:
 				err = s.announce(ctx, f, done)
 				// If the broker is unavailable, skip the remaining events, because each attempt to publish an event
@@ -223,11 +222,11 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 // finish commits a resumable upload as a file if all its bytes are stored. This is necessary if the process that
 // received the last bytes was killed before the commit, because the client has no bytes left to send and therefore
 // might not send another request. A later sweep publishes the file's event. If the upload function commits the same
-// file at the same time, that function publishes the event.
+// file at the same time, the upload function publishes the event.
 //
 // finish discards an upload that was terminated or lacks bytes, but only after orphanGrace has passed since the upload
-// expired. Until the upload expires, its client can continue it. During orphanGrace, a request that began before the
-// expiry might still be running.
+// expired. Before that, the client can still continue the upload, or a request that began before the expiry might still
+// be running.
 func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinished, done *counts) error {
 	_, _, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return fileStored(ctx, f) })
 	switch {
@@ -251,7 +250,7 @@ func fileStored(ctx context.Context, f *content.File) ([]byte, error) {
 	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
 		ContentType: f.ContentType, StoredAt: f.StoredAt})
 	if err != nil {
-		return nil, fmt.Errorf("create the event of file %s: %w", f.ID, err)
+		return nil, fmt.Errorf("create the event for file %s: %w", f.ID, err)
 	}
 	events.Trace(ctx, &e)
 	return e.MarshalJSON()
@@ -279,8 +278,8 @@ func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Unfinish
 var errNotPublished = errors.New("publish the event")
 
 // announce publishes a file's event. The event has the same ID each time, so that a second delivery is harmless. If
-// another file has already claimed the file's Idempotency-Key, announce deletes the file instead. The event of such a
-// duplicate file might have been published already, so announce also writes a tombstone and deletes the catalog entry.
+// another file has already claimed the file's Idempotency-Key, announce deletes the file instead. The event for such a
+// duplicate might have been published already, so announce also writes a tombstone and deletes the catalog entry.
 func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) error {
 	if f.Key != "" {
 		first, err := s.files.Claim(ctx, f.Key, f)
@@ -304,10 +303,10 @@ func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) er
 	}
 	var e event.Event
 	if err := e.UnmarshalJSON(body); err != nil {
-		return fmt.Errorf("decode the event of file %s: %w", f.ID, err)
+		return fmt.Errorf("decode the event for file %s: %w", f.ID, err)
 	}
 	if err := s.publisher.Publish(ctx, e); err != nil {
-		return fmt.Errorf("file %s: %w: %w", f.ID, errNotPublished, err)
+		return fmt.Errorf("%w for file %s: %w", errNotPublished, f.ID, err)
 	}
 	if err := s.files.Confirm(ctx, f.ID); err != nil {
 		return err

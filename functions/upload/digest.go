@@ -52,9 +52,9 @@ type checksum struct {
 	sha512   hash.Hash
 }
 
-// over returns a checksum for body and a reader. The caller must read body through that reader, so that the checksum
+// over returns a checksum and a reader for body. The caller must read body through this reader, so that the checksum
 // covers all bytes. If whole is true, the checksum computes the SHA-256 digest of body. If whole is false, body
-// contains only the file. The store then computes the SHA-256 digest, and the caller must pass that digest to matches.
+// contains only the file, so the store computes this digest, and the caller must pass it to matches.
 func (d digests) over(body io.Reader, whole bool) (*checksum, io.Reader) {
 	c := &checksum{promised: d}
 	if d.sha256 != nil && whole {

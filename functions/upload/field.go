@@ -9,9 +9,9 @@ import (
 // errField reports that a header value is not a valid structured field (RFC 9651).
 var errField = errors.New("malformed structured field")
 
-// fieldParser parses a structured field (RFC 9651, Section 4.2). It contains the part of the field that has not been
-// parsed yet, because each method removes the part that it parses. fieldParser supports only the types in the headers
-// that the upload function reads: strings, and dictionaries whose values are byte sequences.
+// fieldParser parses a structured field (RFC 9651, Section 4.2). Its value is the part of the field that has not been
+// parsed yet. fieldParser supports only the types in the headers that the upload function reads: strings, and
+// dictionaries whose values are byte sequences.
 type fieldParser string
 
 // next reports whether the remaining field begins with c. If so, next removes c.

@@ -26,8 +26,7 @@ const (
 	publishAttempts = 3
 	publishTimeout  = 20 * time.Second
 	retryPause      = 200 * time.Millisecond
-	// undoTimeout limits the time for the cleanup after a failed upload. The cleanup deletes the file or the resumable
-	// upload.
+	// undoTimeout is how long deleting the file or the resumable upload may take after a failed upload.
 	undoTimeout = 20 * time.Second
 )
 
@@ -81,8 +80,8 @@ func newHandler(verifier *token.Verifier, files allStore, publisher publisher, l
 	})), nil
 }
 
-// measured handles a request for a single-request upload. It calls upload, records the metrics of the upload, and sends
-// the response.
+// measured handles a single-request upload. It calls upload, records the metrics of the upload, and sends the
+// response.
 func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	began := time.Now()
 	file, before, err := h.upload(r)
@@ -120,8 +119,8 @@ type stored struct {
 // upload returns only after the file's bytes are committed and the broker has confirmed the file's event. From then on,
 // the file's catalog entry can be late but cannot be lost, so the client can rely on the response.
 //
-// upload makes every check that does not need the body before it reads the body, so that a client does not send a large
-// file that the function rejects anyway.
+// upload makes every check that does not need the body before it reads the body, so that a client does not send a
+// large file that the function rejects.
 func (h *handler) upload(r *http.Request) (file content.File, before bool, err error) {
 	ctx := r.Context()
 	headers, err := declare(r)
@@ -210,16 +209,16 @@ func fileStored(ctx context.Context, f content.File) (event.Event, error) {
 // If publishing fails and the broker cannot have received the event, announce deletes the file, so that the client can
 // upload the file again from the beginning.
 //
-// If publishing fails but the broker might have received the event, announce keeps the file. Otherwise, a late catalog
-// entry could refer to a file that no longer exists. The event stays pending in the file's document until the sweep
-// function publishes it again. The client gets a 503, because the outcome is unknown. The outcome is also unknown if
-// announce cannot delete a file. If the client then uploads the file again, the store can contain two copies, but no
-// data is lost.
+// If publishing fails but the broker might have received the event, announce keeps the file, because a late catalog
+// entry could otherwise refer to a file that no longer exists. The event stays pending in the file's document until
+// the sweep function publishes it again. The client gets a 503, because the outcome is unknown. If the client uploads
+// the file again, the store can contain two copies, but no data is lost. The same is true if announce cannot delete a
+// file.
 //
-// If stays is true, announce never deletes the file. If the client then retries, the function publishes the event
-// again. Callers set stays to true for a file with a claimed idempotency key, because another request might be
-// returning that file at the same time. They also set stays to true for a file that arrived in several requests, so
-// that the client does not have to send the file again.
+// If stays is true, announce never deletes the file, and the function publishes the event again when the client
+// retries. Callers set stays to true for a file with a claimed idempotency key, because another request might be
+// returning that file at the same time, and for a file that arrived in several requests, so that the client does not
+// have to send the file again.
 func (h *handler) announce(ctx context.Context, e event.Event, stays bool) error {
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)

@@ -49,9 +49,9 @@ func idempotencyKey(h http.Header) (string, error) {
 	return key, nil
 }
 
-// claimKey derives the database key of a claim from owner, which is a user ID, and key, which is an idempotency key.
-// Different users get different database keys, so that they can use the same idempotency key independently. The
-// database key is a hash and therefore has a fixed length.
+// claimKey returns the database key of a claim, which assigns the given idempotency key to a file. Different users get
+// different database keys, so that they can use the same idempotency key independently. The database key is a hash and
+// therefore has a fixed length.
 func claimKey(owner, key string) string {
 	sum := sha256.Sum256([]byte(owner + "\n" + key))
 	return hex.EncodeToString(sum[:])
@@ -66,8 +66,8 @@ var errReused = problem.KeyReused.With("the idempotency key was used for another
 // body.
 func (d declared) repeats(file content.File, length int64) error {
 	if d.boundary != "" {
-		// In a request with a form, the headers declare the digests and the length of the whole form. The digests
-		// therefore say nothing about the file, but the form can have at most formOverhead bytes more than the file.
+		// The headers declare the digests and the length of the whole form, not of the file. Compare only the length,
+		// because the form has at most formOverhead bytes more than the file.
 		if length >= 0 && (length < file.Size || length > file.Size+formOverhead) {
 			return errReused
 		}
@@ -83,9 +83,9 @@ func (d declared) repeats(file content.File, length int64) error {
 	return nil
 }
 
-// replay returns first, which is the file that an earlier request with the same idempotency key stored. It sets before
-// to true. If the broker has not confirmed the file's event yet, replay publishes the event again, because a successful
-// response promises that the broker has received the event.
+// replay returns first, the file that an earlier request with the same idempotency key stored, and sets the result
+// before to true. If the broker has not confirmed the file's event yet, replay publishes the event again, because a
+// success response means that the broker has received the event.
 func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, before bool, err error) {
 	confirmed, err := h.files.Confirmed(ctx, first.ID)
 	if err == nil && !confirmed {
@@ -110,8 +110,8 @@ func (h *handler) announceAgain(ctx context.Context, id string) error {
 	return h.announceRaw(ctx, id, raw, true)
 }
 
-// announceRaw decodes raw, which is the JSON text of the event in a file's document, and passes the event to announce.
-// stays has the same meaning as in announce.
+// announceRaw decodes raw, the JSON text of a file's event, and passes the event to announce. stays has the same
+// meaning as in announce.
 func (h *handler) announceRaw(ctx context.Context, id string, raw []byte, stays bool) error {
 	var e event.Event
 	if err := json.Unmarshal(raw, &e); err != nil {
@@ -124,7 +124,7 @@ func (h *handler) announceRaw(ctx context.Context, id string, raw []byte, stays 
 // request has already assigned key to its own file, claim deletes file and returns the other file. If the two files
 // differ in content, name or content type, claim returns errReused.
 func (h *handler) claim(ctx context.Context, key string, file content.File) (content.File, error) {
-	// Continue even if the client disconnects, because a committed file must be either claimed or deleted.
+	// Continue even if the client disconnects, because a committed file must either get a claim or be deleted.
 	ctx = context.WithoutCancel(ctx)
 	first, err := h.files.Claim(ctx, key, file)
 	switch {

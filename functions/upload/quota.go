@@ -21,13 +21,14 @@ type limits struct {
 type room struct {
 	// bytes is the maximum size of the file, in bytes.
 	bytes int64
-	// full is the problem that the client gets if the file is larger than the limit.
+	// full is the error for a file that is larger than the limit.
 	full *problem.Problem
 }
 
-// room returns the size limit for a new file that owner uploads: the maximum file size or, if it is smaller, the unused
-// part of the owner's quota. length is the file's smallest possible size in bytes; a negative length means that the
-// size is unknown. If length exceeds the limit, room returns a problem.TooLarge or a problem.QuotaExceeded.
+// room returns the size limit for a new file that owner uploads, which is the maximum file size or the unused part of
+// the owner's quota, whichever is smaller. length is the file's smallest possible size in bytes; a negative length
+// means that the size is unknown. If length exceeds the limit, room returns a problem.TooLarge or a
+// problem.QuotaExceeded.
 //
 // The used part of the quota does not include concurrent uploads of unknown size. After the file is stored, the caller
 // must therefore call withinQuota to check the quota again.

@@ -32,8 +32,8 @@ type incoming struct {
 	contentType string
 	bytes       io.Reader
 	// finish checks the rest of the request body and the declared digests. It returns a problem if the rest is invalid
-	// or a digest does not match. Callers must first read bytes to the end, because the digests cover all bytes of the
-	// file. sum is the SHA-256 digest of the file in hexadecimal.
+	// or a digest does not match. Callers must first read the reader in bytes to its end, because the digests cover
+	// the whole file. sum is the SHA-256 digest of the file in hexadecimal.
 	finish func(sum string) error
 }
 
@@ -75,7 +75,7 @@ type declared struct {
 	// available space, the request is rejected before the body is read. For a form, least is the length of the body
 	// minus formOverhead. A negative value means that no minimum is known.
 	least int64
-	// digests are the digests of the body that the Content-Digest header declares.
+	// digests are the body's digests that the Content-Digest header declares.
 	digests digests
 	// key is the value of the Idempotency-Key header. It is empty if the request does not have this header.
 	key string
@@ -214,7 +214,7 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 }
 
 // limit returns a reader for body that reads at most r.bytes+extra bytes. If body has more bytes, the reader returns
-// the problem r.full.
+// the error r.full.
 func (r room) limit(body io.ReadCloser, extra int64) io.Reader {
 	return bodyReader{http.MaxBytesReader(nil, body, r.bytes+extra), r.full}
 }
@@ -238,8 +238,8 @@ func (b bodyReader) Read(p []byte) (int, error) {
 	return n, broken(err)
 }
 
-// broken returns the problem for err, which is an error from reading a request body. The body ended early, arrived too
-// slowly or is a malformed form. If err already wraps a problem, broken returns that problem.
+// broken converts err, an error from reading a request body, to a problem.BadRequest, because the body ended early,
+// arrived too slowly or is a malformed form. If err already wraps a problem, broken returns that problem.
 func broken(err error) error {
 	var already *problem.Problem
 	if errors.As(err, &already) {

@@ -24,7 +24,7 @@ func (s *size) UnmarshalText(text []byte) error {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 1 || n > maxMaxSize/unit {
-		return fmt.Errorf("%q is not a valid size: want a number of bytes from 1 to %d, or a number with the suffix KiB, MiB or GiB", text, int64(maxMaxSize))
+		return fmt.Errorf("%q is not a valid size: use a number of bytes from 1 to %d, or a number with the suffix KiB, MiB or GiB", text, int64(maxMaxSize))
 	}
 	*s = size(n * unit)
 	return nil

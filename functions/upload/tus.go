@@ -46,7 +46,8 @@ const (
 // tusd package implements the protocol. The type tus adds access control, checksums, expiration and problem documents.
 //
 // When all bytes of an upload have arrived, tus stores the upload as a regular file and publishes one event for it.
-// Only then does tus acknowledge the last byte, because the acknowledgment means to the client that the file is stored.
+// Only then does tus acknowledge the last byte, because a client that receives the acknowledgment assumes that the
+// file is stored.
 type tus struct {
 	*handler
 	uploads  uploads
@@ -55,7 +56,7 @@ type tus struct {
 	owned http.Handler
 }
 
-// newTus returns the handler for resumable uploads. It handles all requests whose paths begin with tusPath.
+// newTus returns the handler for resumable uploads. The handler serves tusPath and the paths below it.
 func newTus(verifier *token.Verifier, h *handler, files uploads) (http.Handler, error) {
 	t := &tus{handler: h, uploads: files}
 	composer := tusd.NewStoreComposer()
@@ -127,8 +128,8 @@ func (x *exchange) fail(err error) error {
 	return err
 }
 
-// serve passes the request to tusd and sends the response of tusd. If the request has failed, serve returns a problem,
-// which replaces the response of tusd.
+// serve passes the request to tusd and sends the response from tusd. If the request fails, serve returns an error
+// instead, which is sent as a problem document.
 func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").Header("Accept-Encoding", "identity")
@@ -246,8 +247,8 @@ func (t *tus) admit(hook tusd.HookEvent) (tusd.HTTPResponse, tusd.FileInfoChange
 // event is already confirmed, settle does nothing. stays has the same meaning as in announce.
 //
 // When a response reports that all bytes have arrived, the client assumes that the file is stored. Every handler must
-// therefore call settle before it sends such a response. This also applies to the handlers of later requests, because
-// the request with the last byte can fail after the byte was stored.
+// therefore call settle before it sends such a response, even for a later request, because the request with the last
+// byte can fail after the byte was stored.
 func (t *tus) settle(ctx context.Context, u content.Upload, stays bool) error {
 	if !u.Complete() || u.Stored && !u.Unconfirmed {
 		return nil

@@ -59,9 +59,8 @@ func (b *pieceBody) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (b *pieceBody) Close() error { return b.from.Close() }
 
-// brokenPiece returns the problem for err, which is an error from reading a request body. The body ended early or
-// arrived too slowly. For a slow body, the problem is problem.Unavailable, because a client that is still connected can
-// continue the upload.
+// brokenPiece converts err, an error from reading a request body, to a problem. If the body arrived too slowly, the
+// problem is a problem.Unavailable, because a client that is still connected can continue the upload.
 func brokenPiece(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return problem.Unavailable.Because(err, "the body arrived too slowly: get the offset with a HEAD request, and send the remaining bytes")
@@ -69,8 +68,7 @@ func brokenPiece(err error) error {
 	return broken(err)
 }
 
-// answer buffers the response of tusd, so that a problem can still replace the response. The method send sends the
-// buffered response.
+// answer buffers the response from tusd, so that a problem document can still replace it.
 type answer struct {
 	to      http.ResponseWriter
 	request context.Context
@@ -113,7 +111,8 @@ func (a *answer) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline does nothing, because the server has already set a write deadline that leaves time for the response.
 func (a *answer) SetWriteDeadline(time.Time) error { return nil }
 
-// verdict returns the problem that must replace the buffered response, or nil if the buffered response reports success.
+// verdict returns the error that must be sent instead of the buffered response, or nil if the buffered response
+// reports success.
 func (t *tus) verdict(a *answer, x *exchange) error {
 	switch {
 	case x.err != nil:

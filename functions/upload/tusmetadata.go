@@ -18,7 +18,7 @@ type uploadMetadata struct {
 	// name is the file name after safeName has made it safe. contentType is empty if the client declares no content
 	// type.
 	name, contentType string
-	// raw is the whole header. The response to a HEAD request returns raw to the client.
+	// raw is the whole header, which the response to a HEAD request returns to the client.
 	raw string
 }
 
@@ -52,8 +52,8 @@ func parseMetadata(h http.Header) (uploadMetadata, error) {
 	return m, nil
 }
 
-// metadataPairs returns the keys and the decoded values in raw, which is the value of an Upload-Metadata header. It
-// also reports whether raw is well-formed.
+// metadataPairs returns the keys and the decoded values in raw, the value of an Upload-Metadata header. It also
+// reports whether raw is well-formed.
 func metadataPairs(raw string) (map[string]string, bool) {
 	pairs := map[string]string{}
 	if strings.Trim(raw, " ") == "" {

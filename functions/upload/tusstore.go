@@ -30,12 +30,12 @@ type allStore interface {
 	uploads
 }
 
-// tusStore is the data store of tusd (tusd.DataStore). During a request, it gives tusd access only to the upload in the
-// request's exchange, because only that upload has passed the access checks.
+// tusStore is the data store of tusd (tusd.DataStore). During a request, it gives tusd access only to the upload in
+// the exchange, which is the state of the request, because only that upload has passed the access checks.
 type tusStore struct{ *tus }
 
 // NewUpload implements tusd.DataStore. It takes the file name and the content type from the exchange, because declare
-// has validated the values there.
+// has already validated them.
 func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
 	u, err := s.uploads.Create(ctx, content.Upload{Owner: x.owner, Name: x.metadata.name, ContentType: x.metadata.contentType,
@@ -50,7 +50,7 @@ func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Uploa
 	return tusUpload{s.tus, x}, nil
 }
 
-// GetUpload implements tusd.DataStore. If id is not the ID of the upload in the exchange, GetUpload returns
+// GetUpload implements tusd.DataStore. If the upload in the exchange has a different ID, GetUpload returns
 // tusd.ErrNotFound.
 func (s tusStore) GetUpload(ctx context.Context, id string) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
@@ -101,9 +101,9 @@ func (u tusUpload) GetReader(context.Context) (io.ReadCloser, error) {
 }
 
 // FinishUpload implements tusd.Upload. It turns the complete upload into a file and publishes the file's event. If
-// publishing fails and the same request also created the upload, FinishUpload may delete the file, as for a
-// single-request upload. The client must then send the whole file again anyway, because it has not received the
-// upload's URL.
+// publishing fails and the same request also created the upload, FinishUpload can delete the file, as for a
+// single-request upload. The client loses nothing, because it has not received the upload's URL and therefore has to
+// send the whole file again in any case.
 func (u tusUpload) FinishUpload(ctx context.Context) error {
 	return u.x.fail(u.t.settle(ctx, u.x.upload, !u.x.created))
 }

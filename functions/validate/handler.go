@@ -27,8 +27,6 @@ const (
 
 // accountStore is implemented by accounts.Store.
 type accountStore interface {
-	// Current returns the user with the given ID. The error is accounts.ErrStaleToken if the account has changed
-	// since the token was issued.
 	Current(ctx context.Context, id string, version int) (accounts.User, error)
 }
 
@@ -36,21 +34,20 @@ type accountStore interface {
 type handler struct {
 	verifier *token.Verifier
 	keys     *token.Keys
-	accounts accountStore // nil if validate does not look up accounts
+	accounts accountStore // nil if the function does not look up accounts
 }
 
 func newHandler(verifier *token.Verifier, keys *token.Keys, accounts accountStore) *handler {
 	return &handler{verifier, keys, accounts}
 }
 
-// ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	problem.HandlerFunc(h.route).ServeHTTP(w, r)
 }
 
-// PassesQuery reports whether function.Wrap must accept r even if its query string is malformed. It must do so if a
-// proxy has copied the query string from a client's request to another function, because validate ignores such a
-// query string.
+// PassesQuery reports whether function.Wrap must accept r even if its query string is malformed. This is necessary if a
+// proxy has copied the query string from a client's request to another function, because the validate function
+// ignores such a query string.
 func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 
 // hasClientQuery reports whether r has the query string of a client's request to another function. This is the case
@@ -226,8 +223,8 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 		claims.ExpiresAt.Unix(), claims.IssuedAt.Unix(), claims.ID, claims.ClientID, claims.Username, claims.Scope, claims.Roles})
 }
 
-// jwks responds with the public keys as a JWK Set (RFC 7517 §5). Other services can then verify tokens themselves,
-// without a request to this function for each token.
+// jwks responds with the public keys as a JWK Set (RFC 7517 §5), so that other services can verify tokens without a
+// request to this function for each token.
 func (h *handler) jwks(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return problem.MethodNotAllowed.With("use GET").Header("Allow", "GET, HEAD")

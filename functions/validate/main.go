@@ -1,5 +1,5 @@
 // Command validate is the function that verifies access tokens and returns their claims. A proxy can use it as its
-// forward-auth endpoint. validate needs only public keys. It uses the account database only if MYSQL_DSN is set.
+// forward-auth endpoint. The function needs only public keys. It uses the account database only if MYSQL_DSN is set.
 package main
 
 import (
@@ -19,7 +19,7 @@ type config struct {
 	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// DSN is the data source name of the MySQL account store. If it is set, validate looks up the account for each
+	// DSN is the data source name of the MySQL account store. If it is set, the function looks up the account for each
 	// token. A token then becomes invalid as soon as its user is disabled or deleted, ends all their sessions, or
 	// gets another role or password. If DSN is not set, such a token stays valid until it expires.
 	DSN string `env:"MYSQL_DSN,unset"`
@@ -27,7 +27,6 @@ type config struct {
 
 func main() { function.Main(setup) }
 
-// setup returns the HTTP handler of the validate function. cfg contains its settings.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	keys, err := token.LoadKeys(cfg.KeysFile)
 	if err != nil {
@@ -47,11 +46,10 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	return server{newHandler(verifier, keys, store), store}, nil
 }
 
-// server is the HTTP handler together with its account store. Close closes the store.
+// server is the HTTP handler together with its account store. function.Main calls Close when the process ends.
 type server struct {
 	*handler
 	store *accounts.Store
 }
 
-// Close implements io.Closer.
 func (s server) Close() error { return s.store.Close() }

@@ -1,7 +1,7 @@
 // Package accounts stores users, their sessions, their login attempts and the audit trail in MySQL, MariaDB or TiDB.
 //
-// An error whose cause is known wraps a kind from package problem, such as problem.NotFound or problem.Conflict. If
-// the database is unavailable, busy or not set up yet, the kind is problem.Unavailable. Every query has a timeout.
+// If the cause of an error is known, the error wraps a kind from package problem, such as problem.NotFound. The kind is
+// problem.Unavailable if the database is unavailable, busy or not set up yet. Every query has a timeout.
 package accounts
 
 import (
@@ -20,11 +20,10 @@ import (
 
 const (
 	// maxConns is the maximum number of database connections per replica of a function. The database server must
-	// therefore allow max-scale × maxConns connections for each function, because max-scale is the maximum number of
-	// replicas.
+	// therefore allow max-scale × maxConns connections per function, where max-scale is the maximum number of replicas.
 	maxConns = 4
-	// connLifetime is the maximum age of a connection. Connections are replaced after this time, so that they follow
-	// the server if its address changes.
+	// connLifetime is the maximum age of a connection. Older connections are replaced, so that the process uses the
+	// new address if the server's address changes.
 	connLifetime = 3 * time.Minute
 	// connIdleTime is how long an idle connection stays open.
 	connIdleTime = 45 * time.Second
@@ -41,10 +40,9 @@ type Store struct {
 	userGate     *gate // limits login attempts per user name
 	rowsGate     *gate // limits transactions on login attempt counters per user name
 	reserveGate  *gate // limits transactions that reserve login attempts
-	settleGate   *gate // limits transactions that settle login attempts
+	settleGate   *gate // limits transactions that record the outcomes of login attempts
 	reservations atomic.Uint64
-	// sessionsStarted counts the sessions that were started. Every purgeEvery-th call of StartSession also deletes
-	// expired sessions.
+	// sessionsStarted counts started sessions. StartSession deletes expired sessions after every purgeEvery-th one.
 	sessionsStarted atomic.Uint64
 }
 
@@ -54,8 +52,8 @@ type Option func(*Store)
 // WithClock returns an Option that makes a Store use now as its clock.
 func WithClock(now func() time.Time) Option { return func(s *Store) { s.now = now } }
 
-// Open returns a Store for the database in dsn, which is a data source name in the format of
-// github.com/go-sql-driver/mysql. Open validates dsn and adds the connection options that this package requires. It
+// Open returns a Store for the database that dsn names. dsn is a data source name in the format of
+// github.com/go-sql-driver/mysql. Open validates it and adds the connection options that this package requires, but
 // does not connect to the database.
 func Open(dsn string, options ...Option) (*Store, error) {
 	cfg, err := parseDSN(dsn)
@@ -139,8 +137,8 @@ func (s *Store) Create(ctx context.Context, username, passwordHash, role string)
 	return u, nil
 }
 
-// ReplaceHash changes a user's stored password hash from old to next. If the stored hash is not old, ReplaceHash
-// changes nothing, and the error is a problem.Conflict.
+// ReplaceHash replaces a user's stored password hash with next if the stored hash is equal to old. Otherwise, the error
+// is a problem.Conflict.
 func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
 	key, err := uuid.Parse(id)
 	if err != nil {
@@ -159,8 +157,8 @@ func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
 	return nil
 }
 
-// read runs query. If query fails because its connection is broken, read runs query once more. query must therefore
-// be idempotent.
+// read runs a query. If the query fails because its connection is broken, read runs it once more. The query must
+// therefore be idempotent.
 func (s *Store) read(ctx context.Context, query func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -16,9 +16,8 @@ import (
 )
 
 var (
-	// ErrStaleToken reports that an access token is no longer valid, because its account has changed since the token
-	// was issued. The account was disabled or deleted, its role or password was changed, or all its sessions were
-	// ended.
+	// ErrStaleToken reports that an access token is no longer valid, because its account was disabled or deleted, its
+	// role or password was changed, or all its sessions were ended since the token was issued.
 	ErrStaleToken = token.Refuse(nil, "the account has changed since the token was issued")
 	// ErrLastAdmin reports that a change would leave no admin who can sign in.
 	ErrLastAdmin = problem.Conflict.With("this is the last admin who can sign in: create or enable another admin first")
@@ -35,7 +34,7 @@ type Actor struct {
 	RequestID string
 }
 
-// setup is the actor for changes that the setup Job makes, because no user is signed in there.
+// setup is the actor for changes by the setup Job, which runs without a signed-in user.
 var setup = Actor{Username: "setup"}
 
 // userColumns is the list of columns that scanUser reads, in the same order.
@@ -90,9 +89,9 @@ func (s *Store) Current(ctx context.Context, id string, version int) (User, erro
 	return u, err
 }
 
-// List returns one page of users, sorted by user name, and the cursor of the next page. The page has at most limit
-// users. If cursor is empty, List returns the first page. If next is empty, the page is the last one. A user who
-// exists while a client reads all pages is on exactly one page, even if other users are created or deleted in the
+// List returns a page of at most limit users, sorted by user name, and the cursor for the next page. If the cursor
+// argument is empty, List returns the first page. On the last page, the returned cursor is empty. A user that exists
+// until a client has read all pages is on exactly one page, even if other users are created or deleted in the
 // meantime. The error is a problem.BadRequest if limit or cursor is invalid.
 func (s *Store) List(ctx context.Context, limit int, cursor string) (users []User, next string, err error) {
 	if err := checkLimit(limit); err != nil {
@@ -103,8 +102,8 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 		return nil, "", errCursor
 	}
 	err = s.read(ctx, func(ctx context.Context) error {
-		// Query limit+1 rows to find out whether another page follows. If the cursor is empty, the query selects all
-		// users, because no user name is empty.
+		// Query limit+1 rows to find out whether another page follows. An empty cursor selects all users, because no
+		// user name is empty.
 		rows, err := s.db.QueryContext(ctx, `SELECT `+userColumns+` FROM users WHERE username > ? ORDER BY username LIMIT ?`,
 			string(after), limit+1)
 		if err != nil {
@@ -123,8 +122,8 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 	return users, next, nil
 }
 
-// CreateBy creates a user as Create does, on behalf of the admin by. In addition to the errors of Create, the error
-// can be ErrStaleToken if by is not an enabled admin with the token version by.Version.
+// CreateBy creates a user as Create does. The actor by is the admin who creates the user. The errors are the same as
+// for Create, and ErrStaleToken if the actor is not an enabled admin whose token version is by.Version.
 func (s *Store) CreateBy(ctx context.Context, by Actor, username, passwordHash, role string) (User, error) {
 	u, err := s.newUser(username, passwordHash, role)
 	if err != nil {
@@ -137,7 +136,7 @@ func (s *Store) CreateBy(ctx context.Context, by Actor, username, passwordHash, 
 	return u, nil
 }
 
-// newUser returns a new user with a new ID. It does not store the user.
+// newUser returns a user with a new ID, but does not store the user.
 func (s *Store) newUser(username, passwordHash, role string) (User, error) {
 	name, err := CanonicalUsername(username)
 	if err != nil {
@@ -176,15 +175,15 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, by Actor, u User) error 
 	return s.note(ctx, tx, by, ActionCreated, u, u.Role)
 }
 
-// Patch contains the changes that an admin makes to a user. If a field is nil, the value of the user stays unchanged.
+// Patch contains the changes that an admin makes to a user. A field that is nil changes nothing.
 type Patch struct {
 	Role         *string
 	Disabled     *bool
 	PasswordHash *string
 }
 
-// apply changes u as p requests, and returns the audit actions for the changes, in a fixed order. If a role or
-// disabled state in p is the same as in u, no action is returned for it.
+// apply makes the changes in p to u, and returns their audit actions in a fixed order. It returns no action for a role
+// or a disabled state that u already has.
 func (p Patch) apply(u *User) (actions []string) {
 	if p.Role != nil && *p.Role != u.Role {
 		u.Role = *p.Role
@@ -205,12 +204,13 @@ func (p Patch) apply(u *User) (actions []string) {
 	return actions
 }
 
-// Update changes a user on behalf of the admin by, and returns the changed user. Every change except enabling the
-// user increments the token version, which ends all sessions of the user and invalidates the user's access tokens.
+// Update changes the user with the given ID, and returns the changed user. The actor by is the admin who requests the
+// change. Every change except enabling the user increments the token version, which ends all sessions of the user and
+// invalidates the user's access tokens.
 //
 // The error is a problem.NotFound if the user does not exist, and a problem.Unprocessable if the role is unknown. It
-// is ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if by is not an enabled admin with the token
-// version by.Version.
+// is ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if the actor is not an enabled admin whose token
+// version is by.Version.
 func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (User, error) {
 	key, err := parseID(id)
 	if err != nil {
@@ -258,9 +258,9 @@ func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (U
 	return u, nil
 }
 
-// Delete deletes a user on behalf of the admin by. The error is a problem.NotFound if the user does not exist. It is
-// ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if by is not an enabled admin with the token
-// version by.Version.
+// Delete deletes the user with the given ID. The actor by is the admin who requests the deletion. The error is a
+// problem.NotFound if the user does not exist, ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if the
+// actor is not an enabled admin whose token version is by.Version.
 func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
 	key, err := parseID(id)
 	if err != nil {
@@ -281,8 +281,8 @@ func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
 	}))
 }
 
-// ChangePassword stores a new password hash for the user with the ID by.ID. It ends all sessions of the user and
-// invalidates the user's access tokens. It does not verify the current password, so the caller must have verified it.
+// ChangePassword stores a new password hash for the user whose ID is by.ID. It ends all sessions of the user and
+// invalidates the user's access tokens. The caller must have verified the current password.
 // The error is ErrStaleToken if the account has changed since the user's access token was issued.
 func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash string) error {
 	key, err := parseID(by.ID)
@@ -305,9 +305,9 @@ func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash strin
 	}))
 }
 
-// asAdmin runs change in a transaction. The transaction locks all enabled admins, so that no other transaction can
-// demote, disable or delete one of them at the same time. The argument admins is the number of enabled admins. The
-// error is ErrStaleToken if by is not an enabled admin with the token version by.Version.
+// asAdmin calls the function change in a transaction, with the number of enabled admins. The transaction locks all
+// enabled admins, so that no other transaction can demote, disable or delete one of them at the same time. The error
+// is ErrStaleToken if the actor by is not an enabled admin whose token version is by.Version.
 func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.Context, tx *sql.Tx, admins int) error) error {
 	return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		// Use a locking read, because on every supported server, only a locking read returns rows that other
@@ -331,9 +331,9 @@ func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.C
 	})
 }
 
-// transact runs change in a transaction. If change returns an error, the transaction is rolled back. If the
-// transaction conflicts with other transactions, transact runs change again in a new transaction, at most
-// maxConflicts times in total.
+// transact calls the function change in a transaction, which is rolled back if change returns an error. If the
+// transaction conflicts with other transactions, transact repeats the call in a new transaction. It makes at most
+// maxConflicts calls.
 func (s *Store) transact(ctx context.Context, change func(ctx context.Context, tx *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -350,8 +350,7 @@ func (s *Store) transactOnce(ctx context.Context, change func(ctx context.Contex
 	if err != nil {
 		return err
 	}
-	// Ignore the error of Rollback. After Commit, Rollback has no effect, and in all other cases, the caller gets an
-	// earlier error.
+	// Ignore the error, because Rollback has no effect after Commit, and the caller gets any earlier error.
 	defer func() { _ = tx.Rollback() }()
 	if err := change(ctx, tx); err != nil {
 		return err
@@ -359,8 +358,8 @@ func (s *Store) transactOnce(ctx context.Context, change func(ctx context.Contex
 	return tx.Commit()
 }
 
-// lockUser returns the user with the ID key, and locks the user's row until tx ends. The error is errNoUser if the
-// user does not exist.
+// lockUser returns the user whose ID is key, and locks the user's row until tx ends. The error is errNoUser if the user
+// does not exist.
 func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
 	u, err := scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, key[:]))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -369,8 +368,8 @@ func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
 	return u, err
 }
 
-// replace stores the role, the disabled state, the password hash and the token version in u. The other values of a
-// user never change. replace also sets u.UpdatedAt to the current time.
+// replace sets u.UpdatedAt to the current time, and stores it with u's role, disabled state, password hash and token
+// version. The other values of a user never change.
 func (s *Store) replace(ctx context.Context, tx *sql.Tx, key uuid.UUID, u *User) error {
 	u.UpdatedAt = s.timestamp()
 	_, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, disabled_at = IF(?, COALESCE(disabled_at, ?), NULL),

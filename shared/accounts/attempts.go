@@ -14,26 +14,24 @@ import (
 )
 
 const (
-	// attemptWait is how long a login attempt may wait until other attempts for the same user name are settled.
+	// attemptWait is how long a login attempt may wait for the outcomes of other attempts for the same user name.
 	attemptWait = 8 * time.Second
 	// userWidth is the maximum number of concurrent attempts for one user name in one process. It is larger than the
 	// number of passwords that a process hashes at the same time, so that this limit does not slow down the hashing.
 	// It is smaller than userLimit, so that several replicas can admit attempts for the same user name.
 	userWidth = 24
-	// reserveConns is the maximum number of connections on which a process reserves attempts at the same time. The
-	// other connections must stay free for settling, because an attempt might have to wait until earlier attempts are
-	// settled.
+	// reserveConns is the maximum number of connections that a process uses at the same time to reserve attempts. The
+	// other connections stay free to record outcomes, because an attempt might wait for the outcomes of other attempts.
 	reserveConns = maxConns / 2
-	// An attempt that waits for other attempts polls the database, because another replica might settle those
-	// attempts. The polling interval starts at firstPoll and doubles with each poll, up to maxPoll.
+	// An attempt that waits for the outcomes of other attempts polls the database, because another replica might
+	// record those outcomes. The polling interval starts at firstPoll and doubles with each poll, up to maxPoll.
 	firstPoll = 10 * time.Millisecond
 	maxPoll   = 320 * time.Millisecond
 	// maxConflicts is the maximum number of times that a transaction runs. A transaction runs again only if it
 	// conflicts with other transactions.
 	maxConflicts = 10
-	// Every purgeEvery-th reservation deletes up to purgeRows expired counters. Counters are therefore deleted faster
-	// than they are created, because purgeEvery reservations create at most 2*purgeEvery counters. As a result, the
-	// table contains only the counters from about one day.
+	// Every purgeEvery-th reservation deletes up to purgeRows expired counters. This is more than purgeEvery
+	// reservations create (at most 2*purgeEvery), so the table contains only the counters from about one day.
 	purgeEvery = 100
 	purgeRows  = 1000
 )
@@ -47,22 +45,22 @@ const (
 	Succeeded
 )
 
-// Settle records the outcome of a reserved login attempt. It must be called exactly once, because an attempt counts
-// as a failure until it is settled, and because a second call would also settle another attempt.
+// Settle records the outcome of a reserved login attempt. It must be called exactly once, because an attempt counts as
+// a failure until its outcome is recorded, and because a second call would record an outcome for another attempt.
 type Settle func(ctx context.Context, outcome Outcome) error
 
-// Reserve reserves a login attempt for a user name from an address. The user does not have to exist. If the error is
-// nil, the caller must compare the password and then call the returned Settle function.
+// Reserve reserves a login attempt for a user name from a client address. The user does not have to exist. If the error
+// is nil, the caller must compare the password and then call the returned Settle function.
 //
 // Reserve limits the consecutive failures for a user name to 5 from one address and to 100 from all addresses
 // together. All IPv6 addresses in a /64 prefix count as one address. After a limit is reached, Reserve admits one
 // attempt at a time, and only after a delay. The delay grows with each failure, from 1 s to 15 min. During the delay,
 // the error is a problem.TooManyAttempts with a Retry-After header.
 //
-// An attempt counts as a failure until it is settled. If an attempt might exceed a limit because earlier attempts are
-// not settled yet, Reserve waits until they are settled. Parallel guesses therefore cannot exceed a limit, even if
-// they arrive at several replicas, but parallel sign-ins with the correct password all succeed. If the wait takes too
-// long, the error is a problem.Unavailable.
+// An attempt counts as a failure until its outcome is recorded. If a limit is reached while earlier attempts have no
+// outcome, Reserve waits for their outcomes. Parallel guesses therefore cannot exceed a limit, even if they arrive at
+// several replicas, but parallel sign-ins with the correct password all succeed. If the wait takes too long, the error
+// is a problem.Unavailable.
 //
 // If the user name is invalid, the error is a problem.Unprocessable. Reserve measures delays with the Store's clock.
 // If the clocks of two replicas differ, a delay can be shorter or longer by that difference.
@@ -87,13 +85,13 @@ func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr
 	}
 	return func(ctx context.Context, outcome Outcome) error {
 		defer leave()
-		return fail("settle login attempt", s.settle(ctx, key, outcome))
+		return fail("record the outcome of the login attempt", s.settle(ctx, key, outcome))
 	}, nil
 }
 
-// enter limits how many attempts are unsettled in this process, per user name and per pair of user name and address.
-// If a limit is reached, enter waits until another attempt is settled. The caller must call leave after its attempt
-// is settled, so that the next attempt can enter.
+// enter limits the number of login attempts in progress in this process, per user name and per pair of user name and
+// address. If a limit is reached, enter waits until another attempt finishes. The caller must call leave when its
+// attempt is finished.
 func (s *Store) enter(ctx context.Context, key attemptKey) (leave func(), err error) {
 	leaveAddress, err := s.addressGate.enter(ctx, string(key.subject[:])+key.address)
 	if err != nil {
@@ -144,7 +142,7 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 	}
 }
 
-// sleep waits until d has passed or ctx ends. It reports whether d has passed.
+// sleep waits until the duration d has passed or ctx ends. It reports whether the duration has passed.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -169,9 +167,8 @@ func (s *Store) settle(ctx context.Context, key attemptKey, outcome Outcome) err
 	})
 }
 
-// attemptKey identifies the two counters for an attempt, which are rows in the database. The counter for the
-// attempt's address has the primary key (subject, address). The counter for all addresses has the primary key
-// (subject, "").
+// attemptKey identifies the two database rows that count an attempt. The row for the attempt's address has the primary
+// key (subject, address), and the row for all addresses has the primary key (subject, "").
 type attemptKey struct {
 	subject [sha256.Size]byte // the SHA-256 hash of the canonical user name
 	address string
@@ -187,13 +184,13 @@ func addressKey(address netip.Addr) string {
 	return address.String()
 }
 
-// count runs a transaction that locks the counter for the address and the counter for all addresses, and calls change
-// with both counters. If change returns true, count stores the counters. If the transaction conflicts with other
-// transactions, count runs it again after a backoff, which grows with each try.
+// count runs a transaction that locks the counter for the address and the counter for all addresses, and calls the
+// function change with both counters. If change returns true, count stores the counters. If the transaction conflicts
+// with other transactions, count runs it again after a backoff, which grows with each try.
 //
-// A process runs only one such transaction at a time for each user name. Otherwise, concurrent transactions would
-// occupy several connections while they wait for the same rows. conns limits how many of
-// these transactions run at the same time for all user names together.
+// A process runs only one such transaction at a time per user name. Otherwise, these transactions would occupy several
+// connections while they wait for the same rows. The gate conns limits how many of them run at the same time for all
+// user names together.
 func (s *Store) count(ctx context.Context, key attemptKey, conns *gate, change func(one, all *counter, now time.Time) (changed bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -220,8 +217,7 @@ func (s *Store) countOnce(ctx context.Context, key attemptKey, change func(one, 
 	if err != nil {
 		return err
 	}
-	// Ignore the error of Rollback. After Commit, Rollback has no effect, and in all other cases, the caller gets an
-	// earlier error.
+	// Ignore the error, because Rollback has no effect after Commit, and the caller gets any earlier error.
 	defer func() { _ = tx.Rollback() }()
 	subject, now := key.subject[:], s.timestamp()
 	// Insert missing rows before locking the rows, because a lock on a missing row does not stop other transactions

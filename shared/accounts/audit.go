@@ -24,8 +24,8 @@ const (
 	ActionSessionsEnded   = "sessions.ended" // by the user, who ended all of their sessions
 )
 
-// AuditEntry is an entry in the audit trail. It describes one change to an account. The user names are those at the
-// time of the change, because users can be deleted later.
+// AuditEntry describes one change to an account. It contains the user names at the time of the change, because the
+// users might be deleted later.
 type AuditEntry struct {
 	ID        string // UUIDv7
 	MadeAt    time.Time
@@ -71,10 +71,10 @@ func addressText(address netip.Addr) string {
 	return address.Unmap().WithZone("").String()
 }
 
-// Audit returns one page of the audit trail, newest entries first, and the cursor of the next page. The page has at
-// most limit entries. If cursor is empty, Audit returns the first page. If next is empty, the page is the last one.
-// An entry that exists when a client reads the first page is on exactly one page, even if entries are added in the
-// meantime. The error is a problem.BadRequest if limit or cursor is invalid.
+// Audit returns a page of at most limit entries of the audit trail, newest first, and the cursor for the next page. If
+// the cursor argument is empty, Audit returns the first page. On the last page, the returned cursor is empty. An entry
+// that exists when a client reads the first page is on exactly one page, even if entries are added in the meantime. The
+// error is a problem.BadRequest if limit or cursor is invalid.
 func (s *Store) Audit(ctx context.Context, limit int, cursor string) (entries []AuditEntry, next string, err error) {
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
@@ -136,7 +136,7 @@ func checkLimit(limit int) error {
 // scanner is implemented by *sql.Row and *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
-// collect calls scan for each of rows and returns the results. It closes rows.
+// collect calls scan for each row and returns the results. It closes rows.
 func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) (all []T, err error) {
 	defer func() { _ = rows.Close() }() // rows.Err returns any error
 	for rows.Next() {

@@ -18,22 +18,22 @@ const (
 	// so that an attacker who waits until a counter expires can make fewer guesses than an attacker who guesses after
 	// every delay.
 	forgetAfter = 24 * time.Hour
-	// staleAfter is how long after the last admitted attempt the pending attempts count as failures. Pending attempts
-	// must expire, because a process that was killed never settles its attempts. staleAfter must be longer than an
-	// attempt can take, because otherwise, attempts in progress would count as failures.
+	// staleAfter is how long attempts stay pending after the last admitted attempt, before they become failures. They
+	// must not stay pending forever, because a process that was killed never records the outcomes of its attempts.
+	// staleAfter must be longer than an attempt can take, because attempts in progress would otherwise become failures.
 	staleAfter = time.Minute
 )
 
 // counter counts the login attempts for one user name, either from one address or from all addresses.
 type counter struct {
 	failures     int // consecutive failures
-	pending      int // attempts that are not settled yet
+	pending      int // admitted attempts without a recorded outcome
 	blockedUntil time.Time
 	touchedAt    time.Time // the time of the last admitted attempt
 }
 
-// at returns the value of c at the time now. If the last admitted attempt is older than forgetAfter, the returned
-// counter is empty. If the last admitted attempt is older than staleAfter, the pending attempts become failures.
+// at returns the counter as of the current time, now. If the last admitted attempt is older than forgetAfter, the
+// returned counter is empty. If that attempt is older than staleAfter, the pending attempts become failures.
 func (c counter) at(now time.Time) counter {
 	age := now.Sub(c.touchedAt)
 	switch {
@@ -46,17 +46,17 @@ func (c counter) at(now time.Time) counter {
 	return c
 }
 
-// verdict is the decision to admit a login attempt, to let it wait, or to reject it.
+// verdict is the decision to admit a login attempt, to delay it, or to reject it.
 type verdict int
 
 const (
 	admitted verdict = iota
-	waiting          // the attempt waits until pending attempts are settled
+	waiting          // the attempt waits for the outcomes of pending attempts
 	blocked          // attempts are rejected until blockedUntil
 )
 
-// judge decides whether to admit a login attempt. It counts pending attempts as failures, so that at most limit
-// parallel guesses are compared with the password. After the limit is reached, judge admits one attempt at a time.
+// judge decides whether to admit a login attempt. It counts pending attempts as failures, so that at most limit guesses
+// are compared with the password in parallel. After the limit is reached, judge admits one attempt at a time.
 func (c counter) judge(now time.Time, limit int) verdict {
 	switch {
 	case now.Before(c.blockedUntil):
@@ -92,9 +92,8 @@ func (c counter) fail(now time.Time, limit int) counter {
 	return c
 }
 
-// succeed returns c after a pending attempt has succeeded. failures is the number of failures from the attempt's
-// address. succeed subtracts this number, so that the counter for all addresses keeps the failures from other
-// addresses.
+// succeed returns c after a pending attempt has succeeded. It subtracts failures, the number of failures from the
+// attempt's address, so that the counter for all addresses keeps the failures from other addresses.
 func (c counter) succeed(failures, limit int) counter {
 	c = c.release()
 	c.failures = max(0, c.failures-failures)

@@ -25,8 +25,8 @@ var session = map[string]string{
 }
 
 // parseDSN parses a data source name in the format of github.com/go-sql-driver/mysql, such as
-// user:password@tcp(host:3306)/database. It adds the options that this package requires, and default timeouts if dsn
-// sets no timeouts. Its errors do not show dsn, because dsn contains a password.
+// user:password@tcp(host:3306)/database. It adds the options that this package requires, and a default for each timeout
+// that dsn does not set. Its errors do not show dsn, because dsn contains a password.
 func parseDSN(dsn string) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {

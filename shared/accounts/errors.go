@@ -53,16 +53,16 @@ const (
 	errTiDBWriteConflict      = 9007
 )
 
-// refusals lists the error numbers that report rejected credentials or a missing privilege. Such an error recurs
-// until an operator corrects the user or the setting. On a new cluster, it recurs until the setup Job has created the
-// user.
+// refusals lists the error numbers that report rejected credentials or a missing privilege. Such an error recurs until
+// an operator fixes the MySQL user's privileges or the credentials in the DSN. On a new cluster, it recurs until the
+// setup Job has created the MySQL user.
 var refusals = []uint16{errDatabaseAccessDenied, errAccessDenied, errHostNotAllowed, errTableAccessDenied, errColumnAccessDenied,
 	errPrivilegeNeeded, errRoutineAccessDenied, errCannotCreateByGrant, errAccessDeniedNoPassword, errPasswordMustChange,
 	errPasswordExpired, errAccountLocked, errTiDBAccessDenied}
 
-// Refused returns the server's error with the prefix setting, if err means that the server rejected the credentials
-// in that setting, or that the user in that setting lacks a privilege. The returned error does not wrap
-// problem.Unavailable, because a retry cannot succeed. Refused returns any other err unchanged.
+// Refused adds the name of a setting to an error if the server rejected the credentials in that setting, or if the user
+// in that setting lacks a privilege. The returned error does not wrap problem.Unavailable, because a retry cannot
+// succeed. Refused returns any other error unchanged.
 func Refused(setting string, err error) error {
 	var server *mysql.MySQLError
 	if errors.As(err, &server) && slices.Contains(refusals, server.Number) {
@@ -71,10 +71,9 @@ func Refused(setting string, err error) error {
 	return err
 }
 
-// fail adds the prefix doing, which is the name of the failed action, to a database error. It also assigns a kind
-// from package problem to the error. The kind is problem.Unavailable if the database is unavailable, busy or not set
-// up, and problem.Conflict if a unique key is already taken. Any other database error gets no kind. If err is nil or
-// already a problem, fail returns err unchanged.
+// fail adds the name of the failed action to a database error as a prefix. The returned error is a problem.Unavailable
+// if the database is unavailable, busy or not set up, and a problem.Conflict if a unique key is already taken. If err
+// is nil or already a problem, fail returns err unchanged.
 func fail(doing string, err error) error {
 	var known *problem.Problem
 	if err == nil || errors.As(err, &known) {
@@ -114,8 +113,8 @@ func fail(doing string, err error) error {
 	return err
 }
 
-// timedOut returns an error that wraps err. If ctx has ended, the returned error also wraps ctx.Err(), because some
-// of the errors that database/sql and the driver return when a context ends do not wrap ctx.Err().
+// timedOut returns err. If ctx has ended, the returned error also wraps ctx.Err(), because some errors that
+// database/sql and the driver return when a context ends do not wrap it.
 func timedOut(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return err

@@ -21,7 +21,7 @@ type door struct {
 func newGate(width int) *gate { return &gate{width: width, doors: map[string]*door{}} }
 
 // enter waits until a slot for key is free. If ctx ends first, enter returns an error. The caller must call leave to
-// release the slot. Repeated calls of leave have no effect.
+// release the slot. Repeated calls to leave have no effect.
 func (g *gate) enter(ctx context.Context, key string) (leave func(), err error) {
 	g.mu.Lock()
 	d := g.doors[key]

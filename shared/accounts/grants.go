@@ -10,8 +10,8 @@ const allPrivileges = "ALL PRIVILEGES"
 
 // grant is a parsed line from SHOW GRANTS. Its strings are parts of that line and include quotation marks.
 type grant struct {
-	privileges []string // the roles, if on is empty
-	on         string   // the object, such as *.*, `db`.*, `db`.`table` or PROCEDURE `db`.`name`
+	privileges []string // the roles, if the line names no object
+	on         string   // the object, such as *.*, `db`.*, `db`.`table` or PROCEDURE `db`.`name`; empty for roles
 	user       string
 	option     bool // the line contains WITH GRANT OPTION
 }
@@ -21,8 +21,8 @@ type grant struct {
 //	GRANT SELECT, UPDATE (`a`, `b`) ON `db`.`table` TO `user`@`%` WITH GRANT OPTION
 //	GRANT `role`@`%`,`other`@`%` TO `user`@`%`
 //
-// It returns false for a line that grants nothing, such as a REVOKE line, which MySQL prints for a partial revoke, or
-// a SET DEFAULT ROLE line, which MariaDB prints.
+// It returns false for a line that grants nothing, such as REVOKE (partial revokes in MySQL) or SET DEFAULT ROLE
+// (MariaDB).
 func parseGrant(line string) (grant, bool) {
 	rest, ok := strings.CutPrefix(line, "GRANT ")
 	if !ok {
@@ -40,8 +40,8 @@ func parseGrant(line string) (grant, bool) {
 	return g, true
 }
 
-// cutUnquoted cuts s around the first separator that is outside quotation marks and parentheses. If there is no such
-// separator, before is all of s, and after is empty.
+// cutUnquoted cuts s around the first separator that is outside quotation marks and parentheses. If s contains no such
+// separator, cutUnquoted returns s and an empty string.
 func cutUnquoted(s, separator string) (before, after string) {
 	var quote byte
 	depth := 0
@@ -64,14 +64,14 @@ func cutUnquoted(s, separator string) (before, after string) {
 	return s, ""
 }
 
-// tableKey returns the key for a table in a map of privileges. name is the table's name in the form database.table,
-// with or without quotes. The key has no quotes and is in lower case, because some servers change table names to
-// lower case.
+// tableKey returns the key for a table in a map of privileges. The table's name has the form database.table, with or
+// without backquotes. The key has no backquotes and is in lower case, because some servers change table names to lower
+// case.
 func tableKey(name string) string { return strings.ToLower(strings.ReplaceAll(name, "`", "")) }
 
 // reduce returns the statements that revoke all privileges and roles in grants, except the privileges in wanted. The
 // keys of wanted are table keys, and its values are the privileges to keep on each table. If a user has all
-// privileges on such a table, the statements revoke all of them and grant the wanted privileges again.
+// privileges on one of these tables, the statements revoke all of them and grant the wanted privileges again.
 func reduce(grants []grant, wanted map[string][]string) []string {
 	var statements, options []string
 	for _, g := range grants {

@@ -5,8 +5,8 @@ import (
 	"database/sql"
 )
 
-// Import creates a user as Create does. If disabled is true, Import disables the user in the same transaction, so
-// that there is no moment in which the user can sign in.
+// Import creates a user as Create does. If disabled is true, Import also disables the user in the same transaction, so
+// that the user cannot sign in before it is disabled.
 func (s *Store) Import(ctx context.Context, username, passwordHash, role string, disabled bool) (User, error) {
 	u, err := s.newUser(username, passwordHash, role)
 	if err != nil {

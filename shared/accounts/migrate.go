@@ -24,9 +24,8 @@ var migrations embed.FS
 // take several minutes.
 const migrateTimeout = 10 * time.Minute
 
-// Migrate applies all pending migrations to the database that dsn names. Several processes can call Migrate at the
-// same time. One of them applies the migrations, and the other processes wait until it has finished or until ctx
-// ends.
+// Migrate applies all pending migrations to the database that dsn names. If several processes call Migrate at the same
+// time, one of them applies the migrations, and the other processes wait until it has finished or until ctx ends.
 func Migrate(ctx context.Context, dsn string) error {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
@@ -64,11 +63,11 @@ func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
 }
 
 // lockPoll is how long one GET_LOCK call waits for the lock, in seconds. It must be shorter than the connection's
-// read timeout, because the server responds only after it has waited.
+// read timeout, because the server can wait that long before it responds.
 const lockPoll = 2
 
-// withLock takes the server-wide lock for changes to database, and calls do with the connection that holds the lock.
-// It waits until the lock is free or ctx ends. It releases the lock after do has returned.
+// withLock takes the server-wide lock for changes to a database, or returns an error if ctx ends first. It calls the
+// function do with the connection that holds the lock, and then releases the lock.
 func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sql.Conn) error) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -95,7 +94,7 @@ func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sq
 		var held sql.NullInt64
 		if unlockErr := conn.QueryRowContext(ctx, `SELECT RELEASE_LOCK(?)`, name).Scan(&held); unlockErr != nil || held.Int64 != 1 {
 			// The connection broke, so the server released the lock. Return an error, because another process might
-			// have changed the database while do was running.
+			// have changed the database at the same time.
 			err = errors.Join(err, problem.Unavailable.Because(unlockErr, "lost the lock for changes to the database"))
 		}
 	}()

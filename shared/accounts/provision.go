@@ -30,9 +30,8 @@ const auditTable = "audit"
 // privileges and roles of the user. If both DSNs name the same user, Provision does not change that user. Provision
 // can be called repeatedly and by several processes at the same time.
 //
-// If the server is unavailable, the error wraps problem.Unavailable. If the server rejects a user's credentials, or
-// if a user lacks a privilege, the error begins with MYSQL_ADMIN_DSN or MYSQL_DSN, the setting that contains that
-// user.
+// If the server is unavailable, the error wraps problem.Unavailable. If the server rejects a user's credentials, or if a
+// user lacks a privilege, the error begins with the setting that names the user: MYSQL_ADMIN_DSN or MYSQL_DSN.
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
@@ -70,8 +69,8 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	return checkAppendOnly(ctx, runtime)
 }
 
-// withServer connects to the server in cfg, takes the lock for changes to the database in cfg, and calls do with that
-// connection. The connection does not select the database, because the database might not exist yet.
+// withServer connects to the server in cfg, takes the lock for changes to the database in cfg, and calls the function do
+// with that connection. The connection does not select the database, because the database might not exist yet.
 func withServer(ctx context.Context, cfg *mysql.Config, do func(conn *sql.Conn) error) (err error) {
 	database := cfg.DBName
 	cfg = cfg.Clone()
@@ -91,10 +90,9 @@ func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {
 	return err
 }
 
-// createUser creates the MySQL user in cfg, or updates the password and the privileges of that user if the user
-// exists. It grants the wanted privileges before it revokes all other privileges, so that running functions keep
-// their access. It revokes only privileges that the user has, because in MySQL, revoking any other privilege is an
-// error (error 1147).
+// createUser creates the MySQL user in cfg. If the user already exists, createUser updates the password and the
+// privileges. It grants the wanted privileges before it revokes all others, so that running functions keep their
+// access. It revokes only privileges that the user has, because MySQL reports error 1147 for any other privilege.
 func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	tables, err := tablesOf(ctx, conn, cfg.DBName)
 	if err != nil {
@@ -136,10 +134,9 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }
 
-// excess returns the statements that revoke every privilege and role of user, except the privileges in wanted. The
-// keys of wanted are table keys, and its values are the privileges that the user keeps on each table. The statements
-// name the privileges exactly as SHOW GRANTS lists them, because the privileges differ between servers, and because
-// on some servers, revoking a privilege that the user does not have is an error.
+// excess returns the statements that revoke every privilege and role of a user, except the wanted privileges (see
+// reduce). The statements name the privileges exactly as SHOW GRANTS lists them, because the privileges differ between
+// servers, and because some servers report an error if the user does not have a privilege that is revoked.
 func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) ([]string, error) {
 	rows, err := conn.QueryContext(ctx, "SHOW GRANTS FOR ?@'%'", user)
 	if err != nil {

@@ -17,11 +17,9 @@ import (
 
 const (
 	// refreshGrace is how long a refresh token can be used again after its first use. A second use must be possible,
-	// because two browser tabs might refresh at the same time, and because a client sends its request again if the
-	// response was lost.
+	// because two browser tabs might refresh at the same time, and because a client retries if the response was lost.
 	refreshGrace = 10 * time.Second
-	// maxSiblings is the maximum number of new refresh tokens that clients can get for one refresh token during
-	// refreshGrace.
+	// maxSiblings is the maximum number of new refresh tokens for one refresh token during refreshGrace.
 	maxSiblings = 8
 )
 
@@ -30,8 +28,8 @@ const (
 // header (RFC 9110 §15.5.2).
 var ErrSessionEnded = problem.SessionEnded.With("sign in again").Header("WWW-Authenticate", `Bearer realm="strongroom"`)
 
-// errReused reports that a refresh token was used again after refreshGrace, or more often than maxSiblings allows.
-// The session must then end, because the token might have been stolen.
+// errReused reports that a refresh token was used again after refreshGrace, or more often than maxSiblings allows. The
+// session must end, because the token might have been stolen.
 var errReused = errors.New("refresh token was reused")
 
 // refreshToken identifies a refresh token by its session ID and its hash. The token that a client gets consists of
@@ -77,9 +75,8 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 	now := s.timestamp()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// Do not use a transaction, because it would add two round trips to every sign-in. If the second INSERT fails,
-	// the session has no refresh token. This does no harm, because no client can use such a session, and the session
-	// is deleted after it has expired.
+	// Do not use a transaction, because it would add two round trips to every sign-in. If the second INSERT fails, the
+	// session does no harm, because no client has a refresh token for it, and it is deleted after it has expired.
 	_, err = s.db.ExecContext(ctx, `INSERT INTO sessions (id, user_id, token_version, created_at, expires_at) VALUES (?, ?, ?, ?, ?)`,
 		id[:], user[:], u.TokenVersion, now, now.Add(lifetime))
 	if err == nil {
@@ -95,8 +92,8 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 }
 
 // Refresh exchanges a refresh token for a new refresh token. It returns the session's user and the new token.
-// Normally, a refresh token is used only once. It can be used again within 10 s after its first use, unless a client
-// has already used one of the tokens that were issued for it.
+// Normally, a refresh token is used only once. It can be used again within 10 s of its first use, unless a client has
+// already used one of the tokens that were issued for it.
 //
 // Any other reuse of a refresh token indicates that the token was stolen. Refresh then ends the session, so that
 // neither the thief nor the user can continue it (RFC 9700 §4.14.2). The error is ErrSessionEnded if the token is
@@ -112,7 +109,7 @@ func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next strin
 	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		u, refused = s.rotate(ctx, tx, used, child, now)
 		if errors.Is(refused, errReused) || errors.Is(refused, problem.SessionEnded) {
-			return deleteSession(ctx, tx, used.session) // do not return refused, because an error would roll back the deletion
+			return deleteSession(ctx, tx, used.session) // do not return refused: it would roll back the deletion
 		}
 		return refused
 	})
@@ -128,8 +125,8 @@ func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next strin
 	return u, next, nil
 }
 
-// rotate exchanges the refresh token used for the refresh token child in tx. It records the first use of used, and
-// stores child. If the error is errReused or ErrSessionEnded, the caller must end the session.
+// rotate records the first use of a refresh token, and stores the new refresh token child. If the error is errReused or
+// ErrSessionEnded, the caller must end the session.
 func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken, now time.Time) (User, error) {
 	var user uuid.UUID
 	var version int
@@ -155,9 +152,8 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 		used.session[:], used.hash[:]).Scan(&usedAt)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		// The session exists, so the client must once have received one of its tokens, because session IDs are
-		// random. The table contains every token of the session that can still be used. This token is not in the
-		// table, so it was replaced by a newer token, and is now being reused.
+		// The session exists, and its ID is random, so the client must once have received one of its tokens. The
+		// table contains every token of the session that is still valid, so this token was valid only in the past.
 		return u, errReused
 	case err != nil:
 		return User{}, err
@@ -203,10 +199,9 @@ func deleteSession(ctx context.Context, tx *sql.Tx, id uuid.UUID) error {
 	return err
 }
 
-// EndSession ends the session to which a refresh token belongs. If all is true, EndSession ends all sessions of that
-// session's user and invalidates the user's access tokens. It then also adds an audit entry with the address and the
-// request ID in from. An invalid refresh token is not an error, because its session has already ended (RFC 7009
-// §2.2).
+// EndSession ends the session to which a refresh token belongs. If the argument all is true, EndSession ends all
+// sessions of the session's user, invalidates the user's access tokens, and adds an audit entry with the actor's address
+// and request ID. An invalid refresh token is not an error, because its session has already ended (RFC 7009 §2.2).
 func (s *Store) EndSession(ctx context.Context, refresh string, all bool, from Actor) error {
 	t, err := parseRefreshToken(refresh)
 	if err != nil {

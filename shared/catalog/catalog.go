@@ -51,8 +51,8 @@ type Store struct {
 	entries *mongo.Collection
 }
 
-// Open returns a Store for the database that uri names. Open succeeds even if the server is unreachable, because it
-// does not wait for a connection. In that case, the first call that uses the database fails.
+// Open returns a Store for the database that uri names. Open does not wait for a connection. If the server is
+// unreachable, Open succeeds, and the first call that uses the database fails.
 func Open(uri string) (*Store, error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
@@ -82,9 +82,9 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 	return nil
 }
 
-// Insert adds e to the catalog. inserted reports whether Insert added e. If the catalog already contains an entry with
-// the same ID, Insert leaves that entry unchanged and returns no error, so that an event that is delivered twice
-// creates only one entry.
+// Insert adds e to the catalog and reports whether it did. If the catalog already contains an entry with the same ID,
+// Insert leaves that entry unchanged and returns no error, so that an event that is delivered twice creates only one
+// entry.
 func (s *Store) Insert(ctx context.Context, e Entry) (inserted bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -122,7 +122,7 @@ func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 	return e, nil
 }
 
-// Missing returns the IDs in ids for which the catalog has no entry. The IDs are in the same order as in ids.
+// Missing returns the elements of ids that have no catalog entry, in the same order.
 func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -157,14 +157,14 @@ type Query struct {
 	// Limit is the maximum number of entries that List returns. It must be between 0 and MaxLimit. 0 means
 	// DefaultLimit.
 	Limit int
-	// Cursor is the value of next that an earlier call of List returned. If Cursor is not empty, List continues after
+	// Cursor is the value of next that an earlier call to List returned. If Cursor is not empty, List continues after
 	// the last entry that the earlier call returned.
 	Cursor string
 }
 
 // List returns the entries that q selects, with the newest entries first. next is the cursor for the next page. It is
 // empty if there are no more entries. A caller that reads all pages gets each entry that existed at the start exactly
-// once, even if other entries are added during that time. If the name, the limit or the cursor in q is invalid, the
+// once, even if other entries are added in the meantime. If the name, the limit or the cursor in q is invalid, the
 // error wraps problem.BadRequest.
 func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string, err error) {
 	if q.Limit == 0 {
@@ -195,7 +195,7 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// Request one entry more than the limit to find out whether there is a next page.
+	// Request one more entry than the limit to find out whether there is a next page.
 	found, err := s.entries.Find(ctx, filter, options.Find().
 		SetSort(bson.D{{Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}}).
 		SetLimit(int64(q.Limit)+1))
@@ -221,8 +221,7 @@ func (e *Entry) inUTC() {
 	e.StoredAt, e.CataloguedAt = e.StoredAt.UTC(), e.CataloguedAt.UTC()
 }
 
-// cursor identifies the position of an entry in the order of List. It contains the two values by which List sorts the
-// entries.
+// cursor identifies an entry's position in the results of List. It contains the two values by which List sorts entries.
 type cursor struct {
 	storedAt time.Time
 	id       string

@@ -9,10 +9,10 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// chunkID returns the _id of chunk n of a file. The _id is an ObjectID, because GridFS requires this type. It consists
-// of the timestamp in the file ID (4 bytes, in seconds), the last 5 bytes of the file ID, which are random, and n (3
-// bytes). Because the _id can be computed from the file ID and n, a query for a chunk needs only the _id. As in other
-// ObjectIDs, the timestamp shows the age of the chunk.
+// chunkID returns the _id for chunk n of a file. The _id is an ObjectID, because GridFS requires this type. It consists
+// of the file ID's timestamp (4 bytes, in seconds, as in every ObjectID), the last 5 bytes of the file ID, which are
+// random, and n (3 bytes). Because the _id can be computed from the file ID and n, a query for a chunk needs only the
+// _id.
 //
 // A query by files_id and n would be just as fast in MongoDB, but slow in FerretDB, because FerretDB loads all chunks
 // of all files into memory for such a query. FerretDB passes a query by _id to SQLite, which stops at the first match.
@@ -33,21 +33,21 @@ type chunkDocument struct {
 	Data    bson.Binary   `bson:"data"`
 }
 
-// newChunk returns the fs.chunks document for chunk n of a file. data contains the bytes of the chunk.
+// newChunk returns the fs.chunks document for chunk n of a file. data contains the chunk's bytes.
 func newChunk(file uuid.UUID, n int32, data []byte) chunkDocument {
 	return chunkDocument{chunkID(file, n), file.String(), n, bson.Binary{Data: data}}
 }
 
-// lentChunk is a chunk whose buffer can be reused before the insert of the chunk is complete. The driver encodes the
-// chunk before sending it, and then uses only its own copies. The encoder calls returned() as soon as it has encoded
-// the chunk, so that the buffer can be filled with other bytes during the insert.
+// lentChunk is a chunk whose buffer can be reused before the chunk's insert is complete, because the driver uses only
+// its own copies after it has encoded the chunk. The encoder calls returned() as soon as it has encoded the chunk, so
+// that the buffer can be filled with other bytes during the insert.
 type lentChunk struct {
 	chunkDocument
 	returned func()
 }
 
-// lending returns a BSON registry with an encoder for *lentChunk. After the encoder has encoded a chunk, it calls
-// returned() to release the chunk's buffer. A collection needs this registry to insert a *lentChunk.
+// lending returns a BSON registry with an encoder for *lentChunk. A collection needs this registry to insert a
+// *lentChunk.
 func lending() *bson.Registry {
 	registry := bson.NewRegistry()
 	registry.RegisterTypeEncoder(reflect.TypeFor[*lentChunk](), bson.ValueEncoderFunc(
@@ -70,5 +70,4 @@ func lending() *bson.Registry {
 	return registry
 }
 
-// buffer has room for the bytes of one chunk.
 type buffer [chunkSize]byte

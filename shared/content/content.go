@@ -1,24 +1,23 @@
 // Package content stores the bytes of files in MongoDB. It uses the GridFS layout and the bucket "fs", so that the
 // GridFS implementation of every driver can read the files.
 //
-// The package has its own GridFS writer, because the writer in the Go driver has several faults. That writer corrupts
-// concurrent uploads, buffers 16 MiB per stream, sends only one batch at a time, and leaves its chunks in the database
-// if an upload is canceled.
+// The package has its own GridFS writer, because the Go driver's writer corrupts concurrent uploads, buffers 16 MiB per
+// stream, sends only one batch at a time, and leaves its chunks in the database if an upload is canceled.
 //
-// A file exists if it has a document in the fs.files collection. The insert of this document is the commit point of an
-// upload. The document also contains the event that announces the file, so that the event is not lost if the function
-// is killed between the commit and the publication of the event.
+// A file exists if it has a document in the fs.files collection. Inserting this document commits an upload. The
+// document also contains the event that announces the file, so that the event is not lost if the function is killed
+// between the commit and the publication of the event.
 //
 // The package makes each decision, such as which of two concurrent requests succeeds, by inserting, updating or
 // deleting a single document, because all supported servers perform these operations atomically. Five small
 // collections record unfinished work and prevent duplicate work:
 //
-//   - uploads contains an upload record for each upload in progress and for each file whose event is not confirmed
-//     yet. An upload record is inserted before the first chunk. If a function is killed during an upload, the sweep
-//     function uses the upload record to find the unfinished work.
+//   - uploads contains an upload record for each upload in progress and for each file whose event the broker has not
+//     confirmed yet. An upload record is inserted before the first chunk. If a function is killed during an upload, the
+//     sweep function uses the upload record to find the unfinished work.
 //   - uploads.journal contains the progress of each resumable upload.
 //   - uploads.claims contains the first file that was stored for each Idempotency-Key.
-//   - deletions contains a deletion record for each deletion that has begun and is not complete.
+//   - deletions contains a deletion record for each incomplete deletion.
 //   - deletions.tombstones contains a tombstone for each deleted file, so that a late event does not add the file to
 //     the catalog again.
 package content
@@ -39,18 +38,18 @@ import (
 )
 
 const (
-	// chunkSize is the size of the chunks in a new file, in bytes. Only the last chunk of a file can be shorter. Each
-	// insert writes one chunk, so chunkSize also limits the number of file bytes in one insert.
+	// chunkSize is the size of a new file's chunks, in bytes. Only a file's last chunk can be shorter. Each insert
+	// writes one chunk, so chunkSize also limits the number of file bytes per insert.
 	chunkSize = 1 << 20
 	// streamInserts is the maximum number of chunks that writeChunks inserts at the same time. During an insert, the
 	// driver holds three copies of the chunk: the BSON document, the wire message and a copy of that message. Two
-	// concurrent inserts and the buffer that writeChunks fills in the meantime therefore use the memory of at most
-	// seven chunks. A higher limit would not speed up an upload, because two inserts already keep SHA-256 and the
-	// connection busy.
+	// concurrent inserts and the buffer that writeChunks fills in the meantime therefore need at most as much memory as
+	// seven chunks. A higher limit would not speed up an upload, because two inserts already keep the SHA-256
+	// computation and the connection busy.
 	streamInserts = 2
-	// storeInserts is the maximum number of chunks that all uploads of a Store together insert at the same time, so
-	// that many concurrent uploads use a limited amount of memory. storeInserts is lower than the size of the
-	// connection pool, so that some connections remain available for reads.
+	// storeInserts is the maximum number of chunks that all uploads to a Store together insert at the same time. It
+	// limits the memory that concurrent uploads use. It is lower than the connection pool size, so that some
+	// connections remain available for reads.
 	storeInserts = 8
 
 	// chunkTimeout is the time limit for a call that reads or writes chunk bytes. discardTimeout is the time limit for
@@ -74,8 +73,8 @@ type Store struct {
 	slots      chan struct{} // a semaphore that holds one value for each insert in flight
 }
 
-// Open returns a Store for the database that uri names. Open succeeds even if the server is unreachable, because it
-// does not wait for a connection. In that case, the first call that uses the database fails.
+// Open returns a Store for the database that uri names. Open does not wait for a connection. If the server is
+// unreachable, Open succeeds, and the first call that uses the database fails.
 func Open(uri string) (*Store, error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
@@ -144,7 +143,7 @@ type File struct {
 	Size int64
 	// Key is the key that the upload function passes to Claim. It is empty if the client sent no Idempotency-Key.
 	Key string
-	// StoredAt is the time of the commit, in UTC and with millisecond precision.
+	// StoredAt is the time when the upload was committed, in UTC with millisecond precision.
 	StoredAt time.Time
 
 	chunkSize int32
@@ -184,8 +183,8 @@ func (s *Store) Get(ctx context.Context, id string) (File, error) {
 	return doc.file()
 }
 
-// IDs returns the IDs of at most limit files in ascending order. All of them are greater than after, which is the last
-// ID on the previous page or an empty string.
+// IDs returns up to limit file IDs in ascending order. The parameter after is the last ID of the previous page, or
+// empty for the first page.
 func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -248,15 +247,16 @@ func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return nil, problem.NotFound.With("there is no such file")
 	}
-	return []byte(doc.Metadata.Event), mongodb.Problem(err, "read the event of file "+id)
+	return []byte(doc.Metadata.Event), mongodb.Problem(err, "read the event for file "+id)
 }
 
-// Delete deletes the file with the given ID, its upload record and its deletion record. The file's tombstone remains,
-// because an event for the file can still arrive. If the file does not exist, Delete returns no error.
+// Delete deletes the file with the given ID and the file's upload and deletion records. The tombstone, which marks the
+// file as deleted, remains, because an event for the file can still arrive. If the file does not exist, Delete returns
+// no error.
 //
-// Delete deletes the fs.files document first. If the deletion is interrupted, chunks without a document do no harm,
-// but a document without chunks would be a corrupt file. Delete deletes the two records last, because the sweep
-// function needs them to complete an interrupted deletion.
+// Delete deletes the fs.files document first, because an interrupted deletion could otherwise leave a document without
+// chunks, which would be a corrupt file. Chunks without a document are harmless. Delete deletes the two records last,
+// because the sweep function needs them to complete an interrupted deletion.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	if err := s.remove(ctx, s.files, id); err != nil {
 		return err

@@ -24,8 +24,8 @@ type burial struct {
 func (s *Store) Bury(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// Insert the deletion record before the tombstone. If a failure left only a tombstone, the file would be hidden,
-	// but sweep would never delete its bytes.
+	// Insert the deletion record before the tombstone, because if a failure left only a tombstone, the file would be
+	// hidden, but sweep would never delete its bytes.
 	for _, c := range []*mongo.Collection{s.deletions, s.tombstones} {
 		_, err := c.InsertOne(ctx, burial{id, time.Now().UTC()})
 		if err != nil && !mongo.IsDuplicateKeyError(err) {
@@ -35,18 +35,17 @@ func (s *Store) Bury(ctx context.Context, id string) error {
 	return nil
 }
 
-// Buried reports whether the file with the given ID is marked as deleted. An event handler must call Buried, because a
-// late event must not add a deleted file to the catalog again.
+// Buried reports whether the file with the given ID is marked as deleted. An event handler must call Buried, so that a
+// late event does not add a deleted file to the catalog again.
 func (s *Store) Buried(ctx context.Context, id string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	n, err := s.tombstones.CountDocuments(ctx, bson.D{{Key: "_id", Value: id}})
-	return n > 0, mongodb.Problem(err, "look up the tombstone of file "+id)
+	return n > 0, mongodb.Problem(err, "look up the tombstone for file "+id)
 }
 
-// Graves returns the IDs of at most limit files whose deletion began before the given time and is not complete. The
-// IDs are in ascending order. All of them are greater than after, which is the last ID on the previous page or an
-// empty string.
+// Graves returns up to limit IDs of files whose deletion began before the given time and is not complete. The IDs are
+// in ascending order. The parameter after is the last ID of the previous page, or empty for the first page.
 func (s *Store) Graves(ctx context.Context, before time.Time, after string, limit int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -67,8 +66,8 @@ func (s *Store) Graves(ctx context.Context, before time.Time, after string, limi
 	return ids, nil
 }
 
-// Unearth deletes all tombstones that were created before the given time. It returns the number of tombstones that it
-// deleted.
+// Unearth deletes all tombstones (marks of deleted files) that were created before the given time. It returns how many
+// tombstones it deleted.
 func (s *Store) Unearth(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.tombstones, "buried_at", before)
 }

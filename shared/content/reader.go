@@ -13,7 +13,6 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// errClosed is the error that Read returns after Close.
 var errClosed = errors.New("the file reader is closed")
 
 // Reader implements io.ReadSeekCloser for a stored file. It holds at most one chunk in memory. If a chunk is missing
@@ -25,12 +24,12 @@ type Reader struct {
 	f      File
 	offset int64
 	number int64  // the index of the chunk whose bytes are in data
-	data   []byte // the bytes of that chunk, or empty if no chunk is loaded
+	data   []byte // the bytes of the loaded chunk; empty if no chunk is loaded
 	closed bool
 }
 
 // Reader returns a reader for the bytes of f. f must come from a method of Store, such as Get or Put, because only
-// these methods set the chunk size. All queries of the reader use ctx, so they fail after ctx is canceled.
+// these methods set the chunk size. The reader's queries use ctx, so they fail after ctx is canceled.
 func (s *Store) Reader(ctx context.Context, f File) *Reader {
 	return &Reader{ctx: ctx, s: s, f: f}
 }
@@ -58,7 +57,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Seek implements io.Seeker. The offset can be past the end of the file. Read then returns io.EOF.
+// Seek implements io.Seeker. If the new offset is past the end of the file, Read returns io.EOF.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekStart:
@@ -83,8 +82,8 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// fetch returns the bytes of chunk n. It reads each chunk with a separate query and does not keep a cursor open. A
-// slow client therefore holds no resources in the database server, and the server can restart between two queries.
+// fetch returns the bytes of chunk n. It reads each chunk with a separate query and does not keep a cursor open, so
+// that a slow client holds no resources on the database server, and the server can restart between two queries.
 func (r *Reader) fetch(n int64) ([]byte, error) {
 	file, err := uuid.Parse(r.f.ID)
 	if err != nil || n >= 1<<24 {

@@ -22,16 +22,17 @@ import (
 //
 //   - If a piece starts at the start of a chunk, the writer inserts the piece into fs.chunks as that chunk. The chunk
 //     is short if the request ended before the chunk was full. The writer then inserts a journal entry into
-//     uploads.journal. The entry contains the length of the piece and the state of the SHA-256 hash after the piece.
-//     If the writer is killed before it inserts the entry, the next caller that reads the chain inserts the entry.
+//     uploads.journal. The entry contains the length of the piece and the state of the SHA-256 hash at the end of the
+//     piece. If the writer is killed before it inserts the entry, the next caller that reads the chain inserts the
+//     entry.
 //   - If a piece starts inside a chunk, the writer inserts the piece and its bytes into uploads.journal. After the
 //     last byte of the chunk has arrived, the writer replaces the short chunk with the complete chunk. Several callers
 //     can do this at the same time. All of them write the same bytes, because the bytes of the complete chunk depend
 //     only on the chain.
 //   - The chain ends with the seal, which is another document in uploads.journal. The seal contains the outcome of the
-//     upload: complete, terminated or expired. An upload has at most one seal. If the outcome is complete, the
-//     document in fs.files is inserted next. As for any other file, that insert is the commit. After the commit, the
-//     journal is deleted, because it is no longer needed.
+//     upload: complete, terminated or expired. An upload has at most one seal. If the outcome is complete, the document
+//     in fs.files is inserted next. As for any other file, that insert commits the upload. The journal is then no
+//     longer needed and is deleted.
 
 // Upload describes a resumable upload.
 type Upload struct {
@@ -43,8 +44,7 @@ type Upload struct {
 	// ContentType is the file's media type, including its parameters. If ContentType is empty, Finish detects the
 	// media type from the first bytes of the file.
 	ContentType string
-	// Metadata is the metadata that the client sent. The store does not use it, and only keeps it so that the client
-	// can read it back.
+	// Metadata is the metadata that the client sent. The store keeps it only so that the client can read it later.
 	Metadata string
 	// Length is the size of the complete file in bytes. Offset is the number of bytes that have arrived.
 	Length, Offset int64
@@ -61,13 +61,12 @@ func (u Upload) Complete() bool { return u.Offset == u.Length }
 
 var (
 	errNoUpload = problem.NotFound.With("there is no such upload")
-	// errTaken reports that a piece cannot be added to the chain, because the offset is wrong or because another
-	// writer has already added a piece at the same offset.
+	// errTaken reports that bytes cannot be added to an upload, because the offset is wrong or because another writer
+	// has already added bytes at the same offset.
 	errTaken = problem.Conflict.With("the offset is wrong or outdated: send a HEAD request to get the current offset")
 )
 
-// Create creates a resumable upload with the values in u, except for u.ID and u.Offset. It generates a new ID, sets
-// the offset to 0 and returns the new upload.
+// Create creates a resumable upload from u, but with a new ID and the offset 0, and returns the new upload.
 func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -89,8 +88,8 @@ func (s *Store) Find(ctx context.Context, id string) (Upload, error) {
 	return u, err
 }
 
-// find is like Find, but an expired upload is not an error. It also returns the last piece of the upload's chain, or
-// the zero piece if the upload is already a file.
+// find is like Find, but it also returns an expired upload. The second result is the last piece of the upload's data,
+// or the zero piece if the upload is already a file.
 func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 	file, err := uuid.Parse(id)
 	if err != nil || file.String() != id {
@@ -107,8 +106,8 @@ func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 	if err != nil {
 		return Upload{}, piece{}, err
 	}
-	// Look for the file only after tail has read the journal. Finish deletes the journal after the commit. Therefore,
-	// if the file does not exist now, the journal was still complete when tail read it.
+	// Look for the file only after tail has read the journal. Finish deletes the journal only after it has created the
+	// file, so if the file does not exist now, the journal was still complete when tail read it.
 	if u, _, err := s.findStored(ctx, id, true); !errors.Is(err, problem.NotFound) {
 		return u, piece{}, err
 	}
@@ -127,7 +126,7 @@ func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 }
 
 // findStored returns the upload that has become the file with the given ID. unconfirmed must report whether the upload
-// record still exists, because the record exists until the broker has confirmed the file's event.
+// record still exists, which means that the broker has not confirmed the file's event yet.
 func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Upload, piece, error) {
 	f, err := s.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {
@@ -136,8 +135,8 @@ func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Up
 	if err != nil {
 		return Upload{}, piece{}, err
 	}
-	// Check whether the file was deleted. After a deletion, a client can still have the upload's URL, but the response
-	// to the client must not report that the file is stored.
+	// A client can still use the upload's URL after the file was deleted. The response must not report that the file is
+	// stored.
 	buried, err := s.Buried(ctx, id)
 	if err != nil {
 		return Upload{}, piece{}, err
@@ -149,8 +148,8 @@ func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Up
 		Stored: true, Unconfirmed: unconfirmed}, piece{}, nil
 }
 
-// mend repairs a chain after a writer was killed, and returns the last piece of the repaired chain. The parameter last
-// is the last piece in the journal. If last ends a chunk but the bytes of last are still in the journal, mend
+// mend repairs an upload's chain of pieces after a writer was killed, and returns the chain's last piece. The parameter
+// last is the last piece in the journal. If this piece ends a chunk but its bytes are still in the journal, mend
 // assembles the chunk. If further chunks exist without journal entries, mend inserts the missing entries.
 func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last piece) (piece, error) {
 	for {
@@ -186,8 +185,8 @@ func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last pie
 	}
 }
 
-// chunk returns the bytes of chunk n of a file. It returns the driver's errors unchanged. If the chunk does not exist,
-// the error is mongo.ErrNoDocuments.
+// chunk returns the bytes of chunk n of a file. It returns the driver's errors unchanged, for example
+// mongo.ErrNoDocuments if the chunk does not exist.
 func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
 	defer cancel()

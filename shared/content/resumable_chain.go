@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// freePieces and pieceSize limit the number of pieces in an upload. An upload may have at most freePieces pieces,
-	// plus one for each pieceSize bytes of its length. Without this limit, a client that sends only a few bytes per
-	// request could fill the journal.
+	// freePieces and pieceSize limit the number of pieces (journal entries) of an upload. An upload may have at most
+	// freePieces pieces, plus one for each pieceSize bytes of its length. Without this limit, a client that sends only
+	// a few bytes per request could fill the journal.
 	freePieces = 10_000
 	pieceSize  = 16 << 10
 )
@@ -35,8 +35,7 @@ type piece struct {
 	Length int64  `bson:"length"`
 	// Index is the number of pieces that precede this piece in the upload.
 	Index int64 `bson:"index"`
-	// Sum is the serialized state of the SHA-256 hash of all bytes from the start of the upload to the end of this
-	// piece.
+	// Sum is the serialized state of the SHA-256 hash of all bytes up to the end of this piece.
 	Sum []byte `bson:"sum"`
 	// Apart reports whether the bytes of the piece are only in Data, because they have not been added to their chunk
 	// yet.
@@ -49,8 +48,8 @@ func pieceID(file string, offset int64) string { return fmt.Sprintf("%s/%020d", 
 // end returns the offset of the first byte after the piece. The zero piece represents an empty chain, so its end is 0.
 func (p piece) end() int64 { return p.Offset + p.Length }
 
-// hash returns the SHA-256 hash of all bytes from the start of the upload to the end of the piece. To continue the
-// hash, the caller can write further bytes to it.
+// hash returns the SHA-256 hash of all bytes up to the end of the piece. The caller can write further bytes to the
+// hash.
 func (p piece) hash() (hash.Hash, error) {
 	sum := sha256.New()
 	if p.end() == 0 {
@@ -62,8 +61,8 @@ func (p piece) hash() (hash.Hash, error) {
 	return sum, nil
 }
 
-// next returns the piece that follows p in the chain and has length bytes. sum must be the SHA-256 hash of all bytes
-// from the start of the upload to the end of the new piece.
+// next returns a new piece of the given length that follows p in the chain. sum must be the SHA-256 hash of all bytes
+// up to the end of the new piece.
 func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	state, err := sum.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
@@ -76,22 +75,22 @@ func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	return q, nil
 }
 
-// inChain returns a filter for a file's pieces whose offset is at least from and less than to.
+// inChain returns a filter for the journal entries of a file's pieces for which from <= offset < to.
 func inChain(file string, from, to int64) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, from)}, {Key: "$lt", Value: pieceID(file, to)}}}}
 }
 
-// inJournal returns a filter for all journal documents of a file: the pieces and the seal.
+// inJournal returns a filter for a file's whole journal: the pieces and the seal, which records the upload's outcome.
 func inJournal(file string) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, 0)}, {Key: "$lte", Value: sealID(file)}}}}
 }
 
-// endsChunk reports whether a chunk ends at offset in an upload of length bytes. The last chunk ends at the end of the
-// upload.
+// endsChunk reports whether a chunk ends at the given offset. length is the upload's size in bytes, which is where the
+// last chunk ends.
 func endsChunk(offset, length int64) bool { return offset%chunkSize == 0 || offset == length }
 
-// tail returns the last piece of a file's chain, without the bytes of the piece, and the outcome in the file's seal.
-// last is the zero piece if the chain is empty. seal is empty if the file has no seal.
+// tail returns the last piece of a file's chain, without the piece's bytes, and the upload's outcome, which is recorded
+// in the seal. last is the zero piece if the chain is empty. seal is empty if the upload has no seal.
 func (s *Store) tail(ctx context.Context, file string) (last piece, seal string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -129,8 +128,8 @@ func (s *Store) note(ctx context.Context, p piece) error {
 
 // enter inserts piece p into the journal. It returns errTaken if the journal already has a piece at the same offset.
 func (s *Store) enter(ctx context.Context, p piece) error {
-	// Ignore the cancellation of ctx. After a canceled insert, it would be unknown whether the journal contains the
-	// piece.
+	// Ignore the cancellation of ctx, because after a canceled insert, it would be unknown whether the journal contains
+	// the piece.
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 	defer cancel()
 	_, err := s.journal.InsertOne(call, p)
@@ -170,14 +169,15 @@ func (s *Store) claim(ctx context.Context, file uuid.UUID, length int64, p piece
 	return s.note(ctx, p)
 }
 
-// assemble builds the complete chunk that ends at offset end, and replaces the short chunk in fs.chunks with it. It
-// then removes the bytes of the chunk's pieces from the journal. The caller must have inserted or read the last of
-// these pieces, so that all of them exist. assemble returns errTaken if the upload is already committed.
+// assemble builds the complete chunk that ends at the given offset, and replaces the short chunk in fs.chunks with it.
+// It then removes the bytes of the chunk's pieces from the journal. The caller must have inserted or read the chunk's
+// last piece, so that all pieces of the chunk exist. assemble returns errTaken if the upload is already committed or if
+// another caller is deleting the journal.
 func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	id := file.String()
-	// Do not change a chunk of a committed upload. Finish deletes the journal after the commit, so a late writer can
-	// then insert a wrong piece at an offset that already had a piece. If the fs.files document does not exist yet,
-	// the journal still has all its original pieces, because Finish deletes them only after the commit.
+	// Do not change a chunk of a committed upload, because its journal can be wrong. Finish deletes the journal after
+	// the commit, so a late writer can then insert a wrong piece at an offset that already had a piece. Before the
+	// commit, the journal contains all original pieces.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errTaken
 	} else if !errors.Is(err, problem.NotFound) {
@@ -202,7 +202,7 @@ func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 }
 
 // gather copies the bytes of all pieces from offset start to offset end into buf, and returns the number of bytes that
-// it copied. start must be the start of a chunk. gather returns 0 if another caller has already assembled the chunk.
+// it copied. start must be a multiple of chunkSize. gather returns 0 if another caller has already assembled the chunk.
 // If pieces are missing, another caller is deleting the journal, so gather returns errTaken.
 func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, buf []byte) (filled int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
@@ -241,8 +241,7 @@ func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, bu
 	return filled, nil
 }
 
-// digest returns the SHA-256 digest of all bytes from the start of the upload to the end of the piece, in lowercase
-// hexadecimal.
+// digest returns the SHA-256 digest of all bytes up to the end of the piece, in lowercase hexadecimal.
 func (p piece) digest() (string, error) {
 	sum, err := p.hash()
 	if err != nil {

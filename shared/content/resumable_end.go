@@ -16,7 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// These are the possible outcomes of an upload. The upload's seal contains one of them.
+// These are the outcomes that an upload's seal (its last journal document) can contain.
 const (
 	sealComplete   = "complete"
 	sealTerminated = "terminated"
@@ -30,12 +30,12 @@ const sniffed = 512
 // discarded the upload at the same time.
 var errSealGone = errors.New("the upload's journal was deleted")
 
-// sealID returns the _id of a file's seal. This _id sorts after the IDs of all pieces of the file.
+// sealID returns the _id of a file's seal. This _id sorts after the IDs of all the file's pieces.
 func sealID(file string) string { return file + "/end" }
 
-// seal inserts a seal with the outcome by, unless the upload already has a seal. It returns the outcome in the
-// upload's seal, which can differ from by if the seal already existed. The error is errSealGone if the existing seal
-// is deleted before it can be read.
+// seal records an upload's outcome in a seal, unless the upload already has a seal. It returns the outcome in the
+// upload's seal, which can be an earlier outcome. The error is errSealGone if an earlier seal is deleted before it can
+// be read.
 func (s *Store) seal(ctx context.Context, id, by string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
@@ -53,8 +53,8 @@ func (s *Store) seal(ctx context.Context, id, by string) (string, error) {
 	return first.By, mongodb.Problem(err, "read the seal of upload "+id)
 }
 
-// end seals an upload with the outcome by, so that the upload cannot become a file. The error wraps problem.Conflict
-// if the upload is already a file or already has a seal with the outcome complete.
+// end records the given outcome of an upload, so that the upload cannot become a file. The error wraps problem.Conflict
+// if the upload is already a file or is already recorded as complete.
 func (s *Store) end(ctx context.Context, id, by string) error {
 	complete := problem.Conflict.With("the upload is complete: delete the file /files/%s instead", id)
 	first, err := s.seal(ctx, id, by)
@@ -64,8 +64,8 @@ func (s *Store) end(ctx context.Context, id, by string) error {
 	if err != nil {
 		return err
 	}
-	// Check whether the upload is already a file. If Finish has committed the upload and deleted its seal, the insert
-	// of the new seal succeeded, but the upload is complete.
+	// Check whether the upload is already a file, because inserting the new seal also succeeds after Finish has
+	// committed the upload and deleted its seal.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errors.Join(complete, s.dropJournal(ctx, id))
 	} else if !errors.Is(err, problem.NotFound) {
@@ -74,9 +74,9 @@ func (s *Store) end(ctx context.Context, id, by string) error {
 	return nil
 }
 
-// Finish turns the complete upload with the given ID into a file, and returns the file and its event. As in Put,
-// Finish calls finish with the file, and finish must return the event that announces the file. If the upload is
-// already a file, Finish returns that file and its event.
+// Finish turns the complete upload with the given ID into a file, and returns the file and its event. Finish calls
+// finish with the file, and finish must return the event that announces the file. If the upload is already a file,
+// Finish returns that file and its event.
 //
 // Finish can be called concurrently, and again after an interrupted call. The result is always one file with one
 // event. Finish also accepts an expired upload.
@@ -113,8 +113,8 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 	return f, event, s.dropJournal(ctx, id)
 }
 
-// commitUpload seals the complete upload u and inserts its document into fs.files. last is the last piece of the
-// upload's chain.
+// commitUpload records that the upload u is complete, and inserts its document into fs.files. The parameter last is the
+// last piece of the upload's chain.
 func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish func(*File) ([]byte, error)) error {
 	by, err := s.seal(ctx, u.ID, sealComplete)
 	if err != nil {
@@ -145,9 +145,8 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 	return mongodb.Problem(s.commit(ctx, f, event), "commit file "+f.ID)
 }
 
-// hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. A concurrent Discard can cause
-// this, because it deletes the chunks and then the seal. Finish can then insert a new seal although the upload no
-// longer has any bytes.
+// hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. A concurrent Discard deletes the
+// chunks and then the seal, so Finish can insert a new seal for an upload that no longer has any bytes.
 func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	file, err := uuid.Parse(u.ID)
 	if err != nil || u.Length == 0 {
@@ -163,7 +162,7 @@ func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	return mongodb.Problem(err, "find the last chunk of upload "+u.ID)
 }
 
-// start returns the first bytes of a file, up to the number that http.DetectContentType examines.
+// start returns as many of a file's first bytes as http.DetectContentType examines.
 func (s *Store) start(ctx context.Context, f File) ([]byte, error) {
 	buf := make([]byte, sniffed)
 	n, err := fill(s.Reader(ctx, f), buf)
@@ -200,8 +199,8 @@ type tusDocument struct {
 	Metadata    string `bson:"metadata"`
 }
 
-// dropJournal deletes the journal of an upload. It deletes the seal last, so that the outcome of the upload remains
-// known while pieces exist.
+// dropJournal deletes an upload's journal. It deletes the seal last, so that the upload's outcome remains known while
+// pieces exist.
 func (s *Store) dropJournal(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
 	defer cancel()

@@ -17,8 +17,8 @@ import (
 // returns an error, Append first adds the bytes that it read before the error. Append returns the number of bytes that
 // it added, even if it also returns an error, because the added bytes remain.
 //
-// offset must be the current offset of the upload. If it is not, or if another writer adds bytes at the same offset
-// first, the error wraps problem.Conflict.
+// offset must be the upload's current offset. If it is not, or if another writer adds bytes at the same offset first,
+// the error wraps problem.Conflict.
 func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error) {
 	u, last, err := s.find(ctx, id)
 	if err != nil {
@@ -34,9 +34,9 @@ func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader
 	return added, err
 }
 
-// extend adds the bytes of r to the chain of u. last is the last piece of the chain. While one piece is being
-// inserted, extend reads and hashes the next piece. An upload therefore uses the memory of two buffers plus the
-// driver's copies of one buffer.
+// extend adds the bytes of r to the chain of u. The parameter last is the chain's last piece. While one piece is being
+// inserted, extend reads and hashes the next piece, so an upload uses the memory of two buffers plus the driver's
+// copies of one buffer.
 func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (added int64, err error) {
 	file, err := uuid.Parse(u.ID)
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 		return 0, err
 	}
 	var inserting chan error
-	settle := func() error { // waits for the insert in flight, updates added and returns the error of the insert
+	settle := func() error { // waits for the insert in flight, updates added, and returns the insert's error
 		if inserting == nil {
 			return nil
 		}
@@ -120,10 +120,10 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	return errors.Join(errNoUpload, err)
 }
 
-// AppendVerified is like Append, but it adds the bytes of r only if their digest equals want. sum computes the digest.
-// If the digest differs, AppendVerified adds no bytes and returns mismatch. AppendVerified first stores the bytes as
-// the chunks of a temporary file, which never gets a document in fs.files. It copies them to the upload after it has
-// verified the digest.
+// AppendVerified is like Append, but it adds the bytes of r only if the digest that sum computes from them equals want.
+// Otherwise, it adds no bytes and returns the error mismatch. AppendVerified first stores the bytes as chunks of a
+// temporary file, which never gets a document in fs.files. It copies the bytes to the upload after it has verified the
+// digest.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
 	u, _, err := s.find(ctx, id)
 	if err != nil {

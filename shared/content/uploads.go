@@ -19,12 +19,12 @@ import (
 type openDocument struct {
 	ID    string `bson:"_id"`
 	Owner string `bson:"owner"`
-	// Length is the file size in bytes that the client declared, or -1 if the client declared no size. AppendVerified
-	// and Terminate set Length to 0, so that Usage does not count the upload.
+	// Length is the file size in bytes that the client declared, or -1 if the client declared no size. Length is 0 for
+	// AppendVerified's temporary files and for terminated uploads, because Usage must not count them.
 	Length int64 `bson:"length"`
-	// ExpiresAt is the time when a resumable upload expires. It is nil for an upload in a single request.
+	// ExpiresAt is the time when a resumable upload expires. It is nil for a single-request upload.
 	ExpiresAt *time.Time `bson:"expires_at"`
-	// Tus contains the fields that only a resumable upload has. It is nil for an upload in a single request.
+	// Tus contains the fields that only a resumable upload has. It is nil for a single-request upload.
 	Tus *tusDocument `bson:"tus,omitempty"`
 }
 
@@ -86,8 +86,8 @@ func (s *Store) deleteUpload(ctx context.Context, id string) error {
 	return s.Confirm(ctx, id)
 }
 
-// Usage returns how many bytes the owner uses. The result is the total size of the owner's files plus the declared
-// sizes of the owner's uploads in progress. Usage does not count an upload without a declared size.
+// Usage returns the owner's storage usage in bytes: the total size of the owner's files plus the declared sizes of the
+// owner's uploads in progress. Usage does not count an upload without a declared size.
 func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -119,8 +119,8 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 		usage += sum.Bytes
 	}
 	for _, note := range notes {
-		// Check whether the upload has become a file, because the total above already includes the size of every file.
-		// The upload record of a file remains until the broker has confirmed the file's event.
+		// Do not count an upload that has become a file, because the total above already includes the file. The
+		// upload's record remains until the broker has confirmed the file's event.
 		n, err := s.files.CountDocuments(ctx, bson.D{{Key: "_id", Value: note.ID}})
 		if err != nil {
 			return 0, mongodb.Problem(err, "find file "+note.ID)
@@ -136,15 +136,15 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 // event is not confirmed yet.
 type Unfinished struct {
 	ID string
-	// Resumable reports whether the upload is resumable. The client can continue a resumable upload until ExpiresAt.
-	// For any other upload, ExpiresAt is the zero time.
+	// Resumable reports whether the client can continue the upload in another request until ExpiresAt. ExpiresAt is the
+	// zero time for a single-request upload.
 	Resumable bool
 	ExpiresAt time.Time
 }
 
-// Unfinished returns at most limit uploads that began before the given time and still have an upload record. The IDs
-// of the uploads are in ascending order, so the oldest upload comes first. All IDs are greater than after, which is
-// the last ID on the previous page or an empty string.
+// Unfinished returns up to limit uploads that began before the given time and still have an upload record. The oldest
+// upload comes first, because the uploads are sorted by ID. The parameter after is the last ID of the previous page, or
+// empty for the first page.
 func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]Unfinished, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -168,8 +168,8 @@ func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, 
 	return unfinished, nil
 }
 
-// firstID returns the lowest UUIDv7 (RFC 9562, section 5.7) for the millisecond that contains at. UUIDv7 values sort
-// by time, so every UUIDv7 that was generated before that millisecond is lower.
+// firstID returns the lowest UUIDv7 (RFC 9562, section 5.7) for the given time, rounded down to a millisecond. UUIDv7
+// values sort by time, so every UUIDv7 from an earlier millisecond is lower.
 func firstID(at time.Time) string {
 	ms := uint64(max(at.UnixMilli(), 0))
 	id := uuid.UUID{byte(ms >> 40), byte(ms >> 32), byte(ms >> 24), byte(ms >> 16), byte(ms >> 8), byte(ms), 0x70, 0, 0x80}
@@ -183,7 +183,7 @@ type claimDocument struct {
 	File      fileDocument `bson:"file"`
 }
 
-// Claimed returns the file that has claimed key. found reports whether any file has claimed key.
+// Claimed returns the file that has claimed the idempotency key. found reports whether such a file exists.
 func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -193,19 +193,18 @@ func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, er
 		return File{}, false, nil
 	}
 	if err != nil {
-		return File{}, false, mongodb.Problem(err, "read the claim of an idempotency key")
+		return File{}, false, mongodb.Problem(err, "read the claim on an idempotency key")
 	}
 	f, err := d.File.file()
 	return f, err == nil, err
 }
 
-// claimAttempts is the maximum number of attempts that Claim makes. An attempt fails if the key already has a claim,
-// but that claim is deleted before Claim can read it. An attempt also fails if the store is unavailable and the claim
-// was not inserted.
+// claimAttempts is the maximum number of attempts that Claim makes. An attempt fails if the key's existing claim is
+// deleted before Claim can read it, or if the store did not respond and did not insert the claim.
 const claimAttempts = 3
 
-// Claim claims key for f and returns f. If another file has already claimed key, Claim returns that file instead. The
-// same file can claim the same key repeatedly.
+// Claim records f as the only file for the idempotency key and returns f. If another file has already claimed the key,
+// Claim returns that file instead. The same file can claim the same key repeatedly.
 //
 // A caller must call Claim after f is committed and before the event for f is published, so that only one of several
 // files with the same key is announced.
@@ -217,8 +216,8 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 		if err == nil {
 			return f, nil
 		}
-		// Continue if another claim for key exists. Also continue if the server did not respond, because the claim
-		// might have been inserted anyway. In both cases, Claimed reads the existing claim.
+		// If the key already has a claim, read this claim. Also try to read a claim if the server did not respond,
+		// because the insert might have succeeded.
 		if !mongo.IsDuplicateKeyError(err) && !mongodb.Away(err) {
 			return File{}, mongodb.Problem(err, "claim the idempotency key for file "+f.ID)
 		}
@@ -229,23 +228,22 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	return File{}, fmt.Errorf("claim the idempotency key for file %s: gave up after %d attempts", f.ID, claimAttempts)
 }
 
-// Unclaim deletes the claim for key if the claim belongs to the file with the given ID. A claim that belongs to
-// another file remains.
+// Unclaim deletes the claim on the idempotency key, but only if the claim belongs to the file with the given ID.
 func (s *Store) Unclaim(ctx context.Context, key, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := s.claims.DeleteOne(ctx, bson.D{{Key: "_id", Value: key}, {Key: "file._id", Value: id}})
-	return mongodb.Problem(err, "delete the idempotency key claim of file "+id)
+	return mongodb.Problem(err, "delete the idempotency key claim for file "+id)
 }
 
-// ForgetClaims deletes all claims that were created before the given time. It returns the number of claims that it
-// deleted.
+// ForgetClaims deletes all claims on idempotency keys that were created before the given time. It returns how many
+// claims it deleted.
 func (s *Store) ForgetClaims(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.claims, "claimed_at", before)
 }
 
-// removeOlder deletes old documents from a collection and returns the number of documents that it deleted. A document
-// is old if the time in the given field is earlier than before.
+// removeOlder deletes every document whose time in the given field is earlier than the given time, and returns how many
+// documents it deleted.
 func (s *Store) removeOlder(ctx context.Context, from *mongo.Collection, field string, before time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
 	defer cancel()

@@ -16,19 +16,18 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// Put stores the bytes of r as a new file. The returned File has the owner, the name, the content type and the key of
-// f. Put sets the other fields. f.Size is the file size in bytes that the client declared, or -1 if the client
-// declared no size. During the upload, Usage counts the declared size.
+// Put stores the bytes of r as a new file. It copies the owner, name, content type and key from f, and sets the other
+// fields of the returned File. f.Size is the file size in bytes that the client declared, or -1 if the client declared
+// no size. During the upload, Usage counts the declared size.
 //
 // Put inserts an upload record before it reads the first byte, so that the sweep function can find an interrupted
-// upload. Put does not delete the record of a stored file. The caller must call Confirm after the broker has confirmed
-// the file's event.
+// upload. After the broker has confirmed the file's event, the caller must call Confirm to delete the record.
 //
 // After all bytes are stored, Put calls finish with the file. finish must return the event that announces the file,
 // and Put stores the event in the file's document. If finish returns an error, Put does not create the file.
 //
-// Put reads r until io.EOF. Any other error from r, including io.ErrUnexpectedEOF, means that the bytes are
-// incomplete, so Put does not create the file. The returned error then wraps the error from r.
+// Put reads r until io.EOF. Any other error from r, including io.ErrUnexpectedEOF, means that the bytes are incomplete,
+// so Put does not create the file and returns an error that wraps the error from r.
 //
 // If an error occurs, Put deletes everything that it has written, with two exceptions. If the store is unavailable,
 // the upload record and some chunks can remain. If the store does not respond to the commit, the upload record and a
@@ -67,9 +66,8 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 		return File{}, fmt.Errorf("prepare the commit of file %s: %w", f.ID, err)
 	}
 	if err := s.commit(ctx, f, event); err != nil {
-		// If the store did not respond, the file might exist. Keep its chunks in that case, because a document without
-		// chunks would be a corrupt file forever. If the file does not exist, the sweep function deletes the chunks
-		// later.
+		// Keep the chunks if the store did not respond, because the file might exist, and a document without chunks
+		// would be a corrupt file forever. If the file does not exist, the sweep function deletes the chunks later.
 		keep = mongodb.Away(err)
 		return File{}, mongodb.Problem(err, "commit file "+f.ID)
 	}
@@ -77,10 +75,10 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	return f, nil
 }
 
-// writeChunks inserts the bytes of r as the chunks of the file with the given ID. It inserts up to streamInserts
-// chunks at the same time. It sets f.Size and f.SHA256. After an error, f.Size is an upper bound for the number of
-// inserted bytes, and f.SHA256 is not set. When writeChunks returns, no insert is in flight, so the caller can safely
-// delete the chunks.
+// writeChunks inserts the bytes of r as the chunks of the file with the given ID. It inserts up to streamInserts chunks
+// at the same time. It sets f.Size and f.SHA256. After an error, f.Size is an upper bound on the number of inserted
+// bytes, and f.SHA256 is not set. When writeChunks returns, no insert is in flight, so the caller can safely delete the
+// chunks.
 func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Reader) error {
 	group, sending := errgroup.WithContext(ctx)
 	group.SetLimit(streamInserts)
@@ -100,7 +98,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		more = err == nil
 		sum.Write(b[:length])
 		f.Size += int64(length)
-		// Wait for a slot before the goroutine starts, so that the loop does not fill another buffer during the wait.
+		// Wait for a slot here, not in the goroutine, so that the loop does not fill another buffer during the wait.
 		select {
 		case s.slots <- struct{}{}:
 		case <-sending.Done():
@@ -109,8 +107,8 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		}
 		group.Go(func() error {
 			defer func() { <-s.slots }()
-			// Ignore the cancellation of ctx. Otherwise, the server could continue a canceled insert and write the
-			// chunk after the chunks of the failed upload were deleted.
+			// Ignore the cancellation of ctx, because the server could otherwise continue a canceled insert and write
+			// the chunk after the chunks of the failed upload were deleted.
 			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 			defer cancel()
 			_, err := s.chunks.InsertOne(call, &lentChunk{newChunk(id, n, b[:length]), func() { s.buffers.Put(b) }})
@@ -143,7 +141,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 // commit returns nil.
 func (s *Store) commit(ctx context.Context, f File, event []byte) error {
 	insert := func() error {
-		// Ignore the cancellation of ctx. After a canceled insert, it would be unknown whether the file exists.
+		// Ignore the cancellation of ctx, because after a canceled insert, it would be unknown whether the file exists.
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
 		_, err := s.files.InsertOne(call, document(f, event))
@@ -159,9 +157,9 @@ func (s *Store) commit(ctx context.Context, f File, event []byte) error {
 	return err
 }
 
-// fill reads from r until buf is full or r returns an error. If r ends before buf is full, fill returns io.EOF, even
-// if it has read some bytes. io.ReadFull would return io.ErrUnexpectedEOF in that case. fill returns
-// io.ErrUnexpectedEOF only if r returns this error, for example because the client disconnected.
+// fill reads from r until buf is full or r returns an error. Unlike io.ReadFull, fill returns io.EOF if r ends after
+// only some bytes. It returns io.ErrUnexpectedEOF only if r returns this error, for example because the client
+// disconnected.
 func fill(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var m int

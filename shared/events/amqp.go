@@ -17,16 +17,15 @@ const (
 	// handshakes. On a fast network, connecting takes only about 2 ms, so the limit leaves enough time for a slow
 	// network.
 	dialTimeout = 3 * time.Second
-	// writeTimeout is how long each write to the socket may take. The limit is necessary because a broker with a
-	// memory alarm stops reading from its sockets. Without the limit, a write would then block until the alarm ends.
+	// writeTimeout is how long each write to the socket may take. Without the limit, a write to a broker with a memory
+	// alarm would block until the alarm ends, because such a broker stops reading from its sockets.
 	writeTimeout = 3 * time.Second
 	// heartbeat is the interval at which both ends of a connection send heartbeats. If nothing arrives on a connection
 	// for 1.5 times this interval, the connection is closed, because the other end is probably unreachable.
 	heartbeat = 10 * time.Second
 	// maxChannels is the maximum number of channels in use at the same time. When all of them are in use, further
-	// callers wait for a channel. Each channel waits for the confirmation of its event before it publishes another
-	// event. Because a confirmation takes about 1 ms, the channels can still publish several thousand events per
-	// second.
+	// callers wait. Each channel publishes one event at a time and waits for its confirmation, which takes about 1 ms,
+	// so the channels can publish several thousand events per second.
 	maxChannels = 16
 )
 
@@ -50,7 +49,7 @@ type amqpPublisher struct {
 	closed  bool
 }
 
-// attempt is one attempt to connect. Callers that need the connection at the same time share one attempt.
+// attempt is an attempt to connect. Concurrent callers share one attempt.
 type attempt struct {
 	done chan struct{} // closed when link or err is set
 	link *link
@@ -116,7 +115,7 @@ func (p *amqpPublisher) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the connection. Ready and Publish return errors after that.
+// Close closes the connection. Afterward, Ready and Publish return errors.
 func (p *amqpPublisher) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -129,8 +128,8 @@ func (p *amqpPublisher) Close() error {
 	return nil
 }
 
-// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. Concurrent callers share
-// one attempt to connect. If the context of one caller ends, the attempt continues for the other callers.
+// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. If the context of one
+// caller ends, the attempt to connect continues for the other callers.
 func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	p.mu.Lock()
 	if p.closed {
@@ -156,7 +155,7 @@ func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	}
 }
 
-// try connects to RabbitMQ and stores the result in a.
+// try connects to RabbitMQ and records the result in the attempt a.
 func (p *amqpPublisher) try(a *attempt) {
 	l, err := dial(p.url)
 	p.mu.Lock()

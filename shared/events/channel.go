@@ -46,8 +46,8 @@ func dial(amqpURL string) (*link, error) {
 	return l, nil
 }
 
-// close closes the connection and the socket. It ignores errors, because nothing is lost if RabbitMQ does not confirm
-// the close: no message is in transit at this point.
+// close closes the connection and the socket. It ignores errors, because no message is in transit at this point, so no
+// message can be lost.
 func (l *link) close() {
 	_ = l.conn.CloseDeadline(time.Now().Add(closeTimeout))
 	_ = l.socket.Close()
@@ -103,7 +103,7 @@ func (l *link) giveBack(c *channel) {
 }
 
 // open opens a channel in confirm mode. If this takes longer than openTimeout, open closes the connection's socket, so
-// that the calls of the AMQP library return.
+// that the blocked calls of the AMQP library return.
 func (l *link) open() (*channel, error) {
 	overdue := time.AfterFunc(openTimeout, func() { _ = l.socket.Close() })
 	defer overdue.Stop()
@@ -140,7 +140,7 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 		err          error
 	}
 	sent := make(chan result, 1)
-	go func() { // the library has no context for writes to the socket
+	go func() { // this call can block and does not accept a context
 		d, err := c.ch.PublishWithDeferredConfirm(Exchange, msg.Type, true, false, msg)
 		sent <- result{d, err}
 	}()
@@ -168,8 +168,8 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	return c.unconfirmed()
 }
 
-// returned returns an error if no queue has received the message that RabbitMQ has just acknowledged. If RabbitMQ
-// cannot route a mandatory message to any queue, it first sends the message back and then acknowledges it.
+// returned checks that a queue has received the message that RabbitMQ has just acknowledged. If RabbitMQ cannot route
+// a mandatory message to any queue, it first sends the message back and then acknowledges it.
 func (c *channel) returned() error {
 	select {
 	case r, ok := <-c.returns:
@@ -181,8 +181,8 @@ func (c *channel) returned() error {
 	return nil
 }
 
-// unconfirmed returns an error with the reason why RabbitMQ has not acknowledged the message. The library reports a
-// nack in two cases: RabbitMQ has sent a nack, or the channel was closed.
+// unconfirmed returns an error that explains why RabbitMQ has not acknowledged the message. The AMQP library reports a
+// negative acknowledgment (nack) if RabbitMQ has sent one or if the channel was closed.
 func (c *channel) unconfirmed() error {
 	select {
 	case e := <-c.closes:

@@ -20,9 +20,9 @@ type Depths struct {
 }
 
 // Lengths returns the number of messages that are waiting in Queue and in DeadQueue. eventsURL is the value of
-// EVENTS_URL. If it is the URL of a RabbitMQ, the user in the URL needs configure or write permission for both queues,
-// because RabbitMQ 4.2.7 and later require one of them. If it is the URL of an HTTP sink, both numbers are 0, because
-// a sink stores no messages.
+// EVENTS_URL. If eventsURL is a RabbitMQ URL, its user needs configure or write permission for both queues, because
+// RabbitMQ 4.2.7 and later require one of these permissions. If it is the URL of an HTTP sink, both numbers are 0,
+// because a sink stores no messages.
 //
 // If RabbitMQ is unavailable or denies the user access, the error wraps problem.Unavailable. No error shows the URL,
 // because it contains a password.
@@ -45,8 +45,7 @@ func Lengths(ctx context.Context, eventsURL string) (Depths, error) {
 		return Depths{}, unavailable(err)
 	}
 	defer l.close()
-	// The AMQP library waits for responses without a timeout. When ctx ends, close the socket, so that the library
-	// stops waiting.
+	// When ctx ends, close the socket, because the AMQP library would otherwise wait for a response without a limit.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	channel, err := l.conn.Channel()
 	if err != nil {

@@ -49,13 +49,13 @@ type FileStored struct {
 	StoredAt time.Time `json:"stored_at"`
 }
 
-// Trace adds the trace in ctx to e in the CloudEvents extension "Distributed Tracing". The delivery and the processing
-// of the event then belong to the same trace as its creation, even if the event is published much later.
+// Trace adds the trace in ctx to the event e, in the CloudEvents extension "Distributed Tracing". The delivery and the
+// processing of the event then belong to the same trace as its creation, even if the event is published much later.
 func Trace(ctx context.Context, e *event.Event) { telemetry.Inherit(ctx, e.SetExtension) }
 
-// NewFileStored returns the event that announces f. The event's source, id and time depend only on f. If several
-// events are created from the same f, a consumer therefore recognizes them as duplicates of one event. If f does not
-// conform to the schema, the error wraps problem.Unprocessable.
+// NewFileStored returns the event that announces f. The event's source, id and time depend only on f, so a consumer
+// recognizes several events that are created from the same f as duplicates. If f does not conform to the schema, the
+// error wraps problem.Unprocessable.
 func NewFileStored(f FileStored) (event.Event, error) {
 	if !utf8.ValidString(f.Owner + f.Name + f.ContentType) {
 		return event.Event{}, problem.Unprocessable.With("the file's name, owner or content type is not valid UTF-8")

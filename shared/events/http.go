@@ -47,12 +47,12 @@ func newHTTPPublisher(sink *url.URL) *httpPublisher {
 }
 
 // Publish sends e to the sink. A 2xx response means that the sink has accepted the event. A 3xx or 4xx response,
-// except 408, means that it has not. After a 408 or 5xx response, or if the connection was established but no response
-// arrived, the sink might have accepted the event, so the error wraps ErrUnknown.
+// except 408, means that the sink has rejected the event. After a 408 or 5xx response, or if the connection was
+// established but no response arrived, the sink might have accepted the event, so the error wraps ErrUnknown.
 //
-// A 422 response means that the sink does not support the publisher's version of the event. The error wraps
-// problem.Unavailable in this case, too, because events cannot be published until an operator has deployed matching
-// versions.
+// A 422 response means that the sink does not support the publisher's version of the event. Although 422 is a 4xx
+// status, the error then wraps problem.Unavailable, because no event can be published until an operator deploys
+// matching versions.
 func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	body, err := encode(e)
 	if err != nil {
@@ -70,8 +70,8 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), withoutURL(err)))
 	}
 	req.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
-	// If the event has a trace, send that trace instead of the trace in ctx. The two traces can differ, because sweep
-	// might publish the event long after the request that created it.
+	// If the event has a trace, send that trace instead of the trace in ctx. The two traces can differ, because the
+	// sweep function might publish the event long after the request that created it.
 	if parent, ok := e.Extensions()["traceparent"].(string); ok {
 		req.Header.Set("Traceparent", parent)
 		if state, ok := e.Extensions()["tracestate"].(string); ok {
@@ -108,7 +108,7 @@ func (p *httpPublisher) Ready(context.Context) error {
 	return nil
 }
 
-// Close closes the idle connections. Ready and Publish return errors after that.
+// Close closes the idle connections. Afterward, Ready and Publish return errors.
 func (p *httpPublisher) Close() error {
 	p.closed.Store(true)
 	p.client.CloseIdleConnections()

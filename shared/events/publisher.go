@@ -15,9 +15,9 @@ import (
 )
 
 // ErrUnknown reports that Publish failed, but that the event might have been stored, for example because the
-// confirmation did not arrive in time. The caller must then not undo the change that the event announces, because the
-// event might still be delivered. If the caller publishes the event again, it must use the same event ID, so that a
-// consumer can recognize the duplicate. After any other error, the event has not been stored and will never be stored.
+// confirmation did not arrive in time. The caller must not undo the change that the event announces, because the event
+// might still be delivered. If the caller publishes the event again, it must use the same event ID, so that a consumer
+// can recognize the duplicate. After any other error, the event has not been stored and will never be stored.
 var ErrUnknown = errors.New("the event might have been published")
 
 // Publisher sends events to RabbitMQ or to an HTTP sink. It is safe for concurrent use.
@@ -28,10 +28,10 @@ type Publisher interface {
 	// ends. Even if ctx has no deadline, Publish returns within publishTimeout (RabbitMQ) or postTimeout (HTTP sink).
 	Publish(ctx context.Context, e event.Event) error
 	// Ready returns an error that wraps problem.Unavailable if Publish would certainly fail. With Ready, a caller can
-	// reject a large file before it receives the file. Ready connects if there is no connection. If Ready returns nil,
-	// Publish can still fail.
+	// reject a large file before it receives the file. If no connection is open, Ready opens one. If Ready returns
+	// nil, Publish can still fail.
 	Ready(ctx context.Context) error
-	// Close closes the connection. Publish and Ready fail after that. Do not call Close before all calls of Publish
+	// Close closes the connection. Afterward, Publish and Ready fail. Do not call Close before all calls of Publish
 	// have returned, because Close can interrupt them.
 	Close() error
 }
@@ -41,10 +41,10 @@ type Publisher interface {
 // but the confirmation can take a few seconds while the queue elects a leader.
 const publishTimeout = 5 * time.Second
 
-// NewPublisher returns a Publisher for eventsURL, the value of EVENTS_URL. An amqp:// or amqps:// URL is the URL of a
-// RabbitMQ in which setup has declared the topology. An http:// or https:// URL is the URL of a sink that accepts
-// CloudEvents. NewPublisher does not connect. Errors contain the name EVENTS_URL, but not the URL, because the URL
-// contains a password.
+// NewPublisher returns a Publisher for eventsURL, the value of EVENTS_URL. An amqp:// or amqps:// URL must refer to a
+// RabbitMQ server on which setup has declared the topology. An http:// or https:// URL must refer to a sink that
+// accepts CloudEvents. NewPublisher does not connect. Errors contain the name EVENTS_URL, but not the URL, because the
+// URL can contain a password.
 func NewPublisher(eventsURL string) (Publisher, error) {
 	u, err := parseURL("EVENTS_URL", eventsURL)
 	if err != nil {
@@ -80,8 +80,8 @@ func (o observed) Publish(ctx context.Context, e event.Event) error {
 	return err
 }
 
-// parseURL parses raw, which is the value of the setting called variable. Unlike the errors of url.Parse, the errors
-// of parseURL do not quote raw, because raw might contain a password.
+// parseURL parses raw, the value of the setting named by variable. Unlike errors from url.Parse, its errors do not
+// quote raw, because raw might contain a password.
 func parseURL(variable, raw string) (*url.URL, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%s: must not be empty", variable)

@@ -10,17 +10,17 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Redrive moves dead letters from DeadQueue back to Exchange, and returns the number of dead letters that it has
-// moved. It moves at most as many dead letters as DeadQueue contained at the start, so that it ends even if further
-// dead letters arrive. The user in adminURL needs the same permissions as for DeclareTopology.
+// Redrive moves dead letters, which are events that were not processed, from DeadQueue back to Exchange. It returns
+// the number of dead letters that it has moved. It moves at most as many dead letters as DeadQueue contained at the
+// start, so that it ends even if further dead letters arrive. The user in adminURL needs the same permissions as for
+// DeclareTopology.
 //
-// Dead letters also occur in normal operation, for two reasons. When the receive adapter of the RabbitmqSource stops,
-// it rejects the messages that it is delivering. If the catalog is unavailable for a long time, the source stops its
-// retries.
+// Dead letters also occur in normal operation. When the RabbitmqSource's receive adapter stops, it rejects the
+// messages that it is delivering. If the catalog is unavailable for a long time, the source stops retrying.
 //
-// Redrive acknowledges a dead letter only after Queue has confirmed the message, so that no message is lost. If
-// Redrive is interrupted between these two steps, the event is delivered twice. A message that can never be processed
-// becomes a dead letter again.
+// Redrive acknowledges a dead letter only after Queue has confirmed the republished message, so that no message is
+// lost. If Redrive is interrupted between these two steps, the event is delivered twice. A message that can never be
+// processed becomes a dead letter again.
 //
 // If RabbitMQ is unavailable or does not confirm a message, the error wraps problem.Unavailable. No error shows the
 // URL, because it contains a password.
@@ -32,9 +32,8 @@ func Redrive(ctx context.Context, adminURL string) (moved int, err error) {
 	if err != nil {
 		return 0, problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
-	defer l.close() // a dead letter that is not acknowledged by then stays in DeadQueue
-	// The AMQP library waits for responses without a timeout. When ctx ends, close the socket, so that the library
-	// stops waiting.
+	defer l.close() // dead letters that are not acknowledged stay in DeadQueue
+	// When ctx ends, close the socket, because the AMQP library would otherwise wait for a response without a limit.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	moved, err = l.redrive(ctx)
 	if err != nil && (l.conn.IsClosed() || ctx.Err() != nil) {
@@ -76,7 +75,7 @@ func (l *link) redrive(ctx context.Context) (moved int, err error) {
 	return moved, nil
 }
 
-// publishWithin calls publish. It returns an error if publish takes longer than publishTimeout.
+// publishWithin calls publish with a timeout of publishTimeout.
 func (c *channel) publishWithin(ctx context.Context, msg amqp.Publishing) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

@@ -62,8 +62,7 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	case err != nil:
 		return problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
-	// The AMQP library waits for responses without a timeout. When ctx ends, close the socket, so that the library
-	// stops waiting.
+	// When ctx ends, close the socket, because the AMQP library would otherwise wait for a response without a limit.
 	defer context.AfterFunc(ctx, func() { _ = socket.Close() })()
 	defer func() { _ = conn.CloseDeadline(time.Now().Add(closeTimeout)) }()
 	ch, err := conn.Channel()
@@ -93,9 +92,8 @@ func isRefusal(err error) bool {
 	return errors.As(err, &refusal) && refusal.Code == amqp.AccessRefused
 }
 
-// refused adds the name of a setting to err. The setting must contain the RabbitMQ user's credentials, and isRefusal
-// must report true for err. The returned error does not wrap problem.Unavailable, because another attempt would fail,
-// too.
+// refused wraps err, for which isRefusal must report true, and adds the name of the setting that contains the RabbitMQ
+// user's credentials. The result does not wrap problem.Unavailable, because a retry would fail in the same way.
 func refused(setting string, err error) error {
 	return fmt.Errorf("%s: the server denied the user access: %w", setting, err)
 }

@@ -36,13 +36,12 @@ type Trust struct {
 	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, ClientAddress ignores
 	// HeaderClientAddress.
 	Key []byte
-	// Now returns the current time. If it is nil, time.Now is used.
+	// Now returns the current time. If Now is nil, time.Now is used.
 	Now func() time.Time
 }
 
-// LoadTrust returns a Trust for the settings TRUSTED_HOPS and GATEWAY_KEY_FILE, whose values are hops and keyFile. An
-// empty keyFile means that GATEWAY_KEY_FILE is not set, so that the Trust has no key. An error names the invalid
-// setting.
+// LoadTrust returns a Trust for hops and keyFile, the values of the settings TRUSTED_HOPS and GATEWAY_KEY_FILE. If
+// keyFile is empty, the Trust has no key. An error names the invalid setting.
 func LoadTrust(hops int, keyFile string) (Trust, error) {
 	if hops < 0 {
 		return Trust{}, errors.New("TRUSTED_HOPS: must not be negative")
@@ -56,7 +55,7 @@ func LoadTrust(hops int, keyFile string) (Trust, error) {
 	}
 	key := []byte(strings.TrimSpace(string(content)))
 	if len(key) < minKeySize {
-		return Trust{}, fmt.Errorf("GATEWAY_KEY_FILE: the key has %d bytes, want at least %d", len(key), minKeySize)
+		return Trust{}, fmt.Errorf("GATEWAY_KEY_FILE: the key must have at least %d bytes, not %d", minKeySize, len(key))
 	}
 	return Trust{Hops: hops, Key: key}, nil
 }
@@ -108,7 +107,7 @@ func (t Trust) SignAddress(address netip.Addr) string {
 	return what + " " + hex.EncodeToString(t.sum(what))
 }
 
-// verify returns the address from signed, the value of HeaderClientAddress. The result is false if the signature is
+// verify checks a value of HeaderClientAddress and returns its address. The result is false if the signature is
 // invalid, or if the signed time differs from the current time by more than signatureLifetime.
 func (t Trust) verify(signed string) (netip.Addr, bool) {
 	i := strings.LastIndexByte(signed, ' ')
@@ -130,8 +129,8 @@ func (t Trust) verify(signed string) (netip.Addr, bool) {
 	return address, err == nil
 }
 
-// sum returns the HMAC of the text what. It puts a fixed prefix before the text, so that an HMAC that was computed
-// with the same key for another purpose is never a valid signature of an address.
+// sum returns the HMAC of a fixed prefix and the given text. Because of the prefix, an HMAC that was computed with the
+// same key for another purpose is never a valid signature of an address.
 func (t Trust) sum(what string) []byte {
 	mac := hmac.New(sha256.New, t.Key)
 	_, _ = mac.Write([]byte("client address\n" + what)) // never fails

@@ -24,13 +24,12 @@ const TypeJSON = "application/json"
 // read timeout must be long enough for the longest upload, and is therefore too long for a small body.
 const bodyTime = 5 * time.Second
 
-// ReadBody reads the whole body of a request. The body may have at most limit bytes, and it must arrive within
-// bodyTime, even if the request has a longer time limit. Otherwise, a client that sends its body very slowly could
-// occupy the function for the whole time limit.
+// ReadBody reads the whole request body, which may have at most limit bytes. The body must arrive within bodyTime,
+// because a client that sends its body very slowly could otherwise occupy the function for the whole request timeout.
 //
-// The error is a problem.TooLarge if the body is longer than limit, a problem.BodyTimeout if the body arrives too
-// late, and a problem.BadRequest if the body cannot be read. If the Content-Length header exceeds limit, ReadBody
-// returns the error without reading the body.
+// The error is a problem.TooLarge if the body is longer than limit, a problem.BodyTimeout if it arrives too late, and
+// a problem.BadRequest if it cannot be read. If the Content-Length header exceeds limit, ReadBody does not read the
+// body.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	errTooLarge := problem.TooLarge.With("the limit is %d bytes", limit)
 	if r.ContentLength > limit {
@@ -44,8 +43,8 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	_ = rc.SetReadDeadline(deadline) // httptest.ResponseRecorder does not support deadlines
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	// Clear the deadline, because net/http would otherwise cancel the request when the deadline passes, even if the
-	// body has been read and the handler is still working. No later read needs this deadline: Linger sets its own
-	// deadline for the rest of an unread body, and net/http sets one for the next request on the connection.
+	// body has been read. Later reads do not need this deadline, because Linger sets one for the rest of an unread
+	// body, and net/http sets one for the next request on the connection.
 	_ = rc.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -123,14 +122,14 @@ func DecodeJSON(body []byte, v any) error {
 	}
 	var wrong *json.UnmarshalTypeError
 	if err := json.Unmarshal(body, v); errors.As(err, &wrong) {
-		return problem.BadRequest.With("%s must be a %s", wrong.Field, jsonName(wrong.Type))
+		return problem.BadRequest.With("%s must be of type %s", wrong.Field, jsonName(wrong.Type))
 	} else if err != nil {
 		return fmt.Errorf("decode the request body: %w", err)
 	}
 	return nil
 }
 
-// memberNames returns the JSON member names that are defined by the `json` tags in the struct that v points to.
+// memberNames returns the JSON member names in the `json` tags of the struct that v points to.
 func memberNames(v any) []string {
 	var names []string
 	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
@@ -140,7 +139,7 @@ func memberNames(v any) []string {
 	return names
 }
 
-// jsonName returns the name of the type t for an error message. A bool is called a boolean, as in JSON.
+// jsonName returns the name of the type t for an error message. The name of a bool is boolean, as in JSON.
 func jsonName(t reflect.Type) string {
 	if t.Kind() == reflect.Bool {
 		return "boolean"

@@ -189,7 +189,7 @@ func TestReadJSON(t *testing.T) {
 	var wrong struct {
 		On *bool `json:"on"`
 	}
-	if err := DecodeJSON([]byte(`{"on":1}`), &wrong); err == nil || !strings.Contains(err.Error(), "on must be a boolean") {
+	if err := DecodeJSON([]byte(`{"on":1}`), &wrong); err == nil || !strings.Contains(err.Error(), "on must be of type boolean") {
 		t.Errorf("got error %v, want one that names the type of on", err)
 	}
 }

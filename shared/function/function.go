@@ -67,11 +67,11 @@ const (
 	// flushTimeout is how long the function may take to send the last trace spans after the running requests have
 	// ended.
 	flushTimeout = 3 * time.Second
-	// answerTimeout is added to RequestTimeout to get the server's write timeout. It leaves time for a handler whose
-	// request has exceeded its deadline to clean up and to send the response.
+	// answerTimeout is added to RequestTimeout to get the server's write timeout, so that a handler can still clean up
+	// and send the response after its request has exceeded RequestTimeout.
 	answerTimeout = 35 * time.Second
 	// maxHeaderBytes is the maximum size of a request's headers, in bytes. It leaves room for an access token, which
-	// can have up to 8 KiB.
+	// can be up to 8 KiB long.
 	maxHeaderBytes = 32 << 10
 )
 
@@ -92,8 +92,8 @@ func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 }
 
 // Job runs a task that ends on its own, such as the setup Job. It calls task with the command-line arguments in args,
-// and exits when task returns. The settings, logs and exit codes are the same as in Main. When the process receives
-// SIGTERM or SIGINT, Job cancels the task's context.
+// and exits when task returns. Settings, logs and exit codes work as in Main. When the process receives SIGTERM or
+// SIGINT, Job cancels the task's context.
 func Job[C any](task func(ctx context.Context, cfg C, args []string) error) {
 	os.Exit(run(func(ctx context.Context, _ settings, stop <-chan struct{}) error {
 		ctx, cancel := context.WithCancel(ctx)
@@ -180,8 +180,8 @@ func parse(cfg any) error {
 	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
 }
 
-// serve serves handler until stop is closed. Then it waits for the running requests, closes handler, and sends the
-// last trace spans.
+// serve runs an HTTP server for handler until stop is closed. Then it waits for the running requests, closes handler,
+// and sends the last trace spans.
 func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
 	told, err := telemetry.New(ctx, telemetry.Settings{Function: base.Service, Revision: base.Revision,
 		Metrics: base.MetricsAddr != "", Endpoint: base.OTLPEndpoint, TracesEndpoint: base.OTLPTracesEndpoint})
@@ -240,7 +240,7 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 }
 
 // serveMetrics starts a server for handler at address. Closing the returned closer stops the server. If address is
-// empty, serveMetrics starts no server. Metrics have a port of their own, because the function's main port is public.
+// empty, serveMetrics starts no server. Metrics have a separate port, because the function's main port is public.
 func serveMetrics(address string, handler http.Handler) (io.Closer, error) {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: headerTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug)}

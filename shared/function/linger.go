@@ -13,9 +13,9 @@ import (
 // the body so that the client does not lose the response.
 const lingerTime = 5 * time.Second
 
-// Linger returns a handler that calls next. It makes sure that the client receives the response even if next does not
-// read the whole request body. In that case, Linger sends the response immediately, with "Connection: close". Then it
-// reads and discards the rest of the body for at most lingerTime, as RFC 9112, section 9.6, recommends.
+// Linger returns a handler that calls next and ensures that the client receives the response. If next does not read
+// the whole request body, the handler sends the response immediately, with "Connection: close". Then it reads and
+// discards the rest of the body for at most lingerTime, as RFC 9112, section 9.6, recommends.
 //
 // Without Linger, net/http would first read up to 256 KiB of the unread body, without a time limit. If the body were
 // longer, net/http would close the connection. The client's kernel would then receive a reset while the client is
@@ -61,8 +61,8 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.from.Read(p)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		// The body has also ended if it was interrupted. It has not ended after a timeout, because the rest of the
-		// body can still arrive.
+		// An interrupted body has also ended. After a timeout, the body has not ended, because the rest can still
+		// arrive.
 		b.ended.Store(true)
 	}
 	return n, err

@@ -18,7 +18,7 @@ import (
 
 type contextKey struct{}
 
-// RequestID returns the request ID in ctx. It returns an empty string if ctx does not belong to a request.
+// RequestID returns the request ID in ctx, or an empty string if ctx does not belong to a request.
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(contextKey{}).(string)
 	return id
@@ -48,7 +48,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		w.Header().Set("X-Request-Id", id)
 		if r.URL.Path == "/healthz" {
 			// The probe does not check dependencies. Otherwise, it would fail while the database is unavailable, and
-			// Knative would kill the pods, although they only have to wait for the database.
+			// Knative would kill the pods, although a restart does not help.
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = io.WriteString(w, "ok\n")
 			return

@@ -18,8 +18,8 @@ type queryPasser interface {
 // cannot be parsed. If handler is a queryPasser, the requests that it exempts are passed on without a check.
 func refuseBadQueries(handler http.Handler) http.Handler {
 	passer, _ := handler.(queryPasser)
-	// Some functions use EndSmallBodies for all of their responses, so the response to a rejected request needs it,
-	// too. For the other functions, EndSmallBodies does no harm.
+	// Use EndSmallBodies, because some functions need it for all of their responses, including this one. It does no
+	// harm to the other functions.
 	refusal := EndSmallBodies(problem.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error { return CheckQuery(r) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if CheckQuery(r) != nil && (passer == nil || !passer.PassesQuery(r)) {
@@ -43,7 +43,7 @@ func CheckQuery(r *http.Request) error {
 }
 
 // Query returns the parameters in the query string of r. It does not check the syntax of the query string, because
-// Wrap has already done that. If a parameter that is listed in once occurs more than once, the error is a
+// Wrap has already checked it. If one of the listed parameters occurs more than once, the error is a
 // problem.BadRequest, because the function and a proxy in front of it might use different values of the parameter.
 func Query(r *http.Request, once ...string) (url.Values, error) {
 	query := r.URL.Query()

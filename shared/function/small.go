@@ -19,8 +19,8 @@ const (
 //
 // Every function that uses the Knative feature features.knative.dev/http-full-duplex needs EndSmallBodies. With this
 // feature, queue-proxy and activator forward a response before the request body has ended, and then close the
-// connection without announcing that to the proxy in front of them. Without EndSmallBodies, up to a third of the
-// requests that followed a rejected small request on the same connection therefore failed with a 502.
+// connection without notifying the proxy in front of them. Without EndSmallBodies, up to a third of the requests that
+// followed a rejected small request on the same connection therefore failed with a 502.
 func EndSmallBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Do not read the body of a request with an Expect header, because net/http would then send 100 (Continue),

@@ -1,6 +1,6 @@
 // Package jsonobject parses JSON objects strictly, so that every JSON parser reads the same members from an object
-// that this package accepts. encoding/json alone is not strict enough. It replaces invalid UTF-8, and if a member
-// name occurs more than once, it uses only the last member.
+// that this package accepts. encoding/json alone is not strict enough, because it replaces invalid UTF-8, and because
+// it uses only the last member if a member name occurs more than once.
 package jsonobject
 
 import (

@@ -22,17 +22,17 @@ const (
 	// selectionTimeout is how long a call waits for an available server before the call fails. It is also the time
 	// limit for each connection attempt and for Close.
 	selectionTimeout = 3 * time.Second
-	// poolSize is the maximum number of connections from one client to one server. Each call of Open creates a client.
+	// poolSize is the maximum number of connections from one client to one server. Each call to Open creates a client.
 	// The clients of all replicas together must not exceed the server's connection limit, so poolSize is low, and
 	// max-scale in the manifests limits the number of replicas.
 	poolSize = 16
-	// maxIdle is how long an unused connection stays open. After that, the driver closes the connection, so that an
-	// idle function does not hold connections.
+	// maxIdle is how long an unused connection stays open. The driver then closes the connection, so that an idle
+	// function does not hold connections.
 	maxIdle = time.Minute
 )
 
-// Open returns the database whose name is the path of uri. Open succeeds even if the server is unreachable, because it
-// does not wait for a connection. In that case, the first call that uses the database fails.
+// Open returns the database whose name is the path of uri. Open does not wait for a connection. If the server is
+// unreachable, Open succeeds, and the first call that uses the database fails.
 //
 // Options in uri take precedence over the defaults of this package, with these exceptions:
 //
@@ -80,7 +80,7 @@ func Close(db *mongo.Database) error {
 	return nil
 }
 
-// awayCodes lists the error codes that a server returns while it cannot run any command. For example, the server is
+// awayCodes lists the error codes that a server returns while it cannot run any command, for example because it is
 // shutting down, is not the primary, cannot reach a majority, or has exceeded a limit on time, memory or disk space.
 var awayCodes = []int{50, 64, 89, 91, 100, 146, 189, 202, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
 
@@ -93,14 +93,14 @@ func Away(err error) bool {
 	}
 	var verdict mongo.ServerError
 	if !errors.As(err, &verdict) {
-		// The driver returned this error, not the server. The driver has many different errors for an unreachable
+		// The driver, not the server, returned this error. The driver has many different errors for an unreachable
 		// server and does not export all of them, so treat every driver error in the same way.
 		return true
 	}
 	var command mongo.CommandError
 	if errors.As(err, &command) && command.Code == 0 {
-		// The driver also returned this error, because a server error always has a code. The driver returns some of
-		// its own errors, such as a broken connection, as a CommandError without a code.
+		// The driver, not the server, returned this error. A server error always has a code, but the driver returns
+		// some of its own errors, such as a broken connection, as a CommandError without a code.
 		return true
 	}
 	return mongo.IsTimeout(err) || verdict.HasErrorLabel("RetryableWriteError") ||
@@ -114,10 +114,10 @@ var refusals = []int{13, 18, 8000}
 // IsRefusal reports whether err means that the server rejected the credentials or that the user lacks a privilege.
 func IsRefusal(err error) bool { return refusal(err) != nil }
 
-// Refused returns the server's error with the prefix setting if err means that the server rejected the credentials or
-// that the user lacks a privilege. setting must be the name of the setting that contains the credentials. The returned
-// error does not wrap problem.Unavailable, because a retry would fail, too. If err has any other cause, Refused
-// returns err unchanged.
+// Refused returns the server's error with the given setting's name as a prefix if err means that the server rejected
+// the credentials or that the user lacks a privilege. The setting must be the one that contains the credentials. The
+// returned error does not wrap problem.Unavailable, because a retry would fail in the same way. If err has any other
+// cause, Refused returns err unchanged.
 func Refused(setting string, err error) error {
 	if verdict := refusal(err); verdict != nil {
 		return fmt.Errorf("%s: the server denied the user access: %w", setting, verdict)
@@ -125,8 +125,7 @@ func Refused(setting string, err error) error {
 	return err
 }
 
-// refusal returns the server's error that err wraps if refusals contains the code of the server's error. Otherwise,
-// refusal returns nil.
+// refusal returns the server error that err wraps if refusals contains the error's code. Otherwise, it returns nil.
 func refusal(err error) error {
 	var verdict mongo.ServerError
 	if errors.As(err, &verdict) && slices.ContainsFunc(refusals, verdict.HasErrorCode) {
@@ -135,9 +134,9 @@ func refusal(err error) error {
 	return nil
 }
 
-// Problem wraps err with the prefix doing, which must describe the failed action. If Away or IsRefusal reports true
-// for err, the returned error also wraps problem.Unavailable. Any other error counts as an internal error. If err is
-// nil, Problem returns nil.
+// Problem wraps err with a prefix: the parameter doing, which must describe the failed action. If Away or IsRefusal
+// reports true for err, the returned error also wraps problem.Unavailable. Any other error counts as an internal error.
+// If err is nil, Problem returns nil.
 func Problem(err error, doing string) error {
 	if err == nil {
 		return nil

@@ -8,12 +8,12 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// maxBcrypt is how many bytes of a password bcrypt uses. bcrypt ignores all bytes after the first 72 bytes.
+// maxBcrypt is the number of password bytes that bcrypt uses. bcrypt ignores all further bytes.
 const maxBcrypt = 72
 
 // bcryptHash is a bcrypt hash from another system. Its prefix identifies the version of bcrypt. The versions $2a$,
-// $2b$ and $2y$ are supported, because they compute the same hash for every UTF-8 password that the method matches
-// accepts. The version $2x$ is not supported, because it has a bug.
+// $2b$ and $2y$ are supported, because they compute the same hash for every UTF-8 password that has at most 72 bytes
+// and no NUL byte. The version $2x$ is not supported, because it has a bug.
 type bcryptHash string
 
 // bcryptSyntax matches a bcrypt hash with a cost from 4 to 14. A higher cost is not supported, because each step
@@ -29,13 +29,12 @@ func parseBcrypt(s string) (stored, error) {
 	return bcryptHash(s), nil
 }
 
-// matches rejects a password that is longer than 72 bytes or contains a NUL byte, even if bcrypt accepts it. After a
-// match, the caller hashes the whole password again with argon2id, so bytes that bcrypt did not compare would become
-// part of the password.
+// matches rejects a password that is longer than 72 bytes or contains a NUL byte, even if bcrypt accepts it, because
+// bcrypt does not compare all bytes of such a password. After a match, the caller hashes the whole password again with
+// argon2id, so bytes that bcrypt did not compare would become part of the password.
 //
-// bcrypt does not compare all bytes of such a password. It ignores all bytes after the first 72 bytes, and C
-// implementations ignore all bytes after a NUL byte. bcrypt also repeats a password with a NUL byte after each
-// repetition, so that the password "a\x00a" matches the hash of "a".
+// bcrypt ignores all bytes after the first 72 bytes, and C implementations ignore all bytes after a NUL byte. bcrypt
+// also cycles through the password, appending a NUL byte each time, so the password "a\x00a" matches the hash of "a".
 func (h bcryptHash) matches(a algorithms, password string) (bool, error) {
 	err := a.bcrypt([]byte(h), []byte(password[:min(len(password), maxBcrypt)]))
 	if errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {

@@ -1,6 +1,5 @@
-// Package password hashes and verifies passwords with argon2id. It limits how many hashes it computes at the same
-// time, so that the computations fit into memory. It also verifies bcrypt and PBKDF2 hashes that were imported from
-// other systems.
+// Package password hashes and verifies passwords with argon2id. It also verifies passwords with bcrypt and PBKDF2 hashes
+// that were imported from other systems.
 package password
 
 import (
@@ -21,9 +20,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// Dummy is a hash that matches no known password and has the parameters of new hashes. To hide that a user does not
-// exist, a caller verifies the password against Dummy and ignores the result. This takes as long as for an existing
-// user, so that the response time does not reveal whether the user exists.
+// Dummy is a hash that matches no known password and has the parameters of new hashes. If a user does not exist, the
+// caller verifies the password against Dummy and ignores the result, so that the response takes as long as for an
+// existing user.
 const Dummy = "$argon2id$v=19$m=19456,t=2,p=1$rE50QnIvOZJttYC1OTlGgA$kxhjz2FVRcndGltfSIBFz6b1PdfqHaVamH4k9luPqBA"
 
 // The minimum and maximum length of a password, in bytes after normalization.
@@ -45,20 +44,20 @@ func Check(password string) error {
 	return nil
 }
 
-// normalize returns password in NFKC. Normalization is necessary, because different keyboards can produce different
-// byte sequences for the same password, and NFKC maps these byte sequences to one byte sequence.
+// normalize returns password in NFKC, because different keyboards can produce different byte sequences for the same
+// password, and NFKC maps these byte sequences to one byte sequence.
 func normalize(password string) string { return norm.NFKC.String(password) }
 
-// Hasher computes password hashes. It limits how many hashes it computes at the same time, because each hash occupies
-// a processor core and 19 MiB of memory.
+// Hasher computes password hashes. It limits the number of concurrent computations, because each of them occupies a
+// processor core and 19 MiB of memory.
 type Hasher struct {
 	slots      chan struct{}
 	wait       time.Duration
 	algorithms algorithms
 }
 
-// NewHasher returns a Hasher that computes at most slots hashes at the same time. wait is how long a caller may wait
-// for a free slot.
+// NewHasher returns a Hasher with the given number of slots, which is the maximum number of concurrent computations. The
+// argument wait is how long a caller may wait for a free slot.
 func NewHasher(slots int, wait time.Duration) *Hasher {
 	return &Hasher{
 		slots:      make(chan struct{}, max(1, slots)),
@@ -82,26 +81,24 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	return p.String(), nil
 }
 
-// Verify reports whether password matches the hash stored. After a match, rehash reports whether the caller should
+// Verify reports whether password matches a stored hash. After a match, rehash reports whether the caller should
 // replace the stored hash with a new hash of the password, because new hashes use another algorithm or other
 // parameters.
 //
-// stored is a hash from Hash, or an argon2id, bcrypt or PBKDF2 hash from another system. If stored is malformed, the
-// error wraps ErrMalformed. Even then, Verify computes exactly one hash, so that the response time does not reveal
+// The stored hash comes from Hash, or is an argon2id, bcrypt or PBKDF2 hash from another system. If it is malformed,
+// the error wraps ErrMalformed, but Verify still computes exactly one hash, so that the response time does not reveal
 // the malformed hash. If no slot becomes free in time, Verify computes no hash, and the error is a
 // problem.Unavailable.
 //
-// After a match with a bcrypt or PBKDF2 hash, rehash is always true. Verify compares such a hash with the bytes of
-// the password as the user typed them, because the other system did the same. It does not also try the normalized
-// password, because that would require a second hash. Therefore, a password that the other system rejected is still
-// rejected.
+// For a bcrypt or PBKDF2 hash, Verify does not normalize the password, because the other system did not normalize it,
+// either. It does not also try the normalized password, because that would require a second hash. After a match with
+// such a hash, rehash is always true.
 //
-// The time for a comparison with a bcrypt or PBKDF2 hash differs from the time for a comparison with Dummy. For
-// example, bcrypt with cost 12 takes 250 ms, and Dummy takes 20 ms. This difference reveals that the user exists, was
-// imported, and has not signed in since the import. It reveals nothing about the password, and it disappears after
-// the first sign-in or a password reset. Verify does not hide the difference, because every failed sign-in would then
-// have to take as long as the slowest imported hash. An attacker would then need only a tenth of the requests to keep
-// all cores busy.
+// A comparison with a bcrypt or PBKDF2 hash does not take the same time as a comparison with Dummy. For example, bcrypt
+// with cost 12 takes 250 ms, and Dummy takes 20 ms. This difference reveals that the user exists, was imported, and has
+// not signed in since the import. It reveals nothing about the password, and it disappears after the first sign-in or a
+// password reset. Verify does not hide the difference, because every failed sign-in would then have to take as long as
+// the slowest imported hash, and an attacker would need only a tenth of the requests to keep all cores busy.
 func (h *Hasher) Verify(ctx context.Context, stored, password string) (ok, rehash bool, err error) {
 	parsed, malformed := parse(stored)
 	if malformed != nil {

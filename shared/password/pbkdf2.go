@@ -16,7 +16,7 @@ const (
 	// this number of iterations takes about one second.
 	maxIterations = 2_000_000
 
-	// The bounds for the lengths of the salt and the key, in bytes. Even a salt of 1 byte is accepted, so that a user
+	// The bounds for the lengths of the salt and the key, in bytes. Even a 1-byte salt is accepted, so that a user
 	// whose hash has a short salt can sign in. The sign-in then replaces the hash.
 	maxPBKDF2Salt              = 64
 	minPBKDF2Key, maxPBKDF2Key = 16, 64
@@ -33,7 +33,7 @@ type pbkdf2Hash struct {
 
 // pbkdf2Spelling is a text format for PBKDF2 hashes. format is the format string for fmt.Sprintf. Its arguments are
 // the digest, the number of iterations, the key length, the salt and the key. syntax has one group for each of these
-// arguments, in the same order. salt and key are the encodings of the salt and the key.
+// arguments, in the same order. The codecs salt and key convert the salt and the key to and from text.
 type pbkdf2Spelling struct {
 	syntax    *regexp.Regexp
 	format    string
@@ -112,8 +112,8 @@ func (h pbkdf2Hash) hash() func() hash.Hash {
 	return sha256.New
 }
 
-// blocks returns how many blocks PBKDF2 computes for the key. Each block is as long as the digest. PBKDF2 runs all
-// iterations once per block.
+// blocks returns the number of blocks that PBKDF2 computes for the key. Each block is as long as the digest, and PBKDF2
+// runs all iterations for each block.
 func (h pbkdf2Hash) blocks() int {
 	size := h.hash()().Size()
 	return (len(h.key) + size - 1) / size

@@ -85,7 +85,7 @@ func (p phc) String() string {
 		base64.RawStdEncoding.EncodeToString(p.salt), base64.RawStdEncoding.EncodeToString(p.key))
 }
 
-// outdated reports whether p has other parameters, or another salt or key length, than new hashes.
+// outdated reports whether the parameters, salt length or key length of p differ from those of new hashes.
 func (p phc) outdated() bool {
 	return p.params != current || len(p.salt) != saltBytes || len(p.key) != keyBytes
 }

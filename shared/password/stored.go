@@ -13,13 +13,13 @@ var ErrMalformed = errors.New("unsupported password hash: the format is unknown 
 type stored interface {
 	// matches reports whether password matches the hash. It computes exactly one hash.
 	matches(a algorithms, password string) (bool, error)
-	// outdated reports whether new hashes use another algorithm or other parameters than this hash.
+	// outdated reports whether the algorithm or the parameters of the hash differ from those of new hashes.
 	outdated() bool
 	// String returns the hash as text, in the same format as in the database.
 	String() string
 }
 
-// algorithms contains the functions that compute hashes. They are fields, so that tests can replace them.
+// algorithms contains the functions that compute hashes, so that tests can replace them.
 type algorithms struct {
 	argon2id func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte
 	bcrypt   func(hash, password []byte) error

@@ -17,8 +17,7 @@ import (
 	"time"
 )
 
-// The kinds of problems that Strongroom reports. Their names never change, so that clients can test for the type
-// urn:strongroom:problem:NAME.
+// The names of these kinds never change, because clients test for the type urn:strongroom:problem:NAME.
 var (
 	BadRequest         = kind("bad-request", http.StatusBadRequest, "The request is not well-formed")
 	DigestMismatch     = kind("digest-mismatch", http.StatusBadRequest, "The content does not match its digest")
@@ -68,13 +67,13 @@ func (k *Kind) With(format string, args ...any) *Problem {
 	return &Problem{kind: k, detail: err.Error(), shown: errors.Unwrap(err)}
 }
 
-// Because returns a problem of kind k with a detail and the cause err. The client sees only the detail. The log
-// contains both.
+// Because returns a problem of kind k with a detail and the cause err. The client sees only the detail. The log also
+// contains err.
 func (k *Kind) Because(err error, detail string) *Problem {
 	return &Problem{kind: k, detail: detail, cause: err}
 }
 
-// Problem is an error together with the detail and the headers that a client gets for it.
+// Problem is an error that belongs to a kind. It contains the detail and the headers of the response to the client.
 type Problem struct {
 	kind   *Kind
 	detail string
@@ -132,17 +131,16 @@ type Document struct {
 // unavailableRetry is the default value of the Retry-After header for problems of kind Unavailable.
 const unavailableRetry = 2 * time.Second
 
-// of converts err to a Problem. An error that wraps http.MaxBytesError becomes a problem of kind TooLarge. Otherwise,
-// of returns the Problem that err wraps, or a Problem of the Kind that err wraps. context.DeadlineExceeded becomes a
-// problem of kind Unavailable, and every other error becomes a problem of kind Internal.
+// of converts err to a Problem. An http.MaxBytesError becomes a problem of kind TooLarge. Any other error becomes the
+// Problem or a problem of the Kind that it wraps. Without either, context.DeadlineExceeded becomes a problem of kind
+// Unavailable, and every other error becomes a problem of kind Internal.
 func of(err error) *Problem {
 	var p *Problem
 	var k *Kind
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		// This case comes first, because code that gets this error while it reads a body might have wrapped it in
-		// another Problem.
+		// This case comes first, because code that reads a body might have wrapped this error in another Problem.
 		p = TooLarge.Because(err, fmt.Sprintf("the limit is %d bytes", tooLarge.Limit))
 	case errors.As(err, &p):
 	case errors.As(err, &k):
@@ -162,20 +160,20 @@ func of(err error) *Problem {
 func Status(err error) int { return of(err).kind.status }
 
 // Write sends a problem document for err, and logs the details of err that the client does not get. The document's
-// instance member is the request ID from the response header X-Request-Id. The caller must not have written to w
-// before, because Write sends its own status and headers.
+// instance member is the request ID from the response header X-Request-Id. The caller must not write to w before it
+// calls Write, because Write sends its own status and headers.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	p := of(err)
 	switch {
 	case r.Context().Err() == context.Canceled && p.kind != BodyTimeout:
-		// The context was canceled because the client disconnected. err is only a consequence of that, and no client
-		// reads the response. BodyTimeout is an exception: if a request body is late, net/http cancels the context
-		// although the client is still connected.
+		// The client has disconnected. This is the cause of err, and no client reads the response. BodyTimeout is an
+		// exception, because net/http also cancels the context if a request body is late, although the client is still
+		// connected.
 		slog.InfoContext(r.Context(), "client disconnected", "error", err)
 	case p.kind.status >= 500:
 		slog.ErrorContext(r.Context(), "request failed", "status", p.kind.status, "error", err)
 	case p.cause != nil:
-		slog.InfoContext(r.Context(), "request refused", "status", p.kind.status, "error", err)
+		slog.InfoContext(r.Context(), "request rejected", "status", p.kind.status, "error", err)
 	}
 	h := w.Header()
 	for name, values := range p.header {
@@ -201,16 +199,16 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	send(w, p.kind.status, body)
 }
 
-// send sends body, followed by a line feed. It sets Content-Length, so that the client detects the end of the response
-// even if the connection stays open, for example because the client is still sending the request body.
+// send responds with body, followed by a line feed. It sets Content-Length, so that the client detects the end of the
+// response even if the connection stays open, for example because the client is still sending the request body.
 func send(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body[:len(body):len(body)], '\n')) // an error means that the client has disconnected
 }
 
-// HandlerFunc is an HTTP handler that can return an error. A HandlerFunc that returns an error must not have written
-// to w before, because ServeHTTP then sends a problem document.
+// HandlerFunc is an HTTP handler that can return an error. It must not write to w before it returns an error, because
+// ServeHTTP sends a problem document to w in response to the error.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
 // ServeHTTP calls f. If f returns an error, ServeHTTP sends a problem document for the error.

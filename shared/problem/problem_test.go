@@ -110,7 +110,7 @@ func TestWriteLogsTheReasonOfACancelledRequest(t *testing.T) {
 	defer slog.SetDefault(old)
 	for want, err := range map[string]error{
 		"client disconnected": BadRequest.Because(io.ErrUnexpectedEOF, "the body could not be read"),
-		"request refused":     BodyTimeout.Because(os.ErrDeadlineExceeded, "send the whole body without delay"),
+		"request rejected":    BodyTimeout.Because(os.ErrDeadlineExceeded, "send the whole body without delay"),
 	} {
 		var log bytes.Buffer
 		slog.SetDefault(slog.New(slog.NewJSONHandler(&log, nil)))

@@ -70,7 +70,7 @@ func newMetrics(name string) *metrics {
 	m.requests = counter("strongroom_http_requests_total", "HTTP requests, by route, method and response status. The code is 0 if the connection was cut.", "route", "method", "code")
 	m.requestDuration = histogram("strongroom_http_request_duration_seconds", "Time from the headers of a request to the end of its response, in seconds.", requestBuckets, "route", "code")
 	m.logins = counter("strongroom_logins_total", "Sign-in attempts, by result.", "result")
-	m.hashWait = histogram("strongroom_password_hash_wait_seconds", "Time that a password waited before it was hashed, in seconds.", waitBuckets)
+	m.hashWait = histogram("strongroom_password_hash_wait_seconds", "Time that a password waited to be hashed, in seconds.", waitBuckets)
 	m.validations = counter("strongroom_validations_total", "Access token validations, by response status and reason.", "code", "reason")
 	m.uploadBytes = counter("strongroom_upload_bytes_total", "Bytes of stored files.", "protocol")
 	m.uploadDuration = histogram("strongroom_upload_duration_seconds", "Time from the start of an upload to its end, in seconds.", uploadBuckets, "protocol", "result")
@@ -108,32 +108,31 @@ func (m *metrics) publish(outcome string) {
 	}
 }
 
-// Login counts a sign-in attempt. result must be one of a small, fixed set of words, because it becomes a label, and
-// each label value creates another time series.
+// Login counts a sign-in attempt. result becomes a label, so its values must come from a small, fixed set of words.
 func Login(ctx context.Context, result string) {
 	if m := from(ctx).metrics; m != nil {
 		m.logins.WithLabelValues(result).Inc()
 	}
 }
 
-// HashWait records d, which is how long a password waited until it could be hashed, or until the wait timed out.
+// HashWait records the time d that a password waited until it could be hashed or until the wait timed out.
 func HashWait(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.hashWait.WithLabelValues().Observe(d.Seconds())
 	}
 }
 
-// Validation counts a validation of an access token. status is the HTTP status of the response. reason must be one of
-// a small, fixed set of words, because it becomes a label, and each label value creates another time series.
+// Validation counts a validation of an access token. status is the HTTP status of the response. reason becomes a
+// label, so its values must come from a small, fixed set of words.
 func Validation(ctx context.Context, status int, reason string) {
 	if m := from(ctx).metrics; m != nil {
 		m.validations.WithLabelValues(strconv.Itoa(status), reason).Inc()
 	}
 }
 
-// Upload records an upload that has ended after the time d. protocol is "http" or "tus". size is the size of the
-// stored file in bytes, or 0 if the upload stored no file. result must be one of a small, fixed set of words, because
-// it becomes a label, and each label value creates another time series.
+// Upload records an upload that took the time d. protocol is "http" or "tus". size is the size of the stored file in
+// bytes, or 0 if the upload stored no file. result becomes a label, so its values must come from a small, fixed set of
+// words.
 func Upload(ctx context.Context, protocol, result string, size int64, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.uploadBytes.WithLabelValues(protocol).Add(float64(size))
@@ -141,24 +140,23 @@ func Upload(ctx context.Context, protocol, result string, size int64, d time.Dur
 	}
 }
 
-// Record counts an event that the record function received. outcome must be one of a small, fixed set of words,
-// because it becomes a label, and each label value creates another time series.
+// Record counts an event that the record function received. outcome becomes a label, so its values must come from a
+// small, fixed set of words.
 func Record(ctx context.Context, outcome string) {
 	if m := from(ctx).metrics; m != nil {
 		m.records.WithLabelValues(outcome).Inc()
 	}
 }
 
-// RecordDelay records d, which is the time between the arrival of a file's last byte and the creation of the file's
-// catalog entry.
+// RecordDelay records the time d between the arrival of a file's last byte and the creation of its catalog entry.
 func RecordDelay(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.recordDelay.WithLabelValues().Observe(d.Seconds())
 	}
 }
 
-// Swept counts n items that the sweep function processed. The argument what is the kind of the items. It must be one
-// of a small, fixed set of words, because it becomes a label, and each label value creates another time series.
+// Swept counts n items that the sweep function processed. The kind of item, what, becomes a label, so its values must
+// come from a small, fixed set of words.
 func Swept(ctx context.Context, what string, n int64) {
 	if m := from(ctx).metrics; m != nil {
 		m.swept.WithLabelValues(what).Add(float64(n))

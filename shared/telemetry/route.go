@@ -29,7 +29,7 @@ var segments = func() (all [][]string) {
 const otherRoute = "other"
 
 // Route returns the route that path belongs to. The route can be used as a label and in a span name, because the set
-// of routes is fixed, and a client cannot add a route to it.
+// of routes is fixed.
 func Route(path string) string {
 	if len(path) > 1 {
 		path = strings.TrimSuffix(path, "/")
@@ -56,8 +56,8 @@ func matches(route, given []string) bool {
 }
 
 // methods lists the HTTP methods that metrics and traces distinguish. knownMethod replaces all other methods, because
-// a client can choose any method. For example, a proxy that asks the validate function about a client's request uses
-// the method of that request.
+// a client can invent methods, and each method would become another label value. Proxies can pass such a method even
+// to the validate function.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
 
 // knownMethod returns method if it is in methods, or else _OTHER, the name that OpenTelemetry defines for unknown

@@ -6,7 +6,7 @@
 // nothing. Therefore, the calling code needs neither a global Telemetry nor settings.
 //
 // A value that a client can choose freely, such as a name, an ID, a path or a query string, never becomes a label or
-// an attribute.
+// an attribute. Every label has a small, fixed set of values, because each value creates another time series.
 package telemetry
 
 import (
@@ -63,8 +63,8 @@ type Telemetry struct {
 	provider *sdktrace.TracerProvider // nil if traces are off
 }
 
-// New returns a Telemetry for the settings s. It does not connect to the receiver of the traces. An error names the
-// invalid environment variable.
+// New returns a Telemetry for the settings s. It does not connect to the trace receiver. An error names the invalid
+// environment variable.
 func New(ctx context.Context, s Settings) (*Telemetry, error) {
 	if s.Function == "" {
 		s.Function = filepath.Base(os.Args[0])
@@ -140,7 +140,7 @@ func (t *Telemetry) In(ctx context.Context) context.Context {
 	return context.WithValue(ctx, contextKey{}, t)
 }
 
-// off is a Telemetry without metrics and traces. It replaces the missing Telemetry of a context that has none.
+// off is a Telemetry that records neither metrics nor traces.
 var off = &Telemetry{}
 
 // from returns the Telemetry in ctx, or off if ctx contains no Telemetry.

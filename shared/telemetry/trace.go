@@ -24,7 +24,7 @@ const (
 )
 
 // headers lists the pairs of headers that can carry a trace. The headers of an event come first, because they take
-// precedence. The names are in canonical form, so that http.Header.Get does not have to allocate memory.
+// precedence. The names are in canonical form, so that http.Header.Get does not allocate memory.
 var headers = []struct{ parent, state string }{{"Ce-Traceparent", "Ce-Tracestate"}, {"Traceparent", "Tracestate"}}
 
 // Begin starts a span for the request r, in the trace to which r belongs. It returns a context that carries the trace,
@@ -104,8 +104,8 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// Inject writes the trace in ctx to header, which must be the header of a request to another function. Before that, it
-// deletes all trace headers that header already contains, for example those that a client has sent. If ctx carries no
+// Inject writes the trace in ctx to header, which must be the header of a request to another function. It first
+// deletes all trace headers that header already contains, for example from a client's request. If ctx carries no
 // trace, Inject does nothing.
 func Inject(ctx context.Context, header http.Header) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
@@ -133,8 +133,8 @@ func Inherit(ctx context.Context, set func(name string, value any)) {
 // with the outcome: "confirmed", "failed" or "unknown".
 //
 // The span belongs to the trace in which the event was created, even if a later request publishes the event. For
-// example, the trace of an upload shows that the sweep function published the file's event an hour later. If a
-// different span than the one in ctx created the event, the new span also links to the span in ctx.
+// example, the trace of an upload shows that the sweep function published the file's event an hour later. If the event
+// was created in a span other than the one in ctx, the new span also links to the span in ctx.
 func Publishing(ctx context.Context, system string, extensions map[string]any) (_ context.Context, end func(outcome string)) {
 	t := from(ctx)
 	if t.tracer == nil && t.metrics == nil {

@@ -1,7 +1,7 @@
 // Package token issues and verifies access tokens. An access token is a JWT that follows the profile of RFC 9068.
 // Signer signs tokens with ES256. Verifier verifies tokens with the public keys from a JWK Set (RFC 7517).
 // Verifier.Require is HTTP middleware that requires a bearer token (RFC 6750) and adds the token's claims to the
-// context of the request.
+// request's context.
 package token
 
 import (
@@ -29,8 +29,8 @@ const (
 	ScopeAccountsManage = "accounts:manage"
 )
 
-// ClientID is the client_id of every access token. RFC 9068 requires this claim. Its value is always the same, because
-// Strongroom itself is the only client that obtains tokens.
+// ClientID is the value of client_id, a claim that RFC 9068 requires, in every access token. The value is always the
+// same, because Strongroom itself is the only client that obtains tokens.
 const ClientID = "strongroom"
 
 // scopes lists the scopes that each role grants.
@@ -98,7 +98,7 @@ type wire struct {
 var wireNames = []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "client_id", "username", "roles", "scope", "ver"}
 
 // required lists the claims that a valid token must contain: the claims that RFC 9068, section 2.2, requires, and the
-// claims that Strongroom uses in addition.
+// additional claims that Strongroom uses.
 var required = []string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "username", "roles", "scope", "ver"}
 
 // MarshalJSON encodes the claims as the payload of a token. If the audience has only one member, MarshalJSON encodes
@@ -116,7 +116,7 @@ func (c *Claims) MarshalJSON() ([]byte, error) {
 		c.Username, c.Roles, c.Scope, c.Version})
 }
 
-// UnmarshalJSON decodes claims strictly. Claim names are case-sensitive, no claim can occur twice, times must be
+// UnmarshalJSON decodes claims strictly. Claim names are case-sensitive, no claim may occur twice, times must be
 // integers, and every required claim must exist. Unknown claims are ignored, as RFC 7519, section 4, requires.
 func (c *Claims) UnmarshalJSON(data []byte) error {
 	if err := checkObject(data, wireNames, required); err != nil {
@@ -135,7 +135,7 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 	}
 	if w.NotBefore != nil {
 		// Reject nbf, because Verifier does not check it and would accept a token that is not valid yet. No genuine
-		// token is affected, because login never issues a token with nbf.
+		// token is affected, because the login function never issues a token with nbf.
 		return errors.New("nbf is not supported")
 	}
 	for name, seconds := range map[string]int64{"exp": w.ExpiresAt, "iat": w.IssuedAt} {
@@ -157,7 +157,7 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 // because RFC 3339 cannot express a later time.
 const maxTime = 253402300799
 
-// The following methods implement jwt.Claims. Package jwt uses them to validate the claims.
+// The following methods implement jwt.Claims, so that package jwt can validate the claims.
 
 func (c *Claims) GetExpirationTime() (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(c.ExpiresAt), nil

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// compact matches a JWS in compact serialization (RFC 7515, section 7.1). It does not allow any other characters, such
-// as line breaks, because one token could then be written in many ways.
+// compact matches a JWS in compact serialization (RFC 7515, section 7.1). It matches no text with other characters, such
+// as line breaks, because the same token could then be written in many ways.
 var compact = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
 // headerNames lists the registered JOSE header parameters (RFC 7515, section 4.1) and b64 (RFC 7797).
@@ -23,8 +23,7 @@ var headerNames = []string{"alg", "jku", "jwk", "kid", "x5u", "x5c", "x5t", "x5t
 //   - The header must be unambiguous JSON, and its kid must name a key in k. Open ignores keys that the header
 //     contains or refers to (jku, jwk, x5u, x5c).
 //   - The key determines the algorithm. The header's alg parameter must match the key.
-//   - Critical extensions are invalid, because Open supports none of them. Unencoded payloads (RFC 7797) are invalid,
-//     too.
+//   - Critical extensions and unencoded payloads (RFC 7797) are invalid, because Open does not support them.
 func (k *Keys) Open(raw string) (kind string, payload []byte, err error) {
 	if !compact.MatchString(raw) {
 		return "", nil, errors.New("not a JWS in compact serialization")
@@ -55,7 +54,7 @@ func (k *Keys) Open(raw string) (kind string, payload []byte, err error) {
 	return h.Type, payload, nil
 }
 
-// header contains the parameters of the JOSE header that Open uses.
+// header contains the JOSE header parameters that Open uses.
 type header struct {
 	Algorithm string          `json:"alg"`
 	KeyID     string          `json:"kid"`

@@ -204,8 +204,8 @@ func (k jwk) thumbprint() string {
 	return encode(sum[:])
 }
 
-// GenerateKey generates an ES256 key pair. It returns the private key as a JWK, with which login signs tokens, and the
-// public key in a JWK Set, with which the other functions verify tokens.
+// GenerateKey generates an ES256 key pair. It returns the private key as a JWK, with which the login function signs
+// tokens, and the public key in a JWK Set, with which the other functions verify tokens.
 func GenerateKey() (private, jwks []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -244,7 +244,7 @@ func decode(s string, size int) ([]byte, error) {
 	return data, nil
 }
 
-// readFile reads the key file at path. It returns an error if the file has more than maxKeysFile bytes.
+// readFile reads the key file at path. It returns an error if the file is larger than maxKeysFile.
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -10,14 +10,13 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// realm is the beginning of every challenge. It consists of the authentication scheme and the name of the protection
+// realm is the beginning of every WWW-Authenticate challenge: the authentication scheme and the name of the protection
 // space (RFC 9110, section 11.5).
 const realm = `Bearer realm="strongroom"`
 
 type callerKey struct{}
 
-// Caller returns the claims that Require or WithCaller has added to ctx. If ctx contains no claims, Caller returns
-// nil.
+// Caller returns the claims that Require or WithCaller has added to ctx, or nil if ctx contains no claims.
 func Caller(ctx context.Context) *Claims {
 	claims, _ := ctx.Value(callerKey{}).(*Claims)
 	return claims
@@ -46,7 +45,7 @@ func (v *Verifier) Require(next http.Handler, scopes ...string) http.Handler {
 	})
 }
 
-// Authenticate returns the claims of the bearer token in r. Every error is a problem with a challenge for the client.
+// Authenticate returns the claims of the bearer token in r. Every error is a problem.Problem with a challenge.
 func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	raw, err := bearer(r)
 	if err != nil {
@@ -63,15 +62,14 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	return claims, nil
 }
 
-// Refuse returns a problem with status 401 and a challenge, for an invalid token. The client gets detail as the
-// reason. cause appears only in the log and can be nil.
+// Refuse returns the error for an invalid token, a problem.Unauthenticated with a challenge. The response to the client
+// contains detail. cause, which can be nil, appears only in the log.
 func Refuse(cause error, detail string) *problem.Problem {
 	return problem.Unauthenticated.Because(cause, detail).
 		Header("WWW-Authenticate", fmt.Sprintf(`%s, error="invalid_token", error_description=%q`, realm, detail))
 }
 
-// Demand returns nil if the token has all of the scopes. Otherwise, it returns a problem with status 403 and a
-// challenge.
+// Demand returns a problem.InsufficientScope with a challenge, unless the token has all of the scopes.
 func (c *Claims) Demand(scopes ...string) error {
 	for _, scope := range scopes {
 		if !c.HasScope(scope) {
@@ -83,8 +81,7 @@ func (c *Claims) Demand(scopes ...string) error {
 }
 
 // bearer returns the token in the Authorization header (RFC 6750, section 2.1). RFC 6750 also allows a client to send
-// the token in a form or in the query string. bearer does not support this, because a token that is sent in one of
-// these ways can end up in logs.
+// the token in a form or in the query string. bearer does not support this, because such a token can end up in logs.
 func bearer(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {

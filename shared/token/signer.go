@@ -61,8 +61,8 @@ func LoadSigner(path, issuer, audience string, lifetime time.Duration, now func(
 	return &Signer{private, key.ID, issuer, audience, lifetime, now}, nil
 }
 
-// Sign issues an access token (RFC 9068) to subject. The token has the scopes that the roles of subject grant. Sign
-// returns the encoded token and the token's claims.
+// Sign issues an access token (RFC 9068) with the scopes that the subject's roles grant. It returns the encoded token
+// and the token's claims.
 func (s *Signer) Sign(subject Subject) (raw string, claims *Claims, err error) {
 	now := s.now().Truncate(time.Second)
 	claims = &Claims{

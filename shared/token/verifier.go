@@ -15,7 +15,7 @@ const (
 	// maxToken is the maximum length of a token, in bytes. Verify checks the length before it decodes any part of the
 	// token.
 	maxToken = 8 << 10
-	// leeway is how far the clocks of login and of the verifier may differ. RFC 7519, section 4.1.4, suggests a few
+	// leeway is how far the clocks of a token's signer and verifier may differ. RFC 7519, section 4.1.4, suggests a few
 	// minutes at most.
 	leeway = 10 * time.Second
 	// mediaType is the media type of an access token (RFC 9068, section 2.1), without the prefix "application/".
@@ -68,7 +68,7 @@ func newVerifier(keys *Keys, issuer, audience string, now func() time.Time) (*Ve
 	), verified}, nil
 }
 
-// Verify returns the claims of the token raw if the token is currently valid. It verifies the signature before it
+// Verify returns the claims of an encoded token if the token is currently valid. It verifies the signature before it
 // decodes the claims. The caller must not change the claims, because Verify returns the same claims to other callers.
 // The error wraps ErrExpired or ErrInvalid. It can also contain a cause, which is only for the log.
 func (v *Verifier) Verify(raw string) (*Claims, error) {

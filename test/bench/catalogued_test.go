@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 )
 
 const (
@@ -31,7 +30,7 @@ const (
 // Try skips the test, or fails it if the environment variable CI is "true".
 func Try(t *testing.T, dir, url, username, password string) {
 	t.Helper()
-	chromium := find(t, store.InstallChromium, "chromium", "google-chrome")
+	chromium := find(t, []string{"chromium"}, "chromium", "google-chrome")
 	project := Project(t, dir)
 	output, err := filepath.Abs(filepath.Join(dir, "output"))
 	if err == nil {
@@ -63,8 +62,8 @@ func Try(t *testing.T, dir, url, username, password string) {
 // installs the packages in the lock file there, and returns the path of the copy.
 func Project(t *testing.T, dir string) string {
 	t.Helper()
-	find(t, store.InstallNode, "node")
-	find(t, store.InstallNode, "npm")
+	find(t, []string{"nodejs", "npm"}, "node")
+	find(t, []string{"nodejs", "npm"}, "npm")
 	project := t.TempDir()
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil {
@@ -107,9 +106,9 @@ func Run(t *testing.T, dir string, limit time.Duration, name string, args ...str
 	}
 }
 
-// find returns the path of the first program in names that is installed. If none of them is installed, find calls
-// install and searches again.
-func find(t *testing.T, install func(context.Context, io.Writer) error, names ...string) string {
+// find returns the path of the first program in names that is installed. If none of them is installed, find installs
+// packages and searches again.
+func find(t *testing.T, packages []string, names ...string) string {
 	t.Helper()
 	look := func() string {
 		for _, name := range names {
@@ -124,7 +123,7 @@ func find(t *testing.T, install func(context.Context, io.Writer) error, names ..
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), installTime)
 	defer cancel()
-	err := install(ctx, t.Output())
+	err := store.Install(ctx, t.Output(), packages...)
 	if path := look(); err == nil && path != "" {
 		return path
 	}

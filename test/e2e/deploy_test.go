@@ -27,7 +27,7 @@ func deploy(t *testing.T, dir string, environment ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, "config/platform/deploy")
+	command := exec.CommandContext(ctx, "deploy/deploy")
 	command.Dir = dir
 	command.Env = append(os.Environ(), environment...)
 	var out bytes.Buffer

@@ -96,7 +96,7 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 		}
 		return ""
 	})
-	t.Log(strings.TrimSpace(run(t, "../../config/platform/setup", "redrive")))
+	t.Log(strings.TrimSpace(run(t, "../../deploy/job", "redrive")))
 	eventually(t, 2*time.Minute, func() string {
 		if uncatalogued = s.without(t, uncatalogued); len(uncatalogued) > 0 {
 			return fmt.Sprintf("got %d files without catalog entries after the redrive, want none", len(uncatalogued))

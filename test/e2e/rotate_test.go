@@ -18,13 +18,13 @@ import (
 	"time"
 )
 
-// rotateKeys runs a step of config/platform/rotate-keys, for at most 15 minutes. The script builds an image and waits
+// rotateKeys runs a step of deploy/rotate-keys, for at most 15 minutes. The script builds an image and waits
 // until the old pods have ended.
 func rotateKeys(t *testing.T, step string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, "../../config/platform/rotate-keys", step)
+	command := exec.CommandContext(ctx, "../../deploy/rotate-keys", step)
 	// No waiting times are necessary. No other verifier caches the key set, and the load uses no tokens of the old key
 	// after the step "sign".
 	command.Env = append(os.Environ(), "SIGN_AFTER=0", "RETIRE_AFTER=0")

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/child"
+	"github.com/strongroom-dev/strongroom/local/process"
 	"github.com/strongroom-dev/strongroom/shared/content"
 )
 
@@ -48,7 +48,7 @@ func browse[E any](t *testing.T, url string, events <-chan E) (first E) {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- child.Run(ctx, exec.Command(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+profile,
+		ended <- process.Run(ctx, exec.Command(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+profile,
 			"--ignore-certificate-errors", "--host-resolver-rules=MAP *.example.test 127.0.0.1", "--remote-debugging-port=0", url))
 	}()
 	select {

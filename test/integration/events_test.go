@@ -372,7 +372,7 @@ func TestRedrive(t *testing.T) {
 	}
 }
 
-// TestPermissions proves that the permissions that config/secrets grants to the RabbitMQ users suffice for each
+// TestPermissions proves that the permissions that functions/secrets grants to the RabbitMQ users suffice for each
 // function. It also proves that upload cannot declare the topology, and that the source cannot publish.
 func TestPermissions(t *testing.T) {
 	broker := sharedRabbitMQ(t).newVhost(t)

@@ -23,7 +23,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -75,7 +75,7 @@ func startNginx(t *testing.T, validate, app string) string {
 	if errors.Is(err, exec.ErrNotFound) {
 		ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 		defer cancel()
-		switch err = store.InstallNginx(ctx, t.Output()); {
+		switch err = store.Install(ctx, t.Output(), "nginx-light"); {
 		case errors.Is(err, errors.ErrUnsupported):
 			err = fmt.Errorf("nginx: %w: %w", store.ErrNotInstalled, err)
 		case err == nil:

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 )
 
 // TestGateway proves that a browser can use `make run` through the gateway: it signs in, refreshes its session, which

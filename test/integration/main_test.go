@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 )
 
 // startTimeout bounds the start of a server. It includes the time for the first build of FerretDB or of the adapter.

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
 )

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 )
 
 // TestRunWithEmbeddedStores proves that `make run` works with the embedded stores, keeps the files across a restart,

@@ -51,7 +51,7 @@ var runnerBinary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(servers.dir, "bin", "local")
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "../../knative/local").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "../../local").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return path, nil

@@ -23,7 +23,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 )
 
 // MYSQL_ADMIN_DSN, MONGODB_ADMIN_URI, and EVENTS_ADMIN_URL with EVENTS_MANAGEMENT_URL name the servers and their

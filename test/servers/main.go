@@ -9,10 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
-	"github.com/strongroom-dev/strongroom/knative/local/store"
+	"github.com/strongroom-dev/strongroom/local/store"
 )
 
 func main() {
@@ -20,8 +19,8 @@ func main() {
 	_, mysql := store.FindMySQL(ctx)
 	_, rabbitmq := store.FindRabbitMQ()
 	err := errors.Join(
-		provide(ctx, "MariaDB", mysql, store.InstallMariaDB),
-		provide(ctx, "RabbitMQ", rabbitmq, store.InstallRabbitMQ),
+		provide(ctx, "MariaDB", mysql, store.MariaDBPackages...),
+		provide(ctx, "RabbitMQ", rabbitmq, "rabbitmq-server"),
 	)
 	for _, name := range []string{"ferretdb", "adapter", "tidb"} {
 		_, failed := store.Build(ctx, name, os.Stdout)
@@ -33,9 +32,9 @@ func main() {
 	}
 }
 
-// provide installs the server called name if found is store.ErrNotInstalled. found is the error from the search for the
+// provide installs packages for the server called name if found is store.ErrNotInstalled. found is the error from the search for the
 // server.
-func provide(ctx context.Context, name string, found error, install func(context.Context, io.Writer) error) error {
+func provide(ctx context.Context, name string, found error, packages ...string) error {
 	switch {
 	case found == nil:
 		fmt.Println(name + " is installed")
@@ -46,5 +45,5 @@ func provide(ctx context.Context, name string, found error, install func(context
 		fmt.Println(name + " is NOT installed: tests that start a private " + name + " server will be skipped")
 		return nil
 	}
-	return install(ctx, os.Stdout)
+	return store.Install(ctx, os.Stdout, packages...)
 }

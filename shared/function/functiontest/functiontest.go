@@ -1,6 +1,5 @@
 // Package functiontest serves a function's handler over in-memory connections, for tests. In a testing/synctest
-// bubble, the deadlines of these connections use the bubble's fake clock, so that a test does not have to wait for
-// them.
+// bubble, the deadlines of these connections use the bubble's fake clock, so a test does not have to wait for them.
 package functiontest
 
 import (
@@ -19,8 +18,8 @@ import (
 )
 
 // Serve starts a server for handler, and stops the server when the test ends. It returns a function that connects to
-// the server. The function can be used as http.Transport.DialContext. Serve must be called in a testing/synctest
-// bubble, so that the server's read timeout of one hour passes in fake time.
+// the server, for use as http.Transport.DialContext. Serve must be called in a testing/synctest bubble, so that the
+// server's read timeout of one hour passes in fake time.
 func Serve(t *testing.T, handler http.Handler) func(ctx context.Context, network, address string) (net.Conn, error) {
 	t.Helper()
 	listener := &listener{connections: make(chan net.Conn), closed: make(chan struct{})}
@@ -93,8 +92,8 @@ func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int,
 	}
 }
 
-// slowBody sends the head of a request, and then one piece of the request body per second. It checks the response in
-// the way that SlowBodies describes.
+// slowBody sends the head of a request, and then sends piece, a part of the request body, once per second. It checks
+// the response as SlowBodies describes.
 func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) {
 	client, err := Serve(t, handler)(t.Context(), "", "")
 	if err != nil {

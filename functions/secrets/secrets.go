@@ -1,0 +1,323 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+
+	"github.com/strongroom-dev/strongroom/shared/token"
+)
+
+// The addresses of the stores that the manifests in config/backing deploy, and the name of the database in MySQL and
+// MongoDB.
+const (
+	mysqlAddress    = "mysql.strongroom.svc:3306"
+	mongodbAddress  = "mongodb.strongroom.svc:27017"
+	rabbitmqAddress = "rabbitmq.strongroom.svc"
+	database        = "strongroom"
+)
+
+// values contains the data of several Secrets, by Secret name and key.
+type values map[string]map[string][]byte
+
+// source is a Secret that does not depend on other Secrets, because its passwords and keys are generated at random.
+type source struct {
+	name     string
+	generate func() (map[string][]byte, error)
+}
+
+// group is a set of Secrets that belong together. It consists of one or more sources, and optionally of a Secret that
+// is derived from the sources.
+type group struct {
+	sources []source
+	derived string
+	derive  func(values) (map[string][]byte, error)
+	// follows reports whether ensure updates the derived Secret after the sources or the code of derive have changed.
+	// If follows is false, ensure never changes an existing derived Secret. It then also generates no source while the
+	// derived Secret exists, because the new source would not match the derived Secret.
+	follows bool
+}
+
+// groups returns all Secrets that Strongroom needs.
+func groups() []group {
+	return []group{
+		{
+			sources: []source{{"token-signing-key", signingKey}},
+			derived: "token-keys",
+			derive:  publicKeys,
+		},
+		// The Secrets mysql-admin and mysql do not depend on each other, because the setup Job reads the password in
+		// the Secret mysql and sets it as the password of the runtime user.
+		{sources: []source{{"mysql-admin", func() (map[string][]byte, error) {
+			password := newPassword()
+			return text("password", password, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", password, mysqlAddress, database)), nil
+		}}}},
+		{sources: []source{{"mysql", func() (map[string][]byte, error) {
+			return text("dsn", fmt.Sprintf("strongroom:%s@tcp(%s)/%s", newPassword(), mysqlAddress, database)), nil
+		}}}},
+		{sources: []source{{"mongodb-admin", func() (map[string][]byte, error) {
+			password := newPassword()
+			return text("username", "root", "password", password,
+				"uri", fmt.Sprintf("mongodb://root:%s@%s/%s?authSource=admin", password, mongodbAddress, database)), nil
+		}}}},
+		{sources: []source{{"mongodb", func() (map[string][]byte, error) {
+			return text("uri", fmt.Sprintf("mongodb://strongroom:%s@%s/%s?authSource=%[3]s", newPassword(), mongodbAddress, database)), nil
+		}}}},
+		{
+			sources: []source{
+				{"rabbitmq-setup", func() (map[string][]byte, error) { return rabbitUser("setup"), nil }},
+				{"rabbitmq-upload", func() (map[string][]byte, error) { return rabbitUser("upload"), nil }},
+				{"rabbitmq-sweep", func() (map[string][]byte, error) { return rabbitUser("sweep"), nil }},
+				{"rabbitmq-source", func() (map[string][]byte, error) { return rabbitConnection("source"), nil }},
+			},
+			derived: "rabbitmq-definitions",
+			derive:  definitions,
+			follows: true, // `make deploy` restarts RabbitMQ after a change
+		},
+		// The gateway signs the client's address with this key. The login and accounts functions verify the signature
+		// with the same key.
+		{sources: []source{{"gateway-key", func() (map[string][]byte, error) {
+			return text("key", newKey()), nil
+		}}}},
+		// The files function signs download links with this key, so that a link works without an access token.
+		{sources: []source{{"link-key", func() (map[string][]byte, error) {
+			return text("key", newKey()), nil
+		}}}},
+		{sources: []source{{"first-admin", func() (map[string][]byte, error) {
+			return text("username", "admin", "password", newPassword()), nil
+		}}}},
+	}
+}
+
+// newPassword returns a random 192-bit password. It contains only characters that are safe in a URL, because the
+// RabbitMQ source inserts its password into a URL without escaping it.
+func newPassword() string {
+	random := make([]byte, 24)
+	_, _ = rand.Read(random) // never fails
+	return base64.RawURLEncoding.EncodeToString(random)
+}
+
+// newKey returns a random 256-bit key for HMAC-SHA-256, in base64url without padding.
+func newKey() string {
+	random := make([]byte, sha256.Size)
+	_, _ = rand.Read(random) // never fails
+	return base64.RawURLEncoding.EncodeToString(random)
+}
+
+// text returns the data of a Secret. The arguments are alternating keys and values.
+func text(pairs ...string) map[string][]byte {
+	data := map[string][]byte{}
+	for i := 0; i < len(pairs); i += 2 {
+		data[pairs[i]] = []byte(pairs[i+1])
+	}
+	return data
+}
+
+func signingKey() (map[string][]byte, error) {
+	private, _, err := token.GenerateKey()
+	return map[string][]byte{"key.jwk": private}, err
+}
+
+// publicKeys returns the data of the Secret token-keys, which contains the public part of the signing key.
+func publicKeys(from values) (map[string][]byte, error) {
+	set, err := publicSet(from["token-signing-key"]["key.jwk"])
+	if err != nil {
+		return nil, fmt.Errorf(`read key.jwk of Secret "token-signing-key": %w`, err)
+	}
+	return map[string][]byte{"jwks.json": set}, nil
+}
+
+// publicSet returns a JWK Set that contains only the public part of a private JWK.
+func publicSet(private []byte) ([]byte, error) {
+	var key map[string]any
+	if err := json.Unmarshal(private, &key); err != nil {
+		return nil, errors.New("not a JSON object") // without the cause, which can quote the private key
+	}
+	delete(key, "d")
+	set, err := json.Marshal(map[string]any{"keys": []any{key}})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := token.ParseKeys(set); err != nil {
+		return nil, fmt.Errorf("not a signing key: %w", err)
+	}
+	return set, nil
+}
+
+func rabbitUser(name string) map[string][]byte {
+	password := newPassword()
+	return text("username", name, "password", password, "url", fmt.Sprintf("amqp://%s:%s@%s:5672", name, password, rabbitmqAddress))
+}
+
+// rabbitConnection returns the data of the Secret that the RabbitMQ source reads. uri is the URL of the management
+// API, but the source uses only the host in it. port is the AMQP port.
+func rabbitConnection(name string) map[string][]byte {
+	return text("username", name, "password", newPassword(), "uri", fmt.Sprintf("http://%s:15672", rabbitmqAddress), "port", "5672")
+}
+
+// definitions returns the definitions that RabbitMQ loads whenever it starts (rabbitmq.com/docs/definitions). They
+// contain the virtual host, and one user per client with only the permissions that the client needs. There is no other
+// user, because RabbitMQ creates no default user if it loads definitions. The result depends only on the user names and
+// passwords, so that ensure can compare it with the stored definitions to detect a change.
+func definitions(from values) (map[string][]byte, error) {
+	type user struct {
+		Name      string   `json:"name"`
+		Hash      string   `json:"password_hash"`
+		Algorithm string   `json:"hashing_algorithm"`
+		Tags      []string `json:"tags"`
+	}
+	type permission struct {
+		User      string `json:"user"`
+		Vhost     string `json:"vhost"`
+		Configure string `json:"configure"`
+		Write     string `json:"write"`
+		Read      string `json:"read"`
+	}
+	type vhost struct {
+		Name string `json:"name"`
+	}
+	var all struct {
+		Users       []user       `json:"users"`
+		Vhosts      []vhost      `json:"vhosts"`
+		Permissions []permission `json:"permissions"`
+	}
+	const nothing = "^$"
+	all.Vhosts = []vhost{{"/"}}
+	for _, may := range []struct{ secret, configure, write, read string }{
+		{"rabbitmq-setup", `^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`},
+		{"rabbitmq-upload", nothing, `^strongroom\.events$`, nothing},
+		// The sweep function publishes events, and it counts the messages in the queues with passive declares. For a
+		// passive declare, RabbitMQ 4.2.7 and later require configure or write permission on the queue. Write
+		// permission allows nothing else, because binding a queue also requires read permission on an exchange, and
+		// publishing directly to a queue requires write permission on the default exchange.
+		{"rabbitmq-sweep", nothing, `^strongroom\.(events|files|files\.dead)$`, nothing},
+		{"rabbitmq-source", nothing, nothing, `^strongroom\.files$`},
+	} {
+		name, password := string(from[may.secret]["username"]), string(from[may.secret]["password"])
+		if name == "" || password == "" {
+			return nil, fmt.Errorf("the Secret %q has no username or no password", may.secret)
+		}
+		all.Users = append(all.Users, user{name, passwordHash(password), "rabbit_password_hashing_sha256", []string{}})
+		all.Permissions = append(all.Permissions, permission{name, "/", may.configure, may.write, may.read})
+	}
+	document, err := json.MarshalIndent(all, "", "  ")
+	return map[string][]byte{"definitions.json": document}, err
+}
+
+// passwordHash returns the hash of a password in RabbitMQ's format (rabbitmq.com/docs/passwords), in base64. The hash
+// consists of a 32-bit salt and the SHA-256 hash of the salt and the password. A slow hash and a random salt are not
+// necessary, because the passwords have 192 random bits. passwordHash derives the salt from the password, so that
+// equal passwords have equal hashes.
+func passwordHash(password string) string {
+	derived := sha256.Sum256([]byte("salt" + password))
+	salt := derived[:4]
+	sum := sha256.Sum256(append(salt[:4:4], password...))
+	return base64.StdEncoding.EncodeToString(append(salt[:4:4], sum[:]...))
+}
+
+// store reads and writes Secrets.
+type store interface {
+	get(ctx context.Context, name string) (map[string][]byte, error)
+	create(ctx context.Context, name string, data map[string][]byte) error
+	change(ctx context.Context, name string, data map[string][]byte) error
+}
+
+// ensureAll creates the missing Secrets of all groups. If a group fails, it continues with the other groups, so that
+// the returned error reports all problems.
+func ensureAll(ctx context.Context, api store, groups []group) error {
+	var errs []error
+	for _, g := range groups {
+		errs = append(errs, g.ensure(ctx, api))
+	}
+	return errors.Join(errs...)
+}
+
+// ensure creates the missing Secrets of the group. If g.follows is set, it also updates the derived Secret. It derives
+// this Secret from the stored sources, not from newly generated data, so that concurrent runs produce the same Secret.
+func (g group) ensure(ctx context.Context, api store) error {
+	// Read the derived Secret first. Every run creates the sources before the derived Secret. Therefore, if the
+	// derived Secret exists but a source does not, the source has been deleted, and no other run is about to create
+	// it.
+	var derived map[string][]byte
+	if g.derived != "" {
+		var err error
+		if derived, err = api.get(ctx, g.derived); err != nil {
+			return err
+		}
+	}
+	stored := values{}
+	for _, s := range g.sources {
+		data, err := api.get(ctx, s.name)
+		if err != nil {
+			return err
+		}
+		if data == nil {
+			if derived != nil && !g.follows {
+				return fmt.Errorf("the Secret %q exists, but its source %q does not: restore the source, or delete all Secrets of this group and run the Job again (kubectl delete secret -n strongroom --ignore-not-found %s)",
+					g.derived, s.name, strings.Join(g.names(), " "))
+			}
+			if data, err = ensureSource(ctx, api, s); err != nil {
+				return err
+			}
+		}
+		stored[s.name] = data
+	}
+	if g.derived == "" || derived != nil && !g.follows {
+		return nil
+	}
+	data, err := g.derive(stored)
+	if err != nil {
+		return fmt.Errorf("derive Secret %q: %w", g.derived, err)
+	}
+	switch {
+	case derived == nil:
+		if err := api.create(ctx, g.derived, data); err != nil && !errors.Is(err, errExists) {
+			return err
+		}
+		slog.InfoContext(ctx, "created Secret", "secret", g.derived)
+	case !maps.EqualFunc(derived, data, bytes.Equal):
+		if err := api.change(ctx, g.derived, data); err != nil {
+			return err
+		}
+		slog.InfoContext(ctx, "updated Secret", "secret", g.derived)
+	}
+	return nil
+}
+
+// ensureSource generates and creates a Secret, and returns the stored data. If another run has created the Secret in
+// the meantime, ensureSource returns the data that the other run has stored.
+func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, error) {
+	data, err := s.generate()
+	if err != nil {
+		return nil, fmt.Errorf("generate Secret %q: %w", s.name, err)
+	}
+	err = api.create(ctx, s.name, data)
+	if errors.Is(err, errExists) {
+		return api.get(ctx, s.name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	slog.InfoContext(ctx, "created Secret", "secret", s.name)
+	return data, nil
+}
+
+// names returns the names of all Secrets in the group.
+func (g group) names() []string {
+	var names []string
+	for _, s := range g.sources {
+		names = append(names, s.name)
+	}
+	if g.derived != "" {
+		names = append(names, g.derived)
+	}
+	return names
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// maxEvent is the maximum size of an event, in bytes. It is RabbitMQ's default limit for a message.
+const maxEvent = 16 << 20
+
+// broadcast replaces RabbitMQ for events that upload and sweep publish over HTTP. It sends each event to the functions
+// of all sources.
+type broadcast []http.Handler
+
+// ServeHTTP sends the request to all handlers, in order. It responds with 2xx only if all of them do, because the
+// publisher considers an event with another status unpublished.
+func (b broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
+	if err != nil {
+		fail(w, r, problem.BadRequest.Because(err, "the event could not be read"))
+		return
+	}
+	for _, handler := range b {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		result := &discarded{status: http.StatusOK, header: http.Header{}}
+		handler.ServeHTTP(result, r)
+		if result.status/100 != 2 {
+			fail(w, r, problem.Unavailable.Because(fmt.Errorf("unexpected response status %d", result.status), "a function rejected the event"))
+			return
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// discarded is an http.ResponseWriter that keeps only the status of a response.
+type discarded struct {
+	status int
+	header http.Header
+}
+
+func (d *discarded) Header() http.Header         { return d.header }
+func (d *discarded) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discarded) WriteHeader(status int) {
+	if status >= http.StatusOK { // 1xx responses come before the final response
+		d.status = status
+	}
+}

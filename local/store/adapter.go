@@ -1,0 +1,110 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// AdapterConfig configures the receive adapter. In a cluster, the eventing-rabbitmq controller derives the same
+// configuration from a RabbitmqSource.
+type AdapterConfig struct {
+	// Dir is the directory that contains the adapter's log.
+	Dir string
+	// RabbitURL is the AMQP URL of the server. The user in the URL must be allowed to read the queue. The URL must not
+	// contain percent-encoded characters, because the adapter does not decode them.
+	RabbitURL string
+	// Queue is the name of the queue. The queue must exist, because the adapter does not declare it.
+	Queue string
+	// Sink is the URL to which the adapter posts events.
+	Sink string
+	// Parallelism is the maximum number of events that are delivered at the same time. 0 means 1.
+	Parallelism int
+	// Retry is the maximum number of times that the adapter retries a failed delivery. If Retry is 0, an event becomes
+	// a dead letter after its first failed delivery. BackoffPolicy is "exponential", which is the default, or "linear".
+	// It determines how the delay between retries grows. BackoffDelay is the base of this delay, as an ISO 8601
+	// duration such as PT0.5S.
+	Retry         int
+	BackoffPolicy string
+	BackoffDelay  string
+	// Name and Namespace identify the RabbitmqSource. If they are empty, they are strongroom-files and strongroom.
+	Name, Namespace string
+	// Progress receives the progress messages if the adapter must be built. It can be nil.
+	Progress io.Writer
+}
+
+// StartAdapter starts the receive adapter of eventing-rabbitmq, after building it if necessary. It returns when the
+// queue has a consumer. The adapter exits if RabbitMQ is unavailable for more than about six seconds. The caller must
+// then restart the adapter, as Kubernetes does in a cluster.
+func StartAdapter(ctx context.Context, config AdapterConfig) (*Server, error) {
+	if config.Progress == nil {
+		config.Progress = io.Discard
+	}
+	binary, err := Build(ctx, "adapter", config.Progress)
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, "receive adapter", config.Dir, func(dir string) ([]program, error) {
+		return []program{{
+			path: binary, log: filepath.Join(dir, "adapter.log"), env: config.environment(dir),
+			ready: func(context.Context) error { return consumed(config.RabbitURL, config.Queue) },
+		}}, nil
+	})
+}
+
+// environment returns the adapter's environment. It copies only PATH from the environment of this process, because
+// other variables could change the adapter's settings.
+func (c AdapterConfig) environment(dir string) []string {
+	env := []string{
+		"PATH=" + os.Getenv("PATH"),
+		"HOME=" + dir,
+		"RABBIT_URL=" + strings.TrimSuffix(c.RabbitURL, "/"),
+		"RABBITMQ_QUEUE_NAME=" + c.Queue,
+		"RABBITMQ_PREDECLARED=true",
+		"RABBITMQ_CHANNEL_PARALLELISM=" + strconv.Itoa(max(1, c.Parallelism)),
+		"K_SINK=" + c.Sink,
+		"NAME=" + cmp.Or(c.Name, "strongroom-files"),
+		"NAMESPACE=" + cmp.Or(c.Namespace, "strongroom"),
+		"K_LOGGING_CONFIG={}",
+		"K_OBSERVABILITY_CONFIG={}",
+		// The adapter listens on this port even though profiling is disabled. An invalid port prevents the adapter from
+		// listening.
+		"PROFILING_PORT=none",
+	}
+	if c.Retry > 0 {
+		env = append(env, "HTTP_SENDER_RETRY="+strconv.Itoa(c.Retry), "HTTP_SENDER_BACKOFF_POLICY="+cmp.Or(c.BackoffPolicy, "exponential"))
+		if c.BackoffDelay != "" {
+			env = append(env, "HTTP_SENDER_BACKOFF_DELAY="+c.BackoffDelay)
+		}
+	}
+	return env
+}
+
+// consumed returns an error if the queue does not exist or has no consumer.
+func consumed(url, queue string) error {
+	conn, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	channel, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", queue, err)
+	}
+	if state.Consumers == 0 {
+		return fmt.Errorf("queue %s has no consumer", queue)
+	}
+	return nil
+}

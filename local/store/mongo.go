@@ -1,0 +1,160 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/strongroom-dev/strongroom/local/process"
+)
+
+// Mongo is a running server that supports the MongoDB protocol.
+type Mongo struct {
+	*Server
+	// URI is the connection string for the database strongroom. For mongod, it contains an account with all privileges.
+	// For FerretDB, it contains no account, because FerretDB does not support accounts.
+	URI string
+	// Kind is "mongod" or "ferretdb".
+	Kind string
+}
+
+// FindMongod returns the path of an installed mongod. It returns ErrNotInstalled if mongod is not installed.
+func FindMongod() (string, error) { return lookup("mongod", "/usr/local/bin", "/usr/sbin") }
+
+// StartFerretDB starts FerretDB, after building it if necessary. FerretDB stores its data in SQLite files in dir.
+func StartFerretDB(ctx context.Context, dir string, w io.Writer) (*Mongo, error) {
+	binary, err := Build(ctx, "ferretdb", w)
+	if err != nil {
+		return nil, err
+	}
+	var uri string
+	server, err := start(ctx, "ferretdb", dir, func(dir string) ([]program, error) {
+		port, err := process.FreePort()
+		if err != nil {
+			return nil, err
+		}
+		uri = fmt.Sprintf("mongodb://%s/%s", process.Address(port), database)
+		return []program{{
+			path: binary,
+			args: []string{"-addr", process.Address(port), "-dir", filepath.Join(dir, "data")},
+			env:  environment(),
+			ready: func(ctx context.Context) error {
+				// Use the driver only after the port is open, because the driver waits for half a second before it retries
+				// a failed connection.
+				if err := dial(ctx, port); err != nil {
+					return err
+				}
+				return pingMongo(ctx, uri)
+			},
+		}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Mongo{Server: server, URI: uri, Kind: "ferretdb"}, nil
+}
+
+// StartMongod starts an installed mongod with its data in dir.
+func StartMongod(ctx context.Context, dir string, w io.Writer) (*Mongo, error) {
+	path, err := FindMongod()
+	if err != nil {
+		return nil, err
+	}
+	mongod := &Mongo{Kind: "mongod"}
+	mongod.Server, err = start(ctx, "mongod", dir, func(dir string) ([]program, error) {
+		say(w, "starting mongod in %s", dir)
+		return mongod.prepare(path, dir)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mongod, nil
+}
+
+// prepare sets m.URI and returns the program that serves the data in dir.
+func (m *Mongo) prepare(path, dir string) ([]program, error) {
+	password, err := secret(filepath.Join(dir, "root-password"))
+	if err != nil {
+		return nil, err
+	}
+	data := filepath.Join(dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, err
+	}
+	port, err := process.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	server := url.URL{Scheme: "mongodb", Host: process.Address(port), Path: "/" + database}
+	anonymous := server.String()
+	server.User, server.RawQuery = url.UserPassword("root", password), "authSource=admin"
+	m.URI = server.String()
+	return []program{{
+		path: path,
+		args: []string{
+			"--dbpath", data, "--bind_ip", "127.0.0.1", "--port", strconv.Itoa(port), "--auth", "--nounixsocket", "--quiet",
+			"--wiredTigerCacheSizeGB", "0.25",
+		},
+		env: environment(),
+		// While mongod has no account, any process on this machine can create the first account. Therefore, create the
+		// account root as soon as the port is open. Then sign in as root with this password, to detect an account that
+		// another process has created.
+		ready: func(ctx context.Context) error {
+			if err := dial(ctx, port); err != nil {
+				return err
+			}
+			if err := createRoot(ctx, anonymous, password); err != nil {
+				return err
+			}
+			return pingMongo(ctx, m.URI)
+		},
+	}}, nil
+}
+
+// unauthorized is mongod's error code for a missing privilege. If an account already exists, mongod returns this error
+// to a client that tries to create an account without signing in.
+const unauthorized = 13
+
+// createRoot creates the account root, which has all privileges. It does nothing if an account already exists.
+func createRoot(ctx context.Context, uri, password string) error {
+	return withMongo(uri, func(client *mongo.Client) error {
+		err := client.Database("admin").RunCommand(ctx, bson.D{
+			{Key: "createUser", Value: "root"},
+			{Key: "pwd", Value: password},
+			{Key: "roles", Value: bson.A{"root"}},
+		}).Err()
+		var refused mongo.CommandError
+		if errors.As(err, &refused) && refused.Code == unauthorized {
+			return nil
+		}
+		return err
+	})
+}
+
+// pingMongo checks that the server is ready by listing the databases. If the server has accounts, this also requires
+// the correct password in uri.
+func pingMongo(ctx context.Context, uri string) error {
+	return withMongo(uri, func(client *mongo.Client) error {
+		_, err := client.ListDatabaseNames(ctx, bson.D{})
+		return err
+	})
+}
+
+func withMongo(uri string, use func(*mongo.Client) error) error {
+	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(2 * time.Second))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Disconnect(context.Background()) }()
+	return use(client)
+}

@@ -1,0 +1,228 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/strongroom-dev/strongroom/local/process"
+)
+
+// MySQL is a running server that supports the MySQL protocol.
+type MySQL struct {
+	*Server
+	// AdminDSN is the DSN for root, in the format of github.com/go-sql-driver/mysql. It contains the name of the
+	// database strongroom, which the server has already created.
+	AdminDSN string
+	// Kind is "mariadbd", "mysqld" or "tidb".
+	Kind string
+}
+
+// MySQLInstall contains the paths of the programs that belong to an installed MariaDB or MySQL server.
+type MySQLInstall struct {
+	// Kind is "mariadbd" or "mysqld".
+	Kind string
+	// Server is the path of the server program. InstallDB is the path of mariadb-install-db, or an empty string for
+	// mysqld.
+	Server, InstallDB string
+}
+
+var serverDirs = []string{"/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/mysql/bin"}
+
+// FindMySQL returns the programs of an installed MariaDB server or, if MariaDB is not installed, of an installed MySQL
+// server. It returns ErrNotInstalled if neither server is installed. It also returns ErrNotInstalled if MariaDB is
+// installed without the programs that create a database.
+func FindMySQL(ctx context.Context) (MySQLInstall, error) {
+	server, err := lookup("mariadbd", serverDirs...)
+	if err != nil {
+		if server, err = lookup("mysqld", serverDirs...); err != nil {
+			return MySQLInstall{}, fmt.Errorf("mariadbd, mysqld: %w", ErrNotInstalled)
+		}
+		version, err := exec.CommandContext(ctx, server, "--no-defaults", "--version").Output()
+		if err != nil {
+			return MySQLInstall{}, fmt.Errorf("%s --version: %w", server, err)
+		}
+		if !strings.Contains(string(version), "MariaDB") {
+			return MySQLInstall{Kind: "mysqld", Server: server}, nil
+		}
+	}
+	install, err := lookup("mariadb-install-db", "/usr/bin", "/usr/local/bin")
+	if err != nil {
+		return MySQLInstall{}, err
+	}
+	// mariadb-install-db calls my_print_defaults, which can be missing, because on Debian it is in a separate package.
+	if _, err := lookup("my_print_defaults", "/usr/bin", "/usr/local/bin"); err != nil {
+		return MySQLInstall{}, err
+	}
+	return MySQLInstall{Kind: "mariadbd", Server: server, InstallDB: install}, nil
+}
+
+// StartMySQL starts the MariaDB or MySQL server that FindMySQL finds, with its data in dir. The caller must always use
+// the same server with the same directory, because MariaDB and MySQL cannot read each other's files.
+func StartMySQL(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
+	install, err := FindMySQL(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return startMySQL(ctx, install, dir, w)
+}
+
+// StartMariaDB starts an installed MariaDB server with its data in dir. It returns ErrNotInstalled if MariaDB is not
+// installed, even if MySQL is installed.
+func StartMariaDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
+	install, err := FindMySQL(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if install.Kind != "mariadbd" {
+		return nil, fmt.Errorf("mariadbd: %w (found only %s)", ErrNotInstalled, install.Server)
+	}
+	return startMySQL(ctx, install, dir, w)
+}
+
+func startMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Writer) (*MySQL, error) {
+	m := &MySQL{Kind: install.Kind}
+	var err error
+	m.Server, err = start(ctx, install.Kind, dir, func(dir string) ([]program, error) { return m.prepare(ctx, install, dir, w) })
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// prepare creates the database files if they do not exist. It sets m.AdminDSN and returns the server program.
+func (m *MySQL) prepare(ctx context.Context, install MySQLInstall, dir string, w io.Writer) ([]program, error) {
+	password, err := secret(filepath.Join(dir, "root-password"))
+	if err != nil {
+		return nil, err
+	}
+	// The server executes the statements in this file at each start, before it accepts connections. Therefore, root
+	// always has this password.
+	sqlFile := filepath.Join(dir, "init.sql")
+	if err := writeFile(sqlFile, install.initSQL(password)); err != nil {
+		return nil, err
+	}
+	// When a server starts, it deletes all temporary tables in its TMPDIR, even those of other servers.
+	temp := filepath.Join(dir, "tmp")
+	if err := os.MkdirAll(temp, 0o700); err != nil {
+		return nil, err
+	}
+	env := environment("TMPDIR=" + temp)
+	data := filepath.Join(dir, "data")
+	if _, err := os.Stat(data); errors.Is(err, os.ErrNotExist) {
+		say(w, "creating a %s database in %s", install.Kind, dir)
+		if err := install.makeData(ctx, data, env); err != nil {
+			return nil, err
+		}
+	}
+	port, err := process.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	m.AdminDSN = rootDSN(port, password)
+	return []program{{
+		path: install.Server,
+		args: install.arguments(
+			"--datadir="+data,
+			"--init-file="+sqlFile,
+			"--bind-address=127.0.0.1",
+			fmt.Sprintf("--port=%d", port),
+			"--socket=server.sock", // relative to data, because the path of a socket may have at most 107 bytes
+			"--pid-file=server.pid",
+			"--skip-name-resolve",
+			"--skip-log-bin",
+			"--performance-schema=OFF",
+			"--innodb-buffer-pool-size=64M",
+			"--character-set-server=utf8mb4",
+			"--collation-server=utf8mb4_bin",
+		),
+		env:   env,
+		ready: func(ctx context.Context) error { return pingMySQL(ctx, m.AdminDSN) },
+	}}, nil
+}
+
+// initSQL returns SQL statements that create the database and set the password of root. They also make sure that only
+// root can sign in, and only from this machine.
+func (m MySQLInstall) initSQL(password string) string {
+	lines := []string{
+		"CREATE DATABASE IF NOT EXISTS " + database + " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;",
+		"CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';",
+		"ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '" + password + "';",
+		"GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;",
+		"ALTER USER 'root'@'localhost' IDENTIFIED BY '" + password + "';",
+	}
+	if m.Kind == "mariadbd" {
+		lines = append([]string{
+			"DELETE FROM mysql.global_priv WHERE User='' OR User='root' AND Host NOT IN ('localhost','127.0.0.1');",
+			"FLUSH PRIVILEGES;",
+		}, lines...)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// makeData creates the first database files in a temporary directory. It renames the directory to data when all files
+// exist, so that data is never incomplete.
+func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) error {
+	temp := data + ".new"
+	if err := os.RemoveAll(temp); err != nil { // an interrupted attempt might have left files
+		return err
+	}
+	path, args := m.InstallDB, []string{"--datadir=" + temp, "--auth-root-authentication-method=normal", "--skip-test-db"}
+	if m.Kind == "mysqld" {
+		path, args = m.Server, []string{"--datadir=" + temp, "--initialize-insecure"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if out, err := run(ctx, "", env, path, m.arguments(args...)...); err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(path), err, out)
+	}
+	return os.Rename(temp, data)
+}
+
+// arguments returns the arguments that this package passes to every MariaDB or MySQL program, followed by more. With
+// --no-defaults, the programs ignore the machine's configuration files. --user=root is necessary if this process runs
+// as root, because the server would otherwise not start.
+func (m MySQLInstall) arguments(more ...string) []string {
+	args := []string{"--no-defaults"}
+	if os.Getuid() == 0 {
+		args = append(args, "--user=root")
+	}
+	if m.Kind == "mysqld" {
+		args = append(args, "--mysqlx=OFF")
+	}
+	return append(args, more...)
+}
+
+func rootDSN(port int, password string) string {
+	config := mysql.NewConfig()
+	config.User, config.Passwd = "root", password
+	config.Net, config.Addr = "tcp", process.Address(port)
+	config.DBName = database
+	return config.FormatDSN()
+}
+
+// pingMySQL checks that the server is ready: it signs in and selects the database.
+func pingMySQL(ctx context.Context, dsn string) error {
+	config, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		return err
+	}
+	config.Timeout, config.ReadTimeout = 2*time.Second, 5*time.Second
+	config.Logger = &mysql.NopLogger{} // errors are expected until the server is ready
+	connector, err := mysql.NewConnector(config)
+	if err != nil {
+		return err
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	return db.PingContext(ctx)
+}

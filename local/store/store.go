@@ -1,0 +1,86 @@
+// Package store runs private servers on this machine: MariaDB, MySQL, TiDB, mongod, FerretDB, RabbitMQ, and the receive
+// adapter of eventing-rabbitmq. Each server has its own data directory and listens on free loopback ports. Clients need
+// a random password, which is stored in the server's directory. FerretDB is an exception, because it does not support
+// passwords. The kernel kills the servers when the process that started them ends, even if that process crashes.
+//
+// The Start functions have three parameters in common. ctx limits the time for the start, but does not stop the server
+// later. dir contains all files of the server, including its log, so a server that is started in the same directory
+// again has the same data. w receives progress messages, one per line.
+package store
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/strongroom-dev/strongroom/local/process"
+)
+
+// database is the name of the database that the connection strings contain.
+const database = "strongroom"
+
+// ErrNotInstalled reports that a server is not installed on this machine.
+var ErrNotInstalled = errors.New("not installed")
+
+// lookup returns the path of a program. It searches PATH and then dirs, because the directories where servers are
+// installed are often missing in a user's PATH. It returns ErrNotInstalled if it does not find the program.
+func lookup(name string, dirs ...string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return filepath.Abs(path)
+	}
+	for _, dir := range dirs {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w", name, ErrNotInstalled)
+}
+
+// reserve locks dir, so that two servers cannot use the same directory.
+func reserve(dir string) (*os.File, error) { return process.Lock(filepath.Join(dir, "lock")) }
+
+// secret returns the password in the file at path. If the file does not exist or is empty, secret first writes a random
+// password to it. The password contains only characters that need no encoding in a URL.
+func secret(path string) (string, error) {
+	kept, err := os.ReadFile(path)
+	if err == nil && len(kept) > 0 {
+		return string(kept), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	made := rand.Text()
+	return made, writeFile(path, made)
+}
+
+// writeFile atomically replaces the file at path. Only the file's owner can read it.
+func writeFile(path, content string) error {
+	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// environment returns the environment of this process, followed by with. It omits the variables that configure servers,
+// because those variables are meant for other servers on this machine.
+func environment(with ...string) []string {
+	var kept []string
+	for _, variable := range os.Environ() {
+		steers := false
+		for _, prefix := range []string{"RABBITMQ_", "ERL_", "MYSQL_", "MARIADB_", "NOTIFY_SOCKET="} {
+			steers = steers || strings.HasPrefix(variable, prefix)
+		}
+		if !steers {
+			kept = append(kept, variable)
+		}
+	}
+	return append(kept, with...)
+}
+
+// say writes a progress message as one line.
+func say(w io.Writer, format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strongroom-dev/strongroom/local/store"
+)
+
+// The values of the setting STRONGROOM_STORES, which is intended for tests.
+const (
+	// anyStores is the default. For each store, the runner uses the server that a setting names. If no setting names a
+	// server, the runner uses an installed server, and otherwise the embedded store.
+	anyStores = ""
+	// installedStores allows only private instances of installed servers. The runner fails if no MySQL server or no
+	// RabbitMQ server is installed. If mongod is not installed, the runner uses FerretDB, because Linux distributions
+	// do not package MongoDB.
+	installedStores = "installed"
+	// embeddedStores allows only the embedded stores.
+	embeddedStores = "embedded"
+)
+
+// endpoints contains the addresses of the stores. They have the same form as in the Secrets of a cluster.
+type endpoints struct {
+	// mysql and mongodb are the connection strings of the functions. mysqlAdmin and mongodbAdmin are the connection
+	// strings of the administrators, with which setup creates the functions' accounts. An administrator's connection
+	// string is empty if setup creates no account in that store.
+	mysql, mysqlAdmin     string
+	mongodb, mongodbAdmin string
+	// events is the URL to which the functions publish events. eventsAdmin is the administrator's URL, with which setup
+	// declares the exchanges and queues. It is empty if the system uses no RabbitMQ server.
+	events, eventsAdmin string
+}
+
+// stores finds or starts the three stores, and manages the private servers that it starts.
+type stores struct {
+	endpoints
+	// dir is the data directory. It contains a subdirectory for each private server.
+	dir  string
+	kept keptSecrets
+	out  *output
+
+	// builds is locked during a build, so that only one build runs at a time. Sequential builds take less time than
+	// concurrent builds, because a package that two programs share is compiled only once.
+	builds sync.Mutex
+
+	mu       sync.Mutex
+	private  []privateStore
+	adapters []privateStore
+	watch    sync.WaitGroup
+}
+
+type privateStore struct {
+	name   string
+	server *store.Server
+}
+
+// start finds or starts the three stores concurrently. If there is no RabbitMQ server, the functions send their events
+// directly to the URL sink. The caller must call stop even if start returns an error, because some servers might be
+// running.
+func (s *stores) start(ctx context.Context, cfg settings, sink string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.startMySQL(ctx, cfg) })
+	group.Go(func() error { return s.startMongoDB(ctx, cfg) })
+	group.Go(func() error { return s.startEvents(ctx, cfg, sink) })
+	return group.Wait()
+}
+
+func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
+	if cfg.MySQLDSN != "" && cfg.Stores == anyStores {
+		s.mysql, s.mysqlAdmin = cfg.MySQLDSN, cfg.MySQLAdminDSN
+		s.out.say("mysql", "using the server from MYSQL_DSN; you are responsible for the durability of its data")
+		return nil
+	}
+	private, err := s.privateMySQL(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	s.add(private.Kind, private.Server)
+	s.mysqlAdmin = private.AdminDSN
+	if s.mysql, err = s.kept.runtimeDSN(private.AdminDSN); err != nil {
+		return err
+	}
+	switch private.Kind {
+	case "tidb":
+		s.out.say("mysql", "using the embedded TiDB: it is durable and handles concurrent updates correctly, but it is not MySQL "+
+			"and uses up to 800 MB of memory")
+	default:
+		s.out.say("mysql", "using a private %s: its data is only on this machine, without replicas or backups", private.Kind)
+	}
+	return nil
+}
+
+// privateMySQL starts an installed MariaDB or MySQL server. If neither is installed, privateMySQL tries to install
+// MariaDB. If MariaDB cannot be installed, privateMySQL starts the embedded TiDB. It also starts TiDB if only TiDB has
+// data from an earlier run, because an installed server cannot read TiDB's files and all accounts would seem to be
+// lost. cfg.Stores can exclude some of these servers.
+func (s *stores) privateMySQL(ctx context.Context, cfg settings) (*store.MySQL, error) {
+	log := s.out.lines("mysql")
+	if cfg.Stores == embeddedStores {
+		return s.startTiDB(ctx, log)
+	}
+	if cfg.Stores == anyStores && s.has("tidb") && !s.has("mariadbd") && !s.has("mysqld") {
+		s.out.say("mysql", "starting the embedded TiDB instead of an installed server, because TiDB already contains the accounts")
+		return s.startTiDB(ctx, log)
+	}
+	install, err := store.FindMySQL(ctx)
+	if errors.Is(err, store.ErrNotInstalled) && store.CanInstall() {
+		s.out.say("mysql", "neither mariadbd nor mysqld is installed: installing MariaDB")
+		if err := store.Install(ctx, log, store.MariaDBPackages...); err != nil {
+			s.out.say("mysql", "could not install MariaDB: %v", err)
+		}
+		install, err = store.FindMySQL(ctx)
+	}
+	switch {
+	case err == nil:
+		return store.StartMySQL(ctx, filepath.Join(s.dir, install.Kind), log)
+	case errors.Is(err, store.ErrNotInstalled) && cfg.Stores != installedStores:
+		s.out.say("mysql", "neither mariadbd nor mysqld is installed: using the embedded TiDB; install MariaDB to avoid building TiDB")
+		return s.startTiDB(ctx, log)
+	default:
+		return nil, err
+	}
+}
+
+func (s *stores) startTiDB(ctx context.Context, log io.Writer) (*store.MySQL, error) {
+	if err := s.build(ctx, "tidb", log); err != nil {
+		return nil, err
+	}
+	return store.StartTiDB(ctx, filepath.Join(s.dir, "tidb"), log)
+}
+
+func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
+	if cfg.MongoURI != "" && cfg.Stores == anyStores {
+		s.mongodb, s.mongodbAdmin = cfg.MongoURI, cfg.MongoAdminURI
+		s.out.say("mongodb", "using the server from MONGODB_URI; you are responsible for the durability of its data")
+		return nil
+	}
+	log := s.out.lines("mongodb")
+	// Use FerretDB if only FerretDB has data from an earlier run, because mongod cannot read FerretDB's files.
+	embedded := cfg.Stores == embeddedStores || cfg.Stores == anyStores && s.has("ferretdb") && !s.has("mongod")
+	if !embedded {
+		_, err := store.FindMongod()
+		if err == nil {
+			private, err := store.StartMongod(ctx, filepath.Join(s.dir, "mongod"), log)
+			if err != nil {
+				return err
+			}
+			s.add(private.Kind, private.Server)
+			s.mongodbAdmin = private.URI
+			s.out.say("mongodb", "using a private mongod: its data is only on this machine, without replicas or backups")
+			s.mongodb, err = s.kept.runtimeURI(private.URI)
+			return err
+		}
+		if !errors.Is(err, store.ErrNotInstalled) {
+			return err
+		}
+	}
+	if err := s.build(ctx, "ferretdb", log); err != nil {
+		return err
+	}
+	private, err := store.StartFerretDB(ctx, filepath.Join(s.dir, "ferretdb"), log)
+	if err != nil {
+		return err
+	}
+	s.add(private.Kind, private.Server)
+	s.mongodb = private.URI
+	s.out.say("mongodb", "using the embedded FerretDB on SQLite: it is durable, but it is slow and has no transactions and no atomic updates; "+
+		"it has no accounts either, so any program on this machine can read the uploaded files")
+	return nil
+}
+
+func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) error {
+	named := cfg.EventsURL
+	if cfg.Stores != anyStores {
+		named = ""
+	}
+	switch {
+	case strings.HasPrefix(named, "http://"), strings.HasPrefix(named, "https://"):
+		s.events = named
+		s.out.say("events", "using the sink from EVENTS_URL, which must forward the events to %s; if the sink rejects an event, "+
+			"the response to the upload has the status 503", sink)
+		return nil
+	case named != "":
+		if _, err := connection(named); err != nil {
+			return err
+		}
+		s.events, s.eventsAdmin = named, named
+		if cfg.EventsAdminURL != "" {
+			s.eventsAdmin = cfg.EventsAdminURL
+		}
+		s.out.say("events", "using the RabbitMQ server from EVENTS_URL; you are responsible for the durability of its data")
+		return s.build(ctx, "adapter", s.out.lines("events"))
+	}
+	if cfg.Stores != embeddedStores {
+		_, err := store.FindRabbitMQ()
+		if err == nil {
+			return s.privateRabbitMQ(ctx)
+		}
+		if !errors.Is(err, store.ErrNotInstalled) || cfg.Stores == installedStores {
+			return err
+		}
+	}
+	s.events = sink
+	s.out.say("events", "using no RabbitMQ server: events go directly to the record function over HTTP, without a queue; if an event cannot be delivered, "+
+		"the response to the upload has the status 503 and the file is not in the catalog")
+	return nil
+}
+
+func (s *stores) privateRabbitMQ(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.build(ctx, "adapter", s.out.lines("events")) })
+	group.Go(func() error {
+		private, err := store.StartRabbitMQ(ctx, filepath.Join(s.dir, "rabbitmq"), s.out.lines("events"))
+		if err != nil {
+			return err
+		}
+		s.add(private.Kind, private.Server)
+		s.events, s.eventsAdmin = private.URL, private.URL
+		s.out.say("events", "using a private RabbitMQ server: its events are only on this machine, on a single node, and all programs use the same account")
+		return nil
+	})
+	return group.Wait()
+}
+
+// has reports whether a private server of the given kind has a data directory from an earlier run.
+func (s *stores) has(kind string) bool {
+	_, err := os.Stat(filepath.Join(s.dir, kind))
+	return err == nil
+}
+
+// build builds the program called name with store.Build. Only one build runs at a time, so build first waits until no
+// other build is running.
+func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
+	s.builds.Lock()
+	defer s.builds.Unlock()
+	_, err := store.Build(ctx, name, log)
+	return err
+}
+
+// deliver starts the receive adapter, which sends the events in the queue of source to the URL sink. The queue must
+// already exist, because the adapter does not declare it. If the system uses no RabbitMQ server, deliver does nothing.
+func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string) error {
+	if s.eventsAdmin == "" {
+		return nil
+	}
+	config, err := connection(s.events)
+	if err != nil {
+		return err
+	}
+	config.Dir = filepath.Join(s.dir, "adapter", source.Metadata.Name)
+	config.Queue = source.Spec.RabbitmqResourcesConfig.QueueName
+	config.Parallelism = source.Spec.RabbitmqResourcesConfig.Parallelism
+	config.Retry = source.Spec.Delivery.Retry
+	config.BackoffPolicy = source.Spec.Delivery.BackoffPolicy
+	config.BackoffDelay = source.Spec.Delivery.BackoffDelay
+	config.Sink = sink
+	config.Name, config.Namespace = source.Metadata.Name, source.Metadata.Namespace
+	adapter, err := store.StartAdapter(ctx, config)
+	if err != nil {
+		return err
+	}
+	s.adapters = append(s.adapters, privateStore{"the receive adapter of " + config.Name, adapter})
+	return nil
+}
+
+// connection returns an adapter configuration with events as the AMQP URL, or an error if events is not an AMQP URL.
+// The error does not contain the URL, because the URL contains a password.
+func connection(events string) (store.AdapterConfig, error) {
+	parsed, err := url.Parse(events)
+	if err != nil || parsed.Scheme != "amqp" && parsed.Scheme != "amqps" || parsed.Host == "" {
+		return store.AdapterConfig{}, errors.New("EVENTS_URL: must be amqp://USER:PASSWORD@HOST:PORT or http://HOST")
+	}
+	return store.AdapterConfig{RabbitURL: events}, nil
+}
+
+func (s *stores) add(name string, server *store.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.private = append(s.private, privateStore{name, server})
+}
+
+// supervise watches the private servers and the receive adapter in the background until ctx ends. If one of them ends
+// unexpectedly, supervise restarts it.
+func (s *stores) supervise(ctx context.Context) {
+	for _, p := range slices.Concat(s.private, s.adapters) {
+		s.watch.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-p.server.Done():
+				}
+				s.restart(ctx, p)
+			}
+		})
+	}
+}
+
+// restart starts the server of p again after the server has ended. It retries until the server is ready or ctx ends.
+func (s *stores) restart(ctx context.Context, p privateStore) {
+	for ctx.Err() == nil {
+		s.out.say("run", "%s ended unexpectedly: restarting it", p.name)
+		err := p.server.Restart(ctx)
+		if err == nil {
+			s.out.say("run", "%s is running again", p.name)
+			return
+		}
+		reason, _, _ := strings.Cut(err.Error(), "\n") // the following lines contain the end of the server's log
+		s.out.say("run", "%s", reason)
+		select {
+		case <-ctx.Done():
+		case <-time.After(restartPause):
+		}
+	}
+}
+
+// restartPause is the interval between two attempts to restart a server. Without this interval, the attempts would use
+// a whole processor core if the server cannot start.
+const restartPause = 2 * time.Second
+
+// stopDelivery kills the receive adapters with SIGKILL, so that RabbitMQ redelivers the events that they were
+// delivering. After SIGTERM, an adapter would reject these events. RabbitMQ would then move them to the dead-letter
+// queue, where they would stay until an operator redrives them.
+func (s *stores) stopDelivery() error {
+	var errs []error
+	for _, adapter := range s.adapters {
+		errs = append(errs, adapter.server.Kill())
+	}
+	return errors.Join(errs...)
+}
+
+// stop stops the private servers. The caller must first end the context that it passed to supervise, because stop waits
+// until supervise no longer restarts servers.
+func (s *stores) stop() error {
+	s.watch.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	errs := make([]error, len(s.private))
+	var all sync.WaitGroup
+	for i, p := range s.private {
+		all.Go(func() {
+			if err := p.server.Stop(); err != nil {
+				errs[i] = fmt.Errorf("stop %s: %w", p.name, err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
