@@ -7,6 +7,9 @@ SHELL := /bin/bash
 # integration tests build and run these two modules.
 MODULES := local/ferretdb shared/token/wycheproof
 
+# The files whose spelling and wording `make check` checks.
+TEXTS := ':!*/dist/*' ':!*/testdata/*' ':!*.sum' ':!*/package-lock.json' ':!LICENSE'
+
 .PHONY: help run test integration check audit console bench deploy undeploy rotate-keys cluster tunnel e2e upgrade
 
 help: ## print this list
@@ -27,13 +30,16 @@ integration: ## run only the integration tests, with private servers or those in
 	go run ./test/servers
 	go test -race -count=1 -timeout 45m ./test/integration/...
 
-check: ## check the code with gofmt, go vet and staticcheck
+check: ## check the code with gofmt, go vet and staticcheck, and the spelling and wording of all texts
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		if [[ -n $$unformatted ]]; then echo "these files are not formatted with gofmt: $$unformatted" >&2; exit 1; fi
 	go vet ./... && go vet -tags e2e,upgrade ./test/e2e/... && go vet -tags audit ./functions/... ./shared/... ./test/integration
 	go tool staticcheck ./... && go tool staticcheck -tags e2e,upgrade ./test/e2e/...
 	go tool staticcheck -tags audit ./functions/... ./shared/... ./test/integration
 	for module in $(MODULES); do go vet -C $$module ./...; done
+	@echo "spelling and wording"; git ls-files -z $(TEXTS) | xargs -0 go tool misspell -error -locale US -i catalogue,catalogued
+	@if git grep -nwiFf test/docs/banned-phrases -- $(TEXTS) ':!CONTRIBUTING.md' ':!test/docs/banned-phrases'; then \
+		echo "these lines contain phrases that test/docs/banned-phrases bans: see CONTRIBUTING.md" >&2; exit 1; fi
 
 audit: ## run the proofs of the known faults, and list the proofs that still fail
 	go run ./test/servers

@@ -263,6 +263,7 @@ func TestEveryFunctionHasAManifestAndTheReverse(t *testing.T) {
 type setting struct{ required bool }
 
 // settings returns the settings of the program in a folder, by variable name. It reads the `env` tags of struct fields.
+// A program can embed a struct of settings from a shared package.
 func settings(t *testing.T, folder string) map[string]setting {
 	t.Helper()
 	found := map[string]setting{}
@@ -280,7 +281,13 @@ func settings(t *testing.T, folder string) map[string]setting {
 		}
 		ast.Inspect(file, func(node ast.Node) bool {
 			field, ok := node.(*ast.Field)
-			if !ok || field.Tag == nil {
+			if !ok {
+				return true
+			}
+			if embedded, ok := field.Type.(*ast.SelectorExpr); ok && len(field.Names) == 0 && strings.HasSuffix(embedded.Sel.Name, "Settings") {
+				maps.Copy(found, settings(t, "../shared/"+embedded.X.(*ast.Ident).Name))
+			}
+			if field.Tag == nil {
 				return true
 			}
 			tag, err := strconv.Unquote(field.Tag.Value)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	serving "github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/client"
 )
 
 // TestClientAddress checks that a function sees the runner's peer as the client. The client's own headers and the
@@ -44,7 +44,7 @@ func TestClientAddress(t *testing.T) {
 			c.handler.ServeHTTP(recorder, request)
 			var got seen
 			decode(t, recorder.Body.Bytes(), &got)
-			var trust serving.Trust
+			var trust client.Trust
 			for _, variable := range got.Environment {
 				if value, ok := strings.CutPrefix(variable, "TRUSTED_HOPS="); ok {
 					if trust.Hops, err = strconv.Atoi(value); err != nil {
@@ -52,7 +52,7 @@ func TestClientAddress(t *testing.T) {
 					}
 				}
 			}
-			if got := trust.ClientAddress(&http.Request{Header: got.Header, RemoteAddr: "127.0.0.1:2"}).String(); got != c.want {
+			if got := trust.Address(&http.Request{Header: got.Header, RemoteAddr: "127.0.0.1:2"}).String(); got != c.want {
 				t.Errorf("the function sees the client address %s, want %s", got, c.want)
 			}
 		})

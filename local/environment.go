@@ -186,7 +186,7 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 	case v.Secret != nil:
 		keys, ok := r.secrets[v.Secret.SecretName]
 		if !ok && !v.Secret.Optional {
-			return fmt.Errorf("Secret %s does not exist", v.Secret.SecretName)
+			return fmt.Errorf("the Secret %s does not exist", v.Secret.SecretName)
 		}
 		items := v.Secret.Items
 		if items == nil {
@@ -197,7 +197,7 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 		for _, item := range items {
 			value, ok := keys[item.Key]
 			if !ok {
-				return fmt.Errorf("Secret %s has no key %s", v.Secret.SecretName, item.Key)
+				return fmt.Errorf("the Secret %s has no key %s", v.Secret.SecretName, item.Key)
 			}
 			if !filepath.IsLocal(item.Path) {
 				return fmt.Errorf("path %q is outside the volume", item.Path)

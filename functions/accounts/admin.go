@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
 // maxBody is the maximum size of a request body, in bytes.
@@ -34,12 +35,12 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ accounts.User) 
 	for i, u := range users {
 		page.Accounts[i] = accountOf(u)
 	}
-	return problem.JSON(w, http.StatusOK, page)
+	return respond.JSON(w, http.StatusOK, page)
 }
 
 // paging returns the query parameters limit and cursor of a request. The default for limit is accounts.DefaultLimit.
 func paging(r *http.Request) (limit int, cursor string, err error) {
-	query, err := function.Query(r, "limit", "cursor")
+	query, err := request.Query(r, "limit", "cursor")
 	if err != nil {
 		return 0, "", err
 	}
@@ -58,7 +59,7 @@ func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts
 		Password *string `json:"password"`
 		Role     *string `json:"role"`
 	}
-	if err := function.ReadJSON(w, r, maxBody, &given); err != nil {
+	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
 	}
 	if given.Username == nil || given.Password == nil || given.Role == nil {
@@ -73,7 +74,7 @@ func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts
 		return err
 	}
 	w.Header().Set("Location", "/accounts/"+u.ID)
-	return problem.JSON(w, http.StatusCreated, accountOf(u))
+	return respond.JSON(w, http.StatusCreated, accountOf(u))
 }
 
 // hash returns the hash of a new password. The error is a problem.Unprocessable if the password is not allowed.
@@ -84,21 +85,21 @@ func (h *handler) hash(r *http.Request, chosen string) (string, error) {
 	return h.hasher.Hash(r.Context(), chosen)
 }
 
-func (h *handler) show(w http.ResponseWriter, r *http.Request, _ accounts.User, id string) error {
-	u, err := h.store.ByID(r.Context(), id)
+func (h *handler) show(w http.ResponseWriter, r *http.Request, _ accounts.User) error {
+	u, err := h.store.ByID(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	return problem.JSON(w, http.StatusOK, accountOf(u))
+	return respond.JSON(w, http.StatusOK, accountOf(u))
 }
 
-func (h *handler) update(w http.ResponseWriter, r *http.Request, caller accounts.User, id string) error {
+func (h *handler) update(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
 	var given struct {
 		Role     *string `json:"role"`
 		Disabled *bool   `json:"disabled"`
 		Password *string `json:"password"`
 	}
-	if err := function.ReadJSON(w, r, maxBody, &given); err != nil {
+	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
 	}
 	if given.Role == nil && given.Disabled == nil && given.Password == nil {
@@ -112,15 +113,15 @@ func (h *handler) update(w http.ResponseWriter, r *http.Request, caller accounts
 		}
 		patch.PasswordHash = &hash
 	}
-	u, err := h.store.Update(r.Context(), h.actor(r, caller), id, patch)
+	u, err := h.store.Update(r.Context(), h.actor(r, caller), r.PathValue("id"), patch)
 	if err != nil {
 		return err
 	}
-	return problem.JSON(w, http.StatusOK, accountOf(u))
+	return respond.JSON(w, http.StatusOK, accountOf(u))
 }
 
-func (h *handler) delete(w http.ResponseWriter, r *http.Request, caller accounts.User, id string) error {
-	if err := h.store.Delete(r.Context(), h.actor(r, caller), id); err != nil {
+func (h *handler) delete(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
+	if err := h.store.Delete(r.Context(), h.actor(r, caller), r.PathValue("id")); err != nil {
 		return err
 	}
 	noContent(w)
@@ -171,5 +172,5 @@ func (h *handler) audit(w http.ResponseWriter, r *http.Request, _ accounts.User)
 		page.Entries[i] = auditEntry{e.ID, e.MadeAt, e.Action, party{e.ActorID, e.ActorName}, party{e.UserID, e.Username},
 			e.Role, e.Address, e.RequestID}
 	}
-	return problem.JSON(w, http.StatusOK, page)
+	return respond.JSON(w, http.StatusOK, page)
 }

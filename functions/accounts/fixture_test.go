@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -182,7 +183,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 		f.tokens[name] = raw
 	}
-	f.Handler = api.Handler(t, function.Wrap(newHandler(verifier, f.store, f.hasher, function.Trust{Hops: 1}), time.Minute))
+	f.Handler = api.Handler(t, function.Wrap(newHandler(verifier, f.store, f.hasher, client.Trust{Hops: 1}), time.Minute))
 	return f
 }
 

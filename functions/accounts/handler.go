@@ -4,12 +4,13 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -62,85 +63,31 @@ type hasher interface {
 type handler struct {
 	store  store
 	hasher hasher
-	trust  function.Trust
+	trust  client.Trust
 }
 
 // endpoint handles a request. caller is the client's account, as it is currently stored in the database.
 type endpoint func(w http.ResponseWriter, r *http.Request, caller accounts.User) error
 
-// resource contains the endpoint for each method that a path supports, and the scopes that all these methods require.
-type resource struct {
-	methods map[string]endpoint
-	scopes  []string
-}
-
-func newHandler(verifier *token.Verifier, store store, hasher hasher, trust function.Trust) http.Handler {
+func newHandler(verifier *token.Verifier, store store, hasher hasher, trust client.Trust) http.Handler {
 	h := &handler{store, hasher, trust}
-	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		found, err := h.route(r.URL.Path)
-		if err != nil {
-			return err
-		}
-		method := r.Method
-		if method == http.MethodHead {
-			method = http.MethodGet
-		}
-		answer, ok := found.methods[method]
-		if !ok {
-			allow := found.allow()
-			return problem.MethodNotAllowed.With("use %s", allow).Header("Allow", allow)
-		}
-		verifier.Require(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-			caller, err := h.caller(r.Context(), found.scopes)
+	user := func(serve endpoint, scopes ...string) http.Handler {
+		return verifier.Require(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			caller, err := h.caller(r.Context(), scopes)
 			if err != nil {
 				return err
 			}
-			return answer(w, r, caller)
-		}), found.scopes...).ServeHTTP(w, r)
-		return nil
-	})
-}
-
-// route returns the resource at path. The error is a problem.NotFound if no resource has this path.
-func (h *handler) route(path string) (resource, error) {
-	manage := []string{token.ScopeAccountsManage}
-	switch path {
-	case "/accounts":
-		return resource{map[string]endpoint{http.MethodGet: h.list, http.MethodPost: h.create}, manage}, nil
-	case "/accounts/audit":
-		return resource{map[string]endpoint{http.MethodGet: h.audit}, manage}, nil
-	case "/accounts/me":
-		return resource{map[string]endpoint{http.MethodGet: h.showMe}, nil}, nil
-	case "/accounts/me/password":
-		return resource{map[string]endpoint{http.MethodPut: h.changePassword}, nil}, nil
+			return serve(w, r, caller)
+		}), scopes...)
 	}
-	id, below := strings.CutPrefix(path, "/accounts/")
-	if !below || id == "" || strings.Contains(id, "/") {
-		return resource{}, problem.NotFound.With("no such endpoint")
-	}
-	of := func(answer func(http.ResponseWriter, *http.Request, accounts.User, string) error) endpoint {
-		return func(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
-			return answer(w, r, caller, id)
-		}
-	}
-	return resource{map[string]endpoint{
-		http.MethodGet: of(h.show), http.MethodPatch: of(h.update), http.MethodDelete: of(h.delete),
-	}, manage}, nil
-}
-
-// allow returns the value of the Allow header, which lists the methods of the resource.
-func (f resource) allow() string {
-	var names []string
-	for _, name := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		if f.methods[name] == nil {
-			continue
-		}
-		names = append(names, name)
-		if name == http.MethodGet {
-			names = append(names, http.MethodHead)
-		}
-	}
-	return strings.Join(names, ", ")
+	admin := func(serve endpoint) http.Handler { return user(serve, token.ScopeAccountsManage) }
+	return routing.Table{
+		"/accounts":             {http.MethodGet: admin(h.list), http.MethodPost: admin(h.create)},
+		"/accounts/audit":       {http.MethodGet: admin(h.audit)},
+		"/accounts/me":          {http.MethodGet: user(h.showMe)},
+		"/accounts/me/password": {http.MethodPut: user(h.changePassword)},
+		"/accounts/{id}":        {http.MethodGet: admin(h.show), http.MethodPatch: admin(h.update), http.MethodDelete: admin(h.delete)},
+	}.Handler()
 }
 
 // caller returns the client's account from the database. The error is accounts.ErrStaleToken if the access token is no
@@ -161,7 +108,7 @@ func (h *handler) actor(r *http.Request, caller accounts.User) accounts.Actor {
 		ID:        caller.ID,
 		Username:  caller.Username,
 		Version:   caller.TokenVersion,
-		Address:   h.trust.ClientAddress(r),
+		Address:   h.trust.Address(r),
 		RequestID: function.RequestID(r.Context()),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -19,19 +20,9 @@ type config struct {
 	// DSN is the data source name of the MySQL account store. It contains the runtime user, which can read and write
 	// rows but cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
-	// KeysFile is the path of the file with the public JWK Set. The accounts function verifies access tokens with
-	// these public keys.
-	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
-	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
-	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// TrustedHops is the number of trusted proxies in front of this process. Each of these proxies appends the
-	// address of its client to X-Forwarded-For. The function needs the client's address, because it records the
-	// address in the audit trail and counts wrong passwords per address.
-	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
-	// GatewayKeyFile is the path of the file with the key that verifies the client addresses that the gateway signs.
-	// If it is not set, the function uses the gateway's address as the address of every client that uses the gateway.
-	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
+	token.Settings
+	// The function records the client's address in the audit trail, and counts wrong passwords per address.
+	client.TrustSettings
 }
 
 // hashWait is how long a request may wait for a free slot in the password hasher. If no slot becomes free in this
@@ -41,15 +32,11 @@ const hashWait = 8 * time.Second
 func main() { function.Main(setup) }
 
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
+	trust, err := cfg.Trust()
 	if err != nil {
 		return nil, err
 	}
-	keys, err := token.LoadKeys(cfg.KeysFile)
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := token.NewVerifier(keys, cfg.Issuer, cfg.Audience)
+	verifier, err := cfg.Verifier()
 	if err != nil {
 		return nil, err
 	}
@@ -58,13 +45,5 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	hasher := password.NewHasher(runtime.GOMAXPROCS(0), hashWait)
-	return server{newHandler(verifier, store, hasher, trust), store}, nil
+	return function.Closing(newHandler(verifier, store, hasher, trust), store), nil
 }
-
-// server is the HTTP handler together with its account store. function.Main calls Close when the process ends.
-type server struct {
-	http.Handler
-	store *accounts.Store
-}
-
-func (s server) Close() error { return s.store.Close() }

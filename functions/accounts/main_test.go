@@ -19,7 +19,7 @@ func TestSetup(t *testing.T) {
 	if err := os.WriteFile(keysFile, public, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", KeysFile: keysFile, Issuer: "issuer", Audience: "audience"}
+	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", Settings: token.Settings{KeysFile: keysFile, Issuer: "issuer", Audience: "audience"}}
 	for name, test := range map[string]struct {
 		change func(*config)
 		want   string // a part of the error, empty if setup must succeed

@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
 // settleTimeout is how long recording the outcome of a login attempt may take. Recording needs its own time limit,
@@ -21,7 +22,7 @@ const settleTimeout = 3 * time.Second
 var errWrongPassword = problem.WrongPassword.With("check the current password and try again")
 
 func (h *handler) showMe(w http.ResponseWriter, _ *http.Request, caller accounts.User) error {
-	return problem.JSON(w, http.StatusOK, accountOf(caller))
+	return respond.JSON(w, http.StatusOK, accountOf(caller))
 }
 
 // changePassword changes the password of the caller's own account. It ends all sessions of the account and
@@ -32,7 +33,7 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 		Current *string `json:"current_password"`
 		New     *string `json:"new_password"`
 	}
-	if err := function.ReadJSON(w, r, maxBody, &given); err != nil {
+	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
 	}
 	if given.Current == nil || given.New == nil {

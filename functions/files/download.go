@@ -16,7 +16,8 @@ import (
 // content responds with the content of the file with the given ID. It supports range requests and conditional requests
 // (RFC 9110). It looks up the file's owner in the store and not in the catalog, because users can download a file as
 // soon as it is stored, even if the file has no catalog entry yet.
-func (h *handler) content(w http.ResponseWriter, r *http.Request, id string) error {
+func (h *handler) content(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
 	f, err := h.stored(r.Context(), id)
 	if err != nil {
 		return err

@@ -4,17 +4,16 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/respond"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -44,73 +43,32 @@ type catalogue interface {
 
 // handler serves requests to /files and to all paths below /files.
 type handler struct {
-	verifier *token.Verifier
-	files    store
-	entries  catalogue
-	links    *links
+	files   store
+	entries catalogue
+	links   *links
 }
 
 func newHandler(verifier *token.Verifier, files store, entries catalogue, links *links) http.Handler {
-	h := &handler{verifier, files, entries, links}
-	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		answer, err := h.route(r)
-		if err != nil {
-			return err
+	h := &handler{files, entries, links}
+	read := func(serve problem.HandlerFunc) http.Handler { return verifier.Require(serve, token.ScopeFilesRead) }
+	return routing.Table{
+		"/files":              {http.MethodGet: read(h.list)},
+		"/files/{id}":         {http.MethodGet: read(h.show), http.MethodDelete: verifier.Require(problem.HandlerFunc(h.delete), token.ScopeFilesWrite)},
+		"/files/{id}/content": {http.MethodGet: h.linkOr(read(h.content))},
+		"/files/{id}/link":    {http.MethodPost: read(h.link)},
+	}.Handler()
+}
+
+// linkOr returns a handler that serves the requests with a download link, which need no access token. It passes other
+// requests to next.
+func (h *handler) linkOr(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("signature") {
+			problem.HandlerFunc(h.linked).ServeHTTP(w, r)
+			return
 		}
-		answer.ServeHTTP(w, r)
-		return nil
+		next.ServeHTTP(w, r)
 	})
-}
-
-// route returns the handler for the path and the method of r. If the path is unknown, the error is problem.NotFound. If
-// the path does not support the method, the error is problem.MethodNotAllowed.
-func (h *handler) route(r *http.Request) (http.Handler, error) {
-	if r.URL.Path == "/files" {
-		return h.methods(r, map[string]http.Handler{http.MethodGet: h.verifier.Require(problem.HandlerFunc(h.list), token.ScopeFilesRead)})
-	}
-	id, below := strings.CutPrefix(r.URL.Path, "/files/")
-	id, part, _ := strings.Cut(id, "/")
-	if !below || id == "" {
-		return nil, errNoPath
-	}
-	with := func(scope string, answer func(w http.ResponseWriter, r *http.Request, id string) error) http.Handler {
-		return h.verifier.Require(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return answer(w, r, id) }), scope)
-	}
-	switch {
-	case r.URL.Path == "/files/"+id:
-		return h.methods(r, map[string]http.Handler{
-			http.MethodGet:    with(token.ScopeFilesRead, h.show),
-			http.MethodDelete: with(token.ScopeFilesWrite, h.delete),
-		})
-	case part == "content" && r.URL.Query().Has("signature"):
-		return h.methods(r, map[string]http.Handler{http.MethodGet: problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-			return h.linked(w, r, id)
-		})})
-	case part == "content":
-		return h.methods(r, map[string]http.Handler{http.MethodGet: with(token.ScopeFilesRead, h.content)})
-	case part == "link":
-		return h.methods(r, map[string]http.Handler{http.MethodPost: with(token.ScopeFilesRead, h.link)})
-	}
-	return nil, errNoPath
-}
-
-var errNoPath = problem.NotFound.With("no such endpoint")
-
-// methods returns the handler in answers for the method of r. The handler for GET also serves HEAD. If answers has no
-// handler for the method, the error is problem.MethodNotAllowed.
-func (h *handler) methods(r *http.Request, answers map[string]http.Handler) (http.Handler, error) {
-	method := r.Method
-	if method == http.MethodHead {
-		method = http.MethodGet
-	}
-	if answer, ok := answers[method]; ok {
-		return answer, nil
-	}
-	allowed := slices.Sorted(maps.Keys(answers))
-	if _, ok := answers[http.MethodGet]; ok {
-		allowed = append(allowed, http.MethodHead)
-	}
-	return nil, problem.MethodNotAllowed.With("use %s", strings.Join(allowed, " or ")).Header("Allow", strings.Join(allowed, ", "))
 }
 
 // statusStored and statusCatalogued are the possible values of a file's status. The content of a stored file is safe in
@@ -148,7 +106,7 @@ type page struct {
 // the query has the parameter owner, only the entries of that user. Any other caller gets only their own entries, and
 // gets an error if the query names another owner.
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
-	query, err := function.Query(r, "owner", "q", "cursor", "limit")
+	query, err := request.Query(r, "owner", "q", "cursor", "limit")
 	if err != nil {
 		return err
 	}
@@ -175,12 +133,13 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	for i, e := range entries {
 		files[i] = catalogued(e)
 	}
-	return problem.JSON(w, http.StatusOK, page{files, next})
+	return respond.JSON(w, http.StatusOK, page{files, next})
 }
 
 // show responds with the description of a file. It reads the catalog entry or, if the file has no catalog entry yet,
 // the stored file, so that a user can view a file immediately after the upload.
-func (h *handler) show(w http.ResponseWriter, r *http.Request, id string) error {
+func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
 	answer, err := h.find(r.Context(), id)
 	if err != nil {
 		return err
@@ -188,7 +147,7 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, id string) error 
 	if err := mayRead(r.Context(), answer.Owner); err != nil {
 		return err
 	}
-	return problem.JSON(w, http.StatusOK, answer)
+	return respond.JSON(w, http.StatusOK, answer)
 }
 
 // find returns the file with the given ID. It reads the catalog first and, if the file has no catalog entry, the store.
@@ -231,7 +190,8 @@ var errNoFile = problem.NotFound.With("there is no such file")
 // After the first step, all requests for the file fail. If a later step fails, the sweep function completes the
 // deletion. delete removes the catalog entry before the content, because the catalog must not list a file that cannot
 // be downloaded.
-func (h *handler) delete(w http.ResponseWriter, r *http.Request, id string) error {
+func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
 	f, err := h.stored(r.Context(), id)
 	if err != nil {
 		return err

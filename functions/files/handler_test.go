@@ -265,7 +265,7 @@ func TestRefused(t *testing.T) {
 			allow := "GET, HEAD"
 			switch c.target {
 			case "/files/" + cataloguedID:
-				allow = "DELETE, GET, HEAD"
+				allow = "GET, HEAD, DELETE"
 			case "/files/" + cataloguedID + "/link":
 				allow = "POST"
 			}

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
 // minLinkLife and maxLinkLife are the shortest and the longest lifetimes that a client can request for a download
@@ -35,18 +35,10 @@ type links struct {
 	now func() time.Time
 }
 
-// loadLinks reads the key that signs download links from a file. It removes white space around the key, such as a
-// newline at the end of the file. Errors name the setting LINK_KEY_FILE, which contains the path to the file.
+// loadLinks reads the key that signs download links from the file that the setting LINK_KEY_FILE names.
 func loadLinks(file string) (*links, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("LINK_KEY_FILE: %w", err)
-	}
-	key := []byte(strings.TrimSpace(string(text)))
-	if len(key) < sha256.Size { // a shorter key would weaken the HMAC (RFC 2104, Section 3)
-		return nil, fmt.Errorf("LINK_KEY_FILE: the key must have at least %d bytes, not %d", sha256.Size, len(key))
-	}
-	return &links{key, time.Now}, nil
+	key, err := function.LoadKey("LINK_KEY_FILE", file)
+	return &links{key, time.Now}, err
 }
 
 // signature returns the HMAC-SHA-256 (RFC 2104) that signs a download link. The HMAC covers a fixed prefix, the file
@@ -95,12 +87,13 @@ type linkAnswer struct {
 }
 
 // link responds with a new download link to the file with the given ID, if the caller is allowed to read the file.
-func (h *handler) link(w http.ResponseWriter, r *http.Request, id string) error {
+func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
 	var body struct {
 		ExpiresIn *int64 `json:"expires_in"`
 	}
 	if r.ContentLength != 0 {
-		if err := function.ReadJSON(w, r, maxLinkBody, &body); err != nil {
+		if err := request.ReadJSON(w, r, maxLinkBody, &body); err != nil {
 			return err
 		}
 	}
@@ -120,12 +113,13 @@ func (h *handler) link(w http.ResponseWriter, r *http.Request, id string) error 
 		return err
 	}
 	expires := h.links.now().Add(life).Truncate(time.Second).UTC()
-	return problem.JSON(w, http.StatusCreated, linkAnswer{h.links.address(id, expires.Unix()), expires})
+	return respond.JSON(w, http.StatusCreated, linkAnswer{h.links.address(id, expires.Unix()), expires})
 }
 
 // linked responds with the content of the file with the given ID if the request URL is a valid download link. It
 // requires no access token.
-func (h *handler) linked(w http.ResponseWriter, r *http.Request, id string) error {
+func (h *handler) linked(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
 	if err := h.links.verify(id, r.URL.Query()); err != nil {
 		return err
 	}

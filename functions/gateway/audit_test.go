@@ -53,7 +53,7 @@ func TestAuditTwoCookies(t *testing.T) {
 	f := newFixture(t, playLogin)
 	got := f.ask(t, http.MethodDelete, "/session", "Cookie", "strongroom_session=x; strongroom_session=rt-1")
 	if got.status == http.StatusNoContent && f.calls() == 0 {
-		t.Errorf("got status %d and no call of login, so the session of rt-1 goes on", got.status)
+		t.Errorf("got status %d and no call of login, so the session of rt-1 continues", got.status)
 	}
 }
 

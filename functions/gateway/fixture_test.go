@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/contract"
@@ -26,7 +27,7 @@ const testKey = "the key of the gateway, 32 bytes"
 // fixture is a gateway with fake functions behind it.
 type fixture struct {
 	url   string // URL of the gateway
-	trust function.Trust
+	trust client.Trust
 
 	mu       sync.Mutex
 	seen     []*http.Request             // requests to the functions, without their bodies
@@ -39,7 +40,7 @@ type fixture struct {
 func newFixture(t *testing.T, change func(*fixture), origins ...string) *fixture {
 	t.Helper()
 	f := &fixture{
-		trust:    function.Trust{Hops: 1, Key: []byte(testKey)},
+		trust:    client.Trust{Hops: 1, Key: []byte(testKey)},
 		answers:  map[string]http.HandlerFunc{},
 		patience: map[string]time.Duration{},
 		targets:  map[string]*url.URL{},
@@ -142,8 +143,8 @@ type answer struct {
 	body   string
 }
 
-// client follows no redirects and keeps no cookies.
-var client = &http.Client{
+// httpClient follows no redirects and keeps no cookies.
+var httpClient = &http.Client{
 	Transport:     &http.Transport{ExpectContinueTimeout: time.Minute, DisableCompression: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	Timeout:       30 * time.Second,
@@ -152,7 +153,7 @@ var client = &http.Client{
 // do sends a request and reads the response.
 func do(t *testing.T, r *http.Request) answer {
 	t.Helper()
-	response, err := client.Do(r)
+	response, err := httpClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,27 +6,29 @@ import (
 	"net/http/httputil"
 	"sync"
 
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 // handler routes each request by its path: to a function, to the session endpoints or to the console.
 type handler struct {
 	routes   []route
 	proxies  []*httputil.ReverseProxy // the proxy for each route, in the order of routes
-	sessions *sessions
+	sessions http.Handler
 	console  http.Handler
-	trust    function.Trust
+	trust    client.Trust
 	origins  []string
 }
 
-func newHandler(routes []route, trust function.Trust, origins []string, console http.Handler) http.Handler {
+func newHandler(routes []route, trust client.Trust, origins []string, console http.Handler) http.Handler {
 	h := &handler{routes: routes, trust: trust, origins: origins, console: console}
 	transport, buffers := newTransport(), &buffers{}
 	for _, to := range routes {
 		h.proxies = append(h.proxies, newProxy(to, transport, buffers, trust, h.finish))
 		if to.path == "/login" {
-			h.sessions = newSessions(to, transport, trust)
+			h.sessions = newSessions(to, transport, trust).handler()
 		}
 	}
 	return passing{function.EndSmallBodies(problem.HandlerFunc(h.serve))}
@@ -76,13 +78,14 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	h.finish(ctx, w.Header())
-	if err := function.CheckQuery(r); err != nil {
+	if err := request.CheckQuery(r); err != nil {
 		return err
 	}
 	r = r.WithContext(ctx)
 	switch {
 	case session:
-		return h.sessions.serve(w, r)
+		h.sessions.ServeHTTP(w, r)
+		return nil
 	case page:
 		h.console.ServeHTTP(w, r)
 		return nil

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/client"
 )
 
 func TestRoutes(t *testing.T) {
@@ -170,14 +170,14 @@ func TestForwarded(t *testing.T) {
 				t.Errorf("%s: got X-Forwarded-Proto %q, want https: %t", name, got, test.secure)
 			}
 			// Verify the signed address as login and accounts do.
-			signed := seen.Header.Get(function.HeaderClientAddress)
+			signed := seen.Header.Get(client.HeaderAddress)
 			if path == "/files" {
 				if signed != "" {
 					t.Errorf("%s: files got the signed address %q, want none", name, signed)
 				}
 				continue
 			}
-			if got := (function.Trust{Hops: 1, Key: []byte(testKey)}).ClientAddress(seen); got != netip.MustParseAddr(test.address) {
+			if got := (client.Trust{Hops: 1, Key: []byte(testKey)}).Address(seen); got != netip.MustParseAddr(test.address) {
 				t.Errorf("%s: %s got client address %s, want %s", name, path, got, test.address)
 			}
 		}
@@ -243,7 +243,7 @@ func TestSetup(t *testing.T) {
 	write(t, key, testKey)
 	good := config{
 		LoginURL: "http://login.strongroom.svc.cluster.local", ValidateURL: "http://validate:80/", UploadURL: "https://upload", FilesURL: "http://[::1]:8080",
-		AccountsURL: "http://127.0.0.1:1", GatewayKeyFile: key, CORSOrigins: []string{"https://app.example.com", " http://localhost:5173"},
+		AccountsURL: "http://127.0.0.1:1", TrustSettings: client.TrustSettings{GatewayKeyFile: key}, CORSOrigins: []string{"https://app.example.com", " http://localhost:5173"},
 	}
 	for name, test := range map[string]struct {
 		change func(*config)
@@ -251,7 +251,8 @@ func TestSetup(t *testing.T) {
 	}{
 		"valid":              {func(*config) {}, ""}, // setup connects to nothing
 		"negative hops":      {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
-		"no key":             {func(c *config) { c.GatewayKeyFile = key + "x" }, "GATEWAY_KEY_FILE"},
+		"no key file":        {func(c *config) { c.GatewayKeyFile = key + "x" }, "GATEWAY_KEY_FILE"},
+		"key file not set":   {func(c *config) { c.GatewayKeyFile = "" }, "GATEWAY_KEY_FILE"},
 		"a path":             {func(c *config) { c.LoginURL = "http://login/x" }, "LOGIN_URL"},
 		"a query":            {func(c *config) { c.FilesURL = "http://files?x" }, "FILES_URL"},
 		"no host":            {func(c *config) { c.UploadURL = "upload:80" }, "UPLOAD_URL"},

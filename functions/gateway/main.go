@@ -6,12 +6,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
 
 	"github.com/strongroom-dev/strongroom/functions/gateway/console"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
@@ -23,13 +23,9 @@ type config struct {
 	UploadURL   string `env:"UPLOAD_URL,required,notEmpty"`
 	FilesURL    string `env:"FILES_URL,required,notEmpty"`
 	AccountsURL string `env:"ACCOUNTS_URL,required,notEmpty"`
-	// GatewayKeyFile is the path to the key with which the gateway signs client addresses. The login and accounts
-	// functions have the same key, so that they can verify the signatures.
-	GatewayKeyFile string `env:"GATEWAY_KEY_FILE,required,notEmpty"`
-	// TrustedHops is the number of trusted proxies in front of the gateway. Each proxy appends the address of its peer
-	// to X-Forwarded-For, so the gateway uses this number to find the client's address. The gateway also trusts the
-	// protocol and the host that these proxies report. The login and accounts functions have the same setting.
-	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
+	// The gateway signs client addresses for the login and accounts functions, which have the same key and the same
+	// number of hops. The gateway also trusts the protocol and the host that the trusted proxies report.
+	client.TrustSettings
 	// CORSOrigins lists the origins of other sites, such as https://app.example.com, separated by commas. Pages of
 	// these sites may send requests to the functions and read the responses (CORS).
 	CORSOrigins []string `env:"CORS_ORIGINS"`
@@ -39,7 +35,10 @@ func main() { function.Main(setup) }
 
 // setup creates the gateway's HTTP handler from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	trust, err := function.LoadTrust(cfg.TrustedHops, cfg.GatewayKeyFile)
+	if cfg.GatewayKeyFile == "" {
+		return nil, errors.New("GATEWAY_KEY_FILE: must be set")
+	}
+	trust, err := cfg.Trust()
 	if err != nil {
 		return nil, err
 	}
@@ -47,13 +46,9 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("CORS_ORIGINS: %w", err)
 	}
-	targets := map[string]*url.URL{}
-	for name, address := range map[string]string{
-		"login": cfg.LoginURL, "validate": cfg.ValidateURL, "upload": cfg.UploadURL, "files": cfg.FilesURL, "accounts": cfg.AccountsURL,
-	} {
-		if targets[name], err = parseBase(address); err != nil {
-			return nil, fmt.Errorf("%s_URL: %w", strings.ToUpper(name), err)
-		}
+	targets, err := cfg.targets()
+	if err != nil {
+		return nil, err
 	}
 	return newHandler(newRoutes(targets), trust, origins, console.Handler()), nil
 }

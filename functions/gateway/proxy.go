@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -44,7 +44,7 @@ func newTransport() *http.Transport {
 // newProxy returns a proxy for one route. The proxy forwards requests to the route's function and streams request and
 // response bodies. It calls finish with the headers of every response, so that finish can add the headers that all
 // responses have.
-func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool, trust function.Trust, finish func(context.Context, http.Header)) *httputil.ReverseProxy {
+func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool, trust client.Trust, finish func(context.Context, http.Header)) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport:     patient{transport, to.patience},
 		FlushInterval: -1,

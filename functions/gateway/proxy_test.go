@@ -83,7 +83,7 @@ func TestFunctionsThatFail(t *testing.T) {
 		f := newFixture(t, func(f *fixture) {
 			f.targets["files"] = parse(t, listen(t, func(c net.Conn) { head(c); _, _ = io.WriteString(c, ok+"12345") }))
 		})
-		response, err := client.Do(f.request(t, http.MethodGet, "/files", nil))
+		response, err := httpClient.Do(f.request(t, http.MethodGet, "/files", nil))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestPatienceEndsWithTheAnswer(t *testing.T) {
 		t.Errorf("got %d %q, want the body late", got.status, got.body)
 	}
 	reader, writer := io.Pipe()
-	response, err := client.Do(f.request(t, http.MethodPost, "/upload", reader))
+	response, err := httpClient.Do(f.request(t, http.MethodPost, "/upload", reader))
 	if err != nil {
 		t.Fatal(err)
 	}

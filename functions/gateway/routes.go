@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -59,6 +60,21 @@ func newRoutes(targets map[string]*url.URL) []route {
 func (r route) leads(path string) bool {
 	rest, ok := strings.CutPrefix(path, r.path)
 	return ok && (rest == "" || r.below && rest[0] == '/')
+}
+
+// targets returns the base URLs of the functions, by name. An error names the invalid setting.
+func (cfg config) targets() (map[string]*url.URL, error) {
+	targets := map[string]*url.URL{}
+	for name, address := range map[string]string{
+		"login": cfg.LoginURL, "validate": cfg.ValidateURL, "upload": cfg.UploadURL, "files": cfg.FilesURL, "accounts": cfg.AccountsURL,
+	} {
+		base, err := parseBase(address)
+		if err != nil {
+			return nil, fmt.Errorf("%s_URL: %w", strings.ToUpper(name), err)
+		}
+		targets[name] = base
+	}
+	return targets, nil
 }
 
 // parseBase parses the base URL of a function and removes a trailing slash. The URL must have the scheme http or https

@@ -9,8 +9,11 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/respond"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 )
 
 const (
@@ -34,36 +37,35 @@ const (
 type sessions struct {
 	login     route
 	transport http.RoundTripper
-	trust     function.Trust
+	trust     client.Trust
 	// guard rejects requests that a browser sends on behalf of another site's page (cross-site request forgery).
 	guard *http.CrossOriginProtection
 }
 
-func newSessions(login route, transport http.RoundTripper, trust function.Trust) *sessions {
+func newSessions(login route, transport http.RoundTripper, trust client.Trust) *sessions {
 	return &sessions{login, patient{transport, login.patience}, trust, http.NewCrossOriginProtection()}
 }
 
-// serve handles POST /session, POST /session/refresh and DELETE /session.
-func (s *sessions) serve(w http.ResponseWriter, r *http.Request) error {
-	endpoints := map[string]map[string]problem.HandlerFunc{
-		"/session":         {http.MethodPost: s.begin, http.MethodDelete: s.end},
-		"/session/refresh": {http.MethodPost: s.refresh},
-	}
-	endpoint, ok := endpoints[r.URL.Path][r.Method]
-	if !ok {
-		allow := http.MethodPost
-		if r.URL.Path == "/session" {
-			allow = "POST, DELETE"
+// handler returns the handler for the session endpoints.
+func (s *sessions) handler() http.Handler {
+	return routing.Table{
+		"/session":         {http.MethodPost: s.guarded(s.begin), http.MethodDelete: s.guarded(s.end)},
+		"/session/refresh": {http.MethodPost: s.guarded(s.refresh)},
+	}.Handler()
+}
+
+// guarded returns a handler that calls next with the login function's time limit. It rejects requests on behalf of
+// another site's page.
+func (s *sessions) guarded(next problem.HandlerFunc) http.Handler {
+	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if err := s.guard.Check(r); err != nil {
+			return problem.CrossSite.Because(err, "only pages of this site may use a session")
 		}
-		return problem.MethodNotAllowed.With("use %s", allow).Header("Allow", allow)
-	}
-	if err := s.guard.Check(r); err != nil {
-		return problem.CrossSite.Because(err, "only pages of this site may use a session")
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	ctx, cancel := context.WithTimeout(r.Context(), s.login.timeout)
-	defer cancel()
-	return endpoint(w, r.WithContext(ctx))
+		w.Header().Set("Cache-Control", "no-store")
+		ctx, cancel := context.WithTimeout(r.Context(), s.login.timeout)
+		defer cancel()
+		return next(w, r.WithContext(ctx))
+	})
 }
 
 // begin handles POST /session, which signs the user in.
@@ -72,7 +74,7 @@ func (s *sessions) begin(w http.ResponseWriter, r *http.Request) error {
 		Username *string `json:"username"`
 		Password *string `json:"password"`
 	}
-	if err := function.ReadJSON(w, r, maxBody, &given); err != nil {
+	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
 	}
 	if given.Username == nil || given.Password == nil {
@@ -165,17 +167,17 @@ func (s *sessions) ask(r *http.Request, path string, body any) (*loginAnswer, er
 	if err != nil {
 		return nil, fmt.Errorf("encode the request to the login function: %w", err)
 	}
-	request, err := http.NewRequestWithContext(r.Context(), http.MethodPost, s.login.target.JoinPath(path).String(), bytes.NewReader(content))
+	post, err := http.NewRequestWithContext(r.Context(), http.MethodPost, s.login.target.JoinPath(path).String(), bytes.NewReader(content))
 	if err != nil {
 		return nil, fmt.Errorf("create the request to the login function: %w", err)
 	}
-	request.Header["User-Agent"] = r.Header["User-Agent"]
-	request.Header.Set("Content-Type", function.TypeJSON)
-	introduce(r.Context(), request.Header, s.login, s.trust)
+	post.Header["User-Agent"] = r.Header["User-Agent"]
+	post.Header.Set("Content-Type", request.TypeJSON)
+	introduce(r.Context(), post.Header, s.login, s.trust)
 	// Clear GetBody, so that http.Transport cannot send the request twice. A repeated sign-in would count as a second
 	// attempt, and a refresh token is valid for only one use.
-	request.GetBody = nil
-	answer, err := s.transport.RoundTrip(request)
+	post.GetBody = nil
+	answer, err := s.transport.RoundTrip(post)
 	if err != nil {
 		return nil, explain(s.login.function, err)
 	}
@@ -220,5 +222,5 @@ func (a *loginAnswer) pass(w http.ResponseWriter, r *http.Request) error {
 	}
 	delete(members, "refresh_token")
 	setCookie(w, r, token.RefreshToken)
-	return problem.JSON(w, http.StatusOK, members)
+	return respond.JSON(w, http.StatusOK, members)
 }

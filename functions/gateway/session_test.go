@@ -12,9 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
 const tokens = `{"access_token":"at","token_type":"Bearer","expires_in":900,"refresh_token":"rt-2","scope":"files:read","user":{"id":"0195a3f0-0000-7000-8000-000000000001","username":"ada","roles":["user"]}}`
@@ -34,7 +36,7 @@ func playLogin(f *fixture) {
 				w.WriteHeader(http.StatusNoContent)
 				return nil
 			}
-			return problem.JSON(w, http.StatusOK, json.RawMessage(body))
+			return respond.JSON(w, http.StatusOK, json.RawMessage(body))
 		}).ServeHTTP
 	}
 	is := func(want string) func(string) bool { return func(body string) bool { return body == want } }
@@ -92,7 +94,7 @@ func TestSignIn(t *testing.T) {
 		if secure {
 			address = netip.MustParseAddr("203.0.113.9")
 		}
-		if got := (function.Trust{Key: []byte(testKey)}).ClientAddress(seen); got != address {
+		if got := (client.Trust{Key: []byte(testKey)}).Address(seen); got != address {
 			t.Errorf("login got client address %s, want %s", got, address)
 		}
 	}
@@ -267,6 +269,6 @@ func TestSlowBodies(t *testing.T) {
 		for _, name := range []string{"login", "validate", "upload", "files", "accounts"} {
 			targets[name] = parse(t, "http://127.0.0.1:1") // the gateway forwards no request
 		}
-		return api.Handler(t, function.Wrap(newHandler(newRoutes(targets), function.Trust{Key: []byte(testKey)}, nil, http.NotFoundHandler()), time.Hour))
+		return api.Handler(t, function.Wrap(newHandler(newRoutes(targets), client.Trust{Key: []byte(testKey)}, nil, http.NotFoundHandler()), time.Hour))
 	}, http.StatusRequestTimeout, "POST /session\nContent-Type: application/json")
 }

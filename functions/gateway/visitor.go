@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
@@ -36,10 +37,10 @@ func visitorOf(ctx context.Context) visitor {
 // newVisitor returns a description of the client that sent r. It uses only header values that trusted proxies wrote,
 // because clients can forge all other values. Trusted proxies write the last entries of X-Forwarded-For. If r came
 // through all trusted proxies, they also wrote X-Forwarded-Proto and X-Forwarded-Host.
-func newVisitor(r *http.Request, trust function.Trust) visitor {
+func newVisitor(r *http.Request, trust client.Trust) visitor {
 	// Use a Trust without a key, so that ClientAddress ignores a signed address in r. Only the gateway signs addresses,
 	// so a signed address in a request from a client is not trustworthy.
-	v := visitor{address: function.Trust{Hops: trust.Hops}.ClientAddress(r), scheme: "http", host: r.Host}
+	v := visitor{address: client.Trust{Hops: trust.Hops}.Address(r), scheme: "http", host: r.Host}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		peer = r.RemoteAddr
@@ -74,7 +75,7 @@ func strip(h http.Header) {
 	for name := range h {
 		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 		if strings.HasPrefix(plain, "x-auth-") || strings.HasPrefix(plain, "x-forwarded-") || plain == "forwarded" ||
-			plain == strings.ToLower(function.HeaderClientAddress) {
+			plain == strings.ToLower(client.HeaderAddress) {
 			delete(h, name)
 		}
 	}
@@ -83,7 +84,7 @@ func strip(h http.Header) {
 // introduce sets the headers in h that describe the client's request to a function: X-Forwarded-For, X-Forwarded-Proto,
 // X-Forwarded-Host, the request ID and the trace context. If to.signed is true, introduce also sets the header with the
 // client's signed address. It first removes all headers from h that a client must not set.
-func introduce(ctx context.Context, h http.Header, to route, trust function.Trust) {
+func introduce(ctx context.Context, h http.Header, to route, trust client.Trust) {
 	v := visitorOf(ctx)
 	strip(h)
 	h.Set("X-Forwarded-For", v.path)
@@ -92,6 +93,6 @@ func introduce(ctx context.Context, h http.Header, to route, trust function.Trus
 	h.Set("X-Request-Id", function.RequestID(ctx))
 	telemetry.Inject(ctx, h)
 	if to.signed {
-		h.Set(function.HeaderClientAddress, trust.SignAddress(v.address))
+		h.Set(client.HeaderAddress, trust.Sign(v.address))
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 // maxBody is the maximum size of a request body, in bytes.
@@ -18,7 +18,7 @@ const maxBody = 4 << 10
 type credentials struct{ username, password string }
 
 const (
-	typeJSON = function.TypeJSON
+	typeJSON = request.TypeJSON
 	typeForm = "application/x-www-form-urlencoded"
 )
 
@@ -56,7 +56,7 @@ func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error
 	if err != nil {
 		return credentials{}, err
 	}
-	body, err := function.ReadBody(w, r, maxBody)
+	body, err := request.ReadBody(w, r, maxBody)
 	if err != nil {
 		return credentials{}, err
 	}
@@ -113,7 +113,7 @@ func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 // bodyReader returns the function that decodes a body with the content type of r. If the content type is not
 // supported, bodyReader returns errType.
 func bodyReader(r *http.Request) (func(body []byte) (credentials, error), error) {
-	kind, err := function.MediaType(r)
+	kind, err := request.MediaType(r)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func fromJSON(body []byte) (credentials, error) {
 		Username *string `json:"username"`
 		Password *string `json:"password"`
 	}
-	if err := function.DecodeJSON(body, &given); err != nil {
+	if err := request.DecodeJSON(body, &given); err != nil {
 		return credentials{}, err
 	}
 	if given.Username == nil || given.Password == nil {

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
-	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/respond"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
@@ -42,14 +44,25 @@ type handler struct {
 	store           accountStore
 	hasher          hasher
 	signer          signer
-	trust           function.Trust
+	trust           client.Trust
 	sessionLifetime time.Duration
 }
 
-func newHandler(store accountStore, hasher hasher, signer signer, trust function.Trust, sessionLifetime time.Duration) http.Handler {
+func newHandler(store accountStore, hasher hasher, signer signer, trust client.Trust, sessionLifetime time.Duration) http.Handler {
 	h := &handler{store, hasher, signer, trust, sessionLifetime}
-	return problem.HandlerFunc(h.route)
+	login := problem.HandlerFunc(h.login)
+	return routing.Table{
+		"/":        {http.MethodPost: login},
+		"/login":   {http.MethodPost: login},
+		"/refresh": {http.MethodPost: problem.HandlerFunc(h.refresh)},
+		"/logout":  {http.MethodPost: problem.HandlerFunc(h.logout)},
+	}.Handler()
 }
+
+// hashWait is how long a sign-in may wait for a free slot in the password hasher. If no slot becomes free in this
+// time, the response is 503. hashWait is long enough for a burst of 200 sign-ins on one core, and shorter than the
+// timeouts of clients.
+const hashWait = 8 * time.Second
 
 // settleTimeout is how long recording the outcome of a login attempt may take. Recording needs its own time limit,
 // because it continues after the client has disconnected.
@@ -76,18 +89,6 @@ type user struct {
 	ID       string   `json:"id"`
 	Username string   `json:"username"`
 	Roles    []string `json:"roles"`
-}
-
-func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
-	endpoints := map[string]problem.HandlerFunc{"/": h.login, "/login": h.login, "/refresh": h.refresh, "/logout": h.logout}
-	endpoint := endpoints[r.URL.Path]
-	if endpoint == nil {
-		return problem.NotFound.With("no such endpoint")
-	}
-	if r.Method != http.MethodPost {
-		return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
-	}
-	return endpoint(w, r)
 }
 
 // login handles POST /login and records the result in a metric.
@@ -117,7 +118,7 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	account, err := h.authenticate(r.Context(), given, h.trust.ClientAddress(r))
+	account, err := h.authenticate(r.Context(), given, h.trust.Address(r))
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh s
 	if err != nil {
 		return err
 	}
-	return problem.JSON(w, http.StatusOK, answer{
+	return respond.JSON(w, http.StatusOK, answer{
 		AccessToken:  raw,
 		TokenType:    "Bearer",
 		ExpiresIn:    int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),

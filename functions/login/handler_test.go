@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/password"
@@ -143,7 +144,7 @@ func newFixture(t *testing.T, trustedHops int) *fixture {
 		blocked: map[string]bool{"locked": true},
 	}
 	hasher := &fakeHasher{}
-	handler := function.Wrap(newHandler(store, hasher, signer, function.Trust{Hops: trustedHops}, time.Hour), time.Minute)
+	handler := function.Wrap(newHandler(store, hasher, signer, client.Trust{Hops: trustedHops}, time.Hour), time.Minute)
 	return &fixture{api.Handler(t, handler), store, hasher, verifier}
 }
 

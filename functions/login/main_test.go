@@ -21,7 +21,7 @@ func TestSetup(t *testing.T) {
 	if err := os.WriteFile(keyFile, private, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", SigningKeyFile: keyFile, Issuer: "issuer", Audience: "audience", Lifetime: time.Minute, SessionLifetime: time.Hour}
+	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", SignerSettings: token.SignerSettings{SigningKeyFile: keyFile, Issuer: "issuer", Audience: "audience", Lifetime: time.Minute}, SessionLifetime: time.Hour}
 	for name, test := range map[string]struct {
 		change func(*config)
 		want   string // a part of the error; empty if no error is expected

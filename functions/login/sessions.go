@@ -7,6 +7,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 var (
@@ -35,7 +36,7 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 // ?scope=all, it ends all sessions of the user. If the refresh token is invalid, the response is the same, because
 // the session has already ended (RFC 7009, section 2.2).
 func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
-	query, err := function.Query(r, "scope")
+	query, err := request.Query(r, "scope")
 	if err != nil {
 		return err
 	}
@@ -47,7 +48,7 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	from := accounts.Actor{Address: h.trust.ClientAddress(r), RequestID: function.RequestID(r.Context())}
+	from := accounts.Actor{Address: h.trust.Address(r), RequestID: function.RequestID(r.Context())}
 	if err := h.store.EndSession(r.Context(), given, all, from); err != nil {
 		return err
 	}
@@ -62,14 +63,14 @@ func readRefreshToken(w http.ResponseWriter, r *http.Request) (string, error) {
 	if err := checkQuery(r, "refresh_token"); err != nil {
 		return "", err
 	}
-	kind, err := function.MediaType(r)
+	kind, err := request.MediaType(r)
 	if err != nil {
 		return "", err
 	}
 	if kind != typeJSON && kind != typeForm {
 		return "", errRefreshType
 	}
-	body, err := function.ReadBody(w, r, maxBody)
+	body, err := request.ReadBody(w, r, maxBody)
 	if err != nil {
 		return "", err
 	}
@@ -77,7 +78,7 @@ func readRefreshToken(w http.ResponseWriter, r *http.Request) (string, error) {
 		RefreshToken string `json:"refresh_token"`
 	}
 	if kind == typeJSON {
-		if err := function.DecodeJSON(body, &given); err != nil {
+		if err := request.DecodeJSON(body, &given); err != nil {
 			return "", err
 		}
 	} else {

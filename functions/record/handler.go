@@ -11,8 +11,8 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
@@ -97,7 +97,7 @@ func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 		// a 405, because the effect of a 405 depends on the event source.
 		return problem.Unprocessable.With("send the event with POST")
 	}
-	body, err := function.ReadBody(w, r, events.MaxBody)
+	body, err := request.ReadBody(w, r, events.MaxBody)
 	if errors.Is(err, problem.TooLarge) {
 		return problem.Unprocessable.With("the event may have at most %d bytes", events.MaxBody)
 	} else if err != nil {

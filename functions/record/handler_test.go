@@ -121,7 +121,7 @@ func event(t testing.TB) string {
 	return string(body)
 }
 
-func request(method, target, contentType string, body io.Reader) *http.Request {
+func newRequest(method, target, contentType string, body io.Reader) *http.Request {
 	r := httptest.NewRequest(method, target, body)
 	if contentType != "" {
 		r.Header.Set("Content-Type", contentType)
@@ -134,7 +134,7 @@ const structured = "application/cloudevents+json"
 func TestRecord(t *testing.T) {
 	c := &fakeCatalogue{}
 	for _, delivery := range []string{"first", "second"} {
-		res := serve(t, c, request(http.MethodPost, "/", structured, strings.NewReader(event(t))))
+		res := serve(t, c, newRequest(http.MethodPost, "/", structured, strings.NewReader(event(t))))
 		body, err := io.ReadAll(res.Body)
 		if res.StatusCode != http.StatusNoContent || len(body) != 0 || err != nil {
 			t.Errorf("%s delivery: got %d with body %q (%v), want 204 without a body", delivery, res.StatusCode, body, err)
@@ -157,7 +157,7 @@ func TestBinaryMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A Knative Broker delivers events in binary mode, to the path in the trigger.
-	r := request(http.MethodPost, "/from/a/broker", "application/json", strings.NewReader(string(e.Data)))
+	r := newRequest(http.MethodPost, "/from/a/broker", "application/json", strings.NewReader(string(e.Data)))
 	for name, value := range map[string]string{
 		"Specversion": "1.0", "Type": events.TypeFileStored, "Source": events.SourceUpload, "Id": fileID,
 	} {
@@ -180,32 +180,32 @@ func TestStatuses(t *testing.T) {
 		want      int
 	}{
 		// Invalid events: every delivery fails in the same way.
-		{"nothing", nil, request("POST", "/", "", nil), 422},
-		{"not an event", nil, request("POST", "/", "application/json", strings.NewReader(`{}`)), 422},
-		{"broken JSON", nil, request("POST", "/", structured, strings.NewReader(good[1:])), 422},
-		{"another type", nil, request("POST", "/", structured, strings.NewReader(strings.Replace(good, "stored.v1\"", "stored.v2\"", 1))), 422},
-		{"a member missing", nil, request("POST", "/", structured, strings.NewReader(strings.Replace(good, `"size":1,`, "", 1))), 422},
-		{"a batch", nil, request("POST", "/", "application/cloudevents-batch+json", strings.NewReader("["+good+"]")), 422},
-		{"too large", nil, request("POST", "/", structured, strings.NewReader(strings.Repeat(" ", 64<<10)+good)), 422},
-		{"GET", nil, request("GET", "/", "", nil), 422},
-		{"HEAD", nil, request("HEAD", "/", "", nil), 422},
-		{"OPTIONS", nil, request("OPTIONS", "/", "", nil), 422},
-		{"PUT of an event", nil, request("PUT", "/", structured, strings.NewReader(good)), 422},
-		{"GET of another path", nil, request("GET", "/files", "", nil), 422},
-		{"nothing to another path", nil, request("POST", "/files", "", nil), 422},
+		{"nothing", nil, newRequest("POST", "/", "", nil), 422},
+		{"not an event", nil, newRequest("POST", "/", "application/json", strings.NewReader(`{}`)), 422},
+		{"broken JSON", nil, newRequest("POST", "/", structured, strings.NewReader(good[1:])), 422},
+		{"another type", nil, newRequest("POST", "/", structured, strings.NewReader(strings.Replace(good, "stored.v1\"", "stored.v2\"", 1))), 422},
+		{"a member missing", nil, newRequest("POST", "/", structured, strings.NewReader(strings.Replace(good, `"size":1,`, "", 1))), 422},
+		{"a batch", nil, newRequest("POST", "/", "application/cloudevents-batch+json", strings.NewReader("["+good+"]")), 422},
+		{"too large", nil, newRequest("POST", "/", structured, strings.NewReader(strings.Repeat(" ", 64<<10)+good)), 422},
+		{"GET", nil, newRequest("GET", "/", "", nil), 422},
+		{"HEAD", nil, newRequest("HEAD", "/", "", nil), 422},
+		{"OPTIONS", nil, newRequest("OPTIONS", "/", "", nil), 422},
+		{"PUT of an event", nil, newRequest("PUT", "/", structured, strings.NewReader(good)), 422},
+		{"GET of another path", nil, newRequest("GET", "/files", "", nil), 422},
+		{"nothing to another path", nil, newRequest("POST", "/files", "", nil), 422},
 		// Refused by function.Wrap.
-		{"a query that cannot be parsed", nil, request("POST", "/?x=%zz", structured, strings.NewReader(good)), 400},
+		{"a query that cannot be parsed", nil, newRequest("POST", "/?x=%zz", structured, strings.NewReader(good)), 400},
 		// Transient: the next delivery may succeed.
-		{"an incomplete body", nil, request("POST", "/", structured, iotest.ErrReader(io.ErrUnexpectedEOF)), 503},
-		{"the store is unavailable", failing(problem.Unavailable.Because(errors.New("no server"), "the store is unavailable")), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"the store takes too long", failing(context.DeadlineExceeded), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"the request is canceled", failing(context.Canceled), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"an unknown error of the store", failing(errors.New("unknown")), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"not found in the store", failing(problem.NotFound), request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"a panic", &fakeCatalogue{fail: func() error { panic("bug") }}, request("POST", "/", structured, strings.NewReader(good)), 503},
-		{"a panic that aborts", &fakeCatalogue{fail: func() error { panic(http.ErrAbortHandler) }}, request("POST", "/", structured, strings.NewReader(good)), 503},
+		{"an incomplete body", nil, newRequest("POST", "/", structured, iotest.ErrReader(io.ErrUnexpectedEOF)), 503},
+		{"the store is unavailable", failing(problem.Unavailable.Because(errors.New("no server"), "the store is unavailable")), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"the store takes too long", failing(context.DeadlineExceeded), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"the request is canceled", failing(context.Canceled), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"an unknown error of the store", failing(errors.New("unknown")), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"not found in the store", failing(problem.NotFound), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"a panic", &fakeCatalogue{fail: func() error { panic("bug") }}, newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"a panic that aborts", &fakeCatalogue{fail: func() error { panic(http.ErrAbortHandler) }}, newRequest("POST", "/", structured, strings.NewReader(good)), 503},
 		// function.Wrap responds to the health probe.
-		{"the probe", nil, request("GET", "/healthz", "", nil), 200},
+		{"the probe", nil, newRequest("GET", "/healthz", "", nil), 200},
 	} {
 		if c.catalogue == nil {
 			c.catalogue = &fakeCatalogue{}
@@ -239,7 +239,7 @@ func TestRecoversAfterTheStoreDoes(t *testing.T) {
 	}}
 	for _, want := range []int{503, 503, 204, 204} {
 		away = want == 503
-		if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != want {
+		if res := serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != want {
 			t.Errorf("got status %d, want %d", res.StatusCode, want)
 		}
 	}
@@ -261,7 +261,7 @@ func TestDeliveredManyTimes(t *testing.T) {
 	for range 16 {
 		group.Go(func() {
 			for range deliveries {
-				if res := serve(t, c, request("POST", "/", structured, strings.NewReader(body))); res.StatusCode/100 != 2 {
+				if res := serve(t, c, newRequest("POST", "/", structured, strings.NewReader(body))); res.StatusCode/100 != 2 {
 					t.Errorf("got status %d, want 2xx", res.StatusCode)
 				}
 			}
@@ -277,36 +277,36 @@ func TestDeliveredManyTimes(t *testing.T) {
 func TestDeletedFile(t *testing.T) {
 	c := &fakeCatalogue{buried: map[string]bool{fileID: true}}
 	for _, delivery := range []string{"first", "second"} {
-		if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
+		if res := serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
 			t.Errorf("%s delivery: got %d and %d entries, want 204 and none", delivery, res.StatusCode, len(c.entries))
 		}
 	}
 	// The first delivery inserted the entry. Its check for the tombstone did not happen, because the process was
 	// killed.
 	c = &fakeCatalogue{}
-	serve(t, c, request("POST", "/", structured, strings.NewReader(event(t))))
+	serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t))))
 	c.buried = map[string]bool{fileID: true}
 	away := func() error { return problem.Unavailable.With("the store is unavailable") }
 	for name, fail := range map[string]func() error{"unavailable": away, "unknown error": func() error { return errors.New("unknown") }, "panic": func() error { panic("bug") }} {
 		for _, which := range []*func() error{&c.failBuried, &c.failDelete} {
 			*which = fail
-			if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 503 || len(c.entries) != 1 {
+			if res := serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 503 || len(c.entries) != 1 {
 				t.Errorf("%s: got %d and %d entries, want 503 and 1", name, res.StatusCode, len(c.entries))
 			}
 			*which = nil
 		}
 	}
-	if res := serve(t, c, request("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
+	if res := serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
 		t.Errorf("last delivery: got %d and %d entries, want 204 and none", res.StatusCode, len(c.entries))
 	}
 }
 
 func TestSetup(t *testing.T) {
-	if _, err := setup(t.Context(), config{MongoDBURI: "mongodb://u:hush@h"}); err == nil ||
+	if _, err := setup(t.Context(), config{MongoURI: "mongodb://u:hush@h"}); err == nil ||
 		!strings.HasPrefix(err.Error(), "MONGODB_URI: ") || strings.Contains(err.Error(), "hush") {
 		t.Errorf("a URI without a database: got error %v, want one that names MONGODB_URI and hides the password", err)
 	}
-	h, err := setup(t.Context(), config{MongoDBURI: "mongodb://127.0.0.1:1/strongroom"})
+	h, err := setup(t.Context(), config{MongoURI: "mongodb://127.0.0.1:1/strongroom"})
 	if err != nil {
 		t.Fatalf("setup without a server: got error %v, want none", err)
 	}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -15,31 +14,21 @@ import (
 )
 
 type config struct {
-	// MongoDBURI is the URI of the MongoDB database. The user in the URI must be allowed to write catalog entries and
+	// MongoURI is the URI of the MongoDB database. The user in the URI must be allowed to write catalog entries and
 	// to read tombstones.
-	MongoDBURI string `env:"MONGODB_URI,required,notEmpty,unset"`
+	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 }
 
 func main() { function.Main(setup) }
 
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	entries, err := catalog.Open(cfg.MongoDBURI)
+	entries, err := catalog.Open(cfg.MongoURI)
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	files, err := content.Open(cfg.MongoDBURI)
+	files, err := content.Open(cfg.MongoURI)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("MONGODB_URI: %w", err), entries.Close())
+		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	return server{newHandler(entries, files, time.Now), entries, files}, nil
+	return function.Closing(newHandler(entries, files, time.Now), entries, files), nil
 }
-
-// server is the record function's HTTP handler. It also holds the stores, so that Close can close them.
-type server struct {
-	http.Handler
-	entries *catalog.Store
-	files   *content.Store
-}
-
-// Close implements io.Closer.
-func (s server) Close() error { return errors.Join(s.entries.Close(), s.files.Close()) }

@@ -9,9 +9,9 @@ import (
 	"os"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -124,7 +124,7 @@ func readNewcomers(in io.Reader) ([]newcomer, error) {
 // readNewcomer parses and checks a line of an import file. name is the canonical user name.
 func readNewcomer(line []byte) (user newcomer, name string, err error) {
 	user.Role = token.RoleUser
-	if err := function.DecodeJSON(line, &user); err != nil {
+	if err := request.DecodeJSON(line, &user); err != nil {
 		return user, "", err
 	}
 	name, err = accounts.CanonicalUsername(user.Username)

@@ -12,15 +12,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"os"
 	"slices"
-	"sync"
-	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/accounts"
-	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
@@ -52,10 +46,6 @@ type config struct {
 	DemoUsers seeds `env:"DEMO_USERS,unset"`
 }
 
-// patience is how long setup may take to prepare the stores, including the time until the stores are available. It is
-// long, because a new cluster first has to pull the stores' images.
-const patience = 5 * time.Minute
-
 func main() { function.Job(setup) }
 
 var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to their queue) | setup recatalogue (publish the events for files that are missing from the catalog) | setup users import FILE (create users from a file of JSON lines; - is standard input)")
@@ -73,65 +63,4 @@ func setup(ctx context.Context, cfg config, args []string) error {
 		return importUsers(ctx, cfg, args[2], os.Stdout)
 	}
 	return errUsage
-}
-
-// prepare checks the settings, and then sets up all stores concurrently, so that an unavailable store does not delay
-// the setup of the other stores. If a check fails, prepare returns an error before it connects to a store.
-func prepare(ctx context.Context, cfg config) error {
-	users, err := firstUsers(cfg)
-	if err != nil {
-		return err
-	}
-	if err := cfg.check(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	steps := map[string]func(ctx context.Context) error{
-		"MySQL":   func(ctx context.Context) error { return setUpMySQL(ctx, cfg, users) },
-		"MongoDB": func(ctx context.Context) error { return setUpMongoDB(ctx, cfg) },
-	}
-	if cfg.EventsURL == "" {
-		slog.InfoContext(ctx, "EVENTS_ADMIN_URL is not set, so setup does not declare exchanges and queues in RabbitMQ")
-	} else {
-		steps["RabbitMQ"] = func(ctx context.Context) error { return events.DeclareTopology(ctx, cfg.EventsURL) }
-	}
-	var wg sync.WaitGroup
-	failures := make(chan error, len(steps))
-	for name, step := range steps {
-		wg.Go(func() { failures <- await(ctx, name, step) })
-	}
-	wg.Wait()
-	close(failures)
-	for failure := range failures {
-		err = errors.Join(err, failure)
-	}
-	return err
-}
-
-// check returns an error if a required setting is not set, or if MYSQL_DSN, MONGODB_URI or MONGODB_ADMIN_URI is
-// malformed. It does not check the other settings, because they are checked when setup uses them.
-func (cfg config) check() error {
-	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
-		return err
-	}
-	store, err := accounts.Open(cfg.DSN)
-	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
-	}
-	if _, err := mongoURI("MONGODB_URI", cfg.MongoURI); err != nil {
-		return errors.Join(err, store.Close())
-	}
-	if cfg.MongoAdminURI != "" {
-		_, err = mongoURI("MONGODB_ADMIN_URI", cfg.MongoAdminURI)
-	}
-	return errors.Join(err, store.Close())
-}
-
-// demand returns an error with the name of an environment variable if the value of that variable is empty.
-func demand(variable, value string) error {
-	if value == "" {
-		return fmt.Errorf("settings: %s is not set", variable)
-	}
-	return nil
 }

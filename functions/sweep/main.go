@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -33,11 +32,8 @@ type config struct {
 func main() { function.Main(setup) }
 
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	if cfg.PendingGrace <= 0 {
-		return nil, errors.New("PENDING_GRACE: must be positive")
-	}
-	if cfg.OrphanGrace < cfg.PendingGrace {
-		return nil, errors.New("ORPHAN_GRACE: must not be shorter than PENDING_GRACE")
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	publisher, err := events.NewPublisher(cfg.EventsURL)
 	if err != nil {
@@ -51,23 +47,9 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	s := &sweeper{
+	return function.Closing(newHandler(&sweeper{
 		files: files, catalogue: entries, publisher: publisher,
 		lengths:      func(ctx context.Context) (events.Depths, error) { return events.Lengths(ctx, cfg.EventsURL) },
 		pendingGrace: cfg.PendingGrace, orphanGrace: cfg.OrphanGrace, now: time.Now,
-	}
-	return server{newHandler(s), files, entries, publisher}, nil
-}
-
-// server is the sweep function's HTTP handler. It holds the stores and the publisher so that Close can close them.
-type server struct {
-	http.Handler
-	files     *content.Store
-	catalogue *catalog.Store
-	publisher events.Publisher
-}
-
-// Close implements io.Closer.
-func (s server) Close() error {
-	return errors.Join(s.publisher.Close(), s.files.Close(), s.catalogue.Close())
+	}), publisher, files, entries), nil
 }

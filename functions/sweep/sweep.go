@@ -14,6 +14,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/respond"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
@@ -89,15 +91,20 @@ type counts struct {
 	DeadLetters int `json:"dead_letters"`
 }
 
+// check returns an error that names an invalid setting.
+func (cfg config) check() error {
+	if cfg.PendingGrace <= 0 {
+		return errors.New("PENDING_GRACE: must be positive")
+	}
+	if cfg.OrphanGrace < cfg.PendingGrace {
+		return errors.New("ORPHAN_GRACE: must not be shorter than PENDING_GRACE")
+	}
+	return nil
+}
+
 // newHandler returns a handler that runs one sweep for each POST request to /, and ignores the request body.
 func newHandler(s *sweeper) http.Handler {
-	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if r.URL.Path != "/" {
-			return problem.NotFound.With("no such endpoint")
-		}
-		if r.Method != http.MethodPost {
-			return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
-		}
+	serve := problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		done, err := s.sweep(r.Context())
 		slog.InfoContext(r.Context(), "completed sweep", "published", done.Published, "duplicates", done.Duplicates,
 			"finished", done.Finished, "discarded", done.Discarded, "deleted", done.Deleted, "failed", done.Failed,
@@ -106,8 +113,9 @@ func newHandler(s *sweeper) http.Handler {
 		if err != nil {
 			return err
 		}
-		return problem.JSON(w, http.StatusOK, done)
+		return respond.JSON(w, http.StatusOK, done)
 	})
+	return routing.Table{"/": {http.MethodPost: serve}}.Handler()
 }
 
 // sweep runs all steps within a total time limit of sweepTime. If a step fails, sweep still runs the other steps. It

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -16,6 +15,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/respond"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
@@ -64,20 +65,12 @@ func newHandler(verifier *token.Verifier, files allStore, publisher publisher, l
 	if err != nil {
 		return nil, err
 	}
-	return function.EndSmallBodies(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if rest, ok := strings.CutPrefix(r.URL.Path, tusPath); ok && (rest == "" || rest[0] == '/') {
-			resumable.ServeHTTP(w, r)
-			return nil
-		}
-		if r.URL.Path != "/upload" && r.URL.Path != "/" {
-			return problem.NotFound.With("no such endpoint")
-		}
-		if r.Method != http.MethodPost {
-			return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
-		}
-		upload.ServeHTTP(w, r)
-		return nil
-	})), nil
+	return function.EndSmallBodies(routing.Table{
+		"/":              {http.MethodPost: upload},
+		"/upload":        {http.MethodPost: upload},
+		tusPath:          {routing.Any: resumable},
+		tusPath + "/...": {routing.Any: resumable},
+	}.Handler()), nil
 }
 
 // measured handles a single-request upload. It calls upload, records the metrics of the upload, and sends the
@@ -100,7 +93,7 @@ func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Location", "/files/"+file.ID)
-	return problem.JSON(w, http.StatusAccepted, stored{file.ID, file.Name, file.Size, file.SHA256, file.ContentType, "stored"})
+	return respond.JSON(w, http.StatusAccepted, stored{file.ID, file.Name, file.Size, file.SHA256, file.ContentType, "stored"})
 }
 
 // stored is the JSON body of the response to a successful upload.

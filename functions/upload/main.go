@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -15,11 +14,7 @@ import (
 )
 
 type config struct {
-	// KeysFile is the path to a JWK Set (RFC 7517) with the public keys that verify access tokens.
-	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
-	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
-	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
+	token.Settings
 	// MongoURI is the URI of the MongoDB database that stores the file content.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 	// EventsURL is the URL of the RabbitMQ broker or the HTTP sink to which the function publishes CloudEvents. A
@@ -37,11 +32,7 @@ func main() { function.Main(setup) }
 
 // setup creates the upload function's HTTP handler from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	keys, err := token.LoadKeys(cfg.KeysFile)
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := token.NewVerifier(keys, cfg.Issuer, cfg.Audience)
+	verifier, err := cfg.Verifier()
 	if err != nil {
 		return nil, err
 	}
@@ -57,16 +48,5 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return server{handler, files, publisher}, nil
+	return function.Closing(handler, publisher, files), nil
 }
-
-// server is the upload function's HTTP handler. It also holds the store and the publisher, so that Close can close
-// them.
-type server struct {
-	http.Handler
-	files     *content.Store
-	publisher events.Publisher
-}
-
-// Close implements io.Closer. It closes the publisher and the store.
-func (s server) Close() error { return errors.Join(s.publisher.Close(), s.files.Close()) }

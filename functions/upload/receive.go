@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 const (
@@ -146,7 +146,7 @@ func declaredName(r *http.Request) (string, error) {
 			return name, nil
 		}
 	}
-	query, err := function.Query(r, "name")
+	query, err := request.Query(r, "name")
 	return query.Get("name"), err
 }
 

@@ -19,8 +19,8 @@ func BenchmarkValidate(b *testing.B) {
 	old := slog.Default()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	defer slog.SetDefault(old)
-	signer, verifier, keys := tokentest.New(b)
-	h := newHandler(verifier, keys, nil)
+	signer, verifier, _ := tokentest.New(b)
+	h := newHandler(verifier, nil)
 	bearer := "Bearer " + sign(b, signer, token.RoleUser)
 	empty := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	var emptyRate float64

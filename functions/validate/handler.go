@@ -10,8 +10,10 @@ import (
 	"strings"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/respond"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
@@ -32,17 +34,24 @@ type accountStore interface {
 
 // handler serves /validate, /introspect and /.well-known/jwks.json.
 type handler struct {
+	http.Handler
 	verifier *token.Verifier
-	keys     *token.Keys
 	accounts accountStore // nil if the function does not look up accounts
 }
 
-func newHandler(verifier *token.Verifier, keys *token.Keys, accounts accountStore) *handler {
-	return &handler{verifier, keys, accounts}
-}
-
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	problem.HandlerFunc(h.route).ServeHTTP(w, r)
+// newHandler returns the handler of the validate function. All paths below /validate/ are valid, because a proxy such as
+// Envoy appends the path of the client's request to /validate.
+func newHandler(verifier *token.Verifier, accounts accountStore) *handler {
+	h := &handler{verifier: verifier, accounts: accounts}
+	validate := routing.Methods{routing.Any: problem.HandlerFunc(h.measure)}
+	h.Handler = routing.Table{
+		"/":                      validate,
+		"/validate":              validate,
+		"/validate/...":          validate,
+		"/introspect":            {http.MethodPost: problem.HandlerFunc(h.introspect)},
+		"/.well-known/jwks.json": {http.MethodGet: problem.HandlerFunc(h.jwks)},
+	}.Handler()
+	return h
 }
 
 // PassesQuery reports whether function.Wrap must accept r even if its query string is malformed. This is necessary if a
@@ -73,25 +82,15 @@ func (h *handler) current(ctx context.Context, claims *token.Claims) error {
 	return err
 }
 
-// route calls the method for the path of r. It does not use http.ServeMux, because ServeMux responds to a path such
-// as /validate/a//b with a redirect. If a proxy appends the path of a client's request, the proxy needs a 200 or an
-// error instead of a redirect.
-func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
-	switch path := r.URL.Path; {
-	case path == "/" || path == "/validate" || hasClientQuery(r):
-		err := h.validate(w, r)
-		status := http.StatusOK
-		if err != nil {
-			status = problem.Status(err)
-		}
-		telemetry.Validation(r.Context(), status, reason(err))
-		return err
-	case path == "/introspect":
-		return h.introspect(w, r)
-	case path == "/.well-known/jwks.json":
-		return h.jwks(w, r)
+// measure handles a request to validate a token, and records the result in a metric.
+func (h *handler) measure(w http.ResponseWriter, r *http.Request) error {
+	err := h.validate(w, r)
+	status := http.StatusOK
+	if err != nil {
+		status = problem.Status(err)
 	}
-	return problem.NotFound.With("no such endpoint")
+	telemetry.Validation(r.Context(), status, reason(err))
+	return err
 }
 
 // reason returns the metric label for a validation that returned err. If err is nil, the token is valid.
@@ -139,7 +138,7 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	header.Set("X-Auth-Username", claims.Username)
 	header.Set("X-Auth-Roles", strings.Join(claims.Roles, " "))
 	header.Set("X-Auth-Scope", claims.Scope)
-	problem.Encoded(w, http.StatusOK, claims.Payload())
+	respond.Body(w, http.StatusOK, "application/json", claims.Payload())
 	return nil
 }
 
@@ -151,7 +150,7 @@ func demanded(r *http.Request) ([]string, error) {
 	if r.URL.RawQuery == "" || hasClientQuery(r) {
 		return nil, nil
 	}
-	query, err := function.Query(r)
+	query, err := request.Query(r)
 	if err != nil {
 		return nil, err
 	}
@@ -187,16 +186,13 @@ type introspection struct {
 // introspect reports whether the token in the form is active (RFC 7662). If the token is active, the response also
 // contains its claims. The caller must authenticate with a valid access token of its own.
 func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodPost {
-		return problem.MethodNotAllowed.With("use POST").Header("Allow", http.MethodPost)
-	}
 	if _, err := h.authenticate(r); err != nil {
 		return err
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
 		return problem.UnsupportedType.With("send the token in a form with the content type application/x-www-form-urlencoded")
 	}
-	body, err := function.ReadBody(w, r, maxForm)
+	body, err := request.ReadBody(w, r, maxForm)
 	if err != nil {
 		return err
 	}
@@ -217,20 +213,17 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		// The response must not reveal why the token is not active (RFC 7662 §2.2).
-		return problem.JSON(w, http.StatusOK, map[string]bool{"active": false})
+		return respond.JSON(w, http.StatusOK, map[string]bool{"active": false})
 	}
-	return problem.JSON(w, http.StatusOK, introspection{true, "Bearer", claims.Issuer, claims.Audience, claims.Subject,
+	return respond.JSON(w, http.StatusOK, introspection{true, "Bearer", claims.Issuer, claims.Audience, claims.Subject,
 		claims.ExpiresAt.Unix(), claims.IssuedAt.Unix(), claims.ID, claims.ClientID, claims.Username, claims.Scope, claims.Roles})
 }
 
 // jwks responds with the public keys as a JWK Set (RFC 7517 §5), so that other services can verify tokens without a
 // request to this function for each token.
-func (h *handler) jwks(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return problem.MethodNotAllowed.With("use GET").Header("Allow", "GET, HEAD")
-	}
+func (h *handler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", keysMaxAge)
-	_, _ = w.Write(h.keys.JWKS()) // an error means that the client has disconnected
+	_, _ = w.Write(h.verifier.JWKS()) // an error means that the client has disconnected
 	return nil
 }

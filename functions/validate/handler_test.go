@@ -32,8 +32,8 @@ func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 // handler looks up the account of each token in accounts, unless accounts is nil.
 func newFixture(t *testing.T, accounts accountStore) (http.Handler, *token.Signer) {
 	t.Helper()
-	signer, verifier, keys := tokentest.New(t)
-	return api.Handler(t, function.Wrap(newHandler(verifier, keys, accounts), time.Minute)), signer
+	signer, verifier, _ := tokentest.New(t)
+	return api.Handler(t, function.Wrap(newHandler(verifier, accounts), time.Minute)), signer
 }
 
 func sign(t testing.TB, signer *token.Signer, roles ...string) string {
@@ -266,7 +266,7 @@ func TestSetup(t *testing.T) {
 	if err := os.WriteFile(file, jwks, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	good := config{KeysFile: file, Issuer: "issuer", Audience: "audience"}
+	good := config{Settings: token.Settings{KeysFile: file, Issuer: "issuer", Audience: "audience"}}
 	for name, c := range map[string]struct {
 		change func(*config)
 		want   string // a part of the error, empty if setup must succeed

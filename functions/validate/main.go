@@ -13,12 +13,7 @@ import (
 )
 
 type config struct {
-	// KeysFile is the path of the file with the public JWK Set. The validate function verifies access tokens with
-	// these public keys.
-	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
-	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
-	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
+	token.Settings
 	// DSN is the data source name of the MySQL account store. If it is set, the function looks up the account for each
 	// token. A token then becomes invalid as soon as its user is disabled or deleted, ends all their sessions, or
 	// gets another role or password. If DSN is not set, such a token stays valid until it expires.
@@ -28,28 +23,16 @@ type config struct {
 func main() { function.Main(setup) }
 
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	keys, err := token.LoadKeys(cfg.KeysFile)
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := token.NewVerifier(keys, cfg.Issuer, cfg.Audience)
+	verifier, err := cfg.Verifier()
 	if err != nil {
 		return nil, err
 	}
 	if cfg.DSN == "" {
-		return newHandler(verifier, keys, nil), nil
+		return newHandler(verifier, nil), nil
 	}
 	store, err := accounts.Open(cfg.DSN)
 	if err != nil {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}
-	return server{newHandler(verifier, keys, store), store}, nil
+	return function.Closing(newHandler(verifier, store), store), nil
 }
-
-// server is the HTTP handler together with its account store. function.Main calls Close when the process ends.
-type server struct {
-	*handler
-	store *accounts.Store
-}
-
-func (s server) Close() error { return s.store.Close() }

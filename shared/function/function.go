@@ -91,6 +91,24 @@ func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	}))
 }
 
+// Closing returns handler with a method Close, which closes closers in order. Main calls this method.
+func Closing(handler http.Handler, closers ...io.Closer) http.Handler {
+	return closing{handler, closers}
+}
+
+type closing struct {
+	http.Handler
+	closers []io.Closer
+}
+
+func (c closing) Close() error {
+	var errs []error
+	for _, closer := range c.closers {
+		errs = append(errs, closer.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // Job runs a task that ends on its own, such as the setup Job. It calls task with the command-line arguments in args,
 // and exits when task returns. Settings, logs and exit codes work as in Main. When the process receives SIGTERM or
 // SIGINT, Job cancels the task's context.

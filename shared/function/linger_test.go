@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 // refusal responds to every request with an error, without reading the body.
@@ -98,7 +99,7 @@ func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 // The connection stays open after a request without a body, and after a request whose body the handler has read.
 func TestAnswerKeepsTheConnection(t *testing.T) {
 	server := httptest.NewServer(Wrap(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		_, err := ReadBody(w, r, 100)
+		_, err := request.ReadBody(w, r, 100)
 		return errors.Join(err, problem.BadRequest.With("no"))
 	}), time.Minute))
 	defer server.Close()

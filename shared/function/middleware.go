@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
@@ -83,6 +84,33 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 			rec.WriteHeader(http.StatusOK)
 		}
 	}))
+}
+
+// queryPasser is a handler that can exempt requests from Wrap's check of the query string.
+type queryPasser interface {
+	// PassesQuery reports whether Wrap must pass r to the handler without checking the query string. A handler exempts
+	// a request if another handler checks the query string, or if the query string is not meant for the function.
+	PassesQuery(r *http.Request) bool
+}
+
+// refuseBadQueries returns a handler that passes requests to handler and rejects every request whose query string
+// cannot be parsed. If handler is a queryPasser, the requests that it exempts are passed on without a check.
+func refuseBadQueries(handler http.Handler) http.Handler {
+	inner := handler
+	if c, ok := handler.(closing); ok {
+		inner = c.Handler
+	}
+	passer, _ := inner.(queryPasser)
+	// Use EndSmallBodies, because some functions need it for all of their responses, including this one. It does no
+	// harm to the other functions.
+	refusal := EndSmallBodies(problem.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error { return request.CheckQuery(r) }))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if request.CheckQuery(r) != nil && (passer == nil || !passer.PassesQuery(r)) {
+			refusal.ServeHTTP(w, r)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // recorder is a ResponseWriter that records the status of the response and the size of its body, for the log.

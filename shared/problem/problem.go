@@ -15,6 +15,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
 // The names of these kinds never change, because clients test for the type urn:strongroom:problem:NAME.
@@ -186,8 +188,6 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 			h.Del(name)
 		}
 	}
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	body, _ := json.Marshal(Document{ // encoding strings and an int cannot fail
 		Type:     "urn:strongroom:problem:" + p.kind.name,
@@ -196,15 +196,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		Detail:   p.detail,
 		Instance: h.Get("X-Request-Id"),
 	})
-	send(w, p.kind.status, body)
-}
-
-// send responds with body, followed by a line feed. It sets Content-Length, so that the client detects the end of the
-// response even if the connection stays open, for example because the client is still sending the request body.
-func send(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
-	w.WriteHeader(status)
-	_, _ = w.Write(append(body[:len(body):len(body)], '\n')) // an error means that the client has disconnected
+	respond.Body(w, p.kind.status, "application/problem+json", body)
 }
 
 // HandlerFunc is an HTTP handler that can return an error. It must not write to w before it returns an error, because
@@ -216,21 +208,4 @@ func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := f(w, r); err != nil {
 		Write(w, r, err)
 	}
-}
-
-// JSON encodes v as JSON and sends it with the given status and "Cache-Control: no-store".
-func JSON(w http.ResponseWriter, status int, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode the response: %w", err)
-	}
-	Encoded(w, status, body)
-	return nil
-}
-
-// Encoded sends body, which must already be JSON, with the given status and "Cache-Control: no-store".
-func Encoded(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	send(w, status, body)
 }

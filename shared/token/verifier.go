@@ -68,6 +68,9 @@ func newVerifier(keys *Keys, issuer, audience string, now func() time.Time) (*Ve
 	), verified}, nil
 }
 
+// JWKS returns the public keys as an encoded JWK Set (RFC 7517, section 5).
+func (v *Verifier) JWKS() []byte { return v.keys.JWKS() }
+
 // Verify returns the claims of an encoded token if the token is currently valid. It verifies the signature before it
 // decodes the claims. The caller must not change the claims, because Verify returns the same claims to other callers.
 // The error wraps ErrExpired or ErrInvalid. It can also contain a cause, which is only for the log.

@@ -72,11 +72,11 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	files := up.stop(t)
 
 	var dead map[string]bool
-	uncatalogued := files
+	uncataloged := files
 	eventually(t, 6*time.Minute, func() string { // the retries of the source can take that long
 		dead = broker.dead(t)
-		uncatalogued = s.without(t, uncatalogued)
-		for _, f := range uncatalogued {
+		uncataloged = s.without(t, uncataloged)
+		for _, f := range uncataloged {
 			if !dead[f.id] {
 				return fmt.Sprintf("file %s (%s): got neither a catalog entry nor a dead letter", f.name, f.id)
 			}
@@ -86,7 +86,7 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	if n := broker.waiting(t, queue); n != 0 {
 		t.Errorf("got %d ready events in %s, want none", n, queue)
 	}
-	t.Logf("%d accepted files, %d of them with catalog entries, %d dead letters", len(files), len(files)-len(uncatalogued), len(dead)-len(before))
+	t.Logf("%d accepted files, %d of them with catalog entries, %d dead letters", len(files), len(files)-len(uncataloged), len(dead)-len(before))
 	if len(dead) < len(before)+givenUp {
 		t.Errorf("got %d new dead letters, want at least the %d rejected events", len(dead)-len(before), givenUp)
 	}
@@ -98,8 +98,8 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 	})
 	t.Log(strings.TrimSpace(run(t, "../../deploy/job", "redrive")))
 	eventually(t, 2*time.Minute, func() string {
-		if uncatalogued = s.without(t, uncatalogued); len(uncatalogued) > 0 {
-			return fmt.Sprintf("got %d files without catalog entries after the redrive, want none", len(uncatalogued))
+		if uncataloged = s.without(t, uncataloged); len(uncataloged) > 0 {
+			return fmt.Sprintf("got %d files without catalog entries after the redrive, want none", len(uncataloged))
 		}
 		return ""
 	})

@@ -131,7 +131,7 @@ func TestAuditEndedSession(t *testing.T) {
 		}
 		after, err := s.ByID(t.Context(), u.ID)
 		if err != nil || after.TokenVersion != before.TokenVersion {
-			t.Errorf("%s: got token version %d and error %v, want version %d, so that other sessions go on", name, after.TokenVersion, err, before.TokenVersion)
+			t.Errorf("%s: got token version %d and error %v, want version %d, so that other sessions continue", name, after.TokenVersion, err, before.TokenVersion)
 		}
 	}
 	for _, line := range trail(t, s) {

@@ -86,7 +86,7 @@ func TestAuditDeletedUpload(t *testing.T) {
 			if _, _, err := s.Finish(t.Context(), upload.ID, eventOf); err != nil { // The event is not confirmed, so the note stays.
 				t.Fatal(err)
 			}
-			time.Sleep(grace + 500*time.Millisecond) // sweep then visits the upload, but does not go on with the younger deletion.
+			time.Sleep(grace + 500*time.Millisecond) // sweep then visits the upload, but does not continue the younger deletion.
 			// These are the first steps of DELETE /files/{id}.
 			if err := s.Bury(t.Context(), upload.ID); err != nil {
 				t.Fatal(err)

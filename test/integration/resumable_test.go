@@ -234,12 +234,12 @@ func TestResumableAfterAKill(t *testing.T) {
 		addPiece(t, s, u.ID, 0, want[:300])
 		state := sha256.New()
 		state.Write(want[:mebi])
-		marshalled, err := state.(encoding.BinaryMarshaler).MarshalBinary()
+		marshaled, err := state.(encoding.BinaryMarshaler).MarshalBinary()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := journal.InsertOne(t.Context(), append(last(u.ID, 300), bson.D{{Key: "offset", Value: int64(300)}, {Key: "length", Value: int64(mebi - 300)},
-			{Key: "index", Value: int64(1)}, {Key: "sum", Value: marshalled}, {Key: "apart", Value: true}, {Key: "data", Value: want[300:mebi]}}...)); err != nil {
+			{Key: "index", Value: int64(1)}, {Key: "sum", Value: marshaled}, {Key: "apart", Value: true}, {Key: "data", Value: want[300:mebi]}}...)); err != nil {
 			t.Fatal(err)
 		}
 		wantOffset(t, s, u.ID, mebi)

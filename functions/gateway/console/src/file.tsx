@@ -1,6 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { content, deleteFile, linkFile, type StoredFile } from './api'
-import type { Intent } from './files'
 import { size, When } from './format'
 import { explain } from './problem'
 import { complain, Dialog, Icon, say, Trouble, useTask } from './ui'
@@ -16,6 +15,9 @@ export async function download(file: StoredFile) {
   link.download = file.name
   link.click()
 }
+
+/** Intent is the part of a FileDialog that is shown first. */
+export type Intent = 'show' | 'link' | 'delete'
 
 /** FileDialog shows the details of one file and the actions for it. */
 export function FileDialog({ file, intent, owner, onClose, onDeleted }: {

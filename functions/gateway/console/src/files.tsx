@@ -1,13 +1,12 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { listAccounts, listFiles, type Account, type StoredFile } from './api'
-import { download, FileDialog } from './file'
+import { fresh } from './arrivals'
+import { download, FileDialog, type Intent } from './file'
 import { kind, size, When } from './format'
-import { fresh, Uploads } from './uploads'
+import { Uploads } from './uploads'
 import { useStore } from './store'
 import { explain } from './problem'
 import { complain, Icon, Trouble } from './ui'
-
-export type Intent = 'show' | 'link' | 'delete'
 
 const states = { stored: 'Stored', catalogued: 'Cataloged', late: 'Stored, cataloging delayed' }
 

@@ -4,11 +4,11 @@ import Tus from '@uppy/tus'
 import '@uppy/core/css/style.min.css'
 import '@uppy/dashboard/css/style.min.css'
 import './uploader.css'
+import { arrived } from './arrivals'
 import { problemOf } from './problem'
 import { token } from './session'
 import { Store } from './store'
 import { complain } from './ui'
-import { arrived } from './uploads'
 
 /**
  * piece is the number of bytes in one request. A request must end before it times out and before its access token

@@ -1,4 +1,4 @@
-package function
+package client
 
 import (
 	"net/http/httptest"
@@ -40,7 +40,7 @@ func TestClientAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = "192.0.2.1:1234"
 		r.Header["X-Forwarded-For"] = test.forwarded
-		if got := (Trust{Hops: test.hops}).ClientAddress(r).String(); got != test.want {
+		if got := (Trust{Hops: test.hops}).Address(r).String(); got != test.want {
 			t.Errorf("%d hops, X-Forwarded-For %q: got address %s, want %s", test.hops, test.forwarded, got, test.want)
 		}
 	}
@@ -52,7 +52,7 @@ func TestSignedClientAddress(t *testing.T) {
 		return Trust{Hops: 1, Key: []byte(key), Now: func() time.Time { return now }}
 	}
 	const key, signer = "the key of the gateway, 32 bytes", "203.0.113.9"
-	sign := func(trust Trust) string { return trust.SignAddress(netip.MustParseAddr(signer)) }
+	sign := func(trust Trust) string { return trust.Sign(netip.MustParseAddr(signer)) }
 	good := sign(at(key, now))
 	for name, test := range map[string]struct {
 		trust  Trust
@@ -77,7 +77,7 @@ func TestSignedClientAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header["X-Forwarded-For"] = []string{"10.0.0.1"}
 		r.Header["X-Client-Address"] = test.signed
-		if got := test.trust.ClientAddress(r).String(); got != test.want {
+		if got := test.trust.Address(r).String(); got != test.want {
 			t.Errorf("%s: got address %s, want %s", name, got, test.want)
 		}
 	}
@@ -123,7 +123,7 @@ func TestLoadTrust(t *testing.T) {
 		"no file":       {0, write(key) + "x", "GATEWAY_KEY_FILE"},
 		"short key":     {0, write(key[:31]), "GATEWAY_KEY_FILE"},
 	} {
-		trust, err := LoadTrust(test.hops, test.file)
+		trust, err := TrustSettings{test.hops, test.file}.Trust()
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: got error %v, want none", name, err)

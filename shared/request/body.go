@@ -1,4 +1,5 @@
-package function
+// Package request reads the bodies and the query strings of HTTP requests. Its errors are problems for the client.
+package request
 
 import (
 	"encoding/json"

@@ -1,75 +1,77 @@
-package function
+// Package client finds out the address of the client that sent a request.
+package client
 
 import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// HeaderClientAddress is the name of the header in which the gateway sends the client's address to the login and
+// HeaderAddress is the name of the header in which the gateway sends the client's address to the login and
 // accounts functions. The header's value consists of the address, the time in Unix seconds, and the HMAC-SHA-256 of
 // both in hexadecimal, separated by spaces.
-const HeaderClientAddress = "X-Client-Address"
+const HeaderAddress = "X-Client-Address"
 
-const (
-	// signatureLifetime is the largest accepted difference, in either direction, between the time in a signed
-	// address and the current time.
-	signatureLifetime = time.Minute
-	// minKeySize is the minimum length of an HMAC key in bytes. It is the length of a SHA-256 hash, because a shorter
-	// key would weaken the HMAC (RFC 2104, section 3).
-	minKeySize = sha256.Size
-)
+// signatureLifetime is the largest accepted difference, in either direction, between the time in a signed address and
+// the current time.
+const signatureLifetime = time.Minute
 
 // Trust defines which headers of a request a function trusts when it determines the client's address.
 type Trust struct {
 	// Hops is the number of trusted proxies in front of the function. Each proxy appends an entry to X-Forwarded-For:
 	// the address from which the proxy received the request.
 	Hops int
-	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, ClientAddress ignores
-	// HeaderClientAddress.
+	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, Address ignores
+	// HeaderAddress.
 	Key []byte
 	// Now returns the current time. If Now is nil, time.Now is used.
 	Now func() time.Time
 }
 
-// LoadTrust returns a Trust for hops and keyFile, the values of the settings TRUSTED_HOPS and GATEWAY_KEY_FILE. If
-// keyFile is empty, the Trust has no key. An error names the invalid setting.
-func LoadTrust(hops int, keyFile string) (Trust, error) {
-	if hops < 0 {
-		return Trust{}, errors.New("TRUSTED_HOPS: must not be negative")
-	}
-	if keyFile == "" {
-		return Trust{Hops: hops}, nil
-	}
-	content, err := os.ReadFile(keyFile)
-	if err != nil {
-		return Trust{}, fmt.Errorf("GATEWAY_KEY_FILE: %w", err)
-	}
-	key := []byte(strings.TrimSpace(string(content)))
-	if len(key) < minKeySize {
-		return Trust{}, fmt.Errorf("GATEWAY_KEY_FILE: the key must have at least %d bytes, not %d", minKeySize, len(key))
-	}
-	return Trust{Hops: hops, Key: key}, nil
+// TrustSettings are the settings of a function that needs client addresses.
+type TrustSettings struct {
+	// TrustedHops is the number of trusted proxies in front of the function. Each of these proxies appends the address
+	// of its client to X-Forwarded-For. If TrustedHops is 0, the function uses the peer address of the TCP connection.
+	// If it is too low, the function uses a proxy's address as the address of every client. If it is too high, a client
+	// can claim any address.
+	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
+	// GatewayKeyFile is the path of the file with the key with which the gateway signs client addresses. Without this
+	// key, a function uses the gateway's address as the address of every client that uses the gateway.
+	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
-// ClientAddress returns the address of the client that sent the request. It returns the first address in this list
+// Trust returns the Trust for the settings. An error names the invalid setting.
+func (s TrustSettings) Trust() (Trust, error) {
+	if s.TrustedHops < 0 {
+		return Trust{}, errors.New("TRUSTED_HOPS: must not be negative")
+	}
+	trust := Trust{Hops: s.TrustedHops}
+	if s.GatewayKeyFile == "" {
+		return trust, nil
+	}
+	var err error
+	trust.Key, err = function.LoadKey("GATEWAY_KEY_FILE", s.GatewayKeyFile)
+	return trust, err
+}
+
+// Address returns the address of the client that sent the request. It returns the first address in this list
 // that is available and valid:
-//   - the address in HeaderClientAddress, if its signature is valid
+//   - the address in HeaderAddress, if its signature is valid
 //   - the address that the outermost trusted proxy appended to X-Forwarded-For
 //   - the peer address of the connection
 //
-// ClientAddress uses only the last Hops entries of X-Forwarded-For, which the trusted proxies appended. It ignores the
+// Address uses only the last Hops entries of X-Forwarded-For, which the trusted proxies appended. It ignores the
 // entries before them, because any client can forge those entries.
-func (t Trust) ClientAddress(r *http.Request) netip.Addr {
-	if signed := r.Header.Values(HeaderClientAddress); len(signed) == 1 {
+func (t Trust) Address(r *http.Request) netip.Addr {
+	if signed := r.Header.Values(HeaderAddress); len(signed) == 1 {
 		if address, ok := t.verify(signed[0]); ok {
 			return address
 		}
@@ -100,14 +102,14 @@ func (t Trust) forwarded(r *http.Request) (netip.Addr, bool) {
 	return parseAddress(strings.TrimSpace(entries[i]))
 }
 
-// SignAddress returns the value of HeaderClientAddress for address. The value contains the current time, and its
+// Sign returns the value of HeaderAddress for address. The value contains the current time, and its
 // signature covers both the address and the time.
-func (t Trust) SignAddress(address netip.Addr) string {
+func (t Trust) Sign(address netip.Addr) string {
 	what := address.String() + " " + strconv.FormatInt(t.now().Unix(), 10)
 	return what + " " + hex.EncodeToString(t.sum(what))
 }
 
-// verify checks a value of HeaderClientAddress and returns its address. The result is false if the signature is
+// verify checks a value of HeaderAddress and returns its address. The result is false if the signature is
 // invalid, or if the signed time differs from the current time by more than signatureLifetime.
 func (t Trust) verify(signed string) (netip.Addr, bool) {
 	i := strings.LastIndexByte(signed, ' ')

@@ -1,4 +1,4 @@
-package function
+package request_test
 
 import (
 	"bufio"
@@ -13,14 +13,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 // readBody returns a handler that reads a small body, and then calls after.
 func readBody(after func(r *http.Request)) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		_, err := ReadBody(w, r, 1<<10)
+		_, err := request.ReadBody(w, r, 1<<10)
 		after(r)
 		return err
 	})
@@ -30,9 +32,9 @@ func nothing(*http.Request) {}
 
 func TestReadBodyDoesNotWaitForASlowClient(t *testing.T) {
 	for name, handler := range map[string]http.Handler{
-		"long time limit":     Wrap(readBody(nothing), time.Hour),
-		"with EndSmallBodies": Wrap(EndSmallBodies(readBody(nothing)), time.Hour),
-		"shorter time limit": Wrap(readBody(func(r *http.Request) {
+		"long time limit":     function.Wrap(readBody(nothing), time.Hour),
+		"with EndSmallBodies": function.Wrap(function.EndSmallBodies(readBody(nothing)), time.Hour),
+		"shorter time limit": function.Wrap(readBody(func(r *http.Request) {
 			if end, _ := r.Context().Deadline(); time.Now().After(end) {
 				t.Error("ReadBody returned after the deadline of the request")
 			}
@@ -48,7 +50,7 @@ func TestReadBodyDoesNotWaitForASlowClientOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var protocols http.Protocols
 		protocols.SetUnencryptedHTTP2(true)
-		transport := &http.Transport{DialContext: functiontest.Serve(t, Wrap(readBody(nothing), time.Hour)), Protocols: &protocols}
+		transport := &http.Transport{DialContext: functiontest.Serve(t, function.Wrap(readBody(nothing), time.Hour)), Protocols: &protocols}
 		defer transport.CloseIdleConnections()
 		body, writer := io.Pipe()
 		defer writer.Close()
@@ -68,14 +70,14 @@ func TestReadBodyDoesNotWaitForASlowClientOverHTTP2(t *testing.T) {
 func TestReadBodyRestoresTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
-		mux.Handle("/small", Wrap(readBody(func(r *http.Request) {
+		mux.Handle("/small", function.Wrap(readBody(func(r *http.Request) {
 			select {
 			case <-r.Context().Done():
 				t.Errorf("the context of the request ended while the handler was running: %v", r.Context().Err())
 			case <-time.After(time.Minute):
 			}
 		}), time.Hour))
-		mux.Handle("/large", Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux.Handle("/large", function.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				t.Errorf("read the large body: %v", err)
@@ -123,12 +125,12 @@ func TestReadBodyRestoresTheDeadline(t *testing.T) {
 
 func TestReadJSON(t *testing.T) {
 	const good = `{"name":"ada","on":true}`
-	request := func(contentType, body string) *http.Request {
+	typed := func(contentType, body string) *http.Request {
 		r := httptest.NewRequest("POST", "/", strings.NewReader(body))
 		r.Header.Set("Content-Type", contentType)
 		return r
 	}
-	sent := func(body string) *http.Request { return request("application/json", body) }
+	sent := func(body string) *http.Request { return typed("application/json", body) }
 	with := func(r *http.Request, name, value string) *http.Request {
 		r.Header.Set(name, value)
 		return r
@@ -145,15 +147,15 @@ func TestReadJSON(t *testing.T) {
 	}{
 		"valid":                         {sent(good), nil},
 		"white space around":            {sent(" \n" + good + "\t"), nil},
-		"charset UTF-8":                 {request(`Application/JSON; charset="UTF-8"`, good), nil},
+		"charset UTF-8":                 {typed(`Application/JSON; charset="UTF-8"`, good), nil},
 		"content encoding identity":     {with(sent(good), "Content-Encoding", "identity"), nil},
 		"of the maximum length":         {sent(good + strings.Repeat(" ", 100-len(good))), nil},
 		"too long":                      {sent(good + strings.Repeat(" ", 101-len(good))), problem.TooLarge},
 		"too long, chunked":             {unsized(sent(good + strings.Repeat(" ", 101-len(good)))), problem.TooLarge},
 		"interrupted":                   {breaks, problem.BadRequest},
-		"no content type":               {request("", good), problem.UnsupportedType},
-		"form":                          {request("application/x-www-form-urlencoded", good), problem.UnsupportedType},
-		"Latin-1":                       {request("application/json; charset=latin1", good), problem.UnsupportedType},
+		"no content type":               {typed("", good), problem.UnsupportedType},
+		"form":                          {typed("application/x-www-form-urlencoded", good), problem.UnsupportedType},
+		"Latin-1":                       {typed("application/json; charset=latin1", good), problem.UnsupportedType},
 		"compressed":                    {with(sent(good), "Content-Encoding", "gzip"), problem.UnsupportedType},
 		"empty":                         {sent(""), problem.BadRequest},
 		"array":                         {sent("[" + good + "]"), problem.BadRequest},
@@ -176,7 +178,7 @@ func TestReadJSON(t *testing.T) {
 			Name *string `json:"name"`
 			On   *bool   `json:"on"`
 		}
-		err := ReadJSON(httptest.NewRecorder(), test.r, 100, &got)
+		err := request.ReadJSON(httptest.NewRecorder(), test.r, 100, &got)
 		switch {
 		case !errors.Is(err, test.want):
 			t.Errorf("%s: got error %v, want %v", name, err, test.want)
@@ -189,7 +191,7 @@ func TestReadJSON(t *testing.T) {
 	var wrong struct {
 		On *bool `json:"on"`
 	}
-	if err := DecodeJSON([]byte(`{"on":1}`), &wrong); err == nil || !strings.Contains(err.Error(), "on must be of type boolean") {
+	if err := request.DecodeJSON([]byte(`{"on":1}`), &wrong); err == nil || !strings.Contains(err.Error(), "on must be of type boolean") {
 		t.Errorf("got error %v, want one that names the type of on", err)
 	}
 }

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/password"
+	"github.com/strongroom-dev/strongroom/shared/problem"
+)
+
+// patience is how long setup may take to prepare the stores, including the time until the stores are available. It is
+// long, because a new cluster first has to pull the stores' images.
+const patience = 5 * time.Minute
+
+// prepare checks the settings, and then sets up all stores concurrently, so that an unavailable store does not delay
+// the setup of the other stores. If a check fails, prepare returns an error before it connects to a store.
+func prepare(ctx context.Context, cfg config) error {
+	users, err := firstUsers(cfg)
+	if err != nil {
+		return err
+	}
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	steps := map[string]func(ctx context.Context) error{
+		"MySQL":   func(ctx context.Context) error { return setUpMySQL(ctx, cfg, users) },
+		"MongoDB": func(ctx context.Context) error { return setUpMongoDB(ctx, cfg) },
+	}
+	if cfg.EventsURL == "" {
+		slog.InfoContext(ctx, "EVENTS_ADMIN_URL is not set, so setup does not declare exchanges and queues in RabbitMQ")
+	} else {
+		steps["RabbitMQ"] = func(ctx context.Context) error { return events.DeclareTopology(ctx, cfg.EventsURL) }
+	}
+	var wg sync.WaitGroup
+	failures := make(chan error, len(steps))
+	for name, step := range steps {
+		wg.Go(func() { failures <- await(ctx, name, step) })
+	}
+	wg.Wait()
+	close(failures)
+	for failure := range failures {
+		err = errors.Join(err, failure)
+	}
+	return err
+}
+
+// check returns an error if a required setting is not set, or if MYSQL_DSN, MONGODB_URI or MONGODB_ADMIN_URI is
+// malformed. It does not check the other settings, because they are checked when setup uses them.
+func (cfg config) check() error {
+	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
+		return err
+	}
+	store, err := accounts.Open(cfg.DSN)
+	if err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	if _, err := mongoURI("MONGODB_URI", cfg.MongoURI); err != nil {
+		return errors.Join(err, store.Close())
+	}
+	if cfg.MongoAdminURI != "" {
+		_, err = mongoURI("MONGODB_ADMIN_URI", cfg.MongoAdminURI)
+	}
+	return errors.Join(err, store.Close())
+}
+
+// demand returns an error with the name of an environment variable if the value of that variable is empty.
+func demand(variable, value string) error {
+	if value == "" {
+		return fmt.Errorf("settings: %s is not set", variable)
+	}
+	return nil
+}
+
+// setUpMySQL migrates the tables in MySQL, and creates the given users of Strongroom. If MYSQL_ADMIN_DSN is set, it also
+// creates or updates the MySQL runtime user.
+func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
+	if cfg.AdminDSN == "" {
+		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set, so setup migrates the tables as the user in MYSQL_DSN and does not create a MySQL user")
+		err = accounts.Refused("MYSQL_DSN", accounts.Migrate(ctx, cfg.DSN))
+	} else {
+		err = accounts.Provision(ctx, cfg.AdminDSN, cfg.DSN)
+	}
+	if err != nil {
+		return err
+	}
+	store, err := accounts.Open(cfg.DSN)
+	if err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return accounts.Refused("MYSQL_DSN", createUsers(ctx, store, password.NewHasher(1, patience), users))
+}
+
+const (
+	firstPause = 250 * time.Millisecond
+	maxPause   = 5 * time.Second
+)
+
+// await calls the function step, which sets up a store. While its error wraps problem.Unavailable, await calls it again
+// until ctx ends, after an interval that doubles each time. await returns any other error immediately, because waiting
+// cannot remove its cause.
+func await(ctx context.Context, what string, step func(ctx context.Context) error) error {
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		err := step(ctx)
+		if err == nil {
+			slog.InfoContext(ctx, "store is set up", "store", what)
+			return nil
+		}
+		if !errors.Is(err, problem.Unavailable) {
+			return fmt.Errorf("set up %s: %w", what, err)
+		}
+		slog.InfoContext(ctx, "waiting until the store is available", "for", what, "pause_ms", pause.Milliseconds(), "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("set up %s: gave up waiting: %w", what, err)
+		}
+	}
+}

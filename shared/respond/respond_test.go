@@ -1,0 +1,27 @@
+package respond
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestJSON(t *testing.T) {
+	answer := httptest.NewRecorder()
+	if err := JSON(answer, http.StatusAccepted, map[string]int{"n": 1}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := answer.Body.String(), "{\"n\":1}\n"; answer.Code != 202 || got != want {
+		t.Errorf("got %d %q, want 202 %q", answer.Code, got, want)
+	}
+	if !json.Valid(answer.Body.Bytes()) || answer.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("got body %q and headers %v, want valid JSON with Cache-Control no-store", answer.Body, answer.Header())
+	}
+	if err := JSON(httptest.NewRecorder(), 200, func() {}); err == nil {
+		t.Error("encode a func: got no error, want one")
+	}
+}
+
+// net/http cancels a request whose client has disconnected, and a request whose body is late. Only the first kind is
+// logged as a disconnected client.

@@ -1,0 +1,39 @@
+package token
+
+import "time"
+
+// Settings are the settings of a function that verifies access tokens.
+type Settings struct {
+	// KeysFile is the path of a JWK Set (RFC 7517) with the public keys that verify access tokens.
+	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
+	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
+	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
+	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
+}
+
+// Verifier returns the Verifier for the settings. An error names the invalid setting.
+func (s Settings) Verifier() (*Verifier, error) {
+	keys, err := LoadKeys(s.KeysFile)
+	if err != nil {
+		return nil, err
+	}
+	return NewVerifier(keys, s.Issuer, s.Audience)
+}
+
+// SignerSettings are the settings of a function that issues access tokens.
+type SignerSettings struct {
+	// SigningKeyFile is the path of the file with the private JWK that signs access tokens.
+	SigningKeyFile string `env:"TOKEN_SIGNING_KEY_FILE,required,notEmpty"`
+	// Issuer and Audience become the claims iss and aud of every access token. All functions that verify tokens must
+	// have the same values, because they reject tokens with other values.
+	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
+	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
+	// Lifetime is how long an access token is valid. After a user is disabled, functions that do not look up accounts
+	// still accept an access token of the user until the token expires.
+	Lifetime time.Duration `env:"TOKEN_LIFETIME" envDefault:"15m"`
+}
+
+// Signer returns the Signer for the settings. An error names the invalid setting.
+func (s SignerSettings) Signer() (*Signer, error) {
+	return LoadSigner(s.SigningKeyFile, s.Issuer, s.Audience, s.Lifetime, time.Now)
+}
