@@ -158,7 +158,7 @@ func (r resolver) all(from variablesFrom) (map[string]string, error) {
 	case from.SecretRef != nil:
 		kind, ref, in = "Secret", from.SecretRef, r.secrets
 	default:
-		return nil, errors.New("an entry has neither configMapRef nor secretRef")
+		return nil, errors.New("an envFrom entry has neither configMapRef nor secretRef")
 	}
 	found, ok := in[ref.Name]
 	if !ok && !ref.Optional {

@@ -13,14 +13,15 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // TestAuditEntryWithoutFile checks security S3, data A4: the owner and an admin can delete a listed file that has an entry and no content.
 func TestAuditEntryWithoutFile(t *testing.T) {
 	for _, user := range []string{"ada", "root"} {
 		f := newFixture(t)
-		f.entries.entries = slices.Insert(f.entries.entries, 0, catalog.Entry{ID: noID, Owner: "ada", Name: "x", Size: 1,
-			SHA256: strings.Repeat("0a", 32), ContentType: "application/pdf", StoredAt: now, CataloguedAt: now})
+		f.entries.entries = slices.Insert(f.entries.entries, 0, catalog.Entry{Info: file.Info{ID: noID, Owner: "ada", Name: "x", Size: 1,
+			SHA256: strings.Repeat("0a", 32), ContentType: "application/pdf", StoredAt: now}, CataloguedAt: now})
 		show, deletion := f.send(user, http.MethodGet, "/files/"+noID, nil), f.send(user, http.MethodDelete, "/files/"+noID, nil)
 		if show.Code == http.StatusOK && deletion.Code != http.StatusNoContent {
 			t.Errorf("%s: got status %d for the file and %d for its deletion, want 204 for the deletion", user, show.Code, deletion.Code)
@@ -31,8 +32,8 @@ func TestAuditEntryWithoutFile(t *testing.T) {
 // TestAuditUploadedScript checks security S12: a browser that loads an uploaded file as a script does not get a script.
 func TestAuditUploadedScript(t *testing.T) {
 	f := newFixture(t)
-	f.files.stored[storedID] = storedFile{content.File{ID: storedID, Owner: "ada", Name: "x.js", Size: 20, SHA256: strings.Repeat("0a", 32),
-		ContentType: "text/javascript", StoredAt: now}, "document.title='pwn'"}
+	f.files.stored[storedID] = storedFile{content.File{Info: file.Info{ID: storedID, Owner: "ada", Name: "x.js", Size: 20, SHA256: strings.Repeat("0a", 32),
+		ContentType: "text/javascript", StoredAt: now}}, "document.title='pwn'"}
 	link := f.links.address(storedID, now.Add(time.Hour).Unix())
 	got := f.send("", http.MethodGet, link, map[string]string{"Sec-Fetch-Dest": "script", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "no-cors"})
 	if kind := got.Header().Get("Content-Type"); got.Code == http.StatusOK && strings.Contains(kind, "javascript") {

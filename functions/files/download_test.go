@@ -44,12 +44,12 @@ func (s *fakeFiles) Get(_ context.Context, id string) (content.File, error) {
 	return f.File, nil
 }
 
-func (s *fakeFiles) Bury(ctx context.Context, id string) error {
+func (s *fakeFiles) MarkDeleted(ctx context.Context, id string) error {
 	s.buried = append(s.buried, id)
 	return ctx.Err()
 }
 
-func (s *fakeFiles) Buried(_ context.Context, id string) (bool, error) {
+func (s *fakeFiles) IsDeleted(_ context.Context, id string) (bool, error) {
 	return slices.Contains(s.buried, id), s.err
 }
 

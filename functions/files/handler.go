@@ -10,6 +10,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/respond"
@@ -21,21 +22,13 @@ import (
 type store interface {
 	Get(ctx context.Context, id string) (content.File, error)
 	Reader(ctx context.Context, f content.File) io.ReadSeekCloser
-	Bury(ctx context.Context, id string) error
-	Buried(ctx context.Context, id string) (bool, error)
+	MarkDeleted(ctx context.Context, id string) error
+	IsDeleted(ctx context.Context, id string) (bool, error)
 	Delete(ctx context.Context, id string) error
 }
 
-// contents adapts content.Store to the interface store. The adapter is necessary because content.Store.Reader returns a
-// *content.Reader, but store.Reader returns an io.ReadSeekCloser.
-type contents struct{ *content.Store }
-
-func (c contents) Reader(ctx context.Context, f content.File) io.ReadSeekCloser {
-	return c.Store.Reader(ctx, f)
-}
-
-// catalogue contains the methods of catalog.Store that the files function needs.
-type catalogue interface {
+// catalogStore contains the methods of catalog.Store that the files function needs.
+type catalogStore interface {
 	Get(ctx context.Context, id string) (catalog.Entry, error)
 	List(ctx context.Context, q catalog.Query) (entries []catalog.Entry, next string, err error)
 	Delete(ctx context.Context, id string) error
@@ -44,11 +37,11 @@ type catalogue interface {
 // handler serves requests to /files and to all paths below /files.
 type handler struct {
 	files   store
-	entries catalogue
+	entries catalogStore
 	links   *links
 }
 
-func newHandler(verifier *token.Verifier, files store, entries catalogue, links *links) http.Handler {
+func newHandler(verifier *token.Verifier, files store, entries catalogStore, links *links) http.Handler {
 	h := &handler{files, entries, links}
 	read := func(serve problem.HandlerFunc) http.Handler { return verifier.Require(serve, token.ScopeFilesRead) }
 	return routing.Table{
@@ -78,26 +71,20 @@ const (
 	statusCatalogued = "catalogued"
 )
 
-// file is the JSON description of a file in a response.
-type file struct {
-	ID           string     `json:"id"`
-	Owner        string     `json:"owner"`
-	Name         string     `json:"name"`
-	Size         int64      `json:"size"`
-	SHA256       string     `json:"sha256"`
-	ContentType  string     `json:"content_type"`
+// description is the JSON description of a file in a response.
+type description struct {
+	file.Info
 	Status       string     `json:"status"`
-	StoredAt     time.Time  `json:"stored_at"`
 	CataloguedAt *time.Time `json:"catalogued_at,omitempty"`
 }
 
-func catalogued(e catalog.Entry) file {
-	return file{e.ID, e.Owner, e.Name, e.Size, e.SHA256, e.ContentType, statusCatalogued, e.StoredAt, &e.CataloguedAt}
+func catalogued(e catalog.Entry) description {
+	return description{Info: e.Info, Status: statusCatalogued, CataloguedAt: &e.CataloguedAt}
 }
 
 // page is the JSON body of the response to a list request.
 type page struct {
-	Files []file `json:"files"`
+	Files []description `json:"files"`
 	// Next is the cursor for the next page. It is empty on the last page.
 	Next string `json:"next,omitempty"`
 }
@@ -129,7 +116,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	files := make([]file, len(entries))
+	files := make([]description, len(entries))
 	for i, e := range entries {
 		files[i] = catalogued(e)
 	}
@@ -152,14 +139,14 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
 
 // find returns the file with the given ID. It reads the catalog first and, if the file has no catalog entry, the store.
 // If the file does not exist or is marked deleted, the error is problem.NotFound.
-func (h *handler) find(ctx context.Context, id string) (file, error) {
+func (h *handler) find(ctx context.Context, id string) (description, error) {
 	e, err := h.entries.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {
 		f, err := h.stored(ctx, id)
-		return file{f.ID, f.Owner, f.Name, f.Size, f.SHA256, f.ContentType, statusStored, f.StoredAt, nil}, err
+		return description{Info: f.Info, Status: statusStored}, err
 	}
 	if err != nil {
-		return file{}, err
+		return description{}, err
 	}
 	return catalogued(e), h.exists(ctx, id)
 }
@@ -177,8 +164,8 @@ func (h *handler) stored(ctx context.Context, id string) (content.File, error) {
 // exists returns problem.NotFound if the file with the given ID is marked deleted. The caller must already have found
 // the file in the catalog or in the store, because exists does not look for the file there.
 func (h *handler) exists(ctx context.Context, id string) error {
-	buried, err := h.files.Buried(ctx, id)
-	if err == nil && buried {
+	deleted, err := h.files.IsDeleted(ctx, id)
+	if err == nil && deleted {
 		err = errNoFile
 	}
 	return err
@@ -200,7 +187,7 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context()) // complete the deletion even if the client disconnects
-	for _, step := range []func(context.Context, string) error{h.files.Bury, h.entries.Delete, h.files.Delete} {
+	for _, step := range []func(context.Context, string) error{h.files.MarkDeleted, h.entries.Delete, h.files.Delete} {
 		if err := step(ctx, id); err != nil {
 			return err
 		}

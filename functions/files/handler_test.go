@@ -15,6 +15,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -83,9 +84,9 @@ const (
 	gracesID     = "0195a3f0-0000-7000-8000-000000000003"
 	noID         = "0195a3f0-0000-7000-8000-000000000009" // no file has this ID
 
-	adasEntry  = `{"id":"` + cataloguedID + `","owner":"ada","name":"notes €.txt","size":11,"sha256":"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9","content_type":"text/html","status":"catalogued","stored_at":"2026-01-02T03:04:05.006Z","catalogued_at":"2026-01-02T03:04:06Z"}`
-	adasStored = `{"id":"` + storedID + `","owner":"ada","name":"new.bin","size":3,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","content_type":"application/octet-stream","status":"stored","stored_at":"2026-01-02T03:04:07Z"}`
-	gracesFile = `{"id":"` + gracesID + `","owner":"grace","name":"x","size":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","content_type":"text/plain","status":"catalogued","stored_at":"2026-01-01T00:00:00Z","catalogued_at":"2026-01-01T00:00:00Z"}`
+	adasEntry  = `{"id":"` + cataloguedID + `","owner":"ada","name":"notes €.txt","size":11,"sha256":"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9","content_type":"text/html","stored_at":"2026-01-02T03:04:05.006Z","status":"catalogued","catalogued_at":"2026-01-02T03:04:06Z"}`
+	adasStored = `{"id":"` + storedID + `","owner":"ada","name":"new.bin","size":3,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","content_type":"application/octet-stream","stored_at":"2026-01-02T03:04:07Z","status":"stored"}`
+	gracesFile = `{"id":"` + gracesID + `","owner":"grace","name":"x","size":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","content_type":"text/plain","stored_at":"2026-01-01T00:00:00Z","status":"catalogued","catalogued_at":"2026-01-01T00:00:00Z"}`
 )
 
 // now is the current time in the fixture.
@@ -97,13 +98,13 @@ func newFixture(t *testing.T) *fixture {
 	before := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f := &fixture{
 		entries: &fakeCatalogue{entries: []catalog.Entry{
-			{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at, CataloguedAt: at.Add(994 * time.Millisecond)},
-			{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before, CataloguedAt: before},
+			{Info: file.Info{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at}, CataloguedAt: at.Add(994 * time.Millisecond)},
+			{Info: file.Info{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}, CataloguedAt: before},
 		}},
 		files: &fakeFiles{stored: map[string]storedFile{
-			cataloguedID: {content.File{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at}, "hello world"},
-			storedID:     {content.File{ID: storedID, Owner: "ada", Name: "new.bin", Size: 3, SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}, "abc"},
-			gracesID:     {content.File{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}, ""},
+			cataloguedID: {content.File{Info: file.Info{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at}}, "hello world"},
+			storedID:     {content.File{Info: file.Info{ID: storedID, Owner: "ada", Name: "new.bin", Size: 3, SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}}, "abc"},
+			gracesID:     {content.File{Info: file.Info{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}}, ""},
 		}},
 		links:  &links{key: []byte("0123456789abcdef0123456789abcdef"), now: func() time.Time { return now }},
 		tokens: map[string]string{},

@@ -49,15 +49,11 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 	if r.TLS != nil {
 		v.scheme = "https"
 	}
-	if !trust.Forwarded(r) {
+	forwarded := trust.Forwarded(r)
+	if forwarded == nil {
 		return v
 	}
-	entries := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	trusted := append(entries[len(entries)-trust.Hops:], peer)
-	for i := range trusted {
-		trusted[i] = strings.TrimSpace(trusted[i])
-	}
-	v.path = strings.Join(trusted, ", ")
+	v.path = strings.Join(append(forwarded, peer), ", ")
 	if scheme := r.Header.Values("X-Forwarded-Proto"); len(scheme) == 1 && (scheme[0] == "http" || scheme[0] == "https") {
 		v.scheme = scheme[0]
 	}

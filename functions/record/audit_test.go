@@ -11,7 +11,7 @@ import (
 
 // TestAuditForgedEvent checks security S3, data A4: an event about a file that does not exist creates no catalogue entry.
 func TestAuditForgedEvent(t *testing.T) {
-	c := &fakeCatalogue{}
+	c := &fakeCatalog{}
 	const forged = "0190a5c2-ffff-7c3d-9e4f-0123456789ab"
 	// Every pod in the cluster can send this request.
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"specversion":"1.0","id":"`+forged+`","source":"/strongroom/upload",

@@ -20,8 +20,8 @@ import (
 // with 503, so that the event source can send the event again.
 const insertTimeout = 10 * time.Second
 
-// catalogue contains the methods of catalog.Store that record uses.
-type catalogue interface {
+// catalogStore contains the methods of catalog.Store that record uses.
+type catalogStore interface {
 	// Insert adds e and reports true. If an entry with the same ID already exists, Insert changes nothing and reports
 	// false.
 	Insert(ctx context.Context, e catalog.Entry) (inserted bool, err error)
@@ -30,7 +30,7 @@ type catalogue interface {
 
 // tombstones contains the method of content.Store that record uses. A tombstone marks a deleted file.
 type tombstones interface {
-	Buried(ctx context.Context, id string) (bool, error)
+	IsDeleted(ctx context.Context, id string) (bool, error)
 }
 
 // handler receives events from an event source. The source evaluates only the status of the response:
@@ -44,13 +44,13 @@ type tombstones interface {
 // eventing-rabbitmq retries after a 404, but not after a 500. function.Wrap returns 400 for a malformed query string
 // before handler gets the request, but no source sends a query string.
 type handler struct {
-	catalogue  catalogue
+	catalog    catalogStore
 	tombstones tombstones
 	now        func() time.Time
 }
 
-func newHandler(c catalogue, d tombstones, now func() time.Time) http.Handler {
-	return &handler{c, d, now}
+func newHandler(catalog catalogStore, tombstones tombstones, now func() time.Time) http.Handler {
+	return &handler{catalog, tombstones, now}
 }
 
 // ServeHTTP handles one event. It responds only with the statuses that the comment on handler lists.
@@ -111,16 +111,7 @@ func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), insertTimeout)
 	defer cancel()
-	inserted, err := h.catalogue.Insert(ctx, catalog.Entry{
-		ID:           f.ID,
-		Owner:        f.Owner,
-		Name:         f.Name,
-		Size:         f.Size,
-		SHA256:       f.SHA256,
-		ContentType:  f.ContentType,
-		StoredAt:     f.StoredAt,
-		CataloguedAt: h.now().UTC(),
-	})
+	inserted, err := h.catalog.Insert(ctx, catalog.Entry{Info: f, CataloguedAt: h.now().UTC()})
 	if err != nil {
 		return fmt.Errorf("add file %s to the catalog: %w", f.ID, err)
 	}
@@ -128,13 +119,13 @@ func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	// deletes the catalog entry. Therefore, if the tombstone does not exist yet, the deletion will delete the entry
 	// that Insert has just added. Check for the tombstone even if the entry already existed, because the process that
 	// inserted the entry might have been killed before its own check.
-	buried, err := h.tombstones.Buried(ctx, f.ID)
+	deleted, err := h.tombstones.IsDeleted(ctx, f.ID)
 	if err != nil {
 		return fmt.Errorf("check whether file %s was deleted: %w", f.ID, err)
 	}
 	switch {
-	case buried:
-		if err := h.catalogue.Delete(ctx, f.ID); err != nil {
+	case deleted:
+		if err := h.catalog.Delete(ctx, f.ID); err != nil {
 			return fmt.Errorf("remove deleted file %s from the catalog: %w", f.ID, err)
 		}
 		// Return no error, so that the source acknowledges the message. A deleted file needs no catalog entry.

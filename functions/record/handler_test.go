@@ -18,6 +18,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -36,18 +37,18 @@ var (
 	cataloguedAt = time.Date(2026, 3, 1, 12, 30, 1, 0, time.UTC)
 )
 
-// fakeCatalogue keeps entries and tombstones in memory by ID. Its calls fail if the functions in its fields return
+// fakeCatalog keeps entries and tombstones in memory by ID. Its calls fail if the functions in its fields return
 // errors.
-type fakeCatalogue struct {
-	fail, failBuried, failDelete func() error // errors of Insert, Buried and Delete; nil for none
+type fakeCatalog struct {
+	fail, failIsDeleted, failDelete func() error // errors of Insert, IsDeleted and Delete; nil for none
 
 	mu      sync.Mutex
 	entries map[string]catalog.Entry
 	inserts int
-	buried  map[string]bool
+	deleted map[string]bool
 }
 
-func (f *fakeCatalogue) Insert(ctx context.Context, e catalog.Entry) (bool, error) {
+func (f *fakeCatalog) Insert(ctx context.Context, e catalog.Entry) (bool, error) {
 	if _, bounded := ctx.Deadline(); !bounded {
 		return false, errors.New("the context has no deadline")
 	}
@@ -69,23 +70,23 @@ func (f *fakeCatalogue) Insert(ctx context.Context, e catalog.Entry) (bool, erro
 	return true, nil
 }
 
-// Buried reports whether f.buried contains id.
-func (f *fakeCatalogue) Buried(ctx context.Context, id string) (bool, error) {
+// IsDeleted reports whether f.deleted contains id.
+func (f *fakeCatalog) IsDeleted(ctx context.Context, id string) (bool, error) {
 	if _, bounded := ctx.Deadline(); !bounded {
 		return false, errors.New("the context has no deadline")
 	}
-	if f.failBuried != nil {
-		if err := f.failBuried(); err != nil {
+	if f.failIsDeleted != nil {
+		if err := f.failIsDeleted(); err != nil {
 			return false, err
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.buried[id], nil
+	return f.deleted[id], nil
 }
 
 // Delete removes an entry.
-func (f *fakeCatalogue) Delete(ctx context.Context, id string) error {
+func (f *fakeCatalog) Delete(ctx context.Context, id string) error {
 	if f.failDelete != nil {
 		if err := f.failDelete(); err != nil {
 			return err
@@ -98,7 +99,7 @@ func (f *fakeCatalogue) Delete(ctx context.Context, id string) error {
 }
 
 // serve returns the response of record to r, with all middleware of a running function.
-func serve(t testing.TB, c *fakeCatalogue, r *http.Request) *http.Response {
+func serve(t testing.TB, c *fakeCatalog, r *http.Request) *http.Response {
 	w := httptest.NewRecorder()
 	api.Handler(t, function.Wrap(newHandler(c, c, func() time.Time { return cataloguedAt }), time.Minute)).ServeHTTP(w, r)
 	return w.Result()
@@ -107,7 +108,7 @@ func serve(t testing.TB, c *fakeCatalogue, r *http.Request) *http.Response {
 // event returns the body of a valid event in structured mode.
 func event(t testing.TB) string {
 	t.Helper()
-	e, err := events.NewFileStored(events.FileStored{
+	e, err := events.NewFileStored(t.Context(), file.Info{
 		ID: fileID, Owner: "0190a5c2-0000-7000-8000-000000000001", Name: "a.txt", Size: 1,
 		SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: storedAt,
 	})
@@ -132,7 +133,7 @@ func newRequest(method, target, contentType string, body io.Reader) *http.Reques
 const structured = "application/cloudevents+json"
 
 func TestRecord(t *testing.T) {
-	c := &fakeCatalogue{}
+	c := &fakeCatalog{}
 	for _, delivery := range []string{"first", "second"} {
 		res := serve(t, c, newRequest(http.MethodPost, "/", structured, strings.NewReader(event(t))))
 		body, err := io.ReadAll(res.Body)
@@ -141,8 +142,9 @@ func TestRecord(t *testing.T) {
 		}
 	}
 	want := map[string]catalog.Entry{fileID: {
-		ID: fileID, Owner: "0190a5c2-0000-7000-8000-000000000001", Name: "a.txt", Size: 1,
-		SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: storedAt, CataloguedAt: cataloguedAt,
+		CataloguedAt: cataloguedAt,
+		Info: file.Info{ID: fileID, Owner: "0190a5c2-0000-7000-8000-000000000001", Name: "a.txt", Size: 1,
+			SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: storedAt},
 	}}
 	if diff := cmp.Diff(want, c.entries); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
@@ -163,7 +165,7 @@ func TestBinaryMode(t *testing.T) {
 	} {
 		r.Header.Set("Ce-"+name, value)
 	}
-	c := &fakeCatalogue{}
+	c := &fakeCatalog{}
 	if res := serve(t, c, r); res.StatusCode != http.StatusNoContent || len(c.entries) != 1 {
 		t.Errorf("got %d and %d entries, want 204 and 1", res.StatusCode, len(c.entries))
 	}
@@ -172,10 +174,10 @@ func TestBinaryMode(t *testing.T) {
 // TestStatuses checks the status for each kind of request and of failure.
 func TestStatuses(t *testing.T) {
 	good := event(t)
-	failing := func(err error) *fakeCatalogue { return &fakeCatalogue{fail: func() error { return err }} }
+	failing := func(err error) *fakeCatalog { return &fakeCatalog{fail: func() error { return err }} }
 	for _, c := range []struct {
 		name      string
-		catalogue *fakeCatalogue
+		catalogue *fakeCatalog
 		request   *http.Request
 		want      int
 	}{
@@ -202,13 +204,13 @@ func TestStatuses(t *testing.T) {
 		{"the request is canceled", failing(context.Canceled), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
 		{"an unknown error of the store", failing(errors.New("unknown")), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
 		{"not found in the store", failing(problem.NotFound), newRequest("POST", "/", structured, strings.NewReader(good)), 503},
-		{"a panic", &fakeCatalogue{fail: func() error { panic("bug") }}, newRequest("POST", "/", structured, strings.NewReader(good)), 503},
-		{"a panic that aborts", &fakeCatalogue{fail: func() error { panic(http.ErrAbortHandler) }}, newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"a panic", &fakeCatalog{fail: func() error { panic("bug") }}, newRequest("POST", "/", structured, strings.NewReader(good)), 503},
+		{"a panic that aborts", &fakeCatalog{fail: func() error { panic(http.ErrAbortHandler) }}, newRequest("POST", "/", structured, strings.NewReader(good)), 503},
 		// function.Wrap responds to the health probe.
 		{"the probe", nil, newRequest("GET", "/healthz", "", nil), 200},
 	} {
 		if c.catalogue == nil {
-			c.catalogue = &fakeCatalogue{}
+			c.catalogue = &fakeCatalog{}
 		}
 		res := serve(t, c.catalogue, c.request)
 		if res.StatusCode != c.want {
@@ -231,7 +233,7 @@ func TestStatuses(t *testing.T) {
 
 func TestRecoversAfterTheStoreDoes(t *testing.T) {
 	away := true
-	c := &fakeCatalogue{fail: func() error {
+	c := &fakeCatalog{fail: func() error {
 		if away {
 			return problem.Unavailable.Because(errors.New("no server"), "the store is unavailable")
 		}
@@ -250,7 +252,7 @@ func TestRecoversAfterTheStoreDoes(t *testing.T) {
 
 // TestDeliveredManyTimes delivers one event 100 times, from 16 concurrent goroutines.
 func TestDeliveredManyTimes(t *testing.T) {
-	c := &fakeCatalogue{}
+	c := &fakeCatalog{}
 	body := event(t)
 	deliveries := make(chan struct{}, 100)
 	for range cap(deliveries) {
@@ -275,7 +277,7 @@ func TestDeliveredManyTimes(t *testing.T) {
 
 // TestDeletedFile checks that a deleted file has no entry after its event was delivered, even if it had one before.
 func TestDeletedFile(t *testing.T) {
-	c := &fakeCatalogue{buried: map[string]bool{fileID: true}}
+	c := &fakeCatalog{deleted: map[string]bool{fileID: true}}
 	for _, delivery := range []string{"first", "second"} {
 		if res := serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 204 || len(c.entries) != 0 {
 			t.Errorf("%s delivery: got %d and %d entries, want 204 and none", delivery, res.StatusCode, len(c.entries))
@@ -283,12 +285,12 @@ func TestDeletedFile(t *testing.T) {
 	}
 	// The first delivery inserted the entry. Its check for the tombstone did not happen, because the process was
 	// killed.
-	c = &fakeCatalogue{}
+	c = &fakeCatalog{}
 	serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t))))
-	c.buried = map[string]bool{fileID: true}
+	c.deleted = map[string]bool{fileID: true}
 	away := func() error { return problem.Unavailable.With("the store is unavailable") }
 	for name, fail := range map[string]func() error{"unavailable": away, "unknown error": func() error { return errors.New("unknown") }, "panic": func() error { panic("bug") }} {
-		for _, which := range []*func() error{&c.failBuried, &c.failDelete} {
+		for _, which := range []*func() error{&c.failIsDeleted, &c.failDelete} {
 			*which = fail
 			if res := serve(t, c, newRequest("POST", "/", structured, strings.NewReader(event(t)))); res.StatusCode != 503 || len(c.entries) != 1 {
 				t.Errorf("%s: got %d and %d entries, want 503 and 1", name, res.StatusCode, len(c.entries))
@@ -318,7 +320,7 @@ func TestSetup(t *testing.T) {
 // The source must send the event again, so the status is 503 instead of 408.
 func TestSlowBodies(t *testing.T) {
 	functiontest.SlowBodies(t, func(t *testing.T) http.Handler {
-		c := &fakeCatalogue{}
+		c := &fakeCatalog{}
 		return api.Handler(t, function.Wrap(newHandler(c, c, time.Now), time.Hour))
 	}, http.StatusServiceUnavailable, "POST /\nContent-Type: "+structured)
 }

@@ -54,8 +54,8 @@ func groups() []group {
 			derived: "token-keys",
 			derive:  publicKeys,
 		},
-		// The Secrets mysql-admin and mysql do not depend on each other, because the setup Job reads the password in
-		// the Secret mysql and sets it as the password of the runtime user.
+		// The Secrets mysql-admin and mysql can be generated independently, because the setup Job sets the runtime user's
+		// password to the password in the Secret mysql.
 		{sources: []source{{"mysql-admin", func() (map[string][]byte, error) {
 			password := newPassword()
 			return text("password", password, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", password, mysqlAddress, database)), nil

@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
-
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
@@ -74,16 +72,12 @@ func republish(ctx context.Context, files *content.Store, publisher events.Publi
 	if confirmed, err := files.Confirmed(ctx, id); err != nil || !confirmed {
 		return false, err
 	}
-	body, err := files.Event(ctx, id)
+	e, err := events.Load(ctx, files, id)
 	if errors.Is(err, problem.NotFound) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
-	}
-	var e event.Event
-	if err := e.UnmarshalJSON(body); err != nil {
-		return false, fmt.Errorf("decode the event for file %s: %w", id, err)
 	}
 	if err := publisher.Publish(ctx, e); err != nil {
 		return false, fmt.Errorf("publish the event for file %s: %w", id, err)

@@ -24,10 +24,10 @@ type tiringStore struct {
 	end  context.CancelFunc
 }
 
-func (s *tiringStore) Finish(ctx context.Context, id string, finish func(*content.File) ([]byte, error)) (content.File, []byte, error) {
+func (s *tiringStore) Finish(ctx context.Context, id string, finish func(*content.File) ([]byte, error)) (content.File, error) {
 	if s.left--; s.left <= 0 {
 		s.end()
-		return content.File{}, nil, ctx.Err()
+		return content.File{}, ctx.Err()
 	}
 	return s.fakeStore.Finish(ctx, id, finish)
 }

@@ -48,8 +48,8 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
 	return function.Closing(newHandler(&sweeper{
-		files: files, catalogue: entries, publisher: publisher,
-		lengths:      func(ctx context.Context) (events.Depths, error) { return events.Lengths(ctx, cfg.EventsURL) },
+		files: files, entries: entries, publisher: publisher,
+		queueDepths:  func(ctx context.Context) (events.Depths, error) { return events.QueueDepths(ctx, cfg.EventsURL) },
 		pendingGrace: cfg.PendingGrace, orphanGrace: cfg.OrphanGrace, now: time.Now,
 	}), publisher, files, entries), nil
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
@@ -35,22 +34,22 @@ const (
 
 // store contains the methods of content.Store that sweep uses.
 type store interface {
-	Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]content.Unfinished, error)
+	Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]content.Pending, error)
 	Get(ctx context.Context, id string) (content.File, error)
 	Event(ctx context.Context, id string) ([]byte, error)
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
 	Confirm(ctx context.Context, id string) error
 	Discard(ctx context.Context, id string) error
-	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, []byte, error)
-	Bury(ctx context.Context, id string) error
-	Graves(ctx context.Context, before time.Time, after string, limit int) ([]string, error)
+	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error)
+	MarkDeleted(ctx context.Context, id string) error
+	PendingDeletions(ctx context.Context, before time.Time, after string, limit int) ([]string, error)
 	Delete(ctx context.Context, id string) error
 	ForgetClaims(ctx context.Context, before time.Time) (int64, error)
-	Unearth(ctx context.Context, before time.Time) (int64, error)
+	ForgetDeletions(ctx context.Context, before time.Time) (int64, error)
 }
 
-// catalogue contains the method of catalog.Store that sweep uses.
-type catalogue interface {
+// catalogStore contains the method of catalog.Store that sweep uses.
+type catalogStore interface {
 	Delete(ctx context.Context, id string) error
 }
 
@@ -58,9 +57,9 @@ type catalogue interface {
 // the same time.
 type sweeper struct {
 	files                     store
-	catalogue                 catalogue
+	entries                   catalogStore
 	publisher                 events.Publisher
-	lengths                   func(ctx context.Context) (events.Depths, error)
+	queueDepths               func(ctx context.Context) (events.Depths, error)
 	pendingGrace, orphanGrace time.Duration
 	now                       func() time.Time
 }
@@ -141,9 +140,9 @@ func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	var err error
 	done.ForgottenClaims, err = s.files.ForgetClaims(ctx, now.Add(-claimLife))
 	failed(err)
-	done.ForgottenTombstones, err = s.files.Unearth(ctx, now.Add(-tombstoneLife))
+	done.ForgottenTombstones, err = s.files.ForgetDeletions(ctx, now.Add(-tombstoneLife))
 	failed(err)
-	depths, err := s.lengths(ctx)
+	depths, err := s.queueDepths(ctx)
 	failed(err)
 	done.Waiting, done.DeadLetters = depths.Waiting, depths.Dead
 	if err == nil {
@@ -166,7 +165,7 @@ func (c counts) measure(ctx context.Context) {
 // continues with the next file.
 func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	for after := ""; ; {
-		ids, err := s.files.Graves(ctx, now.Add(-s.pendingGrace), after, pageSize)
+		ids, err := s.files.PendingDeletions(ctx, now.Add(-s.pendingGrace), after, pageSize)
 		if err != nil || len(ids) == 0 {
 			return err
 		}
@@ -187,7 +186,7 @@ func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *coun
 // delete completes the deletion of a file. It deletes the catalog entry first, so that the catalog never lists a file
 // whose bytes no longer exist.
 func (s *sweeper) delete(ctx context.Context, id string) error {
-	if err := s.catalogue.Delete(ctx, id); err != nil {
+	if err := s.entries.Delete(ctx, id); err != nil {
 		return err
 	}
 	return s.files.Delete(ctx, id)
@@ -235,8 +234,8 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 // finish discards an upload that was terminated or lacks bytes, but only after orphanGrace has passed since the upload
 // expired. Before that, the client can still continue the upload, or a request that began before the expiry might still
 // be running.
-func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinished, done *counts) error {
-	_, _, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return fileStored(ctx, f) })
+func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
+	_, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
 	switch {
 	case err == nil:
 		done.Finished++
@@ -253,20 +252,9 @@ func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Unfinishe
 	return nil
 }
 
-// fileStored returns the encoded event that announces a file. The store keeps this event in the file's document.
-func fileStored(ctx context.Context, f *content.File) ([]byte, error) {
-	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
-		ContentType: f.ContentType, StoredAt: f.StoredAt})
-	if err != nil {
-		return nil, fmt.Errorf("create the event for file %s: %w", f.ID, err)
-	}
-	events.Trace(ctx, &e)
-	return e.MarshalJSON()
-}
-
 // discard deletes the bytes of an upload that did not become a file. It does nothing if the upload began less than
 // orphanGrace ago, because the upload might still be in progress.
-func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Unfinished, done *counts) error {
+func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
 	id, err := uuid.Parse(u.ID)
 	if err != nil {
 		return fmt.Errorf("parse upload ID %q: %w", u.ID, err)
@@ -295,7 +283,7 @@ func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) er
 			return err
 		}
 		if first.ID != f.ID {
-			if err := s.files.Bury(ctx, f.ID); err != nil {
+			if err := s.files.MarkDeleted(ctx, f.ID); err != nil {
 				return err
 			}
 			if err := s.delete(ctx, f.ID); err != nil {
@@ -305,13 +293,9 @@ func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) er
 			return nil
 		}
 	}
-	body, err := s.files.Event(ctx, f.ID)
+	e, err := events.Load(ctx, s.files, f.ID)
 	if err != nil {
 		return err
-	}
-	var e event.Event
-	if err := e.UnmarshalJSON(body); err != nil {
-		return fmt.Errorf("decode the event for file %s: %w", f.ID, err)
 	}
 	if err := s.publisher.Publish(ctx, e); err != nil {
 		return fmt.Errorf("%w for file %s: %w", errNotPublished, f.ID, err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
@@ -52,11 +53,11 @@ func page(ids []string, after string, limit int) []string {
 	return slices.Clone(ids[i:min(i+limit, len(ids))])
 }
 
-func (s *fakeStore) Unfinished(_ context.Context, before time.Time, after string, limit int) ([]content.Unfinished, error) {
-	var found []content.Unfinished
+func (s *fakeStore) Unfinished(_ context.Context, before time.Time, after string, limit int) ([]content.Pending, error) {
+	var found []content.Pending
 	for _, id := range page(s.notes, after, limit) {
 		if time.Unix(uuid.MustParse(id).Time().UnixTime()).Before(before) {
-			u := content.Unfinished{ID: id}
+			u := content.Pending{ID: id}
 			if o := s.open[id]; o != nil {
 				u.Resumable, u.ExpiresAt = true, o.expiresAt
 			}
@@ -76,12 +77,8 @@ func (s *fakeStore) Get(_ context.Context, id string) (content.File, error) {
 
 func (s *fakeStore) Event(_ context.Context, id string) ([]byte, error) {
 	f := s.files[id]
-	e, err := events.NewFileStored(events.FileStored{ID: id, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32),
+	return events.Encode(context.Background(), file.Info{ID: id, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32),
 		ContentType: "text/plain", StoredAt: f.StoredAt})
-	if err != nil {
-		return nil, err
-	}
-	return e.MarshalJSON()
 }
 
 func (s *fakeStore) Claim(_ context.Context, key string, f content.File) (content.File, error) {
@@ -99,22 +96,22 @@ func (s *fakeStore) Confirm(_ context.Context, id string) error {
 
 func (s *fakeStore) Discard(ctx context.Context, id string) error { return s.Confirm(ctx, id) }
 
-func (s *fakeStore) Finish(_ context.Context, id string, finish func(*content.File) ([]byte, error)) (content.File, []byte, error) {
+func (s *fakeStore) Finish(_ context.Context, id string, finish func(*content.File) ([]byte, error)) (content.File, error) {
 	if err := s.open[id].err; err != nil {
-		return content.File{}, nil, err
+		return content.File{}, err
 	}
-	f := content.File{ID: id, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: s.now}
+	f := content.File{Info: file.Info{ID: id, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32), ContentType: "text/plain", StoredAt: s.now}}
 	event, err := finish(&f)
 	s.files[id], s.made = f, event
-	return f, event, err
+	return f, err
 }
 
-func (s *fakeStore) Bury(_ context.Context, id string) error {
+func (s *fakeStore) MarkDeleted(_ context.Context, id string) error {
 	s.buried = append(s.buried, id)
 	return nil
 }
 
-func (s *fakeStore) Graves(_ context.Context, _ time.Time, after string, limit int) ([]string, error) {
+func (s *fakeStore) PendingDeletions(_ context.Context, _ time.Time, after string, limit int) ([]string, error) {
 	return page(s.graves, after, limit), nil
 }
 
@@ -127,8 +124,8 @@ func (s *fakeStore) Delete(ctx context.Context, id string) error {
 	return s.Confirm(ctx, id)
 }
 
-func (s *fakeStore) ForgetClaims(context.Context, time.Time) (int64, error) { return 3, s.forgets }
-func (s *fakeStore) Unearth(context.Context, time.Time) (int64, error)      { return 4, nil }
+func (s *fakeStore) ForgetClaims(context.Context, time.Time) (int64, error)    { return 3, s.forgets }
+func (s *fakeStore) ForgetDeletions(context.Context, time.Time) (int64, error) { return 4, nil }
 
 // fakeCatalogue records the IDs of deleted entries.
 type fakeCatalogue struct{ deleted []string }
@@ -174,8 +171,8 @@ func newFixture() *fixture {
 		entries:   &fakeCatalogue{},
 		publisher: &fakePublisher{},
 	}
-	f.sweeper = &sweeper{files: f.store, catalogue: f.entries, publisher: f.publisher,
-		lengths:      func(context.Context) (events.Depths, error) { return events.Depths{Waiting: 5, Dead: 6}, nil },
+	f.sweeper = &sweeper{files: f.store, entries: f.entries, publisher: f.publisher,
+		queueDepths:  func(context.Context) (events.Depths, error) { return events.Depths{Waiting: 5, Dead: 6}, nil },
 		pendingGrace: time.Minute, orphanGrace: time.Hour, now: func() time.Time { return time.Now().Add(30 * time.Minute) }}
 	return f
 }
@@ -184,7 +181,7 @@ func newFixture() *fixture {
 func (f *fixture) file(key string) string {
 	id := uuid.Must(uuid.NewV7()).String()
 	f.store.notes = append(f.store.notes, id)
-	f.store.files[id] = content.File{ID: id, Key: key, StoredAt: time.Now()}
+	f.store.files[id] = content.File{Info: file.Info{ID: id, StoredAt: time.Now()}, Key: key}
 	return id
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	tusd "github.com/tus/tusd/v2/pkg/handler"
 
-	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -85,13 +85,13 @@ func FuzzForm(f *testing.F) {
 	form := func(parts ...string) string {
 		return "--" + boundary + "\r\n" + strings.Join(parts, "\r\n--"+boundary+"\r\n") + "\r\n--" + boundary + "--\r\n"
 	}
-	const file = "Content-Disposition: form-data; name=file; filename=a.txt\r\nContent-Type: text/plain\r\n\r\nhello"
+	const whole = "Content-Disposition: form-data; name=file; filename=a.txt\r\nContent-Type: text/plain\r\n\r\nhello"
 	const comment = "Content-Disposition: form-data; name=comment\r\n\r\na field"
 	for _, seed := range []string{
-		form(file), form(comment, file, comment), form(comment), form(file, file), form(strings.Repeat("x", 100)), "", "--xyz--",
-		"--xyz\r\n", "preamble\r\n" + form(file) + "epilogue", strings.ReplaceAll(form(file), "\r\n", "\n"),
+		form(whole), form(comment, whole, comment), form(comment), form(whole, whole), form(strings.Repeat("x", 100)), "", "--xyz--",
+		"--xyz\r\n", "preamble\r\n" + form(whole) + "epilogue", strings.ReplaceAll(form(whole), "\r\n", "\n"),
 		form("Content-Disposition: form-data; name=file; filename*=UTF-8''%2e%2e\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41=\r\nb"),
-		form("Content-Type: text/plain;;\r\n" + file), form(strings.Repeat("A: b\r\n", 50) + file), form(file)[:60],
+		form("Content-Type: text/plain;;\r\n" + whole), form(strings.Repeat("A: b\r\n", 50) + whole), form(whole)[:60],
 	} {
 		f.Add(seed)
 	}
@@ -118,7 +118,7 @@ func FuzzForm(f *testing.F) {
 			if err := json.Unmarshal(k.event, &e); err != nil {
 				t.Fatalf("decode event %s: %v", k.event, err)
 			}
-			var told events.FileStored
+			var told file.Info
 			if err := e.DataAs(&told); err != nil || told.Name != k.Name || told.ContentType != k.ContentType || told.Size != k.Size {
 				t.Errorf("got event data %+v (error %v), want the data of file %+v", told, err, k.File)
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/respond"
@@ -54,12 +55,13 @@ type handler struct {
 	files     store
 	publisher publisher
 	limits    limits
+	now       func() time.Time
 }
 
 // newHandler returns the HTTP handler of the upload function. It serves single-request uploads at /upload and /, and
 // resumable uploads at tusPath and the paths below it.
 func newHandler(verifier *token.Verifier, files allStore, publisher publisher, limits limits) (http.Handler, error) {
-	h := &handler{files, publisher, limits}
+	h := &handler{files, publisher, limits, time.Now}
 	upload := verifier.Require(problem.HandlerFunc(h.measured), token.ScopeFilesWrite)
 	resumable, err := newTus(verifier, h, files)
 	if err != nil {
@@ -76,9 +78,9 @@ func newHandler(verifier *token.Verifier, files allStore, publisher publisher, l
 // measured handles a single-request upload. It calls upload, records the metrics of the upload, and sends the
 // response.
 func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
-	began := time.Now()
-	file, before, err := h.upload(r)
-	result, size := "stored", file.Size
+	began := h.now()
+	f, before, err := h.upload(r)
+	result, size := "stored", f.Size
 	switch {
 	case before:
 		result, size = "replayed", 0
@@ -88,12 +90,13 @@ func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	default:
 		result = "failed"
 	}
-	telemetry.Upload(r.Context(), "http", result, size, time.Since(began))
+	telemetry.Upload(r.Context(), "http", result, size, h.now().Sub(began))
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Location", "/files/"+file.ID)
-	return respond.JSON(w, http.StatusAccepted, stored{file.ID, file.Name, file.Size, file.SHA256, file.ContentType, "stored"})
+	w.Header().Set("Location", "/files/"+f.ID)
+	return respond.JSON(w, http.StatusAccepted, stored{ID: f.ID, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
+		ContentType: f.ContentType, Status: "stored"})
 }
 
 // stored is the JSON body of the response to a successful upload.
@@ -114,7 +117,7 @@ type stored struct {
 //
 // upload makes every check that does not need the body before it reads the body, so that a client does not send a
 // large file that the function rejects.
-func (h *handler) upload(r *http.Request) (file content.File, before bool, err error) {
+func (h *handler) upload(r *http.Request) (f content.File, before bool, err error) {
 	ctx := r.Context()
 	headers, err := declare(r)
 	if err != nil {
@@ -146,54 +149,43 @@ func (h *handler) upload(r *http.Request) (file content.File, before bool, err e
 	if err != nil {
 		return content.File{}, false, err
 	}
-	file, e, err := h.keep(ctx, content.File{Owner: owner, Name: in.name, ContentType: in.contentType, Size: headers.size, Key: key}, in)
+	info := file.Info{Owner: owner, Name: in.name, ContentType: in.contentType, Size: headers.size}
+	f, e, err := h.keep(ctx, content.File{Info: info, Key: key}, in)
 	if err != nil {
 		return content.File{}, false, err
 	}
-	if err := h.withinQuota(ctx, owner, file.ID); err != nil {
+	if err := h.withinQuota(ctx, owner, f.ID); err != nil {
 		return content.File{}, false, err
 	}
 	if key != "" {
-		first, err := h.claim(ctx, key, file)
+		first, err := h.claim(ctx, key, f)
 		if err != nil {
 			return content.File{}, false, err
 		}
-		if first.ID != file.ID {
+		if first.ID != f.ID {
 			return h.replay(ctx, first)
 		}
 	}
 	if err := h.announce(ctx, e, key != ""); err != nil {
 		return content.File{}, false, err
 	}
-	return file, false, nil
+	return f, false, nil
 }
 
 // keep writes the bytes in in.bytes to the store. It returns the stored file, including its ID, size, SHA-256 digest
 // and storage time. It also returns the event that announces the file. The store saves this event in the file's
 // document.
-func (h *handler) keep(ctx context.Context, file content.File, in incoming) (_ content.File, e event.Event, err error) {
-	file, err = h.files.Put(ctx, file, in.bytes, func(f *content.File) ([]byte, error) {
+func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ content.File, e event.Event, err error) {
+	f, err = h.files.Put(ctx, f, in.bytes, func(f *content.File) (encoded []byte, err error) {
 		if err := in.finish(f.SHA256); err != nil {
 			return nil, err
 		}
-		var err error
-		if e, err = fileStored(ctx, *f); err != nil {
+		if e, err = events.NewFileStored(ctx, f.Info); err != nil {
 			return nil, err
 		}
 		return e.MarshalJSON()
 	})
-	return file, e, err
-}
-
-// fileStored creates the event that announces the file f.
-func fileStored(ctx context.Context, f content.File) (event.Event, error) {
-	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size,
-		SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt})
-	if err != nil {
-		return event.Event{}, fmt.Errorf("create the event for file %s: %w", f.ID, err)
-	}
-	events.Trace(ctx, &e)
-	return e, nil
+	return f, e, err
 }
 
 // announce publishes the event for a committed file. It continues even if the client disconnects, because every stored

@@ -15,6 +15,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
@@ -84,7 +85,7 @@ func TestUpload(t *testing.T) {
 		if len(f.publisher.published) != 1 {
 			t.Fatalf("got %d events, want 1", len(f.publisher.published))
 		}
-		var data events.FileStored
+		var data file.Info
 		if err := carried.DataAs(&data); err != nil {
 			t.Fatal(err)
 		}

@@ -4,16 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
 
-	"github.com/cloudevents/sdk-go/v2/event"
-
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -89,7 +87,7 @@ func (d declared) repeats(file content.File, length int64) error {
 func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, before bool, err error) {
 	confirmed, err := h.files.Confirmed(ctx, first.ID)
 	if err == nil && !confirmed {
-		err = h.announceAgain(ctx, first.ID)
+		err = h.announceAgain(ctx, first.ID, true)
 	}
 	if err != nil {
 		return content.File{}, false, err
@@ -97,25 +95,15 @@ func (h *handler) replay(ctx context.Context, first content.File) (_ content.Fil
 	return first, true, nil
 }
 
-// announceAgain reads the event from the document of the file with the given ID, and publishes the event again. If the
-// file no longer exists, announceAgain does nothing.
-func (h *handler) announceAgain(ctx context.Context, id string) error {
-	raw, err := h.files.Event(ctx, id)
+// announceAgain reads the event from the document of the file with the given ID, and passes the event to announce. If
+// the file no longer exists, announceAgain does nothing.
+func (h *handler) announceAgain(ctx context.Context, id string, stays bool) error {
+	e, err := events.Load(ctx, h.files, id)
 	if errors.Is(err, problem.NotFound) {
 		return nil // the file was deleted in the meantime
 	}
 	if err != nil {
 		return err
-	}
-	return h.announceRaw(ctx, id, raw, true)
-}
-
-// announceRaw decodes raw, the JSON text of a file's event, and passes the event to announce. stays has the same
-// meaning as in announce.
-func (h *handler) announceRaw(ctx context.Context, id string, raw []byte, stays bool) error {
-	var e event.Event
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return fmt.Errorf("decode the event for file %s: %w", id, err)
 	}
 	return h.announce(ctx, e, stays)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -238,7 +239,7 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			file := content.File{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}
+			file := content.File{Info: file.Info{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}}
 			f.files.deleteErr = c.deleteErr
 			f.files.whilePut = func() {
 				f.files.claims[claimKey(owner, "k")] = file

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -42,8 +43,8 @@ func TestQuota(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.limit(t, c.quota)
-			f.files.kept["before"] = &kept{File: content.File{ID: "before", Owner: owner, Size: 30}}
-			f.files.kept["another user's"] = &kept{File: content.File{Owner: "0190-grace", Size: 1 << 20}}
+			f.files.kept["before"] = &kept{File: content.File{Info: file.Info{ID: "before", Owner: owner, Size: 30}}}
+			f.files.kept["another user's"] = &kept{File: content.File{Info: file.Info{Owner: "0190-grace", Size: 1 << 20}}}
 			answer := f.send("POST", "/upload", c.body, c.headers)
 			want := 2
 			if c.status == 202 {
@@ -66,7 +67,7 @@ func TestQuotaAtTheSameTime(t *testing.T) {
 	f := newFixture(t)
 	f.limit(t, 100)
 	f.files.whilePut = func() {
-		f.files.kept["meanwhile"] = &kept{File: content.File{ID: "meanwhile", Owner: owner, Size: 60}}
+		f.files.kept["meanwhile"] = &kept{File: content.File{Info: file.Info{ID: "meanwhile", Owner: owner, Size: 60}}}
 	}
 	wantProblem(t, f.send("POST", "/upload", strings.NewReader(strings.Repeat("x", 60)), nil), 507, "quota-exceeded")
 	if f.only(t).ID != "meanwhile" || len(f.publisher.attempts) != 0 {

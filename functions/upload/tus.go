@@ -15,6 +15,7 @@ import (
 	xslog "golang.org/x/exp/slog"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
@@ -253,28 +254,24 @@ func (t *tus) settle(ctx context.Context, u content.Upload, stays bool) error {
 	if !u.Complete() || u.Stored && !u.Unconfirmed {
 		return nil
 	}
-	file, raw, err := t.uploads.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) {
-		e, err := fileStored(ctx, *f)
-		if err != nil {
-			return nil, err
-		}
-		return e.MarshalJSON()
-	})
+	f, err := t.uploads.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
 	if err != nil {
 		return err
 	}
-	if err := t.announceRaw(ctx, file.ID, raw, stays); err != nil {
+	// Announce the event in the file's document, because another request might have turned the upload into a file with
+	// a different event.
+	if err := t.announceAgain(ctx, f.ID, stays); err != nil {
 		return err
 	}
-	measureTus(ctx, u, "stored", file.Size)
+	t.measureTus(ctx, u, "stored", f.Size)
 	return nil
 }
 
 // measureTus records the metrics of a resumable upload that has ended. It takes the start time from the upload's ID,
 // because the ID is a UUIDv7, which contains the creation time.
-func measureTus(ctx context.Context, u content.Upload, result string, size int64) {
+func (t *tus) measureTus(ctx context.Context, u content.Upload, result string, size int64) {
 	if id, err := uuid.Parse(u.ID); err == nil {
-		telemetry.Upload(ctx, "tus", result, size, time.Since(time.Unix(id.Time().UnixTime())))
+		telemetry.Upload(ctx, "tus", result, size, t.now().Sub(time.Unix(id.Time().UnixTime())))
 	}
 }
 

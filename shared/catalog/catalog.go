@@ -17,6 +17,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -33,16 +34,10 @@ const (
 	callTimeout = 5 * time.Second
 )
 
-// Entry is the catalog entry for a file. StoredAt and CataloguedAt are in UTC and have millisecond precision.
+// Entry is the catalog entry for a file. CataloguedAt is in UTC and has millisecond precision.
 type Entry struct {
-	ID           string    `json:"id" bson:"_id"`
-	Owner        string    `json:"owner" bson:"owner"`
-	Name         string    `json:"name" bson:"name"`
-	Size         int64     `json:"size" bson:"size"`
-	SHA256       string    `json:"sha256" bson:"sha256"`
-	ContentType  string    `json:"content_type" bson:"content_type"`
-	StoredAt     time.Time `json:"stored_at" bson:"stored_at"`
-	CataloguedAt time.Time `json:"catalogued_at" bson:"catalogued_at"`
+	file.Info    `bson:",inline"`
+	CataloguedAt time.Time `bson:"catalogued_at"`
 }
 
 // Store provides access to the catalog in a MongoDB database. It is safe for concurrent use.

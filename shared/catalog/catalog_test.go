@@ -6,8 +6,30 @@ import (
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
+
+// TestDocument checks the layout of a document in the catalog, because List queries its fields, and because a new
+// version of Strongroom must be able to decode the documents of an old version.
+func TestDocument(t *testing.T) {
+	at := time.UnixMilli(1_800_000_000_123).UTC()
+	e := Entry{Info: file.Info{ID: "1", Owner: "ada", Name: "a.txt", Size: 2, SHA256: "0a", ContentType: "text/plain", StoredAt: at}, CataloguedAt: at}
+	const want = `{"_id":"1","owner":"ada","name":"a.txt","size":{"$numberLong":"2"},"sha256":"0a","content_type":"text/plain",` +
+		`"stored_at":{"$date":{"$numberLong":"1800000000123"}},"catalogued_at":{"$date":{"$numberLong":"1800000000123"}}}`
+	if got, err := bson.MarshalExtJSON(e, true, false); err != nil || string(got) != want {
+		t.Errorf("got %s (%v), want %s", got, err, want)
+	}
+	var decoded Entry
+	if err := bson.UnmarshalExtJSON([]byte(want), true, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	if decoded.inUTC(); decoded != e {
+		t.Errorf("got %+v, want %+v", decoded, e)
+	}
+}
 
 func TestCursor(t *testing.T) {
 	want := cursor{time.UnixMilli(1_800_000_000_123), "0198c0de-0000-7000-8000-00000000000a"}

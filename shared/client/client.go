@@ -76,34 +76,35 @@ func (t Trust) Address(r *http.Request) netip.Addr {
 			return address
 		}
 	}
-	if address, ok := t.forwarded(r); ok {
-		return address
+	from := r.RemoteAddr
+	if forwarded := t.Forwarded(r); forwarded != nil {
+		from = forwarded[0]
 	}
-	address, _ := parseAddress(r.RemoteAddr)
+	address, _ := parseAddress(from)
 	return address
 }
 
-// Forwarded reports whether X-Forwarded-For contains a valid address from the outermost trusted proxy. If it does, the
-// function can also trust the other headers that this proxy sets, such as X-Forwarded-Proto. If no proxy is trusted,
-// Forwarded returns false.
-func (t Trust) Forwarded(r *http.Request) bool {
-	_, ok := t.forwarded(r)
-	return ok
-}
-
-// forwarded returns the address that the outermost trusted proxy appended to X-Forwarded-For. The result is false if
-// no proxy is trusted, if X-Forwarded-For has too few entries, or if that proxy's entry is not an address.
-func (t Trust) forwarded(r *http.Request) (netip.Addr, bool) {
+// Forwarded returns the entries of X-Forwarded-For that the trusted proxies appended. It returns nil if no proxy is
+// trusted, if X-Forwarded-For has too few entries, or if the first of these entries, which the outermost trusted proxy
+// appended, is not an address. Otherwise, the function can also trust the other headers that this proxy sets, such as
+// X-Forwarded-Proto.
+func (t Trust) Forwarded(r *http.Request) []string {
 	entries := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	i := len(entries) - t.Hops
-	if t.Hops <= 0 || i < 0 {
-		return netip.Addr{}, false
+	if t.Hops <= 0 || t.Hops > len(entries) {
+		return nil
 	}
-	return parseAddress(strings.TrimSpace(entries[i]))
+	entries = entries[len(entries)-t.Hops:]
+	for i := range entries {
+		entries[i] = strings.TrimSpace(entries[i])
+	}
+	if _, ok := parseAddress(entries[0]); !ok {
+		return nil
+	}
+	return entries
 }
 
-// Sign returns the value of HeaderAddress for address. The value contains the current time, and its
-// signature covers both the address and the time.
+// Sign returns a signed value, for the header called HeaderAddress, that contains the address and the current time. The
+// signature covers both.
 func (t Trust) Sign(address netip.Addr) string {
 	what := address.String() + " " + strconv.FormatInt(t.now().Unix(), 10)
 	return what + " " + hex.EncodeToString(t.sum(what))

@@ -97,7 +97,7 @@ func TestForwarded(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("X-Forwarded-For", test.forwarded)
-		if got := (Trust{Hops: test.hops}).Forwarded(r); got != test.want {
+		if got := (Trust{Hops: test.hops}).Forwarded(r) != nil; got != test.want {
 			t.Errorf("%d hops, X-Forwarded-For %q: got %t, want %t", test.hops, test.forwarded, got, test.want)
 		}
 	}

@@ -1,12 +1,17 @@
 package content
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"reflect"
 
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
 // chunkID returns the _id for chunk n of a file. The _id is an ObjectID, because GridFS requires this type. It consists
@@ -36,6 +41,28 @@ type chunkDocument struct {
 // newChunk returns the fs.chunks document for chunk n of a file. data contains the chunk's bytes.
 func newChunk(file uuid.UUID, n int32, data []byte) chunkDocument {
 	return chunkDocument{chunkID(file, n), file.String(), n, bson.Binary{Data: data}}
+}
+
+// chunk returns the bytes of chunk n of a file, or nil if the chunk does not exist. It reads each chunk with a separate
+// query and does not keep a cursor open, so that a slow client holds no resources on the database server, and the
+// server can restart between two queries.
+func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
+	defer cancel()
+	raw, err := s.chunks.FindOne(ctx, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}).Raw()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, mongodb.Problem(err, fmt.Sprintf("read chunk %d of file %s", n, file))
+	}
+	owner, _ := raw.Lookup("files_id").StringValueOK()
+	number, _ := raw.Lookup("n").AsInt64OK()
+	_, data, ok := raw.Lookup("data").BinaryOK()
+	if owner != file.String() || number != n || !ok {
+		return nil, fmt.Errorf("file %s is corrupt: got chunk %d of file %q, want chunk %d", file, number, owner, n)
+	}
+	return data, nil
 }
 
 // lentChunk is a chunk whose buffer can be reused before the chunk's insert is complete, because the driver uses only

@@ -33,6 +33,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -52,11 +53,11 @@ const (
 	// connections remain available for reads.
 	storeInserts = 8
 
-	// chunkTimeout is the time limit for a call that reads or writes chunk bytes. discardTimeout is the time limit for
+	// chunkTimeout is the time limit for a call that reads or writes chunk bytes. deleteTimeout is the time limit for
 	// a call that deletes many documents. callTimeout is the time limit for all other calls, except in EnsureIndexes.
-	chunkTimeout   = 10 * time.Second
-	callTimeout    = 5 * time.Second
-	discardTimeout = 20 * time.Second
+	chunkTimeout  = 10 * time.Second
+	callTimeout   = 5 * time.Second
+	deleteTimeout = 20 * time.Second
 )
 
 // Store provides access to the files in a MongoDB database. It is safe for concurrent use.
@@ -71,6 +72,7 @@ type Store struct {
 	tombstones *mongo.Collection
 	buffers    sync.Pool     // contains *buffer values
 	slots      chan struct{} // a semaphore that holds one value for each insert in flight
+	now        func() time.Time
 }
 
 // Open returns a Store for the database that uri names. Open does not wait for a connection. If the server is
@@ -91,6 +93,7 @@ func Open(uri string) (*Store, error) {
 		tombstones: db.Collection("deletions.tombstones"),
 		buffers:    sync.Pool{New: func() any { return new(buffer) }},
 		slots:      make(chan struct{}, storeInserts),
+		now:        time.Now,
 	}, nil
 }
 
@@ -98,8 +101,8 @@ func Open(uri string) (*Store, error) {
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
 // EnsureIndexes creates the unique index on (files_id, n) that GridFS requires, and the indexes that Usage,
-// ForgetClaims and Unearth need. It can be called repeatedly and concurrently, because it leaves existing indexes
-// unchanged.
+// ForgetClaims and ForgetDeletions need. It can be called repeatedly and concurrently, because it leaves existing
+// indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -130,26 +133,15 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 
 // File contains the metadata of a stored file.
 type File struct {
-	// ID is a UUIDv7 that Put or Create generates.
-	ID string
-	// Owner is the ID of the user who uploaded the file.
-	Owner string
-	Name  string
-	// ContentType is the file's media type, including its parameters.
-	ContentType string
-	// SHA256 is the SHA-256 digest of the file's bytes, in lowercase hexadecimal.
-	SHA256 string
-	// Size is the file's size in bytes.
-	Size int64
+	file.Info
 	// Key is the key that the upload function passes to Claim. It is empty if the client sent no Idempotency-Key.
 	Key string
-	// StoredAt is the time when the upload was committed, in UTC with millisecond precision.
-	StoredAt time.Time
 
 	chunkSize int32
 }
 
-// fileDocument is a document in the fs.files collection.
+// fileDocument is a document in the fs.files collection. GridFS prescribes its layout and the names of its fields,
+// except for the fields in Metadata.
 type fileDocument struct {
 	ID         string    `bson:"_id"`
 	Length     int64     `bson:"length"`
@@ -170,39 +162,28 @@ type metadata struct {
 
 // Get returns the file with the given ID. If the file does not exist, the error wraps problem.NotFound.
 func (s *Store) Get(ctx context.Context, id string) (File, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var doc fileDocument
-	err := s.files.FindOne(ctx, bson.D{{Key: "_id", Value: id}}, options.FindOne().SetProjection(bson.D{{Key: "metadata.event", Value: 0}})).Decode(&doc)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return File{}, problem.NotFound.With("there is no such file")
-	}
+	doc, err := read[fileDocument](ctx, s.files, id, options.FindOne().SetProjection(bson.D{{Key: "metadata.event", Value: 0}}))
 	if err != nil {
-		return File{}, mongodb.Problem(err, "read the metadata of file "+id)
+		return File{}, err
+	}
+	if doc == nil {
+		return File{}, errNoFile
 	}
 	return doc.file()
 }
 
+var errNoFile = problem.NotFound.With("there is no such file")
+
 // IDs returns up to limit file IDs in ascending order. The parameter after is the last ID of the previous page, or
 // empty for the first page.
 func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	id := bson.D{{Key: "_id", Value: 1}}
-	found, err := s.files.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}},
-		options.Find().SetProjection(id).SetSort(id).SetLimit(int64(limit)))
-	if err != nil {
-		return nil, mongodb.Problem(err, "list files")
-	}
-	var docs []fileDocument
-	if err := found.All(ctx, &docs); err != nil {
-		return nil, mongodb.Problem(err, "read file IDs")
-	}
+	docs, err := page[fileDocument](ctx, s.files, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}}, limit,
+		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
 	ids := make([]string, len(docs))
 	for i, doc := range docs {
 		ids[i] = doc.ID
 	}
-	return ids, nil
+	return ids, err
 }
 
 // file converts doc to a File. It returns an error if the length or the chunk size in doc is invalid.
@@ -211,15 +192,17 @@ func (doc fileDocument) file() (File, error) {
 		return File{}, fmt.Errorf("read the metadata of file %s: invalid length %d or chunk size %d", doc.ID, doc.Length, doc.ChunkSize)
 	}
 	return File{
-		ID:          doc.ID,
-		Owner:       doc.Metadata.Owner,
-		Name:        doc.Filename,
-		ContentType: doc.Metadata.ContentType,
-		SHA256:      doc.Metadata.SHA256,
-		Size:        doc.Length,
-		StoredAt:    doc.UploadDate.UTC(),
-		Key:         doc.Metadata.Key,
-		chunkSize:   doc.ChunkSize,
+		Info: file.Info{
+			ID:          doc.ID,
+			Owner:       doc.Metadata.Owner,
+			Name:        doc.Filename,
+			Size:        doc.Length,
+			SHA256:      doc.Metadata.SHA256,
+			ContentType: doc.Metadata.ContentType,
+			StoredAt:    doc.UploadDate.UTC(),
+		},
+		Key:       doc.Metadata.Key,
+		chunkSize: doc.ChunkSize,
 	}, nil
 }
 
@@ -231,23 +214,21 @@ func document(f File, event []byte) fileDocument {
 		ChunkSize:  f.chunkSize,
 		UploadDate: f.StoredAt,
 		Filename:   f.Name,
-		Metadata:   metadata{f.Owner, f.ContentType, f.SHA256, string(event), f.Key},
+		Metadata:   metadata{Owner: f.Owner, ContentType: f.ContentType, SHA256: f.SHA256, Event: string(event), Key: f.Key},
 	}
 }
 
 // Event returns the JSON-encoded CloudEvent that announces the file with the given ID. If the file does not exist, the
 // error wraps problem.NotFound.
 func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var doc struct {
-		Metadata metadata `bson:"metadata"`
+	doc, err := read[fileDocument](ctx, s.files, id, options.FindOne().SetProjection(bson.D{{Key: "metadata", Value: 1}}))
+	if err != nil {
+		return nil, err
 	}
-	err := s.files.FindOne(ctx, bson.D{{Key: "_id", Value: id}}, options.FindOne().SetProjection(bson.D{{Key: "metadata", Value: 1}})).Decode(&doc)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return nil, problem.NotFound.With("there is no such file")
+	if doc == nil {
+		return nil, errNoFile
 	}
-	return []byte(doc.Metadata.Event), mongodb.Problem(err, "read the event for file "+id)
+	return []byte(doc.Metadata.Event), nil
 }
 
 // Delete deletes the file with the given ID and the file's upload and deletion records. The tombstone, which marks the
@@ -267,6 +248,33 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	return s.remove(ctx, s.deletions, id)
 }
 
+// read returns the document with the given ID from a collection, or nil if the document does not exist.
+func read[T any](ctx context.Context, from *mongo.Collection, id string, opts ...options.Lister[options.FindOneOptions]) (*T, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var document T
+	err := from.FindOne(ctx, bson.D{{Key: "_id", Value: id}}, opts...).Decode(&document)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, mongodb.Problem(err, "read document "+id+" from "+from.Name())
+	}
+	return &document, nil
+}
+
+// page returns up to limit documents from a collection that match filter, sorted by their IDs.
+func page[T any](ctx context.Context, from *mongo.Collection, filter bson.D, limit int, opts ...options.Lister[options.FindOptions]) (documents []T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	opts = append(opts, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
+	found, err := from.Find(ctx, filter, opts...)
+	if err == nil {
+		err = found.All(ctx, &documents)
+	}
+	return documents, mongodb.Problem(err, "list documents in "+from.Name())
+}
+
 // remove deletes the document with the given ID from a collection. If the document does not exist, remove returns no
 // error.
 func (s *Store) remove(ctx context.Context, from *mongo.Collection, id string) error {
@@ -276,9 +284,9 @@ func (s *Store) remove(ctx context.Context, from *mongo.Collection, id string) e
 	return mongodb.Problem(err, "delete document "+id+" from "+from.Name())
 }
 
-// discard deletes all chunks of the file or upload with the given ID.
-func (s *Store) discard(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
+// deleteChunks deletes all chunks of the file or upload with the given ID.
+func (s *Store) deleteChunks(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
 	_, err := s.chunks.DeleteMany(ctx, bson.D{{Key: "files_id", Value: id}})
 	return mongodb.Problem(err, "delete the chunks of file "+id)

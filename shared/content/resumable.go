@@ -7,10 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 
-	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -74,33 +71,34 @@ func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	}
 	u.ID, u.Offset = id.String(), 0
 	u.ExpiresAt = u.ExpiresAt.UTC().Truncate(time.Millisecond)
-	return u, s.open(ctx, openDocument{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt,
+	return u, s.begin(ctx, uploadDocument{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt,
 		Tus: &tusDocument{u.Name, u.ContentType, u.Metadata}})
 }
 
 // Find returns the upload with the given ID. The error wraps problem.NotFound if the upload does not exist, was
 // terminated or has expired, or if the upload became a file that was deleted.
 func (s *Store) Find(ctx context.Context, id string) (Upload, error) {
-	u, _, err := s.find(ctx, id)
-	if err == nil && !u.Stored && time.Now().After(u.ExpiresAt) {
+	u, _, err := s.load(ctx, id)
+	if err == nil && !u.Stored && s.now().After(u.ExpiresAt) {
 		return Upload{}, errNoUpload
 	}
 	return u, err
 }
 
-// find is like Find, but it also returns an expired upload. The second result is the last piece of the upload's data,
+// load is like Find, but it also returns an expired upload. The second result is the last piece of the upload's data,
 // or the zero piece if the upload is already a file.
-func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
+func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 	file, err := uuid.Parse(id)
 	if err != nil || file.String() != id {
 		return Upload{}, piece{}, errNoUpload
 	}
-	open, err := s.opened(ctx, id)
+	open, err := s.uploadRecord(ctx, id)
 	if err != nil {
 		return Upload{}, piece{}, err
 	}
 	if open == nil || open.Tus == nil {
-		return s.findStored(ctx, id, open != nil)
+		u, err := s.findStored(ctx, id, open != nil)
+		return u, piece{}, err
 	}
 	last, seal, err := s.tail(ctx, id)
 	if err != nil {
@@ -108,7 +106,7 @@ func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 	}
 	// Look for the file only after tail has read the journal. Finish deletes the journal only after it has created the
 	// file, so if the file does not exist now, the journal was still complete when tail read it.
-	if u, _, err := s.findStored(ctx, id, true); !errors.Is(err, problem.NotFound) {
+	if u, err := s.findStored(ctx, id, true); !errors.Is(err, problem.NotFound) {
 		return u, piece{}, err
 	}
 	if seal != "" && seal != sealComplete {
@@ -118,7 +116,7 @@ func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 	if open.ExpiresAt != nil {
 		u.ExpiresAt = open.ExpiresAt.UTC()
 	}
-	if last, err = s.mend(ctx, file, u.Length, last); err != nil {
+	if last, err = s.repair(ctx, file, u.Length, last); err != nil {
 		return Upload{}, piece{}, err
 	}
 	u.Offset = last.end()
@@ -127,31 +125,29 @@ func (s *Store) find(ctx context.Context, id string) (Upload, piece, error) {
 
 // findStored returns the upload that has become the file with the given ID. unconfirmed must report whether the upload
 // record still exists, which means that the broker has not confirmed the file's event yet.
-func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Upload, piece, error) {
+func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Upload, error) {
 	f, err := s.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {
-		return Upload{}, piece{}, errNoUpload
+		return Upload{}, errNoUpload
 	}
 	if err != nil {
-		return Upload{}, piece{}, err
+		return Upload{}, err
 	}
 	// A client can still use the upload's URL after the file was deleted. The response must not report that the file is
 	// stored.
-	buried, err := s.Buried(ctx, id)
-	if err != nil {
-		return Upload{}, piece{}, err
-	}
-	if buried {
-		return Upload{}, piece{}, errNoUpload
+	if deleted, err := s.IsDeleted(ctx, id); err != nil {
+		return Upload{}, err
+	} else if deleted {
+		return Upload{}, errNoUpload
 	}
 	return Upload{ID: id, Owner: f.Owner, Name: f.Name, ContentType: f.ContentType, Length: f.Size, Offset: f.Size,
-		Stored: true, Unconfirmed: unconfirmed}, piece{}, nil
+		Stored: true, Unconfirmed: unconfirmed}, nil
 }
 
-// mend repairs an upload's chain of pieces after a writer was killed, and returns the chain's last piece. The parameter
-// last is the last piece in the journal. If this piece ends a chunk but its bytes are still in the journal, mend
-// assembles the chunk. If further chunks exist without journal entries, mend inserts the missing entries.
-func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last piece) (piece, error) {
+// repair completes an upload's chain of pieces after a writer was killed, and returns the chain's last piece. The
+// parameter last is the last piece in the journal. If this piece ends a chunk but its bytes are still in the journal,
+// repair assembles the chunk. If further chunks exist without journal entries, repair inserts the missing entries.
+func (s *Store) repair(ctx context.Context, file uuid.UUID, length int64, last piece) (piece, error) {
 	for {
 		if last.Apart && endsChunk(last.end(), length) {
 			if err := s.assemble(ctx, file, last.end()); err != nil {
@@ -162,11 +158,11 @@ func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last pie
 			return last, nil
 		}
 		data, err := s.chunk(ctx, file, last.end()/chunkSize)
-		if errors.Is(err, mongo.ErrNoDocuments) {
-			return last, nil
-		}
 		if err != nil {
-			return piece{}, mongodb.Problem(err, "read the next chunk of upload "+file.String())
+			return piece{}, err
+		}
+		if data == nil {
+			return last, nil
 		}
 		if len(data) == 0 || last.end()+int64(len(data)) > length {
 			return piece{}, fmt.Errorf("upload %s (%d bytes) is corrupt: the chunk at offset %d has %d bytes", file, length, last.end(), len(data))
@@ -179,21 +175,8 @@ func (s *Store) mend(ctx context.Context, file uuid.UUID, length int64, last pie
 		if last, err = last.next(file, len(data), sum); err != nil {
 			return piece{}, err
 		}
-		if err := s.note(ctx, last); err != nil {
+		if err := s.ensurePiece(ctx, last); err != nil {
 			return piece{}, err
 		}
 	}
-}
-
-// chunk returns the bytes of chunk n of a file. It returns the driver's errors unchanged, for example
-// mongo.ErrNoDocuments if the chunk does not exist.
-func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
-	defer cancel()
-	raw, err := s.chunks.FindOne(ctx, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}).Raw()
-	if err != nil {
-		return nil, err
-	}
-	_, data, _ := raw.Lookup("data").BinaryOK()
-	return data, nil
 }

@@ -116,18 +116,19 @@ func (s *Store) tail(ctx context.Context, file string) (last piece, seal string,
 	return piece{}, seal, nil
 }
 
-// note inserts the journal entry for piece p, whose bytes are already in their chunk. note returns no error if another
-// caller has already inserted the entry.
-func (s *Store) note(ctx context.Context, p piece) error {
-	err := s.enter(ctx, p)
+// ensurePiece inserts the journal entry for piece p, whose bytes are already in their chunk. It returns no error if
+// another caller has already inserted the entry.
+func (s *Store) ensurePiece(ctx context.Context, p piece) error {
+	err := s.insertPiece(ctx, p)
 	if errors.Is(err, errTaken) {
 		return nil
 	}
 	return err
 }
 
-// enter inserts piece p into the journal. It returns errTaken if the journal already has a piece at the same offset.
-func (s *Store) enter(ctx context.Context, p piece) error {
+// insertPiece inserts piece p into the journal. It returns errTaken if the journal already has a piece at the same
+// offset.
+func (s *Store) insertPiece(ctx context.Context, p piece) error {
 	// Ignore the cancellation of ctx, because after a canceled insert, it would be unknown whether the journal contains
 	// the piece.
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
@@ -139,16 +140,16 @@ func (s *Store) enter(ctx context.Context, p piece) error {
 	return mongodb.Problem(err, "insert journal entry "+p.ID)
 }
 
-// claim adds piece p to the chain of an upload. The bytes of p are at the start of b, and length is the size of the
-// whole upload in bytes. claim returns errTaken if the chain already has a piece at the same offset. If the upload has
-// too many pieces, the error wraps problem.BadRequest.
-func (s *Store) claim(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
+// addPiece adds piece p to the chain of an upload. The bytes of p are at the start of b, and length is the size of the
+// whole upload in bytes. addPiece returns errTaken if the chain already has a piece at the same offset. If the upload
+// has too many pieces, the error wraps problem.BadRequest.
+func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
 	if p.Index > freePieces+length/pieceSize {
 		return problem.BadRequest.With("the upload was split into too many small requests: send at least %d bytes per request", pieceSize)
 	}
 	if p.Offset%chunkSize != 0 {
 		p.Apart, p.Data = true, b[:p.Length]
-		if err := s.enter(ctx, p); err != nil {
+		if err := s.insertPiece(ctx, p); err != nil {
 			return err
 		}
 		if endsChunk(p.end(), length) {
@@ -166,7 +167,7 @@ func (s *Store) claim(ctx context.Context, file uuid.UUID, length int64, p piece
 	if err != nil {
 		return mongodb.Problem(err, fmt.Sprintf("write chunk %d of upload %s", n, file))
 	}
-	return s.note(ctx, p)
+	return s.ensurePiece(ctx, p)
 }
 
 // assemble builds the complete chunk that ends at the given offset, and replaces the short chunk in fs.chunks with it.
@@ -222,7 +223,10 @@ func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, bu
 			return 0, errTaken
 		case filled == 0:
 			if p.Data, err = s.chunk(ctx, file, start/chunkSize); err != nil {
-				return 0, mongodb.Problem(err, fmt.Sprintf("read chunk %d of upload %s", start/chunkSize, file))
+				return 0, err
+			}
+			if p.Data == nil { // another caller is deleting the upload
+				return 0, errTaken
 			}
 		case !p.Apart:
 			return 0, nil

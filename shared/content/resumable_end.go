@@ -12,6 +12,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -30,6 +31,12 @@ const sniffed = 512
 // discarded the upload at the same time.
 var errSealGone = errors.New("the upload's journal was deleted")
 
+// sealDocument is an upload's seal, which is the last document in the upload's journal. It contains the outcome.
+type sealDocument struct {
+	ID string `bson:"_id"`
+	By string `bson:"by"`
+}
+
 // sealID returns the _id of a file's seal. This _id sorts after the IDs of all the file's pieces.
 func sealID(file string) string { return file + "/end" }
 
@@ -39,18 +46,18 @@ func sealID(file string) string { return file + "/end" }
 func (s *Store) seal(ctx context.Context, id, by string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	_, err := s.journal.InsertOne(ctx, bson.D{{Key: "_id", Value: sealID(id)}, {Key: "by", Value: by}})
+	_, err := s.journal.InsertOne(ctx, sealDocument{sealID(id), by})
 	if !mongo.IsDuplicateKeyError(err) {
 		return by, mongodb.Problem(err, "seal upload "+id)
 	}
-	var first struct {
-		By string `bson:"by"`
+	first, err := read[sealDocument](ctx, s.journal, sealID(id))
+	if err != nil {
+		return "", err
 	}
-	err = s.journal.FindOne(ctx, bson.D{{Key: "_id", Value: sealID(id)}}).Decode(&first)
-	if errors.Is(err, mongo.ErrNoDocuments) {
+	if first == nil {
 		return "", errSealGone
 	}
-	return first.By, mongodb.Problem(err, "read the seal of upload "+id)
+	return first.By, nil
 }
 
 // end records the given outcome of an upload, so that the upload cannot become a file. The error wraps problem.Conflict
@@ -74,43 +81,38 @@ func (s *Store) end(ctx context.Context, id, by string) error {
 	return nil
 }
 
-// Finish turns the complete upload with the given ID into a file, and returns the file and its event. Finish calls
-// finish with the file, and finish must return the event that announces the file. If the upload is already a file,
-// Finish returns that file and its event.
+// Finish turns the complete upload with the given ID into a file, and returns the file. Finish calls finish with the
+// file, and finish must return the event that announces the file. If the upload is already a file, Finish returns that
+// file.
 //
 // Finish can be called concurrently, and again after an interrupted call. The result is always one file with one
 // event. Finish also accepts an expired upload.
 //
 // If bytes are missing, the error wraps problem.Conflict. If the upload does not exist or was terminated, the error
 // wraps problem.NotFound.
-func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event []byte, err error)) (File, []byte, error) {
+func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event []byte, err error)) (File, error) {
 	for stored := false; !stored; {
-		u, last, err := s.find(ctx, id)
+		u, last, err := s.load(ctx, id)
 		if err != nil {
-			return File{}, nil, err
+			return File{}, err
 		}
 		if stored = u.Stored; stored {
 			continue
 		}
 		if !u.Complete() {
-			return File{}, nil, problem.Conflict.With("the upload is incomplete: %d of %d bytes have arrived", u.Offset, u.Length)
+			return File{}, problem.Conflict.With("the upload is incomplete: %d of %d bytes have arrived", u.Offset, u.Length)
 		}
 		err = s.commitUpload(ctx, u, last, finish)
 		if stored = err == nil; !stored && !errors.Is(err, errSealGone) {
-			return File{}, nil, err
+			return File{}, err
 		}
 	}
-	// Read the file and its event from the store, because another caller might have committed the upload with a
-	// different event.
+	// Read the file from the store, because another caller might have committed the upload at another time.
 	f, err := s.Get(ctx, id)
 	if err != nil {
-		return File{}, nil, err
+		return File{}, err
 	}
-	event, err := s.Event(ctx, id)
-	if err != nil {
-		return File{}, nil, err
-	}
-	return f, event, s.dropJournal(ctx, id)
+	return f, s.dropJournal(ctx, id)
 }
 
 // commitUpload records that the upload u is complete, and inserts its document into fs.files. The parameter last is the
@@ -126,7 +128,7 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 	if err := s.hasEnd(ctx, u); err != nil {
 		return err
 	}
-	f := File{ID: u.ID, Owner: u.Owner, Name: u.Name, ContentType: u.ContentType, Size: u.Length, chunkSize: chunkSize}
+	f := File{Info: file.Info{ID: u.ID, Owner: u.Owner, Name: u.Name, ContentType: u.ContentType, Size: u.Length}, chunkSize: chunkSize}
 	if f.SHA256, err = last.digest(); err != nil {
 		return err
 	}
@@ -137,7 +139,7 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 		}
 		f.ContentType = http.DetectContentType(start)
 	}
-	f.StoredAt = time.Now().UTC().Truncate(time.Millisecond)
+	f.StoredAt = s.now().UTC().Truncate(time.Millisecond)
 	event, err := finish(&f)
 	if err != nil {
 		return err
@@ -172,13 +174,13 @@ func (s *Store) start(ctx context.Context, f File) ([]byte, error) {
 // Terminate ends the upload with the given ID and deletes its bytes. The error wraps problem.Conflict if the upload is
 // already a file or if Finish has begun to turn it into a file.
 func (s *Store) Terminate(ctx context.Context, id string) error {
-	if _, _, err := s.find(ctx, id); err != nil {
+	if _, _, err := s.load(ctx, id); err != nil {
 		return err
 	}
 	if err := s.end(ctx, id, sealTerminated); err != nil {
 		return err
 	}
-	if err := s.discard(context.WithoutCancel(ctx), id); err != nil {
+	if err := s.deleteChunks(context.WithoutCancel(ctx), id); err != nil {
 		return err
 	}
 	// Keep the upload record and the journal, because a concurrent writer can still add bytes. Set the expiry time to
@@ -188,7 +190,7 @@ func (s *Store) Terminate(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	_, err := s.uploads.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
-		bson.D{{Key: "$set", Value: bson.D{{Key: "length", Value: int64(0)}, {Key: "expires_at", Value: time.Now().UTC()}}}})
+		bson.D{{Key: "$set", Value: bson.D{{Key: "length", Value: int64(0)}, {Key: "expires_at", Value: s.now().UTC()}}}})
 	return mongodb.Problem(err, "mark upload "+id+" as expired")
 }
 
@@ -202,7 +204,7 @@ type tusDocument struct {
 // dropJournal deletes an upload's journal. It deletes the seal last, so that the upload's outcome remains known while
 // pieces exist.
 func (s *Store) dropJournal(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 	defer cancel()
 	for _, filter := range []bson.D{inChain(id, 0, math.MaxInt64), {{Key: "_id", Value: sealID(id)}}} {
 		if _, err := s.journal.DeleteMany(ctx, filter); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -20,7 +21,7 @@ import (
 // offset must be the upload's current offset. If it is not, or if another writer adds bytes at the same offset first,
 // the error wraps problem.Conflict.
 func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error) {
-	u, last, err := s.find(ctx, id)
+	u, last, err := s.load(ctx, id)
 	if err != nil {
 		return 0, err
 	}
@@ -80,7 +81,7 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 				s.buffers.Put(b)
 				<-s.slots
 			}()
-			done <- s.claim(ctx, file, u.Length, p, b)
+			done <- s.addPiece(ctx, file, u.Length, p, b)
 		}(last, inserting)
 		if ended {
 			return added, errors.Join(settle(), unlessEOF(failed))
@@ -104,7 +105,7 @@ func unlessEOF(err error) error {
 // problem.NotFound. If u has become a file whose event is confirmed, stillOpen deletes the journal entries that the
 // write added, and returns no error.
 func (s *Store) stillOpen(ctx context.Context, u Upload) error {
-	open, err := s.opened(ctx, u.ID)
+	open, err := s.uploadRecord(ctx, u.ID)
 	if err != nil || open != nil && open.Length == u.Length {
 		return err
 	}
@@ -113,7 +114,7 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	} else if !errors.Is(err, problem.NotFound) {
 		return err
 	}
-	err = s.discard(context.WithoutCancel(ctx), u.ID)
+	err = s.deleteChunks(context.WithoutCancel(ctx), u.ID)
 	if open == nil { // u was discarded; after a termination, the seal must remain until sweep deletes the journal
 		err = errors.Join(err, s.dropJournal(ctx, u.ID))
 	}
@@ -125,7 +126,7 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 // temporary file, which never gets a document in fs.files. It copies the bytes to the upload after it has verified the
 // digest.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
-	u, _, err := s.find(ctx, id)
+	u, _, err := s.load(ctx, id)
 	if err != nil {
 		return 0, err
 	}
@@ -136,9 +137,9 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 	if err != nil {
 		return 0, fmt.Errorf("generate an ID for a temporary file: %w", err)
 	}
-	f := File{ID: staged.String(), Owner: u.Owner, chunkSize: chunkSize}
+	f := File{Info: file.Info{ID: staged.String(), Owner: u.Owner}, chunkSize: chunkSize}
 	// The upload record of the temporary file has no length, because Usage already counts the full length of u.
-	if err := s.open(ctx, openDocument{ID: f.ID, Owner: u.Owner}); err != nil {
+	if err := s.begin(ctx, uploadDocument{ID: f.ID, Owner: u.Owner}); err != nil {
 		return 0, err
 	}
 	added, err := func() (int64, error) {

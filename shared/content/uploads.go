@@ -2,21 +2,19 @@ package content
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// openDocument is an upload record, which is a document in the uploads collection. An upload record exists from the
+// uploadDocument is an upload record, which is a document in the uploads collection. An upload record exists from the
 // start of an upload until the broker has confirmed the file's event or the upload is discarded.
-type openDocument struct {
+type uploadDocument struct {
 	ID    string `bson:"_id"`
 	Owner string `bson:"owner"`
 	// Length is the file size in bytes that the client declared, or -1 if the client declared no size. Length is 0 for
@@ -28,24 +26,17 @@ type openDocument struct {
 	Tus *tusDocument `bson:"tus,omitempty"`
 }
 
-// open inserts the upload record d.
-func (s *Store) open(ctx context.Context, d openDocument) error {
+// begin inserts the upload record d.
+func (s *Store) begin(ctx context.Context, d uploadDocument) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := s.uploads.InsertOne(ctx, d)
 	return mongodb.Problem(err, "insert upload record "+d.ID)
 }
 
-// opened returns the upload record with the given ID, or nil if the record does not exist.
-func (s *Store) opened(ctx context.Context, id string) (*openDocument, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var d openDocument
-	err := s.uploads.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Decode(&d)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return nil, nil
-	}
-	return &d, mongodb.Problem(err, "read upload record "+id)
+// uploadRecord returns the upload record with the given ID, or nil if the record does not exist.
+func (s *Store) uploadRecord(ctx context.Context, id string) (*uploadDocument, error) {
+	return read[uploadDocument](ctx, s.uploads, id)
 }
 
 // Confirm deletes the upload record for the file with the given ID. A caller must call Confirm after the broker has
@@ -55,14 +46,14 @@ func (s *Store) Confirm(ctx context.Context, id string) error { return s.remove(
 // Confirmed reports whether the file with the given ID has no upload record, which means that the broker has confirmed
 // the file's event. Confirmed also reports true for a file that does not exist.
 func (s *Store) Confirmed(ctx context.Context, id string) (bool, error) {
-	d, err := s.opened(ctx, id)
+	d, err := s.uploadRecord(ctx, id)
 	return err == nil && d == nil, err
 }
 
 // Discard deletes the bytes and the upload record of an upload that was not committed. If Finish has already begun to
 // turn a resumable upload into a file, Discard keeps the upload, and the error wraps problem.Conflict.
 func (s *Store) Discard(ctx context.Context, id string) error {
-	d, err := s.opened(ctx, id)
+	d, err := s.uploadRecord(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -77,7 +68,7 @@ func (s *Store) Discard(ctx context.Context, id string) error {
 // deleteUpload deletes the chunks, the journal and the upload record of a file or an upload. It deletes the upload
 // record last, so that the sweep function can still find an interrupted deletion and complete it.
 func (s *Store) deleteUpload(ctx context.Context, id string) error {
-	if err := s.discard(ctx, id); err != nil {
+	if err := s.deleteChunks(ctx, id); err != nil {
 		return err
 	}
 	if err := s.dropJournal(ctx, id); err != nil {
@@ -97,8 +88,8 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	if err != nil {
 		return 0, mongodb.Problem(err, "find the open uploads of user "+owner)
 	}
-	var notes []openDocument
-	if err := open.All(ctx, &notes); err != nil {
+	var records []uploadDocument
+	if err := open.All(ctx, &records); err != nil {
 		return 0, mongodb.Problem(err, "read the open uploads of user "+owner)
 	}
 	files, err := s.files.Aggregate(ctx, mongo.Pipeline{
@@ -118,23 +109,23 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	for _, sum := range sums {
 		usage += sum.Bytes
 	}
-	for _, note := range notes {
+	for _, record := range records {
 		// Do not count an upload that has become a file, because the total above already includes the file. The
 		// upload's record remains until the broker has confirmed the file's event.
-		n, err := s.files.CountDocuments(ctx, bson.D{{Key: "_id", Value: note.ID}})
+		n, err := s.files.CountDocuments(ctx, bson.D{{Key: "_id", Value: record.ID}})
 		if err != nil {
-			return 0, mongodb.Problem(err, "find file "+note.ID)
+			return 0, mongodb.Problem(err, "find file "+record.ID)
 		}
 		if n == 0 {
-			usage += note.Length
+			usage += record.Length
 		}
 	}
 	return usage, nil
 }
 
-// Unfinished describes an upload that is in progress or was interrupted. It can also describe a stored file whose
+// Pending describes an upload that is in progress or was interrupted. It can also describe a stored file whose
 // event is not confirmed yet.
-type Unfinished struct {
+type Pending struct {
 	ID string
 	// Resumable reports whether the client can continue the upload in another request until ExpiresAt. ExpiresAt is the
 	// zero time for a single-request upload.
@@ -145,27 +136,17 @@ type Unfinished struct {
 // Unfinished returns up to limit uploads that began before the given time and still have an upload record. The oldest
 // upload comes first, because the uploads are sorted by ID. The parameter after is the last ID of the previous page, or
 // empty for the first page.
-func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]Unfinished, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	found, err := s.uploads.Find(ctx,
-		bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}, {Key: "$lt", Value: firstID(before)}}}},
-		options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
-	if err != nil {
-		return nil, mongodb.Problem(err, "find unfinished uploads")
-	}
-	var notes []openDocument
-	if err := found.All(ctx, &notes); err != nil {
-		return nil, mongodb.Problem(err, "read unfinished uploads")
-	}
-	unfinished := make([]Unfinished, len(notes))
-	for i, note := range notes {
-		unfinished[i] = Unfinished{ID: note.ID}
-		if note.ExpiresAt != nil {
-			unfinished[i].Resumable, unfinished[i].ExpiresAt = true, note.ExpiresAt.UTC()
+func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]Pending, error) {
+	records, err := page[uploadDocument](ctx, s.uploads,
+		bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}, {Key: "$lt", Value: firstID(before)}}}}, limit)
+	unfinished := make([]Pending, len(records))
+	for i, record := range records {
+		unfinished[i] = Pending{ID: record.ID}
+		if record.ExpiresAt != nil {
+			unfinished[i].Resumable, unfinished[i].ExpiresAt = true, record.ExpiresAt.UTC()
 		}
 	}
-	return unfinished, nil
+	return unfinished, err
 }
 
 // firstID returns the lowest UUIDv7 (RFC 9562, section 5.7) for the given time, rounded down to a millisecond. UUIDv7
@@ -185,17 +166,11 @@ type claimDocument struct {
 
 // Claimed returns the file that has claimed the idempotency key. found reports whether such a file exists.
 func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var d claimDocument
-	err = s.claims.FindOne(ctx, bson.D{{Key: "_id", Value: key}}).Decode(&d)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return File{}, false, nil
+	claim, err := read[claimDocument](ctx, s.claims, key)
+	if err != nil || claim == nil {
+		return File{}, false, err
 	}
-	if err != nil {
-		return File{}, false, mongodb.Problem(err, "read the claim on an idempotency key")
-	}
-	f, err := d.File.file()
+	f, err := claim.File.file()
 	return f, err == nil, err
 }
 
@@ -211,7 +186,7 @@ const claimAttempts = 3
 func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	for range claimAttempts {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := s.claims.InsertOne(call, claimDocument{key, time.Now().UTC(), document(f, nil)})
+		_, err := s.claims.InsertOne(call, claimDocument{key, s.now().UTC(), document(f, nil)})
 		cancel()
 		if err == nil {
 			return f, nil
@@ -228,14 +203,6 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	return File{}, fmt.Errorf("claim the idempotency key for file %s: gave up after %d attempts", f.ID, claimAttempts)
 }
 
-// Unclaim deletes the claim on the idempotency key, but only if the claim belongs to the file with the given ID.
-func (s *Store) Unclaim(ctx context.Context, key, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := s.claims.DeleteOne(ctx, bson.D{{Key: "_id", Value: key}, {Key: "file._id", Value: id}})
-	return mongodb.Problem(err, "delete the idempotency key claim for file "+id)
-}
-
 // ForgetClaims deletes all claims on idempotency keys that were created before the given time. It returns how many
 // claims it deleted.
 func (s *Store) ForgetClaims(ctx context.Context, before time.Time) (int64, error) {
@@ -245,7 +212,7 @@ func (s *Store) ForgetClaims(ctx context.Context, before time.Time) (int64, erro
 // removeOlder deletes every document whose time in the given field is earlier than the given time, and returns how many
 // documents it deleted.
 func (s *Store) removeOlder(ctx context.Context, from *mongo.Collection, field string, before time.Time) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
 	result, err := from.DeleteMany(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$lt", Value: before.UTC()}}}})
 	if err != nil {

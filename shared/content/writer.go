@@ -40,7 +40,7 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	}
 	f.ID = id.String()
 	f.chunkSize = chunkSize
-	if err := s.open(ctx, openDocument{ID: f.ID, Owner: f.Owner, Length: f.Size}); err != nil {
+	if err := s.begin(ctx, uploadDocument{ID: f.ID, Owner: f.Owner, Length: f.Size}); err != nil {
 		return File{}, err
 	}
 	keep := false
@@ -57,7 +57,7 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	if err := s.writeChunks(ctx, id, &f, r); err != nil {
 		return File{}, err
 	}
-	f.StoredAt = time.Now().UTC().Truncate(time.Millisecond)
+	f.StoredAt = s.now().UTC().Truncate(time.Millisecond)
 	event, err := finish(&f)
 	if err != nil {
 		return File{}, err

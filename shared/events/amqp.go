@@ -63,7 +63,7 @@ func newAMQPPublisher(eventsURL string) *amqpPublisher {
 // Publish sends e as a persistent, mandatory message with the event type as the routing key. It waits until RabbitMQ
 // confirms that every queue that is bound to this routing key has stored the message.
 func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
-	body, err := encode(e)
+	body, err := structured(e)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/jsonobject"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -31,12 +32,12 @@ const (
 // once, no null values, and no other members. encoding/json alone cannot check this, because it also accepts member
 // names that differ in case, and because it uses the last of several members with the same name. Errors wrap
 // problem.Unprocessable and do not quote values from the data.
-func parseFileStored(data []byte) (FileStored, error) {
+func parseFileStored(data []byte) (file.Info, error) {
 	members, err := jsonobject.Members(data)
 	if err != nil {
-		return FileStored{}, problem.Unprocessable.With("the data does not conform to the schema %s: %v", SchemaFileStored, err)
+		return file.Info{}, problem.Unprocessable.With("the data does not conform to the schema %s: %v", SchemaFileStored, err)
 	}
-	var f FileStored
+	var f file.Info
 	r := reader{members: members}
 	f.ID = r.text("id", fileIDs.MatchString)
 	f.Owner = r.text("owner", lengthUpTo(maxOwner))
@@ -49,7 +50,7 @@ func parseFileStored(data []byte) (FileStored, error) {
 		r.err = fmt.Errorf("unknown members: %d", len(members)-r.taken)
 	}
 	if r.err != nil {
-		return FileStored{}, problem.Unprocessable.With("the data does not conform to the schema %s: %v", SchemaFileStored, r.err)
+		return file.Info{}, problem.Unprocessable.With("the data does not conform to the schema %s: %v", SchemaFileStored, r.err)
 	}
 	return f, nil
 }

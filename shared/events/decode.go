@@ -9,6 +9,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -26,14 +27,14 @@ const MaxBody = 64 << 10
 //   - Its type, source, dataschema or datacontenttype is not that of a TypeFileStored event.
 //   - Its data does not conform to the schema.
 //   - Its id or its subject differs from the id in its data.
-func Decode(header http.Header, body []byte) (event.Event, FileStored, error) {
+func Decode(header http.Header, body []byte) (event.Event, file.Info, error) {
 	e, err := read(header, body)
 	if err != nil {
-		return event.Event{}, FileStored{}, problem.Unprocessable.With("the request is not a valid CloudEvent: %v", err)
+		return event.Event{}, file.Info{}, problem.Unprocessable.With("the request is not a valid CloudEvent: %v", err)
 	}
 	f, err := fileStored(e)
 	if err != nil {
-		return event.Event{}, FileStored{}, err
+		return event.Event{}, file.Info{}, err
 	}
 	return *e, f, nil
 }
@@ -58,27 +59,27 @@ func read(header http.Header, body []byte) (e *event.Event, err error) {
 }
 
 // fileStored returns the data of the event e. It returns an error if e is not a valid TypeFileStored event.
-func fileStored(e *event.Event) (FileStored, error) {
+func fileStored(e *event.Event) (file.Info, error) {
 	switch {
 	case e.SpecVersion() != event.CloudEventsVersionV1:
-		return FileStored{}, problem.Unprocessable.With("the event's specversion must be %s", event.CloudEventsVersionV1)
+		return file.Info{}, problem.Unprocessable.With("the event's specversion must be %s", event.CloudEventsVersionV1)
 	case e.Type() != TypeFileStored:
-		return FileStored{}, problem.Unprocessable.With("the event's type must be %s", TypeFileStored)
+		return file.Info{}, problem.Unprocessable.With("the event's type must be %s", TypeFileStored)
 	case e.Source() != SourceUpload:
-		return FileStored{}, problem.Unprocessable.With("the event's source must be %s", SourceUpload)
+		return file.Info{}, problem.Unprocessable.With("the event's source must be %s", SourceUpload)
 	case e.DataSchema() != "" && e.DataSchema() != SchemaFileStored:
-		return FileStored{}, problem.Unprocessable.With("the event's dataschema must be %s", SchemaFileStored)
+		return file.Info{}, problem.Unprocessable.With("the event's dataschema must be %s", SchemaFileStored)
 	case e.DataMediaType() != "" && e.DataMediaType() != event.ApplicationJSON:
-		return FileStored{}, problem.Unprocessable.With("the event's datacontenttype must be %s", event.ApplicationJSON)
+		return file.Info{}, problem.Unprocessable.With("the event's datacontenttype must be %s", event.ApplicationJSON)
 	}
 	f, err := parseFileStored(e.Data())
 	switch {
 	case err != nil:
-		return FileStored{}, err
+		return file.Info{}, err
 	case e.ID() != f.ID:
-		return FileStored{}, problem.Unprocessable.With("the event's id must be the same as the id in its data")
+		return file.Info{}, problem.Unprocessable.With("the event's id must be the same as the id in its data")
 	case e.Subject() != "" && e.Subject() != f.ID:
-		return FileStored{}, problem.Unprocessable.With("the event's subject must be the same as the id in its data")
+		return file.Info{}, problem.Unprocessable.With("the event's subject must be the same as the id in its data")
 	}
 	return f, nil
 }

@@ -13,14 +13,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// structured returns a request that delivers the event of file() in structured mode. replace contains new values for
+// structured returns a request that delivers the event of info() in structured mode. replace contains new values for
 // members of the event. nil removes a member.
 func structured(t testing.TB, replace map[string]any) *http.Request {
 	t.Helper()
-	e, err := events.NewFileStored(file())
+	e, err := events.NewFileStored(t.Context(), info())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,11 +45,11 @@ func structured(t testing.TB, replace map[string]any) *http.Request {
 	return post("application/cloudevents+json", string(body))
 }
 
-// binary returns a request that delivers the event of file() in binary mode. replace contains new values for
+// binary returns a request that delivers the event of info() in binary mode. replace contains new values for
 // headers. An empty value removes a header.
 func binary(t testing.TB, replace map[string]string) *http.Request {
 	t.Helper()
-	f := file()
+	f := info()
 	f.StoredAt = f.StoredAt.UTC()
 	data, err := json.Marshal(f)
 	if err != nil {
@@ -77,7 +78,7 @@ func post(contentType, body string) *http.Request {
 }
 
 // decode calls events.Decode with the header and the body of r.
-func decode(t testing.TB, r *http.Request) (event.Event, events.FileStored, error) {
+func decode(t testing.TB, r *http.Request) (event.Event, file.Info, error) {
 	t.Helper()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -102,7 +103,7 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: got error %v, want none", name, err)
 			continue
 		}
-		want := file()
+		want := info()
 		want.StoredAt = want.StoredAt.UTC()
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: data (-want +got):\n%s", name, diff)
@@ -175,7 +176,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		again, err := events.NewFileStored(got)
+		again, err := events.NewFileStored(t.Context(), got)
 		if err != nil {
 			t.Fatalf("Decode accepts %+v, but NewFileStored returns the error %v", got, err)
 		}

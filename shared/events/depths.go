@@ -19,14 +19,14 @@ type Depths struct {
 	Dead int
 }
 
-// Lengths returns the number of messages that are waiting in Queue and in DeadQueue. eventsURL is the value of
+// QueueDepths returns the number of messages that are waiting in Queue and in DeadQueue. eventsURL is the value of
 // EVENTS_URL. If eventsURL is a RabbitMQ URL, its user needs configure or write permission for both queues, because
 // RabbitMQ 4.2.7 and later require one of these permissions. If it is the URL of an HTTP sink, both numbers are 0,
 // because a sink stores no messages.
 //
 // If RabbitMQ is unavailable or denies the user access, the error wraps problem.Unavailable. No error shows the URL,
 // because it contains a password.
-func Lengths(ctx context.Context, eventsURL string) (Depths, error) {
+func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
 	u, err := parseURL("EVENTS_URL", eventsURL)
 	if err != nil {
 		return Depths{}, err

@@ -6,11 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
@@ -28,35 +28,13 @@ const (
 	SchemaFileStored = "https://github.com/strongroom-dev/strongroom/blob/main/shared/events/file-stored.v1.schema.json"
 )
 
-// FileStored is the data of a TypeFileStored event. It contains everything that the catalog stores about a file.
-type FileStored struct {
-	// ID is the ID of the file, a UUIDv7 in lower case. It is also the id and the subject of the event.
-	ID string `json:"id"`
-	// Owner is the ID of the user who uploaded the file. It has 1 to 128 characters.
-	Owner string `json:"owner"`
-	// Name is the file name that the user chose. It has 1 to 1024 characters. Every character is allowed.
-	Name string `json:"name"`
-	// Size is the size of the file in bytes. It is at most 2⁵³-1, the largest integer that every JSON parser can
-	// represent exactly.
-	Size int64 `json:"size"`
-	// SHA256 is the SHA-256 hash of the file's bytes in lower-case hexadecimal.
-	SHA256 string `json:"sha256"`
-	// ContentType is the media type that the user declared or that the upload function detected. It has 1 to 255
-	// printable ASCII characters.
-	ContentType string `json:"content_type"`
-	// StoredAt is the time at which the last byte of the file was stored. In JSON, it is an RFC 3339 timestamp in UTC
-	// with at most nine fractional digits.
-	StoredAt time.Time `json:"stored_at"`
-}
-
-// Trace adds the trace in ctx to the event e, in the CloudEvents extension "Distributed Tracing". The delivery and the
-// processing of the event then belong to the same trace as its creation, even if the event is published much later.
-func Trace(ctx context.Context, e *event.Event) { telemetry.Inherit(ctx, e.SetExtension) }
-
 // NewFileStored returns the event that announces f. The event's source, id and time depend only on f, so a consumer
 // recognizes several events that are created from the same f as duplicates. If f does not conform to the schema, the
 // error wraps problem.Unprocessable.
-func NewFileStored(f FileStored) (event.Event, error) {
+//
+// The event contains the trace in ctx, in the CloudEvents extension "Distributed Tracing". The delivery and the
+// processing of the event then belong to the same trace as its creation, even if the event is published much later.
+func NewFileStored(ctx context.Context, f file.Info) (event.Event, error) {
 	if !utf8.ValidString(f.Owner + f.Name + f.ContentType) {
 		return event.Event{}, problem.Unprocessable.With("the file's name, owner or content type is not valid UTF-8")
 	}
@@ -67,7 +45,7 @@ func NewFileStored(f FileStored) (event.Event, error) {
 	}
 	// Check f with the rules for delivered events, so that no event is published that its consumer would reject.
 	if _, err := parseFileStored(data); err != nil {
-		return event.Event{}, err
+		return event.Event{}, fmt.Errorf("create the event for file %s: %w", f.ID, err)
 	}
 	e := event.New()
 	e.SetType(TypeFileStored)
@@ -76,11 +54,40 @@ func NewFileStored(f FileStored) (event.Event, error) {
 	e.SetSubject(f.ID)
 	e.SetTime(f.StoredAt)
 	e.SetDataSchema(SchemaFileStored)
+	telemetry.Inherit(ctx, e.SetExtension)
 	if err := e.SetData(event.ApplicationJSON, json.RawMessage(data)); err != nil {
 		return event.Event{}, fmt.Errorf("set the data of event %s: %w", f.ID, err)
 	}
 	if err := e.Validate(); err != nil {
 		return event.Event{}, fmt.Errorf("validate event %s: %w", f.ID, err)
+	}
+	return e, nil
+}
+
+// Encode returns the event from NewFileStored, encoded as JSON. The store keeps the event in this form in the file's
+// document.
+func Encode(ctx context.Context, f file.Info) ([]byte, error) {
+	e, err := NewFileStored(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return e.MarshalJSON()
+}
+
+// store contains the method of content.Store that Load uses.
+type store interface {
+	Event(ctx context.Context, id string) ([]byte, error)
+}
+
+// Load returns the event that announces the file with the given ID, which s keeps in the file's document. If the file
+// does not exist, the error wraps problem.NotFound.
+func Load(ctx context.Context, s store, id string) (e event.Event, err error) {
+	encoded, err := s.Event(ctx, id)
+	if err != nil {
+		return event.Event{}, err
+	}
+	if err := e.UnmarshalJSON(encoded); err != nil {
+		return event.Event{}, fmt.Errorf("decode the event for file %s: %w", id, err)
 	}
 	return e, nil
 }

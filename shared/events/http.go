@@ -54,7 +54,7 @@ func newHTTPPublisher(sink *url.URL) *httpPublisher {
 // status, the error then wraps problem.Unavailable, because no event can be published until an operator deploys
 // matching versions.
 func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
-	body, err := encode(e)
+	body, err := structured(e)
 	if err != nil {
 		return err
 	}

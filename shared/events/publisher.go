@@ -96,8 +96,8 @@ func parseURL(variable, raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// encode returns e in the CloudEvents JSON event format, as structured mode requires.
-func encode(e event.Event) ([]byte, error) {
+// structured returns e in the CloudEvents JSON event format, as structured mode requires.
+func structured(e event.Event) ([]byte, error) {
 	if err := e.Validate(); err != nil {
 		return nil, fmt.Errorf("publish event %s: %w", e.ID(), err)
 	}

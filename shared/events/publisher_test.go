@@ -21,7 +21,7 @@ import (
 
 func stored(t testing.TB) event.Event {
 	t.Helper()
-	e, err := events.NewFileStored(file())
+	e, err := events.NewFileStored(t.Context(), info())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestPublishToSink(t *testing.T) {
 	if mode := again.Header.Get("Content-Type"); mode != "application/cloudevents+json" {
 		t.Errorf("got Content-Type %q, want structured mode", mode)
 	}
-	if e, f, err := events.Decode(again.Header, body); err != nil || e.ID() != fileID || f.Name != file().Name {
+	if e, f, err := events.Decode(again.Header, body); err != nil || e.ID() != fileID || f.Name != info().Name {
 		t.Errorf("decode the request at the sink: got event %v, data %+v and error %v, want event %s", e, f, err, fileID)
 	}
 }

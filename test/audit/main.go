@@ -24,7 +24,8 @@ import (
 	"text/tabwriter"
 )
 
-// constraint is the first line of each file that contains proofs.
+// constraint is the first line of each file with tests that prove a known fault. It excludes these files from normal
+// builds.
 const constraint = "//go:build audit\n"
 
 // timeout is how long the proofs in one package may take. It includes the time for the first build of FerretDB, which

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/test/bench/nullmongo"
 )
@@ -58,7 +59,7 @@ func BenchmarkUpload(b *testing.B) {
 			return err
 		}, 0},
 		{"writer", func() error {
-			_, err := files.Put(b.Context(), content.File{Size: oneStream}, block.reader(oneStream), noEvent)
+			_, err := files.Put(b.Context(), content.File{Info: file.Info{Size: oneStream}}, block.reader(oneStream), noEvent)
 			return err
 		}, 0},
 		{"function", func() error {
@@ -103,7 +104,7 @@ func BenchmarkUploadBuffers(b *testing.B) {
 	plain := gridFS(b, null)
 	block := newBlock(1)
 	writer := func(ctx context.Context, r io.Reader) {
-		_, _ = files.Put(ctx, content.File{Size: -1}, r, noEvent) // returns an error when ctx is canceled
+		_, _ = files.Put(ctx, content.File{Info: file.Info{Size: -1}}, r, noEvent) // returns an error when ctx is canceled
 	}
 	driver := func(ctx context.Context, r io.Reader) { _, _ = plain.UploadFromStream(ctx, "a", r) }
 	for _, c := range []struct {

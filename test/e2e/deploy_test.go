@@ -22,12 +22,12 @@ import (
 // root is the top directory of the repository.
 const root = "../.."
 
-// deploy runs the script behind `make deploy` in the directory dir, for at most 15 minutes, and returns its output.
+// deploy runs `make deploy` in the directory dir, for at most 15 minutes, and returns its output.
 func deploy(t *testing.T, dir string, environment ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, "deploy/deploy")
+	command := exec.CommandContext(ctx, "make", "--no-print-directory", "deploy")
 	command.Dir = dir
 	command.Env = append(os.Environ(), environment...)
 	var out bytes.Buffer

@@ -21,6 +21,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/local/process"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // browserTime bounds a visit in Chromium.
@@ -134,7 +135,7 @@ func TestAuditUploadedScriptRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	f, err := s.Put(t.Context(), content.File{Owner: "0190-ada", Name: "x.js", ContentType: "text/javascript"}, strings.NewReader(script), eventOf)
+	f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "0190-ada", Name: "x.js", ContentType: "text/javascript"}}, strings.NewReader(script), eventOf)
 	if err != nil {
 		t.Fatal(err)
 	}

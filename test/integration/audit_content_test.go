@@ -19,6 +19,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -42,7 +43,7 @@ func TestAuditCommitAfterSweep(t *testing.T) {
 	s, uri := openContent(t)
 	// The short ORPHAN_GRACE stands for a clock that differs by minutes, or for a process that was frozen.
 	sweep := runFunction(t, "sweep", "MONGODB_URI="+uri, "EVENTS_URL="+startSink(t), "PENDING_GRACE=10ms", "ORPHAN_GRACE=1s")
-	f, err := s.Put(t.Context(), content.File{Owner: "ada", Name: "x", ContentType: "text/plain", Size: -1}, &reader{2*mebi + 1, func() error {
+	f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: -1}}, &reader{2*mebi + 1, func() error {
 		time.Sleep(2500 * time.Millisecond)
 		postSweep(t, sweep)
 		return io.EOF
@@ -83,12 +84,12 @@ func TestAuditDeletedUpload(t *testing.T) {
 				t.Fatal(err)
 			}
 			addPiece(t, s, upload.ID, 0, randomBytes(mebi+5))
-			if _, _, err := s.Finish(t.Context(), upload.ID, eventOf); err != nil { // The event is not confirmed, so the note stays.
+			if _, err := s.Finish(t.Context(), upload.ID, eventOf); err != nil { // The event is not confirmed, so the note stays.
 				t.Fatal(err)
 			}
 			time.Sleep(grace + 500*time.Millisecond) // sweep then visits the upload, but does not continue the younger deletion.
 			// These are the first steps of DELETE /files/{id}.
-			if err := s.Bury(t.Context(), upload.ID); err != nil {
+			if err := s.MarkDeleted(t.Context(), upload.ID); err != nil {
 				t.Fatal(err)
 			}
 			document := bson.D{{Key: "_id", Value: upload.ID}}
@@ -113,7 +114,7 @@ func TestAuditFinishWithHole(t *testing.T) {
 	if _, err := db.Collection("fs.chunks").DeleteOne(t.Context(), bson.D{{Key: "files_id", Value: u.ID}, {Key: "n", Value: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	if f, _, err := s.Finish(t.Context(), u.ID, anyEvent); err == nil {
+	if f, err := s.Finish(t.Context(), u.ID, anyEvent); err == nil {
 		t.Errorf("got file %s, want an error", f.ID)
 	}
 }
@@ -201,7 +202,7 @@ func TestAuditLateWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	addPiece(t, s, u.ID, 300, want[300:])
-	if _, _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil {
+	if _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -228,7 +229,7 @@ func TestAuditJournalOfKilledFunction(t *testing.T) {
 	defer killed.Close()
 	u := createUpload(t, s, 3*mebi+5)
 	addPiece(t, s, u.ID, 0, randomBytes(3*mebi+5))
-	if _, _, err := killed.Finish(t.Context(), u.ID, eventOf); err == nil {
+	if _, err := killed.Finish(t.Context(), u.ID, eventOf); err == nil {
 		t.Fatal("got no error of the function that was killed, want one")
 	}
 	sweep := runFunction(t, "sweep", "MONGODB_URI="+uri, "EVENTS_URL="+startSink(t), "PENDING_GRACE=10ms", "ORPHAN_GRACE=10ms")

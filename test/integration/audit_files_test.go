@@ -19,6 +19,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // startSink returns the URL of a broker that confirms every event and delivers none.
@@ -121,7 +122,7 @@ func TestAuditRedrivenEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.Unearth(t.Context(), time.Now().Add(time.Second)); err != nil { // as sweep does after 30 days
+	if _, err := s.ForgetDeletions(t.Context(), time.Now().Add(time.Second)); err != nil { // as sweep does after 30 days
 		t.Fatal(err)
 	}
 	response, err := http.Post(record, "application/cloudevents+json", bytes.NewReader(<-letters)) // as setup redrive does
@@ -155,7 +156,7 @@ func TestAuditAcceptedFileOutlivesClaim(t *testing.T) {
 	s, uri := openContent(t)
 	file := func() content.File {
 		t.Helper()
-		f, err := s.Put(t.Context(), content.File{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1, Key: "daily"},
+		f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, Key: "daily"},
 			&reader{1, func() error { return io.EOF }}, eventOf)
 		if err == nil {
 			_, err = s.Claim(t.Context(), "daily", f)

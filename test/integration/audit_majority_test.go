@@ -13,6 +13,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/test/bench/nullmongo"
 )
 
@@ -73,7 +74,7 @@ func TestAuditEntryWithoutMajority(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	e := catalog.Entry{ID: "0190a5c2-7b1e-7c3d-9e4f-0123456789ab", Owner: "ada", Name: "x", StoredAt: time.Now()}
+	e := catalog.Entry{Info: file.Info{ID: "0190a5c2-7b1e-7c3d-9e4f-0123456789ab", Owner: "ada", Name: "x", StoredAt: time.Now()}}
 	for delivery := 1; delivery <= 2; delivery++ {
 		if _, err := c.Insert(t.Context(), e); err == nil {
 			t.Errorf("delivery %d: got no error, want one", delivery)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -41,8 +42,8 @@ func newCatalog(t *testing.T, uri string) *catalog.Store {
 // entry returns a catalog entry for a file that belongs to owner. The file was stored n seconds after a fixed time.
 func entry(owner string, n int64) catalog.Entry {
 	at := time.Unix(1_800_000_000+n, 123_000_000).UTC()
-	return catalog.Entry{ID: uuid.Must(uuid.NewV7()).String(), Owner: owner, Name: fmt.Sprint("file Ω ", n), Size: 1 << 40,
-		SHA256: sum(nil), ContentType: "text/plain", StoredAt: at, CataloguedAt: at.Add(time.Millisecond)}
+	return catalog.Entry{Info: file.Info{ID: uuid.Must(uuid.NewV7()).String(), Owner: owner, Name: fmt.Sprint("file Ω ", n), Size: 1 << 40,
+		SHA256: sum(nil), ContentType: "text/plain", StoredAt: at}, CataloguedAt: at.Add(time.Millisecond)}
 }
 
 // TestCatalogInsert proves that exactly one of several concurrent inserts of the same file reports an insert, and that

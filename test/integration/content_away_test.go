@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -36,7 +37,7 @@ func TestContentServerUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := func() error { return io.EOF }
-	_, err = s.Put(t.Context(), content.File{Owner: "ada"}, io.MultiReader(
+	_, err = s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada"}}, io.MultiReader(
 		&reader{3 * mebi, end}, &reader{0, kill}, &reader{3 * mebi, end}), anyEvent)
 	if !errors.Is(err, problem.Unavailable) {
 		t.Errorf("Put: got error %v, want %v", err, problem.Unavailable)

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -74,7 +75,7 @@ func anyEvent(*content.File) ([]byte, error) { return []byte(`{"id":"1"}`), nil 
 
 // put stores b as a file that belongs to ada.
 func put(ctx context.Context, s *content.Store, b []byte) (content.File, error) {
-	return s.Put(ctx, content.File{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain"}, bytes.NewReader(b), anyEvent)
+	return s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain"}}, bytes.NewReader(b), anyEvent)
 }
 
 // count returns the number of documents in c that match filter.
@@ -251,7 +252,7 @@ func TestContentRefused(t *testing.T) {
 			t.Run(fmt.Sprintf("%s after %d bytes", name, size), func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				_, err := s.Put(ctx, content.File{Owner: "ada"}, &reader{size, func() error {
+				_, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada"}}, &reader{size, func() error {
 					if c.end == context.Canceled {
 						cancel()
 						return io.EOF

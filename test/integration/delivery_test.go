@@ -103,7 +103,7 @@ func TestRecordOfADeletedFile(t *testing.T) {
 		})
 		group.Go(func() { // deletes the file in the same way as the files function
 			time.Sleep(rand.N(3 * time.Millisecond))
-			if err := errors.Join(files.Bury(t.Context(), f.ID), c.Delete(t.Context(), f.ID)); err != nil {
+			if err := errors.Join(files.MarkDeleted(t.Context(), f.ID), c.Delete(t.Context(), f.ID)); err != nil {
 				t.Error(err)
 			}
 		})

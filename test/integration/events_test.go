@@ -16,6 +16,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -81,9 +82,9 @@ func publisher(t *testing.T, eventsURL string) events.Publisher {
 }
 
 // fileStored returns a new event and its data.
-func fileStored(t *testing.T) (cloudevents.Event, events.FileStored) {
+func fileStored(t *testing.T) (cloudevents.Event, file.Info) {
 	t.Helper()
-	f := events.FileStored{
+	f := file.Info{
 		ID:          uuid.Must(uuid.NewV7()).String(),
 		Owner:       uuid.Must(uuid.NewV7()).String(),
 		Name:        "größe \"1\"\n.txt",
@@ -92,7 +93,7 @@ func fileStored(t *testing.T) (cloudevents.Event, events.FileStored) {
 		ContentType: "text/plain; charset=utf-8",
 		StoredAt:    time.Now().UTC().Truncate(time.Millisecond),
 	}
-	e, err := events.NewFileStored(f)
+	e, err := events.NewFileStored(t.Context(), f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,14 +353,14 @@ func TestRedrive(t *testing.T) {
 	if err := events.DeclareTopology(t.Context(), broker.URL); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := events.Lengths(t.Context(), broker.URL); err != nil || got != (events.Depths{Dead: n}) {
+	if got, err := events.QueueDepths(t.Context(), broker.URL); err != nil || got != (events.Depths{Dead: n}) {
 		t.Errorf("Lengths: got %+v (%v), want %d dead letters", got, err, n)
 	}
 	if err := redrive(n); err != nil {
 		t.Errorf("redrive %d dead letters: %v", n, err)
 	}
 	dead(0)
-	if got, err := events.Lengths(t.Context(), broker.URL); err != nil || got != (events.Depths{Waiting: n}) {
+	if got, err := events.QueueDepths(t.Context(), broker.URL); err != nil || got != (events.Depths{Waiting: n}) {
 		t.Errorf("Lengths: got %+v (%v), want %d waiting events", got, err, n)
 	}
 	for range n {
@@ -396,10 +397,10 @@ func TestPermissions(t *testing.T) {
 	// RabbitMQ refuses the event because of the missing permission, so the outcome is known.
 	e, _ := fileStored(t)
 	wantUnavailable(t, publisher(t, source).Publish(t.Context(), e), false)
-	if got, err := events.Lengths(t.Context(), sweep); err != nil || got != (events.Depths{Waiting: 2}) {
+	if got, err := events.QueueDepths(t.Context(), sweep); err != nil || got != (events.Depths{Waiting: 2}) {
 		t.Errorf("Lengths as sweep: got %+v (%v), want the 2 events of upload and sweep", got, err)
 	}
-	_, err := events.Lengths(t.Context(), withPassword(t, sweep, "wrong"))
+	_, err := events.QueueDepths(t.Context(), withPassword(t, sweep, "wrong"))
 	wantUnavailable(t, err, false)
 }
 

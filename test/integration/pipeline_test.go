@@ -16,6 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/local/store"
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // adapterParallelism is the number of events that the adapter delivers at the same time.
@@ -63,14 +64,14 @@ func openCatalog(t *testing.T, uri string) *catalog.Store {
 }
 
 // wantEntry waits for the catalog entry of f and checks it.
-func wantEntry(t *testing.T, c *catalog.Store, f events.FileStored) {
+func wantEntry(t *testing.T, c *catalog.Store, f file.Info) {
 	t.Helper()
 	var got catalog.Entry
 	eventually(t, 2*recovery, "file "+f.ID+" is in the catalog", func() (err error) {
 		got, err = c.Get(t.Context(), f.ID)
 		return err
 	})
-	want := catalog.Entry{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256, ContentType: f.ContentType, StoredAt: f.StoredAt}
+	want := catalog.Entry{Info: f}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(catalog.Entry{}, "CataloguedAt")); diff != "" {
 		t.Errorf("catalog entry of file %s (-want +got):\n%s", f.ID, diff)
 	}
@@ -175,7 +176,7 @@ func TestPipelineWithoutMongoDB(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := publisher(t, broker.URL)
-	var files []events.FileStored
+	var files []file.Info
 	for range 5 {
 		e, f := fileStored(t)
 		if err := p.Publish(t.Context(), e); err != nil {

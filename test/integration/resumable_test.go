@@ -55,7 +55,11 @@ func wantOffset(t *testing.T, s *content.Store, id string, want int) {
 // want. The journal must have no entry for the upload.
 func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string, want []byte) {
 	t.Helper()
-	f, event, err := s.Finish(t.Context(), id, anyEvent)
+	f, err := s.Finish(t.Context(), id, anyEvent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event, err := s.Event(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +140,7 @@ func TestResumableInterruptedRequest(t *testing.T) {
 		t.Errorf("Append with an interruption: got %d bytes and error %v, want %d and %v", added, err, mebi+500, cut)
 	}
 	wantOffset(t, s, u.ID, mebi+500)
-	if _, _, err := s.Finish(t.Context(), u.ID, anyEvent); !errors.Is(err, problem.Conflict) {
+	if _, err := s.Finish(t.Context(), u.ID, anyEvent); !errors.Is(err, problem.Conflict) {
 		t.Errorf("Finish of an incomplete upload: got error %v, want %v", err, problem.Conflict)
 	}
 	for _, offset := range []int{0, 1, mebi, mebi + 499, mebi + 501} {
@@ -182,7 +186,7 @@ func TestResumableManyWriters(t *testing.T) {
 		files := make([]content.File, writers)
 		for w := range writers {
 			finishers.Go(func() (err error) {
-				files[w], _, err = s.Finish(ctx, u.ID, anyEvent)
+				files[w], err = s.Finish(ctx, u.ID, anyEvent)
 				return err
 			})
 		}
@@ -253,7 +257,7 @@ func TestResumableAfterAKill(t *testing.T) {
 		u := createUpload(t, s, len(want))
 		addPiece(t, s, u.ID, 0, want)
 		broken := errors.New("killed")
-		if _, _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+		if _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 			t.Fatalf("Finish: got error %v, want %v", err, broken)
 		}
 		wantOffset(t, s, u.ID, len(want))
@@ -374,7 +378,7 @@ func TestResumableTerminate(t *testing.T) {
 			addPiece(t, s, u.ID, 0, want)
 			var finished, terminated error
 			group := errgroup.Group{}
-			group.Go(func() error { _, _, finished = s.Finish(t.Context(), u.ID, anyEvent); return nil })
+			group.Go(func() error { _, finished = s.Finish(t.Context(), u.ID, anyEvent); return nil })
 			group.Go(func() error { terminated = s.Terminate(t.Context(), u.ID); return nil })
 			_ = group.Wait()
 			outcomes[finished == nil]++
@@ -464,7 +468,7 @@ func TestResumableSniffsTheType(t *testing.T) {
 		t.Fatal(err)
 	}
 	addPiece(t, s, u.ID, 0, page)
-	if f, _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil || f.ContentType != "text/html; charset=utf-8" {
+	if f, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil || f.ContentType != "text/html; charset=utf-8" {
 		t.Errorf("Finish: got the content type %q and error %v, want text/html; charset=utf-8", f.ContentType, err)
 	}
 }
@@ -485,7 +489,7 @@ func TestResumableDiscard(t *testing.T) {
 	u = createUpload(t, s, len(want))
 	addPiece(t, s, u.ID, 0, want)
 	broken := errors.New("killed")
-	if _, _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+	if _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Fatalf("Finish: got error %v, want %v", err, broken)
 	}
 	for range 2 { // the upload is first sealed, and then a file

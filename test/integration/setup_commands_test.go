@@ -15,6 +15,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // setupCommand runs a setup command with environment as its whole environment. It returns the standard output and the
@@ -160,7 +161,7 @@ func TestRecatalogueCommand(t *testing.T) {
 	c := openCatalog(t, uri)
 	var want []string
 	for i := range 7 {
-		f, err := s.Put(t.Context(), content.File{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, bytes.NewReader([]byte{1}), eventOf)
+		f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}}, bytes.NewReader([]byte{1}), eventOf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +169,7 @@ func TestRecatalogueCommand(t *testing.T) {
 		case i == 0: // this file is not confirmed: sweep will publish its event
 			continue
 		case i == 1: // this file is in the catalog
-			if _, err := c.Insert(t.Context(), catalog.Entry{ID: f.ID, Owner: f.Owner, StoredAt: f.StoredAt}); err != nil {
+			if _, err := c.Insert(t.Context(), catalog.Entry{Info: f.Info}); err != nil {
 				t.Fatal(err)
 			}
 		default:

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // swept is the response body of sweep.
@@ -47,14 +49,7 @@ func postSweep(t *testing.T, url string) (int, swept) {
 }
 
 // eventOf is a finish function for Put that returns the same event as the upload function.
-func eventOf(f *content.File) ([]byte, error) {
-	e, err := events.NewFileStored(events.FileStored{ID: f.ID, Owner: f.Owner, Name: f.Name, Size: f.Size, SHA256: f.SHA256,
-		ContentType: f.ContentType, StoredAt: f.StoredAt})
-	if err != nil {
-		return nil, err
-	}
-	return e.MarshalJSON()
-}
+func eventOf(f *content.File) ([]byte, error) { return events.Encode(context.Background(), f.Info) }
 
 // TestSweep proves what sweep does with unfinished work that is older than the grace period. It publishes events that
 // are not confirmed, deletes duplicates and orphaned chunks, and completes deletions. It does not touch younger uploads
@@ -74,9 +69,9 @@ func TestSweep(t *testing.T) {
 	}
 	c := openCatalog(t, uri)
 	db := database(t, uri)
-	file := func(key string) content.File {
+	newFile := func(key string) content.File {
 		t.Helper()
-		f, err := s.Put(ctx, content.File{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1, Key: key}, &reader{1, func() error { return io.EOF }}, eventOf)
+		f, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, Key: key}, &reader{1, func() error { return io.EOF }}, eventOf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,25 +85,25 @@ func TestSweep(t *testing.T) {
 
 	// pending is not confirmed. claimer is not confirmed and has claimed a key. duplicate was uploaded again with the
 	// same key.
-	pending, claimer := file(""), file("key")
+	pending, claimer := newFile(""), newFile("key")
 	if _, err := s.Claim(ctx, "key", claimer); err != nil {
 		t.Fatal(err)
 	}
-	duplicate := file("key")
-	done := file("")
+	duplicate := newFile("key")
+	done := newFile("")
 	if err := s.Confirm(ctx, done.ID); err != nil {
 		t.Fatal(err)
 	}
 	// The deletion of this file was interrupted.
-	deleted := file("")
-	if _, err := c.Insert(ctx, catalog.Entry{ID: deleted.ID, Owner: "ada", StoredAt: deleted.StoredAt}); err != nil {
+	deleted := newFile("")
+	if _, err := c.Insert(ctx, catalog.Entry{Info: deleted.Info}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Bury(ctx, deleted.ID); err != nil {
+	if err := s.MarkDeleted(ctx, deleted.ID); err != nil {
 		t.Fatal(err)
 	}
 	// The function was killed during this upload. Only the chunk and the upload record exist.
-	orphan := file("")
+	orphan := newFile("")
 	if _, err := db.Collection("fs.files").DeleteOne(ctx, bson.D{{Key: "_id", Value: orphan.ID}}); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +113,7 @@ func TestSweep(t *testing.T) {
 	}
 	time.Sleep(grace + 100*time.Millisecond)
 	// This upload is younger than the grace period, so the sweeps during the upload must not touch it.
-	young, err := s.Put(ctx, content.File{Owner: "ada", Name: "y", ContentType: "text/plain", Size: 1}, &reader{1, func() error {
+	young, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "y", ContentType: "text/plain", Size: 1}}, &reader{1, func() error {
 		var group sync.WaitGroup // two sweeps can run at the same time
 		var statuses [2]int
 		var got [2]swept
@@ -197,7 +192,7 @@ func TestSweepResumable(t *testing.T) {
 	expired, terminated := create(time.Now().Add(-time.Hour), "hel"), create(time.Now().Add(time.Hour), "hel")
 	late := create(time.Now().Add(-time.Hour), "hello")
 	sealed := create(time.Now().Add(time.Hour), "hello") // the function was killed during Finish
-	if _, _, err := s.Finish(t.Context(), sealed.ID, func(*content.File) ([]byte, error) { return nil, io.ErrUnexpectedEOF }); err == nil {
+	if _, err := s.Finish(t.Context(), sealed.ID, func(*content.File) ([]byte, error) { return nil, io.ErrUnexpectedEOF }); err == nil {
 		t.Fatal("Finish with a failing event function: got no error, want an error")
 	}
 	if err := s.Terminate(t.Context(), terminated.ID); err != nil {
@@ -247,7 +242,7 @@ func TestSweepWithoutBroker(t *testing.T) {
 	ctx := t.Context()
 	var files []content.File
 	for range 2 {
-		f, err := s.Put(ctx, content.File{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, &reader{1, func() error { return io.EOF }}, eventOf)
+		f, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}}, &reader{1, func() error { return io.EOF }}, eventOf)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/test/browser"
 )
@@ -140,13 +140,13 @@ func TestTusClient(t *testing.T) {
 	if got := digests(t, u.db)[r.id()]; got != sum(want) {
 		t.Errorf("stored file: got the digest %s, want %s", got, sum(want))
 	}
-	var file struct {
+	var stored struct {
 		UploadDate time.Time `bson:"uploadDate"`
 	}
-	if err := u.db.Collection("fs.files").FindOne(t.Context(), bson.D{{Key: "_id", Value: r.id()}}).Decode(&file); err != nil {
+	if err := u.db.Collection("fs.files").FindOne(t.Context(), bson.D{{Key: "_id", Value: r.id()}}).Decode(&stored); err != nil {
 		t.Fatal(err)
 	}
-	wantEntry(t, c, events.FileStored{ID: r.id(), Owner: "0190-ada", Name: "großes Ω.bin", Size: size, SHA256: sum(want), ContentType: "application/x-test", StoredAt: file.UploadDate.UTC()})
+	wantEntry(t, c, file.Info{ID: r.id(), Owner: "0190-ada", Name: "großes Ω.bin", Size: size, SHA256: sum(want), ContentType: "application/x-test", StoredAt: stored.UploadDate.UTC()})
 	wantSettled(t, broker, 0)
 	if all := catalogued(t, c); len(all) != 1 {
 		t.Errorf("got %d catalog entries, want 1", len(all))

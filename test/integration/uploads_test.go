@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -54,7 +55,7 @@ func TestContentUnfinished(t *testing.T) {
 	page(later, "", 3, ids[1], ids[2])
 
 	// Put inserts the upload record before it reads the first byte.
-	_, err := s.Put(ctx, content.File{Owner: "ada", Size: 7}, &reader{0, func() error {
+	_, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Size: 7}}, &reader{0, func() error {
 		if n := count(t, db.Collection("uploads"), bson.D{{Key: "owner", Value: "ada"}, {Key: "length", Value: 7}}); n != 1 {
 			t.Errorf("before the first byte: got %d upload records, want 1", n)
 		}
@@ -101,15 +102,11 @@ func TestContentClaims(t *testing.T) {
 		}
 	}
 	claimed(first.ID)
-	if err := s.Unclaim(ctx, "key", second.ID); err != nil {
-		t.Error(err)
-	}
-	claimed(first.ID)
 	if n, err := s.ForgetClaims(ctx, time.Now().Add(-time.Minute)); err != nil || n != 0 {
 		t.Errorf("ForgetClaims of a minute ago: got %d, %v, want 0", n, err)
 	}
-	if err := s.Unclaim(ctx, "key", first.ID); err != nil {
-		t.Error(err)
+	if n, err := s.ForgetClaims(ctx, time.Now().Add(time.Minute)); err != nil || n != 1 {
+		t.Errorf("ForgetClaims of all claims: got %d, %v, want 1", n, err)
 	}
 	claimed("")
 	if got, err := s.Claim(ctx, "key", second); err != nil || got != second {
@@ -132,24 +129,24 @@ func TestContentDeletions(t *testing.T) {
 	}
 	state := func(wantBuried bool, wantGraves ...string) {
 		t.Helper()
-		if got, err := s.Buried(ctx, f.ID); err != nil || got != wantBuried {
+		if got, err := s.IsDeleted(ctx, f.ID); err != nil || got != wantBuried {
 			t.Errorf("Buried: got %t, %v, want %t", got, err, wantBuried)
 		}
-		if got, err := s.Graves(ctx, time.Now().Add(time.Second), "", 10); err != nil || !slices.Equal(got, wantGraves) {
+		if got, err := s.PendingDeletions(ctx, time.Now().Add(time.Second), "", 10); err != nil || !slices.Equal(got, wantGraves) {
 			t.Errorf("Graves: got %q, %v, want %q", got, err, wantGraves)
 		}
 	}
 	state(false)
 	for range 2 { // a second call is not an error
-		if err := s.Bury(ctx, f.ID); err != nil {
+		if err := s.MarkDeleted(ctx, f.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
 	state(true, f.ID)
-	if got, err := s.Graves(ctx, time.Now().Add(time.Second), f.ID, 10); err != nil || len(got) != 0 {
+	if got, err := s.PendingDeletions(ctx, time.Now().Add(time.Second), f.ID, 10); err != nil || len(got) != 0 {
 		t.Errorf("Graves after the last ID: got %q, %v, want none", got, err)
 	}
-	if got, err := s.Graves(ctx, time.Now().Add(-time.Minute), "", 10); err != nil || len(got) != 0 {
+	if got, err := s.PendingDeletions(ctx, time.Now().Add(-time.Minute), "", 10); err != nil || len(got) != 0 {
 		t.Errorf("Graves of a minute ago: got %q, %v, want none", got, err)
 	}
 	if err := s.Delete(ctx, f.ID); err != nil {
@@ -160,13 +157,13 @@ func TestContentDeletions(t *testing.T) {
 		t.Errorf("Get after Delete: got error %v, want %v", err, problem.NotFound)
 	}
 	for want, before := range []time.Duration{-time.Minute, time.Minute} {
-		if n, err := s.Unearth(ctx, time.Now().Add(before)); err != nil || n != int64(want) {
+		if n, err := s.ForgetDeletions(ctx, time.Now().Add(before)); err != nil || n != int64(want) {
 			t.Errorf("Unearth before now plus %v: got %d, %v, want %d", before, n, err, want)
 		}
 	}
 	state(false)
 	wantEmpty(t, db)
-	if buried, err := s.Buried(ctx, uuid.NewString()); err != nil || buried {
+	if buried, err := s.IsDeleted(ctx, uuid.NewString()); err != nil || buried {
 		t.Errorf("Buried of an unknown file: got %t, %v, want false", buried, err)
 	}
 }

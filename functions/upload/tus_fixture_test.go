@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -89,31 +90,31 @@ func (s *fakeStore) AppendVerified(ctx context.Context, id string, offset int64,
 	return s.Append(ctx, id, offset, bytes.NewReader(b))
 }
 
-func (s *fakeStore) Finish(_ context.Context, id string, finish func(*content.File) ([]byte, error)) (content.File, []byte, error) {
+func (s *fakeStore) Finish(_ context.Context, id string, finish func(*content.File) ([]byte, error)) (content.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k, ok := s.kept[id]; ok {
-		return k.File, k.event, nil
+		return k.File, nil
 	}
 	o, ok := s.open[id]
 	if !ok {
-		return content.File{}, nil, errNone
+		return content.File{}, errNone
 	}
 	if int64(len(o.bytes)) != o.Length {
-		return content.File{}, nil, errTaken
+		return content.File{}, errTaken
 	}
 	sum := sha256.Sum256(o.bytes)
-	f := content.File{ID: id, Owner: o.Owner, Name: o.Name, ContentType: o.ContentType, Size: o.Length, SHA256: hex.EncodeToString(sum[:]), StoredAt: time.Now()}
+	f := content.File{Info: file.Info{ID: id, Owner: o.Owner, Name: o.Name, ContentType: o.ContentType, Size: o.Length, SHA256: hex.EncodeToString(sum[:]), StoredAt: time.Now()}}
 	if f.ContentType == "" {
 		f.ContentType = http.DetectContentType(o.bytes)
 	}
 	e, err := finish(&f)
 	if err != nil {
-		return content.File{}, nil, err
+		return content.File{}, err
 	}
 	s.kept[id] = &kept{f, o.bytes, e, false}
 	delete(s.open, id)
-	return f, e, nil
+	return f, nil
 }
 
 func (s *fakeStore) Terminate(ctx context.Context, id string) error { return s.Discard(ctx, id) }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"time"
 
 	tusd "github.com/tus/tusd/v2/pkg/handler"
 
@@ -19,7 +18,7 @@ type uploads interface {
 	Find(ctx context.Context, id string) (content.Upload, error)
 	Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error)
 	AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error)
-	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, []byte, error)
+	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Terminate(ctx context.Context, id string) error
 	Discard(ctx context.Context, id string) error
 }
@@ -39,7 +38,7 @@ type tusStore struct{ *tus }
 func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
 	u, err := s.uploads.Create(ctx, content.Upload{Owner: x.owner, Name: x.metadata.name, ContentType: x.metadata.contentType,
-		Metadata: x.metadata.raw, Length: info.Size, ExpiresAt: time.Now().Add(tusLifetime)})
+		Metadata: x.metadata.raw, Length: info.Size, ExpiresAt: s.now().Add(tusLifetime)})
 	if err != nil {
 		return nil, x.fail(err)
 	}
@@ -112,7 +111,7 @@ func (u tusUpload) FinishUpload(ctx context.Context) error {
 func (u tusUpload) Terminate(ctx context.Context) error {
 	err := u.t.uploads.Terminate(ctx, u.x.upload.ID)
 	if err == nil {
-		measureTus(ctx, u.x.upload, "terminated", 0)
+		u.t.measureTus(ctx, u.x.upload, "terminated", 0)
 	}
 	return u.x.fail(err)
 }

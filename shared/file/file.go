@@ -1,0 +1,24 @@
+// Package file defines the attributes of a stored file. The file content's store, the catalog, the event that announces
+// a file, and the API share this definition.
+package file
+
+import "time"
+
+// Info contains the attributes of a stored file. Package events defines limits for the values, and does not announce a
+// file whose attributes exceed these limits.
+type Info struct {
+	// ID is a UUIDv7 in lower case.
+	ID string `json:"id" bson:"_id"`
+	// Owner is the ID of the user who uploaded the file.
+	Owner string `json:"owner" bson:"owner"`
+	// Name is the file name that the user chose. It can contain any character.
+	Name string `json:"name" bson:"name"`
+	// Size is the file's size in bytes.
+	Size int64 `json:"size" bson:"size"`
+	// SHA256 is the SHA-256 digest of the file's bytes, in lowercase hexadecimal.
+	SHA256 string `json:"sha256" bson:"sha256"`
+	// ContentType is the media type that the user declared or that Strongroom detected, including its parameters.
+	ContentType string `json:"content_type" bson:"content_type"`
+	// StoredAt is the time when the upload was committed, in UTC with millisecond precision.
+	StoredAt time.Time `json:"stored_at" bson:"stored_at"`
+}
