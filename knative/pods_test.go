@@ -263,8 +263,9 @@ func TestEveryFunctionHasAManifestAndTheReverse(t *testing.T) {
 type setting struct{ required bool }
 
 // settings returns the settings of the program in a folder, by variable name. It reads the `env` tags of struct fields.
-// A program can embed a struct of settings from a shared package.
-func settings(t *testing.T, folder string) map[string]setting {
+// A program can embed a struct of settings from a shared package. If only is not empty, settings reads only the struct
+// with that name.
+func settings(t *testing.T, folder, only string) map[string]setting {
 	t.Helper()
 	found := map[string]setting{}
 	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
@@ -280,12 +281,15 @@ func settings(t *testing.T, folder string) map[string]setting {
 			t.Fatal(err)
 		}
 		ast.Inspect(file, func(node ast.Node) bool {
+			if spec, ok := node.(*ast.TypeSpec); ok && only != "" && spec.Name.Name != only {
+				return false
+			}
 			field, ok := node.(*ast.Field)
 			if !ok {
 				return true
 			}
 			if embedded, ok := field.Type.(*ast.SelectorExpr); ok && len(field.Names) == 0 && strings.HasSuffix(embedded.Sel.Name, "Settings") {
-				maps.Copy(found, settings(t, "../shared/"+embedded.X.(*ast.Ident).Name))
+				maps.Copy(found, settings(t, "../shared/"+embedded.X.(*ast.Ident).Name, embedded.Sel.Name))
 			}
 			if field.Tag == nil {
 				return true
@@ -305,7 +309,7 @@ func settings(t *testing.T, folder string) map[string]setting {
 }
 
 func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
-	common := settings(t, "../shared/function")
+	common := settings(t, "../shared/function", "")
 	if len(common) == 0 {
 		t.Fatal("shared/function has no settings")
 	}
@@ -319,7 +323,7 @@ func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
 		}
 		t.Run(p.name, func(t *testing.T) {
 			container := p.spec.Containers[0]
-			own := settings(t, "../"+strings.TrimPrefix(container.Image, "ko://"+module+"/"))
+			own := settings(t, "../"+strings.TrimPrefix(container.Image, "ko://"+module+"/"), "")
 			set := map[string]bool{}
 			for _, from := range container.EnvFrom {
 				if from.ConfigMapRef == nil || from.ConfigMapRef.Name != "strongroom" || from.Prefix != "" {

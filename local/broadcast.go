@@ -17,7 +17,7 @@ const maxEvent = 16 << 20
 type broadcast []http.Handler
 
 // ServeHTTP sends the request to all handlers, in order. It responds with 2xx only if all of them do, because the
-// publisher considers an event with another status unpublished.
+// publisher treats any other status as a failure to publish the event.
 func (b broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
 	if err != nil {

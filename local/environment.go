@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// inherited lists the variables that a function gets from the environment of `make run`. A function also gets the
-// variables in observing from this environment, but no others.
+// inherited lists the variables, in addition to those in observing, that a function gets from the environment of
+// `make run`.
 var inherited = []string{"PATH", "HOME", "TMPDIR"}
 
-// observing lists the variables for metrics and traces. A function gets these variables from the environment of `make
-// run` instead of from its manifest, because the values in the manifests do not work on a single machine: several
-// functions cannot listen on the same metrics port, and usually no trace collector is running.
+// observing lists the variables for metrics and traces. A function gets them from the environment of `make run` instead
+// of from its manifest, because the values in the manifests do not work on a single machine: several functions cannot
+// listen on the same metrics port, and usually no trace collector is running.
 var observing = []string{
 	"METRICS_ADDR", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
 	"OTEL_RESOURCE_ATTRIBUTES", "OTEL_BSP_SCHEDULE_DELAY",
@@ -116,8 +116,8 @@ func (r resolver) rewrite(value string) (string, error) {
 // clusterURL matches a function's URL inside a cluster, such as http://login.strongroom.svc.cluster.local/login.
 var clusterURL = regexp.MustCompile(`^http://([a-z0-9-]+)\.strongroom\.svc(?:\.cluster\.local)?((?:/.*)?)$`)
 
-// value resolves v, whose value is in the manifest, a ConfigMap or a Secret. It returns false if the process must not
-// get the variable, because an optional key does not exist or the value in a Secret is empty.
+// value returns the value of the variable v, which is in the manifest, a ConfigMap or a Secret. It returns false if the
+// variable must not be set, because an optional key does not exist or the value in a Secret is empty.
 func (r resolver) value(v variable) (string, bool, error) {
 	switch {
 	case v.ValueFrom == nil:
@@ -135,9 +135,9 @@ func (r resolver) value(v variable) (string, bool, error) {
 	}
 }
 
-// find looks up the object name and the key of ref in all, and returns the value. kind is the object's kind, for error
-// messages. If the key does not exist, find returns false for an optional reference and an error for any other
-// reference.
+// find returns the value to which ref refers. The map all contains the values by object name and key. kind is the
+// object's kind, for error messages. If the key does not exist, find returns false for an optional reference and an
+// error for any other reference.
 func find(kind string, all map[string]map[string]string, ref keyRef) (string, bool, error) {
 	value, ok := all[ref.Name][ref.Key]
 	if !ok && !ref.Optional {
@@ -167,8 +167,7 @@ func (r resolver) all(from variablesFrom) (map[string]string, error) {
 	return found, nil
 }
 
-// mount replaces dir with a directory that contains the files of the volume called name. volumes are the volumes of the
-// pod.
+// mount replaces dir with a directory that contains the files of the volume called name. volumes are the pod's volumes.
 func (r resolver) mount(dir, name string, volumes []volume) error {
 	i := slices.IndexFunc(volumes, func(v volume) bool { return v.Name == name })
 	if i < 0 {

@@ -54,8 +54,7 @@ type function struct {
 	public      bool
 	binary      string
 	environment []string
-	// timeout is how long a request may take, including the time in which it waits for a slot and for the process to
-	// start.
+	// timeout is how long a request may take, including the time that it waits for a slot and for the process to start.
 	timeout time.Duration
 	// idle is how long the process may remain idle before the runner stops it. 0 means that the runner never stops an
 	// idle process.
@@ -98,7 +97,7 @@ func newFunction(s service, binary string, environment []string, idle time.Durat
 		out:     out,
 		environment: slices.Concat(environment, []string{
 			"HOST=127.0.0.1",
-			"TRUSTED_HOPS=" + strconv.Itoa(hops), // overrides the manifest's value, which is only correct in a cluster
+			"TRUSTED_HOPS=" + strconv.Itoa(hops), // overrides the manifest's value, which is correct only in a cluster
 			"K_SERVICE=" + s.Metadata.Name,
 			"K_CONFIGURATION=" + s.Metadata.Name,
 			"K_REVISION=" + s.Metadata.Name + "-00001",
@@ -178,7 +177,7 @@ func (f *function) acquire(ctx context.Context) (*instance, error) {
 	}
 	if in.err != nil {
 		f.release()
-		return nil, problem.Unavailable.Because(in.err, f.name+" could not be started: see the output of make run")
+		return nil, problem.Unavailable.Because(in.err, f.name+" could not be started: see the output of \"make run\"")
 	}
 	return in, nil
 }
@@ -218,8 +217,8 @@ func (f *function) retire(in *instance) {
 	}
 }
 
-// run waits until the previous instance, before, has ended. Then it starts the given instance. When the process of this
-// instance ends, run retires the instance, so that the next request starts another process.
+// run starts the given instance after the previous instance, if there is one, has ended. When the new instance's
+// process ends, run retires the instance, so that the next request starts another process.
 func (f *function) run(in, before *instance) {
 	defer close(in.ended)
 	if before != nil {
@@ -283,7 +282,7 @@ func (f *function) start(in *instance) error {
 	return err
 }
 
-// launch starts the program at path with this environment. The program writes its output to log.
+// launch starts the program at path with the given environment. log receives the program's output.
 func launch(path string, environment []string, log *lineWriter) (*process.Process, error) {
 	cmd := exec.Command(path)
 	cmd.Env, cmd.Stdout, cmd.Stderr = environment, log, log

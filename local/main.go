@@ -1,8 +1,8 @@
-// Command local implements `make run`: it runs Strongroom on this machine, without a cluster, from the same manifests
-// that a cluster uses. It builds the functions, and it finds or starts the stores. Each function runs as a process that
-// starts on the first request and stops when it is idle. All public functions are reachable at one address. The command
-// keeps its data in .strongroom/. It requires Linux, because only the Linux kernel can kill the child processes when
-// the command ends, even if the command crashes.
+// Command local is the runner behind `make run`. It runs Strongroom on this machine, without a cluster, from the same
+// manifests that a cluster uses. It builds the functions, and it finds or starts the stores. Each function runs as a
+// process that starts on the first request and stops when it is idle. All public functions are reachable at one
+// address. The runner keeps its data in .strongroom/. It requires Linux, because it relies on the kernel to kill the
+// child processes if the runner crashes.
 package main
 
 import (
@@ -27,15 +27,16 @@ type settings struct {
 	// IdleTimeout is how long a function's process may remain idle before the runner stops it. 0 means that the window
 	// annotation in the function's manifest applies. Without this annotation, the runner waits for 60 s.
 	IdleTimeout time.Duration `env:"IDLE_TIMEOUT"`
-	// Dir is the directory that contains the secrets, the built functions and the data of private servers.
+	// Dir is the directory that contains the secrets, the built functions, and the data of the servers that the runner
+	// starts.
 	Dir string `env:"STRONGROOM_DIR" envDefault:".strongroom"`
 	// Stores restricts the stores that the runner can use. It is empty, "installed" or "embedded" (see anyStores).
 	Stores string `env:"STRONGROOM_STORES"`
-	// The following settings are the addresses of servers that the system uses instead of private servers. For MySQL
-	// and MongoDB, setup creates the functions' account if the administrator's address is set. If MYSQL_ADMIN_DSN is
-	// not set, setup migrates the tables with the account in MYSQL_DSN. This account must then be allowed to change
-	// tables. If EVENTS_ADMIN_URL is not set, setup declares the queues with the account in EVENTS_URL. This account
-	// must then be allowed to declare queues.
+	// The following settings are the addresses of existing servers, which the system uses instead of starting its own.
+	// For MySQL and MongoDB, setup creates the functions' account if the administrator's address is set. Without
+	// MYSQL_ADMIN_DSN, setup migrates the tables with the account in MYSQL_DSN, which must therefore be allowed to
+	// change tables. Without EVENTS_ADMIN_URL, setup declares the queues with the account in EVENTS_URL, which must
+	// therefore be allowed to declare queues.
 	MySQLDSN       string `env:"MYSQL_DSN"`
 	MySQLAdminDSN  string `env:"MYSQL_ADMIN_DSN"`
 	MongoURI       string `env:"MONGODB_URI"`
@@ -98,7 +99,7 @@ func run(ctx context.Context, out *output) (err error) {
 		err = s.wait(ctx)
 	}
 	if ctx.Err() != nil {
-		err = nil // ctx ended because the user stopped the system, so errors that follow from this are expected
+		err = nil // ctx ended because the user stopped the system, so the resulting errors are expected
 	}
 	return errors.Join(err, s.stop())
 }

@@ -13,11 +13,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The runner decodes the manifests into the structs below, and not into the structs of knative.dev/serving and
-// k8s.io/api, because the first `make run` would have to compile those packages. Without a build cache, compiling those
-// packages took 80 s of processor time and a dozen module downloads. By comparison, compiling the whole runner without
-// them took 38 s. Decoding is strict: a manifest field that the structs do not have is an error. A field that has no
-// effect on a single machine has the type any. knative/manifests_test.go validates such fields with the original types.
+// The runner decodes the manifests into the structs below and not into the structs of knative.dev/serving and
+// k8s.io/api, because those packages would make the first `make run` slow: compiling them took 80 s of processor time
+// and a dozen module downloads, but compiling the runner without them took only 38 s. Decoding is strict: a manifest
+// field that the structs do not have is an error. A field that has no effect on a single machine has the type any.
+// knative/manifests_test.go validates these fields with the original types.
 
 // manifests contains the objects in config/*.yaml and knative/*.yaml that have an effect on a single machine.
 type manifests struct {

@@ -103,7 +103,7 @@ func (l *lineWriter) emit(line []byte) {
 }
 
 // readable converts a JSON line from slog to `15:04:05 INFO message key=value …`. It omits the attributes service and
-// revision, because the name in front of the line already identifies the process. It returns any other line without
+// revision, because the name in front of the line already identifies the process. From any other line, it only removes
 // control characters, because they could move the cursor.
 func readable(line []byte) string {
 	keys, values, ok := fields(line)
@@ -139,7 +139,7 @@ func readable(line []byte) string {
 	return head.String() + tail.String()
 }
 
-// fields returns the keys and values of the JSON object in line, in their order. It returns false if line is not a JSON
+// fields returns the keys and values of the JSON object in line, in order. It returns false if line is not a JSON
 // object or if the object has no key msg.
 func fields(line []byte) (keys []string, values []json.RawMessage, ok bool) {
 	decoder := json.NewDecoder(bytes.NewReader(line))

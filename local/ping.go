@@ -20,8 +20,8 @@ const pingTimeout = 10 * time.Minute
 // pingClient sends the pings. It needs no timeout, because the context of each request has a deadline.
 var pingClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// schedules matches the cron schedules that the runner supports: every minute (* * * * *) or every N minutes (*/N * * *
-// *).
+// schedules matches the cron schedules that the runner supports: every minute, "* * * * *", and every N minutes,
+// "*/N * * * *".
 var schedules = regexp.MustCompile(`^\*(?:/([1-9][0-9]?))? \* \* \* \*$`)
 
 // interval returns the time between two runs of a cron schedule. It returns an error for an unsupported schedule, and
@@ -41,8 +41,8 @@ func interval(schedule string) (time.Duration, error) {
 	return time.Duration(minutes) * time.Minute, nil
 }
 
-// pinger replaces the adapter of a PingSource. It posts a CloudEvent to the sink at the times in the PingSource's
-// schedule.
+// pinger replaces Knative's adapter for a PingSource. It posts a CloudEvent to the sink at the times in the
+// PingSource's schedule.
 type pinger struct {
 	source   pingSource
 	interval time.Duration

@@ -36,7 +36,7 @@ func newProxy(name, address string, transport *http.Transport) *httputil.Reverse
 	return &httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1,
-		ErrorLog:      quietLog(), // for incomplete responses, usually because the client disconnected
+		ErrorLog:      quietLog(), // an incomplete response usually means only that the client has disconnected
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", address
 			p.Out.URL.RawQuery = p.In.URL.RawQuery // keep invalid parameters, as queue-proxy does; ReverseProxy removes them

@@ -43,8 +43,8 @@ func hostFunction(host string) (string, bool) {
 }
 
 // inside handles the requests that other functions send to a function. In a cluster, they send these requests to
-// NAME.strongroom.svc.cluster.local. The proxy keeps the X-Forwarded-* headers of these requests, because another
-// function has set them.
+// NAME.strongroom.svc.cluster.local. The proxy keeps the X-Forwarded-* headers of these requests, because they come
+// from another function and not from a client.
 type inside struct{ *function }
 
 type insideKey struct{}

@@ -23,7 +23,7 @@ const runtimeUser = "strongroom"
 // files can read them.
 type keptSecrets struct {
 	// signingKey is the private JWK with which the login function signs access tokens. keySet is the JWK Set with the
-	// public key.
+	// corresponding public key.
 	signingKey, keySet string
 	// password is the password of runtimeUser in private stores. It contains only characters that need no encoding in a
 	// URL.
@@ -96,8 +96,8 @@ func makeSecrets(dir string) error {
 }
 
 // kubernetes returns the Secrets to which the manifests refer, by Secret name and key. s contains the addresses of the
-// stores. An empty value means that the stores do not need it. For example, an administrator's address is empty if
-// setup creates no account.
+// stores. An empty value means that the stores in use do not need the secret. For example, an administrator's address
+// is empty if setup creates no account.
 func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 	return map[string]map[string]string{
 		"token-signing-key": {"key.jwk": k.signingKey},

@@ -25,8 +25,8 @@ type server struct {
 	failed  chan error
 }
 
-// serve starts a server that listens on address. Its errors name the setting ADDR, because only the address in ADDR can
-// already be in use. All other servers listen on free ports.
+// serve starts a server that listens on address. Its errors name the setting ADDR, because all other servers listen on
+// free ports, so only the address in ADDR can already be in use.
 func serve(address string) (*server, error) {
 	listener, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -54,7 +54,7 @@ func serve(address string) (*server, error) {
 	return s, nil
 }
 
-// handle sets the handler of all later requests to h.
+// handle sets the handler for all later requests.
 func (s *server) handle(h http.Handler) { s.handler.Store(&h) }
 
 // ServeHTTP passes the request to the handler. It responds with 503 while no handler is set.

@@ -21,7 +21,7 @@ import (
 // The values of the setting STRONGROOM_STORES, which is intended for tests.
 const (
 	// anyStores is the default. For each store, the runner uses the server that a setting names. If no setting names a
-	// server, the runner uses an installed server, and otherwise the embedded store.
+	// server, the runner starts an installed server or, if none is installed, uses the embedded store.
 	anyStores = ""
 	// installedStores allows only private instances of installed servers. The runner fails if no MySQL server or no
 	// RabbitMQ server is installed. If mongod is not installed, the runner uses FerretDB, because Linux distributions
@@ -249,8 +249,9 @@ func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
 	return err
 }
 
-// deliver starts the receive adapter, which sends the events in the queue of source to the URL sink. The queue must
-// already exist, because the adapter does not declare it. If the system uses no RabbitMQ server, deliver does nothing.
+// deliver starts a receive adapter, which sends the events in the RabbitmqSource's queue to the URL sink. The queue
+// must already exist, because the adapter does not declare it. If the system uses no RabbitMQ server, deliver does
+// nothing.
 func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string) error {
 	if s.eventsAdmin == "" {
 		return nil
@@ -271,7 +272,7 @@ func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string
 	if err != nil {
 		return err
 	}
-	s.adapters = append(s.adapters, privateStore{"the receive adapter of " + config.Name, adapter})
+	s.adapters = append(s.adapters, privateStore{"the receive adapter for " + config.Name, adapter})
 	return nil
 }
 
@@ -291,7 +292,7 @@ func (s *stores) add(name string, server *store.Server) {
 	s.private = append(s.private, privateStore{name, server})
 }
 
-// supervise watches the private servers and the receive adapter in the background until ctx ends. If one of them ends
+// supervise watches the private servers and the receive adapters in the background until ctx ends. If one of them ends
 // unexpectedly, supervise restarts it.
 func (s *stores) supervise(ctx context.Context) {
 	for _, p := range slices.Concat(s.private, s.adapters) {
@@ -308,7 +309,7 @@ func (s *stores) supervise(ctx context.Context) {
 	}
 }
 
-// restart starts the server of p again after the server has ended. It retries until the server is ready or ctx ends.
+// restart restarts a server that has ended. It keeps retrying until the server is ready or ctx ends.
 func (s *stores) restart(ctx context.Context, p privateStore) {
 	for ctx.Err() == nil {
 		s.out.say("run", "%s ended unexpectedly: restarting it", p.name)
@@ -330,8 +331,8 @@ func (s *stores) restart(ctx context.Context, p privateStore) {
 // a whole processor core if the server cannot start.
 const restartPause = 2 * time.Second
 
-// stopDelivery kills the receive adapters with SIGKILL, so that RabbitMQ redelivers the events that they were
-// delivering. After SIGTERM, an adapter would reject these events. RabbitMQ would then move them to the dead-letter
+// stopDelivery kills the receive adapters with SIGKILL, so that RabbitMQ later redelivers the events that the adapters
+// were processing. After SIGTERM, an adapter would reject these events, and RabbitMQ would move them to the dead-letter
 // queue, where they would stay until an operator redrives them.
 func (s *stores) stopDelivery() error {
 	var errs []error

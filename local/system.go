@@ -18,12 +18,12 @@ import (
 	"github.com/strongroom-dev/strongroom/local/process"
 )
 
-// setupTimeout is how long the setup Job may run. It is longer than the five minutes for which the Job itself waits for
-// an unavailable store.
+// setupTimeout is how long the setup Job may run. It is longer than the Job's own limit of five minutes, so that the Job
+// can report an unavailable store before the runner stops the Job.
 const setupTimeout = 6 * time.Minute
 
 // demoUsers are the demo accounts, in the JSON format of the setting DEMO_USERS. setup creates the accounts that do not
-// exist. Their passwords are public.
+// exist. The passwords are public, because they are in the source code.
 const demoUsers = `[{"username":"ada","password":"lovelace-1843","role":"user"},` +
 	`{"username":"grace","password":"hopper-1906","role":"admin"}]`
 
@@ -46,13 +46,13 @@ type system struct {
 	pinging   sync.WaitGroup
 	stores    *stores
 	functions map[string]*function
-	// life is canceled when stop is called. Until then, the runner restarts a store that ends unexpectedly.
+	// life is the context for background work, such as restarting a store that ends unexpectedly. stop cancels it.
 	life context.Context
 	end  context.CancelFunc
 }
 
-// newSystem listens on all addresses, but does not start functions or stores. An address that is already in use
-// therefore causes an error before any process has started.
+// newSystem listens on all addresses but starts no functions or stores, so that an address that is already in use
+// causes an error before any process starts.
 func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*system, error) {
 	if len(m.sources) == 0 {
 		return nil, errors.New("knative/ contains no RabbitmqSource, so the function that receives the events is unknown")
@@ -82,9 +82,8 @@ func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*syst
 	return s, nil
 }
 
-// start builds the functions and starts the stores at the same time. Then it runs setup and makes the functions the
-// handlers of the addresses. The caller must call stop even if start returns an error, because some processes might be
-// running.
+// start builds the functions and starts the stores at the same time. Then it runs setup and connects the functions to
+// their addresses. The caller must call stop even if start returns an error, because some processes might be running.
 func (s *system) start(ctx context.Context) error {
 	bin := filepath.Join(s.dir, "bin")
 	group, starting := errgroup.WithContext(ctx)
@@ -125,8 +124,8 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
-// connectSources connects the event sources to their functions. It starts one receive adapter for each RabbitmqSource,
-// or makes the functions the handlers of s.sink if there is no RabbitMQ server.
+// connectSources connects the event sources to their functions. For each RabbitmqSource, it starts a receive adapter
+// or, if there is no RabbitMQ server, connects the function to s.sink. For each PingSource, it prepares a pinger.
 func (s *system) connectSources(ctx context.Context) error {
 	var receivers broadcast
 	for _, source := range s.manifests.sources {
@@ -275,8 +274,9 @@ func runSetup(ctx context.Context, m *manifests, r resolver, bin string, out *ou
 // some commands to try.
 func (s *system) welcome() string {
 	host, port, _ := net.SplitHostPort(s.front.address) // a listener's address is always valid
-	// Print localhost instead of a loopback or unspecified address, because curl and browsers resolve *.localhost to
-	// this machine, and the host selects the function. With any other host name, all requests go to the gateway.
+	// Print localhost instead of a loopback or unspecified address, because the runner selects the function by the
+	// subdomain of localhost in the Host header, and curl and browsers resolve *.localhost to this machine. A request
+	// with any host name other than <function>.localhost goes to the gateway.
 	name := host
 	if ip := net.ParseIP(host); host == "" || host == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
 		name = "localhost"

@@ -55,21 +55,18 @@ func paging(r *http.Request) (limit int, cursor string, err error) {
 
 func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
 	var given struct {
-		Username *string `json:"username"`
-		Password *string `json:"password"`
-		Role     *string `json:"role"`
+		Username string `json:"username"`
+		Password string `json:"password"`
+		Role     string `json:"role"`
 	}
 	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
 	}
-	if given.Username == nil || given.Password == nil || given.Role == nil {
-		return problem.BadRequest.With("the body must have the members username, password and role")
-	}
-	hash, err := h.hash(r, *given.Password)
+	hash, err := h.hash(r, given.Password)
 	if err != nil {
 		return err
 	}
-	u, err := h.store.CreateBy(r.Context(), h.actor(r, caller), *given.Username, hash, *given.Role)
+	u, err := h.store.Create(r.Context(), h.actor(r, caller), accounts.NewUser{Username: given.Username, PasswordHash: hash, Role: given.Role})
 	if err != nil {
 		return err
 	}
@@ -95,9 +92,9 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, _ accounts.User) 
 
 func (h *handler) update(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
 	var given struct {
-		Role     *string `json:"role"`
-		Disabled *bool   `json:"disabled"`
-		Password *string `json:"password"`
+		Role     *string `json:"role,omitempty"`
+		Disabled *bool   `json:"disabled,omitempty"`
+		Password *string `json:"password,omitempty"`
 	}
 	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err

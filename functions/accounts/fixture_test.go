@@ -57,7 +57,7 @@ type fakeStore struct {
 func (s *fakeStore) Current(_ context.Context, id string, version int) (accounts.User, error) {
 	u, ok := s.users[id]
 	if s.away == nil && (!ok || u.Disabled || u.TokenVersion != version) {
-		return accounts.User{}, accounts.ErrStaleToken
+		return accounts.User{}, token.ErrStale
 	}
 	return u, s.away
 }
@@ -80,9 +80,9 @@ func (s *fakeStore) Audit(_ context.Context, limit int, cursor string) ([]accoun
 	return s.entries, s.next, s.err
 }
 
-func (s *fakeStore) CreateBy(_ context.Context, by accounts.Actor, username, passwordHash, role string) (accounts.User, error) {
-	s.by, s.calls = by, append(s.calls, fmt.Sprint("create ", username, " ", passwordHash, " ", role))
-	return accounts.User{ID: newID, Username: username, PasswordHash: passwordHash, Role: role, CreatedAt: noon, UpdatedAt: noon}, s.err
+func (s *fakeStore) Create(_ context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error) {
+	s.by, s.calls = by, append(s.calls, fmt.Sprint("create ", n.Username, " ", n.PasswordHash, " ", n.Role))
+	return accounts.User{ID: newID, Username: n.Username, PasswordHash: n.PasswordHash, Role: n.Role, CreatedAt: noon, UpdatedAt: noon}, s.err
 }
 
 func (s *fakeStore) Update(_ context.Context, by accounts.Actor, id string, patch accounts.Patch) (accounts.User, error) {

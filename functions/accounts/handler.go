@@ -25,7 +25,7 @@ type (
 	}
 	// changer changes accounts on behalf of admins.
 	changer interface {
-		CreateBy(ctx context.Context, by accounts.Actor, username, passwordHash, role string) (accounts.User, error)
+		Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
 		Update(ctx context.Context, by accounts.Actor, id string, patch accounts.Patch) (accounts.User, error)
 		Delete(ctx context.Context, by accounts.Actor, id string) error
 	}
@@ -74,10 +74,10 @@ func newHandler(verifier *token.Verifier, store store, hasher hasher, trust clie
 	user := func(serve endpoint, scopes ...string) http.Handler {
 		return verifier.Require(problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			caller, err := h.caller(r.Context(), scopes)
-			if err != nil {
-				return err
+			if err == nil {
+				err = serve(w, r, caller)
 			}
-			return serve(w, r, caller)
+			return token.Challenge(err)
 		}), scopes...)
 	}
 	admin := func(serve endpoint) http.Handler { return user(serve, token.ScopeAccountsManage) }
@@ -90,7 +90,7 @@ func newHandler(verifier *token.Verifier, store store, hasher hasher, trust clie
 	}.Handler()
 }
 
-// caller returns the client's account from the database. The error is accounts.ErrStaleToken if the access token is no
+// caller returns the client's account from the database. The error is token.ErrStale if the access token is no
 // longer valid, and a problem.InsufficientScope if the account's role lacks one of the scopes.
 func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, error) {
 	claims := token.Caller(ctx)

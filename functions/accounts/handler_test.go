@@ -4,16 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
 const (
@@ -23,29 +26,87 @@ const (
 	change   = `{"current_password":"lovelace-1843","new_password":"babbage-1822"}`
 )
 
-// TestAnswers checks the responses to valid requests, and that the store gets no other calls than the request needs.
-func TestAnswers(t *testing.T) {
+// call is a request to the accounts function. who names the access token that the request contains.
+type call struct{ who, method, target, body string }
+
+// do sends the request that c describes.
+func (f *fixture) do(c call) *httptest.ResponseRecorder {
+	return f.send(f.request(c.who, c.method, c.target, c.body))
+}
+
+// forAdmins returns a valid request for each endpoint that only admins can use.
+func forAdmins() map[string]call {
+	return map[string]call{
+		"list":   {who: "grace", method: "GET", target: "/accounts"},
+		"audit":  {who: "grace", method: "GET", target: "/accounts/audit"},
+		"show":   {who: "grace", method: "GET", target: "/accounts/" + goneID},
+		"create": {who: "grace", method: "POST", target: "/accounts", body: newUser},
+		"update": {who: "grace", method: "PATCH", target: "/accounts/" + adaID, body: `{"role":"admin"}`},
+		"delete": {who: "grace", method: "DELETE", target: "/accounts/" + adaID},
+	}
+}
+
+// forUsers returns a valid request for each endpoint that all users can use.
+func forUsers() map[string]call {
+	return map[string]call{
+		"show me":         {who: "ada", method: "GET", target: "/accounts/me"},
+		"change password": {who: "ada", method: "PUT", target: "/accounts/me/password", body: change},
+	}
+}
+
+// patch returns an admin's request that changes the user with the given ID.
+func patch(id, body string) call {
+	return call{who: "grace", method: "PATCH", target: "/accounts/" + id, body: body}
+}
+
+// TestResponses checks the responses to valid requests, and that the store gets no other calls than the request needs.
+func TestResponses(t *testing.T) {
+	admins, users := forAdmins(), forUsers()
 	for name, test := range map[string]struct {
-		who, method, target, body string
-		status                    int
-		want                      string // the response body
-		calls                     []string
+		call   call
+		status int
+		want   string   // the response body
+		calls  []string // the calls of the store that change an account
 	}{
-		"me":      {"ada", "GET", "/accounts/me", "", 200, adaJSON, nil},
-		"list":    {"grace", "GET", "/accounts", "", 200, `{"accounts":[` + adaJSON + `,` + goneJSON + `]}`, nil},
-		"show":    {"grace", "GET", "/accounts/" + goneID, "", 200, goneJSON, nil},
-		"create":  {"grace", "POST", "/accounts", newUser, 201, strings.NewReplacer(adaID, newID, "ada", "eve").Replace(adaJSON), []string{"create eve [eve-password] user"}},
-		"promote": {"grace", "PATCH", "/accounts/" + adaID, `{"role":"admin"}`, 200, strings.Replace(adaJSON, `"user"`, `"admin"`, 1), []string{"update " + adaID + " role admin"}},
-		"enable":  {"grace", "PATCH", "/accounts/" + goneID, `{"disabled":false}`, 200, strings.Replace(goneJSON, `true`, `false`, 1), []string{"update " + goneID + " disabled false"}},
-		"reset":   {"grace", "PATCH", "/accounts/" + adaID, `{"password":"babbage-1822"}`, 200, adaJSON, []string{"update " + adaID + " hash [babbage-1822]"}},
-		"all members": {"grace", "PATCH", "/accounts/" + adaID, `{"password":"babbage-1822","role":"user","disabled":true}`, 200,
-			strings.Replace(adaJSON, `false`, `true`, 1), []string{"update " + adaID + " role user disabled true hash [babbage-1822]"}},
-		"delete":          {"grace", "DELETE", "/accounts/" + adaID, "", 204, "", []string{"delete " + adaID}},
-		"change password": {"ada", "PUT", "/accounts/me/password", change, 204, "", []string{"reserve ada", "change [babbage-1822]"}},
+		"a user sees their own account": {call: users["show me"], status: 200, want: adaJSON},
+		"an admin lists the accounts":   {call: admins["list"], status: 200, want: `{"accounts":[` + adaJSON + `,` + goneJSON + `]}`},
+		"an admin sees an account":      {call: admins["show"], status: 200, want: goneJSON},
+		"an admin creates an account": {
+			call:   admins["create"],
+			status: 201,
+			want:   strings.NewReplacer(adaID, newID, "ada", "eve").Replace(adaJSON),
+			calls:  []string{"create eve [eve-password] user"},
+		},
+		"an admin changes a role": {
+			call:   admins["update"],
+			status: 200,
+			want:   strings.Replace(adaJSON, `"user"`, `"admin"`, 1),
+			calls:  []string{"update " + adaID + " role admin"},
+		},
+		"an admin enables an account": {
+			call:   patch(goneID, `{"disabled":false}`),
+			status: 200,
+			want:   strings.Replace(goneJSON, `true`, `false`, 1),
+			calls:  []string{"update " + goneID + " disabled false"},
+		},
+		"an admin resets a password": {
+			call:   patch(adaID, `{"password":"babbage-1822"}`),
+			status: 200,
+			want:   adaJSON,
+			calls:  []string{"update " + adaID + " hash [babbage-1822]"},
+		},
+		"an admin makes all changes in one request": {
+			call:   patch(adaID, `{"password":"babbage-1822","role":"user","disabled":true}`),
+			status: 200,
+			want:   strings.Replace(adaJSON, `false`, `true`, 1),
+			calls:  []string{"update " + adaID + " role user disabled true hash [babbage-1822]"},
+		},
+		"an admin deletes an account":       {call: admins["delete"], status: 204, calls: []string{"delete " + adaID}},
+		"a user changes their own password": {call: users["change password"], status: 204, calls: []string{"reserve ada", "change [babbage-1822]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			w := f.send(f.request(test.who, test.method, test.target, test.body))
+			w := f.do(test.call)
 			if w.Code != test.status || strings.TrimSpace(w.Body.String()) != test.want {
 				t.Errorf("got %d %s, want %d %s", w.Code, w.Body, test.status, test.want)
 			}
@@ -58,7 +119,7 @@ func TestAnswers(t *testing.T) {
 			if test.calls == nil {
 				return
 			}
-			caller := f.store.users[map[string]string{"ada": adaID, "grace": graceID}[test.who]]
+			caller := f.store.users[map[string]string{"ada": adaID, "grace": graceID}[test.call.who]]
 			want := accounts.Actor{ID: caller.ID, Username: caller.Username, Version: caller.TokenVersion, Address: netip.MustParseAddr("203.0.113.9"), RequestID: "request-1"}
 			if f.store.by != want {
 				t.Errorf("got actor %+v, want %+v", f.store.by, want)
@@ -82,12 +143,12 @@ func TestPages(t *testing.T) {
 		`{"id":"0195a3f0-0000-7000-8000-000000000001","at":"2026-03-01T12:00:00Z","action":"user.created","actor":{"username":"setup"},"account":{"id":"` + adaID + `","username":"ada"},"role":"user"}` +
 		`],"next":"next-1"}`
 	for target, want := range map[string]struct{ asked, body string }{
-		"/accounts":                        {"50", `{"accounts":[` + adaJSON + `,` + goneJSON + `],"next":"next-1"}`},
-		"/accounts?limit=7&cursor=abc":     {"7abc", `{"accounts":[` + adaJSON + `,` + goneJSON + `],"next":"next-1"}`},
-		"/accounts/audit":                  {"50", audit},
-		"/accounts/audit?limit=1&cursor=x": {"1x", audit},
+		"/accounts":                        {asked: "50", body: `{"accounts":[` + adaJSON + `,` + goneJSON + `],"next":"next-1"}`},
+		"/accounts?limit=7&cursor=abc":     {asked: "7abc", body: `{"accounts":[` + adaJSON + `,` + goneJSON + `],"next":"next-1"}`},
+		"/accounts/audit":                  {asked: "50", body: audit},
+		"/accounts/audit?limit=1&cursor=x": {asked: "1x", body: audit},
 	} {
-		w := f.send(f.request("grace", "GET", target, ""))
+		w := f.do(call{who: "grace", method: "GET", target: target})
 		if w.Code != 200 || strings.TrimSpace(w.Body.String()) != want.body {
 			t.Errorf("%s: got %d %s, want 200 %s", target, w.Code, w.Body, want.body)
 		}
@@ -96,104 +157,122 @@ func TestPages(t *testing.T) {
 		}
 	}
 	f.store.entries = nil
-	if w := f.send(f.request("grace", "GET", "/accounts/audit", "")); !strings.Contains(w.Body.String(), `"entries":[]`) {
+	if w := f.do(forAdmins()["audit"]); !strings.Contains(w.Body.String(), `"entries":[]`) {
 		t.Errorf("no entries: got %s, want an empty list", w.Body)
 	}
 }
 
-// TestRefusals checks the response for each reason to refuse a request, and that a refused request changes nothing.
-func TestRefusals(t *testing.T) {
+// TestRejectedCallers checks for each endpoint which access tokens it rejects, and that a rejected request changes
+// nothing.
+func TestRejectedCallers(t *testing.T) {
 	const (
-		invalid  = `Bearer realm="strongroom", error="invalid_token", error_description="the account has changed since the token was issued"`
-		noScope  = `Bearer realm="strongroom", error="insufficient_scope", scope="accounts:manage"`
-		ada      = "/accounts/" + adaID
-		password = "/accounts/me/password"
+		realm = `Bearer realm="strongroom"`
+		stale = realm + `, error="invalid_token", error_description="the account has changed since the token was issued"`
+		scope = realm + `, error="insufficient_scope", scope="accounts:manage"`
 	)
-	padded := func(body string, n int) string { return body + strings.Repeat(" ", n-len(body)) }
 	for name, test := range map[string]struct {
-		who, method, target, body string
-		status                    int
-		kind                      string
-		header                    string // "Name: value"
+		who       string
+		adminOnly bool // the token is valid for the endpoints that all users can use
+		status    int
+		kind      string
+		challenge string // empty if any challenge is allowed
 	}{
-		"unknown path":               {"grace", "GET", "/", "", 404, "not-found", ""},
-		"unknown path below":         {"grace", "GET", ada + "/password", "", 404, "not-found", ""},
-		"path with a trailing slash": {"grace", "GET", "/accounts/", "", 404, "not-found", ""},
-		"path with a longer name":    {"grace", "GET", "/accountsx", "", 404, "not-found", ""},
-		"DELETE accounts":            {"grace", "DELETE", "/accounts", "", 405, "method-not-allowed", "Allow: GET, HEAD, POST"},
-		"PUT account":                {"grace", "PUT", ada, "", 405, "method-not-allowed", "Allow: GET, HEAD, PATCH, DELETE"},
-		"POST audit":                 {"grace", "POST", "/accounts/audit", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
-		"DELETE audit":               {"grace", "DELETE", "/accounts/audit", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
-		"DELETE me":                  {"grace", "DELETE", "/accounts/me", "", 405, "method-not-allowed", "Allow: GET, HEAD"},
-		"GET password":               {"ada", "GET", password, "", 405, "method-not-allowed", "Allow: PUT"},
-		"OPTIONS, no token":          {"", "OPTIONS", "/accounts", "", 405, "method-not-allowed", "Allow: GET, HEAD, POST"},
-		"no token":                   {"", "GET", "/accounts", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
-		"no token, me":               {"", "GET", "/accounts/me", "", 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
-		"no token, password":         {"", "PUT", password, change, 401, "unauthenticated", `WWW-Authenticate: Bearer realm="strongroom"`},
-		"blank token, me":            {"blank", "GET", "/accounts/me", "", 400, "bad-request", ""},
-		"blank token":                {"blank", "GET", ada, "", 400, "bad-request", ""},
-		"blank token, delete":        {"blank", "DELETE", ada, "", 400, "bad-request", ""},
-		"broken token":               {"broken", "GET", "/accounts/me", "", 401, "unauthenticated", ""},
-
-		"user lists":                       {"ada", "GET", "/accounts", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user creates":                     {"ada", "POST", "/accounts", newUser, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user shows":                       {"ada", "GET", ada, "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user promotes":                    {"ada", "PATCH", ada, `{"role":"admin"}`, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user deletes":                     {"ada", "DELETE", ada, "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"user reads the audit trail":       {"ada", "GET", "/accounts/audit", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"demoted in the database, lists":   {"demoted", "GET", "/accounts", "", 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"demoted in the database, creates": {"demoted", "POST", "/accounts", newUser, 403, "insufficient-scope", "WWW-Authenticate: " + noScope},
-		"old token lists":                  {"old", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token creates":                {"old", "POST", "/accounts", newUser, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token changes":                {"old", "PATCH", ada, `{"role":"admin"}`, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token deletes":                {"old", "DELETE", ada, "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token, audit trail":           {"old", "GET", "/accounts/audit", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token, me":                    {"old", "GET", "/accounts/me", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"old token, password":              {"old", "PUT", password, change, 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"disabled admin":                   {"gone", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"disabled, me":                     {"gone", "GET", "/accounts/me", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-		"deleted admin":                    {"deleted", "GET", "/accounts", "", 401, "unauthenticated", "WWW-Authenticate: " + invalid},
-
-		"unknown user":                {"grace", "GET", "/accounts/" + newID, "", 404, "not-found", ""},
-		"unknown user, changed":       {"grace", "PATCH", "/accounts/" + newID, `{"role":"user"}`, 404, "not-found", ""},
-		"unknown user, deleted":       {"grace", "DELETE", "/accounts/x", "", 404, "not-found", ""},
-		"limit not a number":          {"grace", "GET", "/accounts?limit=ten", "", 400, "bad-request", ""},
-		"audit, limit not an integer": {"grace", "GET", "/accounts/audit?limit=1.5", "", 400, "bad-request", ""},
-		"query malformed":             {"grace", "GET", "/accounts?cursor=%zz", "", 400, "bad-request", ""},
-		"query with a semicolon":      {"grace", "DELETE", ada + "?x=1;y=2", "", 400, "bad-request", ""},
-		"limit twice":                 {"grace", "GET", "/accounts?limit=1&limit=2", "", 400, "bad-request", ""},
-		"cursor twice":                {"grace", "GET", "/accounts?cursor=a&cursor=a", "", 400, "bad-request", ""},
-		"audit, limit twice":          {"grace", "GET", "/accounts/audit?limit=1&limit=2", "", 400, "bad-request", ""},
-
-		"create, no members":            {"grace", "POST", "/accounts", `{}`, 400, "bad-request", ""},
-		"create, no role":               {"grace", "POST", "/accounts", `{"username":"eve","password":"eve-password"}`, 400, "bad-request", ""},
-		"create, unknown member":        {"grace", "POST", "/accounts", `{"username":"eve","password":"eve-password","role":"user","id":"1"}`, 400, "bad-request", ""},
-		"create, password a number":     {"grace", "POST", "/accounts", `{"username":"eve","password":12345678,"role":"user"}`, 400, "bad-request", ""},
-		"create, short password":        {"grace", "POST", "/accounts", `{"username":"eve","password":"1234567","role":"user"}`, 422, "unprocessable", ""},
-		"create, no type":               {"grace", "POST", "/accounts", "", 415, "unsupported-media-type", "Accept: application/json"},
-		"create, too large":             {"grace", "POST", "/accounts", padded(newUser, 4097), 413, "too-large", ""},
-		"patch, no members":             {"grace", "PATCH", ada, `{}`, 400, "bad-request", ""},
-		"patch, null":                   {"grace", "PATCH", ada, `{"role":null}`, 400, "bad-request", ""},
-		"patch, member twice":           {"grace", "PATCH", ada, `{"role":"user","role":"admin"}`, 400, "bad-request", ""},
-		"patch, member in another case": {"grace", "PATCH", ada, `{"Role":"admin"}`, 400, "bad-request", ""},
-		"patch, unknown member":         {"grace", "PATCH", ada, `{"role":"user","username":"eve"}`, 400, "bad-request", ""},
-		"patch, trailing data":          {"grace", "PATCH", ada, `{"role":"user"} {}`, 400, "bad-request", ""},
-		"patch, disabled a string":      {"grace", "PATCH", ada, `{"disabled":"true"}`, 400, "bad-request", ""},
-		"patch, short password":         {"grace", "PATCH", ada, `{"disabled":true,"password":"short"}`, 422, "unprocessable", ""},
-		"patch, too large":              {"grace", "PATCH", ada, padded(`{"role":"user"}`, 4097), 413, "too-large", ""},
-		"patch, no type":                {"grace", "PATCH", ada, "", 415, "unsupported-media-type", "Accept: application/json"},
-
-		"password, no current":             {"ada", "PUT", password, `{"new_password":"babbage-1822"}`, 400, "bad-request", ""},
-		"password, no new":                 {"ada", "PUT", password, `{"current_password":"lovelace-1843"}`, 400, "bad-request", ""},
-		"password, unknown member":         {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"babbage-1822","username":"grace"}`, 400, "bad-request", ""},
-		"password, new password short":     {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"short"}`, 422, "unprocessable", ""},
-		"password, new password not UTF-8": {"ada", "PUT", password, `{"current_password":"lovelace-1843","new_password":"babbage\ud800-1822"}`, 422, "unprocessable", ""},
-		"password, too large":              {"ada", "PUT", password, padded(change, 4097), 413, "too-large", ""},
-		"password, no type":                {"ada", "PUT", password, "", 415, "unsupported-media-type", "Accept: application/json"},
+		"no token":                         {who: "", status: 401, kind: "unauthenticated", challenge: realm},
+		"a header without a token":         {who: "blank", status: 400, kind: "bad-request"},
+		"a token that is not signed":       {who: "broken", status: 401, kind: "unauthenticated"},
+		"a token with an older version":    {who: "old", status: 401, kind: "unauthenticated", challenge: stale},
+		"a disabled admin":                 {who: "gone", status: 401, kind: "unauthenticated", challenge: stale},
+		"a deleted admin":                  {who: "deleted", status: 401, kind: "unauthenticated", challenge: stale},
+		"a user":                           {who: "ada", adminOnly: true, status: 403, kind: "insufficient-scope", challenge: scope},
+		"an admin demoted in the database": {who: "demoted", adminOnly: true, status: 403, kind: "insufficient-scope", challenge: scope},
 	} {
-		t.Run(name, func(t *testing.T) {
+		endpoints := forAdmins()
+		if !test.adminOnly {
+			maps.Copy(endpoints, forUsers())
+		}
+		for endpoint, c := range endpoints {
+			t.Run(name+"/"+endpoint, func(t *testing.T) {
+				c.who = test.who
+				f := newFixture(t)
+				w := f.do(c)
+				wantProblem(t, w, test.status, test.kind)
+				if got := w.Header().Get("WWW-Authenticate"); got == "" || test.challenge != "" && got != test.challenge {
+					t.Errorf("got WWW-Authenticate %q, want %q", got, test.challenge)
+				}
+				if f.store.calls != nil {
+					t.Errorf("got the store calls %q, want none", f.store.calls)
+				}
+			})
+		}
+	}
+}
+
+// TestRejectedRequests checks the responses to invalid requests, and that an invalid request changes nothing.
+func TestRejectedRequests(t *testing.T) {
+	const ada, ownPassword = "/accounts/" + adaID, "/accounts/me/password"
+	type rejected struct {
+		name   string
+		call   call
+		status int
+		kind   string
+		header string // "Name: value", or empty if the test checks no header
+	}
+	tests := []rejected{
+		{name: "a user that does not exist is shown", call: call{who: "grace", method: "GET", target: "/accounts/" + newID}, status: 404, kind: "not-found"},
+		{name: "a user that does not exist is changed", call: patch(newID, `{"role":"user"}`), status: 404, kind: "not-found"},
+		{name: "a user with a malformed ID is deleted", call: call{who: "grace", method: "DELETE", target: "/accounts/x"}, status: 404, kind: "not-found"},
+		{name: "a new password for a new user is too short", call: call{who: "grace", method: "POST", target: "/accounts", body: strings.Replace(newUser, "eve-password", "1234567", 1)}, status: 422, kind: "unprocessable"},
+		{name: "a new password for a user is too short", call: patch(adaID, `{"disabled":true,"password":"short"}`), status: 422, kind: "unprocessable"},
+		{name: "the own new password is too short", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage-1822", "short", 1)}, status: 422, kind: "unprocessable"},
+		{name: "the own new password is not UTF-8", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage", `babbage\ud800`, 1)}, status: 422, kind: "unprocessable"},
+		{name: "a patch changes nothing", call: patch(adaID, `{}`), status: 400, kind: "bad-request"},
+		{name: "a query string has a semicolon", call: call{who: "grace", method: "DELETE", target: ada + "?x=1;y=2"}, status: 400, kind: "bad-request"},
+	}
+	for _, path := range []string{"/", "/accounts/", "/accountsx", ada + "/password"} {
+		tests = append(tests, rejected{name: "unknown path " + path, call: call{who: "grace", method: "GET", target: path}, status: 404, kind: "not-found"})
+	}
+	for request, allow := range map[string]string{
+		"DELETE /accounts":       "GET, HEAD, POST",
+		"OPTIONS /accounts":      "GET, HEAD, POST",
+		"PUT " + ada:             "GET, HEAD, PATCH, DELETE",
+		"POST /accounts/audit":   "GET, HEAD",
+		"DELETE /accounts/audit": "GET, HEAD",
+		"DELETE /accounts/me":    "GET, HEAD",
+		"GET " + ownPassword:     "PUT",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		tests = append(tests, rejected{name: request, call: call{method: method, target: path}, status: 405, kind: "method-not-allowed", header: "Allow: " + allow})
+	}
+	for _, path := range []string{"/accounts", "/accounts/audit"} {
+		for _, query := range []string{"limit=ten", "limit=1.5", "cursor=%zz", "limit=1&limit=2", "cursor=a&cursor=a"} {
+			tests = append(tests, rejected{name: path + "?" + query, call: call{who: "grace", method: "GET", target: path + "?" + query}, status: 400, kind: "bad-request"})
+		}
+	}
+	admins := forAdmins()
+	for name, c := range map[string]call{"create": admins["create"], "update": admins["update"], "change password": forUsers()["change password"]} {
+		value := `"` + strings.Split(c.body, `"`)[3] + `"` // of the first member
+		for fault, body := range map[string]string{
+			"no members":        `{}`,
+			"an unknown member": c.body[:len(c.body)-1] + `,"id":"1"}`,
+			"a member is null":  strings.Replace(c.body, value, "null", 1),
+			"a number":          strings.Replace(c.body, value, "12345678", 1),
+			"trailing data":     c.body + "{}",
+		} {
+			invalid := c
+			invalid.body = body
+			tests = append(tests, rejected{name: name + ", " + fault, call: invalid, status: 400, kind: "bad-request"})
+		}
+		large, empty := c, c
+		large.body += strings.Repeat(" ", maxBody+1-len(c.body))
+		empty.body = ""
+		tests = append(tests,
+			rejected{name: name + ", too large", call: large, status: 413, kind: "too-large"},
+			rejected{name: name + ", no content type", call: empty, status: 415, kind: "unsupported-media-type", header: "Accept: application/json"})
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t)
-			w := f.send(f.request(test.who, test.method, test.target, test.body))
+			w := f.do(test.call)
 			wantProblem(t, w, test.status, test.kind)
 			if header, want, ok := strings.Cut(test.header, ": "); ok && w.Header().Get(header) != want {
 				t.Errorf("got %s %q, want %q", header, w.Header().Get(header), want)
@@ -205,6 +284,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// wantProblem checks that w contains a problem document with the given status and kind, and no password or hash.
 func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, kind string) {
 	t.Helper()
 	var document problem.Document
@@ -227,69 +307,59 @@ func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, kind st
 	}
 }
 
-func TestErrorsOfTheStore(t *testing.T) {
+// TestStoreErrors checks the response for each error that the store can return.
+func TestStoreErrors(t *testing.T) {
 	away := problem.Unavailable.With("the account store is unavailable")
-	requests := map[string][4]string{
-		"list":   {"grace", "GET", "/accounts", ""},
-		"audit":  {"grace", "GET", "/accounts/audit", ""},
-		"show":   {"grace", "GET", "/accounts/" + adaID, ""},
-		"create": {"grace", "POST", "/accounts", newUser},
-		"patch":  {"grace", "PATCH", "/accounts/" + adaID, `{"disabled":true}`},
-		"delete": {"grace", "DELETE", "/accounts/" + adaID, ""},
-		"change": {"ada", "PUT", "/accounts/me/password", change},
-	}
-	for name, r := range requests {
-		for _, c := range []struct {
+	calls := forAdmins()
+	maps.Copy(calls, forUsers())
+	for name, c := range calls {
+		for _, test := range []struct {
 			err    error
 			status int
 			kind   string
-			of     string // the names of the requests that can fail with err, empty for all requests
+			only   string // the names of the requests that can fail with err; empty for all requests
 		}{
-			{away, 503, "unavailable", ""},
-			{errors.New("Error 1064: lovelace"), 500, "internal", ""},
-			{accounts.ErrLastAdmin, 409, "conflict", "patch delete"},
-			{problem.Conflict.With("the user name is taken"), 409, "conflict", "create"},
-			{accounts.ErrStaleToken, 401, "unauthenticated", ""},
-			{problem.Unprocessable.With("unknown role"), 422, "unprocessable", "create patch"},
+			{err: away, status: 503, kind: "unavailable"},
+			{err: errors.New("Error 1064: lovelace"), status: 500, kind: "internal"},
+			{err: token.ErrStale, status: 401, kind: "unauthenticated"},
+			{err: accounts.ErrLastAdmin, status: 409, kind: "conflict", only: "update delete"},
+			{err: problem.Conflict.With("the user name is taken"), status: 409, kind: "conflict", only: "create"},
+			{err: problem.Unprocessable.With("unknown role"), status: 422, kind: "unprocessable", only: "create update"},
 		} {
-			if c.of != "" && !strings.Contains(c.of, name) {
-				continue
+			if name == "show me" || test.only != "" && !strings.Contains(test.only, name) {
+				continue // showing the own account uses only Current
 			}
-			t.Run(name+"/"+c.kind, func(t *testing.T) {
+			t.Run(name+"/"+test.kind, func(t *testing.T) {
 				f := newFixture(t)
-				f.store.err = c.err
-				w := f.send(f.request(r[0], r[1], r[2], r[3]))
-				wantProblem(t, w, c.status, c.kind)
-				if challenge := w.Header().Get("WWW-Authenticate"); (challenge != "") != (c.status == 401) {
-					t.Errorf("got WWW-Authenticate %q with status %d", challenge, c.status)
+				f.store.err = test.err
+				w := f.do(c)
+				wantProblem(t, w, test.status, test.kind)
+				if challenge := w.Header().Get("WWW-Authenticate"); (challenge != "") != (test.status == 401) {
+					t.Errorf("got WWW-Authenticate %q with status %d", challenge, test.status)
 				}
 			})
 		}
 		t.Run(name+"/account lookup unavailable", func(t *testing.T) {
 			f := newFixture(t)
 			f.store.away = away
-			w := f.send(f.request(r[0], r[1], r[2], r[3]))
+			w := f.do(c)
 			wantProblem(t, w, 503, "unavailable")
 			if w.Header().Get("Retry-After") == "" || f.store.calls != nil {
 				t.Errorf("got Retry-After %q and the store calls %q, want a Retry-After and no calls", w.Header().Get("Retry-After"), f.store.calls)
 			}
 		})
 	}
-	f := newFixture(t)
-	f.store.away = away
-	wantProblem(t, f.send(f.request("ada", "GET", "/accounts/me", "")), 503, "unavailable")
-	for _, name := range []string{"create", "change"} {
+	for _, name := range []string{"create", "change password"} {
 		f := newFixture(t)
 		f.hasher.hashErr = away
-		r := requests[name]
-		wantProblem(t, f.send(f.request(r[0], r[1], r[2], r[3])), 503, "unavailable")
+		wantProblem(t, f.do(calls[name]), 503, "unavailable")
 	}
 }
 
 func TestHead(t *testing.T) {
 	f := newFixture(t)
 	for _, target := range []string{"/accounts", "/accounts/me", "/accounts/audit", "/accounts/" + adaID} {
-		if w := f.send(f.request("grace", "HEAD", target, "")); w.Code != 200 {
+		if w := f.do(call{who: "grace", method: "HEAD", target: target}); w.Code != 200 {
 			t.Errorf("HEAD %s: got status %d, want 200", target, w.Code)
 		}
 	}
@@ -302,33 +372,42 @@ func TestCurrentPassword(t *testing.T) {
 	wrong := strings.Replace(change, "lovelace", "byron", 1)
 	for name, test := range map[string]struct {
 		who, body string
-		change    func(*fixture)
+		prepare   func(*fixture) // nil if the test uses the fixture as it is
 		status    int
 		kind      string
 		outcomes  []accounts.Outcome
 	}{
-		"correct password":                       {"ada", change, func(*fixture) {}, 204, "", []accounts.Outcome{accounts.Succeeded}},
-		"correct password, outcome not recorded": {"ada", change, func(f *fixture) { f.store.settled = away }, 204, "", []accounts.Outcome{accounts.Succeeded}},
-		"wrong password":                         {"ada", wrong, func(*fixture) {}, 403, "wrong-password", []accounts.Outcome{accounts.Failed}},
-		"malformed hash":                         {"demoted", change, func(*fixture) {}, 403, "wrong-password", []accounts.Outcome{accounts.Failed}},
-		"blocked":                                {"ada", change, func(f *fixture) { f.store.blocked = true }, 429, "too-many-attempts", nil},
-		"no free hashing slot":                   {"ada", change, func(f *fixture) { f.hasher.verifyErr = away }, 503, "unavailable", []accounts.Outcome{accounts.Undecided}},
+		"the password is correct":      {who: "ada", body: change, status: 204, outcomes: []accounts.Outcome{accounts.Succeeded}},
+		"the password is wrong":        {who: "ada", body: wrong, status: 403, kind: "wrong-password", outcomes: []accounts.Outcome{accounts.Failed}},
+		"the stored hash is malformed": {who: "demoted", body: change, status: 403, kind: "wrong-password", outcomes: []accounts.Outcome{accounts.Failed}},
+		"the outcome cannot be recorded": {
+			who: "ada", body: change,
+			prepare: func(f *fixture) { f.store.settled = away },
+			status:  204, outcomes: []accounts.Outcome{accounts.Succeeded},
+		},
+		"the address is blocked": {
+			who: "ada", body: change,
+			prepare: func(f *fixture) { f.store.blocked = true },
+			status:  429, kind: "too-many-attempts",
+		},
+		"no hashing slot is free": {
+			who: "ada", body: change,
+			prepare: func(f *fixture) { f.hasher.verifyErr = away },
+			status:  503, kind: "unavailable", outcomes: []accounts.Outcome{accounts.Undecided},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			test.change(f)
-			w := f.send(f.request(test.who, "PUT", "/accounts/me/password", test.body))
-			if test.status == 204 {
-				if w.Code != 204 {
-					t.Errorf("got %d %s, want 204", w.Code, w.Body)
-				}
-			} else {
+			if test.prepare != nil {
+				test.prepare(f)
+			}
+			w := f.do(call{who: test.who, method: "PUT", target: "/accounts/me/password", body: test.body})
+			changed := slices.ContainsFunc(f.store.calls, func(call string) bool { return strings.HasPrefix(call, "change") })
+			if test.status != 204 {
 				wantProblem(t, w, test.status, test.kind)
-				for _, call := range f.store.calls {
-					if strings.HasPrefix(call, "change") {
-						t.Errorf("the password was changed: %q", f.store.calls)
-					}
-				}
+			}
+			if w.Code != test.status || changed != (test.status == 204) {
+				t.Errorf("got %d %s and changed %t, want %d", w.Code, w.Body, changed, test.status)
 			}
 			if !reflect.DeepEqual(f.store.outcomes, test.outcomes) {
 				t.Errorf("got outcomes %v, want %v", f.store.outcomes, test.outcomes)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/password"
@@ -13,10 +12,6 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/respond"
 )
-
-// settleTimeout is how long recording the outcome of a login attempt may take. Recording needs its own time limit,
-// because it continues after the client has disconnected.
-const settleTimeout = 3 * time.Second
 
 // errWrongPassword has the status 403, because a client might treat the status 401 as an expired access token.
 var errWrongPassword = problem.WrongPassword.With("check the current password and try again")
@@ -30,23 +25,20 @@ func (h *handler) showMe(w http.ResponseWriter, _ *http.Request, caller accounts
 // loses access. The user can then sign in with the new password.
 func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
 	var given struct {
-		Current *string `json:"current_password"`
-		New     *string `json:"new_password"`
+		Current string `json:"current_password"`
+		New     string `json:"new_password"`
 	}
 	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
 	}
-	if given.Current == nil || given.New == nil {
-		return problem.BadRequest.With("the body must have the members current_password and new_password")
-	}
-	if err := password.Check(*given.New); err != nil { // before prove, which counts a login attempt
+	if err := password.Check(given.New); err != nil { // before prove, which counts a login attempt
 		return err
 	}
 	by := h.actor(r, caller)
-	if err := h.prove(r.Context(), caller, by, *given.Current); err != nil {
+	if err := h.prove(r.Context(), caller, by, given.Current); err != nil {
 		return err
 	}
-	hash, err := h.hasher.Hash(r.Context(), *given.New)
+	hash, err := h.hasher.Hash(r.Context(), given.New)
 	if err != nil {
 		return err
 	}
@@ -65,15 +57,7 @@ func (h *handler) prove(ctx context.Context, caller accounts.User, by accounts.A
 		return err
 	}
 	outcome := accounts.Undecided
-	defer func() {
-		// Record the outcome even if the client has disconnected, because an attempt without an outcome counts as
-		// failed.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-		defer cancel()
-		if err := settle(ctx, outcome); err != nil {
-			slog.WarnContext(ctx, "could not record the outcome of a login attempt, so the attempt counts as failed", "error", err)
-		}
-	}()
+	defer func() { settle.Record(ctx, outcome) }()
 	ok, _, err := h.hasher.Verify(ctx, caller.PasswordHash, given)
 	if errors.Is(err, password.ErrMalformed) {
 		slog.ErrorContext(ctx, "cannot use the stored password hash", "user_id", caller.ID, "error", err)

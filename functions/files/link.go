@@ -90,7 +90,7 @@ type linkAnswer struct {
 func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
 	var body struct {
-		ExpiresIn *int64 `json:"expires_in"`
+		ExpiresIn *int64 `json:"expires_in,omitempty"`
 	}
 	if r.ContentLength != 0 {
 		if err := request.ReadJSON(w, r, maxLinkBody, &body); err != nil {

@@ -71,14 +71,11 @@ func (s *sessions) guarded(next problem.HandlerFunc) http.Handler {
 // begin handles POST /session, which signs the user in.
 func (s *sessions) begin(w http.ResponseWriter, r *http.Request) error {
 	var given struct {
-		Username *string `json:"username"`
-		Password *string `json:"password"`
+		Username string `json:"username"`
+		Password string `json:"password"`
 	}
 	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
-	}
-	if given.Username == nil || given.Password == nil {
-		return problem.BadRequest.With("send the members username and password")
 	}
 	answer, err := s.ask(r, "/login", given)
 	if err != nil {

@@ -144,14 +144,9 @@ func fromForm(body []byte) (credentials, error) {
 
 func fromJSON(body []byte) (credentials, error) {
 	var given struct {
-		Username *string `json:"username"`
-		Password *string `json:"password"`
+		Username string `json:"username"`
+		Password string `json:"password"`
 	}
-	if err := request.DecodeJSON(body, &given); err != nil {
-		return credentials{}, err
-	}
-	if given.Username == nil || given.Password == nil {
-		return credentials{}, errMissing
-	}
-	return credentials{*given.Username, *given.Password}, nil
+	err := request.DecodeJSON(body, &given)
+	return credentials{given.Username, given.Password}, err
 }

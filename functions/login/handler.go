@@ -64,10 +64,6 @@ func newHandler(store accountStore, hasher hasher, signer signer, trust client.T
 // timeouts of clients.
 const hashWait = 8 * time.Second
 
-// settleTimeout is how long recording the outcome of a login attempt may take. Recording needs its own time limit,
-// because it continues after the client has disconnected.
-const settleTimeout = 5 * time.Second
-
 // errBadCredentials is the error for a wrong password, an unknown user and a disabled user. It is the same for all
 // three cases, so that a client cannot distinguish them. It sets WWW-Authenticate, because RFC 9110, section 15.5.2,
 // requires a challenge in a 401 response. A browser responds to the challenge with a password prompt, unless the web
@@ -160,15 +156,7 @@ func (h *handler) authenticate(ctx context.Context, given credentials, address n
 		return accounts.User{}, err
 	}
 	outcome := accounts.Undecided
-	defer func() {
-		// Record the outcome even if the client has disconnected, because an attempt without an outcome counts as
-		// failed until its counter expires.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-		defer cancel()
-		if err := settle(ctx, outcome); err != nil {
-			slog.WarnContext(ctx, "could not record the outcome of a login attempt, so the attempt counts as failed", "error", err)
-		}
-	}()
+	defer func() { settle.Record(ctx, outcome) }()
 	account, err := h.store.ByUsername(ctx, given.username)
 	known := err == nil
 	if errors.Is(err, problem.NotFound) {

@@ -43,7 +43,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := accounts.Open(cfg.DSN)
+	store, err := accounts.Open(cfg.DSN, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
 var (
@@ -27,7 +28,7 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	}
 	account, next, err := h.store.Refresh(r.Context(), given)
 	if err != nil {
-		return err
+		return token.Challenge(err)
 	}
 	return h.answer(w, account, next)
 }

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
-	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/strictjson"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -30,13 +31,13 @@ const (
 type newcomer struct {
 	Username     string `json:"username"`
 	PasswordHash string `json:"password_hash"`
-	Role         string `json:"role"`
-	Disabled     bool   `json:"disabled"`
+	Role         string `json:"role,omitempty"`
+	Disabled     bool   `json:"disabled,omitempty"`
 }
 
 // importStore contains the method of accounts.Store that the import uses.
 type importStore interface {
-	Import(ctx context.Context, username, passwordHash, role string, disabled bool) (accounts.User, error)
+	Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
 }
 
 // importUsers creates the users in file, which contains a JSON object per line, and writes a summary to out. If file
@@ -46,7 +47,7 @@ func importUsers(ctx context.Context, cfg config, file string, out io.Writer) (e
 	if err := demand("MYSQL_DSN", cfg.DSN); err != nil {
 		return err
 	}
-	store, err := accounts.Open(cfg.DSN)
+	store, err := accounts.Open(cfg.DSN, time.Now)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
@@ -70,7 +71,7 @@ func importFrom(ctx context.Context, in io.Reader, store importStore, out io.Wri
 	}
 	made, there := 0, 0
 	for i, user := range users {
-		_, failed := store.Import(ctx, user.Username, user.PasswordHash, user.Role, user.Disabled)
+		_, failed := store.Create(ctx, accounts.Setup, accounts.NewUser(user))
 		if errors.Is(failed, problem.Conflict) {
 			there++
 			continue
@@ -124,7 +125,7 @@ func readNewcomers(in io.Reader) ([]newcomer, error) {
 // readNewcomer parses and checks a line of an import file. name is the canonical user name.
 func readNewcomer(line []byte) (user newcomer, name string, err error) {
 	user.Role = token.RoleUser
-	if err := request.DecodeJSON(line, &user); err != nil {
+	if err := strictjson.Decode(line, &user); err != nil {
 		return user, "", err
 	}
 	name, err = accounts.CanonicalUsername(user.Username)

@@ -28,15 +28,15 @@ type fakeImport struct {
 	err    error
 }
 
-func (s *fakeImport) Import(_ context.Context, username, passwordHash, role string, disabled bool) (accounts.User, error) {
-	if username == s.breaks {
+func (s *fakeImport) Create(_ context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error) {
+	if n.Username == s.breaks {
 		return accounts.User{}, s.err
 	}
-	s.calls = append(s.calls, fmt.Sprint(username, " ", passwordHash, " ", role, " ", disabled))
-	if s.there[username] {
+	s.calls = append(s.calls, fmt.Sprint(by.Username, ": ", n.Username, " ", n.PasswordHash, " ", n.Role, " ", n.Disabled))
+	if s.there[n.Username] {
 		return accounts.User{}, problem.Conflict.With("the user name is taken")
 	}
-	return accounts.User{Username: username}, nil
+	return accounts.User{Username: n.Username}, nil
 }
 
 func TestImport(t *testing.T) {
@@ -49,7 +49,7 @@ func TestImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := strings.Join(store.calls, "\n"),
-		"ada "+bcryptHash+" user false\nGrace "+djangoHash+" admin false\neve "+bcryptHash+" user true"; got != want {
+		"setup: ada "+bcryptHash+" user false\nsetup: Grace "+djangoHash+" admin false\nsetup: eve "+bcryptHash+" user true"; got != want {
 		t.Errorf("got imported users\n%s\nwant\n%s", got, want)
 	}
 	if got, want := out.String(), "users in the file: 3\nimported: 1\nalready existed (unchanged): 2\n"; got != want {
@@ -80,15 +80,15 @@ func TestImportRefuses(t *testing.T) {
 		"empty line":         {"", "line 2: "},
 		"not JSON":           {bcryptHash, "line 2: "},
 		"a list":             {"[" + good("eve") + "]", "line 2: "},
-		"two objects":        {good("eve") + good("mallory"), "line 2: "},
+		"two objects":        {good("eve") + good("mallory"), "line 2: want exactly one JSON object"},
 		"unknown member":     {`{"username":"eve","password_hash":"` + bcryptHash + `","password":"s3cret"}`, "line 2: "},
 		"another case":       {`{"Username":"eve","password_hash":"` + bcryptHash + `"}`, "line 2: "},
 		"member twice":       {`{"username":"eve","username":"mallory","password_hash":"` + bcryptHash + `"}`, "line 2: "},
 		"null":               {`{"username":"eve","password_hash":null}`, "line 2: "},
-		"number":             {`{"username":1,"password_hash":"` + bcryptHash + `"}`, "line 2: "},
-		"no name":            {`{"password_hash":"` + bcryptHash + `"}`, "line 2: unprocessable: the user name"},
+		"number":             {`{"username":1,"password_hash":"` + bcryptHash + `"}`, "line 2: username must be a string"},
+		"no name":            {`{"password_hash":"` + bcryptHash + `"}`, "line 2: missing members: username"},
 		"invalid name":       {good(" eve"), "line 2: unprocessable: the user name"},
-		"no hash":            {`{"username":"eve"}`, "line 2: password_hash: "},
+		"no hash":            {`{"username":"eve"}`, "line 2: missing members: password_hash"},
 		"a password":         {`{"username":"eve","password_hash":"s3cret"}`, "line 2: password_hash: "},
 		"too costly":         {`{"username":"eve","password_hash":"` + strings.Replace(bcryptHash, "12", "31", 1) + `"}`, "line 2: password_hash: "},
 		"unknown role":       {`{"username":"eve","password_hash":"` + bcryptHash + `","role":"root"}`, "line 2: unknown role"},

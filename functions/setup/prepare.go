@@ -58,7 +58,7 @@ func (cfg config) check() error {
 	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
 		return err
 	}
-	store, err := accounts.Open(cfg.DSN)
+	store, err := accounts.Open(cfg.DSN, time.Now)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
@@ -91,7 +91,7 @@ func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := accounts.Open(cfg.DSN)
+	store, err := accounts.Open(cfg.DSN, time.Now)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}

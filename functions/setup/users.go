@@ -77,7 +77,7 @@ func (s seed) check() error {
 // userStore contains the methods of accounts.Store that createUsers uses.
 type userStore interface {
 	ByUsername(ctx context.Context, username string) (accounts.User, error)
-	Create(ctx context.Context, username, passwordHash, role string) (accounts.User, error)
+	Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
 }
 
 // hasher contains the method of password.Hasher that createUsers uses.
@@ -102,7 +102,7 @@ func createUsers(ctx context.Context, store userStore, hasher hasher, users []se
 		if err != nil {
 			return err
 		}
-		made, err := store.Create(ctx, user.Username, hash, user.Role)
+		made, err := store.Create(ctx, accounts.Setup, accounts.NewUser{Username: user.Username, PasswordHash: hash, Role: user.Role})
 		switch {
 		case errors.Is(err, problem.Conflict): // another setup process has created the user in the meantime
 			slog.InfoContext(ctx, "user already exists, so setup does not change it", "username", user.Username)

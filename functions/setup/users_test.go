@@ -26,12 +26,12 @@ func (s *fakeStore) ByUsername(_ context.Context, username string) (accounts.Use
 	return user, s.err
 }
 
-func (s *fakeStore) Create(_ context.Context, username, passwordHash, role string) (accounts.User, error) {
-	if s.race[username] {
+func (s *fakeStore) Create(_ context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error) {
+	if s.race[n.Username] || by != accounts.Setup {
 		return accounts.User{}, problem.Conflict.With("the user name is taken")
 	}
-	user := accounts.User{Username: username, PasswordHash: passwordHash, Role: role}
-	s.users[username] = user
+	user := accounts.User{Username: n.Username, PasswordHash: n.PasswordHash, Role: n.Role}
+	s.users[n.Username] = user
 	return user, nil
 }
 

@@ -8,7 +8,10 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
+
+	"github.com/dunglas/httpsfv"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -16,6 +19,9 @@ import (
 // digests holds the digests that a Content-Digest header declares. A field is nil if the header does not declare that
 // digest.
 type digests struct{ sha256, sha512 []byte }
+
+// byteSequence matches the value of a dictionary member that is a byte sequence without base64 padding.
+var byteSequence = regexp.MustCompile(`=:[A-Za-z0-9+/]+:`)
 
 // contentDigest parses the Content-Digest header (RFC 9530, Section 2), which is a dictionary such as
 // "sha-256=:BASE64:, sha-512=:BASE64:". It returns the SHA-256 and SHA-512 digests. It ignores all other algorithms, as
@@ -26,23 +32,27 @@ func contentDigest(h http.Header) (digests, error) {
 	if len(lines) == 0 {
 		return digests{}, nil
 	}
-	var d digests
-	fits := true
-	p := fieldParser(strings.Join(lines, ","))
-	err := p.dictionary(func(algorithm string, sum []byte) {
-		switch algorithm {
-		case "sha-256":
-			d.sha256 = sum
-			fits = fits && len(sum) == sha256.Size
-		case "sha-512":
-			d.sha512 = sum
-			fits = fits && len(sum) == sha512.Size
-		}
+	malformed := problem.BadRequest.With("the Content-Digest header is malformed: send sha-256=:BASE64:, sha-512=:BASE64: or both")
+	// Add missing base64 padding, because package httpsfv requires padding, but RFC 9651, Section 4.2.7, recommends to
+	// accept byte sequences without padding.
+	padded := byteSequence.ReplaceAllStringFunc(strings.Join(lines, ","), func(s string) string {
+		return s[:len(s)-1] + strings.Repeat("=", -(len(s)-len("=::"))&3) + ":"
 	})
-	if err != nil || !fits {
-		return digests{}, problem.BadRequest.With("the Content-Digest header is malformed: send sha-256=:BASE64:, sha-512=:BASE64: or both")
+	members, err := httpsfv.UnmarshalDictionary([]string{padded})
+	if err != nil || len(members.Names()) == 0 {
+		return digests{}, malformed
 	}
-	return d, nil
+	sums := map[string][]byte{}
+	for _, algorithm := range members.Names() {
+		member, _ := members.Get(algorithm)
+		item, _ := member.(httpsfv.Item)
+		sum, ok := item.Value.([]byte)
+		if !ok || algorithm == "sha-256" && len(sum) != sha256.Size || algorithm == "sha-512" && len(sum) != sha512.Size {
+			return digests{}, malformed
+		}
+		sums[algorithm] = sum
+	}
+	return digests{sums["sha-256"], sums["sha-512"]}, nil
 }
 
 // checksum computes the digests of a body while the body is being read, and compares them with the declared digests.

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/dunglas/httpsfv"
+
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -31,17 +33,18 @@ func idempotencyKey(h http.Header) (string, error) {
 	if len(lines) > 1 {
 		return "", malformed
 	}
-	p := fieldParser(strings.Trim(lines[0], " "))
-	var key string
-	if strings.HasPrefix(string(p), `"`) {
-		var err error
-		if key, err = p.text(); err != nil || p.parameters() != nil {
+	key := strings.Trim(lines[0], " ")
+	if strings.HasPrefix(key, `"`) {
+		item, err := httpsfv.UnmarshalItem(lines)
+		text, ok := item.Value.(string)
+		if err != nil || !ok {
 			return "", malformed
 		}
-	} else {
-		key = p.while(func(c byte) bool { return c > ' ' && c <= '~' && strings.IndexByte(`",;\`, c) < 0 })
+		key = text
+	} else if strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`",;\`, c) }) {
+		return "", malformed
 	}
-	if p != "" || key == "" || len(key) > maxKey {
+	if key == "" || len(key) > maxKey {
 		return "", malformed
 	}
 	return key, nil

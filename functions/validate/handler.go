@@ -65,13 +65,13 @@ func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 func hasClientQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/validate/") }
 
 // authenticate verifies the access token in r and returns its claims. If h.accounts is set, authenticate also looks
-// up the account, and returns accounts.ErrStaleToken if the account has changed since the token was issued.
+// up the account, and returns the error for token.ErrStale if the account has changed since the token was issued.
 func (h *handler) authenticate(r *http.Request) (*token.Claims, error) {
 	claims, err := h.verifier.Authenticate(r)
 	if err != nil {
 		return nil, err
 	}
-	return claims, h.current(r.Context(), claims)
+	return claims, token.Challenge(h.current(r.Context(), claims))
 }
 
 func (h *handler) current(ctx context.Context, claims *token.Claims) error {
@@ -102,7 +102,7 @@ func reason(err error) string {
 		return "expired"
 	case errors.Is(err, token.ErrInvalid):
 		return "invalid"
-	case errors.Is(err, accounts.ErrStaleToken):
+	case errors.Is(err, token.ErrStale):
 		return "stale"
 	case errors.Is(err, problem.InsufficientScope):
 		return "scope"

@@ -217,7 +217,7 @@ type fakeAccounts struct {
 
 func (f fakeAccounts) Current(_ context.Context, id string, version int) (accounts.User, error) {
 	if f.err == nil && (id != "0190-ada" || !slices.Contains(f.versions, version)) {
-		return accounts.User{}, accounts.ErrStaleToken
+		return accounts.User{}, token.ErrStale
 	}
 	return accounts.User{ID: id}, f.err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/function"
@@ -30,7 +31,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if cfg.DSN == "" {
 		return newHandler(verifier, nil), nil
 	}
-	store, err := accounts.Open(cfg.DSN)
+	store, err := accounts.Open(cfg.DSN, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}

@@ -19,8 +19,8 @@ const (
 	maxErrors = 2 << 10
 )
 
-// Build runs `go build` in dir with these additional arguments. It disables cgo, as ko does for the images that run in
-// a cluster. While the build runs, Build calls progress at regular intervals. If the build fails, the error contains
+// Build runs `go build` in dir with the given additional arguments. It disables cgo, as ko does for the images that run
+// in a cluster. While the build runs, Build calls progress at regular intervals. If the build fails, the error contains
 // the end of the compiler's output.
 func Build(ctx context.Context, dir string, progress func(status string), args ...string) error {
 	cmd := exec.Command("go", append([]string{"build", "-v", "-trimpath", "-buildvcs=false"}, args...)...)

@@ -30,7 +30,7 @@ func Lock(path string) (*os.File, error) {
 	return lock, nil
 }
 
-// WaitForLock waits until it can lock the file at path.
+// WaitForLock is like Lock, but waits while another process holds the lock.
 func WaitForLock(ctx context.Context, path string) (*os.File, error) {
 	for {
 		lock, err := Lock(path)
@@ -45,10 +45,10 @@ func WaitForLock(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// FreePort chooses from ports ports, beginning with firstPort. All of them are below 32768, because Linux uses higher
-// ports as the local ports of outgoing connections. If a server used a higher port, a client that connects to the
-// stopped server could get the server's port as its own local port. The client would then be connected to itself, or
-// the server could no longer listen on the port.
+// firstPort is the first port that FreePort can choose, and ports is the number of such ports. They are all below
+// 32768, because Linux uses higher ports as the local ports of outgoing connections. A client that tries to connect to
+// a stopped server on a higher port could therefore get the server's port as its own local port. The client would then
+// be connected to itself, or the server could no longer listen on the port.
 const (
 	firstPort = 20000
 	ports     = 12000
@@ -65,5 +65,5 @@ func FreePort() (int, error) {
 	return 0, fmt.Errorf("found no free loopback port between %d and %d", firstPort, firstPort+ports-1)
 }
 
-// Address returns the loopback address with this port, in the form 127.0.0.1:PORT.
+// Address returns the loopback address with the given port, in the form 127.0.0.1:PORT.
 func Address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// waitDelay is how long a process counts as running after it has ended while its own children keep its output open.
+	// waitDelay is how long exec.Cmd.Wait waits for a process's output to close after the process has ended, because
+	// the process's own children can keep the output open.
 	waitDelay = 10 * time.Second
 	// killTimeout is how long a process may take to end after SIGKILL.
 	killTimeout = 20 * time.Second
@@ -27,9 +28,9 @@ type Process struct {
 	err  error         // result of cmd.Wait; valid after done is closed
 }
 
-// Start starts cmd as the leader of a new process group, so that Ctrl+C in a terminal does not signal cmd. The kernel
-// kills cmd when this process ends. When cmd ends, Start kills all processes that are left in the group. Then it calls
-// ended, if ended is not nil.
+// Start starts cmd as the leader of a new process group, so that Ctrl+C in a terminal does not interrupt cmd. The
+// kernel kills cmd when this process ends. When cmd ends, Start kills all processes that are left in the group. Then it
+// calls ended, if ended is not nil.
 func Start(cmd *exec.Cmd, ended func()) (*Process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = waitDelay
@@ -73,8 +74,8 @@ func (p *Process) Err() error { return p.err }
 // Status returns the exit status of a process that has ended, such as "exit status 1" or "signal: killed".
 func (p *Process) Status() string { return p.cmd.ProcessState.String() }
 
-// Await calls ready, at this interval, until ready returns nil. It returns an error if the process or ctx ends before
-// that.
+// Await calls the function ready at the given interval until ready returns nil. It returns an error if the process or
+// ctx ends first.
 func (p *Process) Await(ctx context.Context, interval time.Duration, ready func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -35,7 +35,7 @@ type AdapterConfig struct {
 	Retry         int
 	BackoffPolicy string
 	BackoffDelay  string
-	// Name and Namespace identify the RabbitmqSource. If they are empty, they are strongroom-files and strongroom.
+	// Name and Namespace identify the RabbitmqSource. The defaults are strongroom-files and strongroom.
 	Name, Namespace string
 	// Progress receives the progress messages if the adapter must be built. It can be nil.
 	Progress io.Writer
@@ -75,8 +75,7 @@ func (c AdapterConfig) environment(dir string) []string {
 		"NAMESPACE=" + cmp.Or(c.Namespace, "strongroom"),
 		"K_LOGGING_CONFIG={}",
 		"K_OBSERVABILITY_CONFIG={}",
-		// The adapter listens on this port even though profiling is disabled. An invalid port prevents the adapter from
-		// listening.
+		// The adapter would listen on this port even though profiling is disabled. An invalid port prevents this.
 		"PROFILING_PORT=none",
 	}
 	if c.Retry > 0 {

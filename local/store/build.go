@@ -27,7 +27,7 @@ type nested struct {
 	effort string
 }
 
-// nestedProgram returns the description of the program in the directory local/NAME, where NAME is name.
+// nestedProgram returns the description of the program whose source is in the directory local/NAME, where NAME is name.
 func nestedProgram(name string) (nested, error) {
 	switch name {
 	case "ferretdb":

@@ -15,8 +15,7 @@ import (
 // installTimeout is how long the installation of packages may take. It is long because the network can be slow.
 const installTimeout = 5 * time.Minute
 
-// CanInstall reports whether Install can install packages. Install requires that this process runs as root
-// and that apt-get exists.
+// CanInstall reports whether Install can install packages: this process must run as root, and apt-get must exist.
 func CanInstall() bool {
 	_, err := exec.LookPath("apt-get")
 	return err == nil && os.Getuid() == 0

@@ -49,8 +49,8 @@ func StartFerretDB(ctx context.Context, dir string, w io.Writer) (*Mongo, error)
 			args: []string{"-addr", process.Address(port), "-dir", filepath.Join(dir, "data")},
 			env:  environment(),
 			ready: func(ctx context.Context) error {
-				// Use the driver only after the port is open, because the driver waits for half a second before it retries
-				// a failed connection.
+				// Use the driver only after the port is open, because the driver waits for half a second before it
+				// retries a failed connection.
 				if err := dial(ctx, port); err != nil {
 					return err
 				}
@@ -141,8 +141,8 @@ func createRoot(ctx context.Context, uri, password string) error {
 	})
 }
 
-// pingMongo checks that the server is ready by listing the databases. If the server has accounts, this also requires
-// the correct password in uri.
+// pingMongo checks that the server is ready by listing the databases. If the server has accounts, this also checks the
+// password in uri.
 func pingMongo(ctx context.Context, uri string) error {
 	return withMongo(uri, func(client *mongo.Client) error {
 		_, err := client.ListDatabaseNames(ctx, bson.D{})

@@ -84,7 +84,7 @@ func StartMariaDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) 
 		return nil, err
 	}
 	if install.Kind != "mariadbd" {
-		return nil, fmt.Errorf("mariadbd: %w (found only %s)", ErrNotInstalled, install.Server)
+		return nil, fmt.Errorf("mariadbd: %w (found %s instead, which is not supported here)", ErrNotInstalled, install.Server)
 	}
 	return startMySQL(ctx, install, dir, w)
 }
@@ -111,7 +111,8 @@ func (m *MySQL) prepare(ctx context.Context, install MySQLInstall, dir string, w
 	if err := writeFile(sqlFile, install.initSQL(password)); err != nil {
 		return nil, err
 	}
-	// When a server starts, it deletes all temporary tables in its TMPDIR, even those of other servers.
+	// Use a separate TMPDIR, because a server that starts deletes all temporary tables there, even those of other
+	// servers.
 	temp := filepath.Join(dir, "tmp")
 	if err := os.MkdirAll(temp, 0o700); err != nil {
 		return nil, err
@@ -188,9 +189,9 @@ func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) e
 	return os.Rename(temp, data)
 }
 
-// arguments returns the arguments that this package passes to every MariaDB or MySQL program, followed by more. With
-// --no-defaults, the programs ignore the machine's configuration files. --user=root is necessary if this process runs
-// as root, because the server would otherwise not start.
+// arguments returns the arguments that this package passes to every MariaDB or MySQL program, followed by the given
+// arguments. With --no-defaults, the programs ignore the machine's configuration files. --user=root is necessary if
+// this process runs as root, because the server would otherwise not start.
 func (m MySQLInstall) arguments(more ...string) []string {
 	args := []string{"--no-defaults"}
 	if os.Getuid() == 0 {

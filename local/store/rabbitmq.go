@@ -86,8 +86,8 @@ func startRabbitMQ(ctx context.Context, dir string, w io.Writer, managed bool) (
 }
 
 // prepare writes the configuration files, and sets all fields of r except Server. It returns two programs: the Erlang
-// port mapper and the RabbitMQ server. The port mapper must start first, because the server would otherwise start one as a daemon, which would keep
-// running after the server has ended.
+// port mapper and the RabbitMQ server. The port mapper must start first, because the server would otherwise start a
+// port mapper as a daemon, which would keep running after the server has ended.
 func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]program, error) {
 	if strings.ContainsAny(dir, " \t\n") {
 		return nil, fmt.Errorf("%q: RabbitMQ's start script does not support white space in a path", dir)

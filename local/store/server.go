@@ -24,7 +24,7 @@ const (
 	startTimeout = 2 * time.Minute
 	// stopTimeout is how long a process may take to end after SIGTERM before it is killed with SIGKILL.
 	stopTimeout = 20 * time.Second
-	// pollInterval is the time between two checks of a server that is starting, and between two attempts to get a lock.
+	// pollInterval is the time between two checks of a server that is starting.
 	pollInterval = 50 * time.Millisecond
 	// tailSize is the maximum number of bytes of program output in an error.
 	tailSize = 2 << 10

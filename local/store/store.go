@@ -3,9 +3,9 @@
 // a random password, which is stored in the server's directory. FerretDB is an exception, because it does not support
 // passwords. The kernel kills the servers when the process that started them ends, even if that process crashes.
 //
-// The Start functions have three parameters in common. ctx limits the time for the start, but does not stop the server
-// later. dir contains all files of the server, including its log, so a server that is started in the same directory
-// again has the same data. w receives progress messages, one per line.
+// In the Start functions, ctx limits the time for the start but does not stop the server later. dir contains all files
+// of the server, including its log, so a server that is started again in the same directory has the same data.
+// w receives progress messages, one per line.
 package store
 
 import (
@@ -28,7 +28,7 @@ const database = "strongroom"
 var ErrNotInstalled = errors.New("not installed")
 
 // lookup returns the path of a program. It searches PATH and then dirs, because the directories where servers are
-// installed are often missing in a user's PATH. It returns ErrNotInstalled if it does not find the program.
+// installed are often missing from a user's PATH. It returns ErrNotInstalled if it does not find the program.
 func lookup(name string, dirs ...string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return filepath.Abs(path)
@@ -66,8 +66,8 @@ func writeFile(path, content string) error {
 	return os.Rename(path+".new", path)
 }
 
-// environment returns the environment of this process, followed by with. It omits the variables that configure servers,
-// because those variables are meant for other servers on this machine.
+// environment returns the environment of this process, followed by the given variables. It omits the variables that
+// configure servers, because those variables are meant for other servers on this machine.
 func environment(with ...string) []string {
 	var kept []string
 	for _, variable := range os.Environ() {

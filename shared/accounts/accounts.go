@@ -46,16 +46,10 @@ type Store struct {
 	sessionsStarted atomic.Uint64
 }
 
-// Option configures a Store.
-type Option func(*Store)
-
-// WithClock returns an Option that makes a Store use now as its clock.
-func WithClock(now func() time.Time) Option { return func(s *Store) { s.now = now } }
-
 // Open returns a Store for the database that dsn names. dsn is a data source name in the format of
 // github.com/go-sql-driver/mysql. Open validates it and adds the connection options that this package requires, but
-// does not connect to the database.
-func Open(dsn string, options ...Option) (*Store, error) {
+// does not connect to the database. The function now returns the current time.
+func Open(dsn string, now func() time.Time) (*Store, error) {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
 		return nil, err
@@ -64,14 +58,10 @@ func Open(dsn string, options ...Option) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{
-		db: db, now: time.Now, addressGate: newGate(addressLimit), userGate: newGate(userWidth),
+	return &Store{
+		db: db, now: now, addressGate: newGate(addressLimit), userGate: newGate(userWidth),
 		rowsGate: newGate(1), reserveGate: newGate(reserveConns), settleGate: newGate(maxConns),
-	}
-	for _, option := range options {
-		option(s)
-	}
-	return s, nil
+	}, nil
 }
 
 func openDB(cfg *mysql.Config) (*sql.DB, error) {
@@ -119,20 +109,6 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 	}
 	if err != nil {
 		return User{}, fail("find user by name", err)
-	}
-	return u, nil
-}
-
-// Create creates a user with a new ID. The audit trail records setup as the actor. The error is a problem.Conflict if
-// the user name is already taken, and a problem.Unprocessable if the user name is invalid or the role is unknown.
-func (s *Store) Create(ctx context.Context, username, passwordHash, role string) (User, error) {
-	u, err := s.newUser(username, passwordHash, role)
-	if err != nil {
-		return User{}, err
-	}
-	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx, setup, u) })
-	if err != nil {
-		return User{}, fail("create user", err)
 	}
 	return u, nil
 }

@@ -58,7 +58,7 @@ func TestOpenRefusesWrongDSN(t *testing.T) {
 		"u:s3cret@tcp(db:3306)/strongroom?parseTime=s3cret",
 		"u:s3cret@tcp(db:3306)/strongroom?tls=s3cret",
 	} {
-		store, err := Open(dsn)
+		store, err := Open(dsn, time.Now)
 		if err == nil {
 			t.Errorf("Open(%q) = %v, want an error", dsn, store)
 		} else if strings.Contains(err.Error(), "s3cret") {
@@ -179,15 +179,18 @@ func TestStoreThatIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	dsn := "u:p@tcp(" + address + ")/strongroom"
-	s, err := Open(dsn)
+	s, err := Open(dsn, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
 	const id = "0195a3f0-0000-7000-8000-000000000000"
 	for name, call := range map[string]func() error{
-		"ByUsername":  func() error { _, err := s.ByUsername(t.Context(), "ada"); return err },
-		"Create":      func() error { _, err := s.Create(t.Context(), "ada", "hash", "user"); return err },
+		"ByUsername": func() error { _, err := s.ByUsername(t.Context(), "ada"); return err },
+		"Create": func() error {
+			_, err := s.Create(t.Context(), Setup, NewUser{Username: "ada", PasswordHash: "hash", Role: "user"})
+			return err
+		},
 		"ReplaceHash": func() error { return s.ReplaceHash(t.Context(), id, "old", "new") },
 		"Reserve": func() error {
 			_, err := s.Reserve(t.Context(), "ada", netip.MustParseAddr("192.0.2.1"))
@@ -206,7 +209,7 @@ func TestStoreThatIsAway(t *testing.T) {
 }
 
 func TestCreateRefuses(t *testing.T) {
-	s, err := Open("u:p@tcp(127.0.0.1:1)/strongroom") // Create validates its arguments before it connects
+	s, err := Open("u:p@tcp(127.0.0.1:1)/strongroom", time.Now) // Create validates its arguments before it connects
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +217,7 @@ func TestCreateRefuses(t *testing.T) {
 		"name": {" ", "user"},
 		"role": {"ada", "root"},
 	} {
-		if _, err := s.Create(t.Context(), user.name, "hash", user.role); !errors.Is(err, problem.Unprocessable) {
+		if _, err := s.Create(t.Context(), Setup, NewUser{Username: user.name, PasswordHash: "hash", Role: user.role}); !errors.Is(err, problem.Unprocessable) {
 			t.Errorf("invalid %s: got %v, want problem.Unprocessable", name, err)
 		}
 	}

@@ -16,9 +16,6 @@ import (
 )
 
 var (
-	// ErrStaleToken reports that an access token is no longer valid, because its account was disabled or deleted, its
-	// role or password was changed, or all its sessions were ended since the token was issued.
-	ErrStaleToken = token.Refuse(nil, "the account has changed since the token was issued")
 	// ErrLastAdmin reports that a change would leave no admin who can sign in.
 	ErrLastAdmin = problem.Conflict.With("this is the last admin who can sign in: create or enable another admin first")
 
@@ -34,8 +31,8 @@ type Actor struct {
 	RequestID string
 }
 
-// setup is the actor for changes by the setup Job, which runs without a signed-in user.
-var setup = Actor{Username: "setup"}
+// Setup is the actor for changes by the setup Job, which runs without a signed-in user.
+var Setup = Actor{Username: "setup"}
 
 // userColumns is the list of columns that scanUser reads, in the same order.
 const userColumns = `id, username, password_hash, role, disabled_at, token_version, created_at, updated_at`
@@ -79,12 +76,12 @@ func parseID(id string) (uuid.UUID, error) {
 	return key, nil
 }
 
-// Current returns the user with the given ID. The error is ErrStaleToken if the user does not exist, is disabled, or
+// Current returns the user with the given ID. The error is token.ErrStale if the user does not exist, is disabled, or
 // has a token version that differs from version.
 func (s *Store) Current(ctx context.Context, id string, version int) (User, error) {
 	u, err := s.ByID(ctx, id)
 	if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != version) {
-		return User{}, ErrStaleToken
+		return User{}, token.ErrStale
 	}
 	return u, err
 }
@@ -122,27 +119,24 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 	return users, next, nil
 }
 
-// CreateBy creates a user as Create does. The actor by is the admin who creates the user. The errors are the same as
-// for Create, and ErrStaleToken if the actor is not an enabled admin whose token version is by.Version.
-func (s *Store) CreateBy(ctx context.Context, by Actor, username, passwordHash, role string) (User, error) {
-	u, err := s.newUser(username, passwordHash, role)
-	if err != nil {
-		return User{}, err
-	}
-	err = s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, _ int) error { return s.insert(ctx, tx, by, u) })
-	if err != nil {
-		return User{}, fail("create user", err)
-	}
-	return u, nil
+// NewUser contains the values of a user that Create creates.
+type NewUser struct {
+	Username     string // does not have to be in canonical form
+	PasswordHash string // in a format that package password supports
+	Role         string // token.RoleUser or token.RoleAdmin
+	Disabled     bool
 }
 
-// newUser returns a user with a new ID, but does not store the user.
-func (s *Store) newUser(username, passwordHash, role string) (User, error) {
-	name, err := CanonicalUsername(username)
+// Create creates a user with a new ID. The actor by is Setup, or the admin who creates the user. The error is a
+// problem.Conflict if the user name is already taken, and a problem.Unprocessable if the user name is invalid or the
+// role is unknown. It is token.ErrStale if the actor is neither Setup nor an enabled admin whose token version is
+// by.Version.
+func (s *Store) Create(ctx context.Context, by Actor, n NewUser) (User, error) {
+	name, err := CanonicalUsername(n.Username)
 	if err != nil {
 		return User{}, err
 	}
-	if err := checkRole(role); err != nil {
+	if err := checkRole(n.Role); err != nil {
 		return User{}, err
 	}
 	id, err := uuid.NewV7()
@@ -150,7 +144,18 @@ func (s *Store) newUser(username, passwordHash, role string) (User, error) {
 		return User{}, fmt.Errorf("generate user ID: %w", err)
 	}
 	now := s.timestamp()
-	return User{ID: id.String(), Username: name, PasswordHash: passwordHash, Role: role, TokenVersion: 1, CreatedAt: now, UpdatedAt: now}, nil
+	u := User{ID: id.String(), Username: name, PasswordHash: n.PasswordHash, Role: n.Role, Disabled: n.Disabled,
+		TokenVersion: 1, CreatedAt: now, UpdatedAt: now}
+	insert := func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx, by, id, u) }
+	if by == Setup {
+		err = s.transact(ctx, insert)
+	} else {
+		err = s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, _ int) error { return insert(ctx, tx) })
+	}
+	if err != nil {
+		return User{}, fail("create user", err)
+	}
+	return u, nil
 }
 
 func checkRole(role string) error {
@@ -160,19 +165,20 @@ func checkRole(role string) error {
 	return nil
 }
 
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, by Actor, u User) error {
-	key, err := parseID(u.ID)
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO users (id, username, password_hash, role, token_version, created_at, updated_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?)`, key[:], u.Username, u.PasswordHash, u.Role, u.TokenVersion, u.CreatedAt, u.UpdatedAt)
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, by Actor, id uuid.UUID, u User) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO users (id, username, password_hash, role, disabled_at, token_version, created_at, updated_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, id[:], u.Username, u.PasswordHash, u.Role,
+		sql.NullTime{Time: u.CreatedAt, Valid: u.Disabled}, u.TokenVersion, u.CreatedAt, u.UpdatedAt)
 	if err := fail("insert user", err); errors.Is(err, problem.Conflict) {
 		return problem.Conflict.Because(err, "the user name is already taken")
 	} else if err != nil {
 		return err
 	}
-	return s.note(ctx, tx, by, ActionCreated, u, u.Role)
+	err = s.note(ctx, tx, by, ActionCreated, u, u.Role)
+	if err == nil && u.Disabled {
+		err = s.note(ctx, tx, by, ActionDisabled, u, "")
+	}
+	return err
 }
 
 // Patch contains the changes that an admin makes to a user. A field that is nil changes nothing.
@@ -209,7 +215,7 @@ func (p Patch) apply(u *User) (actions []string) {
 // invalidates the user's access tokens.
 //
 // The error is a problem.NotFound if the user does not exist, and a problem.Unprocessable if the role is unknown. It
-// is ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if the actor is not an enabled admin whose token
+// is ErrLastAdmin if no enabled admin would remain, and token.ErrStale if the actor is not an enabled admin whose token
 // version is by.Version.
 func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (User, error) {
 	key, err := parseID(id)
@@ -259,7 +265,7 @@ func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (U
 }
 
 // Delete deletes the user with the given ID. The actor by is the admin who requests the deletion. The error is a
-// problem.NotFound if the user does not exist, ErrLastAdmin if no enabled admin would remain, and ErrStaleToken if the
+// problem.NotFound if the user does not exist, ErrLastAdmin if no enabled admin would remain, and token.ErrStale if the
 // actor is not an enabled admin whose token version is by.Version.
 func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
 	key, err := parseID(id)
@@ -283,16 +289,16 @@ func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
 
 // ChangePassword stores a new password hash for the user whose ID is by.ID. It ends all sessions of the user and
 // invalidates the user's access tokens. The caller must have verified the current password.
-// The error is ErrStaleToken if the account has changed since the user's access token was issued.
+// The error is token.ErrStale if the account has changed since the user's access token was issued.
 func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash string) error {
 	key, err := parseID(by.ID)
 	if err != nil {
-		return ErrStaleToken
+		return token.ErrStale
 	}
 	return fail("change password of user "+by.ID, s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		u, err := lockUser(ctx, tx, key)
 		if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != by.Version) {
-			return ErrStaleToken
+			return token.ErrStale
 		} else if err != nil {
 			return err
 		}
@@ -307,7 +313,7 @@ func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash strin
 
 // asAdmin calls the function change in a transaction, with the number of enabled admins. The transaction locks all
 // enabled admins, so that no other transaction can demote, disable or delete one of them at the same time. The error
-// is ErrStaleToken if the actor by is not an enabled admin whose token version is by.Version.
+// is token.ErrStale if the actor by is not an enabled admin whose token version is by.Version.
 func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.Context, tx *sql.Tx, admins int) error) error {
 	return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		// Use a locking read, because on every supported server, only a locking read returns rows that other
@@ -327,7 +333,7 @@ func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.C
 				return change(ctx, tx, len(admins))
 			}
 		}
-		return ErrStaleToken
+		return token.ErrStale
 	})
 }
 

@@ -49,6 +49,19 @@ const (
 // a failure until its outcome is recorded, and because a second call would record an outcome for another attempt.
 type Settle func(ctx context.Context, outcome Outcome) error
 
+// settleTimeout is how long Record waits until the outcome of an attempt is recorded.
+const settleTimeout = 5 * time.Second
+
+// Record calls settle even if ctx has ended because the client has disconnected. Otherwise, the attempt would count as
+// a failure. Record only logs an error, because the caller already has the result of the attempt.
+func (settle Settle) Record(ctx context.Context, outcome Outcome) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if err := settle(ctx, outcome); err != nil {
+		slog.WarnContext(ctx, "could not record the outcome of a login attempt, so the attempt counts as failed", "error", err)
+	}
+}
+
 // Reserve reserves a login attempt for a user name from a client address. The user does not have to exist. If the error
 // is nil, the caller must compare the password and then call the returned Settle function.
 //

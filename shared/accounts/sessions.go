@@ -24,9 +24,8 @@ const (
 )
 
 // ErrSessionEnded reports that a refresh token cannot be used. It is the same error for every reason, so that the
-// response does not reveal the reason. It sets the WWW-Authenticate header, because a 401 response must have that
-// header (RFC 9110 §15.5.2).
-var ErrSessionEnded = problem.SessionEnded.With("sign in again").Header("WWW-Authenticate", `Bearer realm="strongroom"`)
+// response does not reveal the reason.
+var ErrSessionEnded = problem.SessionEnded.With("sign in again")
 
 // errReused reports that a refresh token was used again after refreshGrace, or more often than maxSiblings allows. The
 // session must end, because the token might have been stolen.

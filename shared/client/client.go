@@ -1,4 +1,4 @@
-// Package client finds out the address of the client that sent a request.
+// Package client determines the address of the client that sent a request.
 package client
 
 import (
@@ -15,9 +15,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// HeaderAddress is the name of the header in which the gateway sends the client's address to the login and
-// accounts functions. The header's value consists of the address, the time in Unix seconds, and the HMAC-SHA-256 of
-// both in hexadecimal, separated by spaces.
+// HeaderAddress is the name of the header in which the gateway sends the client's address to the login and accounts
+// functions. The header's value consists of the address, the time in Unix seconds, and the HMAC-SHA-256 of both in
+// hexadecimal, separated by spaces.
 const HeaderAddress = "X-Client-Address"
 
 // signatureLifetime is the largest accepted difference, in either direction, between the time in a signed address and
@@ -29,8 +29,8 @@ type Trust struct {
 	// Hops is the number of trusted proxies in front of the function. Each proxy appends an entry to X-Forwarded-For:
 	// the address from which the proxy received the request.
 	Hops int
-	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, Address ignores
-	// HeaderAddress.
+	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, Address ignores the header
+	// that HeaderAddress names.
 	Key []byte
 	// Now returns the current time. If Now is nil, time.Now is used.
 	Now func() time.Time
@@ -48,7 +48,7 @@ type TrustSettings struct {
 	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
-// Trust returns the Trust for the settings. An error names the invalid setting.
+// Trust checks the settings, reads the key file, and returns the resulting Trust. An error names the invalid setting.
 func (s TrustSettings) Trust() (Trust, error) {
 	if s.TrustedHops < 0 {
 		return Trust{}, errors.New("TRUSTED_HOPS: must not be negative")
@@ -62,9 +62,9 @@ func (s TrustSettings) Trust() (Trust, error) {
 	return trust, err
 }
 
-// Address returns the address of the client that sent the request. It returns the first address in this list
-// that is available and valid:
-//   - the address in HeaderAddress, if its signature is valid
+// Address returns the address of the client that sent the request. It returns the first address in this list that is
+// available and valid:
+//   - the address in the header that HeaderAddress names, if its signature is valid
 //   - the address that the outermost trusted proxy appended to X-Forwarded-For
 //   - the peer address of the connection
 //
@@ -85,9 +85,9 @@ func (t Trust) Address(r *http.Request) netip.Addr {
 }
 
 // Forwarded returns the entries of X-Forwarded-For that the trusted proxies appended. It returns nil if no proxy is
-// trusted, if X-Forwarded-For has too few entries, or if the first of these entries, which the outermost trusted proxy
-// appended, is not an address. Otherwise, the function can also trust the other headers that this proxy sets, such as
-// X-Forwarded-Proto.
+// trusted, if X-Forwarded-For has too few entries, or if the entry from the outermost trusted proxy is not an address.
+// If the result is not nil, the function can also trust the other headers that the outermost trusted proxy sets, such
+// as X-Forwarded-Proto.
 func (t Trust) Forwarded(r *http.Request) []string {
 	entries := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	if t.Hops <= 0 || t.Hops > len(entries) {
@@ -103,14 +103,14 @@ func (t Trust) Forwarded(r *http.Request) []string {
 	return entries
 }
 
-// Sign returns a signed value, for the header called HeaderAddress, that contains the address and the current time. The
-// signature covers both.
+// Sign returns the address, the current time, and a signature of both, in the format of the header that HeaderAddress
+// names.
 func (t Trust) Sign(address netip.Addr) string {
 	what := address.String() + " " + strconv.FormatInt(t.now().Unix(), 10)
 	return what + " " + hex.EncodeToString(t.sum(what))
 }
 
-// verify checks a value of HeaderAddress and returns its address. The result is false if the signature is
+// verify checks a value in the format of Sign, and returns the address in it. It returns false if the signature is
 // invalid, or if the signed time differs from the current time by more than signatureLifetime.
 func (t Trust) verify(signed string) (netip.Addr, bool) {
 	i := strings.LastIndexByte(signed, ' ')

@@ -1,6 +1,5 @@
 // Package function runs a Knative function. It reads the settings from the environment, writes JSON logs, serves HTTP
-// requests with timeouts, a health probe, metrics and traces, and shuts down gracefully. The package also contains
-// helpers that read JSON bodies, query strings and client addresses from requests.
+// requests with timeouts, a health probe, metrics and traces, and shuts down gracefully.
 package function
 
 import (
@@ -91,7 +90,7 @@ func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	}))
 }
 
-// Closing returns handler with a method Close, which closes closers in order. Main calls this method.
+// Closing returns handler with a Close method that closes closers in order. Main calls Close when the function stops.
 func Closing(handler http.Handler, closers ...io.Closer) http.Handler {
 	return closing{handler, closers}
 }

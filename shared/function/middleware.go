@@ -49,7 +49,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		w.Header().Set("X-Request-Id", id)
 		if r.URL.Path == "/healthz" {
 			// The probe does not check dependencies. Otherwise, it would fail while the database is unavailable, and
-			// Knative would kill the pods, although a restart does not help.
+			// Knative would kill the pods, although a restart would not help.
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = io.WriteString(w, "ok\n")
 			return
@@ -101,8 +101,8 @@ func refuseBadQueries(handler http.Handler) http.Handler {
 		inner = c.Handler
 	}
 	passer, _ := inner.(queryPasser)
-	// Use EndSmallBodies, because some functions need it for all of their responses, including this one. It does no
-	// harm to the other functions.
+	// Use EndSmallBodies, because some functions need it for all of their responses, including this rejection. It does
+	// no harm to the other functions.
 	refusal := EndSmallBodies(problem.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error { return request.CheckQuery(r) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if request.CheckQuery(r) != nil && (passer == nil || !passer.PassesQuery(r)) {

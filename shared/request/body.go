@@ -1,21 +1,18 @@
-// Package request reads the bodies and the query strings of HTTP requests. Its errors are problems for the client.
+// Package request reads the bodies and the query strings of HTTP requests. Its errors are problem documents, which can
+// be sent to the client.
 package request
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"os"
-	"reflect"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/jsonobject"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/strictjson"
 )
 
 // TypeJSON is the media type of JSON (RFC 8259).
@@ -95,55 +92,13 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return DecodeJSON(body, v)
 }
 
-// DecodeJSON decodes a JSON object into the flat struct that v points to. Unlike encoding/json, it rejects unknown
-// members, member names that differ only in case, repeated members, null values, and data after the object. A client
-// that misspells a member therefore gets an error instead of a success response for a request that was only partly
-// carried out.
-//
-// If the body is invalid, the error is a problem.BadRequest. It contains no values from the body, because they might
-// be secret.
+// DecodeJSON decodes a JSON object into the flat struct that v points to, as strictjson.Decode does. A client that
+// misspells a member therefore gets an error instead of a success response for a request that was only partly carried
+// out. If the body is invalid, the error is a problem.BadRequest. It contains no values from the body, because they
+// might be secret.
 func DecodeJSON(body []byte, v any) error {
-	known := memberNames(v)
-	malformed := problem.BadRequest.With("the body must be one JSON object in UTF-8 with the members %s", strings.Join(known, ", "))
-	unknown := problem.BadRequest.With("the body may have only the members %s, each at most once", strings.Join(known, ", "))
-	members, err := jsonobject.Members(body)
-	if errors.Is(err, jsonobject.ErrTwice) {
-		return unknown
-	}
-	if err != nil {
-		return malformed
-	}
-	for name, value := range members {
-		if !slices.Contains(known, name) {
-			return unknown
-		}
-		if string(value) == "null" {
-			return problem.BadRequest.With("%s must not be null", name)
-		}
-	}
-	var wrong *json.UnmarshalTypeError
-	if err := json.Unmarshal(body, v); errors.As(err, &wrong) {
-		return problem.BadRequest.With("%s must be of type %s", wrong.Field, jsonName(wrong.Type))
-	} else if err != nil {
-		return fmt.Errorf("decode the request body: %w", err)
+	if err := strictjson.Decode(body, v); err != nil {
+		return problem.BadRequest.With("the body is invalid: %w", err)
 	}
 	return nil
-}
-
-// memberNames returns the JSON member names in the `json` tags of the struct that v points to.
-func memberNames(v any) []string {
-	var names []string
-	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		names = append(names, name)
-	}
-	return names
-}
-
-// jsonName returns the name of the type t for an error message. The name of a bool is boolean, as in JSON.
-func jsonName(t reflect.Type) string {
-	if t.Kind() == reflect.Bool {
-		return "boolean"
-	}
-	return t.Kind().String()
 }

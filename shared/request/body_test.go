@@ -191,7 +191,7 @@ func TestReadJSON(t *testing.T) {
 	var wrong struct {
 		On *bool `json:"on"`
 	}
-	if err := request.DecodeJSON([]byte(`{"on":1}`), &wrong); err == nil || !strings.Contains(err.Error(), "on must be of type boolean") {
+	if err := request.DecodeJSON([]byte(`{"on":1}`), &wrong); err == nil || !strings.Contains(err.Error(), "on must be true or false") {
 		t.Errorf("got error %v, want one that names the type of on", err)
 	}
 }

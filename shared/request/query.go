@@ -20,7 +20,7 @@ func CheckQuery(r *http.Request) error {
 }
 
 // Query returns the parameters in the query string of r. It does not check the syntax of the query string, because
-// Wrap has already checked it. If one of the listed parameters occurs more than once, the error is a
+// function.Wrap has already checked it. If one of the listed parameters occurs more than once, the error is a
 // problem.BadRequest, because the function and a proxy in front of it might use different values of the parameter.
 func Query(r *http.Request, once ...string) (url.Values, error) {
 	query := r.URL.Query()

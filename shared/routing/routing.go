@@ -17,7 +17,7 @@ const Any = "*"
 type Methods map[string]http.Handler
 
 // Table maps paths to the methods that each path supports. A segment in braces, such as {id}, matches one segment that
-// is not empty, and http.Request.PathValue returns the matching text. The last segment can be "...", which matches any
+// is not empty, and http.Request.PathValue returns the matching text. The last segment can be "...", which matches the
 // rest of the path. A path that matches without these wildcards has priority.
 type Table map[string]Methods
 

@@ -17,6 +17,8 @@ import (
 	"slices"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/strongroom-dev/strongroom/shared/strictjson"
 )
 
 // The limits of a key set. A file of the maximum size has room for more keys than a rotation ever needs. RSA keys with
@@ -55,8 +57,6 @@ type jwk struct {
 	D         string   `json:"d,omitempty"`
 }
 
-var jwkNames = []string{"kty", "use", "key_ops", "alg", "kid", "crv", "x", "y", "n", "e", "d"}
-
 // privateMembers lists the JWK members that contain secret parts of a key. A public key set must not contain any of
 // them.
 var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
@@ -78,13 +78,10 @@ func LoadKeys(path string) (*Keys, error) {
 // returns an error if a key contains private members, is not meant for signatures, has an unknown type, is weak, or
 // has an alg that does not match the key.
 func ParseKeys(data []byte) (*Keys, error) {
-	if err := checkObject(data, []string{"keys"}, []string{"keys"}); err != nil {
-		return nil, err
-	}
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	if err := json.Unmarshal(data, &set); err != nil {
+	if err := strictjson.DecodeKnown(data, &set); err != nil {
 		return nil, err
 	}
 	keys := &Keys{byID: map[string]verificationKey{}}
@@ -128,10 +125,7 @@ func parsePublic(raw []byte) (jwk, verificationKey, error) {
 // kid, parseJWK uses the key's thumbprint as the kid.
 func parseJWK(raw []byte) (jwk, verificationKey, error) {
 	var key jwk
-	if err := checkObject(raw, jwkNames, []string{"kty"}); err != nil {
-		return key, verificationKey{}, err
-	}
-	if err := json.Unmarshal(raw, &key); err != nil {
+	if err := strictjson.DecodeKnown(raw, &key); err != nil {
 		return key, verificationKey{}, err
 	}
 	if key.Use != "" && key.Use != "sig" {

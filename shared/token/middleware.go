@@ -16,15 +16,10 @@ const realm = `Bearer realm="strongroom"`
 
 type callerKey struct{}
 
-// Caller returns the claims that Require or WithCaller has added to ctx, or nil if ctx contains no claims.
+// Caller returns the claims that Require has added to ctx, or nil if ctx contains no claims.
 func Caller(ctx context.Context) *Claims {
 	claims, _ := ctx.Value(callerKey{}).(*Claims)
 	return claims
-}
-
-// WithCaller returns a copy of ctx from which Caller returns claims.
-func WithCaller(ctx context.Context, claims *Claims) context.Context {
-	return context.WithValue(ctx, callerKey{}, claims)
 }
 
 // Require returns a handler that passes a request to next if the request has a valid bearer token and the token has
@@ -40,7 +35,7 @@ func (v *Verifier) Require(next http.Handler, scopes ...string) http.Handler {
 		if err := claims.Demand(scopes...); err != nil {
 			return err
 		}
-		next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), claims)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, claims)))
 		return nil
 	})
 }
@@ -52,21 +47,25 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 		return nil, err
 	}
 	claims, err := v.Verify(raw)
-	if err != nil {
-		detail := ErrInvalid.Error()
-		if errors.Is(err, ErrExpired) {
-			detail = ErrExpired.Error()
-		}
-		return nil, Refuse(err, detail)
-	}
-	return claims, nil
+	return claims, Challenge(err)
 }
 
-// Refuse returns the error for an invalid token, a problem.Unauthenticated with a challenge. The response to the client
-// contains detail. cause, which can be nil, appears only in the log.
-func Refuse(cause error, detail string) *problem.Problem {
-	return problem.Unauthenticated.Because(cause, detail).
-		Header("WWW-Authenticate", fmt.Sprintf(`%s, error="invalid_token", error_description=%q`, realm, detail))
+// Challenge adds the WWW-Authenticate header to an error for which the client has to sign in again, because a response
+// with the status 401 must have this header (RFC 9110, section 15.5.2). If err wraps ErrInvalid, ErrExpired or ErrStale,
+// the returned error is a problem.Unauthenticated. Its detail is the text of that error, and only the log contains the
+// cause. If err wraps problem.SessionEnded, Challenge adds only the header. It returns any other error unchanged.
+func Challenge(err error) error {
+	for _, known := range []error{ErrInvalid, ErrExpired, ErrStale} {
+		if errors.Is(err, known) {
+			return problem.Unauthenticated.Because(err, known.Error()).
+				Header("WWW-Authenticate", fmt.Sprintf(`%s, error="invalid_token", error_description=%q`, realm, known))
+		}
+	}
+	var ended *problem.Problem
+	if errors.Is(err, problem.SessionEnded) && errors.As(err, &ended) {
+		return ended.Header("WWW-Authenticate", realm)
+	}
+	return err
 }
 
 // Demand returns a problem.InsufficientScope with a challenge, unless the token has all of the scopes.

@@ -4,14 +4,14 @@ import "time"
 
 // Settings are the settings of a function that verifies access tokens.
 type Settings struct {
-	// KeysFile is the path of a JWK Set (RFC 7517) with the public keys that verify access tokens.
+	// KeysFile is the path of the file with the JWK Set (RFC 7517) that contains the public keys for access tokens.
 	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
 	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 }
 
-// Verifier returns the Verifier for the settings. An error names the invalid setting.
+// Verifier reads the public keys and returns a Verifier for the settings.
 func (s Settings) Verifier() (*Verifier, error) {
 	keys, err := LoadKeys(s.KeysFile)
 	if err != nil {
@@ -29,11 +29,11 @@ type SignerSettings struct {
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 	// Lifetime is how long an access token is valid. After a user is disabled, functions that do not look up accounts
-	// still accept an access token of the user until the token expires.
+	// still accept the user's access tokens until the tokens expire.
 	Lifetime time.Duration `env:"TOKEN_LIFETIME" envDefault:"15m"`
 }
 
-// Signer returns the Signer for the settings. An error names the invalid setting.
+// Signer reads the private key and returns a Signer for the settings.
 func (s SignerSettings) Signer() (*Signer, error) {
 	return LoadSigner(s.SigningKeyFile, s.Issuer, s.Audience, s.Lifetime, time.Now)
 }

@@ -25,11 +25,13 @@ const (
 	remembered = 4096
 )
 
-// The errors of Verifier.Verify. A client gets only the text of ErrInvalid or ErrExpired. The log also contains the
-// cause.
+// The errors for an access token that does not authenticate its client. Verify returns ErrInvalid or ErrExpired. Package
+// accounts returns ErrStale if the account was disabled or deleted, its role or password was changed, or all its
+// sessions were ended after the token was issued.
 var (
 	ErrInvalid = errors.New("the access token is invalid")
 	ErrExpired = errors.New("the access token has expired")
+	ErrStale   = errors.New("the account has changed since the token was issued")
 )
 
 var errEmptySetting = errors.New("TOKEN_ISSUER and TOKEN_AUDIENCE must not be empty")

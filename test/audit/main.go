@@ -1,8 +1,8 @@
-// Command audit runs the proofs of known faults, and lists the proofs that still fail.
+// Command audit runs the proofs, which are tests that prove known faults, and lists the proofs that still fail.
 //
-// A proof is a test in a file with the build tag audit. It checks the correct behavior, so it fails until the fault is
-// fixed. The comment of a proof is one sentence: the name of the test, "checks", the page and ID of the finding that
-// describes the fault, a colon, and the correct behavior.
+// A proof is in a file with the build tag audit. It checks the correct behavior, so it fails until the fault is fixed.
+// Its comment is one sentence: the name of the test, "checks", the page and ID of the finding that describes the fault,
+// a colon, and the correct behavior.
 package main
 
 import (
@@ -28,11 +28,11 @@ import (
 // builds.
 const constraint = "//go:build audit\n"
 
-// timeout is how long the proofs in one package may take. It includes the time for the first build of FerretDB, which
-// takes minutes.
+// timeout is how long the proofs (the tests that prove known faults) in one package may take. It includes the time for
+// the first build of FerretDB, which takes minutes.
 const timeout = "30m"
 
-// proof is a test that fails until a fault is fixed.
+// proof is a test that proves a known fault: it fails until the fault is fixed.
 type proof struct {
 	dir, name string
 	// finding is the page and ID of the finding that describes the fault. rule is the correct behavior.
@@ -128,8 +128,8 @@ func run(proofs []*proof) error {
 	return err
 }
 
-// collect reads the output of `go test -json` from events, and sets the results of proofs. It writes compiler errors to
-// log, and also the output of packages whose tests crashed.
+// collect reads the output of `go test -json` from events, and sets the results of proofs. It writes compiler
+// errors, and the output of packages whose tests crashed, to log.
 func collect(events io.Reader, proofs []*proof, log io.Writer) (err error) {
 	output, crashed := map[string]string{}, map[string]bool{} // keyed by package
 	for in := json.NewDecoder(bufio.NewReader(events)); ; {

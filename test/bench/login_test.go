@@ -117,7 +117,7 @@ func seedUsers(b *testing.B, dsn string) {
 	const longest = 15 * time.Minute // the maximum delay after failures
 	const failures = 16
 	now := time.Now().Add(-failures * longest)
-	db, err := accounts.Open(dsn, accounts.WithClock(func() time.Time { return now }))
+	db, err := accounts.Open(dsn, func() time.Time { return now })
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func seedUsers(b *testing.B, dsn string) {
 		b.Fatal(err)
 	}
 	for i := range users {
-		if _, err := db.Create(b.Context(), fmt.Sprintf("user-%d", i), hash, token.RoleUser); err != nil {
+		if _, err := db.Create(b.Context(), accounts.Setup, accounts.NewUser{Username: fmt.Sprintf("user-%d", i), PasswordHash: hash, Role: token.RoleUser}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -22,9 +22,9 @@ const (
 	tryTime = 5 * time.Minute
 )
 
-// Try tests the web console at url. It signs in as the admin with username and password, and as a user that the admin
-// creates and later deletes. dir is the directory of this package. Try writes three screenshots of every page to
-// dir/output: one in the light theme, one in the dark theme, and one at the width of a phone.
+// Try tests the web console at url. It signs in as the admin with the given user name and password, and as a user that
+// the admin creates and later deletes. dir is the directory of this package. Try writes three screenshots of every page
+// to dir/output: one in the light theme, one in the dark theme, and one at the width of a phone.
 //
 // If Node.js, npm or Chromium is not installed, Try installs it, which requires root on Debian. Without root or Debian,
 // Try skips the test, or fails it if the environment variable CI is "true".
@@ -88,8 +88,8 @@ func Project(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// --prefer-offline makes npm use its cache, because the tests also run in the network of a cluster, from which the
-	// npm registry is not reachable.
+	// --prefer-offline makes npm use its cache, which is necessary when the tests run in a cluster network from which
+	// the npm registry is not reachable.
 	Run(t, project, installTime, "npm", "ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund")
 	return project
 }

@@ -17,8 +17,8 @@ import (
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
 )
 
-// check returns the differences between an exchange and docs/openapi.yaml. It also records which parts of the document
-// the exchange covers.
+// check returns the faults in an exchange: the ways in which the request and the response differ from
+// docs/openapi.yaml. It also records which parts of the document the exchange covers.
 //
 // The validator checks parameters, headers and JSON schemas. In addition, check reports faults that the validator does
 // not find: a body that the document does not describe, a property that no schema describes, and a violation of a rule
@@ -45,7 +45,7 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 		return append(faults, checkProblem(x)...)
 	}
 	if x.status == http.StatusInternalServerError {
-		return append(faults, checkProblem(x)...) // 500 is not described; it occurs in tests with a failing store
+		return append(faults, checkProblem(x)...) // the document does not describe 500, which occurs only in tests with a failing store
 	}
 	operations, known := meant(item, method)
 	if !known && x.status != http.StatusMethodNotAllowed && !badQuery && !(c.function == "gateway" && x.status == http.StatusServiceUnavailable) {

@@ -109,7 +109,7 @@ func Of(function string) *Contract {
 // Run runs the tests and returns the exit status. The status is not 0 if a test fails, or if the tests do not cover the
 // whole contract. If only some of the tests run, because of a flag such as -run, Run does not check the coverage.
 func (c *Contract) Run(m *testing.M) int {
-	d, err := load() // before the tests, because load must not start its goroutines in a testing/synctest bubble
+	d, err := load() // before the tests, because its goroutines must not start in a testing/synctest bubble
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -127,10 +127,10 @@ func (c *Contract) Run(m *testing.M) int {
 	return code
 }
 
-// untried returns a message for each part of the contract that no exchange has covered. A part is a response ("login
-// 200"), the content type of a request body ("login takes application/json"), or a parameter ("login has query name").
-// A request that the function rejects covers only its response, because its body and parameters can be invalid. untried
-// also returns a message for each part in elsewhere that an exchange has covered.
+// untried returns a message for each part of the contract that no exchange, a request with its response, has covered. A
+// part is a response ("login 200"), the content type of a request body ("login takes application/json"), or a parameter
+// ("login has query name"). A request that the function rejects covers only its response, because its body and
+// parameters can be invalid. untried also returns a message for each part in elsewhere that an exchange has covered.
 func (c *Contract) untried(d *document) (faults []string) {
 	described := map[string]bool{}
 	for _, item := range d.items(c.function) {

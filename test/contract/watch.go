@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// limit is the maximum number of bytes of a body that are kept for the check. It is sufficient, because only file
-// content is longer than 1 MiB, and file content is not checked.
+// limit is how much of each body is kept for the check, in bytes. It is sufficient, because only file content is longer
+// than 1 MiB, and file content is not checked.
 const limit = 1 << 20
 
 // exchange is a request and its response.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -26,10 +27,10 @@ func accountsDB(t *testing.T) (dsn string) {
 	return dsn
 }
 
-// openAccounts opens an account store, which is closed when the test ends.
-func openAccounts(t *testing.T, dsn string, options ...accounts.Option) *accounts.Store {
+// openAccounts opens an account store, which is closed when the test ends. The default for clock is time.Now.
+func openAccounts(t *testing.T, dsn string, clock ...func() time.Time) *accounts.Store {
 	t.Helper()
-	store, err := accounts.Open(dsn, options...)
+	store, err := accounts.Open(dsn, append(clock, time.Now)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestMigrateAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if _, err := openAccounts(t, dsn).Create(t.Context(), "ada", "hash", "user"); err != nil {
+	if _, err := openAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "ada", PasswordHash: "hash", Role: "user"}); err != nil {
 		t.Error(err)
 	}
 	// After a downgrade of the program, the database has migrations that the program does not contain. Migrate ignores
@@ -144,7 +145,7 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 		}
 	}
 	store := openAccounts(t, dsn)
-	user, err := store.Create(t.Context(), "ada", "hash", "user")
+	user, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "ada", PasswordHash: "hash", Role: "user"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +165,7 @@ func TestUsers(t *testing.T) {
 	if _, err := store.ByUsername(t.Context(), "Straße"); !errors.Is(err, problem.NotFound) {
 		t.Errorf("ByUsername before Create: got error %v, want problem.NotFound", err)
 	}
-	made, err := store.Create(t.Context(), "Straße", "first hash", "admin")
+	made, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "Straße", PasswordHash: "first hash", Role: "admin"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +178,7 @@ func TestUsers(t *testing.T) {
 	}
 	// These names are all different. Collations other than utf8mb4_bin treat some of them as equal.
 	for _, name := range []string{"josé", "jose", "o'brien; -- \\", "\U0001F600"} {
-		if _, err := store.Create(t.Context(), name, "hash", "user"); err != nil {
+		if _, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: name, PasswordHash: "hash", Role: "user"}); err != nil {
 			t.Errorf("create user %q: %v", name, err)
 		}
 		if u, err := store.ByUsername(t.Context(), name); err != nil || u.Username != name {
@@ -207,7 +208,7 @@ func TestCreateAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
-			switch _, err := stores[i%2].Create(t.Context(), []string{"ada", "ADA"}[i/2%2], "hash", "user"); {
+			switch _, err := stores[i%2].Create(t.Context(), accounts.Setup, accounts.NewUser{Username: []string{"ada", "ADA"}[i/2%2], PasswordHash: "hash", Role: "user"}); {
 			case err == nil:
 				made.Add(1)
 			case errors.Is(err, problem.Conflict):
@@ -235,7 +236,7 @@ func TestAccountStoreUnavailable(t *testing.T) {
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
-	made, err := store.Create(t.Context(), "ada", "hash", "user")
+	made, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "ada", PasswordHash: "hash", Role: "user"})
 	if err != nil {
 		t.Fatal(err)
 	}

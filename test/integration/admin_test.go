@@ -10,6 +10,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
 // actorOf returns u as the actor of a change, as if u had a new access token.
@@ -20,7 +21,7 @@ func actorOf(u accounts.User) accounts.Actor {
 // createAccount creates a user with the given role.
 func createAccount(t *testing.T, store *accounts.Store, name, role string) accounts.User {
 	t.Helper()
-	u, err := store.Create(t.Context(), name, "hash of "+name, role)
+	u, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: name, PasswordHash: "hash of " + name, Role: role})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +57,10 @@ func ptr[T any](v T) *T { return &v }
 // change that must void the access tokens of the user increases the token version.
 func TestPermittedChanges(t *testing.T) {
 	now := newClock()
-	store := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	store := openAccounts(t, accountsDB(t), now.Now)
 	grace := createAccount(t, store, "grace", "admin")
 	by := actorOf(grace)
-	ada, err := store.CreateBy(t.Context(), by, "ADA", "first", "user")
+	ada, err := store.Create(t.Context(), by, accounts.NewUser{Username: "ADA", PasswordHash: "first", Role: "user"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +153,7 @@ func TestRefusedChanges(t *testing.T) {
 	late.Version = 0
 	const nobody = "0195a3f0-0000-7000-8000-000000000000"
 	makes := func(by accounts.Actor, name, role string) error {
-		_, err := store.CreateBy(t.Context(), by, name, "hash", role)
+		_, err := store.Create(t.Context(), by, accounts.NewUser{Username: name, PasswordHash: "hash", Role: role})
 		return err
 	}
 	changes := func(by accounts.Actor, id string, patch accounts.Patch) error {
@@ -171,16 +172,16 @@ func TestRefusedChanges(t *testing.T) {
 		"name already in use":           {makes(by, "Ada", "user"), problem.Conflict},
 		"invalid name":                  {makes(by, " ", "user"), problem.Unprocessable},
 		"new user with unknown role":    {makes(by, "eve", "root"), problem.Unprocessable},
-		"created by a user":             {makes(actorOf(ada), "eve", "admin"), accounts.ErrStaleToken},
-		"created by a disabled admin":   {makes(actorOf(gone), "eve", "admin"), accounts.ErrStaleToken},
-		"created with an old token":     {makes(late, "eve", "admin"), accounts.ErrStaleToken},
-		"created by a program":          {makes(accounts.Actor{Username: "setup"}, "eve", "admin"), accounts.ErrStaleToken},
-		"changed by a user":             {changes(actorOf(ada), ada.ID, accounts.Patch{Role: ptr("admin")}), accounts.ErrStaleToken},
-		"changed with an old token":     {changes(late, ada.ID, accounts.Patch{Role: ptr("admin")}), accounts.ErrStaleToken},
-		"deleted by a user":             {store.Delete(t.Context(), actorOf(ada), grace.ID), accounts.ErrStaleToken},
-		"own password, old token":       {store.ChangePassword(t.Context(), late, "x"), accounts.ErrStaleToken},
-		"own password, disabled user":   {store.ChangePassword(t.Context(), actorOf(gone), "x"), accounts.ErrStaleToken},
-		"own password, unknown user":    {store.ChangePassword(t.Context(), accounts.Actor{ID: nobody, Version: 1}, "x"), accounts.ErrStaleToken},
+		"created by a user":             {makes(actorOf(ada), "eve", "admin"), token.ErrStale},
+		"created by a disabled admin":   {makes(actorOf(gone), "eve", "admin"), token.ErrStale},
+		"created with an old token":     {makes(late, "eve", "admin"), token.ErrStale},
+		"created by nobody":             {makes(accounts.Actor{Username: "eve"}, "eve", "admin"), token.ErrStale},
+		"changed by a user":             {changes(actorOf(ada), ada.ID, accounts.Patch{Role: ptr("admin")}), token.ErrStale},
+		"changed with an old token":     {changes(late, ada.ID, accounts.Patch{Role: ptr("admin")}), token.ErrStale},
+		"deleted by a user":             {store.Delete(t.Context(), actorOf(ada), grace.ID), token.ErrStale},
+		"own password, old token":       {store.ChangePassword(t.Context(), late, "x"), token.ErrStale},
+		"own password, disabled user":   {store.ChangePassword(t.Context(), actorOf(gone), "x"), token.ErrStale},
+		"own password, unknown user":    {store.ChangePassword(t.Context(), accounts.Actor{ID: nobody, Version: 1}, "x"), token.ErrStale},
 	} {
 		if !errors.Is(test.got, test.want) {
 			t.Errorf("%s: got error %v, want %v", name, test.got, test.want)
@@ -199,9 +200,9 @@ func TestRefusedChanges(t *testing.T) {
 		version int
 		want    error
 	}{
-		"current version": {grace.ID, 1, nil}, "old version": {grace.ID, 0, accounts.ErrStaleToken},
-		"future version": {grace.ID, 2, accounts.ErrStaleToken}, "disabled user": {gone.ID, 2, accounts.ErrStaleToken},
-		"unknown user": {nobody, 1, accounts.ErrStaleToken}, "empty ID": {"", 1, accounts.ErrStaleToken},
+		"current version": {grace.ID, 1, nil}, "old version": {grace.ID, 0, token.ErrStale},
+		"future version": {grace.ID, 2, token.ErrStale}, "disabled user": {gone.ID, 2, token.ErrStale},
+		"unknown user": {nobody, 1, token.ErrStale}, "empty ID": {"", 1, token.ErrStale},
 	} {
 		if _, err := store.Current(t.Context(), test.id, test.version); !errors.Is(err, test.want) {
 			t.Errorf("Current with %s: got error %v, want %v", name, err, test.want)
@@ -246,7 +247,7 @@ func TestLastAdminsAtOnce(t *testing.T) {
 				switch {
 				case err == nil:
 					done.Add(1)
-				case !errors.Is(err, accounts.ErrLastAdmin) && !errors.Is(err, accounts.ErrStaleToken):
+				case !errors.Is(err, accounts.ErrLastAdmin) && !errors.Is(err, token.ErrStale):
 					t.Errorf("round %d: %v", round, err)
 				}
 			})

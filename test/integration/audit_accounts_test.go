@@ -58,7 +58,7 @@ func visit(t *testing.T, s *accounts.Store) bool {
 func TestAuditLockoutFromOneAddress(t *testing.T) {
 	const guesses = 200
 	now := newClock()
-	s := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	s := openAccounts(t, accountsDB(t), now.Now)
 	refused := 0
 	for range guesses {
 		guess(t, s, now, elsewhere)
@@ -75,7 +75,7 @@ func TestAuditLockoutFromOneAddress(t *testing.T) {
 // TestAuditLockoutFromManyAddresses checks security S1: guesses from 20 addresses do not lock the owner of the account out at an address that succeeded before.
 func TestAuditLockoutFromManyAddresses(t *testing.T) {
 	now := newClock()
-	s := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	s := openAccounts(t, accountsDB(t), now.Now)
 	if !visit(t, s) {
 		t.Fatal("before the guesses: got the owner refused")
 	}
@@ -90,7 +90,7 @@ func TestAuditLockoutFromManyAddresses(t *testing.T) {
 // TestAuditLockoutHeals checks security S1: one mistake of the owner does not lock the account months after an attack, when each sign-in since then succeeded.
 func TestAuditLockoutHeals(t *testing.T) {
 	now := newClock()
-	s := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	s := openAccounts(t, accountsDB(t), now.Now)
 	for range 115 {
 		guess(t, s, now, elsewhere)
 	}

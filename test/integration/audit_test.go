@@ -24,7 +24,7 @@ func TestNoChangeWithoutAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	by := actorOf(grace)
-	_, created := store.CreateBy(t.Context(), by, "eve", "hash", "user")
+	_, created := store.Create(t.Context(), by, accounts.NewUser{Username: "eve", PasswordHash: "hash", Role: "user"})
 	_, updated := store.Update(t.Context(), by, ada.ID, accounts.Patch{Disabled: ptr(true)})
 	for name, err := range map[string]error{
 		"create": created, "update": updated, "delete": store.Delete(t.Context(), by, ada.ID),

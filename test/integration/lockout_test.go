@@ -42,7 +42,7 @@ var home, elsewhere = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198
 func TestParallelWrongGuesses(t *testing.T) {
 	dsn := accountsDB(t)
 	now := newClock()
-	stores := []*accounts.Store{openAccounts(t, dsn, accounts.WithClock(now.Now)), openAccounts(t, dsn, accounts.WithClock(now.Now))}
+	stores := []*accounts.Store{openAccounts(t, dsn, now.Now), openAccounts(t, dsn, now.Now)}
 	var compared, refused atomic.Int32
 	var wg sync.WaitGroup
 	for i := range 50 {
@@ -153,7 +153,7 @@ func wantBlocked(t *testing.T, store *accounts.Store, name string, address netip
 // each failure up to 15 minutes. A success, or a day without attempts, resets the failures.
 func TestLockout(t *testing.T) {
 	now := newClock()
-	store := openAccounts(t, accountsDB(t), accounts.WithClock(now.Now))
+	store := openAccounts(t, accountsDB(t), now.Now)
 	for range 5 {
 		reserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
@@ -190,7 +190,7 @@ func TestLockout(t *testing.T) {
 func TestLockoutOfAllAddresses(t *testing.T) {
 	now := newClock()
 	dsn := accountsDB(t)
-	store := openAccounts(t, dsn, accounts.WithClock(now.Now))
+	store := openAccounts(t, dsn, now.Now)
 	address := home
 	for i := range 100 {
 		if i%4 == 0 {
@@ -221,14 +221,14 @@ func TestLockoutOfAllAddresses(t *testing.T) {
 func TestAttemptThatIsNeverSettled(t *testing.T) {
 	now := newClock()
 	dsn := accountsDB(t)
-	dies := openAccounts(t, dsn, accounts.WithClock(now.Now))
+	dies := openAccounts(t, dsn, now.Now)
 	for range 4 {
 		reserveAndSettle(t, dies, "ada", home, accounts.Failed)
 	}
 	if _, err := dies.Reserve(t.Context(), "ada", home); err != nil {
 		t.Fatal(err)
 	}
-	store := openAccounts(t, dsn, accounts.WithClock(now.Now))
+	store := openAccounts(t, dsn, now.Now)
 	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := store.Reserve(short, "ada", home); !errors.Is(err, problem.Unavailable) {

@@ -66,7 +66,7 @@ func createUser(t *testing.T, dsn, username, secret string) accounts.User {
 	if err != nil {
 		t.Fatal(err)
 	}
-	user, err := openAccounts(t, dsn).Create(t.Context(), username, hash, token.RoleUser)
+	user, err := openAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: username, PasswordHash: hash, Role: token.RoleUser})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func createAdmin(t *testing.T, dsn, name, secret string) accounts.User {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := openAccounts(t, dsn).Create(t.Context(), name, hash, "admin")
+	u, err := openAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: name, PasswordHash: hash, Role: "admin"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestGuessesOfTheCurrentPassword(t *testing.T) {
 		t.Errorf("got %d counted failures, want 4 for the address and 4 for the user", got)
 	}
 	// The fifth failure is recorded with a clock that is an hour ahead, so that its delay does not end during the test.
-	ahead := openAccounts(t, dsn, accounts.WithClock(func() time.Time { return time.Now().Add(time.Hour) }))
+	ahead := openAccounts(t, dsn, func() time.Time { return time.Now().Add(time.Hour) })
 	reserveAndSettle(t, ahead, "grace", home, accounts.Failed)
 	m.want(429, stolen, "PUT", "/accounts/me/password", `{"current_password":"hopper-1906","new_password":"babbage-1822"}`)
 	if _, status := m.token("grace", "hopper-1906"); status != 429 {

@@ -14,10 +14,7 @@ import (
 // startSession creates a user and starts a session. It returns the user and the first refresh token.
 func startSession(t *testing.T, store *accounts.Store, name string) (accounts.User, string) {
 	t.Helper()
-	u, err := store.Create(t.Context(), name, "hash", "user")
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := createAccount(t, store, name, "user")
 	refresh, err := store.StartSession(t.Context(), u, 24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +44,7 @@ func wantEnded(t *testing.T, store *accounts.Store, what, refresh string) {
 // session.
 func TestSessionRotates(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), clock.Now)
 	u, first := startSession(t, store, "ada")
 	second := refreshed(t, store, first)
 	got, third, err := store.Refresh(t.Context(), second)
@@ -64,7 +61,7 @@ func TestSessionRotates(t *testing.T) {
 // was used, because such a token has been stolen. Sessions of other users continue.
 func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), clock.Now)
 	_, first := startSession(t, store, "ada")
 	_, other := startSession(t, store, "grace")
 	second := refreshed(t, store, first)
@@ -78,7 +75,7 @@ func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 // uses one of the two new tokens, the other new token ends the session.
 func TestRefreshGrace(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), clock.Now)
 	_, first := startSession(t, store, "ada")
 	second := refreshed(t, store, first)
 	clock.add(10 * time.Second)
@@ -100,7 +97,7 @@ func TestRefreshGrace(t *testing.T) {
 // TestGraceIsBounded proves that a refresh token can be used at most eight times, even within the grace period.
 func TestGraceIsBounded(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), accounts.WithClock(clock.Now))
+	store := openAccounts(t, accountsDB(t), clock.Now)
 	_, first := startSession(t, store, "ada")
 	for range 8 {
 		refreshed(t, store, first)
@@ -113,7 +110,7 @@ func TestGraceIsBounded(t *testing.T) {
 func TestSessionEnds(t *testing.T) {
 	clock := newClock()
 	dsn := accountsDB(t)
-	store := openAccounts(t, dsn, accounts.WithClock(clock.Now))
+	store := openAccounts(t, dsn, clock.Now)
 	_, expired := startSession(t, store, "expired")
 	clock.add(24 * time.Hour)
 	wantEnded(t, store, "a token after its lifetime", expired)
@@ -192,7 +189,7 @@ func TestRefreshAtOnce(t *testing.T) {
 func TestExpiredSessionsAreDeleted(t *testing.T) {
 	clock := newClock()
 	dsn := accountsDB(t)
-	store := openAccounts(t, dsn, accounts.WithClock(clock.Now))
+	store := openAccounts(t, dsn, clock.Now)
 	u, _ := startSession(t, store, "ada")
 	clock.add(25 * time.Hour)
 	for range 100 {

@@ -133,7 +133,5 @@ func TestSetupWaits(t *testing.T) {
 	if err := command.Wait(); err != nil || !waits {
 		t.Errorf("run setup: got error %v, waited %t, want success after waiting for MySQL\n%s", err, waits, &seen)
 	}
-	if _, err := openAccounts(t, dsn).Create(t.Context(), "ada", "hash", "user"); err != nil {
-		t.Error(err)
-	}
+	createAccount(t, openAccounts(t, dsn), "ada", "user")
 }

@@ -1,7 +1,7 @@
 // Command servers installs and builds the server programs that the tests start. It builds the embedded servers before
 // the tests run, because the first build takes minutes and would slow down the tests. As root on Debian, it also
 // installs MariaDB and RabbitMQ, without starting their system services. It does not install them if the environment
-// variable STORES is set, because this means that servers are already running and no network is available (see
+// variable STORES is set, which means that servers are already running and that the network is unavailable (see
 // test/integration/servers_test.go).
 package main
 
@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	ctx := context.Background() // no deadline, because a first build can take long; installations have their own timeout
+	ctx := context.Background() // no deadline, because a first build takes minutes; installations have their own timeout
 	_, mysql := store.FindMySQL(ctx)
 	_, rabbitmq := store.FindRabbitMQ()
 	err := errors.Join(
@@ -32,8 +32,8 @@ func main() {
 	}
 }
 
-// provide installs packages for the server called name if found is store.ErrNotInstalled. found is the error from the search for the
-// server.
+// provide installs packages for the server called name if found is store.ErrNotInstalled. found is the error from the
+// search for the server.
 func provide(ctx context.Context, name string, found error, packages ...string) error {
 	switch {
 	case found == nil:

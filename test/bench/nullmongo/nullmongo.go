@@ -66,14 +66,14 @@ func Start(inserted func(collection string, document bson.Raw)) (*Server, error)
 // URI returns the server's connection string for the database strongroom.
 func (s *Server) URI() string { return "mongodb://" + s.listener.Addr().String() + "/strongroom" }
 
-// Hold delays the replies to all inserts into fs.chunks until release is called.
+// Hold delays the replies to all inserts into fs.chunks until the returned function is called.
 func (s *Server) Hold() (release func()) {
 	s.hold.Lock()
 	return s.hold.Unlock
 }
 
-// Intercept makes the server call reply for each command, with the name of the command, such as "insert", and of its
-// collection. If reply returns a document, the server responds with this document. If reply returns nil, the server
+// Intercept makes the server call reply for each command, with the command's name, such as "insert", and the name of
+// its collection. If reply returns a document, the server responds with this document. If reply returns nil, the server
 // responds as usual. Several goroutines can call reply at the same time.
 func (s *Server) Intercept(reply func(command, collection string) bson.D) {
 	s.mu.Lock()
@@ -342,8 +342,8 @@ func (m *message) skip(n int64) error {
 	return err
 }
 
-// reply writes a message with the document answer. request is the ID of the message to which it replies, and code is
-// the opcode.
+// reply writes a message that contains the document answer. request is the ID of the message to which it replies, and
+// code is the opcode of the reply.
 func (m *message) reply(w io.Writer, request, code uint32, answer bson.D) error {
 	document, err := bson.Marshal(answer)
 	if err != nil {
