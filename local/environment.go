@@ -55,13 +55,13 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 		}
 	}
 	for _, from := range c.EnvFrom {
-		found, err := r.all(from)
-		if err != nil {
-			return nil, fmt.Errorf("%s: envFrom: %w", name, err)
+		data, ok := r.configMaps[from.ConfigMapRef.Name]
+		if !ok {
+			return nil, fmt.Errorf("%s: envFrom: ConfigMap %q does not exist", name, from.ConfigMapRef.Name)
 		}
-		for _, key := range sortedKeys(found) {
-			if name := from.Prefix + key; !slices.Contains(observing, name) {
-				set(name, found[key])
+		for _, key := range sortedKeys(data) {
+			if !slices.Contains(observing, key) {
+				set(key, data[key])
 			}
 		}
 	}
@@ -117,54 +117,32 @@ func (r resolver) rewrite(value string) (string, error) {
 var clusterURL = regexp.MustCompile(`^http://([a-z0-9-]+)\.strongroom\.svc(?:\.cluster\.local)?((?:/.*)?)$`)
 
 // value returns the value of the variable v, which is in the manifest, a ConfigMap or a Secret. It returns false if the
-// variable must not be set, because an optional key does not exist or the value in a Secret is empty.
-func (r resolver) value(v variable) (string, bool, error) {
-	switch {
-	case v.ValueFrom == nil:
-		if strings.Contains(v.Value, "$(") {
-			return "", false, errors.New(`"make run" does not expand $(…)`)
-		}
+// process must not get the variable, because the value in a Secret is empty.
+func (r resolver) value(v variable) (value string, ok bool, err error) {
+	switch from := v.ValueFrom; {
+	case from == nil && strings.Contains(v.Value, "$("):
+		return "", false, errors.New(`"make run" does not expand $(…)`)
+	case from == nil:
 		return v.Value, true, nil
-	case v.ValueFrom.ConfigMapKeyRef != nil:
-		return find("ConfigMap", r.configMaps, *v.ValueFrom.ConfigMapKeyRef)
-	case v.ValueFrom.SecretKeyRef != nil:
-		value, ok, err := find("Secret", r.secrets, *v.ValueFrom.SecretKeyRef)
-		return value, ok && value != "", err
+	case from.ConfigMapKeyRef != nil:
+		value, err = find("ConfigMap", r.configMaps, *from.ConfigMapKeyRef)
+		return value, err == nil, err
+	case from.SecretKeyRef != nil:
+		value, err = find("Secret", r.secrets, *from.SecretKeyRef)
+		return value, value != "", err
 	default:
 		return "", false, errors.New("valueFrom has neither configMapKeyRef nor secretKeyRef")
 	}
 }
 
-// find returns the value to which ref refers. The map all contains the values by object name and key. kind is the
-// object's kind, for error messages. If the key does not exist, find returns false for an optional reference and an
-// error for any other reference.
-func find(kind string, all map[string]map[string]string, ref keyRef) (string, bool, error) {
+// find returns the value of a key in a ConfigMap or a Secret, which is the kind for error messages. all contains all
+// objects of that kind.
+func find(kind string, all map[string]map[string]string, ref keyRef) (string, error) {
 	value, ok := all[ref.Name][ref.Key]
-	if !ok && !ref.Optional {
-		return "", false, fmt.Errorf("%s %s has no key %s", kind, ref.Name, ref.Key)
+	if !ok {
+		return "", fmt.Errorf("%s %s has no key %s", kind, ref.Name, ref.Key)
 	}
-	return value, ok, nil
-}
-
-// all returns the keys and values of the ConfigMap or Secret that an envFrom entry references. It returns nil if the
-// object does not exist and the reference is optional.
-func (r resolver) all(from variablesFrom) (map[string]string, error) {
-	var kind string
-	var ref *nameRef
-	var in map[string]map[string]string
-	switch {
-	case from.ConfigMapRef != nil:
-		kind, ref, in = "ConfigMap", from.ConfigMapRef, r.configMaps
-	case from.SecretRef != nil:
-		kind, ref, in = "Secret", from.SecretRef, r.secrets
-	default:
-		return nil, errors.New("an envFrom entry has neither configMapRef nor secretRef")
-	}
-	found, ok := in[ref.Name]
-	if !ok && !ref.Optional {
-		return nil, fmt.Errorf("%s %s does not exist", kind, ref.Name)
-	}
-	return found, nil
+	return value, nil
 }
 
 // mount replaces dir with a directory that contains the files of the volume called name. volumes are the pod's volumes.
@@ -179,40 +157,16 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	switch v := volumes[i]; {
-	case v.EmptyDir != nil:
-		return nil
-	case v.Secret != nil:
-		keys, ok := r.secrets[v.Secret.SecretName]
-		if !ok && !v.Secret.Optional {
-			return fmt.Errorf("the Secret %s does not exist", v.Secret.SecretName)
-		}
-		items := v.Secret.Items
-		if items == nil {
-			for _, key := range sortedKeys(keys) {
-				items = append(items, keyPath{key, key})
-			}
-		}
-		for _, item := range items {
-			value, ok := keys[item.Key]
-			if !ok {
-				return fmt.Errorf("the Secret %s has no key %s", v.Secret.SecretName, item.Key)
-			}
-			if !filepath.IsLocal(item.Path) {
-				return fmt.Errorf("path %q is outside the volume", item.Path)
-			}
-			file := filepath.Join(dir, item.Path)
-			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-				return err
-			}
-			if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
-				return err
-			}
-		}
-		return nil
-	default:
-		return errors.New(`"make run" supports only secret and emptyDir volumes`)
+	secret, ok := r.secrets[volumes[i].Secret.SecretName]
+	if !ok {
+		return fmt.Errorf("the Secret %q does not exist", volumes[i].Secret.SecretName)
 	}
+	for key, value := range secret {
+		if err := os.WriteFile(filepath.Join(dir, key), []byte(value), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func sortedKeys(m map[string]string) []string {

@@ -102,20 +102,14 @@ type variable struct {
 }
 
 type variablesFrom struct {
-	Prefix       string   `json:"prefix"`
-	ConfigMapRef *nameRef `json:"configMapRef"`
-	SecretRef    *nameRef `json:"secretRef"`
+	ConfigMapRef struct {
+		Name string `json:"name"`
+	} `json:"configMapRef"`
 }
 
 type keyRef struct {
-	Name     string `json:"name"`
-	Key      string `json:"key"`
-	Optional bool   `json:"optional"`
-}
-
-type nameRef struct {
-	Name     string `json:"name"`
-	Optional bool   `json:"optional"`
+	Name string `json:"name"`
+	Key  string `json:"key"`
 }
 
 type mount struct {
@@ -126,21 +120,9 @@ type mount struct {
 
 type volume struct {
 	Name   string `json:"name"`
-	Secret *struct {
-		SecretName  string    `json:"secretName"`
-		Items       []keyPath `json:"items"`
-		Optional    bool      `json:"optional"`
-		DefaultMode any       `json:"defaultMode"`
+	Secret struct {
+		SecretName string `json:"secretName"`
 	} `json:"secret"`
-	EmptyDir *struct {
-		SizeLimit any `json:"sizeLimit"`
-		Medium    any `json:"medium"`
-	} `json:"emptyDir"`
-}
-
-type keyPath struct {
-	Key  string `json:"key"`
-	Path string `json:"path"`
 }
 
 type configMap struct {

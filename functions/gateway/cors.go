@@ -29,7 +29,7 @@ var (
 )
 
 // corsMaxAge is how long a browser may cache the response to a preflight request, in seconds. The value is two hours,
-// because Chromium does not cache the response for longer.
+// because Chromium does not cache such a response for longer.
 const corsMaxAge = "7200"
 
 // parseOrigins checks the origins in the setting CORS_ORIGINS, such as https://app.example.com, and returns them
@@ -47,8 +47,7 @@ func parseOrigins(given []string) ([]string, error) {
 	return origins, nil
 }
 
-// corsOrigin returns the value of the Origin header if origins contains this value, so that pages of that origin may
-// read the response. Otherwise, corsOrigin returns an empty string.
+// corsOrigin returns the value of the Origin header if origins contains it, and an empty string otherwise.
 func corsOrigin(r *http.Request, origins []string) string {
 	given := r.Header.Values("Origin")
 	if len(given) == 1 && slices.Contains(origins, given[0]) {
@@ -58,9 +57,8 @@ func corsOrigin(r *http.Request, origins []string) string {
 }
 
 // setCORS replaces the CORS headers in h, because only the gateway decides which sites may read a response. If origin
-// is empty, setCORS only removes these headers, so that no page of another site may read the response. setCORS never
-// sets Access-Control-Allow-Credentials, because pages of other sites use access tokens, and the session cookie is only
-// for the console.
+// is empty, setCORS only removes these headers, so that no other site's page can read the response. setCORS never sets
+// Access-Control-Allow-Credentials, because other sites' pages must use access tokens instead of the session cookie.
 func setCORS(h http.Header, origin string) {
 	for name := range h {
 		if strings.HasPrefix(name, "Access-Control-") {
@@ -73,9 +71,9 @@ func setCORS(h http.Header, origin string) {
 	}
 }
 
-// isPreflight reports whether r is a CORS preflight request, which a browser sends to find out whether a page of
-// another site may send a request. The gateway forwards all other OPTIONS requests, because tus clients use them to
-// discover the capabilities of the upload function.
+// isPreflight reports whether r is a CORS preflight request, with which a browser checks whether another site's page
+// may send a request. The gateway forwards all other OPTIONS requests, because tus clients use them to discover the
+// capabilities of the upload function.
 func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }

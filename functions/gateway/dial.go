@@ -11,7 +11,8 @@ import (
 // arrived before the connection was reset.
 const resetGrace = 100 * time.Millisecond
 
-// dial opens a connection to a function and returns it as an outbound.
+// dial opens a connection to a function. It wraps the connection in an outbound, which delays write errors so that the
+// function's response is not lost.
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
 	connection, err := dialer.DialContext(ctx, network, address)
@@ -21,11 +22,11 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return outbound{connection}, nil
 }
 
-// outbound is a connection to a function on which a failed Write returns only after resetGrace.
+// outbound is a connection to a function. If a write fails, Write waits for resetGrace before it returns the error.
 //
-// A function can respond before it has read the whole request, for example with a 413 to an upload, and then close the
-// connection. http.Transport then fails to write the rest of the request. If http.Transport has not read the response
-// by the time Write returns the error, the response is lost.
+// A function can respond before it has read the whole request, for example with a 413 (Content Too Large) to an upload,
+// and then close the connection. http.Transport then fails to write the rest of the request. If Write returned the
+// error immediately, http.Transport might not have read the response yet, and the response would be lost.
 type outbound struct{ net.Conn }
 
 // Write implements io.Writer.

@@ -12,7 +12,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
-// handler routes each request by its path: to a function, to the session endpoints or to the console.
+// handler passes each request to a function, to the session endpoints or to the console, depending on the path.
 type handler struct {
 	routes   []route
 	proxies  []*httputil.ReverseProxy // the proxy for each route, in the order of routes
@@ -34,16 +34,13 @@ func newHandler(routes []route, trust client.Trust, origins []string, console ht
 	return passing{function.EndSmallBodies(problem.HandlerFunc(h.serve))}
 }
 
-// passing is the gateway's handler with the method PassesQuery, which prevents function.Wrap from rejecting malformed
-// query strings.
+// passing is the gateway's handler. Its method PassesQuery prevents function.Wrap from rejecting malformed query
+// strings.
 type passing struct{ http.Handler }
 
-// PassesQuery returns true, so that function.Wrap does not reject any request because of its query string. A response
-// from function.Wrap would lack the CORS headers that finish sets, so a page of another site could not read the
-// response.
-//
-// Query strings are still checked: the functions check the query strings of forwarded requests, and serve checks the
-// query strings of all other requests.
+// PassesQuery returns true, because an error response from function.Wrap would lack the CORS headers that finish sets,
+// so a page of another site could not read the response. Instead, the functions check the query strings of forwarded
+// requests, and serve checks those of all other requests.
 func (passing) PassesQuery(*http.Request) bool { return true }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
@@ -59,12 +56,11 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 			h.finish(ctx, w.Header())
 			return preflight(w, v.origin)
 		}
-		// Remove the request ID, because finish adds it to the function's response, and the response would otherwise
-		// contain the header twice. finish must add the header, because ReverseProxy clears all headers of w when it
-		// forwards a 100 (Continue).
+		// finish sets X-Request-Id on the function's response, because ReverseProxy clears all headers of w when it
+		// forwards a 100 (Continue). Delete X-Request-Id from w, so that the client does not receive it twice.
 		w.Header().Del("X-Request-Id")
 		// Enable full duplex, because net/http would otherwise not send the response until it has read the whole
-		// request body. The error can be ignored, because it only occurs with HTTP/2, which is always full duplex.
+		// request body. Ignore the error, because it occurs only with HTTP/2, which is always full duplex.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		h.proxies[i].ServeHTTP(w, r.WithContext(ctx))
 		return nil
@@ -96,7 +92,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 
 // consoleHeaders are the response headers that restrict the console's pages to the features that they need. A page can
 // use only the console's own scripts and styles, and can send requests only to this site. It can also show previews
-// from blob URLs in frames, which inherit the page's Content-Security-Policy.
+// from blob URLs in frames. This is safe, because these frames inherit the page's Content-Security-Policy.
 var consoleHeaders = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; connect-src 'self'; " +
 		"frame-src blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -104,7 +100,7 @@ var consoleHeaders = map[string]string{
 	"Permissions-Policy":           "camera=(), display-capture=(), geolocation=(), microphone=()",
 }
 
-// finish sets the headers that every response of the gateway has. It does not replace an existing
+// finish sets the headers that all responses of the gateway have in common. It does not replace an existing
 // Content-Security-Policy, X-Content-Type-Options or Referrer-Policy header, because the files function sets stricter
 // policies for downloads.
 func (h *handler) finish(ctx context.Context, header http.Header) {
@@ -115,8 +111,8 @@ func (h *handler) finish(ctx context.Context, header http.Header) {
 		header.Add("Vary", "Origin")
 	}
 	for name, value := range map[string]string{
-		// This policy is for responses that are not pages. If a browser displays such a response as a page anyway, the
-		// page cannot load or run anything, and other sites cannot show the page in a frame.
+		// This policy is for responses that are not pages. If a browser displays such a response as a page, the page
+		// cannot load or run anything, and no site can show the page in a frame.
 		"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 		"X-Content-Type-Options":  "nosniff",
 		"Referrer-Policy":         "no-referrer",
@@ -126,14 +122,14 @@ func (h *handler) finish(ctx context.Context, header http.Header) {
 		}
 	}
 	if v.scheme == "https" {
-		// Do not set these headers over plain HTTP, because browsers ignore them there, and some browsers log a
+		// Set these headers only for HTTPS, because browsers ignore them over plain HTTP, and some browsers log a
 		// warning.
 		header.Set("Strict-Transport-Security", "max-age=31536000")
 		header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	}
 }
 
-// buffers is a pool of the buffers with which the proxies copy response bodies. It implements httputil.BufferPool.
+// buffers is a pool of buffers that the proxies use to copy response bodies.
 type buffers struct{ pool sync.Pool }
 
 // Get implements httputil.BufferPool.

@@ -1,7 +1,7 @@
-// Command gateway is the function that receives all requests from clients, because only the gateway has a public
-// address. It routes each request by its path to another function, to the session endpoints or to the web console. It
-// stores the browser's refresh token in a cookie that scripts cannot read. It streams request and response bodies, so
-// that it does not hold whole files in memory.
+// Command gateway is the only function with a public address, so it receives all requests from clients. It serves the
+// web console and the session endpoints, with which a browser signs in and out, and forwards all other requests to the
+// function for the path. It stores a browser's refresh token in a cookie that scripts cannot read. It streams request
+// and response bodies, so that it does not hold whole files in memory.
 package main
 
 import (
@@ -23,8 +23,8 @@ type config struct {
 	UploadURL   string `env:"UPLOAD_URL,required,notEmpty"`
 	FilesURL    string `env:"FILES_URL,required,notEmpty"`
 	AccountsURL string `env:"ACCOUNTS_URL,required,notEmpty"`
-	// The gateway signs client addresses for the login and accounts functions, which have the same key and the same
-	// number of hops. The gateway also trusts the protocol and the host that the trusted proxies report.
+	// The gateway signs client addresses for the login and accounts functions, which have the same TrustSettings. The
+	// gateway also uses these settings to decide whether to trust X-Forwarded-Proto and X-Forwarded-Host.
 	client.TrustSettings
 	// CORSOrigins lists the origins of other sites, such as https://app.example.com, separated by commas. Pages of
 	// these sites may send requests to the functions and read the responses (CORS).
@@ -33,7 +33,6 @@ type config struct {
 
 func main() { function.Main(setup) }
 
-// setup creates the gateway's HTTP handler from the settings in cfg.
 func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if cfg.GatewayKeyFile == "" {
 		return nil, errors.New("GATEWAY_KEY_FILE: must be set")

@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// patient is an http.RoundTripper that cancels a request if, before the response begins, the function makes no
-// progress for longer than the given limit. See route.patience for what counts as progress.
+// patient is an http.RoundTripper that cancels a request if the function makes no progress for longer than limit while
+// the gateway waits for the response to begin. See route.patience for what counts as progress.
 type patient struct {
 	next  http.RoundTripper
 	limit time.Duration
 }
 
-// RoundTrip implements http.RoundTripper. If the function made no progress, the error is errAsleep. If the client's
-// request body could not be read, the error wraps errBody.
+// RoundTrip implements http.RoundTripper. It returns errAsleep if it canceled the request because the function made no
+// progress. The error wraps errBody if reading the client's request body failed.
 func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
-	// Do not cancel ctx on success, because the caller reads the response body after RoundTrip returns. ctx ends when
-	// its parent, the context of r, ends.
+	// On success, do not cancel ctx, because the caller still has to read the response body. ctx is canceled together
+	// with its parent, the context of r.
 	ctx, cancel := context.WithCancelCause(r.Context())
 	w := &watch{ReadCloser: r.Body, limit: p.limit, timer: time.AfterFunc(p.limit, func() { cancel(errAsleep) })}
 	defer w.end()
@@ -41,9 +41,9 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// watch is a request body that controls the timer of a request. While Read waits for the client, the timer is stopped,
-// because the function cannot make progress during that time. When Read returns, the timer starts again with the full
-// limit.
+// watch wraps a request body and controls the timer that cancels the request if the function makes no progress. While
+// Read waits for data from the client, the timer is stopped, because the function cannot make progress without the
+// data. When Read returns, the timer restarts with the full time limit.
 type watch struct {
 	io.ReadCloser
 	limit time.Duration
@@ -63,14 +63,15 @@ func (w *watch) Read(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.broken = w.broken || err != nil && err != io.EOF
-	// After the response has begun, http.Transport can still read the body, but the timer must stay stopped.
+	// After the response has begun, http.Transport can still read the body. The timer must then stay stopped, because
+	// limit applies only to the wait for the response.
 	if !w.over {
 		w.timer.Reset(w.limit)
 	}
 	return n, err
 }
 
-// end stops the timer and prevents Read from starting it again.
+// end stops the timer, because the wait for the response is over, and prevents Read from restarting it.
 func (w *watch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

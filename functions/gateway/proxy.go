@@ -19,43 +19,42 @@ const (
 	// because Knative accepts the connection even if no instance is running.
 	dialTimeout = 5 * time.Second
 	// idleTimeout is how long the gateway keeps an idle connection to a function. It is shorter than the function's
-	// limit of two minutes, because a request that the gateway sends while the function closes the connection is lost,
-	// and most requests cannot be sent again.
+	// limit of two minutes, so that the gateway closes the connection first. A request that the gateway sends while the
+	// function closes the connection is lost, and most requests cannot be repeated.
 	idleTimeout = 90 * time.Second
 	// bufferSize is the size, in bytes, of each buffer with which the gateway copies response bodies.
 	bufferSize = 32 << 10
 )
 
-// newTransport returns the HTTP transport for the requests to all functions.
+// newTransport returns the HTTP transport for requests to the functions.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:         dial,
 		MaxIdleConnsPerHost: 100,
 		IdleConnTimeout:     idleTimeout,
-		// If a request has Expect: 100-continue, the transport sends the body only after the function responds with 100
-		// (Continue), so that the client does not send a body that the function rejects. After ExpectContinueTimeout,
-		// the transport would send the body without a 100 (Continue). The timeout is long, because route.patience
-		// already limits the wait.
+		// For a request with Expect: 100-continue, the transport sends the body only after the function's 100
+		// (Continue) response, so that the client does not send a body that the function rejects. When
+		// ExpectContinueTimeout expires, the transport sends the body without this response. The timeout is long,
+		// because route.patience already limits the wait.
 		ExpectContinueTimeout: time.Hour,
 		DisableCompression:    true,
 	}
 }
 
-// newProxy returns a proxy for one route. The proxy forwards requests to the route's function and streams request and
-// response bodies. It calls finish with the headers of every response, so that finish can add the headers that all
-// responses have.
+// newProxy returns a proxy that forwards requests to the route's function and streams request and response bodies. The
+// proxy calls finish to add the gateway's common headers to each response.
 func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool, trust client.Trust, finish func(context.Context, http.Header)) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport:     patient{transport, to.patience},
 		FlushInterval: -1,
 		BufferPool:    buffers,
-		// Log at the debug level, because the proxy logs every response that ends early, and most of these responses
-		// end early because the client has disconnected.
+		// Log at the debug level, because the proxy logs every response that ends early, even if the client has simply
+		// disconnected.
 		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(to.target)
-			// Forward the original query string, because ReverseProxy removes parameters that it cannot parse, and the
-			// function must reject a request with such parameters.
+			// Forward the original query string, because the function must reject malformed parameters, and
+			// ReverseProxy would remove them.
 			p.Out.URL.RawQuery = p.In.URL.RawQuery
 			introduce(p.In.Context(), p.Out.Header, to, trust)
 			// Remove Cookie, because the session cookie is only for the gateway. Remove Upgrade and Connection, because
@@ -85,10 +84,9 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 // keepFromRetrying prevents http.Transport from sending a request twice, unless the method is safe (RFC 9110, Section
 // 9.2.1).
 //
-// If a connection breaks, http.Transport repeats a request that has an Idempotency-Key header and no body. This is
-// wrong for functions that ignore the header, because they would perform the action twice. http.Transport recognizes
-// only the canonical spelling of the header name. keepFromRetrying therefore changes the name to lower case, which
-// makes no difference to the function.
+// If a connection breaks, http.Transport repeats a request that has an Idempotency-Key header and no body. A function
+// that ignores this header would then perform the action twice. keepFromRetrying changes the header name to lower case,
+// because http.Transport recognizes only the canonical spelling. The spelling makes no difference to the function.
 func keepFromRetrying(r *http.Request) {
 	if slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace}, r.Method) {
 		return

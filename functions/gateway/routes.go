@@ -13,18 +13,18 @@ type route struct {
 	path string
 	// below reports whether the route also includes all paths below path.
 	below bool
-	// function is the name of the function, and target is its base URL.
+	// function is the name of the function that handles the requests, and target is its base URL.
 	function string
 	target   *url.URL
 	// patience is how long the function may make no progress before its response begins. The function makes progress
-	// when it reads more of the request body. The time in which the gateway waits for the client does not count, but
-	// the startup time of a function instance does. timeout limits the duration of the whole request.
+	// when it reads more of the request body. The time that the gateway spends waiting for the client does not count,
+	// but the startup time of a function instance does. timeout limits the duration of the whole request.
 	//
-	// patience is longer than the time that the function needs to respond, and timeout is longer than the function's
-	// REQUEST_TIMEOUT. If the function times out, the client therefore gets the function's own response and not one
-	// from the gateway.
+	// patience is longer than the function needs to respond, and timeout is longer than the function's REQUEST_TIMEOUT.
+	// Therefore, if the function times out, the client gets the function's own error response and not one from the
+	// gateway.
 	patience, timeout time.Duration
-	// signed reports whether the gateway sends the client's address, with a signature, to the function.
+	// signed reports whether the gateway sends the client's signed address to the function.
 	signed bool
 }
 
@@ -62,7 +62,7 @@ func (r route) leads(path string) bool {
 	return ok && (rest == "" || r.below && rest[0] == '/')
 }
 
-// targets returns the base URLs of the functions, by name. An error names the invalid setting.
+// targets returns the base URLs of the functions, by function name. An error names the invalid setting.
 func (cfg config) targets() (map[string]*url.URL, error) {
 	targets := map[string]*url.URL{}
 	for name, address := range map[string]string{

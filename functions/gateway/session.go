@@ -18,22 +18,22 @@ import (
 
 const (
 	// cookieName and cookiePath are the name and the path of the session cookie, which contains a browser's refresh
-	// token. To protect the token, the cookie is hidden from scripts, is not sent in requests from pages of other
-	// sites, and is sent only to cookiePath and the paths below it.
+	// token. To protect the token, the cookie is hidden from scripts, is not sent with requests from other sites'
+	// pages, and is sent only to cookiePath and the paths below it.
 	cookieName = "strongroom_session"
 	cookiePath = "/session"
 	// maxBody is the maximum size of the body of a sign-in request, in bytes. The login function has the same limit.
 	maxBody = 4 << 10
 	// maxCookie is the maximum length of the refresh token in a session cookie, in bytes. Refresh tokens from the login
-	// function have 64 bytes, so a value longer than maxCookie is invalid.
+	// function are 64 bytes long, so a longer value than maxCookie cannot be valid.
 	maxCookie = 512
 	// maxAnswer is the maximum size of a response body from the login function, in bytes. It leaves enough space for
 	// an access token, which can be up to 8 KiB long.
 	maxAnswer = 64 << 10
 )
 
-// sessions handles the session endpoints. It stores a browser's refresh token in a cookie that scripts cannot read. A
-// malicious script in a page of the console can therefore use the session, but cannot steal the refresh token.
+// sessions serves the session endpoints. It stores a browser's refresh token in a cookie that scripts cannot read. A
+// malicious script in a console page can therefore use the session, but cannot steal the refresh token.
 type sessions struct {
 	login     route
 	transport http.RoundTripper
@@ -46,7 +46,6 @@ func newSessions(login route, transport http.RoundTripper, trust client.Trust) *
 	return &sessions{login, patient{transport, login.patience}, trust, http.NewCrossOriginProtection()}
 }
 
-// handler returns the handler for the session endpoints.
 func (s *sessions) handler() http.Handler {
 	return routing.Table{
 		"/session":         {http.MethodPost: s.guarded(s.begin), http.MethodDelete: s.guarded(s.end)},
@@ -54,8 +53,8 @@ func (s *sessions) handler() http.Handler {
 	}.Handler()
 }
 
-// guarded returns a handler that calls next with the login function's time limit. It rejects requests on behalf of
-// another site's page.
+// guarded returns a handler that rejects requests from other sites' pages, and calls next for all other requests with
+// the login function's time limit.
 func (s *sessions) guarded(next problem.HandlerFunc) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.guard.Check(r); err != nil {
@@ -103,8 +102,8 @@ func (s *sessions) refresh(w http.ResponseWriter, r *http.Request) error {
 }
 
 // end handles DELETE /session, which signs the user out. If the login function cannot end the session, end keeps the
-// browser's cookie, so that the user can try again. Without the cookie, the session would remain valid, and the user
-// could no longer end it.
+// browser's cookie, so that the user can try again. Without the cookie, the user could not end the session, although it
+// would remain valid.
 func (s *sessions) end(w http.ResponseWriter, r *http.Request) error {
 	if token := refreshToken(r); token != "" {
 		answer, err := s.ask(r, "/logout", tokenBody{token})
@@ -120,7 +119,7 @@ func (s *sessions) end(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// tokenBody is the JSON body of a request to the path /refresh or /logout of the login function.
+// tokenBody is the JSON body of a /refresh or /logout request to the login function.
 type tokenBody struct {
 	RefreshToken string `json:"refresh_token"`
 }
@@ -135,13 +134,12 @@ func refreshToken(r *http.Request) string {
 	return cookies[0].Value
 }
 
-// setCookie stores token, a refresh token, in the session cookie. The browser keeps the cookie until the browser is
-// closed. If token is empty, setCookie deletes the cookie.
+// setCookie stores the refresh token in the session cookie, which the browser keeps until the browser is closed. If
+// token is empty, setCookie deletes the cookie.
 func setCookie(w http.ResponseWriter, r *http.Request, token string) {
 	cookie := &http.Cookie{
 		Name: cookieName, Value: token, Path: cookiePath, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		// Set Secure only for HTTPS. Browsers do not send a Secure cookie over plain HTTP, and `make run` serves only
-		// plain HTTP.
+		// Do not set Secure for plain HTTP, which `make run` serves, because browsers would not send the cookie back.
 		Secure: visitorOf(r.Context()).scheme == "https",
 	}
 	if token == "" {
@@ -157,8 +155,8 @@ type loginAnswer struct {
 	body   []byte
 }
 
-// ask sends a POST request with body, encoded as JSON, to a path of the login function, and returns the response. If
-// the login function does not respond, ask returns an error that can be sent to the client as a problem document.
+// ask sends body as JSON in a POST request to a path of the login function, and returns the response. If the login
+// function sends no usable response, ask returns an error that can be sent to the client as a problem document.
 func (s *sessions) ask(r *http.Request, path string, body any) (*loginAnswer, error) {
 	content, err := json.Marshal(body)
 	if err != nil {
@@ -201,7 +199,7 @@ func (a *loginAnswer) pass(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		if a.status == http.StatusUnauthorized {
-			// Replace the Basic challenge from the login function, because it would make a browser show its own
+			// Replace the Basic challenge from the login function, because it would make the browser show its own
 			// password dialog.
 			h.Set("WWW-Authenticate", `Bearer realm="strongroom"`)
 		}

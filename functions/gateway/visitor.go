@@ -14,15 +14,15 @@ import (
 
 // visitor describes the client that sent a request.
 type visitor struct {
-	// address is the IP address of the client. path is the value of X-Forwarded-For in the request to the function. It
-	// contains the address of the client and the addresses of the trusted proxies.
+	// address is the client's IP address. path is the value of X-Forwarded-For that the gateway sends to the function.
+	// It lists the addresses of the client and of the trusted proxies.
 	address netip.Addr
 	path    string
-	// scheme (http or https) and host (the Host header) come from the client's request to the outermost trusted proxy,
-	// or to the gateway if there is no trusted proxy.
+	// scheme (http or https) and host (the value of the Host header) are those of the client's request to the outermost
+	// trusted proxy, or to the gateway if there is no trusted proxy.
 	scheme, host string
-	// origin is the origin of the page that sent the request, if CORS permits pages of that origin to read the
-	// response. Otherwise, origin is empty.
+	// origin is the value of the Origin header if pages of that origin may read the response (CORS). Otherwise, origin
+	// is empty.
 	origin string
 }
 
@@ -34,12 +34,11 @@ func visitorOf(ctx context.Context) visitor {
 	return v
 }
 
-// newVisitor returns a description of the client that sent r. It uses only header values that trusted proxies wrote,
-// because clients can forge all other values. Trusted proxies write the last entries of X-Forwarded-For. If r came
-// through all trusted proxies, they also wrote X-Forwarded-Proto and X-Forwarded-Host.
+// newVisitor returns the visitor that describes the client of r. It uses the X-Forwarded headers only if r came through
+// all trusted proxies, because the client could have forged them otherwise.
 func newVisitor(r *http.Request, trust client.Trust) visitor {
-	// Use a Trust without a key, so that ClientAddress ignores a signed address in r. Only the gateway signs addresses,
-	// so a signed address in a request from a client is not trustworthy.
+	// Use a Trust without a key, so that Address ignores the header HeaderAddress. Only the gateway may set this
+	// header, so its value in a client's request cannot be trusted.
 	v := visitor{address: client.Trust{Hops: trust.Hops}.Address(r), scheme: "http", host: r.Host}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -63,9 +62,9 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 	return v
 }
 
-// strip removes the headers from h that clients must not set, because functions trust these headers: the forwarding
-// headers and the signed address, which only the gateway may set, and the headers with the user's identity, which only
-// the validate function may set. It also removes variants of these names with underscores instead of hyphens, because
+// strip removes the headers from h that a client must not set, because functions trust these headers. Only the gateway
+// may set the forwarding headers and the signed address. Only the validate function may set the X-Auth headers, which
+// contain the user's identity. strip also removes variants of these names with underscores instead of hyphens, because
 // some programs treat both characters alike.
 func strip(h http.Header) {
 	for name := range h {
@@ -77,9 +76,9 @@ func strip(h http.Header) {
 	}
 }
 
-// introduce sets the headers in h that describe the client's request to a function: X-Forwarded-For, X-Forwarded-Proto,
-// X-Forwarded-Host, the request ID and the trace context. If to.signed is true, introduce also sets the header with the
-// client's signed address. It first removes all headers from h that a client must not set.
+// introduce removes all headers from h that a client must not set. It then sets the headers with which the gateway
+// describes a client's request: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, the request ID, the trace context
+// and, if the route requires it, the client's signed address.
 func introduce(ctx context.Context, h http.Header, to route, trust client.Trust) {
 	v := visitorOf(ctx)
 	strip(h)

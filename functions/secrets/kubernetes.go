@@ -31,11 +31,11 @@ var (
 type kubernetes struct {
 	client    *http.Client
 	url       string // the URL of the namespace's Secrets
-	tokenFile string // read for each request, because the kubelet renews the token
+	tokenFile string // read again for each request, because the kubelet renews the token
 }
 
 // newKubernetes returns a client for the Kubernetes API at host and port. dir is the directory where Kubernetes mounts
-// the CA certificate, and the namespace and the token of the pod's service account.
+// the CA certificate of the API and the pod's namespace and service account token.
 func newKubernetes(host, port, dir string) (*kubernetes, error) {
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
 	if err != nil {
@@ -60,7 +60,7 @@ func newKubernetes(host, port, dir string) (*kubernetes, error) {
 }
 
 // secret is a Kubernetes Secret with only the fields that this command uses. The values in Data need no conversion,
-// because the Kubernetes API expects them in base64, and encoding/json encodes byte slices in base64.
+// because the Kubernetes API expects base64, and encoding/json encodes byte slices as base64.
 type secret struct {
 	APIVersion string            `json:"apiVersion,omitempty"`
 	Kind       string            `json:"kind,omitempty"`
@@ -90,8 +90,8 @@ func (k *kubernetes) read(ctx context.Context, name string) (*secret, error) {
 	return &found, nil
 }
 
-// get returns the data of the Secret called name. The result is nil only if the Secret does not exist. For a Secret
-// without data, it is an empty map.
+// get returns the data of the Secret called name, or nil if the Secret does not exist. If the Secret exists but has no
+// data, get returns an empty map.
 func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, error) {
 	found, err := k.read(ctx, name)
 	switch {
@@ -122,8 +122,8 @@ func (k *kubernetes) create(ctx context.Context, name string, data map[string][]
 	return nil
 }
 
-// change writes the entries in data to the existing Secret called name, and keeps the other entries of the Secret. The
-// error wraps errConflict if another client changes the Secret at the same time.
+// change writes the entries in data to the existing Secret called name, and keeps the Secret's other entries. The error
+// wraps errConflict if another client changes the Secret at the same time.
 func (k *kubernetes) change(ctx context.Context, name string, data map[string][]byte) error {
 	found, err := k.read(ctx, name)
 	if err == nil && found == nil {
@@ -135,9 +135,9 @@ func (k *kubernetes) change(ctx context.Context, name string, data map[string][]
 	return k.patch(ctx, *found, nil, data)
 }
 
-// patch writes the given annotations and entries to a Secret, and keeps the Secret's other annotations and entries. An
-// entry whose value in data is nil is deleted. If another client has changed the Secret since it was read, patch
-// changes nothing, and the error wraps errConflict.
+// patch writes the given annotations and entries to a Secret, and keeps the Secret's other annotations and entries. A
+// nil value in data deletes the entry. If another client has changed the Secret since it was read, patch changes
+// nothing and returns an error that wraps errConflict.
 func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[string]string, data map[string][]byte) error {
 	name := of.Metadata.Name
 	// encoding/json encodes a nil value in data as null, and in a JSON merge patch (RFC 7396), null deletes the entry.
@@ -153,7 +153,7 @@ func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[strin
 }
 
 // call sends one request to the Kubernetes API. If the API reports an error, the returned error contains the reason
-// from the response. It never contains the request body, because the body can contain secret values.
+// from the response. The error never contains the request body, because the body can contain secret values.
 func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) (status int, err error) {
 	token, err := os.ReadFile(k.tokenFile)
 	if err != nil {
@@ -178,7 +178,7 @@ func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) 
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = response.Body.Close() }() // an error does not matter, because the body is only read
+	defer func() { _ = response.Body.Close() }() // ignore the error, because the body is only read
 	answer, err := io.ReadAll(io.LimitReader(response.Body, 4<<20))
 	if err != nil {
 		return response.StatusCode, err
@@ -187,7 +187,7 @@ func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) 
 		var reason struct {
 			Message string `json:"message"`
 		}
-		_ = json.Unmarshal(answer, &reason) // a proxy's response might not be JSON, but the status is sufficient
+		_ = json.Unmarshal(answer, &reason) // ignore the error, because a proxy's response might not be JSON
 		return response.StatusCode, fmt.Errorf("%s: %s", response.Status, reason.Message)
 	}
 	if out == nil {

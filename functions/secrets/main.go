@@ -1,7 +1,8 @@
 // Command secrets creates the Secrets that Strongroom needs, with generated passwords and keys. It does not change
-// existing Secrets, except for rabbitmq-definitions, which it updates after a change to the other RabbitMQ Secrets. With
-// the arguments "rotate" and a step, it rotates the signing key instead (docs/key-rotation.md). The command runs as a
-// Job in the cluster, so that no secret value is ever in a file, an argument or a manifest.
+// existing Secrets, except for rabbitmq-definitions, which it updates after a change to the other RabbitMQ Secrets.
+// With the argument "rotate" and the name of a step, it instead performs one step of a signing key rotation
+// (docs/key-rotation.md). The command runs as a Job in the cluster, so that no secret value is ever in a file, an
+// argument or a manifest.
 package main
 
 import (
@@ -12,14 +13,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// config contains the settings. In every pod, Kubernetes sets the environment variables KUBERNETES_SERVICE_HOST and
-// KUBERNETES_SERVICE_PORT.
 type config struct {
-	// Host and Port form the address of the Kubernetes API.
+	// Host and Port form the address of the Kubernetes API. Kubernetes sets these variables in every pod.
 	Host string `env:"KUBERNETES_SERVICE_HOST,required"`
 	Port string `env:"KUBERNETES_SERVICE_PORT,required"`
-	// ServiceAccount is the directory that contains the token and the namespace of the pod's service account, and the
-	// certificate of the authority that signed the certificate of the Kubernetes API.
+	// ServiceAccount is the directory where Kubernetes mounts the CA certificate of its API and the pod's namespace and
+	// service account token.
 	ServiceAccount string `env:"SERVICE_ACCOUNT_DIR" envDefault:"/var/run/secrets/kubernetes.io/serviceaccount"`
 }
 

@@ -14,37 +14,37 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// The names of the two Secrets that a rotation changes, and the names of the entries in these Secrets. All private
-// keys are in one Secret, so that a single atomic change can replace the current key without an intermediate state.
+// The names of the two Secrets that a key rotation changes, and the names of the entries in these Secrets. All private
+// keys are in one Secret, so that a single atomic change can replace the current key.
 const (
 	signingSecret = "token-signing-key"
-	currentKey    = "key.jwk"      // the key that login signs with
-	nextKey       = "next.jwk"     // the key that login will sign with; exists from "add" to "sign"
-	previousKey   = "previous.jwk" // the key that login signed with before "sign"; exists until "retire", so that "sign" can be undone
+	currentKey    = "key.jwk"      // the key that the login function signs with
+	nextKey       = "next.jwk"     // the key that will replace the current key; exists from "add" to "sign"
+	previousKey   = "previous.jwk" // the current key before "sign"; exists until "retire", so that "sign" can be undone
 
 	verifyingSecret = "token-keys"
-	keySet          = "jwks.json" // the public keys that the other functions verify with
+	keySet          = "jwks.json" // the public keys with which the other functions verify tokens
 )
 
 // changedAt is an annotation of both Secrets. Its value is the time of the last change to an entry that functions
 // read. A pod that started after this time uses the current keys.
 const changedAt = "strongroom.dev/keys-changed"
 
-// phase is the state of a rotation. It is derived only from the data of the two Secrets, so that a rotation can be
-// continued wherever it was interrupted.
+// phase is the state of a key rotation. It is derived only from the two Secrets, so that an interrupted rotation can be
+// continued.
 type phase string
 
 const (
-	settled phase = "settled" // no rotation is under way
+	settled phase = "settled" // no rotation is in progress
 	adding  phase = "adding"  // a next key exists, but the key set does not contain it yet
 	added   phase = "added"   // a next key exists, and the key set contains it
-	signed  phase = "signed"  // a previous key exists, or the key set contains a key that login does not sign with
+	signed  phase = "signed"  // a previous key exists, or the key set contains keys other than the current key
 )
 
 var (
 	errUsage     = errors.New(`invalid arguments: use no arguments, or "rotate" and one of "add", "sign", "retire", "undo" and "status"`)
-	errUnderWay  = errors.New("a rotation is in progress: retire the old key before you add another key")
-	errNotAdded  = errors.New("the login function has no new key to sign with: add a key first")
+	errUnderWay  = errors.New(`a key rotation is already in progress: run "retire" before "add"`)
+	errNotAdded  = errors.New(`the key set contains no new key: run "add" before "sign"`)
 	errNotSigned = errors.New(`the login function does not sign with the added key yet: run "sign" or "undo" before "retire"`)
 	errNothing   = errors.New("there is nothing to undo")
 	errTooLate   = errors.New("cannot sign with the old key again, because the key set no longer contains it")
@@ -52,8 +52,8 @@ var (
 	errMoving    = errors.New("the Secrets keep changing: another client is rotating the keys at the same time")
 )
 
-// maxChanges is the maximum number of changes that one step attempts, including changes that fail because of a conflict.
-// The number is limited, so that a step ends even if another client keeps changing the Secrets.
+// maxChanges is the maximum number of changes that one step attempts, including changes that fail because of a
+// conflict. The number is limited, so that a step ends even if another client keeps changing the Secrets.
 const maxChanges = 10
 
 // ring holds the two Secrets and the keys in them.
@@ -65,7 +65,7 @@ type ring struct {
 	set                     []json.RawMessage
 }
 
-// change is one atomic change to a Secret. An entry whose value in data is nil is deleted.
+// change is one atomic change to a Secret. A nil value in data deletes the entry.
 type change struct {
 	of   secret
 	data map[string][]byte
@@ -73,8 +73,8 @@ type change struct {
 	read bool
 }
 
-// rotate performs one step of a rotation. A step that has already been performed changes nothing. After the step,
-// rotate writes the state of the rotation to out, in lines of the form NAME=VALUE. The lines contain no private data.
+// rotate performs one step of a key rotation. Repeating a completed step changes nothing. After the step, rotate writes
+// the state of the rotation to out, in lines of the form NAME=VALUE. The lines contain no private data.
 func rotate(ctx context.Context, api *kubernetes, step string, now func() time.Time, out io.Writer) error {
 	plan, known := map[string]func(*ring) (*change, error){
 		"add": planAdd, "sign": planSign, "retire": planRetire, "undo": planUndo,
@@ -107,15 +107,15 @@ func rotate(ctx context.Context, api *kubernetes, step string, now func() time.T
 			return err
 		}
 		slog.InfoContext(ctx, "changed Secret", "secret", c.of.Metadata.Name, "step", step)
-		if step == "undo" { // undo only one step: planning again would undo the step before it
+		if step == "undo" { // a single change completes "undo", and planning again would return errNothing
 			plan = func(*ring) (*change, error) { return nil, nil }
 		}
 	}
 	return errMoving
 }
 
-// planAdd returns the next change for the step "add". The first change creates the next key, and the second change adds
-// the public part of that key to the key set. When both changes have been made, planAdd returns nil.
+// planAdd returns the next change for the step "add", or nil if the step is complete. The first change creates the next
+// key. The second change adds the public part of that key to the key set.
 func planAdd(r *ring) (*change, error) {
 	switch r.phase() {
 	case settled:
@@ -129,7 +129,7 @@ func planAdd(r *ring) (*change, error) {
 	return nil, errUnderWay
 }
 
-// planSign returns the change that makes the next key the current key, or nil if this change has been made.
+// planSign returns the change that makes the next key the current key, or nil if this change has already been made.
 func planSign(r *ring) (*change, error) {
 	switch r.phase() {
 	case added:
@@ -142,9 +142,8 @@ func planSign(r *ring) (*change, error) {
 	return nil, errNotAdded
 }
 
-// planRetire returns the next change for the step "retire". The first change removes all keys except the current key
-// from the key set, and the second change deletes the previous private key. When both changes have been made,
-// planRetire returns nil.
+// planRetire returns the next change for the step "retire", or nil if the step is complete. The first change removes
+// all keys except the current key from the key set. The second change deletes the previous private key.
 func planRetire(r *ring) (*change, error) {
 	switch {
 	case r.phase() == settled:
@@ -158,9 +157,9 @@ func planRetire(r *ring) (*change, error) {
 	return &change{of: r.signing, data: map[string][]byte{previousKey: nil}}, nil
 }
 
-// planUndo returns the change that undoes the last step. The change deletes the next key, or makes the previous key
-// the current key again. The undone key stays in the key set until "retire", because the login function might
-// have signed tokens with it.
+// planUndo returns the change that undoes the last step: it deletes the next key, or makes the previous key the current
+// key again. The public part of the undone key stays in the key set until "retire", because the login function might
+// have signed tokens with that key.
 func planUndo(r *ring) (*change, error) {
 	switch {
 	case r.next != "":
@@ -252,7 +251,8 @@ func (r *ring) phase() phase {
 	return settled
 }
 
-// newSet returns the change that replaces the key set. It returns an error if verifiers would reject the new key set.
+// newSet returns the change that replaces the key set with the given keys. It returns an error if the functions that
+// verify tokens would reject the new key set.
 func (r *ring) newSet(keys []json.RawMessage) (*change, error) {
 	set, err := json.Marshal(map[string]any{"keys": keys})
 	if err != nil {
@@ -270,8 +270,8 @@ func (r *ring) report(out io.Writer) error {
 	return err
 }
 
-// changed returns the time of the last change to an entry that functions read, in the format of RFC 3339. If there has
-// been no such change, it returns the time at which the Secret was created.
+// changed returns the time of the last change to an entry that functions read, in RFC 3339 format. If there has been no
+// such change, changed returns the time at which the Secret was created.
 func (s secret) changed() string {
 	if at := s.Metadata.Annotations[changedAt]; at != "" {
 		return at

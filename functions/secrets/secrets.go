@@ -34,14 +34,13 @@ type source struct {
 	generate func() (map[string][]byte, error)
 }
 
-// group is a set of Secrets that belong together. It consists of one or more sources, and optionally of a Secret that
-// is derived from the sources.
+// group consists of one or more source Secrets and, optionally, a Secret that is derived from them.
 type group struct {
 	sources []source
 	derived string
 	derive  func(values) (map[string][]byte, error)
-	// follows reports whether ensure updates the derived Secret after the sources or the code of derive have changed.
-	// If follows is false, ensure never changes an existing derived Secret. It then also generates no source while the
+	// follows reports whether ensure updates an existing derived Secret if derive now returns different data. If
+	// follows is false, ensure never changes the derived Secret. It also does not generate a missing source while the
 	// derived Secret exists, because the new source would not match the derived Secret.
 	follows bool
 }
@@ -54,8 +53,8 @@ func groups() []group {
 			derived: "token-keys",
 			derive:  publicKeys,
 		},
-		// The Secrets mysql-admin and mysql can be generated independently, because the setup Job sets the runtime user's
-		// password to the password in the Secret mysql.
+		// The Secrets mysql-admin and mysql can be generated independently, because the setup Job sets the runtime
+		// user's password to the password in the Secret mysql.
 		{sources: []source{{"mysql-admin", func() (map[string][]byte, error) {
 			password := newPassword()
 			return text("password", password, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", password, mysqlAddress, database)), nil
@@ -80,7 +79,7 @@ func groups() []group {
 			},
 			derived: "rabbitmq-definitions",
 			derive:  definitions,
-			follows: true, // `make deploy` restarts RabbitMQ after a change
+			follows: true, // after an update, `make deploy` restarts RabbitMQ
 		},
 		// The gateway signs the client's address with this key. The login and accounts functions verify the signature
 		// with the same key.
@@ -157,8 +156,8 @@ func rabbitUser(name string) map[string][]byte {
 	return text("username", name, "password", password, "url", fmt.Sprintf("amqp://%s:%s@%s:5672", name, password, rabbitmqAddress))
 }
 
-// rabbitConnection returns the data of the Secret that the RabbitMQ source reads. uri is the URL of the management
-// API, but the source uses only the host in it. port is the AMQP port.
+// rabbitConnection returns the data of the Secret that Knative's RabbitmqSource reads. uri is the URL of the management
+// API, but the RabbitmqSource uses only the host in it. port is the AMQP port.
 func rabbitConnection(name string) map[string][]byte {
 	return text("username", name, "password", newPassword(), "uri", fmt.Sprintf("http://%s:15672", rabbitmqAddress), "port", "5672")
 }
@@ -194,16 +193,16 @@ func definitions(from values) (map[string][]byte, error) {
 	for _, may := range []struct{ secret, configure, write, read string }{
 		{"rabbitmq-setup", `^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`},
 		{"rabbitmq-upload", nothing, `^strongroom\.events$`, nothing},
-		// The sweep function publishes events, and it counts the messages in the queues with passive declares. For a
-		// passive declare, RabbitMQ 4.2.7 and later require configure or write permission on the queue. Write
-		// permission allows nothing else, because binding a queue also requires read permission on an exchange, and
-		// publishing directly to a queue requires write permission on the default exchange.
+		// The sweep function publishes events, and it counts the messages in the queues with passive declares, which
+		// require configure or write permission on the queue in RabbitMQ 4.2.7 and later. Here, write permission allows
+		// nothing else, because binding a queue also requires read permission on an exchange, and publishing directly
+		// to a queue requires write permission on the default exchange.
 		{"rabbitmq-sweep", nothing, `^strongroom\.(events|files|files\.dead)$`, nothing},
 		{"rabbitmq-source", nothing, nothing, `^strongroom\.files$`},
 	} {
 		name, password := string(from[may.secret]["username"]), string(from[may.secret]["password"])
 		if name == "" || password == "" {
-			return nil, fmt.Errorf("the Secret %q has no username or no password", may.secret)
+			return nil, fmt.Errorf("the Secret %q must contain a username and a password", may.secret)
 		}
 		all.Users = append(all.Users, user{name, passwordHash(password), "rabbit_password_hashing_sha256", []string{}})
 		all.Permissions = append(all.Permissions, permission{name, "/", may.configure, may.write, may.read})
@@ -292,8 +291,8 @@ func (g group) ensure(ctx context.Context, api store) error {
 	return nil
 }
 
-// ensureSource generates and creates a Secret, and returns the stored data. If another run has created the Secret in
-// the meantime, ensureSource returns the data that the other run has stored.
+// ensureSource generates and creates a Secret, and returns its data. If another run has created the Secret in the
+// meantime, ensureSource returns the other run's data.
 func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, error) {
 	data, err := s.generate()
 	if err != nil {

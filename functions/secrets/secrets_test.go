@@ -391,7 +391,7 @@ func TestSaysWhyItFailed(t *testing.T) {
 		"API down":         {func(_ *cluster, cfg *config) { cfg.Port = "1" }, "connect"},
 		"key is not JSON":  {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", "not JSON") }, `derive Secret "token-keys"`},
 		"not a key":        {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", `{"kty":"oct"}`) }, "not a signing key"},
-		"no password":      {func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, `"rabbitmq-upload" has no username`},
+		"no password":      {func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, `"rabbitmq-upload" must contain a username`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, cfg := start(t)

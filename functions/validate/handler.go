@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// maxForm is the maximum size of the request body for POST /introspect, in bytes. It is large enough for a token
-	// of 8 KiB, even if every byte is percent-encoded, together with the parameter name.
+	// maxForm is the maximum size of the request body for POST /introspect, in bytes. It is large enough for the
+	// parameter name and a token of 8 KiB, even if every byte is percent-encoded.
 	maxForm = 32 << 10
 	// keysMaxAge is the value of the Cache-Control header in the response with the public keys. Clients can cache the
 	// keys for 300 s. A new key must therefore be published at least 300 s before the login function signs with it.
@@ -39,8 +39,8 @@ type handler struct {
 	accounts accountStore // nil if the function does not look up accounts
 }
 
-// newHandler returns the handler of the validate function. All paths below /validate/ are valid, because a proxy such as
-// Envoy appends the path of the client's request to /validate.
+// newHandler returns the handler of the validate function. All paths below /validate/ are valid, because a proxy such
+// as Envoy appends the path of the client's request to /validate.
 func newHandler(verifier *token.Verifier, accounts accountStore) *handler {
 	h := &handler{verifier: verifier, accounts: accounts}
 	validate := routing.Methods{routing.Any: problem.HandlerFunc(h.measure)}
@@ -54,9 +54,9 @@ func newHandler(verifier *token.Verifier, accounts accountStore) *handler {
 	return h
 }
 
-// PassesQuery reports whether function.Wrap must accept r even if its query string is malformed. This is necessary if a
-// proxy has copied the query string from a client's request to another function, because the validate function
-// ignores such a query string.
+// PassesQuery reports whether function.Wrap must accept r even if its query string is malformed. This is the case if a
+// proxy has copied the query string from a client's request to another function, because the validate function ignores
+// such a query string.
 func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 
 // hasClientQuery reports whether r has the query string of a client's request to another function. This is the case
@@ -93,7 +93,7 @@ func (h *handler) measure(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// reason returns the metric label for a validation that returned err. If err is nil, the token is valid.
+// reason returns the value of the metric label "reason" for a validation that returned err.
 func reason(err error) string {
 	switch {
 	case err == nil:
@@ -131,8 +131,8 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	if err := claims.Demand(scopes...); err != nil {
 		return err
 	}
-	// Set all four headers in every 200 response, even if a value is empty. If the client has sent a header with one
-	// of these names, a proxy that copies the headers then overwrites the value from the client.
+	// Set all four headers in every 200 response, even if a value is empty. A proxy that copies the headers then also
+	// replaces any values that the client has sent in headers with these names.
 	header := w.Header()
 	header.Set("X-Auth-User-Id", claims.Subject)
 	header.Set("X-Auth-Username", claims.Username)
@@ -142,10 +142,10 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// demanded returns the scopes that the token must have. The operator of a proxy sets them in the query string, with
-// the parameter scope. Any other parameter is a problem.BadRequest, because it might be a misspelled scope parameter,
-// and the required scope must not be ignored. If the query string comes from a client's request, demanded returns no
-// scopes, because that query string belongs to another function.
+// demanded returns the scopes that the token must have. The operator of a proxy sets them as scope parameters in the
+// query string. Any other parameter is a problem.BadRequest, because it might be a misspelled scope parameter, and
+// ignoring a required scope would be unsafe. If the query string comes from a client's request to another function,
+// demanded ignores it.
 func demanded(r *http.Request) ([]string, error) {
 	if r.URL.RawQuery == "" || hasClientQuery(r) {
 		return nil, nil

@@ -23,7 +23,7 @@ const (
 	// limit for each connection attempt and for Close.
 	selectionTimeout = 3 * time.Second
 	// poolSize is the maximum number of connections from one client to one server. Each call to Open creates a client.
-	// The clients of all replicas together must not exceed the server's connection limit, so poolSize is low, and
+	// The connections from all replicas together must not exceed the server's connection limit, so poolSize is low, and
 	// max-scale in the manifests limits the number of replicas.
 	poolSize = 16
 	// maxIdle is how long an unused connection stays open. The driver then closes the connection, so that an idle
@@ -85,8 +85,8 @@ func Close(db *mongo.Database) error {
 var awayCodes = []int{50, 64, 89, 91, 100, 146, 189, 202, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
 
 // Away reports whether err means that the server is unreachable, did not respond, or temporarily cannot run any
-// command. A write that fails with such an error might have been applied anyway. Away reports false if the error was
-// caused by a canceled context.
+// command. Even so, the server might have applied a write that failed with such an error. Away reports false if the
+// error was caused by a canceled context.
 func Away(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return false
@@ -94,7 +94,7 @@ func Away(err error) bool {
 	var verdict mongo.ServerError
 	if !errors.As(err, &verdict) {
 		// The driver, not the server, returned this error. The driver has many different errors for an unreachable
-		// server and does not export all of them, so treat every driver error in the same way.
+		// server and does not export all of them, so treat every driver error as a sign that the server is unreachable.
 		return true
 	}
 	var command mongo.CommandError
@@ -114,10 +114,9 @@ var refusals = []int{13, 18, 8000}
 // IsRefusal reports whether err means that the server rejected the credentials or that the user lacks a privilege.
 func IsRefusal(err error) bool { return refusal(err) != nil }
 
-// Refused returns the server's error with the given setting's name as a prefix if err means that the server rejected
-// the credentials or that the user lacks a privilege. The setting must be the one that contains the credentials. The
-// returned error does not wrap problem.Unavailable, because a retry would fail in the same way. If err has any other
-// cause, Refused returns err unchanged.
+// Refused adds setting, the name of the setting with the credentials, as a prefix to err if IsRefusal reports true for
+// err. The result does not wrap problem.Unavailable, because a retry would fail in the same way. For any other error,
+// Refused returns err unchanged.
 func Refused(setting string, err error) error {
 	if verdict := refusal(err); verdict != nil {
 		return fmt.Errorf("%s: the server denied the user access: %w", setting, verdict)
@@ -125,7 +124,7 @@ func Refused(setting string, err error) error {
 	return err
 }
 
-// refusal returns the server error that err wraps if refusals contains the error's code. Otherwise, it returns nil.
+// refusal returns the server error that err wraps, or nil if refusals does not contain the error's code.
 func refusal(err error) error {
 	var verdict mongo.ServerError
 	if errors.As(err, &verdict) && slices.ContainsFunc(refusals, verdict.HasErrorCode) {
@@ -134,14 +133,14 @@ func refusal(err error) error {
 	return nil
 }
 
-// Problem wraps err with a prefix: the parameter doing, which must describe the failed action. If Away or IsRefusal
-// reports true for err, the returned error also wraps problem.Unavailable. Any other error counts as an internal error.
-// If err is nil, Problem returns nil.
-func Problem(err error, doing string) error {
+// Problem wraps err and adds the failed action as a prefix. If Away or IsRefusal reports true for err, the returned
+// error also wraps problem.Unavailable. Any other error counts as an internal error. If err is nil, Problem returns
+// nil.
+func Problem(err error, action string) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("%s: %w", doing, err)
+	err = fmt.Errorf("%s: %w", action, err)
 	switch {
 	case IsRefusal(err):
 		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI: the server denied the user access: %w", err), "the store is not set up")

@@ -19,7 +19,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
-// The names of these kinds never change, because clients test for the type urn:strongroom:problem:NAME.
+// The kinds of problems. Their names never change, because clients test for the type urn:strongroom:problem:NAME.
 var (
 	BadRequest         = kind("bad-request", http.StatusBadRequest, "The request is not well-formed")
 	DigestMismatch     = kind("digest-mismatch", http.StatusBadRequest, "The content does not match its digest")
@@ -61,9 +61,9 @@ func kind(name string, status int, title string) *Kind { return &Kind{name, stat
 // Error returns the kind's name.
 func (k *Kind) Error() string { return k.name }
 
-// With returns a problem of kind k. The problem's detail, which the client sees, is formatted as in fmt.Errorf. If an
-// error is formatted with %w, the problem also wraps that error. For a cause that the client must not see, use
-// Because.
+// With returns a problem of kind k. Its arguments form the problem's detail, as in fmt.Errorf. The client sees the
+// detail, including the text of an error that is formatted with %w. The problem also wraps this error. For a cause that
+// the client must not see, use Because.
 func (k *Kind) With(format string, args ...any) *Problem {
 	err := fmt.Errorf(format, args...)
 	return &Problem{kind: k, detail: err.Error(), shown: errors.Unwrap(err)}
@@ -133,9 +133,10 @@ type Document struct {
 // unavailableRetry is the default value of the Retry-After header for problems of kind Unavailable.
 const unavailableRetry = 2 * time.Second
 
-// of converts err to a Problem. An http.MaxBytesError becomes a problem of kind TooLarge. Any other error becomes the
-// Problem or a problem of the Kind that it wraps. Without either, context.DeadlineExceeded becomes a problem of kind
-// Unavailable, and every other error becomes a problem of kind Internal.
+// of returns the Problem for err. An http.MaxBytesError becomes a problem of kind TooLarge. Otherwise, if err wraps a
+// Problem, of returns that Problem, and if err wraps a Kind, of returns a problem of that Kind. Without either,
+// context.DeadlineExceeded becomes a problem of kind Unavailable, and every other error becomes a problem of kind
+// Internal.
 func of(err error) *Problem {
 	var p *Problem
 	var k *Kind
@@ -168,9 +169,9 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	p := of(err)
 	switch {
 	case r.Context().Err() == context.Canceled && p.kind != BodyTimeout:
-		// The client has disconnected. This is the cause of err, and no client reads the response. BodyTimeout is an
-		// exception, because net/http also cancels the context if a request body is late, although the client is still
-		// connected.
+		// The client has disconnected, so err is not a failure of the service, and no client receives the response.
+		// BodyTimeout is an exception, because net/http also cancels the context if a request body is late, although
+		// the client is still connected.
 		slog.InfoContext(r.Context(), "client disconnected", "error", err)
 	case p.kind.status >= 500:
 		slog.ErrorContext(r.Context(), "request failed", "status", p.kind.status, "error", err)

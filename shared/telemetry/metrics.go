@@ -27,9 +27,9 @@ const (
 	scrapeTimeout = 5 * time.Second
 )
 
-// metrics holds the metrics of one function. docs/operations.md describes each metric. The methods of a nil *metrics
-// do nothing. Even metrics without labels are vectors, because GET /metrics omits a vector until the function has
-// recorded a value in it. Otherwise, a gauge that was never set would appear as 0, which looks healthy.
+// metrics holds the metrics of one function, which docs/operations.md describes. The methods of a nil *metrics do
+// nothing. Even metrics without labels are vectors, because GET /metrics omits a vector that contains no value yet. A
+// plain gauge that was never set would appear as 0, which looks healthy.
 type metrics struct {
 	registry        *prometheus.Registry
 	requests        *prometheus.CounterVec
@@ -47,10 +47,10 @@ type metrics struct {
 	deadLetters     *prometheus.GaugeVec
 }
 
-// newMetrics returns new metrics. Each of them has the label "function" with the value name.
-func newMetrics(name string) *metrics {
+// newMetrics returns metrics that have the label "function" with the given value.
+func newMetrics(function string) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
-	with := prometheus.WrapRegistererWith(prometheus.Labels{"function": name}, m.registry)
+	with := prometheus.WrapRegistererWith(prometheus.Labels{"function": function}, m.registry)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		with.MustRegister(c)
@@ -72,14 +72,14 @@ func newMetrics(name string) *metrics {
 	m.logins = counter("strongroom_logins_total", "Sign-in attempts, by result.", "result")
 	m.hashWait = histogram("strongroom_password_hash_wait_seconds", "Time that a password waited to be hashed, in seconds.", waitBuckets)
 	m.validations = counter("strongroom_validations_total", "Access token validations, by response status and reason.", "code", "reason")
-	m.uploadBytes = counter("strongroom_upload_bytes_total", "Bytes of stored files.", "protocol")
+	m.uploadBytes = counter("strongroom_upload_bytes_total", "Bytes in stored files.", "protocol")
 	m.uploadDuration = histogram("strongroom_upload_duration_seconds", "Time from the start of an upload to its end, in seconds.", uploadBuckets, "protocol", "result")
 	m.publishes = counter("strongroom_publishes_total", "Attempts to publish an event, by outcome.", "outcome")
 	m.records = counter("strongroom_records_total", "Events that the record function received, by outcome.", "outcome")
 	m.recordDelay = histogram("strongroom_record_delay_seconds", "Time from the last byte of a file to its catalog entry, in seconds.", recordBuckets)
 	m.swept = counter("strongroom_swept_total", "Items that the sweep function processed, by kind.", "what")
-	m.queued = gauge("strongroom_queued_events", "Events in the queue when sweep last ran.")
-	m.deadLetters = gauge("strongroom_dead_letters", "Events in the dead-letter queue when sweep last ran.")
+	m.queued = gauge("strongroom_queued_events", "Events in the queue when the sweep function last ran.")
+	m.deadLetters = gauge("strongroom_dead_letters", "Events in the dead-letter queue when the sweep function last ran.")
 	return m
 }
 
@@ -108,31 +108,32 @@ func (m *metrics) publish(outcome string) {
 	}
 }
 
-// Login counts a sign-in attempt. result becomes a label, so its values must come from a small, fixed set of words.
+// Login counts a sign-in attempt. result must be one of a small, fixed set of words, because it becomes a metric label,
+// and each label value creates another time series.
 func Login(ctx context.Context, result string) {
 	if m := from(ctx).metrics; m != nil {
 		m.logins.WithLabelValues(result).Inc()
 	}
 }
 
-// HashWait records the time d that a password waited until it could be hashed or until the wait timed out.
+// HashWait records the time d that a password waited until hashing started or the wait timed out.
 func HashWait(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.hashWait.WithLabelValues().Observe(d.Seconds())
 	}
 }
 
-// Validation counts a validation of an access token. status is the HTTP status of the response. reason becomes a
-// label, so its values must come from a small, fixed set of words.
+// Validation counts a validation of an access token. status is the HTTP status of the response. reason must be one of a
+// small, fixed set of words, because it becomes a metric label, and each label value creates another time series.
 func Validation(ctx context.Context, status int, reason string) {
 	if m := from(ctx).metrics; m != nil {
 		m.validations.WithLabelValues(strconv.Itoa(status), reason).Inc()
 	}
 }
 
-// Upload records an upload that took the time d. protocol is "http" or "tus". size is the size of the stored file in
-// bytes, or 0 if the upload stored no file. result becomes a label, so its values must come from a small, fixed set of
-// words.
+// Upload records an upload with the duration d. protocol is "http" or "tus". size is the size of the stored file in
+// bytes, or 0 if the upload stored no file. result must be one of a small, fixed set of words, because it becomes a
+// metric label, and each label value creates another time series.
 func Upload(ctx context.Context, protocol, result string, size int64, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.uploadBytes.WithLabelValues(protocol).Add(float64(size))
@@ -140,8 +141,8 @@ func Upload(ctx context.Context, protocol, result string, size int64, d time.Dur
 	}
 }
 
-// Record counts an event that the record function received. outcome becomes a label, so its values must come from a
-// small, fixed set of words.
+// Record counts an event that the record function received. outcome must be one of a small, fixed set of words, because
+// it becomes a metric label, and each label value creates another time series.
 func Record(ctx context.Context, outcome string) {
 	if m := from(ctx).metrics; m != nil {
 		m.records.WithLabelValues(outcome).Inc()
@@ -155,11 +156,11 @@ func RecordDelay(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Swept counts n items that the sweep function processed. The kind of item, what, becomes a label, so its values must
-// come from a small, fixed set of words.
-func Swept(ctx context.Context, what string, n int64) {
+// Swept counts n items of one kind that the sweep function processed. kind must be one of a small, fixed set of words,
+// because it becomes a metric label, and each label value creates another time series.
+func Swept(ctx context.Context, kind string, n int64) {
 	if m := from(ctx).metrics; m != nil {
-		m.swept.WithLabelValues(what).Add(float64(n))
+		m.swept.WithLabelValues(kind).Add(float64(n))
 	}
 }
 

@@ -55,12 +55,12 @@ func matches(route, given []string) bool {
 	return len(route) == len(given)
 }
 
-// methods lists the HTTP methods that metrics and traces distinguish. knownMethod replaces all other methods, because
-// a client can invent methods, and each method would become another label value. Proxies can pass such a method even
-// to the validate function.
+// methods lists the HTTP methods that metrics and traces distinguish. knownMethod replaces all other methods, because a
+// client can invent methods, and each would become another label value. Invented methods reach even the validate
+// function, because proxies pass them on.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
 
-// knownMethod returns method if it is in methods, or else _OTHER, the name that OpenTelemetry defines for unknown
+// knownMethod returns method if it is in methods. Otherwise, it returns _OTHER, which OpenTelemetry defines for unknown
 // methods.
 func knownMethod(method string) string {
 	if slices.Contains(methods, method) {

@@ -2,11 +2,12 @@
 // through RabbitMQ to the catalog. Metrics and traces are off by default.
 //
 // function.Main adds a Telemetry to the context of every request. The functions of this package, such as Login and
-// Upload, take this context and record a measurement in its Telemetry. If the context has no Telemetry, they do
-// nothing. Therefore, the calling code needs neither a global Telemetry nor settings.
+// Upload, record measurements in the Telemetry from their context, and do nothing if the context contains none. The
+// calling code therefore needs neither a global Telemetry nor settings.
 //
-// A value that a client can choose freely, such as a name, an ID, a path or a query string, never becomes a label or
-// an attribute. Every label has a small, fixed set of values, because each value creates another time series.
+// A value that a client can choose freely, such as a name, an ID, a path or a query string, never becomes a metric
+// label or a span attribute. Every label has a small, fixed set of values, because each value creates another time
+// series.
 package telemetry
 
 import (
@@ -124,7 +125,7 @@ func (t *Telemetry) Handler() http.Handler {
 	return t.metrics.handler()
 }
 
-// Close exports the spans that are still waiting, and stops the exporter. If ctx ends before the export is complete,
+// Close exports the spans that are still waiting, and stops the exporter. If ctx is done before the export is complete,
 // Close returns an error.
 func (t *Telemetry) Close(ctx context.Context) error {
 	if t.provider == nil {

@@ -28,15 +28,15 @@ const (
 var headers = []struct{ parent, state string }{{"Ce-Traceparent", "Ce-Tracestate"}, {"Traceparent", "Tracestate"}}
 
 // Begin starts a span for the request r, in the trace to which r belongs. It returns a context that carries the trace,
-// and a function that ends the span. The caller must call end with the status of the response, or with 0 if the
+// and the function end, which ends the span. The caller must call end with the status of the response, or with 0 if the
 // connection was cut.
 //
 // If r delivers an event in binary mode, the event's headers carry the trace in which the event was created. They take
-// precedence over the trace headers of the HTTP request, so that the delivery of the event belongs to the same trace
-// as its creation.
+// precedence over the trace headers of the HTTP request, so that the delivery of the event belongs to the same trace as
+// its creation.
 //
-// If traces are off, Begin starts no span, and the context carries the request's trace unchanged. If the request has
-// no trace, Begin generates a trace ID, so that the log lines of all functions for the request have the same trace ID.
+// If traces are off, Begin starts no span, and the context carries the request's trace unchanged. If the request has no
+// trace, Begin generates a trace ID, so that the log lines of all functions for the request have the same trace ID.
 func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	t, start := from(r.Context()), time.Now()
 	ctx = extract(r)
@@ -104,9 +104,8 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// Inject writes the trace in ctx to header, which must be the header of a request to another function. It first
-// deletes all trace headers that header already contains, for example from a client's request. If ctx carries no
-// trace, Inject does nothing.
+// Inject writes the trace in ctx to the headers of a request to another function. It first deletes any existing trace
+// headers, which might come from a client's request. If ctx carries no trace, Inject does nothing.
 func Inject(ctx context.Context, header http.Header) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return

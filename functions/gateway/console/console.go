@@ -1,7 +1,6 @@
 // Package console serves the web console. In the console, users sign in, upload files and download files, and
-// administrators also manage accounts. The console is written in TypeScript. `make console` builds it into the
-// directory dist. The built files are committed to the repository, so that building the gateway does not require
-// Node.js.
+// administrators also manage accounts. `make console` builds the console from its TypeScript source into the directory
+// dist. The built files are committed to the repository, so that building the gateway does not require Node.js.
 package console
 
 import (
@@ -67,7 +66,7 @@ func Handler() http.Handler {
 		return nil
 	})
 	if err != nil {
-		panic("console: " + err.Error()) // dist is embedded, so the tests would already have found this error
+		panic("console: " + err.Error()) // dist is embedded, so every test would find this error
 	}
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -87,7 +86,7 @@ func Handler() http.Handler {
 }
 
 // newAsset returns an asset with the given content. hashed reports whether the file's name contains a digest of the
-// content. If so, browsers may cache the asset for a year, because a change of the content also changes the name.
+// content. If so, browsers may cache the asset for a year, because changed content gets a new name.
 func newAsset(content []byte, contentType string, hashed bool) *asset {
 	sum := sha256.Sum256(content)
 	a := &asset{content: string(content), contentType: contentType, cacheControl: "no-cache", etag: hex.EncodeToString(sum[:12])}
