@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/url"
 	"os"
@@ -56,14 +55,9 @@ type stores struct {
 	builds sync.Mutex
 
 	mu       sync.Mutex
-	private  []privateStore
-	adapters []privateStore
+	private  []*store.Server
+	adapters []*store.Server
 	watch    sync.WaitGroup
-}
-
-type privateStore struct {
-	name   string
-	server *store.Server
 }
 
 // start finds or starts the three stores concurrently. If there is no RabbitMQ server, the functions send their events
@@ -87,7 +81,7 @@ func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
 	if err != nil {
 		return err
 	}
-	s.add(private.Kind, private.Server)
+	s.add(private.Server)
 	s.mysqlAdmin = private.AdminDSN
 	if s.mysql, err = s.kept.runtimeDSN(private.AdminDSN); err != nil {
 		return err
@@ -157,7 +151,7 @@ func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 			if err != nil {
 				return err
 			}
-			s.add(private.Kind, private.Server)
+			s.add(private.Server)
 			s.mongodbAdmin = private.URI
 			s.out.say("mongodb", "using a private mongod: its data is only on this machine, without replicas or backups")
 			s.mongodb, err = s.kept.runtimeURI(private.URI)
@@ -174,7 +168,7 @@ func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 	if err != nil {
 		return err
 	}
-	s.add(private.Kind, private.Server)
+	s.add(private.Server)
 	s.mongodb = private.URI
 	s.out.say("mongodb", "using the embedded FerretDB on SQLite: it is durable, but it is slow and has no transactions and no atomic updates; "+
 		"it has no accounts either, so any program on this machine can read the uploaded files")
@@ -226,7 +220,7 @@ func (s *stores) privateRabbitMQ(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.add(private.Kind, private.Server)
+		s.add(private.Server)
 		s.events, s.eventsAdmin = private.URL, private.URL
 		s.out.say("events", "using a private RabbitMQ server: its events are only on this machine, on a single node, and all programs use the same account")
 		return nil
@@ -272,7 +266,7 @@ func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string
 	if err != nil {
 		return err
 	}
-	s.adapters = append(s.adapters, privateStore{"the receive adapter for " + config.Name, adapter})
+	s.adapters = append(s.adapters, adapter)
 	return nil
 }
 
@@ -286,36 +280,36 @@ func connection(events string) (store.AdapterConfig, error) {
 	return store.AdapterConfig{RabbitURL: events}, nil
 }
 
-func (s *stores) add(name string, server *store.Server) {
+func (s *stores) add(server *store.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.private = append(s.private, privateStore{name, server})
+	s.private = append(s.private, server)
 }
 
 // supervise watches the private servers and the receive adapters in the background until ctx ends. If one of them ends
 // unexpectedly, supervise restarts it.
 func (s *stores) supervise(ctx context.Context) {
-	for _, p := range slices.Concat(s.private, s.adapters) {
+	for _, server := range slices.Concat(s.private, s.adapters) {
 		s.watch.Go(func() {
 			for {
 				select {
 				case <-ctx.Done():
 					return
-				case <-p.server.Done():
+				case <-server.Done():
 				}
-				s.restart(ctx, p)
+				s.restart(ctx, server)
 			}
 		})
 	}
 }
 
 // restart restarts a server that has ended. It keeps retrying until the server is ready or ctx ends.
-func (s *stores) restart(ctx context.Context, p privateStore) {
+func (s *stores) restart(ctx context.Context, server *store.Server) {
 	for ctx.Err() == nil {
-		s.out.say("run", "%s ended unexpectedly: restarting it", p.name)
-		err := p.server.Restart(ctx)
+		s.out.say("run", "%s ended unexpectedly: restarting it", server.Name())
+		err := server.Restart(ctx)
 		if err == nil {
-			s.out.say("run", "%s is running again", p.name)
+			s.out.say("run", "%s is running again", server.Name())
 			return
 		}
 		reason, _, _ := strings.Cut(err.Error(), "\n") // the following lines contain the end of the server's log
@@ -337,7 +331,7 @@ const restartPause = 2 * time.Second
 func (s *stores) stopDelivery() error {
 	var errs []error
 	for _, adapter := range s.adapters {
-		errs = append(errs, adapter.server.Kill())
+		errs = append(errs, adapter.Kill())
 	}
 	return errors.Join(errs...)
 }
@@ -350,12 +344,8 @@ func (s *stores) stop() error {
 	defer s.mu.Unlock()
 	errs := make([]error, len(s.private))
 	var all sync.WaitGroup
-	for i, p := range s.private {
-		all.Go(func() {
-			if err := p.server.Stop(); err != nil {
-				errs[i] = fmt.Errorf("stop %s: %w", p.name, err)
-			}
-		})
+	for i, server := range s.private {
+		all.Go(func() { errs[i] = server.Stop() })
 	}
 	all.Wait()
 	return errors.Join(errs...)

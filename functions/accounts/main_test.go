@@ -24,11 +24,11 @@ func TestSetup(t *testing.T) {
 		change func(*config)
 		want   string // a part of the error, empty if setup must succeed
 	}{
-		"valid":         {func(*config) {}, ""}, // setup does not connect to the database
-		"malformed DSN": {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
-		"negative hops": {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
-		"no keys":       {func(c *config) { c.KeysFile = keysFile + "x" }, keysFile + "x"},
-		"no audience":   {func(c *config) { c.Audience = "" }, "TOKEN_AUDIENCE"},
+		"valid":         {change: func(*config) {}}, // setup does not connect to the database
+		"malformed DSN": {change: func(c *config) { c.DSN = "u:s3cret" }, want: "MYSQL_DSN"},
+		"negative hops": {change: func(c *config) { c.TrustedHops = -1 }, want: "TRUSTED_HOPS"},
+		"no keys":       {change: func(c *config) { c.KeysFile = keysFile + "x" }, want: keysFile + "x"},
+		"no audience":   {change: func(c *config) { c.Audience = "" }, want: "TOKEN_AUDIENCE"},
 	} {
 		cfg := good
 		test.change(&cfg)

@@ -1,90 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/strongroom-dev/strongroom/shared/content"
-	"github.com/strongroom-dev/strongroom/shared/problem"
 )
-
-// storedFile is a file in fakeFiles.
-type storedFile struct {
-	content.File
-	bytes string
-}
-
-// fakeFiles stores files in memory. If readErr is set, reading a file fails with readErr after failAfter bytes.
-type fakeFiles struct {
-	stored    map[string]storedFile
-	buried    []string
-	deleteErr error
-	err       error
-	readErr   error
-	failAfter int
-	open      int
-}
-
-func (s *fakeFiles) Get(_ context.Context, id string) (content.File, error) {
-	if s.err != nil {
-		return content.File{}, s.err
-	}
-	f, found := s.stored[id]
-	if !found {
-		return content.File{}, problem.NotFound.With("there is no such file")
-	}
-	return f.File, nil
-}
-
-func (s *fakeFiles) MarkDeleted(ctx context.Context, id string) error {
-	s.buried = append(s.buried, id)
-	return ctx.Err()
-}
-
-func (s *fakeFiles) IsDeleted(_ context.Context, id string) (bool, error) {
-	return slices.Contains(s.buried, id), s.err
-}
-
-func (s *fakeFiles) Delete(_ context.Context, id string) error {
-	if s.deleteErr == nil {
-		delete(s.stored, id)
-	}
-	return s.deleteErr
-}
-
-func (s *fakeFiles) Reader(_ context.Context, f content.File) io.ReadSeekCloser {
-	s.open++
-	return &fakeReader{strings.NewReader(s.stored[f.ID].bytes), s}
-}
-
-type fakeReader struct {
-	*strings.Reader
-	s *fakeFiles
-}
-
-func (r *fakeReader) Read(p []byte) (int, error) {
-	if r.s.readErr != nil {
-		left := r.s.failAfter - int(r.Size()) + r.Len()
-		if left <= 0 {
-			return 0, r.s.readErr
-		}
-		p = p[:min(len(p), left)]
-	}
-	return r.Reader.Read(p)
-}
-
-func (r *fakeReader) Close() error {
-	r.s.open--
-	return nil
-}
 
 func TestContent(t *testing.T) {
 	const etag = `"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"`
@@ -129,8 +54,8 @@ func TestContent(t *testing.T) {
 					t.Errorf("got %s %q, want %q", name, got, want)
 				}
 			}
-			if f.files.open != 0 {
-				t.Errorf("got %d open readers, want none", f.files.open)
+			if f.open != 0 {
+				t.Errorf("got %d open readers, want none", f.open)
 			}
 		})
 	}
@@ -177,7 +102,7 @@ func TestContentBreaksOff(t *testing.T) {
 	} {
 		t.Run(name+" before the first byte", func(t *testing.T) {
 			f := newFixture(t)
-			f.files.readErr = c.err
+			f.readErr = c.err
 			answer := f.send("ada", "GET", "/files/"+cataloguedID+"/content", nil)
 			wantProblem(t, answer, c.status, c.problem)
 			for header, want := range map[string]string{"ETag": "", "Content-Length": strconv.Itoa(answer.Body.Len()), "Content-Disposition": ""} {
@@ -189,7 +114,7 @@ func TestContentBreaksOff(t *testing.T) {
 		for ranges, header := range map[string]string{"": "", " in several ranges": "bytes=0-1,5-9"} {
 			t.Run(name+" after the first byte"+ranges, func(t *testing.T) {
 				f := newFixture(t)
-				f.files.readErr, f.files.failAfter = c.err, 6
+				f.readErr, f.failAfter = c.err, 6
 				server := httptest.NewServer(f.handler)
 				defer server.Close()
 				request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/files/"+cataloguedID+"/content", nil)

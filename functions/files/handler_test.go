@@ -15,6 +15,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -30,15 +31,15 @@ func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 var errAway = problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
 
-// fakeCatalogue holds entries, newest first, and records the last query.
-type fakeCatalogue struct {
+// fakeCatalog holds entries, newest first, and records the last query.
+type fakeCatalog struct {
 	entries []catalog.Entry
 	next    string
 	query   catalog.Query
 	err     error
 }
 
-func (c *fakeCatalogue) Get(_ context.Context, id string) (catalog.Entry, error) {
+func (c *fakeCatalog) Get(_ context.Context, id string) (catalog.Entry, error) {
 	if c.err != nil {
 		return catalog.Entry{}, c.err
 	}
@@ -50,7 +51,7 @@ func (c *fakeCatalogue) Get(_ context.Context, id string) (catalog.Entry, error)
 	return catalog.Entry{}, problem.NotFound.With("there is no such file")
 }
 
-func (c *fakeCatalogue) Delete(_ context.Context, id string) error {
+func (c *fakeCatalog) Delete(_ context.Context, id string) error {
 	if c.err != nil {
 		return c.err
 	}
@@ -58,7 +59,7 @@ func (c *fakeCatalogue) Delete(_ context.Context, id string) error {
 	return nil
 }
 
-func (c *fakeCatalogue) List(_ context.Context, q catalog.Query) ([]catalog.Entry, string, error) {
+func (c *fakeCatalog) List(_ context.Context, q catalog.Query) ([]catalog.Entry, string, error) {
 	c.query = q
 	if c.err != nil {
 		return nil, "", c.err
@@ -72,10 +73,30 @@ func (c *fakeCatalogue) List(_ context.Context, q catalog.Query) ([]catalog.Entr
 // contract. The user ada has two files, and one of these files is not in the catalog yet. The user grace has one file.
 type fixture struct {
 	handler http.Handler
-	files   *fakeFiles
-	entries *fakeCatalogue
+	files   *contenttest.Memory
+	entries *fakeCatalog
 	links   *links
 	tokens  map[string]string // by user; the user "none" has no scopes
+
+	open      int   // the number of readers that are not closed
+	readErr   error // if set, reading a file fails with readErr after failAfter bytes
+	failAfter int
+}
+
+// before is called before each operation of the store.
+func (f *fixture) before(method, _ string) error {
+	switch method {
+	case "Reader":
+		f.open++
+	case "Close":
+		f.open--
+	case "Read":
+		if f.readErr != nil && f.failAfter == 0 {
+			return f.readErr
+		}
+		f.failAfter--
+	}
+	return nil
 }
 
 const (
@@ -97,18 +118,18 @@ func newFixture(t *testing.T) *fixture {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)
 	before := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f := &fixture{
-		entries: &fakeCatalogue{entries: []catalog.Entry{
+		entries: &fakeCatalog{entries: []catalog.Entry{
 			{Info: file.Info{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at}, CataloguedAt: at.Add(994 * time.Millisecond)},
 			{Info: file.Info{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}, CataloguedAt: before},
 		}},
-		files: &fakeFiles{stored: map[string]storedFile{
-			cataloguedID: {content.File{Info: file.Info{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at}}, "hello world"},
-			storedID:     {content.File{Info: file.Info{ID: storedID, Owner: "ada", Name: "new.bin", Size: 3, SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}}, "abc"},
-			gracesID:     {content.File{Info: file.Info{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}}, ""},
-		}},
+		files:  contenttest.New(),
 		links:  &links{key: []byte("0123456789abcdef0123456789abcdef"), now: func() time.Time { return now }},
 		tokens: map[string]string{},
 	}
+	f.files.Before = f.before
+	f.files.Add(content.File{Info: file.Info{ID: cataloguedID, Owner: "ada", Name: "notes €.txt", Size: 11, SHA256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9", ContentType: "text/html", StoredAt: at}}, "hello world")
+	f.files.Add(content.File{Info: file.Info{ID: storedID, Owner: "ada", Name: "new.bin", Size: 3, SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}}, "abc")
+	f.files.Add(content.File{Info: file.Info{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}}, "")
 	signer, verifier, _ := tokentest.New(t)
 	for user, roles := range map[string][]string{"ada": {token.RoleUser}, "root": {token.RoleAdmin}, "none": {}} {
 		raw, _, err := signer.Sign(token.Subject{ID: user, Username: user, Roles: roles, Version: 1})
@@ -295,7 +316,7 @@ func TestStoreAway(t *testing.T) {
 		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
 	}
 	f = newFixture(t)
-	f.files.err = errAway
+	f.files.Before = contenttest.Fail(errAway, "Get", "IsDeleted")
 	for _, target := range []string{"/files/" + storedID, "/files/" + cataloguedID + "/content"} {
 		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
 	}

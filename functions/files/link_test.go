@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 func TestDelete(t *testing.T) {
@@ -21,7 +24,7 @@ func TestDelete(t *testing.T) {
 			if answer := f.send(user, "DELETE", "/files/"+id, nil); answer.Code != 204 || answer.Body.Len() != 0 {
 				t.Errorf("%s, %s: got %d %s, want 204", user, id, answer.Code, answer.Body)
 			}
-			if _, found := f.files.stored[id]; found {
+			if _, err := f.files.Get(t.Context(), id); !errors.Is(err, problem.NotFound) {
 				t.Errorf("%s, %s: the content still exists", user, id)
 			}
 			for _, e := range f.entries.entries {
@@ -38,7 +41,7 @@ func TestDelete(t *testing.T) {
 // step of the deletion fails.
 func TestDeleteInterrupted(t *testing.T) {
 	f := newFixture(t)
-	f.files.deleteErr = errAway
+	f.files.Before = contenttest.Fail(errAway, "Delete")
 	wantProblem(t, f.send("ada", "DELETE", "/files/"+cataloguedID, nil), 503, "unavailable")
 	if len(f.entries.entries) != 1 {
 		t.Error("the catalog entry still exists, although the content might be deleted")
@@ -46,14 +49,19 @@ func TestDeleteInterrupted(t *testing.T) {
 	for _, request := range [][2]string{{"GET", ""}, {"GET", "/content"}, {"POST", "/link"}, {"DELETE", ""}} {
 		wantProblem(t, f.send("ada", request[0], "/files/"+cataloguedID+request[1], nil), 404, "not-found")
 	}
-	// The file must be deleted even if the client disconnects before the response.
+	// The file must be deleted even if the client disconnects after the deletion has begun.
 	f = newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	f.files.Before = func(method, _ string) error {
+		if method == "MarkDeleted" {
+			cancel()
+		}
+		return nil
+	}
 	request := httptest.NewRequestWithContext(ctx, "DELETE", "/files/"+cataloguedID, nil)
 	request.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
 	f.handler.ServeHTTP(httptest.NewRecorder(), request)
-	if len(f.files.stored) != 2 {
+	if len(f.files.Files()) != 2 {
 		t.Error("the file still exists")
 	}
 }

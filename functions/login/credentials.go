@@ -68,11 +68,19 @@ func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error
 	case len(body) == 0:
 		return credentials{}, errMissing
 	}
-	read, err := bodyReader(r)
+	kind, err := request.MediaType(r)
 	if err != nil {
 		return credentials{}, err
 	}
-	c, err := read(body)
+	var c credentials
+	switch kind {
+	case typeJSON:
+		c, err = fromJSON(body)
+	case typeForm:
+		c, err = fromForm(body)
+	default:
+		err = errType
+	}
 	if err != nil {
 		return credentials{}, err
 	}
@@ -108,22 +116,6 @@ func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 		return credentials{}, false, errBasic
 	}
 	return credentials{username, password}, true, nil
-}
-
-// bodyReader returns the function that decodes a body with the content type of r. If the content type is not
-// supported, bodyReader returns errType.
-func bodyReader(r *http.Request) (func(body []byte) (credentials, error), error) {
-	kind, err := request.MediaType(r)
-	if err != nil {
-		return nil, err
-	}
-	switch kind {
-	case typeJSON:
-		return fromJSON, nil
-	case typeForm:
-		return fromForm, nil
-	}
-	return nil, errType
 }
 
 func fromForm(body []byte) (credentials, error) {

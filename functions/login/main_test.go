@@ -26,12 +26,12 @@ func TestSetup(t *testing.T) {
 		change func(*config)
 		want   string // a part of the error; empty if no error is expected
 	}{
-		"valid":         {func(*config) {}, ""}, // setup opens no connection
-		"invalid DSN":   {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
-		"negative hops": {func(c *config) { c.TrustedHops = -1 }, "TRUSTED_HOPS"},
-		"zero session":  {func(c *config) { c.SessionLifetime = 0 }, "SESSION_LIFETIME"},
-		"zero lifetime": {func(c *config) { c.Lifetime = 0 }, "TOKEN_LIFETIME"},
-		"missing key":   {func(c *config) { c.SigningKeyFile = keyFile + "x" }, keyFile + "x"},
+		"valid":         {change: func(*config) {}}, // setup opens no connection
+		"invalid DSN":   {change: func(c *config) { c.DSN = "u:s3cret" }, want: "MYSQL_DSN"},
+		"negative hops": {change: func(c *config) { c.TrustedHops = -1 }, want: "TRUSTED_HOPS"},
+		"zero session":  {change: func(c *config) { c.SessionLifetime = 0 }, want: "SESSION_LIFETIME"},
+		"zero lifetime": {change: func(c *config) { c.Lifetime = 0 }, want: "TOKEN_LIFETIME"},
+		"missing key":   {change: func(c *config) { c.SigningKeyFile = keyFile + "x" }, want: keyFile + "x"},
 	} {
 		cfg := good
 		test.change(&cfg)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -12,38 +13,47 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
+// sessionTest describes a request to /refresh or /logout and its response. The default method is POST, the default
+// content type is that of a form, and the default body contains a valid refresh token for ada.
+type sessionTest struct {
+	method, query, contentType, body string
+	err                              error // the error of the store
+	status                           int
+	want                             string   // a part of the response body
+	ended                            []string // the ended sessions, and whether all sessions of the user were ended
+}
+
+func (q sessionTest) send(f *fixture, path string) *httptest.ResponseRecorder {
+	f.store.sessionErr = q.err
+	r := httptest.NewRequest(cmp.Or(q.method, "POST"), path+"?"+q.query, strings.NewReader(cmp.Or(q.body, "refresh_token=refresh-ada")))
+	r.Header.Set("Content-Type", cmp.Or(q.contentType, typeForm))
+	return f.do(r)
+}
+
 func TestRefresh(t *testing.T) {
-	for name, test := range map[string]struct {
-		method, target, contentType, body string
-		storeErr                          error
-		status                            int
-		want                              string // a part of the body
-	}{
-		"JSON":             {"POST", "/refresh", typeJSON, `{"refresh_token":"refresh-ada"}`, nil, 200, `"refresh_token":"refresh-refresh-ada"`},
-		"form":             {"POST", "/refresh", typeForm, `refresh_token=refresh-grace`, nil, 200, `"scope":"files:read files:write files:any accounts:manage"`},
-		"invalid token":    {"POST", "/refresh", typeForm, `refresh_token=x`, nil, 401, "urn:strongroom:problem:session-ended"},
-		"empty token":      {"POST", "/refresh", typeForm, `refresh_token=`, nil, 400, "bad-request"},
-		"no token in JSON": {"POST", "/refresh", typeJSON, `{}`, nil, 400, "bad-request"},
-		"two tokens":       {"POST", "/refresh", typeForm, `refresh_token=a&refresh_token=b`, nil, 400, "bad-request"},
-		"unknown field":    {"POST", "/refresh", typeForm, `refresh_token=a&x=b`, nil, 400, "bad-request"},
-		"invalid form":     {"POST", "/refresh", typeForm, `refresh_token=%zz`, nil, 400, "bad-request"},
-		"invalid JSON":     {"POST", "/refresh", typeJSON, `{"refresh_token":`, nil, 400, "bad-request"},
-		"token in query":   {"POST", "/refresh?refresh_token=refresh-ada", typeForm, `refresh_token=refresh-ada`, nil, 400, "end up in logs"},
-		"upper-case query": {"POST", "/refresh?Refresh_Token=refresh-ada", typeForm, `refresh_token=refresh-ada`, nil, 400, "end up in logs"},
-		"invalid query":    {"POST", "/refresh?x=%zz", typeForm, `refresh_token=refresh-ada`, nil, 400, "bad-request"},
-		"wrong type":       {"POST", "/refresh", "text/plain", `refresh-ada`, nil, 415, "unsupported-media-type"},
-		"too large":        {"POST", "/refresh", typeForm, "refresh_token=" + strings.Repeat("x", maxBody), nil, 413, "too-large"},
-		"GET":              {"GET", "/refresh", "", "", nil, 405, "method-not-allowed"},
-		"store down":       {"POST", "/refresh", typeForm, `refresh_token=refresh-ada`, problem.Unavailable.With("down"), 503, "unavailable"},
-		"store error":      {"POST", "/refresh", typeForm, `refresh_token=refresh-ada`, errors.New("test error"), 500, "internal"},
-		"password":         {"POST", "/refresh", typeForm, `username=ada&password=lovelace-1843`, nil, 400, "bad-request"},
+	for name, test := range map[string]sessionTest{
+		"JSON":             {contentType: typeJSON, body: `{"refresh_token":"refresh-ada"}`, status: 200, want: `"refresh_token":"refresh-refresh-ada"`},
+		"form":             {body: `refresh_token=refresh-grace`, status: 200, want: `"scope":"files:read files:write files:any accounts:manage"`},
+		"invalid token":    {body: `refresh_token=x`, status: 401, want: "urn:strongroom:problem:session-ended"},
+		"empty token":      {body: `refresh_token=`, status: 400, want: "bad-request"},
+		"no token in JSON": {contentType: typeJSON, body: `{}`, status: 400, want: "bad-request"},
+		"two tokens":       {body: `refresh_token=a&refresh_token=b`, status: 400, want: "bad-request"},
+		"unknown field":    {body: `refresh_token=a&x=b`, status: 400, want: "bad-request"},
+		"invalid form":     {body: `refresh_token=%zz`, status: 400, want: "bad-request"},
+		"invalid JSON":     {contentType: typeJSON, body: `{"refresh_token":`, status: 400, want: "bad-request"},
+		"token in query":   {query: "refresh_token=refresh-ada", status: 400, want: "end up in logs"},
+		"upper-case query": {query: "Refresh_Token=refresh-ada", status: 400, want: "end up in logs"},
+		"invalid query":    {query: "x=%zz", status: 400, want: "bad-request"},
+		"wrong type":       {contentType: "text/plain", body: `refresh-ada`, status: 415, want: "unsupported-media-type"},
+		"too large":        {body: "refresh_token=" + strings.Repeat("x", maxBody), status: 413, want: "too-large"},
+		"GET":              {method: "GET", status: 405, want: "method-not-allowed"},
+		"store down":       {err: problem.Unavailable.With("down"), status: 503, want: "unavailable"},
+		"store error":      {err: errors.New("test error"), status: 500, want: "internal"},
+		"password":         {body: `username=ada&password=lovelace-1843`, status: 400, want: "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, 0)
-			f.store.sessionErr = test.storeErr
-			r := httptest.NewRequest(test.method, test.target, strings.NewReader(test.body))
-			r.Header.Set("Content-Type", test.contentType)
-			w := f.do(r)
+			w := test.send(f, "/refresh")
 			if w.Code != test.status || !strings.Contains(w.Body.String(), test.want) {
 				t.Fatalf("got %d %s, want %d and a body that contains %s", w.Code, w.Body, test.status, test.want)
 			}
@@ -71,30 +81,22 @@ func TestRefresh(t *testing.T) {
 }
 
 func TestLogout(t *testing.T) {
-	for name, test := range map[string]struct {
-		method, target, contentType, body string
-		storeErr                          error
-		status                            int
-		ended                             []string
-	}{
-		"this session":  {"POST", "/logout", typeForm, `refresh_token=refresh-ada`, nil, 204, []string{"refresh-ada false"}},
-		"all sessions":  {"POST", "/logout?scope=all", typeJSON, `{"refresh_token":"refresh-ada"}`, nil, 204, []string{"refresh-ada true"}},
-		"other scope":   {"POST", "/logout?scope=some", typeForm, `refresh_token=refresh-ada`, nil, 400, nil},
-		"two scopes":    {"POST", "/logout?scope=all&scope=all", typeForm, `refresh_token=refresh-ada`, nil, 400, nil},
-		"invalid query": {"POST", "/logout?scope=all;x", typeForm, `refresh_token=refresh-ada`, nil, 400, nil},
-		"empty scope":   {"POST", "/logout?scope=", typeForm, `refresh_token=refresh-ada`, nil, 400, nil},
-		"no token":      {"POST", "/logout", typeForm, ``, nil, 400, nil},
-		"wrong type":    {"POST", "/logout", "text/plain", `refresh-ada`, nil, 415, nil},
-		"too large":     {"POST", "/logout", typeForm, "refresh_token=" + strings.Repeat("x", maxBody), nil, 413, nil},
-		"GET":           {"GET", "/logout", "", "", nil, 405, nil},
-		"store down":    {"POST", "/logout", typeForm, `refresh_token=refresh-ada`, problem.Unavailable.With("down"), 503, []string{"refresh-ada false"}},
+	for name, test := range map[string]sessionTest{
+		"this session":  {status: 204, ended: []string{"refresh-ada false"}},
+		"all sessions":  {query: "scope=all", contentType: typeJSON, body: `{"refresh_token":"refresh-ada"}`, status: 204, ended: []string{"refresh-ada true"}},
+		"other scope":   {query: "scope=some", status: 400},
+		"two scopes":    {query: "scope=all&scope=all", status: 400},
+		"invalid query": {query: "scope=all;x", status: 400},
+		"empty scope":   {query: "scope=", status: 400},
+		"no token":      {body: `refresh_token=`, status: 400},
+		"wrong type":    {contentType: "text/plain", body: `refresh-ada`, status: 415},
+		"too large":     {body: "refresh_token=" + strings.Repeat("x", maxBody), status: 413},
+		"GET":           {method: "GET", status: 405},
+		"store down":    {err: problem.Unavailable.With("down"), status: 503, ended: []string{"refresh-ada false"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, 0)
-			f.store.sessionErr = test.storeErr
-			r := httptest.NewRequest(test.method, test.target, strings.NewReader(test.body))
-			r.Header.Set("Content-Type", test.contentType)
-			w := f.do(r)
+			w := test.send(f, "/logout")
 			if w.Code != test.status || !slices.Equal(f.store.ended, test.ended) {
 				t.Errorf("got %d %s and ended sessions %q, want %d and %q", w.Code, w.Body, f.store.ended, test.status, test.ended)
 			}

@@ -183,11 +183,11 @@ func TestRotationGoesOnWhereItWasBrokenOff(t *testing.T) {
 		refuse string // the name of the Secret that cannot be changed
 		phase  string // the phase after the interruption
 	}{
-		"add: create the next key":        {nil, "add", "token-signing-key", "settled"},
-		"add: extend the key set":         {nil, "add", "token-keys", "adding"},
-		"sign: replace the current key":   {[]string{"add"}, "sign", "token-signing-key", "added"},
-		"retire: reduce the key set":      {[]string{"add", "sign"}, "retire", "token-keys", "signed"},
-		"retire: delete the previous key": {[]string{"add", "sign"}, "retire", "token-signing-key", "signed"},
+		"add: create the next key":        {step: "add", refuse: "token-signing-key", phase: "settled"},
+		"add: extend the key set":         {step: "add", refuse: "token-keys", phase: "adding"},
+		"sign: replace the current key":   {before: []string{"add"}, step: "sign", refuse: "token-signing-key", phase: "added"},
+		"retire: reduce the key set":      {before: []string{"add", "sign"}, step: "retire", refuse: "token-keys", phase: "signed"},
+		"retire: delete the previous key": {before: []string{"add", "sign"}, step: "retire", refuse: "token-signing-key", phase: "signed"},
 	} {
 		t.Run(broken, func(t *testing.T) {
 			o := deployed(t)
@@ -292,19 +292,19 @@ func TestRefusesStepsOutOfOrder(t *testing.T) {
 		step   string
 		want   string
 	}{
-		"sign before add":     {nil, nil, "sign", errNotAdded.Error()},
-		"sign during add":     {nil, func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = foreign }, "sign", errNotAdded.Error()},
-		"retire before sign":  {[]string{"add"}, nil, "retire", errNotSigned.Error()},
-		"add before retire":   {[]string{"add", "sign"}, nil, "add", errUnderWay.Error()},
-		"undo during retire":  {[]string{"add", "sign"}, func(o *operator) { o.dropOld(t) }, "undo", errTooLate.Error()},
-		"foreign key set":     {nil, func(o *operator) { o.secrets["token-keys"]["jwks.json"] = foreignSet }, "add", errStranger.Error()},
-		"missing key set":     {nil, func(o *operator) { delete(o.secrets, "token-keys") }, "status", `the Secret "token-keys" does not exist`},
-		"invalid key set":     {nil, func(o *operator) { o.secrets["token-keys"]["jwks.json"] = []byte("{}") }, "add", `read jwks.json of Secret "token-keys"`},
-		"missing signing key": {nil, func(o *operator) { delete(o.secrets["token-signing-key"], "key.jwk") }, "add", `read key.jwk of Secret "token-signing-key"`},
-		"invalid next key":    {nil, func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = []byte(`{"kty":"oct"}`) }, "add", `read next.jwk`},
-		"read forbidden":      {nil, func(o *operator) { o.refuse["GET token-keys"] = 403 }, "add", `read Secret "token-keys": 403`},
-		"unknown step":        {nil, nil, "turn", errUsage.Error()},
-		"endless conflicts":   {nil, func(o *operator) { o.race = func(name string) { o.Lock(); o.versions[name]++; o.Unlock() } }, "add", errMoving.Error()},
+		"sign before add":     {step: "sign", want: errNotAdded.Error()},
+		"sign during add":     {spoil: func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = foreign }, step: "sign", want: errNotAdded.Error()},
+		"retire before sign":  {before: []string{"add"}, step: "retire", want: errNotSigned.Error()},
+		"add before retire":   {before: []string{"add", "sign"}, step: "add", want: errUnderWay.Error()},
+		"undo during retire":  {before: []string{"add", "sign"}, spoil: func(o *operator) { o.dropOld(t) }, step: "undo", want: errTooLate.Error()},
+		"foreign key set":     {spoil: func(o *operator) { o.secrets["token-keys"]["jwks.json"] = foreignSet }, step: "add", want: errStranger.Error()},
+		"missing key set":     {spoil: func(o *operator) { delete(o.secrets, "token-keys") }, step: "status", want: `the Secret "token-keys" does not exist`},
+		"invalid key set":     {spoil: func(o *operator) { o.secrets["token-keys"]["jwks.json"] = []byte("{}") }, step: "add", want: `read jwks.json of Secret "token-keys"`},
+		"missing signing key": {spoil: func(o *operator) { delete(o.secrets["token-signing-key"], "key.jwk") }, step: "add", want: `read key.jwk of Secret "token-signing-key"`},
+		"invalid next key":    {spoil: func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = []byte(`{"kty":"oct"}`) }, step: "add", want: `read next.jwk`},
+		"read forbidden":      {spoil: func(o *operator) { o.refuse["GET token-keys"] = 403 }, step: "add", want: `read Secret "token-keys": 403`},
+		"unknown step":        {step: "turn", want: errUsage.Error()},
+		"endless conflicts":   {spoil: func(o *operator) { o.race = func(name string) { o.Lock(); o.versions[name]++; o.Unlock() } }, step: "add", want: errMoving.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := deployed(t)

@@ -127,11 +127,11 @@ func TestAddressesCarryTheirCredentials(t *testing.T) {
 		}
 	}
 	for _, u := range []struct{ secret, key, user, rest string }{
-		{"mongodb", "uri", "strongroom", "mongodb://mongodb.strongroom.svc:27017/strongroom?authSource=strongroom"},
-		{"mongodb-admin", "uri", "root", "mongodb://mongodb.strongroom.svc:27017/strongroom?authSource=admin"},
-		{"rabbitmq-setup", "url", "setup", "amqp://rabbitmq.strongroom.svc:5672"},
-		{"rabbitmq-upload", "url", "upload", "amqp://rabbitmq.strongroom.svc:5672"},
-		{"rabbitmq-sweep", "url", "sweep", "amqp://rabbitmq.strongroom.svc:5672"},
+		{secret: "mongodb", key: "uri", user: "strongroom", rest: "mongodb://mongodb.strongroom.svc:27017/strongroom?authSource=strongroom"},
+		{secret: "mongodb-admin", key: "uri", user: "root", rest: "mongodb://mongodb.strongroom.svc:27017/strongroom?authSource=admin"},
+		{secret: "rabbitmq-setup", key: "url", user: "setup", rest: "amqp://rabbitmq.strongroom.svc:5672"},
+		{secret: "rabbitmq-upload", key: "url", user: "upload", rest: "amqp://rabbitmq.strongroom.svc:5672"},
+		{secret: "rabbitmq-sweep", key: "url", user: "sweep", rest: "amqp://rabbitmq.strongroom.svc:5672"},
 	} {
 		parsed, err := url.Parse(value(u.secret, u.key))
 		if err != nil {
@@ -234,21 +234,21 @@ func TestRabbitMQDefinitions(t *testing.T) {
 		user, on               string
 		configure, write, read bool
 	}{
-		{"setup", "strongroom.events", true, true, true},
-		{"setup", "strongroom.files.dead", true, true, true},
-		{"setup", "amq.topic", false, false, false},
-		{"upload", "strongroom.events", false, true, false},
-		{"upload", "strongroom.files", false, false, false},
-		{"upload", "strongroom.dead", false, false, false},
-		{"upload", "strongroomXevents", false, false, false},
-		{"sweep", "strongroom.events", false, true, false},
-		{"sweep", "strongroom.files", false, true, false},
-		{"sweep", "strongroom.files.dead", false, true, false},
-		{"sweep", "strongroom.dead", false, false, false},
-		{"sweep", "strongroom.files.deader", false, false, false},
-		{"source", "strongroom.files", false, false, true},
-		{"source", "strongroom.files.dead", false, false, false},
-		{"source", "strongroom.events", false, false, false},
+		{user: "setup", on: "strongroom.events", configure: true, write: true, read: true},
+		{user: "setup", on: "strongroom.files.dead", configure: true, write: true, read: true},
+		{user: "setup", on: "amq.topic"},
+		{user: "upload", on: "strongroom.events", write: true},
+		{user: "upload", on: "strongroom.files"},
+		{user: "upload", on: "strongroom.dead"},
+		{user: "upload", on: "strongroomXevents"},
+		{user: "sweep", on: "strongroom.events", write: true},
+		{user: "sweep", on: "strongroom.files", write: true},
+		{user: "sweep", on: "strongroom.files.dead", write: true},
+		{user: "sweep", on: "strongroom.dead"},
+		{user: "sweep", on: "strongroom.files.deader"},
+		{user: "source", on: "strongroom.files", read: true},
+		{user: "source", on: "strongroom.files.dead"},
+		{user: "source", on: "strongroom.events"},
 	} {
 		for _, p := range got.Permissions {
 			if p.User != may.user {
@@ -381,17 +381,17 @@ func TestSaysWhyItFailed(t *testing.T) {
 		spoil func(c *cluster, cfg *config)
 		want  string
 	}{
-		"create forbidden": {func(c *cluster, _ *config) { c.refuse["POST mysql"] = 403 }, `create Secret "mysql": 403 Forbidden: refused for the test`},
-		"read forbidden":   {func(c *cluster, _ *config) { c.refuse["GET mysql"] = 403 }, `read Secret "mysql": 403 Forbidden`},
-		"read fails":       {func(c *cluster, _ *config) { c.refuse["GET token-keys"] = 500 }, `read Secret "token-keys": 500`},
-		"create fails":     {func(c *cluster, _ *config) { c.refuse["POST token-keys"] = 422 }, `create Secret "token-keys": 422`},
-		"no token":         {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "token")) }, "read service account"},
-		"no certificate":   {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "ca.crt")) }, "ca.crt"},
-		"no namespace":     {func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "namespace")) }, "namespace"},
-		"API down":         {func(_ *cluster, cfg *config) { cfg.Port = "1" }, "connect"},
-		"key is not JSON":  {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", "not JSON") }, `derive Secret "token-keys"`},
-		"not a key":        {func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", `{"kty":"oct"}`) }, "not a signing key"},
-		"no password":      {func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, `"rabbitmq-upload" must contain a username`},
+		"create forbidden": {spoil: func(c *cluster, _ *config) { c.refuse["POST mysql"] = 403 }, want: `create Secret "mysql": 403 Forbidden: refused for the test`},
+		"read forbidden":   {spoil: func(c *cluster, _ *config) { c.refuse["GET mysql"] = 403 }, want: `read Secret "mysql": 403 Forbidden`},
+		"read fails":       {spoil: func(c *cluster, _ *config) { c.refuse["GET token-keys"] = 500 }, want: `read Secret "token-keys": 500`},
+		"create fails":     {spoil: func(c *cluster, _ *config) { c.refuse["POST token-keys"] = 422 }, want: `create Secret "token-keys": 422`},
+		"no token":         {spoil: func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "token")) }, want: "read service account"},
+		"no certificate":   {spoil: func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "ca.crt")) }, want: "ca.crt"},
+		"no namespace":     {spoil: func(_ *cluster, cfg *config) { _ = os.Remove(filepath.Join(cfg.ServiceAccount, "namespace")) }, want: "namespace"},
+		"API down":         {spoil: func(_ *cluster, cfg *config) { cfg.Port = "1" }, want: "connect"},
+		"key is not JSON":  {spoil: func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", "not JSON") }, want: `derive Secret "token-keys"`},
+		"not a key":        {spoil: func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", `{"kty":"oct"}`) }, want: "not a signing key"},
+		"no password":      {spoil: func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, want: `"rabbitmq-upload" must contain a username`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, cfg := start(t)

@@ -78,19 +78,19 @@ func TestEnsureMongoUser(t *testing.T) {
 		want   []string
 		err    error
 	}{
-		"absent":                  {fakeMongo{}, []string{"createUser pwd roles"}, nil},
-		"up to date":              {fakeMongo{exists: true, password: "s3cret", roles: readWrite}, nil, nil},
-		"another password":        {fakeMongo{exists: true, password: "old", roles: readWrite}, []string{"updateUser pwd"}, nil},
-		"other roles":             {fakeMongo{exists: true, password: "s3cret", roles: root}, []string{"updateUser roles"}, nil},
-		"more roles":              {fakeMongo{exists: true, password: "s3cret", roles: append(root, readWrite...)}, []string{"updateUser roles"}, nil},
-		"everything differs":      {fakeMongo{exists: true, password: "old"}, []string{"updateUser pwd", "updateUser roles"}, nil},
-		"created concurrently":    {fakeMongo{raced: true, password: "s3cret", roles: readWrite, errs: map[string]error{"createUser": broken}}, []string{"createUser"}, nil},
-		"roles cannot be updated": {fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": unsupported}}, []string{"updateUser"}, nil},
-		"roles are refused":       {fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": refused}}, []string{"updateUser"}, refused},
-		"cannot be created":       {fakeMongo{errs: map[string]error{"createUser": broken}}, []string{"createUser"}, broken},
-		"cannot be listed":        {fakeMongo{errs: map[string]error{"usersInfo": refused}}, nil, refused},
-		"cannot be updated":       {fakeMongo{exists: true, password: "old", errs: map[string]error{"updateUser": refused}}, []string{"updateUser"}, refused},
-		"sign-in fails":           {fakeMongo{exists: true, password: "s3cret", errs: map[string]error{"signIn": broken}}, nil, broken},
+		"absent":                  {server: fakeMongo{}, want: []string{"createUser pwd roles"}},
+		"up to date":              {server: fakeMongo{exists: true, password: "s3cret", roles: readWrite}},
+		"another password":        {server: fakeMongo{exists: true, password: "old", roles: readWrite}, want: []string{"updateUser pwd"}},
+		"other roles":             {server: fakeMongo{exists: true, password: "s3cret", roles: root}, want: []string{"updateUser roles"}},
+		"more roles":              {server: fakeMongo{exists: true, password: "s3cret", roles: append(root, readWrite...)}, want: []string{"updateUser roles"}},
+		"everything differs":      {server: fakeMongo{exists: true, password: "old"}, want: []string{"updateUser pwd", "updateUser roles"}},
+		"created concurrently":    {server: fakeMongo{raced: true, password: "s3cret", roles: readWrite, errs: map[string]error{"createUser": broken}}, want: []string{"createUser"}},
+		"roles cannot be updated": {server: fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": unsupported}}, want: []string{"updateUser"}},
+		"roles are refused":       {server: fakeMongo{exists: true, password: "s3cret", roles: root, errs: map[string]error{"updateUser": refused}}, want: []string{"updateUser"}, err: refused},
+		"cannot be created":       {server: fakeMongo{errs: map[string]error{"createUser": broken}}, want: []string{"createUser"}, err: broken},
+		"cannot be listed":        {server: fakeMongo{errs: map[string]error{"usersInfo": refused}}, err: refused},
+		"cannot be updated":       {server: fakeMongo{exists: true, password: "old", errs: map[string]error{"updateUser": refused}}, want: []string{"updateUser"}, err: refused},
+		"sign-in fails":           {server: fakeMongo{exists: true, password: "s3cret", errs: map[string]error{"signIn": broken}}, err: broken},
 	} {
 		u := mongoUser{name: "strongroom", password: "s3cret", roles: readWrite, run: test.server.run, signIn: test.server.signIn}
 		if err := u.ensure(t.Context()); !errors.Is(err, test.err) {

@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/strictjson"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -25,16 +24,18 @@ type seed struct {
 // seeds is the list of users in the setting DEMO_USERS.
 type seeds []seed
 
-// UnmarshalText parses a JSON list of users. It rejects unknown members and any text after the list. Its error does
-// not show the text, because the text contains passwords.
+// UnmarshalText parses a JSON list of users. It rejects unknown and missing members. Its error does not show the text,
+// because the text contains passwords.
 func (s *seeds) UnmarshalText(text []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode((*[]seed)(s)); err != nil {
+	var list []json.RawMessage
+	if json.Unmarshal(text, &list) != nil {
 		return errSeeds
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errSeeds
+	*s = make(seeds, len(list))
+	for i, user := range list {
+		if strictjson.Decode(user, &(*s)[i]) != nil {
+			return errSeeds
+		}
 	}
 	return nil
 }

@@ -10,16 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/strongroom-dev/strongroom/shared/content"
-	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 )
 
-// tiringStore is a fakeStore that ends the context of a sweep after some calls of Finish. The calls of the real store take
+// tiringStore is a store that ends the context of a sweep after some calls of Finish. The calls of the real store take
 // so long that the time of a sweep ends.
 type tiringStore struct {
-	*fakeStore
+	*contenttest.Memory
 	left int
 	end  context.CancelFunc
 }
@@ -29,20 +27,18 @@ func (s *tiringStore) Finish(ctx context.Context, id string, finish func(*conten
 		s.end()
 		return content.File{}, ctx.Err()
 	}
-	return s.fakeStore.Finish(ctx, id, finish)
+	return s.Memory.Finish(ctx, id, finish)
 }
 
 // TestAuditOpenUploadsStopSweep checks data A5: sweep publishes the event of an accepted file although a user has more open uploads than one sweep can visit.
 func TestAuditOpenUploadsStopSweep(t *testing.T) {
 	f := newFixture()
-	s := &tiringStore{fakeStore: f.store}
+	s := &tiringStore{Memory: f.store}
 	f.sweeper.files = s
 	for range 100 {
-		id := uuid.Must(uuid.NewV7()).String()
-		f.store.notes = append(f.store.notes, id)
-		f.store.open[id] = &open{f.now().Add(time.Hour), problem.Conflict.With("bytes are missing")}
+		f.open(t, time.Hour)
 	}
-	accepted := f.file("") // Its function was killed before it published the event.
+	accepted := f.file(t, "") // Its function was killed before it published the event.
 	for range 10 {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.left, s.end = 60, cancel

@@ -231,36 +231,32 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 // might not send another request. A later sweep publishes the file's event. If the upload function commits the same
 // file at the same time, the upload function publishes the event.
 //
-// finish discards an upload that was terminated or lacks bytes, but only after orphanGrace has passed since the upload
-// expired. Before that, the client can still continue the upload, or a request that began before the expiry might still
-// be running.
+// finish calls discard for an upload that was terminated or lacks bytes.
 func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
 	_, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
 	switch {
 	case err == nil:
 		done.Finished++
 		return nil
-	case !errors.Is(err, problem.Conflict) && !errors.Is(err, problem.NotFound):
-		return err
-	case now.Sub(u.ExpiresAt) < s.orphanGrace:
-		return nil
+	case errors.Is(err, problem.Conflict), errors.Is(err, problem.NotFound):
+		return s.discard(ctx, now, u, done)
 	}
-	if err := s.files.Discard(ctx, u.ID); err != nil {
-		return err
-	}
-	done.Discarded++
-	return nil
+	return err
 }
 
-// discard deletes the bytes of an upload that did not become a file. It does nothing if the upload began less than
-// orphanGrace ago, because the upload might still be in progress.
+// discard deletes the bytes of an upload that did not become a file, but only after orphanGrace has passed since the
+// upload expired or, if the upload is not resumable, since the upload began. Before that, the client can still continue
+// the upload, or a request that sends bytes might still be running.
 func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
-	id, err := uuid.Parse(u.ID)
-	if err != nil {
-		return fmt.Errorf("parse upload ID %q: %w", u.ID, err)
+	ended := u.ExpiresAt
+	if !u.Resumable {
+		id, err := uuid.Parse(u.ID)
+		if err != nil {
+			return fmt.Errorf("parse upload ID %q: %w", u.ID, err)
+		}
+		ended = time.Unix(id.Time().UnixTime())
 	}
-	began := time.Unix(id.Time().UnixTime())
-	if now.Sub(began) < s.orphanGrace {
+	if now.Sub(ended) < s.orphanGrace {
 		return nil
 	}
 	if err := s.files.Discard(ctx, u.ID); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	tusd "github.com/tus/tusd/v2/pkg/handler"
 
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -97,26 +98,26 @@ func FuzzForm(f *testing.F) {
 	}
 	fx := newFixture(f)
 	f.Fuzz(func(t *testing.T, body string) {
-		fx.limit(t, 0) // report contract errors to t, not to f
 		for _, sent := range []io.Reader{strings.NewReader(body), pieces{strings.NewReader(body)}} {
-			clear(fx.files.kept)
+			fx.files = contenttest.New()
+			fx.limit(t, 0) // report contract errors to t, not to f
 			fx.publisher.published = nil
 			fx.publisher.attempts = nil
 			answer := fx.send("POST", "/upload", sent, map[string]string{"Content-Type": "multipart/form-data; boundary=" + boundary})
 			if answer.Code != 202 {
-				if answer.Code < 400 || answer.Code > 499 || len(fx.files.kept) != 0 || len(fx.publisher.attempts) != 0 {
-					t.Fatalf("got %d %s with %d files and %d events", answer.Code, answer.Body, len(fx.files.kept), len(fx.publisher.attempts))
+				if answer.Code < 400 || answer.Code > 499 || len(fx.files.Files()) != 0 || len(fx.publisher.attempts) != 0 {
+					t.Fatalf("got %d %s with %d files and %d events", answer.Code, answer.Body, len(fx.files.Files()), len(fx.publisher.attempts))
 				}
 				continue
 			}
 			k := fx.only(t)
 			wantSafeName(t, k.Name)
-			if k.Size > maxSize || !bytes.Contains([]byte(body), k.bytes) && !strings.Contains(strings.ToLower(body), "quoted-printable") {
-				t.Errorf("got a file of %d bytes that is not part of the form: %q", k.Size, k.bytes)
+			if k.Size > maxSize || !bytes.Contains([]byte(body), k.Bytes) && !strings.Contains(strings.ToLower(body), "quoted-printable") {
+				t.Errorf("got a file of %d bytes that is not part of the form: %q", k.Size, k.Bytes)
 			}
 			var e event.Event
-			if err := json.Unmarshal(k.event, &e); err != nil {
-				t.Fatalf("decode event %s: %v", k.event, err)
+			if err := json.Unmarshal(k.Event, &e); err != nil {
+				t.Fatalf("decode event %s: %v", k.Event, err)
 			}
 			var told file.Info
 			if err := e.DataAs(&told); err != nil || told.Name != k.Name || told.ContentType != k.ContentType || told.Size != k.Size {

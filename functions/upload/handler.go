@@ -32,8 +32,9 @@ const (
 	undoTimeout = 20 * time.Second
 )
 
-// store contains the methods of content.Store that single-request uploads need.
+// store contains the methods of content.Store that the upload function needs.
 type store interface {
+	uploads
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Confirm(ctx context.Context, id string) error
 	Confirmed(ctx context.Context, id string) (bool, error)
@@ -60,10 +61,10 @@ type handler struct {
 
 // newHandler returns the HTTP handler of the upload function. It serves single-request uploads at /upload and /, and
 // resumable uploads at tusPath and the paths below it.
-func newHandler(verifier *token.Verifier, files allStore, publisher publisher, limits limits) (http.Handler, error) {
+func newHandler(verifier *token.Verifier, files store, publisher publisher, limits limits) (http.Handler, error) {
 	h := &handler{files, publisher, limits, time.Now}
 	upload := verifier.Require(problem.HandlerFunc(h.measured), token.ScopeFilesWrite)
-	resumable, err := newTus(verifier, h, files)
+	resumable, err := newTus(verifier, h)
 	if err != nil {
 		return nil, err
 	}
@@ -218,10 +219,15 @@ func (h *handler) announce(ctx context.Context, e event.Event, stays bool) error
 	if sent || stays {
 		return fmt.Errorf("announce file %s, which stays pending: %w", e.ID(), err)
 	}
-	undo, cancel := context.WithTimeout(ctx, undoTimeout)
+	return h.undo(ctx, e.ID(), err)
+}
+
+// undo deletes the file or the resumable upload with the given ID because of err, and returns err.
+func (h *handler) undo(ctx context.Context, id string, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if failed := h.files.Delete(undo, e.ID()); failed != nil {
-		return errors.Join(err, fmt.Errorf("undo the upload of file %s: %w", e.ID(), failed))
+	if failed := h.files.Delete(ctx, id); failed != nil {
+		return errors.Join(err, fmt.Errorf("undo the upload of file %s: %w", id, failed))
 	}
 	return err
 }

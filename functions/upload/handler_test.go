@@ -14,6 +14,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -74,12 +75,12 @@ func TestUpload(t *testing.T) {
 		if got := answer.Header().Get("Cache-Control"); got != "no-store" {
 			t.Errorf("got Cache-Control %q, want no-store", got)
 		}
-		if string(k.bytes) != "hello" || k.Owner != owner || !k.published {
+		if string(k.Bytes) != "hello" || k.Owner != owner || !k.Confirmed {
 			t.Errorf("got file %+v", k)
 		}
 		// The document of the file must contain the event that was published.
 		var carried event.Event
-		if err := json.Unmarshal(k.event, &carried); err != nil {
+		if err := json.Unmarshal(k.Event, &carried); err != nil {
 			t.Fatal(err)
 		}
 		if len(f.publisher.published) != 1 {
@@ -121,8 +122,8 @@ func TestUploadTypesAndNames(t *testing.T) {
 			if answer.Code != 202 {
 				t.Fatalf("got %d %s, want 202", answer.Code, answer.Body)
 			}
-			if k := f.only(t); k.Name != c.wantName || k.ContentType != c.wantType || string(k.bytes) != c.body {
-				t.Errorf("got %q of type %q with %q, want %q of type %q with %q", k.Name, k.ContentType, k.bytes, c.wantName, c.wantType, c.body)
+			if k := f.only(t); k.Name != c.wantName || k.ContentType != c.wantType || string(k.Bytes) != c.body {
+				t.Errorf("got %q of type %q with %q, want %q of type %q with %q", k.Name, k.ContentType, k.Bytes, c.wantName, c.wantType, c.body)
 			}
 		})
 	}
@@ -160,11 +161,11 @@ func TestUploadRefused(t *testing.T) {
 			f := newFixture(t)
 			answer := f.send(c.method, c.target, c.body, c.headers)
 			wantProblem(t, answer, c.status, c.problem)
-			if len(f.files.kept) != 0 || len(f.publisher.attempts) != 0 {
-				t.Errorf("got %d files and %d events, want none", len(f.files.kept), len(f.publisher.attempts))
+			if len(f.files.Files()) != 0 || len(f.publisher.attempts) != 0 {
+				t.Errorf("got %d files and %d events, want none", len(f.files.Files()), len(f.publisher.attempts))
 			}
-			if c.unread && f.files.reads != 0 {
-				t.Errorf("got %d bytes read, want none", f.files.reads)
+			if c.unread && f.files.BytesRead() != 0 {
+				t.Errorf("got %d bytes read, want none", f.files.BytesRead())
 			}
 			if c.status == 405 && answer.Header().Get("Allow") != "POST" {
 				t.Errorf("got Allow %q, want POST", answer.Header().Get("Allow"))
@@ -185,7 +186,7 @@ func TestUploadRefused(t *testing.T) {
 
 func TestUploadStoreAway(t *testing.T) {
 	f := newFixture(t)
-	f.files.putErr = problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
+	f.files.Before = contenttest.Fail(problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable"), "Put")
 	answer := f.send("POST", "/upload", strings.NewReader("x"), nil)
 	wantProblem(t, answer, 503, "unavailable")
 	if strings.Contains(answer.Body.String(), "secret") {
@@ -216,7 +217,7 @@ func TestUploadBrokerAway(t *testing.T) {
 			f := newFixture(t)
 			f.publisher = c.publisher
 			f.limit(t, 0)
-			f.files.deleteErr = c.deleteErr
+			f.files.Before = contenttest.Fail(c.deleteErr, "Delete")
 			answer := f.send("POST", "/upload", strings.NewReader("hello"), nil)
 			if c.status != 202 {
 				wantProblem(t, answer, c.status, "unavailable")
@@ -226,21 +227,21 @@ func TestUploadBrokerAway(t *testing.T) {
 			} else if answer.Code != 202 {
 				t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
 			}
-			if len(f.publisher.attempts) != c.attempts || len(f.files.kept) != c.kept {
-				t.Errorf("got %d attempts and %d files, want %d and %d", len(f.publisher.attempts), len(f.files.kept), c.attempts, c.kept)
+			if len(f.publisher.attempts) != c.attempts || len(f.files.Files()) != c.kept {
+				t.Errorf("got %d attempts and %d files, want %d and %d", len(f.publisher.attempts), len(f.files.Files()), c.attempts, c.kept)
 			}
 			for _, e := range f.publisher.attempts {
 				if e.ID() != f.publisher.attempts[0].ID() {
 					t.Error("got attempts with different event IDs")
 				}
 			}
-			for _, k := range f.files.kept {
-				if k.published != (c.status == 202) {
-					t.Errorf("got published %t with status %d", k.published, c.status)
+			for _, k := range f.files.Files() {
+				if k.Confirmed != (c.status == 202) {
+					t.Errorf("got published %t with status %d", k.Confirmed, c.status)
 				}
 			}
-			if c.publisher.notReady != nil && f.files.reads != 0 {
-				t.Errorf("got %d bytes read, want none", f.files.reads)
+			if c.publisher.notReady != nil && f.files.BytesRead() != 0 {
+				t.Errorf("got %d bytes read, want none", f.files.BytesRead())
 			}
 		})
 	}
@@ -249,31 +250,24 @@ func TestUploadBrokerAway(t *testing.T) {
 // TestUploadConfirmFails checks that an upload succeeds if the store cannot record that the event was published.
 func TestUploadConfirmFails(t *testing.T) {
 	f := newFixture(t)
-	f.files.confirmErr = problem.Unavailable.With("the store is unavailable")
+	f.files.Before = contenttest.Fail(problem.Unavailable.With("the store is unavailable"), "Confirm")
 	if answer := f.send("POST", "/upload", strings.NewReader("x"), nil); answer.Code != 202 {
 		t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
 	}
 }
 
-// TestUploadClientGone checks that the event is published even if the client disconnects at the end of the body.
+// TestUploadClientGone checks that the event is published even if the client disconnects after the file is stored.
 func TestUploadClientGone(t *testing.T) {
 	f := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	request := httptest.NewRequestWithContext(ctx, http.MethodPost, "/upload",
-		io.MultiReader(strings.NewReader("hello"), endFunc(cancel)))
+	f.files.Before = during("Claim", cancel)
+	request := httptest.NewRequestWithContext(ctx, http.MethodPost, "/upload", strings.NewReader("hello"))
 	request.Header.Set("Authorization", "Bearer "+f.bearer)
+	request.Header.Set("Idempotency-Key", "k")
 	f.handler.ServeHTTP(httptest.NewRecorder(), request)
-	if !f.only(t).published || len(f.publisher.published) != 1 {
+	if !f.only(t).Confirmed || len(f.publisher.published) != 1 {
 		t.Errorf("got %d events, want 1", len(f.publisher.published))
 	}
-}
-
-// endFunc is an empty reader that calls the function when it is read.
-type endFunc func()
-
-func (f endFunc) Read([]byte) (int, error) {
-	f()
-	return 0, io.EOF
 }
 
 func TestUploadMetrics(t *testing.T) {
@@ -289,9 +283,9 @@ func TestUploadMetrics(t *testing.T) {
 		f.send("POST", "/upload", strings.NewReader("hello"), keyed)
 	}
 	f.send("POST", "/upload", strings.NewReader(strings.Repeat("x", maxSize+1)), nil)
-	f.files.putErr = problem.Unavailable
+	f.files.Before = contenttest.Fail(problem.Unavailable, "Put")
 	f.send("POST", "/upload", strings.NewReader("hello"), nil)
-	f.files.putErr = nil
+	f.files.Before = nil
 	complete, terminated := f.createTus(t, 6), f.createTus(t, 6)
 	f.tus("PATCH", complete, strings.NewReader("hel"), piece(0))
 	f.tus("PATCH", complete, strings.NewReader("lo!"), piece(3))

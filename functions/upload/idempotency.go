@@ -126,19 +126,12 @@ func (h *handler) claim(ctx context.Context, key string, file content.File) (con
 	case first.ID == file.ID:
 		return file, nil
 	}
-	h.takeBack(ctx, file.ID)
+	// If the deletion fails, continue, because the sweep function deletes the file later.
+	if err := h.undo(ctx, file.ID, nil); err != nil {
+		slog.WarnContext(ctx, "could not delete file whose idempotency key belongs to another file", "id", file.ID, "error", err)
+	}
 	if first.SHA256 != file.SHA256 || first.Name != file.Name || first.ContentType != file.ContentType {
 		return content.File{}, errReused
 	}
 	return first, nil
-}
-
-// takeBack deletes a file that has not been announced and whose idempotency key belongs to another file. If the
-// deletion fails, takeBack only logs the error, because the sweep function deletes the file later.
-func (h *handler) takeBack(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
-	defer cancel()
-	if err := h.files.Delete(ctx, id); err != nil {
-		slog.WarnContext(ctx, "could not delete file whose idempotency key belongs to another file", "id", id, "error", err)
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -94,27 +95,31 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 	} {
 		for length, body := range map[string]io.Reader{"known": strings.NewReader("hello"), "unknown": io.MultiReader(strings.NewReader("hello"))} {
 			f.publisher.notReady = problem.Unavailable.With("unavailable") // a replay must not need the broker or the quota
-			f.files.usageErr = f.publisher.notReady
-			before := f.files.reads
+			f.files.Before = contenttest.Fail(f.publisher.notReady, "Usage")
+			before := f.files.BytesRead()
 			again := f.send("POST", "/upload", body, headers)
 			if again.Code != 202 || again.Body.String() != first.Body.String() || again.Header().Get("Location") != first.Header().Get("Location") {
 				t.Errorf("%s, length %s: got %d %s, want 202 %s", name, length, again.Code, again.Body, first.Body)
 			}
-			if f.files.reads != before || len(f.publisher.attempts) != 1 {
-				t.Errorf("%s, length %s: got %d bytes read and %d events, want none and 1", name, length, f.files.reads-before, len(f.publisher.attempts))
+			if f.files.BytesRead() != before || len(f.publisher.attempts) != 1 {
+				t.Errorf("%s, length %s: got %d bytes read and %d events, want none and 1", name, length, f.files.BytesRead()-before, len(f.publisher.attempts))
 			}
 		}
 	}
 	f.only(t)
 	t.Run("another user's key", func(t *testing.T) {
-		f.publisher.notReady, f.files.usageErr = nil, nil
+		f.publisher.notReady, f.files.Before = nil, nil
 		other := f.send("POST", "/upload", strings.NewReader("hallo"), map[string]string{"Idempotency-Key": "k", "Authorization": "Bearer " + f.stranger})
 		if other.Code != 202 || other.Header().Get("Location") == first.Header().Get("Location") {
 			t.Errorf("got %d %s, want a new file of the other user", other.Code, other.Body)
 		}
 	})
 	t.Run("deleted meanwhile", func(t *testing.T) {
-		clear(f.files.kept)
+		for _, k := range f.files.Files() {
+			if err := f.files.Delete(t.Context(), k.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if again := f.repeated(); again.Code != 202 || again.Body.String() != first.Body.String() {
 			t.Errorf("got %d %s, want 202 %s", again.Code, again.Body, first.Body)
 		}
@@ -155,8 +160,8 @@ func TestKeyOfAnotherFile(t *testing.T) {
 					t.Errorf("got %d %s, want %d", answer.Code, answer.Body, c.status)
 				}
 			}
-			if f.files.reads != len("hello") || len(f.publisher.attempts) != 1 {
-				t.Errorf("got %d bytes read and %d events, want only those of the first request", f.files.reads, len(f.publisher.attempts))
+			if f.files.BytesRead() != len("hello") || len(f.publisher.attempts) != 1 {
+				t.Errorf("got %d bytes read and %d events, want only those of the first request", f.files.BytesRead(), len(f.publisher.attempts))
 			}
 			f.only(t)
 		})
@@ -174,14 +179,14 @@ func TestRetryPublishes(t *testing.T) {
 			f.publisher.errs = []error{err, err, err, err, err, err}
 			for range 2 {
 				wantProblem(t, f.repeated(), 503, "unavailable")
-				if f.only(t).published {
+				if f.only(t).Confirmed {
 					t.Error("got a file whose event is published, want a pending event")
 				}
 			}
 			answer := f.repeated()
 			k := f.only(t)
-			if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || !k.published || f.files.reads != len("hello") {
-				t.Errorf("got %d %s for file %+v after %d bytes, want 202 after %d bytes", answer.Code, answer.Body, k, f.files.reads, len("hello"))
+			if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || !k.Confirmed || f.files.BytesRead() != len("hello") {
+				t.Errorf("got %d %s for file %+v after %d bytes, want 202 after %d bytes", answer.Code, answer.Body, k, f.files.BytesRead(), len("hello"))
 			}
 			for _, e := range f.publisher.attempts {
 				if e.ID() != k.ID || string(e.Data()) != string(f.publisher.attempts[0].Data()) {
@@ -201,7 +206,7 @@ func TestManyAtOnceWithOneKey(t *testing.T) {
 	var all sync.WaitGroup
 	all.Add(n)
 	// No request claims the key before all requests have sent their bytes.
-	f.files.whilePut = func() { all.Done(); all.Wait() }
+	f.files.Before = during("Put", func() { all.Done(); all.Wait() })
 	answers := make([]*httptest.ResponseRecorder, n)
 	var group sync.WaitGroup
 	for i := range n {
@@ -209,7 +214,7 @@ func TestManyAtOnceWithOneKey(t *testing.T) {
 	}
 	group.Wait()
 	k := f.only(t)
-	if !k.published {
+	if !k.Confirmed {
 		t.Error("got a file whose event is pending, want a published event")
 	}
 	for _, answer := range answers {
@@ -239,11 +244,17 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			file := content.File{Info: file.Info{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}}
-			f.files.deleteErr = c.deleteErr
-			f.files.whilePut = func() {
-				f.files.claims[claimKey(owner, "k")] = file
-				f.files.kept[firstID] = &kept{file, nil, nil, true}
+			first := content.File{Info: file.Info{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}}
+			f.files.Before = func(method, _ string) error {
+				switch method {
+				case "Put":
+					f.files.Add(first, "")
+					_, err := f.files.Claim(t.Context(), claimKey(owner, "k"), first)
+					return err
+				case "Delete":
+					return c.deleteErr
+				}
+				return nil
 			}
 			answer := f.repeated()
 			if c.status == 422 {
@@ -251,8 +262,8 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 			} else if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+firstID {
 				t.Errorf("got %d %s, want the first file", answer.Code, answer.Body)
 			}
-			if len(f.files.kept) != c.kept || len(f.publisher.attempts) != 0 {
-				t.Errorf("got %d files and %d events, want %d and none", len(f.files.kept), len(f.publisher.attempts), c.kept)
+			if len(f.files.Files()) != c.kept || len(f.publisher.attempts) != 0 {
+				t.Errorf("got %d files and %d events, want %d and none", len(f.files.Files()), len(f.publisher.attempts), c.kept)
 			}
 		})
 	}
@@ -262,25 +273,25 @@ func TestKeysAway(t *testing.T) {
 	away := problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
 	t.Run("before the upload", func(t *testing.T) {
 		f := newFixture(t)
-		f.files.claimedErr = away
+		f.files.Before = contenttest.Fail(away, "Claimed")
 		wantProblem(t, f.repeated(), 503, "unavailable")
-		if f.files.reads != 0 {
-			t.Errorf("got %d bytes read, want none", f.files.reads)
+		if f.files.BytesRead() != 0 {
+			t.Errorf("got %d bytes read, want none", f.files.BytesRead())
 		}
 	})
 	t.Run("after the file is stored", func(t *testing.T) {
 		f := newFixture(t)
-		f.files.claimErr = away
+		f.files.Before = contenttest.Fail(away, "Claim")
 		wantProblem(t, f.repeated(), 503, "unavailable")
 		// It is not known whether the claim was stored. The file must stay for sweep, and no event must be published.
-		if f.only(t).published || len(f.publisher.attempts) != 0 {
+		if f.only(t).Confirmed || len(f.publisher.attempts) != 0 {
 			t.Errorf("got %d events, want none", len(f.publisher.attempts))
 		}
 	})
 	t.Run("at a retry", func(t *testing.T) {
 		f := newFixture(t)
 		f.repeated()
-		f.files.confirmedErr = away
+		f.files.Before = contenttest.Fail(away, "Confirmed")
 		wantProblem(t, f.repeated(), 503, "unavailable")
 	})
 }

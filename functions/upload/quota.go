@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -76,8 +74,5 @@ func (h *handler) withinQuota(ctx context.Context, owner, id string) error {
 	if err == nil {
 		err = problem.QuotaExceeded.With("this file and the files that you uploaded at the same time exceed your quota of %d bytes", h.limits.quota)
 	}
-	if failed := h.files.Delete(ctx, id); failed != nil {
-		return errors.Join(err, fmt.Errorf("undo the upload of file %s: %w", id, failed))
-	}
-	return err
+	return h.undo(ctx, id, err)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -43,8 +44,8 @@ func TestQuota(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.limit(t, c.quota)
-			f.files.kept["before"] = &kept{File: content.File{Info: file.Info{ID: "before", Owner: owner, Size: 30}}}
-			f.files.kept["another user's"] = &kept{File: content.File{Info: file.Info{Owner: "0190-grace", Size: 1 << 20}}}
+			f.files.Add(content.File{Info: file.Info{ID: "before", Owner: owner, Size: 30}}, "")
+			f.files.Add(content.File{Info: file.Info{ID: "another user's", Owner: "0190-grace", Size: 1 << 20}}, "")
 			answer := f.send("POST", "/upload", c.body, c.headers)
 			want := 2
 			if c.status == 202 {
@@ -55,8 +56,8 @@ func TestQuota(t *testing.T) {
 			} else {
 				wantProblem(t, answer, c.status, c.problem)
 			}
-			if len(f.files.kept) != want || c.unread && f.files.reads != 0 {
-				t.Errorf("got %d files, %d bytes read; want %d files, unread %t", len(f.files.kept), f.files.reads, want, c.unread)
+			if len(f.files.Files()) != want || c.unread && f.files.BytesRead() != 0 {
+				t.Errorf("got %d files, %d bytes read; want %d files, unread %t", len(f.files.Files()), f.files.BytesRead(), want, c.unread)
 			}
 		})
 	}
@@ -66,9 +67,9 @@ func TestQuota(t *testing.T) {
 func TestQuotaAtTheSameTime(t *testing.T) {
 	f := newFixture(t)
 	f.limit(t, 100)
-	f.files.whilePut = func() {
-		f.files.kept["meanwhile"] = &kept{File: content.File{Info: file.Info{ID: "meanwhile", Owner: owner, Size: 60}}}
-	}
+	f.files.Before = during("Put", func() {
+		f.files.Add(content.File{Info: file.Info{ID: "meanwhile", Owner: owner, Size: 60}}, "")
+	})
 	wantProblem(t, f.send("POST", "/upload", strings.NewReader(strings.Repeat("x", 60)), nil), 507, "quota-exceeded")
 	if f.only(t).ID != "meanwhile" || len(f.publisher.attempts) != 0 {
 		t.Errorf("got %d events, want none", len(f.publisher.attempts))
@@ -79,15 +80,14 @@ func TestQuotaUnknown(t *testing.T) {
 	away := problem.Unavailable.With("the store is unavailable")
 	f := newFixture(t)
 	f.limit(t, 100)
-	f.files.usageErr = away
+	f.files.Before = contenttest.Fail(away, "Usage")
 	wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), nil), 503, "unavailable")
-	if f.files.reads != 0 {
-		t.Errorf("got %d bytes read, want none", f.files.reads)
+	if f.files.BytesRead() != 0 {
+		t.Errorf("got %d bytes read, want none", f.files.BytesRead())
 	}
-	f.files.usageErr = nil
-	f.files.whilePut = func() { f.files.usageErr = away }
+	f.files.Before = during("Put", func() { f.files.Before = contenttest.Fail(away, "Usage") })
 	wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), nil), 503, "unavailable")
-	if len(f.files.kept) != 0 || len(f.publisher.attempts) != 0 {
-		t.Errorf("got %d files and %d events, want none", len(f.files.kept), len(f.publisher.attempts))
+	if len(f.files.Files()) != 0 || len(f.publisher.attempts) != 0 {
+		t.Errorf("got %d files and %d events, want none", len(f.files.Files()), len(f.publisher.attempts))
 	}
 }

@@ -80,7 +80,7 @@ func TestForm(t *testing.T) {
 				answer := f.send("POST", "/upload", io.MultiReader(bytes.NewReader(body)), headers)
 				if c.status != 202 {
 					wantProblem(t, answer, c.status, c.problem)
-					if len(f.files.kept) != 0 {
+					if len(f.files.Files()) != 0 {
 						t.Error("got a file, want none")
 					}
 					continue
@@ -88,8 +88,8 @@ func TestForm(t *testing.T) {
 				if answer.Code != 202 {
 					t.Fatalf("got %d %s, want 202", answer.Code, answer.Body)
 				}
-				if k := f.only(t); k.Name != "h€llo.txt" || !strings.HasPrefix(k.ContentType, "text/plain") || string(k.bytes) != hello.body && len(k.bytes) > 0 {
-					t.Errorf("got %q of type %q with %q", k.Name, k.ContentType, k.bytes)
+				if k := f.only(t); k.Name != "h€llo.txt" || !strings.HasPrefix(k.ContentType, "text/plain") || string(k.Bytes) != hello.body && len(k.Bytes) > 0 {
+					t.Errorf("got %q of type %q with %q", k.Name, k.ContentType, k.Bytes)
 				}
 			}
 		})
@@ -116,7 +116,7 @@ func TestForm(t *testing.T) {
 				headers[k] = v
 			}
 			wantProblem(t, f.send("POST", "/upload", bytes.NewReader(c.body), headers), c.status, c.problem)
-			if len(f.files.kept) != 0 {
+			if len(f.files.Files()) != 0 {
 				t.Error("got a file, want none")
 			}
 		})

@@ -51,15 +51,14 @@ const (
 // file is stored.
 type tus struct {
 	*handler
-	uploads  uploads
 	protocol *tusd.UnroutedHandler
 	// owned passes a request to serve only if the request has an access token with the scope files:write.
 	owned http.Handler
 }
 
 // newTus returns the handler for resumable uploads. The handler serves tusPath and the paths below it.
-func newTus(verifier *token.Verifier, h *handler, files uploads) (http.Handler, error) {
-	t := &tus{handler: h, uploads: files}
+func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
+	t := &tus{handler: h}
 	composer := tusd.NewStoreComposer()
 	composer.UseCore(tusStore{t})
 	composer.UseTerminater(tusStore{t})
@@ -146,7 +145,7 @@ func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
 	err := t.verdict(a, x)
 	if err != nil {
 		if x.created {
-			t.undo(asked.Context(), x.upload.ID)
+			t.discard(asked.Context(), x.upload.ID)
 		}
 		if x.method == http.MethodHead && problem.Status(err) == http.StatusServiceUnavailable {
 			// Respond with a 423 (Locked), because tus-js-client repeats a HEAD request only after a 423. After any
@@ -222,7 +221,7 @@ func (t *tus) append(r *http.Request, x *exchange, id string) (err error) {
 // open finds the upload with the given ID and records it in x. If the upload belongs to another user, open returns
 // problem.NotFound, so that users cannot find out which uploads of other users exist.
 func (t *tus) open(ctx context.Context, x *exchange, id string) error {
-	u, err := t.uploads.Find(ctx, id)
+	u, err := t.files.Find(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -254,7 +253,7 @@ func (t *tus) settle(ctx context.Context, u content.Upload, stays bool) error {
 	if !u.Complete() || u.Stored && !u.Unconfirmed {
 		return nil
 	}
-	f, err := t.uploads.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
+	f, err := t.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
 	if err != nil {
 		return err
 	}
@@ -275,12 +274,13 @@ func (t *tus) measureTus(ctx context.Context, u content.Upload, result string, s
 	}
 }
 
-// undo discards an upload after the request that created it failed. The client cannot continue this upload, because the
-// client has not received the upload's URL. undo keeps the upload if it is already a file or is becoming a file.
-func (t *tus) undo(ctx context.Context, id string) {
+// discard deletes an upload after the request that created the upload failed. The client cannot continue this upload,
+// because the client has not received the upload's URL. discard keeps the upload if it is already a file or is becoming
+// a file.
+func (t *tus) discard(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if err := t.uploads.Discard(ctx, id); err != nil && !errors.Is(err, problem.Conflict) {
+	if err := t.files.Discard(ctx, id); err != nil && !errors.Is(err, problem.Conflict) {
 		slog.WarnContext(ctx, "could not discard upload after the request that created it failed", "id", id, "error", err)
 	}
 }

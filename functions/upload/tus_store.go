@@ -12,7 +12,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 )
 
-// uploads contains the methods of content.Store that resumable uploads need.
+// uploads contains the methods of content.Store that only resumable uploads need.
 type uploads interface {
 	Create(ctx context.Context, u content.Upload) (content.Upload, error)
 	Find(ctx context.Context, id string) (content.Upload, error)
@@ -23,12 +23,6 @@ type uploads interface {
 	Discard(ctx context.Context, id string) error
 }
 
-// allStore contains all methods of content.Store that the upload function needs.
-type allStore interface {
-	store
-	uploads
-}
-
 // tusStore is the data store of tusd (tusd.DataStore). During a request, it gives tusd access only to the upload in
 // the exchange, which is the state of the request, because only that upload has passed the access checks.
 type tusStore struct{ *tus }
@@ -37,7 +31,7 @@ type tusStore struct{ *tus }
 // has already validated them.
 func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
-	u, err := s.uploads.Create(ctx, content.Upload{Owner: x.owner, Name: x.metadata.name, ContentType: x.metadata.contentType,
+	u, err := s.files.Create(ctx, content.Upload{Owner: x.owner, Name: x.metadata.name, ContentType: x.metadata.contentType,
 		Metadata: x.metadata.raw, Length: info.Size, ExpiresAt: s.now().Add(tusLifetime)})
 	if err != nil {
 		return nil, x.fail(err)
@@ -82,12 +76,12 @@ func (u tusUpload) GetInfo(context.Context) (tusd.FileInfo, error) {
 func (u tusUpload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (n int64, err error) {
 	u.x.body.allow(u.x.upload.Length - offset)
 	if c := u.x.checksum; c != nil {
-		n, err = u.t.uploads.AppendVerified(ctx, u.x.upload.ID, offset, src, c.hash(), c.sum, errChecksum)
+		n, err = u.t.files.AppendVerified(ctx, u.x.upload.ID, offset, src, c.hash(), c.sum, errChecksum)
 		if errors.Is(err, errChecksum) && u.x.body.err != nil {
 			err = u.x.body.err // the interruption is the reason for the mismatch
 		}
 	} else {
-		n, err = u.t.uploads.Append(ctx, u.x.upload.ID, offset, src)
+		n, err = u.t.files.Append(ctx, u.x.upload.ID, offset, src)
 	}
 	u.x.upload.Offset = offset + n
 	return n, u.x.fail(err)
@@ -109,7 +103,7 @@ func (u tusUpload) FinishUpload(ctx context.Context) error {
 
 // Terminate implements tusd.TerminatableUpload.
 func (u tusUpload) Terminate(ctx context.Context) error {
-	err := u.t.uploads.Terminate(ctx, u.x.upload.ID)
+	err := u.t.files.Terminate(ctx, u.x.upload.ID)
 	if err == nil {
 		u.t.measureTus(ctx, u.x.upload, "terminated", 0)
 	}

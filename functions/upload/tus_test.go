@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -76,8 +77,8 @@ func TestTus(t *testing.T) {
 		answer := f.tus("POST", endpoint, nil, map[string]string{"Upload-Length": "11"}, declared)
 		location := answer.Header().Get("Location")
 		id := strings.TrimPrefix(location, "/upload/tus/")
-		o := f.files.open[id]
-		if o == nil {
+		o, err := f.files.Find(t.Context(), id)
+		if err != nil {
 			t.Fatalf("got %d %s and Location %q, want the location of an upload", answer.Code, answer.Body, location)
 		}
 		expires := o.ExpiresAt.UTC().Format(http.TimeFormat)
@@ -89,12 +90,12 @@ func TestTus(t *testing.T) {
 			"Upload-Metadata": declared["Upload-Metadata"], "Upload-Expires": expires, "Content-Length": ""})
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("hello "), piece(0)), 204, map[string]string{"Upload-Offset": "6", "Upload-Expires": expires})
 		wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "6"})
-		if len(f.files.kept) != 0 || len(f.publisher.attempts) != 0 {
+		if len(f.files.Files()) != 0 || len(f.publisher.attempts) != 0 {
 			t.Error("got a file or an event before the upload was complete")
 		}
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("world"), piece(6)), 204, map[string]string{"Upload-Offset": "11", "Upload-Expires": ""})
 		k := f.only(t)
-		if k.ID != id || string(k.bytes) != "hello world" || k.Owner != owner || k.Name != "notes Ω.txt" || k.ContentType != "text/plain" || !k.published {
+		if k.ID != id || string(k.Bytes) != "hello world" || k.Owner != owner || k.Name != "notes Ω.txt" || k.ContentType != "text/plain" || !k.Confirmed {
 			t.Errorf("got file %+v", k)
 		}
 		if len(f.publisher.published) != 1 || f.publisher.published[0].ID() != id || f.publisher.published[0].Type() != events.TypeFileStored {
@@ -113,7 +114,7 @@ func TestTusCreationWithUpload(t *testing.T) {
 	f := newFixture(t)
 	answer := f.tus("POST", "/upload/tus/", strings.NewReader("hello"), piece(0), map[string]string{"Upload-Length": "5"})
 	wantTus(t, answer, 201, map[string]string{"Upload-Offset": "5", "Upload-Expires": "", "Location": "/upload/tus/" + f.only(t).ID})
-	if k := f.only(t); string(k.bytes) != "hello" || k.Name != "unnamed" || k.ContentType != "text/plain; charset=utf-8" || !k.published {
+	if k := f.only(t); string(k.Bytes) != "hello" || k.Name != "unnamed" || k.ContentType != "text/plain; charset=utf-8" || !k.Confirmed {
 		t.Errorf("got file %+v", k)
 	}
 	f = newFixture(t)
@@ -123,7 +124,7 @@ func TestTusCreationWithUpload(t *testing.T) {
 		t.Error("got no Upload-Expires")
 	}
 	wantTus(t, f.tus("PATCH", answer.Header().Get("Location"), strings.NewReader("lo"), piece(3)), 204, map[string]string{"Upload-Offset": "5"})
-	if got := string(f.only(t).bytes); got != "hello" {
+	if got := string(f.only(t).Bytes); got != "hello" {
 		t.Errorf("got file content %q, want hello", got)
 	}
 }
@@ -132,7 +133,7 @@ func TestTusEmptyFile(t *testing.T) {
 	for _, headers := range []map[string]string{nil, piece(0)} {
 		f := newFixture(t)
 		f.createTus(t, 0, headers)
-		if k := f.only(t); k.Size != 0 || !k.published {
+		if k := f.only(t); k.Size != 0 || !k.Confirmed {
 			t.Errorf("got file %+v", k)
 		}
 	}
@@ -156,8 +157,8 @@ func TestTusRefusesQueriesThatCannotBeParsed(t *testing.T) {
 	for method, target := range map[string]string{"OPTIONS": "/upload/tus/", "POST": "/upload/tus/", "HEAD": location, "PATCH": location, "DELETE": location} {
 		wantProblem(t, f.tus(method, target+"?x=%", nil, map[string]string{"Upload-Length": "5"}), 400, "bad-request")
 	}
-	if len(f.files.open) != 1 {
-		t.Errorf("got %d uploads, want only the upload that was created before", len(f.files.open))
+	if len(f.uploads(t)) != 1 {
+		t.Errorf("got %d uploads, want only the upload that was created before", len(f.uploads(t)))
 	}
 }
 
@@ -165,7 +166,7 @@ func TestTusTermination(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 5)
 	wantTus(t, f.tus("DELETE", location, nil), 204, map[string]string{"Upload-Expires": ""})
-	if len(f.files.open) != 0 {
+	if len(f.uploads(t)) != 0 {
 		t.Error("the upload still exists")
 	}
 	for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
@@ -173,7 +174,7 @@ func TestTusTermination(t *testing.T) {
 	}
 	location = f.createTus(t, 0)
 	wantProblem(t, f.tus("DELETE", location, nil), 409, "conflict")
-	if k := f.only(t); !k.published {
+	if k := f.only(t); !k.Confirmed {
 		t.Errorf("got file %+v", k)
 	}
 }
@@ -181,7 +182,7 @@ func TestTusTermination(t *testing.T) {
 func TestTusExpiration(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 5)
-	f.files.open[location[len("/upload/tus/"):]].ExpiresAt = time.Now().Add(-time.Second)
+	f.files.Now = func() time.Time { return time.Now().Add(tusLifetime + time.Second) }
 	for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
 		wantProblem(t, f.tus(method, location, strings.NewReader("hello"), piece(0)), 404, "not-found")
 	}
@@ -202,7 +203,7 @@ func TestTusChecksum(t *testing.T) {
 		right := f.tus("PATCH", location, strings.NewReader("hello"), piece(offset-5), map[string]string{"Upload-Checksum": good})
 		wantTus(t, right, 204, map[string]string{"Upload-Offset": fmt.Sprint(offset)})
 	}
-	if k := f.only(t); string(k.bytes) != "hellohello" || !k.published {
+	if k := f.only(t); string(k.Bytes) != "hellohello" || !k.Confirmed {
 		t.Errorf("got file %+v", k)
 	}
 	// A creation can also have a checksum. A creation that fails must leave nothing behind.
@@ -213,8 +214,8 @@ func TestTusChecksum(t *testing.T) {
 			t.Errorf("%s: got %d %s, want %d", sum, answer.Code, answer.Body, want)
 		}
 	}
-	if f.only(t); len(f.files.open) != 0 {
-		t.Errorf("got %d open uploads, want none", len(f.files.open))
+	if f.only(t); len(f.uploads(t)) != 0 {
+		t.Errorf("got %d open uploads, want none", len(f.uploads(t)))
 	}
 }
 
@@ -245,10 +246,10 @@ func TestTusRefused(t *testing.T) {
 		"metadata that is too long":                {nil, "POST", new, nil, withLength(metadata("name", strings.Repeat("x", maxMetadata))), 400, "bad-request"},
 		"unsupported checksum algorithm":           {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Checksum": "md5 XUFAKrxLKna5cZ2REBfFkg=="}, 400, "bad-request"},
 		"broker unavailable":                       {func(f *fixture) { f.publisher.notReady = unavailable }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
-		"store unavailable during a creation":      {func(f *fixture) { f.files.away = unavailable }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
-		"store unavailable during a piece":         {func(f *fixture) { f.files.putErr = unavailable }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
-		"store unavailable during a termination":   {func(f *fixture) { f.files.away = unavailable }, "DELETE", there, nil, nil, 503, "unavailable"},
-		"store unavailable during a HEAD":          {func(f *fixture) { f.files.away = unavailable }, "HEAD", there, nil, nil, 423, "locked"},
+		"store unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
+		"store unavailable during a piece":         {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Append") }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
+		"store unavailable during a termination":   {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "DELETE", there, nil, nil, 503, "unavailable"},
+		"store unavailable during a HEAD":          {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "HEAD", there, nil, nil, 423, "locked"},
 		"encoded piece":                            {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
 		"encoded creation":                         {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
 		"encoded termination":                      {nil, "DELETE", there, nil, map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
@@ -300,14 +301,14 @@ func TestTusRefused(t *testing.T) {
 					t.Errorf("got no %s header", header)
 				}
 			}
-			if len(f.files.kept) != 0 || len(f.files.open) != 1 || len(f.publisher.attempts) != 0 {
-				t.Errorf("got %d files, %d uploads and %d events, want 0, 1 and 0", len(f.files.kept), len(f.files.open), len(f.publisher.attempts))
+			f.files.Before = nil
+			if len(f.files.Files()) != 0 || len(f.uploads(t)) != 1 || len(f.publisher.attempts) != 0 {
+				t.Errorf("got %d files, %d uploads and %d events, want 0, 1 and 0", len(f.files.Files()), len(f.uploads(t)), len(f.publisher.attempts))
 			}
 			want := "2"
 			if name == "interrupted piece" {
 				want = "3" // no other request changes the offset
 			}
-			f.files.away = nil
 			wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": want})
 		})
 	}
@@ -357,7 +358,7 @@ func TestTusMethodOverride(t *testing.T) {
 	location := f.createTus(t, 5)
 	wantTus(t, f.tus("POST", location, strings.NewReader("hel"), piece(0), map[string]string{"X-HTTP-Method-Override": "PATCH"}), 204, map[string]string{"Upload-Offset": "3"})
 	wantTus(t, f.tus("POST", location, nil, map[string]string{"X-HTTP-Method-Override": "DELETE"}), 204, nil)
-	if len(f.files.open) != 0 {
+	if len(f.uploads(t)) != 0 {
 		t.Error("the upload still exists")
 	}
 }
@@ -366,13 +367,13 @@ func TestTusMethodOverride(t *testing.T) {
 func TestTusOvertaken(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 5)
-	f.files.whilePut = func() {
-		f.files.whilePut = nil
+	f.files.Before = during("Append", func() {
+		f.files.Before = nil
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("hello"), piece(0)), 204, map[string]string{"Upload-Offset": "5"})
-	}
+	})
 	wantProblem(t, f.tus("PATCH", location, strings.NewReader("HELLO"), piece(0)), 409, "conflict")
-	if k := f.only(t); string(k.bytes) != "hello" || len(f.publisher.published) != 1 {
-		t.Errorf("got file content %q and %d events, want hello and 1", k.bytes, len(f.publisher.published))
+	if k := f.only(t); string(k.Bytes) != "hello" || len(f.publisher.published) != 1 {
+		t.Errorf("got file content %q and %d events, want hello and 1", k.Bytes, len(f.publisher.published))
 	}
 }
 
@@ -393,7 +394,7 @@ func TestTusPublishLater(t *testing.T) {
 				f.publisher.errs = append(f.publisher.errs, away)
 			}
 			wantProblem(t, f.tus("PATCH", location, strings.NewReader("hello"), piece(0)), 503, "unavailable")
-			if k := f.only(t); k.published {
+			if k := f.only(t); k.Confirmed {
 				t.Error("got a file whose event is published, want a pending event")
 			}
 			// tus-js-client gives up the upload if it gets any other error status.
@@ -402,7 +403,7 @@ func TestTusPublishLater(t *testing.T) {
 			if answer.Code/100 != 2 || answer.Header().Get("Upload-Offset") != "5" {
 				t.Errorf("got %d %s with offset %s, want success with offset 5", answer.Code, answer.Body, answer.Header().Get("Upload-Offset"))
 			}
-			if k := f.only(t); !k.published || len(f.publisher.published) != 1 || f.publisher.published[0].ID() != k.ID {
+			if k := f.only(t); !k.Confirmed || len(f.publisher.published) != 1 || f.publisher.published[0].ID() != k.ID {
 				t.Errorf("got file %+v and events %v", k, f.publisher.published)
 			}
 		})
@@ -414,9 +415,11 @@ func TestTusPublishLater(t *testing.T) {
 func TestTusFinishLater(t *testing.T) {
 	f := newFixture(t)
 	location := f.createTus(t, 5)
-	f.files.open[location[len("/upload/tus/"):]].bytes = []byte("hello")
+	if _, err := f.files.Append(t.Context(), location[len("/upload/tus/"):], 0, strings.NewReader("hello")); err != nil {
+		t.Fatal(err)
+	}
 	wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "5"})
-	if k := f.only(t); !k.published || len(f.publisher.published) != 1 {
+	if k := f.only(t); !k.Confirmed || len(f.publisher.published) != 1 {
 		t.Errorf("got file %+v and %d events", k, len(f.publisher.published))
 	}
 	wantProblem(t, f.tus("PATCH", location, strings.NewReader("more"), piece(5)), 413, "too-large")
@@ -450,8 +453,8 @@ func TestTusCreationFails(t *testing.T) {
 			if answer.Code != c.status || answer.Header().Get("Location") != "" {
 				t.Errorf("got %d %s with Location %q, want %d and none", answer.Code, answer.Body, answer.Header().Get("Location"), c.status)
 			}
-			if len(f.files.kept) != c.files || (len(f.files.open) != 0) != (name == "quota used up by another upload") {
-				t.Errorf("got %d files and %d uploads, want %d files", len(f.files.kept), len(f.files.open), c.files)
+			if len(f.files.Files()) != c.files || (len(f.uploads(t)) != 0) != (name == "quota used up by another upload") {
+				t.Errorf("got %d files and %d uploads, want %d files", len(f.files.Files()), len(f.uploads(t)), c.files)
 			}
 		})
 	}

@@ -43,8 +43,8 @@ func TestTusExpectContinue(t *testing.T) {
 			if res, body := client.answer(t); res.StatusCode != c.status {
 				t.Errorf("got %s %s, want %d", res.Status, body, c.status)
 			}
-			if want := map[bool]int{true: 5}[c.status == 204]; f.files.reads != want {
-				t.Errorf("read %d bytes, want %d", f.files.reads, want)
+			if want := map[bool]int{true: 5}[c.status == 204]; f.files.BytesRead() != want {
+				t.Errorf("read %d bytes, want %d", f.files.BytesRead(), want)
 			}
 		})
 	}
@@ -71,7 +71,7 @@ func TestTusKeepsWhatCame(t *testing.T) {
 		}
 	}
 	wantTus(t, f.tus("PATCH", location, strings.NewReader("world"), piece(6)), 204, map[string]string{"Upload-Offset": "11"})
-	if got := string(f.only(t).bytes); got != "hello world" {
+	if got := string(f.only(t).Bytes); got != "hello world" {
 		t.Errorf("got file content %q, want hello world", got)
 	}
 }
@@ -106,7 +106,7 @@ func TestTusKeepsTheConnection(t *testing.T) {
 			t.Errorf("got %s %s (close %t), want 204 on a connection that stays open", res.Status, body, res.Close)
 		}
 	}
-	if got := string(f.only(t).bytes); got != "hellohello" {
+	if got := string(f.only(t).Bytes); got != "hellohello" {
 		t.Errorf("got file content %q, want hellohello", got)
 	}
 }

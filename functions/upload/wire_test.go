@@ -110,15 +110,15 @@ func TestExpectContinue(t *testing.T) {
 			if c.bearer != nil {
 				bearer = c.bearer(f)
 			}
-			before := f.files.reads
+			before := f.files.BytesRead()
 			client := dialRaw(t, f)
 			client.post(t, bearer, append(c.headers, "Expect: 100-continue")...)
 			res, body := client.answer(t)
 			if res.StatusCode != c.status || !res.Close || !strings.HasPrefix(body, "{") {
 				t.Errorf("got %s (close %t) %s first, want %d and the connection closed", res.Status, res.Close, body, c.status)
 			}
-			if f.files.reads != before {
-				t.Errorf("got %d bytes read, want none", f.files.reads-before)
+			if f.files.BytesRead() != before {
+				t.Errorf("got %d bytes read, want none", f.files.BytesRead()-before)
 			}
 			// After the client closes its side, the server must send nothing more.
 			if err := client.CloseWrite(); err != nil {
@@ -188,8 +188,8 @@ func TestRefusalIsNotLost(t *testing.T) {
 			if res.StatusCode != c.status || !res.Close || !strings.HasPrefix(text, "{") {
 				t.Errorf("got %s (close %t) %s, want %d with a problem", res.Status, res.Close, text, c.status)
 			}
-			if len(f.files.kept) != 0 {
-				t.Errorf("got %d files, want none", len(f.files.kept))
+			if len(f.files.Files()) != 0 {
+				t.Errorf("got %d files, want none", len(f.files.Files()))
 			}
 		})
 	}

@@ -58,54 +58,54 @@ func TestValidate(t *testing.T) {
 		status         int
 		scope          string // the X-Auth-Scope header of the response
 	}{
-		"user":                               {"/validate", user, 200, "files:read files:write"},
-		"root":                               {"/", user, 200, "files:read files:write"},
-		"sub-path":                           {"/validate/files/x", user, 200, "files:read files:write"},
-		"sub-path, not clean":                {"/validate/a//b/../c", user, 200, "files:read files:write"},
-		"admin":                              {"/validate", admin, 200, "files:read files:write files:any accounts:manage"},
-		"granted scopes":                     {"/validate?scope=files:read&scope=files:write", user, 200, "files:read files:write"},
-		"scope not granted":                  {"/validate?scope=files:read&scope=files:any", user, 403, ""},
-		"malformed scope":                    {"/validate?scope=%22%0d%0a", user, 400, ""},
-		"empty scope":                        {"/validate?scope=", user, 400, ""},
-		"empty scope, no equals sign":        {"/validate?scope", user, 400, ""},
-		"blank scope":                        {"/validate?scope=%20", user, 400, ""},
-		"granted scope and empty scope":      {"/validate?scope=files:read&scope=", user, 400, ""},
-		"two scopes in one parameter":        {"/validate?scope=files:read%20accounts:manage", user, 400, ""},
-		"two scopes in one parameter, plus":  {"/validate?scope=files:read+accounts:manage", user, 400, ""},
-		"two scopes in one parameter, comma": {"/validate?scope=files:read,accounts:manage", user, 403, ""},
-		"percent-encoded name":               {"/validate?%73cope=accounts%3Amanage", user, 403, ""},
-		"name in another case":               {"/validate?Scope=accounts:manage", user, 400, ""},
-		"misspelled name":                    {"/validate?scopes=accounts:manage", user, 400, ""},
-		"name with brackets":                 {"/validate?scope[]=accounts:manage", user, 400, ""},
-		"name with a space":                  {"/validate?%20scope=accounts:manage", user, 400, ""},
-		"no name":                            {"/validate?accounts:manage", user, 400, ""},
-		"scope and another parameter":        {"/validate?x=1&scope=files:read", user, 400, ""},
-		"empty query":                        {"/validate?", user, 200, "files:read files:write"},
-		"empty parameters":                   {"/validate?&", user, 200, "files:read files:write"},
-		"semicolon":                          {"/validate?scope=accounts:manage;x", user, 400, ""},
-		"semicolon for &":                    {"/validate?scope=files:read;scope=accounts:manage", user, 400, ""},
-		"incomplete percent-encoding":        {"/validate?scope=accounts:manage%", user, 400, ""},
-		"second malformed":                   {"/validate?scope=files:read&scope=accounts:manage%zz", user, 400, ""},
-		"malformed at the root":              {"/?scope=accounts:manage;x", user, 400, ""},
-		"scope at the root":                  {"/?scope=accounts:manage", user, 403, ""},
-		"malformed, no token":                {"/validate?scope=%zz", "", 400, ""},
+		"user":                               {target: "/validate", bearer: user, status: 200, scope: "files:read files:write"},
+		"root":                               {target: "/", bearer: user, status: 200, scope: "files:read files:write"},
+		"sub-path":                           {target: "/validate/files/x", bearer: user, status: 200, scope: "files:read files:write"},
+		"sub-path, not clean":                {target: "/validate/a//b/../c", bearer: user, status: 200, scope: "files:read files:write"},
+		"admin":                              {target: "/validate", bearer: admin, status: 200, scope: "files:read files:write files:any accounts:manage"},
+		"granted scopes":                     {target: "/validate?scope=files:read&scope=files:write", bearer: user, status: 200, scope: "files:read files:write"},
+		"scope not granted":                  {target: "/validate?scope=files:read&scope=files:any", bearer: user, status: 403},
+		"malformed scope":                    {target: "/validate?scope=%22%0d%0a", bearer: user, status: 400},
+		"empty scope":                        {target: "/validate?scope=", bearer: user, status: 400},
+		"empty scope, no equals sign":        {target: "/validate?scope", bearer: user, status: 400},
+		"blank scope":                        {target: "/validate?scope=%20", bearer: user, status: 400},
+		"granted scope and empty scope":      {target: "/validate?scope=files:read&scope=", bearer: user, status: 400},
+		"two scopes in one parameter":        {target: "/validate?scope=files:read%20accounts:manage", bearer: user, status: 400},
+		"two scopes in one parameter, plus":  {target: "/validate?scope=files:read+accounts:manage", bearer: user, status: 400},
+		"two scopes in one parameter, comma": {target: "/validate?scope=files:read,accounts:manage", bearer: user, status: 403},
+		"percent-encoded name":               {target: "/validate?%73cope=accounts%3Amanage", bearer: user, status: 403},
+		"name in another case":               {target: "/validate?Scope=accounts:manage", bearer: user, status: 400},
+		"misspelled name":                    {target: "/validate?scopes=accounts:manage", bearer: user, status: 400},
+		"name with brackets":                 {target: "/validate?scope[]=accounts:manage", bearer: user, status: 400},
+		"name with a space":                  {target: "/validate?%20scope=accounts:manage", bearer: user, status: 400},
+		"no name":                            {target: "/validate?accounts:manage", bearer: user, status: 400},
+		"scope and another parameter":        {target: "/validate?x=1&scope=files:read", bearer: user, status: 400},
+		"empty query":                        {target: "/validate?", bearer: user, status: 200, scope: "files:read files:write"},
+		"empty parameters":                   {target: "/validate?&", bearer: user, status: 200, scope: "files:read files:write"},
+		"semicolon":                          {target: "/validate?scope=accounts:manage;x", bearer: user, status: 400},
+		"semicolon for &":                    {target: "/validate?scope=files:read;scope=accounts:manage", bearer: user, status: 400},
+		"incomplete percent-encoding":        {target: "/validate?scope=accounts:manage%", bearer: user, status: 400},
+		"second malformed":                   {target: "/validate?scope=files:read&scope=accounts:manage%zz", bearer: user, status: 400},
+		"malformed at the root":              {target: "/?scope=accounts:manage;x", bearer: user, status: 400},
+		"scope at the root":                  {target: "/?scope=accounts:manage", bearer: user, status: 403},
+		"malformed, no token":                {target: "/validate?scope=%zz", status: 400},
 		// Below /validate/, the query string is that of the client's request.
-		"client's query, scope":                  {"/validate/?scope=accounts:manage", user, 200, "files:read files:write"},
-		"client's query, longer path":            {"/validate/a/b?scope=accounts:manage&scope=", user, 200, "files:read files:write"},
-		"client's query, parameters":             {"/validate/a?q=1&q=2&Scope=x", user, 200, "files:read files:write"},
-		"client's query, semicolon":              {"/validate/a?q=1;2", user, 200, "files:read files:write"},
-		"client's query, percent sign":           {"/validate/?q=100%", user, 200, "files:read files:write"},
-		"client's query, no token":               {"/validate/a?q=100%", "", 401, ""},
-		"client's query, encoded slash":          {"/validate%2Fa?q=100%", user, 200, "files:read files:write"},
-		"operator's query, encoded letter":       {"/%76alidate?scope=accounts:manage", user, 403, ""},
-		"operator's query, path not clean":       {"//validate?scope=accounts:manage", user, 404, ""},
-		"operator's query, path in another case": {"/Validate?scope=accounts:manage", user, 404, ""},
-		"operator's query, path parameter":       {"/validate;x?scope=accounts:manage", user, 404, ""},
-		"no token":                               {"/validate", "", 401, ""},
-		"invalid token":                          {"/validate", user + "x", 401, ""},
-		"unknown path":                           {"/validated", user, 404, ""},
-		"token only in the query string":         {"/validate?access_token=" + user, "", 401, ""},
-		"sub-path, encoded dots and slash":       {"/validate/%2e%2e%2fadmin", user, 200, "files:read files:write"},
+		"client's query, scope":                  {target: "/validate/?scope=accounts:manage", bearer: user, status: 200, scope: "files:read files:write"},
+		"client's query, longer path":            {target: "/validate/a/b?scope=accounts:manage&scope=", bearer: user, status: 200, scope: "files:read files:write"},
+		"client's query, parameters":             {target: "/validate/a?q=1&q=2&Scope=x", bearer: user, status: 200, scope: "files:read files:write"},
+		"client's query, semicolon":              {target: "/validate/a?q=1;2", bearer: user, status: 200, scope: "files:read files:write"},
+		"client's query, percent sign":           {target: "/validate/?q=100%", bearer: user, status: 200, scope: "files:read files:write"},
+		"client's query, no token":               {target: "/validate/a?q=100%", status: 401},
+		"client's query, encoded slash":          {target: "/validate%2Fa?q=100%", bearer: user, status: 200, scope: "files:read files:write"},
+		"operator's query, encoded letter":       {target: "/%76alidate?scope=accounts:manage", bearer: user, status: 403},
+		"operator's query, path not clean":       {target: "//validate?scope=accounts:manage", bearer: user, status: 404},
+		"operator's query, path in another case": {target: "/Validate?scope=accounts:manage", bearer: user, status: 404},
+		"operator's query, path parameter":       {target: "/validate;x?scope=accounts:manage", bearer: user, status: 404},
+		"no token":                               {target: "/validate", status: 401},
+		"invalid token":                          {target: "/validate", bearer: user + "x", status: 401},
+		"unknown path":                           {target: "/validated", bearer: user, status: 404},
+		"token only in the query string":         {target: "/validate?access_token=" + user, status: 401},
+		"sub-path, encoded dots and slash":       {target: "/validate/%2e%2e%2fadmin", bearer: user, status: 200, scope: "files:read files:write"},
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
 			t.Run(name+" "+method, func(t *testing.T) {
@@ -162,15 +162,15 @@ func TestIntrospect(t *testing.T) {
 		status                     int
 		want                       string // a part of the response body
 	}{
-		"valid token":            {"POST", caller, form, url.Values{"token": {other}}.Encode(), 200, `"active":true,"token_type":"Bearer","iss":"https://issuer.test"`},
-		"invalid token":          {"POST", caller, form, url.Values{"token": {other + "x"}}.Encode(), 200, `{"active":false}` + "\n"},
-		"no access token":        {"POST", "", form, url.Values{"token": {other}}.Encode(), 401, "unauthenticated"},
-		"no token in the form":   {"POST", caller, form, "", 400, "bad-request"},
-		"two tokens in the form": {"POST", caller, form, url.Values{"token": {other, caller}}.Encode(), 400, "bad-request"},
-		"JSON":                   {"POST", caller, "application/json", `{"token":"x"}`, 415, "unsupported-media-type"},
-		"GET":                    {"GET", caller, "", "", 405, "method-not-allowed"},
-		"body too large":         {"POST", caller, form, "token=" + strings.Repeat("x", maxForm), 413, "too-large"},
-		"malformed form":         {"POST", caller, form, "token=%zz", 400, "bad-request"},
+		"valid token":            {method: "POST", bearer: caller, kind: form, body: url.Values{"token": {other}}.Encode(), status: 200, want: `"active":true,"token_type":"Bearer","iss":"https://issuer.test"`},
+		"invalid token":          {method: "POST", bearer: caller, kind: form, body: url.Values{"token": {other + "x"}}.Encode(), status: 200, want: `{"active":false}` + "\n"},
+		"no access token":        {method: "POST", kind: form, body: url.Values{"token": {other}}.Encode(), status: 401, want: "unauthenticated"},
+		"no token in the form":   {method: "POST", bearer: caller, kind: form, status: 400, want: "bad-request"},
+		"two tokens in the form": {method: "POST", bearer: caller, kind: form, body: url.Values{"token": {other, caller}}.Encode(), status: 400, want: "bad-request"},
+		"JSON":                   {method: "POST", bearer: caller, kind: "application/json", body: `{"token":"x"}`, status: 415, want: "unsupported-media-type"},
+		"GET":                    {method: "GET", bearer: caller, status: 405, want: "method-not-allowed"},
+		"body too large":         {method: "POST", bearer: caller, kind: form, body: "token=" + strings.Repeat("x", maxForm), status: 413, want: "too-large"},
+		"malformed form":         {method: "POST", bearer: caller, kind: form, body: "token=%zz", status: 400, want: "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := httptest.NewRequest(c.method, "/introspect", strings.NewReader(c.body))
@@ -228,9 +228,9 @@ func TestOnline(t *testing.T) {
 		validate   int
 		introspect string // a part of the response of introspect for the same token
 	}{
-		"both current": {fakeAccounts{versions: []int{1, 2}}, 200, `"active":true`},
-		"one stale":    {fakeAccounts{versions: []int{1}}, 401, `{"active":false}`},
-		"unavailable":  {fakeAccounts{err: problem.Unavailable.With("the account store is unavailable")}, 503, "urn:strongroom:problem:unavailable"},
+		"both current": {store: fakeAccounts{versions: []int{1, 2}}, validate: 200, introspect: `"active":true`},
+		"one stale":    {store: fakeAccounts{versions: []int{1}}, validate: 401, introspect: `{"active":false}`},
+		"unavailable":  {store: fakeAccounts{err: problem.Unavailable.With("the account store is unavailable")}, validate: 503, introspect: "urn:strongroom:problem:unavailable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, signer := newFixture(t, c.store)
@@ -271,12 +271,12 @@ func TestSetup(t *testing.T) {
 		change func(*config)
 		want   string // a part of the error, empty if setup must succeed
 	}{
-		"offline":       {func(*config) {}, ""},
-		"online":        {func(c *config) { c.DSN = "u:s3cret@tcp(127.0.0.1:1)/strongroom" }, ""}, // setup does not connect to the database
-		"malformed DSN": {func(c *config) { c.DSN = "u:s3cret" }, "MYSQL_DSN"},
-		"no keys":       {func(c *config) { c.KeysFile = file + "x" }, file + "x"},
-		"no issuer":     {func(c *config) { c.Issuer = "" }, "TOKEN_ISSUER"},
-		"no audience":   {func(c *config) { c.Audience = "" }, "TOKEN_AUDIENCE"},
+		"offline":       {change: func(*config) {}},
+		"online":        {change: func(c *config) { c.DSN = "u:s3cret@tcp(127.0.0.1:1)/strongroom" }}, // setup does not connect to the database
+		"malformed DSN": {change: func(c *config) { c.DSN = "u:s3cret" }, want: "MYSQL_DSN"},
+		"no keys":       {change: func(c *config) { c.KeysFile = file + "x" }, want: file + "x"},
+		"no issuer":     {change: func(c *config) { c.Issuer = "" }, want: "TOKEN_ISSUER"},
+		"no audience":   {change: func(c *config) { c.Audience = "" }, want: "TOKEN_AUDIENCE"},
 	} {
 		cfg := good
 		c.change(&cfg)

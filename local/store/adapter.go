@@ -52,7 +52,7 @@ func StartAdapter(ctx context.Context, config AdapterConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, "receive adapter", config.Dir, func(dir string) ([]program, error) {
+	return start(ctx, "the receive adapter for "+config.Name, config.Dir, func(dir string) ([]program, error) {
 		return []program{{
 			path: binary, log: filepath.Join(dir, "adapter.log"), env: config.environment(dir),
 			ready: func(context.Context) error { return consumed(config.RabbitURL, config.Queue) },

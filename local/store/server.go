@@ -84,6 +84,9 @@ func start(ctx context.Context, name, dir string, prepare func(dir string) ([]pr
 	return s, nil
 }
 
+// Name returns the name of the server for messages, such as mariadbd.
+func (s *Server) Name() string { return s.name }
+
 // Restart starts the server again with the same ports and data. If the server is running, Restart first stops it.
 // Restart returns when the server is ready. If the server ends or is not ready within two minutes, Restart returns an
 // error that contains the end of the server's log.

@@ -99,18 +99,20 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 	if err != nil {
 		return User{}, problem.NotFound.Because(err, "no such user")
 	}
-	var u User
+	return s.find(ctx, "find user by name", "username = ?", name)
+}
+
+// find returns the user that satisfies an SQL condition, which contains a placeholder for value. doing is the action for
+// an error. The error is errNoUser if the user does not exist.
+func (s *Store) find(ctx context.Context, doing, condition string, value any) (u User, err error) {
 	err = s.read(ctx, func(ctx context.Context) (err error) {
-		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE username = ?`, name))
+		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE `+condition, value))
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return User{}, errNoUser
 	}
-	if err != nil {
-		return User{}, fail("find user by name", err)
-	}
-	return u, nil
+	return u, fail(doing, err)
 }
 
 // ReplaceHash replaces a user's stored password hash with next if the stored hash is equal to old. Otherwise, the error

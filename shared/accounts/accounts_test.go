@@ -25,19 +25,19 @@ func TestParseDSN(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, check := range map[string]struct{ got, want any }{
-		"Addr":                     {cfg.Addr, "db.example:3306"},
-		"Timeout":                  {cfg.Timeout, 3 * time.Second},
-		"ReadTimeout, named":       {cfg.ReadTimeout, 9 * time.Second},
-		"WriteTimeout":             {cfg.WriteTimeout, 5 * time.Second},
-		"ParseTime":                {cfg.ParseTime, true},
-		"Loc":                      {cfg.Loc, time.UTC},
-		"InterpolateParams":        {cfg.InterpolateParams, true},
-		"MultiStatements":          {cfg.MultiStatements, false},
-		"AllowAllFiles":            {cfg.AllowAllFiles, false},
-		"TLSConfig, named":         {cfg.TLSConfig, "skip-verify"},
-		"time_zone":                {cfg.Params["time_zone"], "'+00:00'"},
-		"strict sql_mode":          {strings.Contains(cfg.Params["sql_mode"], "STRICT_ALL_TABLES"), true},
-		"innodb_lock_wait_timeout": {cfg.Params["innodb_lock_wait_timeout"], "3"},
+		"Addr":                     {got: cfg.Addr, want: "db.example:3306"},
+		"Timeout":                  {got: cfg.Timeout, want: 3 * time.Second},
+		"ReadTimeout, named":       {got: cfg.ReadTimeout, want: 9 * time.Second},
+		"WriteTimeout":             {got: cfg.WriteTimeout, want: 5 * time.Second},
+		"ParseTime":                {got: cfg.ParseTime, want: true},
+		"Loc":                      {got: cfg.Loc, want: time.UTC},
+		"InterpolateParams":        {got: cfg.InterpolateParams, want: true},
+		"MultiStatements":          {got: cfg.MultiStatements, want: false},
+		"AllowAllFiles":            {got: cfg.AllowAllFiles, want: false},
+		"TLSConfig, named":         {got: cfg.TLSConfig, want: "skip-verify"},
+		"time_zone":                {got: cfg.Params["time_zone"], want: "'+00:00'"},
+		"strict sql_mode":          {got: strings.Contains(cfg.Params["sql_mode"], "STRICT_ALL_TABLES"), want: true},
+		"innodb_lock_wait_timeout": {got: cfg.Params["innodb_lock_wait_timeout"], want: "3"},
 	} {
 		if check.got != check.want {
 			t.Errorf("%s: got %v, want %v", name, check.got, check.want)
@@ -74,29 +74,29 @@ func TestFail(t *testing.T) {
 		err  error
 		want error // nil if the error has no kind
 	}{
-		{server(1040), problem.Unavailable},
-		{server(1020), problem.Unavailable},
-		{server(1044), problem.Unavailable},
-		{server(1045), problem.Unavailable},
-		{server(1049), problem.Unavailable},
-		{server(1053), problem.Unavailable},
-		{server(1146), problem.Unavailable},
-		{server(1205), problem.Unavailable},
-		{server(1213), problem.Unavailable},
-		{server(9004), problem.Unavailable},
-		{server(9007), problem.Unavailable},
-		{server(1062), problem.Conflict},
-		{server(1064), nil},
-		{server(9008), nil},
-		{refused, problem.Unavailable},
-		{&net.DNSError{Err: "no such host", IsNotFound: true}, problem.Unavailable},
-		{driver.ErrBadConn, problem.Unavailable},
-		{mysql.ErrInvalidConn, problem.Unavailable},
-		{io.ErrUnexpectedEOF, problem.Unavailable},
-		{context.DeadlineExceeded, problem.Unavailable},
-		{problem.NotFound.With("no such user"), problem.NotFound},
-		{context.Canceled, nil},
-		{errors.New("unknown"), nil},
+		{err: server(1040), want: problem.Unavailable},
+		{err: server(1020), want: problem.Unavailable},
+		{err: server(1044), want: problem.Unavailable},
+		{err: server(1045), want: problem.Unavailable},
+		{err: server(1049), want: problem.Unavailable},
+		{err: server(1053), want: problem.Unavailable},
+		{err: server(1146), want: problem.Unavailable},
+		{err: server(1205), want: problem.Unavailable},
+		{err: server(1213), want: problem.Unavailable},
+		{err: server(9004), want: problem.Unavailable},
+		{err: server(9007), want: problem.Unavailable},
+		{err: server(1062), want: problem.Conflict},
+		{err: server(1064)},
+		{err: server(9008)},
+		{err: refused, want: problem.Unavailable},
+		{err: &net.DNSError{Err: "no such host", IsNotFound: true}, want: problem.Unavailable},
+		{err: driver.ErrBadConn, want: problem.Unavailable},
+		{err: mysql.ErrInvalidConn, want: problem.Unavailable},
+		{err: io.ErrUnexpectedEOF, want: problem.Unavailable},
+		{err: context.DeadlineExceeded, want: problem.Unavailable},
+		{err: problem.NotFound.With("no such user"), want: problem.NotFound},
+		{err: context.Canceled},
+		{err: errors.New("unknown")},
 	} {
 		got := fail("do something", fmt.Errorf("wrapped: %w", test.err))
 		if !errors.Is(got, test.err) {
@@ -152,11 +152,11 @@ func TestReadTriesOnceMore(t *testing.T) {
 		calls int
 		want  error
 	}{
-		{[]error{nil}, 1, nil},
-		{[]error{mysql.ErrInvalidConn, nil}, 2, nil},
-		{[]error{driver.ErrBadConn, nil}, 2, nil},
-		{[]error{mysql.ErrInvalidConn, mysql.ErrInvalidConn, nil}, 2, mysql.ErrInvalidConn},
-		{[]error{io.EOF, nil}, 1, io.EOF},
+		{errs: []error{nil}, calls: 1},
+		{errs: []error{mysql.ErrInvalidConn, nil}, calls: 2},
+		{errs: []error{driver.ErrBadConn, nil}, calls: 2},
+		{errs: []error{mysql.ErrInvalidConn, mysql.ErrInvalidConn, nil}, calls: 2, want: mysql.ErrInvalidConn},
+		{errs: []error{io.EOF, nil}, calls: 1, want: io.EOF},
 	} {
 		calls := 0
 		err := s.read(t.Context(), func(context.Context) error {
@@ -214,8 +214,8 @@ func TestCreateRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, user := range map[string]struct{ name, role string }{
-		"name": {" ", "user"},
-		"role": {"ada", "root"},
+		"name": {name: " ", role: "user"},
+		"role": {name: "ada", role: "root"},
 	} {
 		if _, err := s.Create(t.Context(), Setup, NewUser{Username: user.name, PasswordHash: "hash", Role: user.role}); !errors.Is(err, problem.Unprocessable) {
 			t.Errorf("invalid %s: got %v, want problem.Unprocessable", name, err)

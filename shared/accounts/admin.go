@@ -55,15 +55,7 @@ func (s *Store) ByID(ctx context.Context, id string) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	var u User
-	err = s.read(ctx, func(ctx context.Context) (err error) {
-		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ?`, key[:]))
-		return err
-	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, errNoUser
-	}
-	return u, fail("find user "+id, err)
+	return s.find(ctx, "find user "+id, "id = ?", key[:])
 }
 
 // parseID parses a user ID. It accepts only the canonical text form of a UUID, which is in lower case and has

@@ -14,15 +14,15 @@ func TestCounterJudge(t *testing.T) {
 		c    counter
 		want verdict
 	}{
-		{"no attempts", counter{}, admitted},
-		{"one below the limit", counter{failures: 2, pending: 2}, admitted},
-		{"pending at the limit", counter{pending: 5}, waiting},
-		{"failed and pending at the limit", counter{failures: 3, pending: 2}, waiting},
-		{"failed at the limit", counter{failures: 5, blockedUntil: soon}, blocked},
-		{"blocked with one pending", counter{failures: 5, pending: 1, blockedUntil: soon}, blocked},
-		{"block is over", counter{failures: 5, blockedUntil: past}, admitted},
-		{"block ends now", counter{failures: 5, blockedUntil: start}, admitted},
-		{"block is over, one pending", counter{failures: 5, pending: 1, blockedUntil: past}, waiting},
+		{name: "no attempts", c: counter{}, want: admitted},
+		{name: "one below the limit", c: counter{failures: 2, pending: 2}, want: admitted},
+		{name: "pending at the limit", c: counter{pending: 5}, want: waiting},
+		{name: "failed and pending at the limit", c: counter{failures: 3, pending: 2}, want: waiting},
+		{name: "failed at the limit", c: counter{failures: 5, blockedUntil: soon}, want: blocked},
+		{name: "blocked with one pending", c: counter{failures: 5, pending: 1, blockedUntil: soon}, want: blocked},
+		{name: "block is over", c: counter{failures: 5, blockedUntil: past}, want: admitted},
+		{name: "block ends now", c: counter{failures: 5, blockedUntil: start}, want: admitted},
+		{name: "block is over, one pending", c: counter{failures: 5, pending: 1, blockedUntil: past}, want: waiting},
 	} {
 		if got := test.c.judge(start, 5); got != test.want {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
@@ -77,9 +77,9 @@ func TestCounterAge(t *testing.T) {
 		age  time.Duration
 		want counter
 	}{
-		{staleAfter, c},
-		{staleAfter + time.Microsecond, counter{failures: 5, touchedAt: start}}, // as after a crash before the attempts were settled
-		{forgetAfter + time.Microsecond, counter{touchedAt: start.Add(forgetAfter + time.Microsecond)}},
+		{age: staleAfter, want: c},
+		{age: staleAfter + time.Microsecond, want: counter{failures: 5, touchedAt: start}}, // as after a crash before the attempts were settled
+		{age: forgetAfter + time.Microsecond, want: counter{touchedAt: start.Add(forgetAfter + time.Microsecond)}},
 	} {
 		if got := c.at(start.Add(test.age)); got != test.want {
 			t.Errorf("after %v: got %+v, want %+v", test.age, got, test.want)

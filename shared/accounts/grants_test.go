@@ -13,28 +13,28 @@ func TestReduceGrants(t *testing.T) {
 		line string
 		want []string
 	}{
-		"no privilege":                  {"GRANT USAGE ON *.* TO `u`@`%`", nil},
-		"no privilege, MariaDB":         {"GRANT USAGE ON *.* TO `u`@`%` IDENTIFIED BY PASSWORD '*4ACFE3202A5FF5CF467898FC58AAB1D615029441'", nil},
-		"as wanted":                     {"GRANT SELECT, INSERT ON `my_db`.`audit` TO `u`@`%`", nil},
-		"as wanted, another order":      {"GRANT DELETE,INSERT,SELECT,UPDATE ON my_db.users TO 'u'@'%'", nil},
-		"as wanted, folded name":        {"GRANT SELECT, INSERT ON `My_DB`.`audit` TO `u`@`%`", nil},
-		"too many privileges":           {"GRANT SELECT, INSERT, UPDATE, DROP ON `my_db`.`audit` TO `u`@`%`", []string{"REVOKE UPDATE, DROP ON `my_db`.`audit` FROM `u`@`%`"}},
-		"columns":                       {"GRANT SELECT, INSERT, UPDATE (`id`, `made_at`) ON `my_db`.`audit` TO `u`@`%`", []string{"REVOKE UPDATE (`id`, `made_at`) ON `my_db`.`audit` FROM `u`@`%`"}},
-		"a column name with separators": {"GRANT UPDATE (`a`` ON b, (c)`), DELETE ON `my_db`.`audit` TO `u`@`%`", []string{"REVOKE UPDATE (`a`` ON b, (c)`), DELETE ON `my_db`.`audit` FROM `u`@`%`"}},
-		"all privileges on a table": {"GRANT ALL PRIVILEGES ON `my_db`.`audit` TO `u`@`%` WITH GRANT OPTION", []string{
+		"no privilege":                  {line: "GRANT USAGE ON *.* TO `u`@`%`"},
+		"no privilege, MariaDB":         {line: "GRANT USAGE ON *.* TO `u`@`%` IDENTIFIED BY PASSWORD '*4ACFE3202A5FF5CF467898FC58AAB1D615029441'"},
+		"as wanted":                     {line: "GRANT SELECT, INSERT ON `my_db`.`audit` TO `u`@`%`"},
+		"as wanted, another order":      {line: "GRANT DELETE,INSERT,SELECT,UPDATE ON my_db.users TO 'u'@'%'"},
+		"as wanted, folded name":        {line: "GRANT SELECT, INSERT ON `My_DB`.`audit` TO `u`@`%`"},
+		"too many privileges":           {line: "GRANT SELECT, INSERT, UPDATE, DROP ON `my_db`.`audit` TO `u`@`%`", want: []string{"REVOKE UPDATE, DROP ON `my_db`.`audit` FROM `u`@`%`"}},
+		"columns":                       {line: "GRANT SELECT, INSERT, UPDATE (`id`, `made_at`) ON `my_db`.`audit` TO `u`@`%`", want: []string{"REVOKE UPDATE (`id`, `made_at`) ON `my_db`.`audit` FROM `u`@`%`"}},
+		"a column name with separators": {line: "GRANT UPDATE (`a`` ON b, (c)`), DELETE ON `my_db`.`audit` TO `u`@`%`", want: []string{"REVOKE UPDATE (`a`` ON b, (c)`), DELETE ON `my_db`.`audit` FROM `u`@`%`"}},
+		"all privileges on a table": {line: "GRANT ALL PRIVILEGES ON `my_db`.`audit` TO `u`@`%` WITH GRANT OPTION", want: []string{
 			"REVOKE ALL PRIVILEGES ON `my_db`.`audit` FROM `u`@`%`",
 			"GRANT SELECT, INSERT ON `my_db`.`audit` TO `u`@`%`",
 			"REVOKE GRANT OPTION ON `my_db`.`audit` FROM `u`@`%`"}},
-		"another table":         {"GRANT SELECT ON `my_db`.`goose_db_version` TO `u`@`%`", []string{"REVOKE SELECT ON `my_db`.`goose_db_version` FROM `u`@`%`"}},
-		"the database":          {"GRANT SELECT ON `my\\_db`.* TO `u`@`%`", []string{"REVOKE SELECT ON `my\\_db`.* FROM `u`@`%`"}},
-		"databases by pattern":  {"GRANT ALL PRIVILEGES ON `my%`.* TO `u`@`%`", []string{"REVOKE ALL PRIVILEGES ON `my%`.* FROM `u`@`%`"}},
-		"the server":            {"GRANT SELECT, PROCESS ON *.* TO `u`@`%`", []string{"REVOKE SELECT, PROCESS ON *.* FROM `u`@`%`"}},
-		"dynamic privileges":    {"GRANT AUDIT_ADMIN,ROLE_ADMIN ON *.* TO `u`@`%`", []string{"REVOKE AUDIT_ADMIN, ROLE_ADMIN ON *.* FROM `u`@`%`"}},
-		"only the grant option": {"GRANT USAGE ON `my_db`.* TO `u`@`%` WITH GRANT OPTION", []string{"REVOKE GRANT OPTION ON `my_db`.* FROM `u`@`%`"}},
-		"a procedure":           {"GRANT EXECUTE ON PROCEDURE `my_db`.`p` TO `u`@`%`", []string{"REVOKE EXECUTE ON PROCEDURE `my_db`.`p` FROM `u`@`%`"}},
-		"proxy":                 {"GRANT PROXY ON ''@'' TO 'u'@'%' WITH GRANT OPTION", []string{"REVOKE PROXY ON ''@'' FROM 'u'@'%'"}},
-		"roles":                 {"GRANT `reader`@`%`,`writer`@`%` TO `u`@`%`", []string{"REVOKE `reader`@`%`, `writer`@`%` FROM `u`@`%`"}},
-		"a role, MariaDB":       {"GRANT `a ON b TO c` TO `u`@`%` WITH ADMIN OPTION", []string{"REVOKE `a ON b TO c` FROM `u`@`%`"}},
+		"another table":         {line: "GRANT SELECT ON `my_db`.`goose_db_version` TO `u`@`%`", want: []string{"REVOKE SELECT ON `my_db`.`goose_db_version` FROM `u`@`%`"}},
+		"the database":          {line: "GRANT SELECT ON `my\\_db`.* TO `u`@`%`", want: []string{"REVOKE SELECT ON `my\\_db`.* FROM `u`@`%`"}},
+		"databases by pattern":  {line: "GRANT ALL PRIVILEGES ON `my%`.* TO `u`@`%`", want: []string{"REVOKE ALL PRIVILEGES ON `my%`.* FROM `u`@`%`"}},
+		"the server":            {line: "GRANT SELECT, PROCESS ON *.* TO `u`@`%`", want: []string{"REVOKE SELECT, PROCESS ON *.* FROM `u`@`%`"}},
+		"dynamic privileges":    {line: "GRANT AUDIT_ADMIN,ROLE_ADMIN ON *.* TO `u`@`%`", want: []string{"REVOKE AUDIT_ADMIN, ROLE_ADMIN ON *.* FROM `u`@`%`"}},
+		"only the grant option": {line: "GRANT USAGE ON `my_db`.* TO `u`@`%` WITH GRANT OPTION", want: []string{"REVOKE GRANT OPTION ON `my_db`.* FROM `u`@`%`"}},
+		"a procedure":           {line: "GRANT EXECUTE ON PROCEDURE `my_db`.`p` TO `u`@`%`", want: []string{"REVOKE EXECUTE ON PROCEDURE `my_db`.`p` FROM `u`@`%`"}},
+		"proxy":                 {line: "GRANT PROXY ON ''@'' TO 'u'@'%' WITH GRANT OPTION", want: []string{"REVOKE PROXY ON ''@'' FROM 'u'@'%'"}},
+		"roles":                 {line: "GRANT `reader`@`%`,`writer`@`%` TO `u`@`%`", want: []string{"REVOKE `reader`@`%`, `writer`@`%` FROM `u`@`%`"}},
+		"a role, MariaDB":       {line: "GRANT `a ON b TO c` TO `u`@`%` WITH ADMIN OPTION", want: []string{"REVOKE `a ON b TO c` FROM `u`@`%`"}},
 	} {
 		g, ok := parseGrant(test.line)
 		if !ok {

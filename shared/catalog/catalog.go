@@ -113,7 +113,6 @@ func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 	if err != nil {
 		return Entry{}, mongodb.Problem(err, "read the catalog entry for file "+id)
 	}
-	e.inUTC()
 	return e, nil
 }
 
@@ -201,19 +200,12 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 	if err := found.All(ctx, &entries); err != nil {
 		return nil, "", mongodb.Problem(err, "read catalog entries")
 	}
-	for i := range entries {
-		entries[i].inUTC()
-	}
 	if len(entries) > q.Limit {
 		entries = entries[:q.Limit]
 		last := entries[q.Limit-1]
 		next = cursor{last.StoredAt, last.ID}.String()
 	}
 	return entries, next, nil
-}
-
-func (e *Entry) inUTC() {
-	e.StoredAt, e.CataloguedAt = e.StoredAt.UTC(), e.CataloguedAt.UTC()
 }
 
 // cursor identifies an entry's position in the results of List. It contains the two values by which List sorts entries.

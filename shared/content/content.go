@@ -249,7 +249,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 }
 
 // read returns the document with the given ID from a collection, or nil if the document does not exist.
-func read[T any](ctx context.Context, from *mongo.Collection, id string, opts ...options.Lister[options.FindOneOptions]) (*T, error) {
+func read[T any](ctx context.Context, from *mongo.Collection, id any, opts ...options.Lister[options.FindOneOptions]) (*T, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var document T
@@ -258,12 +258,13 @@ func read[T any](ctx context.Context, from *mongo.Collection, id string, opts ..
 		return nil, nil
 	}
 	if err != nil {
-		return nil, mongodb.Problem(err, "read document "+id+" from "+from.Name())
+		return nil, mongodb.Problem(err, fmt.Sprintf("read document %v from %s", id, from.Name()))
 	}
 	return &document, nil
 }
 
-// page returns up to limit documents from a collection that match filter, sorted by their IDs.
+// page returns up to limit documents from a collection that match filter, sorted by their IDs. A limit of 0 means that
+// page returns all of them.
 func page[T any](ctx context.Context, from *mongo.Collection, filter bson.D, limit int, opts ...options.Lister[options.FindOptions]) (documents []T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -51,6 +51,8 @@ type Upload struct {
 	// Stored reports whether the upload has become a file. Unconfirmed reports whether that file still has an upload
 	// record, because the broker has not confirmed the file's event yet.
 	Stored, Unconfirmed bool
+
+	id uuid.UUID // the parsed ID of an upload that is not stored
 }
 
 // Complete reports whether all bytes of the file have arrived.
@@ -112,7 +114,7 @@ func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 	if seal != "" && seal != sealComplete {
 		return Upload{}, piece{}, errNoUpload
 	}
-	u := Upload{ID: id, Owner: open.Owner, Name: open.Tus.Name, ContentType: open.Tus.ContentType, Metadata: open.Tus.Metadata, Length: open.Length}
+	u := Upload{id: file, ID: id, Owner: open.Owner, Name: open.Tus.Name, ContentType: open.Tus.ContentType, Metadata: open.Tus.Metadata, Length: open.Length}
 	if open.ExpiresAt != nil {
 		u.ExpiresAt = open.ExpiresAt.UTC()
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -243,13 +242,4 @@ func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, bu
 		return 0, errTaken
 	}
 	return filled, nil
-}
-
-// digest returns the SHA-256 digest of all bytes up to the end of the piece, in lowercase hexadecimal.
-func (p piece) digest() (string, error) {
-	sum, err := p.hash()
-	if err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }

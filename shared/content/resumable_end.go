@@ -2,12 +2,12 @@ package content
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"math"
 	"net/http"
 	"time"
 
-	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -128,10 +128,12 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 	if err := s.hasEnd(ctx, u); err != nil {
 		return err
 	}
-	f := File{Info: file.Info{ID: u.ID, Owner: u.Owner, Name: u.Name, ContentType: u.ContentType, Size: u.Length}, chunkSize: chunkSize}
-	if f.SHA256, err = last.digest(); err != nil {
+	sum, err := last.hash()
+	if err != nil {
 		return err
 	}
+	f := File{Info: file.Info{ID: u.ID, Owner: u.Owner, Name: u.Name, Size: u.Length, SHA256: hex.EncodeToString(sum.Sum(nil)),
+		ContentType: u.ContentType}, chunkSize: chunkSize}
 	if f.ContentType == "" {
 		start, err := s.start(ctx, f)
 		if err != nil {
@@ -150,18 +152,14 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 // hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. A concurrent Discard deletes the
 // chunks and then the seal, so Finish can insert a new seal for an upload that no longer has any bytes.
 func (s *Store) hasEnd(ctx context.Context, u Upload) error {
-	file, err := uuid.Parse(u.ID)
-	if err != nil || u.Length == 0 {
-		return err
+	if u.Length == 0 {
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	id := bson.D{{Key: "_id", Value: chunkID(file, int32((u.Length-1)/chunkSize))}}
-	_, err = s.chunks.FindOne(ctx, id, options.FindOne().SetProjection(bson.D{{Key: "n", Value: 1}})).Raw()
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return errNoUpload
+	last, err := read[chunkDocument](ctx, s.chunks, chunkID(u.id, int32((u.Length-1)/chunkSize)), options.FindOne().SetProjection(bson.D{{Key: "n", Value: 1}}))
+	if err == nil && last == nil {
+		err = errNoUpload
 	}
-	return mongodb.Problem(err, "find the last chunk of upload "+u.ID)
+	return err
 }
 
 // start returns as many of a file's first bytes as http.DetectContentType examines.

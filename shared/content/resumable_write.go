@@ -39,10 +39,6 @@ func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader
 // inserted, extend reads and hashes the next piece, so an upload uses the memory of two buffers plus the driver's
 // copies of one buffer.
 func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (added int64, err error) {
-	file, err := uuid.Parse(u.ID)
-	if err != nil {
-		return 0, fmt.Errorf("parse upload ID %q: %w", u.ID, err)
-	}
 	sum, err := last.hash()
 	if err != nil {
 		return 0, err
@@ -70,7 +66,7 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 			s.buffers.Put(b)
 			return added, errors.Join(err, unlessEOF(failed))
 		}
-		if last, err = last.next(file, n, sum); err != nil {
+		if last, err = last.next(u.id, n, sum); err != nil {
 			s.buffers.Put(b)
 			return added, err
 		}
@@ -81,7 +77,7 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 				s.buffers.Put(b)
 				<-s.slots
 			}()
-			done <- s.addPiece(ctx, file, u.Length, p, b)
+			done <- s.addPiece(ctx, u.id, u.Length, p, b)
 		}(last, inserting)
 		if ended {
 			return added, errors.Join(settle(), unlessEOF(failed))

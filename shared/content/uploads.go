@@ -84,13 +84,9 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	defer cancel()
 	// Read the upload records before the files. If the files were read first, neither read would find an upload that
 	// was committed and confirmed between the two reads.
-	open, err := s.uploads.Find(ctx, bson.D{{Key: "owner", Value: owner}, {Key: "length", Value: bson.D{{Key: "$gt", Value: 0}}}})
+	records, err := page[uploadDocument](ctx, s.uploads, bson.D{{Key: "owner", Value: owner}, {Key: "length", Value: bson.D{{Key: "$gt", Value: 0}}}}, 0)
 	if err != nil {
-		return 0, mongodb.Problem(err, "find the open uploads of user "+owner)
-	}
-	var records []uploadDocument
-	if err := open.All(ctx, &records); err != nil {
-		return 0, mongodb.Problem(err, "read the open uploads of user "+owner)
+		return 0, err
 	}
 	files, err := s.files.Aggregate(ctx, mongo.Pipeline{
 		{{Key: "$match", Value: bson.D{{Key: "metadata.owner", Value: owner}}}},
@@ -106,7 +102,7 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 		return 0, mongodb.Problem(err, "read the total file size for user "+owner)
 	}
 	var usage int64
-	for _, sum := range sums {
+	for _, sum := range sums { // no sum if the user has no files
 		usage += sum.Bytes
 	}
 	for _, record := range records {

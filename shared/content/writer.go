@@ -116,8 +116,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		})
 		return more, nil
 	}
-	var err error
-	more := true
+	more, err := true, error(nil)
 	for n := int32(0); more && err == nil && sending.Err() == nil; n++ {
 		more, err = read(n)
 	}

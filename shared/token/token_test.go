@@ -117,49 +117,55 @@ func TestRefused(t *testing.T) {
 		}
 		return strings.Replace(goodPayload, old, new, 1)
 	}
-	for name, c := range map[string]struct{ header, payload string }{
-		"unknown critical extension":     {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["exp"],"exp":1}`, goodPayload},
-		"unencoded payload":              {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["b64"],"b64":false}`, goodPayload},
-		"b64 without crit":               {`{"alg":"ES256","kid":"KID","typ":"at+jwt","b64":false}`, goodPayload},
-		"empty crit":                     {`{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":[]}`, goodPayload},
-		"refresh token":                  {`{"alg":"ES256","kid":"KID","typ":"refresh+jwt"}`, goodPayload},
-		"plain JWT":                      {`{"alg":"ES256","kid":"KID","typ":"JWT"}`, goodPayload},
-		"no typ":                         {`{"alg":"ES256","kid":"KID"}`, goodPayload},
-		"no kid":                         {`{"alg":"ES256","typ":"at+jwt"}`, goodPayload},
-		"unknown kid":                    {`{"alg":"ES256","kid":"other","typ":"at+jwt"}`, goodPayload},
-		"kid is a number":                {`{"alg":"ES256","kid":7,"typ":"at+jwt"}`, goodPayload},
-		"duplicate header parameter":     {`{"alg":"none","alg":"ES256","kid":"KID","typ":"at+jwt"}`, goodPayload},
-		"header parameter in upper case": {`{"alg":"ES256","kid":"KID","typ":"at+jwt","ALG":"none"}`, goodPayload},
-		"alg does not match the key":     {`{"alg":"RS256","kid":"KID","typ":"at+jwt"}`, goodPayload},
-		"alg none":                       {`{"alg":"none","kid":"KID","typ":"at+jwt"}`, goodPayload},
-		"claim in upper case":            {goodHeader, replace(`"roles":`, `"ROLES":["admin"],"roles":`)},
-		"claim with a long s":            {goodHeader, replace(`"roles":`, `"ſcope":"accounts:manage","roles":`)},
-		"duplicate claim":                {goodHeader, replace(`"roles":["user"]`, `"roles":["user"],"roles":["admin"]`)},
-		"no sub":                         {goodHeader, replace(`"sub":"0190-ada",`, ``)},
-		"empty sub":                      {goodHeader, replace(`"0190-ada"`, `""`)},
-		"no jti":                         {goodHeader, replace(`"jti":"j1",`, ``)},
-		"no client_id":                   {goodHeader, replace(`"client_id":"strongroom",`, ``)},
-		"null roles":                     {goodHeader, replace(`["user"]`, `null`)},
-		"no exp":                         {goodHeader, replace(`"exp":1767356100,`, ``)},
-		"exp as a string":                {goodHeader, replace(`1767356100`, `"1767356100"`)},
-		"exp too large":                  {goodHeader, replace(`1767356100`, `1000000000000000000`)},
-		"exp as 1e18":                    {goodHeader, replace(`1767356100`, `1e18`)},
-		"negative exp":                   {goodHeader, replace(`1767356100`, `-1`)},
-		"expired":                        {goodHeader, replace(`1767356100`, `1767355190`)},
-		"issued in the future":           {goodHeader, replace(`1767355200`, `1767355260`)},
-		"nbf":                            {goodHeader, replace(`"jti"`, `"nbf":1767355260,"jti"`)},
-		"other issuer":                   {goodHeader, replace(`strongroom.test`, `strongroom.test.evil`)},
-		"other audience":                 {goodHeader, replace(`"aud":"strongroom"`, `"aud":"elsewhere"`)},
-		"empty audience":                 {goodHeader, replace(`"aud":"strongroom"`, `"aud":[]`)},
-		"payload that is not an object":  {goodHeader, `[]`},
-		"payload that is not UTF-8":      {goodHeader, replace(`"ada"`, "\"a\xffda\"")},
-		"trailing data":                  {goodHeader, goodPayload + `{}`},
+	tokens := map[string]string{}
+	for name, header := range map[string]string{
+		"unknown critical extension":     `{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["exp"],"exp":1}`,
+		"unencoded payload":              `{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":["b64"],"b64":false}`,
+		"b64 without crit":               `{"alg":"ES256","kid":"KID","typ":"at+jwt","b64":false}`,
+		"empty crit":                     `{"alg":"ES256","kid":"KID","typ":"at+jwt","crit":[]}`,
+		"refresh token":                  `{"alg":"ES256","kid":"KID","typ":"refresh+jwt"}`,
+		"plain JWT":                      `{"alg":"ES256","kid":"KID","typ":"JWT"}`,
+		"no typ":                         `{"alg":"ES256","kid":"KID"}`,
+		"no kid":                         `{"alg":"ES256","typ":"at+jwt"}`,
+		"unknown kid":                    `{"alg":"ES256","kid":"other","typ":"at+jwt"}`,
+		"kid is a number":                `{"alg":"ES256","kid":7,"typ":"at+jwt"}`,
+		"duplicate header parameter":     `{"alg":"none","alg":"ES256","kid":"KID","typ":"at+jwt"}`,
+		"header parameter in upper case": `{"alg":"ES256","kid":"KID","typ":"at+jwt","ALG":"none"}`,
+		"alg does not match the key":     `{"alg":"RS256","kid":"KID","typ":"at+jwt"}`,
+		"alg none":                       `{"alg":"none","kid":"KID","typ":"at+jwt"}`,
 	} {
-		t.Run(name, func(t *testing.T) {
-			if status := f.status(f.forge(t, c.header, c.payload)); status != http.StatusUnauthorized {
-				t.Errorf("got status %d, want 401", status)
-			}
-		})
+		tokens[name] = f.forge(t, header, goodPayload)
+	}
+	for name, payload := range map[string]string{
+		"claim in upper case":           replace(`"roles":`, `"ROLES":["admin"],"roles":`),
+		"claim with a long s":           replace(`"roles":`, `"ſcope":"accounts:manage","roles":`),
+		"duplicate claim":               replace(`"roles":["user"]`, `"roles":["user"],"roles":["admin"]`),
+		"no sub":                        replace(`"sub":"0190-ada",`, ``),
+		"empty sub":                     replace(`"0190-ada"`, `""`),
+		"no jti":                        replace(`"jti":"j1",`, ``),
+		"no client_id":                  replace(`"client_id":"strongroom",`, ``),
+		"null roles":                    replace(`["user"]`, `null`),
+		"no exp":                        replace(`"exp":1767356100,`, ``),
+		"exp as a string":               replace(`1767356100`, `"1767356100"`),
+		"exp too large":                 replace(`1767356100`, `1000000000000000000`),
+		"exp as 1e18":                   replace(`1767356100`, `1e18`),
+		"negative exp":                  replace(`1767356100`, `-1`),
+		"expired":                       replace(`1767356100`, `1767355190`),
+		"issued in the future":          replace(`1767355200`, `1767355260`),
+		"nbf":                           replace(`"jti"`, `"nbf":1767355260,"jti"`),
+		"other issuer":                  replace(`strongroom.test`, `strongroom.test.evil`),
+		"other audience":                replace(`"aud":"strongroom"`, `"aud":"elsewhere"`),
+		"empty audience":                replace(`"aud":"strongroom"`, `"aud":[]`),
+		"payload that is not an object": `[]`,
+		"payload that is not UTF-8":     replace(`"ada"`, "\"a\xffda\""),
+		"trailing data":                 goodPayload + `{}`,
+	} {
+		tokens[name] = f.forge(t, goodHeader, payload)
+	}
+	for name, raw := range tokens {
+		if status := f.status(raw); status != http.StatusUnauthorized {
+			t.Errorf("%s: got status %d, want 401", name, status)
+		}
 	}
 }
 
@@ -276,14 +282,14 @@ func TestChallenges(t *testing.T) {
 		status        int
 		challenge     string
 	}{
-		"valid token":       {[]string{"Bearer " + good}, []string{ScopeFilesRead, ScopeFilesWrite}, 200, ""},
-		"upper-case scheme": {[]string{"BEARER " + good}, nil, 200, ""},
-		"no credentials":    {nil, nil, 401, `Bearer realm="strongroom"`},
-		"other scheme":      {[]string{"Basic YTpi"}, nil, 401, `Bearer realm="strongroom"`},
-		"no token":          {[]string{"Bearer "}, nil, 400, `Bearer realm="strongroom", error="invalid_request", error_description="the Authorization header has no token"`},
-		"two headers":       {[]string{"Bearer " + good, "Bearer " + good}, nil, 400, `Bearer realm="strongroom", error="invalid_request", error_description="send only one Authorization header"`},
-		"invalid token":     {[]string{"Bearer x"}, nil, 401, `Bearer realm="strongroom", error="invalid_token", error_description="the access token is invalid"`},
-		"scope missing":     {[]string{"Bearer " + good}, []string{ScopeFilesAny}, 403, `Bearer realm="strongroom", error="insufficient_scope", scope="files:any"`},
+		"valid token":       {authorization: []string{"Bearer " + good}, scopes: []string{ScopeFilesRead, ScopeFilesWrite}, status: 200},
+		"upper-case scheme": {authorization: []string{"BEARER " + good}, status: 200},
+		"no credentials":    {status: 401, challenge: `Bearer realm="strongroom"`},
+		"other scheme":      {authorization: []string{"Basic YTpi"}, status: 401, challenge: `Bearer realm="strongroom"`},
+		"no token":          {authorization: []string{"Bearer "}, status: 400, challenge: `Bearer realm="strongroom", error="invalid_request", error_description="the Authorization header has no token"`},
+		"two headers":       {authorization: []string{"Bearer " + good, "Bearer " + good}, status: 400, challenge: `Bearer realm="strongroom", error="invalid_request", error_description="send only one Authorization header"`},
+		"invalid token":     {authorization: []string{"Bearer x"}, status: 401, challenge: `Bearer realm="strongroom", error="invalid_token", error_description="the access token is invalid"`},
+		"scope missing":     {authorization: []string{"Bearer " + good}, scopes: []string{ScopeFilesAny}, status: 403, challenge: `Bearer realm="strongroom", error="insufficient_scope", scope="files:any"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := httptest.NewRequest("GET", "/", nil)
@@ -361,11 +367,14 @@ func TestSettingsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewVerifier(keys, "", audience); err == nil {
-		t.Error("got a verifier without an issuer, want an error")
+	for _, pair := range [][2]string{{"", audience}, {issuer, ""}} {
+		if _, err := NewVerifier(keys, pair[0], pair[1]); err == nil {
+			t.Errorf("got a verifier for issuer %q and audience %q, want an error", pair[0], pair[1])
+		}
 	}
-	if _, err := NewVerifier(keys, issuer, ""); err == nil {
-		t.Error("got a verifier without an audience, want an error")
+	type config struct {
+		path, issuer, audience string
+		lifetime               time.Duration
 	}
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
@@ -390,28 +399,20 @@ func TestSettingsRefused(t *testing.T) {
 	mixed.D = encode(secret)
 	mixedJSON, _ := json.Marshal(mixed)
 	public := strings.TrimSuffix(strings.TrimPrefix(string(jwks), `{"keys":[`), `]}`)
-	good := write("good", private)
-	for name, load := range map[string]func() (*Signer, error){
-		"no issuer":   func() (*Signer, error) { return LoadSigner(good, "", audience, time.Minute, time.Now) },
-		"no audience": func() (*Signer, error) { return LoadSigner(good, issuer, "", time.Minute, time.Now) },
-		"no lifetime": func() (*Signer, error) { return LoadSigner(good, issuer, audience, 0, time.Now) },
-		"no file": func() (*Signer, error) {
-			return LoadSigner(filepath.Join(dir, "none"), issuer, audience, time.Minute, time.Now)
-		},
-		"no private part": func() (*Signer, error) {
-			return LoadSigner(write("public", []byte(public)), issuer, audience, time.Minute, time.Now)
-		},
-		"mismatched private part": func() (*Signer, error) {
-			return LoadSigner(write("mixed", mixedJSON), issuer, audience, time.Minute, time.Now)
-		},
-		"file too large": func() (*Signer, error) {
-			return LoadSigner(write("large", make([]byte, maxKeysFile+1)), issuer, audience, time.Minute, time.Now)
-		},
-		"file is not a JWK": func() (*Signer, error) {
-			return LoadSigner(write("nonsense", []byte("x")), issuer, audience, time.Minute, time.Now)
-		},
+	good := config{path: write("good", private), issuer: issuer, audience: audience, lifetime: time.Minute}
+	for name, change := range map[string]func(*config){
+		"no issuer":               func(c *config) { c.issuer = "" },
+		"no audience":             func(c *config) { c.audience = "" },
+		"no lifetime":             func(c *config) { c.lifetime = 0 },
+		"no file":                 func(c *config) { c.path = filepath.Join(dir, "none") },
+		"no private part":         func(c *config) { c.path = write("public", []byte(public)) },
+		"mismatched private part": func(c *config) { c.path = write("mixed", mixedJSON) },
+		"file too large":          func(c *config) { c.path = write("large", make([]byte, maxKeysFile+1)) },
+		"file is not a JWK":       func(c *config) { c.path = write("nonsense", []byte("x")) },
 	} {
-		if _, err := load(); err == nil {
+		c := good
+		change(&c)
+		if _, err := LoadSigner(c.path, c.issuer, c.audience, c.lifetime, time.Now); err == nil {
 			t.Errorf("%s: got a signer, want an error", name)
 		} else if strings.Contains(err.Error(), mixed.D) {
 			t.Errorf("%s: the error contains the private key", name)
@@ -420,17 +421,14 @@ func TestSettingsRefused(t *testing.T) {
 }
 
 func TestScopesOf(t *testing.T) {
-	for _, c := range []struct {
-		roles []string
-		want  string
-	}{
-		{nil, ""},
-		{[]string{"user"}, "files:read files:write"},
-		{[]string{"admin", "user"}, "files:read files:write files:any accounts:manage"},
-		{[]string{"nonsense"}, ""},
+	for roles, want := range map[string]string{
+		"":           "",
+		"user":       "files:read files:write",
+		"admin user": "files:read files:write files:any accounts:manage",
+		"nonsense":   "",
 	} {
-		if got := ScopesOf(c.roles); got != c.want {
-			t.Errorf("ScopesOf(%q) = %q, want %q", c.roles, got, c.want)
+		if got := ScopesOf(strings.Fields(roles)); got != want {
+			t.Errorf("ScopesOf(%q) = %q, want %q", roles, got, want)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -96,6 +97,14 @@ func wantEmpty(t *testing.T, db *mongo.Database) {
 			t.Errorf("got %d documents in %s, want none", n, name)
 		}
 	}
+}
+
+// TestContentStore proves that content.Store and contenttest.Memory do the same.
+func TestContentStore(t *testing.T) {
+	contenttest.Test(t, func(t *testing.T) contenttest.Store {
+		s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
+		return s
+	})
 }
 
 // TestContentSizes proves that files of sizes around the chunk size are stored completely, and that Reader and the

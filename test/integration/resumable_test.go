@@ -15,7 +15,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"golang.org/x/sync/errgroup"
@@ -407,31 +406,6 @@ func TestResumableTerminate(t *testing.T) {
 // ask returns the error of a call that also returns an upload.
 func ask(_ content.Upload, err error) error { return err }
 
-// TestResumableExpiry proves that Find does not return an expired upload. An expired upload that has all its bytes is
-// not lost: Finish can still turn it into a file. Find also returns problem.NotFound for invalid IDs.
-func TestResumableExpiry(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(100)
-	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain", Length: 100, ExpiresAt: time.Now().Add(500 * time.Millisecond)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addPiece(t, s, u.ID, 0, want)
-	eventually(t, recovery, "the upload expires", func() error {
-		if _, err := s.Find(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
-			return fmt.Errorf("got error %v, want %v", err, problem.NotFound)
-		}
-		return nil
-	})
-	// sweep calls Finish for an expired upload that has all its bytes.
-	wantFinished(t, s, db, u.ID, want)
-	for _, id := range []string{"", "x", uuid.NewString(), "urn:uuid:" + u.ID} {
-		if _, err := s.Find(t.Context(), id); !errors.Is(err, problem.NotFound) {
-			t.Errorf("Find %q: got error %v, want %v", id, err, problem.NotFound)
-		}
-	}
-}
-
 // TestResumableVerified proves that AppendVerified adds the bytes of a request only if they match the digest, and that
 // it leaves no other chunks behind.
 func TestResumableVerified(t *testing.T) {
@@ -455,21 +429,6 @@ func TestResumableVerified(t *testing.T) {
 	wantFinished(t, s, db, u.ID, want)
 	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
 		t.Errorf("got %d upload records, want only the record of the unconfirmed file", n)
-	}
-}
-
-// TestResumableSniffsTheType proves that Finish detects the content type from the first bytes if the client declared
-// none.
-func TestResumableSniffsTheType(t *testing.T) {
-	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
-	page := []byte("<!DOCTYPE html><title>x</title>")
-	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "x", Length: int64(len(page)), ExpiresAt: time.Now().Add(time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addPiece(t, s, u.ID, 0, page)
-	if f, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil || f.ContentType != "text/html; charset=utf-8" {
-		t.Errorf("Finish: got the content type %q and error %v, want text/html; charset=utf-8", f.ContentType, err)
 	}
 }
 

@@ -1,0 +1,11 @@
+package contenttest_test
+
+import (
+	"testing"
+
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
+)
+
+func TestMemory(t *testing.T) {
+	contenttest.Test(t, func(*testing.T) contenttest.Store { return contenttest.New() })
+}
