@@ -19,7 +19,8 @@ import (
 // field that the structs do not have is an error. A field that has no effect on a single machine has the type any.
 // knative/manifests_test.go validates these fields with the original types.
 
-// manifests contains the objects in config/*.yaml and knative/*.yaml that have an effect on a single machine.
+// manifests contains the objects in config/*.yaml and knative/*.yaml that also apply when the functions run on a single
+// machine, without a cluster.
 type manifests struct {
 	// services are the Knative Services, one for each function, sorted by file name.
 	services []service

@@ -25,8 +25,8 @@ type keptSecrets struct {
 	// signingKey is the private JWK with which the login function signs access tokens. keySet is the JWK Set with the
 	// corresponding public key.
 	signingKey, keySet string
-	// password is the password of runtimeUser in private stores. It contains only characters that need no encoding in a
-	// URL.
+	// password is the password of runtimeUser in the stores that the runner starts itself. It contains only characters
+	// that need no encoding in a URL.
 	password string
 	// gatewayKey is the key with which the gateway signs client addresses.
 	gatewayKey string

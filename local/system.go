@@ -51,8 +51,8 @@ type system struct {
 	end  context.CancelFunc
 }
 
-// newSystem listens on all addresses but starts no functions or stores, so that an address that is already in use
-// causes an error before any process starts.
+// newSystem returns a system that listens on each of its addresses but has not started functions or stores. An address
+// that is already in use therefore causes an error before any process starts.
 func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*system, error) {
 	if len(m.sources) == 0 {
 		return nil, errors.New("knative/ contains no RabbitmqSource, so the function that receives the events is unknown")

@@ -74,7 +74,7 @@ func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts
 	return respond.JSON(w, http.StatusCreated, accountOf(u))
 }
 
-// hash returns the hash of a new password. The error is a problem.Unprocessable if the password is not allowed.
+// hash checks and hashes a new password. The error is a problem.Unprocessable if the password is not allowed.
 func (h *handler) hash(r *http.Request, chosen string) (string, error) {
 	if err := password.Check(chosen); err != nil {
 		return "", err

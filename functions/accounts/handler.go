@@ -58,8 +58,8 @@ type hasher interface {
 // again. If an operator has changed the role directly in the database, the token stays valid. If the new role lacks a
 // required scope, the response is 403 with the error insufficient_scope.
 //
-// Package accounts verifies again, in the transaction of each change, that the actor is still an admin, because the
-// actor's account might change after the handler has read it.
+// Package accounts checks the caller's account again in the transaction that makes a change, because the account might
+// change after the handler has read it.
 type handler struct {
 	store  store
 	hasher hasher

@@ -223,8 +223,8 @@ func TestRejectedRequests(t *testing.T) {
 		{name: "a user with a malformed ID is deleted", call: call{who: "grace", method: "DELETE", target: "/accounts/x"}, status: 404, kind: "not-found"},
 		{name: "a new password for a new user is too short", call: call{who: "grace", method: "POST", target: "/accounts", body: strings.Replace(newUser, "eve-password", "1234567", 1)}, status: 422, kind: "unprocessable"},
 		{name: "a new password for a user is too short", call: patch(adaID, `{"disabled":true,"password":"short"}`), status: 422, kind: "unprocessable"},
-		{name: "the own new password is too short", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage-1822", "short", 1)}, status: 422, kind: "unprocessable"},
-		{name: "the own new password is not UTF-8", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage", `babbage\ud800`, 1)}, status: 422, kind: "unprocessable"},
+		{name: "a user's new password is too short", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage-1822", "short", 1)}, status: 422, kind: "unprocessable"},
+		{name: "a user's new password is not UTF-8", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage", `babbage\ud800`, 1)}, status: 422, kind: "unprocessable"},
 		{name: "a patch changes nothing", call: patch(adaID, `{}`), status: 400, kind: "bad-request"},
 		{name: "a query string has a semicolon", call: call{who: "grace", method: "DELETE", target: ada + "?x=1;y=2"}, status: 400, kind: "bad-request"},
 	}
@@ -327,7 +327,7 @@ func TestStoreErrors(t *testing.T) {
 			{err: problem.Unprocessable.With("unknown role"), status: 422, kind: "unprocessable", only: "create update"},
 		} {
 			if name == "show me" || test.only != "" && !strings.Contains(test.only, name) {
-				continue // showing the own account uses only Current
+				continue // showing one's account uses only Current
 			}
 			t.Run(name+"/"+test.kind, func(t *testing.T) {
 				f := newFixture(t)

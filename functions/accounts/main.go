@@ -17,11 +17,12 @@ import (
 )
 
 type config struct {
-	// DSN is the data source name of the MySQL account store. It contains the runtime user, which can read and write
-	// rows but cannot change the schema.
+	// DSN is the data source name of the MySQL account store. It contains the credentials of the runtime user,
+	// who can read and write rows but cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
 	token.Settings
-	// The function records the client's address in the audit trail, and counts wrong passwords per address.
+	// TrustSettings determines which address the function uses for a client. The function records the address in the
+	// audit trail, and counts wrong passwords per address.
 	client.TrustSettings
 }
 

@@ -31,7 +31,7 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 	if err := request.ReadJSON(w, r, maxBody, &given); err != nil {
 		return err
 	}
-	if err := password.Check(given.New); err != nil { // before prove, which counts a login attempt
+	if err := password.Check(given.New); err != nil { // checked first, because prove counts a login attempt
 		return err
 	}
 	by := h.actor(r, caller)

@@ -90,8 +90,8 @@ type page struct {
 }
 
 // list responds with a page of catalog entries. A caller with the scope files:any gets the entries of all users or, if
-// the query has the parameter owner, only the entries of that user. Any other caller gets only their own entries, and
-// gets an error if the query names another owner.
+// the query has the parameter owner, only the entries of that user. Any other caller gets only their own entries, or an
+// error if the query names another user as the owner.
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	query, err := request.Query(r, "owner", "q", "cursor", "limit")
 	if err != nil {
@@ -137,8 +137,8 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
 	return respond.JSON(w, http.StatusOK, answer)
 }
 
-// find returns the file with the given ID. It reads the catalog first and, if the file has no catalog entry, the store.
-// If the file does not exist or is marked deleted, the error is problem.NotFound.
+// find returns the description of the file with the given ID. It reads the catalog first and, if the file has no
+// catalog entry, the store. If the file does not exist or is marked deleted, the error is problem.NotFound.
 func (h *handler) find(ctx context.Context, id string) (description, error) {
 	e, err := h.entries.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {

@@ -42,7 +42,7 @@ func loadLinks(file string) (*links, error) {
 }
 
 // signature returns the HMAC-SHA-256 (RFC 2104) that signs a download link. The HMAC covers a fixed prefix, the file
-// ID and expires, the expiration time in Unix seconds.
+// ID, and the link's expiration time in Unix seconds.
 func (l *links) signature(id string, expires int64) []byte {
 	mac := hmac.New(sha256.New, l.key)
 	fmt.Fprintf(mac, "strongroom link v1\n%q\n%d", id, expires) // writing to a hash never fails

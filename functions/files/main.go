@@ -17,8 +17,8 @@ type config struct {
 	token.Settings
 	// MongoURI is the URI of the MongoDB database that stores the file content and the catalog.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// LinkKeyFile is the path to the secret key that signs download links. The key must have at least 32 bytes. If the
-	// key is replaced, all existing links become invalid.
+	// LinkKeyFile is the path to the secret key that signs download links. The key must be at least 32 bytes long. If
+	// the key is replaced, all existing links become invalid.
 	LinkKeyFile string `env:"LINK_KEY_FILE,required,notEmpty"`
 }
 

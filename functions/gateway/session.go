@@ -25,7 +25,7 @@ const (
 	// maxBody is the maximum size of the body of a sign-in request, in bytes. The login function has the same limit.
 	maxBody = 4 << 10
 	// maxCookie is the maximum length of the refresh token in a session cookie, in bytes. Refresh tokens from the login
-	// function are 64 bytes long, so a longer value than maxCookie cannot be valid.
+	// function are 64 bytes long, so a value longer than maxCookie cannot be valid.
 	maxCookie = 512
 	// maxAnswer is the maximum size of a response body from the login function, in bytes. It leaves enough space for
 	// an access token, which can be up to 8 KiB long.
@@ -53,8 +53,8 @@ func (s *sessions) handler() http.Handler {
 	}.Handler()
 }
 
-// guarded returns a handler that rejects requests from other sites' pages, and calls next for all other requests with
-// the login function's time limit.
+// guarded returns a handler that rejects requests from other sites' pages. It passes all other requests to next, and
+// applies the login function's time limit to them.
 func (s *sessions) guarded(next problem.HandlerFunc) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.guard.Check(r); err != nil {

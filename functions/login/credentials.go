@@ -34,8 +34,8 @@ var (
 			Header("Accept", typeJSON+", "+typeForm)
 )
 
-// checkQuery returns errInQuery if the query string of r contains a parameter with one of the secret names, in upper or
-// lower case.
+// checkQuery returns errInQuery if the query string of r contains one of the secret parameters. It ignores the case of
+// their names.
 func checkQuery(r *http.Request, secret ...string) error {
 	for name := range r.URL.Query() {
 		if slices.ContainsFunc(secret, func(s string) bool { return strings.EqualFold(s, name) }) {
@@ -99,9 +99,8 @@ func (c credentials) valid() (credentials, error) {
 	return c, nil
 }
 
-// basicCredentials returns the HTTP Basic credentials in the Authorization header of r (RFC 7617). given reports
-// whether the header contains Basic credentials. basicCredentials ignores other schemes, because a client might still
-// send its old access token.
+// basicCredentials returns the HTTP Basic credentials in the Authorization header of r (RFC 7617), and reports whether
+// the header contains such credentials. It ignores other schemes, because a client might send an old access token.
 func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {

@@ -143,8 +143,8 @@ func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh s
 	})
 }
 
-// authenticate returns the account to which the credentials belong. Before it rejects credentials, it always computes
-// exactly one password hash, so that the response time does not reveal why it rejected them.
+// authenticate returns the account to which the credentials belong. Before it rejects credentials, it computes exactly
+// one password hash, whatever the reason, so that the response time does not reveal the reason.
 func (h *handler) authenticate(ctx context.Context, given credentials, address netip.Addr) (accounts.User, error) {
 	settle, err := h.store.Reserve(ctx, given.username, address)
 	switch {
@@ -182,8 +182,8 @@ func (h *handler) authenticate(ctx context.Context, given credentials, address n
 	return account, nil
 }
 
-// refuse computes one password hash before it returns err, so that the response time does not reveal that no password
-// was compared. If the hasher is busy, refuse returns the hasher's error instead.
+// refuse computes one password hash before it returns err, so that the response time does not reveal that the given
+// password was not compared with a stored hash. If the hasher is busy, refuse returns the hasher's error instead.
 func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	if _, _, busy := h.hasher.Verify(ctx, password.Dummy, given); busy != nil {
 		return busy
@@ -192,7 +192,7 @@ func (h *handler) refuse(ctx context.Context, given string, err error) error {
 }
 
 // rehash replaces the user's stored password hash with a new hash that has the current parameters. It only logs an
-// error, because the sign-in can continue with the old hash, and the next sign-in tries again.
+// error, because the user can still sign in with the old hash, and the next sign-in calls rehash again.
 func (h *handler) rehash(ctx context.Context, account accounts.User, given string) {
 	hash, err := h.hasher.Hash(ctx, given)
 	if err == nil {

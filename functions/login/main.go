@@ -18,14 +18,14 @@ import (
 )
 
 type config struct {
-	// DSN is the data source name of the MySQL account store. It contains the runtime user, which can read and write
-	// rows but cannot change the schema.
+	// DSN is the data source name of the MySQL account store. It contains the credentials of the runtime user,
+	// who can read and write rows but cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
 	token.SignerSettings
 	// SessionLifetime is how long a session lasts after the sign-in. Refreshing does not extend the session.
 	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"720h"`
-	// The function counts failed sign-ins per client address. With a wrong address, one lockout would affect all users,
-	// or a client could evade the lockout.
+	// TrustSettings determines which address the function uses for a client. The function counts failed sign-ins per
+	// address, so with a wrong address, one lockout would affect all users, or a client could evade the lockout.
 	client.TrustSettings
 }
 

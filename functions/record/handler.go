@@ -17,7 +17,7 @@ import (
 )
 
 // insertTimeout is the time limit for all store calls that record makes for one event. After this time, record responds
-// with 503, so that the event source can send the event again.
+// with a 503, so that the event source sends the event again.
 const insertTimeout = 10 * time.Second
 
 // catalogStore contains the methods of catalog.Store that record uses.
@@ -57,8 +57,8 @@ func newHandler(catalog catalogStore, tombstones tombstones, now func() time.Tim
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := h.guard(w, r)
 	if err == nil {
-		// This status makes the source acknowledge the message. The response has no body, because a broker would treat
-		// a body as a reply event.
+		// Respond with a 204, which makes the source acknowledge the message. The response has no body, because a
+		// broker would treat a body as a reply event.
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -68,9 +68,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		slog.WarnContext(r.Context(), "rejected event", "error", err)
 		telemetry.Record(r.Context(), "poison")
 	} else {
-		// Respond with 503, so that the source retries. The event itself might be valid, because the cause can be an
-		// unavailable store, or a bug in record that a later deployment can fix. If all retries fail, the event
-		// becomes a dead letter, so it is not lost.
+		// Respond with a 503, so that the source retries. The event itself might be valid, because the cause can be an
+		// unavailable store, or a bug in record that a later deployment can fix. If all retries fail, the event becomes
+		// a dead letter, so it is not lost.
 		err = problem.Unavailable.Because(err, "the catalog entry cannot be written right now")
 		telemetry.Record(r.Context(), "unavailable")
 	}
@@ -115,10 +115,10 @@ func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("add file %s to the catalog: %w", f.ID, err)
 	}
-	// The user might have deleted the file before this delivery. A deletion first writes the tombstone and then
-	// deletes the catalog entry. Therefore, if the tombstone does not exist yet, the deletion will delete the entry
-	// that Insert has just added. Check for the tombstone even if the entry already existed, because the process that
-	// inserted the entry might have been killed before its own check.
+	// The user might have deleted the file before this delivery. A deletion first writes a tombstone, which marks the
+	// file as deleted, and then deletes the catalog entry. Therefore, if the tombstone does not exist yet, the deletion
+	// will delete the entry that Insert has just added. Check for the tombstone even if the entry already existed,
+	// because the process that inserted the entry might have been killed before its own check.
 	deleted, err := h.tombstones.IsDeleted(ctx, f.ID)
 	if err != nil {
 		return fmt.Errorf("check whether file %s was deleted: %w", f.ID, err)

@@ -14,8 +14,8 @@ import (
 )
 
 type config struct {
-	// MongoURI is the URI of the MongoDB database. The user in the URI must be allowed to write catalog entries and
-	// to read tombstones.
+	// MongoURI is the URI of the MongoDB database. The user in the URI must be allowed to write catalog entries and to
+	// read tombstones, which mark deleted files.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 }
 

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// maxLine is the maximum length of a line in an import file, in bytes. It is long enough for every valid user,
-	// even if all characters are escaped.
+	// maxLine is the maximum length of a line in an import file, in bytes. It is long enough for every valid user, even
+	// if all characters are written as JSON escape sequences.
 	maxLine = 8 << 10
 	// maxImport is the maximum number of users in an import file. The number is limited, because all users are read
 	// into memory before the first user is created.
@@ -102,7 +102,7 @@ func readNewcomers(in io.Reader) ([]newcomer, error) {
 		}
 		user, name, err := readNewcomer(scanner.Bytes())
 		if first, twice := lines[name]; err == nil && twice {
-			err = fmt.Errorf("line %d has the same user name", first)
+			err = fmt.Errorf("the user name is already used in line %d", first)
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("line %d: %w", n, err))
@@ -122,7 +122,7 @@ func readNewcomers(in io.Reader) ([]newcomer, error) {
 	return users, errors.Join(faults...)
 }
 
-// readNewcomer parses and checks a line of an import file. name is the canonical user name.
+// readNewcomer parses and checks a line of an import file. It returns the user and the user's canonical name.
 func readNewcomer(line []byte) (user newcomer, name string, err error) {
 	user.Role = token.RoleUser
 	if err := strictjson.Decode(line, &user); err != nil {

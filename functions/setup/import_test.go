@@ -93,7 +93,7 @@ func TestImportRefuses(t *testing.T) {
 		"too costly":         {line: `{"username":"eve","password_hash":"` + strings.Replace(bcryptHash, "12", "31", 1) + `"}`, want: "line 2: password_hash: "},
 		"unknown role":       {line: `{"username":"eve","password_hash":"` + bcryptHash + `","role":"root"}`, want: "line 2: unknown role"},
 		"empty role":         {line: `{"username":"eve","password_hash":"` + bcryptHash + `","role":""}`, want: "line 2: unknown role"},
-		"a name twice":       {line: good("ADA"), want: "line 2: line 1 has the same user name"},
+		"a name twice":       {line: good("ADA"), want: "line 2: the user name is already used in line 1"},
 		"not UTF-8":          {line: good("\xff"), want: "line 2: "},
 		"long line":          {line: good("eve") + strings.Repeat(" ", maxLine), want: "line 2: longer than"},
 		"more than one line": {line: good("") + "\n" + good(""), want: "line 3: "},

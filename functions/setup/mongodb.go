@@ -19,8 +19,8 @@ import (
 // mongoTimeout is how long all commands that create or update the MongoDB runtime user may take together.
 const mongoTimeout = 15 * time.Second
 
-// mongoURI parses a MongoDB URI, which must contain a database name. Its error shows the name of the environment
-// variable with the URI, but not the URI, because the URI contains a password.
+// mongoURI parses a MongoDB URI, which must contain a database name. Its error names the environment variable, but does
+// not show the URI, because the URI contains a password.
 func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	parsed, err := connstring.ParseAndValidate(uri)
 	if err != nil || parsed.Database == "" {
@@ -43,13 +43,13 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 	))
 }
 
-// withStore opens the store at uri, calls do with the store, and closes the store.
-func withStore[S interface{ Close() error }](uri string, open func(uri string) (S, error), do func(S) error) error {
+// withStore opens the store at uri, passes the store to action, and closes the store.
+func withStore[S interface{ Close() error }](uri string, open func(uri string) (S, error), action func(S) error) error {
 	store, err := open(uri)
 	if err != nil {
 		return fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	return errors.Join(do(store), store.Close())
+	return errors.Join(action(store), store.Close())
 }
 
 // ensureMongoUser creates the runtime user, with the user name and the password in runtimeURI. It connects as the

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long setup may take to prepare the stores, including the time until the stores are available. It is
-// long, because a new cluster first has to pull the stores' images.
+// long, because a new cluster first has to pull the stores' container images.
 const patience = 5 * time.Minute
 
 // prepare checks the settings, and then sets up all stores concurrently, so that an unavailable store does not delay
@@ -71,7 +71,7 @@ func (cfg config) check() error {
 	return errors.Join(err, store.Close())
 }
 
-// demand returns an error with the name of an environment variable if the value of that variable is empty.
+// demand returns an error with the name of the environment variable if its value is empty.
 func demand(variable, value string) error {
 	if value == "" {
 		return fmt.Errorf("settings: %s is not set", variable)
@@ -104,24 +104,24 @@ const (
 	maxPause   = 5 * time.Second
 )
 
-// await calls the function step, which sets up a store. While its error wraps problem.Unavailable, await calls it again
-// until ctx ends, after an interval that doubles each time. await returns any other error immediately, because waiting
-// cannot remove its cause.
-func await(ctx context.Context, what string, step func(ctx context.Context) error) error {
+// await calls the function step, which sets up a store. While the error from step wraps problem.Unavailable, await
+// calls step again until ctx is done. The interval between the calls doubles each time. await returns any other error
+// immediately, because waiting cannot remove its cause.
+func await(ctx context.Context, store string, step func(ctx context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := step(ctx)
 		if err == nil {
-			slog.InfoContext(ctx, "store is set up", "store", what)
+			slog.InfoContext(ctx, "store is set up", "store", store)
 			return nil
 		}
 		if !errors.Is(err, problem.Unavailable) {
-			return fmt.Errorf("set up %s: %w", what, err)
+			return fmt.Errorf("set up %s: %w", store, err)
 		}
-		slog.InfoContext(ctx, "waiting until the store is available", "for", what, "pause_ms", pause.Milliseconds(), "error", err)
+		slog.InfoContext(ctx, "waiting until the store is available", "for", store, "pause_ms", pause.Milliseconds(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return fmt.Errorf("set up %s: gave up waiting: %w", what, err)
+			return fmt.Errorf("set up %s: gave up waiting: %w", store, err)
 		}
 	}
 }

@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// recatalogueTimeout is how long the recatalogue command may take. When the time has passed, the remaining events
+	// recatalogueTimeout is how long the recatalogue command may take. When this time has passed, the remaining events
 	// stay unpublished until the next run.
 	recatalogueTimeout = 15 * time.Minute
 	// idsAtOnce is the maximum number of files per query.
 	idsAtOnce = 500
 )
 
-// recatalogue publishes the events for files that are missing from the catalog although RabbitMQ has confirmed their
-// events. A file can be missing if RabbitMQ has lost its messages, or if a backup was restored. recatalogue writes
-// the number of published events to out. If an event was still in the queue, the record function receives the event
+// recatalogue publishes the events again for files that are missing from the catalog although RabbitMQ has confirmed
+// their events. A file can be missing if RabbitMQ has lost messages, or if a backup was restored. recatalogue writes
+// the number of published events to out. If an event is still in the queue, the record function receives the event
 // twice. This does no harm, because the record function creates only one catalog entry.
 func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	if err := errors.Join(demand("MONGODB_URI", cfg.MongoURI), demand("EVENTS_ADMIN_URL", cfg.EventsURL)); err != nil {
@@ -65,9 +65,8 @@ func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	return errors.Join(err, noted)
 }
 
-// republish publishes a file's event, and reports whether it has done so. It does not publish an event that was never
-// confirmed, because the sweep function will publish that event. It publishes nothing for a file that was deleted in
-// the meantime.
+// republish publishes a file's event, and reports whether it has done so. It does not publish an event that RabbitMQ
+// has never confirmed, because the sweep function publishes such an event. It publishes nothing for a deleted file.
 func republish(ctx context.Context, files *content.Store, publisher events.Publisher, id string) (done bool, err error) {
 	if confirmed, err := files.Confirmed(ctx, id); err != nil || !confirmed {
 		return false, err

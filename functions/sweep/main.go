@@ -21,7 +21,7 @@ type config struct {
 	// must be allowed to publish events and to count the messages in the queues.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
 	// PendingGrace is how long sweep waits before it publishes a new file's event or completes a deletion, so that the
-	// function that handles the upload or the deletion can do this first.
+	// function that handles the upload or the deletion can do so first.
 	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"1m"`
 	// OrphanGrace is how long sweep keeps bytes that do not belong to a file. It must be longer than the longest
 	// request to the upload function, because sweep would otherwise delete the bytes of an upload that is still in

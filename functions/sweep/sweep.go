@@ -28,7 +28,7 @@ const (
 	// for another file.
 	claimLife = 24 * time.Hour
 	// tombstoneLife is the age at which sweep deletes the tombstone of a deleted file. It must exceed the longest
-	// expected delay of an event, because record needs the tombstone to recognize a late event for a deleted file.
+	// expected delay of an event, because the record function needs the tombstone to recognize a late event for a deleted file.
 	tombstoneLife = 30 * 24 * time.Hour
 )
 
@@ -79,7 +79,7 @@ type counts struct {
 	// Deleted is the number of interrupted file deletions that the sweep completed.
 	Deleted int `json:"deleted"`
 	// ForgottenClaims is the number of expired Idempotency-Key claims that the sweep deleted. ForgottenTombstones is
-	// the number of expired tombstones (marks of deleted files) that the sweep deleted.
+	// the number of expired tombstones (markers for deleted files) that the sweep deleted.
 	ForgottenClaims     int64 `json:"forgotten_claims"`
 	ForgottenTombstones int64 `json:"forgotten_tombstones"`
 	// Failed is the number of steps that failed. The log contains their errors.
@@ -118,7 +118,7 @@ func newHandler(s *sweeper) http.Handler {
 }
 
 // sweep runs all steps within a total time limit of sweepTime. If a step fails, sweep still runs the other steps. It
-// returns the first error, so that the caller gets an error response.
+// returns the first error, so that the event source gets an error response.
 func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTime)
 	defer cancel()
@@ -161,7 +161,7 @@ func (c counts) measure(ctx context.Context) {
 	}
 }
 
-// finishDeletions completes interrupted deletions. If it cannot delete a file, it calls failed with the error and
+// finishDeletions completes interrupted deletions. If it cannot delete a file, it passes the error to failed and
 // continues with the next file.
 func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	for after := ""; ; {
@@ -193,7 +193,7 @@ func (s *sweeper) delete(ctx context.Context, id string) error {
 }
 
 // finishUploads finds interrupted uploads, and completes, announces or discards each of them. If an error occurs for
-// one upload, finishUploads calls failed with the error and continues with the next upload.
+// one upload, finishUploads passes the error to failed and continues with the next upload.
 func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	brokerAway := false
 	for after := ""; ; {
@@ -269,9 +269,10 @@ func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending,
 // errNotPublished reports that announce failed because the publisher returned an error.
 var errNotPublished = errors.New("publish the event")
 
-// announce publishes a file's event. The event has the same ID each time, so that a second delivery is harmless. If
-// another file has already claimed the file's Idempotency-Key, announce deletes the file instead. The event for such a
-// duplicate might have been published already, so announce also writes a tombstone and deletes the catalog entry.
+// announce publishes a file's event. The event has the same ID each time, so a second delivery is harmless. If another
+// file has already claimed the file's Idempotency-Key, announce deletes the file instead. The deleted file's event
+// might have been published already, so announce also writes a tombstone, which marks the file as deleted, and deletes
+// the catalog entry.
 func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) error {
 	if f.Key != "" {
 		first, err := s.files.Claim(ctx, f.Key, f)

@@ -33,8 +33,8 @@ func contentDigest(h http.Header) (digests, error) {
 		return digests{}, nil
 	}
 	malformed := problem.BadRequest.With("the Content-Digest header is malformed: send sha-256=:BASE64:, sha-512=:BASE64: or both")
-	// Add missing base64 padding, because package httpsfv requires padding, but RFC 9651, Section 4.2.7, recommends to
-	// accept byte sequences without padding.
+	// Add missing base64 padding, because package httpsfv requires padding, but RFC 9651, Section 4.2.7, recommends
+	// accepting byte sequences without padding.
 	padded := byteSequence.ReplaceAllStringFunc(strings.Join(lines, ","), func(s string) string {
 		return s[:len(s)-1] + strings.Repeat("=", -(len(s)-len("=::"))&3) + ":"
 	})

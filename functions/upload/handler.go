@@ -28,7 +28,7 @@ const (
 	publishAttempts = 3
 	publishTimeout  = 20 * time.Second
 	retryPause      = 200 * time.Millisecond
-	// undoTimeout is how long deleting the file or the resumable upload may take after a failed upload.
+	// undoTimeout is how long the deletion of a file or a resumable upload may take after the upload failed.
 	undoTimeout = 20 * time.Second
 )
 
@@ -80,10 +80,10 @@ func newHandler(verifier *token.Verifier, files store, publisher publisher, limi
 // response.
 func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	began := h.now()
-	f, before, err := h.upload(r)
+	f, replayed, err := h.upload(r)
 	result, size := "stored", f.Size
 	switch {
-	case before:
+	case replayed:
 		result, size = "replayed", 0
 	case err == nil:
 	case problem.Status(err) < http.StatusInternalServerError:
@@ -111,14 +111,14 @@ type stored struct {
 }
 
 // upload stores the file in the request r. If an earlier request with the same idempotency key has already stored a
-// file, upload returns that file and sets before to true.
+// file, upload returns that file and sets replayed to true.
 //
 // upload returns only after the file's bytes are committed and the broker has confirmed the file's event. From then on,
 // the file's catalog entry can be late but cannot be lost, so the client can rely on the response.
 //
 // upload makes every check that does not need the body before it reads the body, so that a client does not send a
 // large file that the function rejects.
-func (h *handler) upload(r *http.Request) (f content.File, before bool, err error) {
+func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err error) {
 	ctx := r.Context()
 	headers, err := declare(r)
 	if err != nil {
@@ -173,9 +173,8 @@ func (h *handler) upload(r *http.Request) (f content.File, before bool, err erro
 	return f, false, nil
 }
 
-// keep writes the bytes in in.bytes to the store. It returns the stored file, including its ID, size, SHA-256 digest
-// and storage time. It also returns the event that announces the file. The store saves this event in the file's
-// document.
+// keep writes the uploaded bytes to the store. It returns the stored file, including its ID, size, SHA-256 digest and
+// storage time. It also returns the event that announces the file. The store saves this event in the file's document.
 func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ content.File, e event.Event, err error) {
 	f, err = h.files.Put(ctx, f, in.bytes, func(f *content.File) (encoded []byte, err error) {
 		if err := in.finish(f.SHA256); err != nil {
@@ -201,11 +200,11 @@ func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ cont
 // the file again, the store can contain two copies, but no data is lost. The same is true if announce cannot delete a
 // file.
 //
-// If stays is true, announce never deletes the file, and the function publishes the event again when the client
-// retries. Callers set stays to true for a file with a claimed idempotency key, because another request might be
+// If keepFile is true, announce never deletes the file, and the function publishes the event again when the client
+// retries. Callers set keepFile to true for a file with a claimed idempotency key, because another request might be
 // returning that file at the same time, and for a file that arrived in several requests, so that the client does not
 // have to send the file again.
-func (h *handler) announce(ctx context.Context, e event.Event, stays bool) error {
+func (h *handler) announce(ctx context.Context, e event.Event, keepFile bool) error {
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)
 	if err == nil {
@@ -216,13 +215,14 @@ func (h *handler) announce(ctx context.Context, e event.Event, stays bool) error
 		}
 		return nil
 	}
-	if sent || stays {
+	if sent || keepFile {
 		return fmt.Errorf("announce file %s, which stays pending: %w", e.ID(), err)
 	}
 	return h.undo(ctx, e.ID(), err)
 }
 
-// undo deletes the file or the resumable upload with the given ID because of err, and returns err.
+// undo deletes the file or the resumable upload with the given ID. It returns err, which is the reason for the deletion.
+// If the deletion fails, undo returns err joined with the deletion error.
 func (h *handler) undo(ctx context.Context, id string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()

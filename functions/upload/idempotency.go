@@ -84,10 +84,10 @@ func (d declared) repeats(file content.File, length int64) error {
 	return nil
 }
 
-// replay returns first, the file that an earlier request with the same idempotency key stored, and sets the result
-// before to true. If the broker has not confirmed the file's event yet, replay publishes the event again, because a
-// success response means that the broker has received the event.
-func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, before bool, err error) {
+// replay returns first, the file that an earlier request with the same idempotency key stored, and sets replayed to
+// true. If the broker has not confirmed the file's event yet, replay publishes the event again, because a success
+// response promises that the broker has received the event.
+func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, replayed bool, err error) {
 	confirmed, err := h.files.Confirmed(ctx, first.ID)
 	if err == nil && !confirmed {
 		err = h.announceAgain(ctx, first.ID, true)
@@ -100,7 +100,7 @@ func (h *handler) replay(ctx context.Context, first content.File) (_ content.Fil
 
 // announceAgain reads the event from the document of the file with the given ID, and passes the event to announce. If
 // the file no longer exists, announceAgain does nothing.
-func (h *handler) announceAgain(ctx context.Context, id string, stays bool) error {
+func (h *handler) announceAgain(ctx context.Context, id string, keepFile bool) error {
 	e, err := events.Load(ctx, h.files, id)
 	if errors.Is(err, problem.NotFound) {
 		return nil // the file was deleted in the meantime
@@ -108,12 +108,12 @@ func (h *handler) announceAgain(ctx context.Context, id string, stays bool) erro
 	if err != nil {
 		return err
 	}
-	return h.announce(ctx, e, stays)
+	return h.announce(ctx, e, keepFile)
 }
 
-// claim assigns key to file and returns file, so that all later requests with key get the same response. If another
-// request has already assigned key to its own file, claim deletes file and returns the other file. If the two files
-// differ in content, name or content type, claim returns errReused.
+// claim assigns key to file and returns file, so that all later requests with the same key get the same response. If
+// another request has already assigned key to its own file, claim deletes file and returns the other file. If the two
+// files differ in content, name or content type, claim returns errReused.
 func (h *handler) claim(ctx context.Context, key string, file content.File) (content.File, error) {
 	// Continue even if the client disconnects, because a committed file must either get a claim or be deleted.
 	ctx = context.WithoutCancel(ctx)

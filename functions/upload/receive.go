@@ -32,7 +32,7 @@ type incoming struct {
 	contentType string
 	bytes       io.Reader
 	// finish checks the rest of the request body and the declared digests. It returns a problem if the rest is invalid
-	// or a digest does not match. Callers must first read the reader in bytes to its end, because the digests cover
+	// or a digest does not match. Callers must first read from the field bytes until EOF, because the digests cover
 	// the whole file. sum is the SHA-256 digest of the file in hexadecimal.
 	finish func(sum string) error
 }

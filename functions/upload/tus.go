@@ -73,7 +73,7 @@ func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
 		Cors:                    &tusd.CorsConfig{Disable: true}, // the gateway handles CORS
 		NetworkTimeout:          tusSilence,
 		PreUploadCreateCallback: t.admit,
-		// Discard all log entries of tusd, because the problem package logs the errors.
+		// Discard all log entries from tusd, because the problem package logs the errors.
 		Logger: xslog.New(xslog.NewTextHandler(io.Discard, &xslog.HandlerOptions{Level: xslog.LevelError + 1})),
 	})
 	if err != nil {
@@ -95,8 +95,8 @@ func (t *tus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t.owned.ServeHTTP(w, r)
 }
 
-// exchange holds the state of one request. The request's context contains the exchange, because tusd passes this
-// context to the methods of tusStore.
+// exchange holds the state of one request. The request's context contains this state, because tusd passes the context
+// to the methods of tusStore.
 type exchange struct {
 	owner string
 	// method is the request method after X-HTTP-Method-Override has been applied.
@@ -114,7 +114,7 @@ type exchange struct {
 
 type exchangeKey struct{}
 
-// exchangeOf returns the exchange in ctx, or nil if ctx contains no exchange.
+// exchangeOf returns the request state that serve has stored in ctx, or nil if ctx contains none.
 func exchangeOf(ctx context.Context) *exchange {
 	x, _ := ctx.Value(exchangeKey{}).(*exchange)
 	return x
@@ -203,8 +203,8 @@ func (x *exchange) declare(r *http.Request) (err error) {
 	return err
 }
 
-// append prepares a PATCH request, which appends bytes to the upload with the given ID. It records the checksum and the
-// upload in x. If tusd must not handle the request, append returns an error.
+// append prepares an incoming PATCH request for tusd. The request appends bytes to the upload with the given ID. append
+// records the checksum and the upload in x. It returns an error if tusd must not handle the request.
 func (t *tus) append(r *http.Request, x *exchange, id string) (err error) {
 	if x.checksum, err = uploadChecksum(r.Header); err != nil {
 		return err
@@ -244,12 +244,13 @@ func (t *tus) admit(hook tusd.HookEvent) (tusd.HTTPResponse, tusd.FileInfoChange
 }
 
 // settle turns a complete upload into a file and publishes the file's event. If the upload is incomplete, or if the
-// event is already confirmed, settle does nothing. stays has the same meaning as in announce.
+// event is already confirmed, settle does nothing. If keepFile is true, settle keeps the file even if it cannot publish
+// the event.
 //
 // When a response reports that all bytes have arrived, the client assumes that the file is stored. Every handler must
 // therefore call settle before it sends such a response, even for a later request, because the request with the last
 // byte can fail after the byte was stored.
-func (t *tus) settle(ctx context.Context, u content.Upload, stays bool) error {
+func (t *tus) settle(ctx context.Context, u content.Upload, keepFile bool) error {
 	if !u.Complete() || u.Stored && !u.Unconfirmed {
 		return nil
 	}
@@ -259,7 +260,7 @@ func (t *tus) settle(ctx context.Context, u content.Upload, stays bool) error {
 	}
 	// Announce the event in the file's document, because another request might have turned the upload into a file with
 	// a different event.
-	if err := t.announceAgain(ctx, f.ID, stays); err != nil {
+	if err := t.announceAgain(ctx, f.ID, keepFile); err != nil {
 		return err
 	}
 	t.measureTus(ctx, u, "stored", f.Size)

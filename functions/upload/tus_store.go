@@ -23,12 +23,12 @@ type uploads interface {
 	Discard(ctx context.Context, id string) error
 }
 
-// tusStore is the data store of tusd (tusd.DataStore). During a request, it gives tusd access only to the upload in
-// the exchange, which is the state of the request, because only that upload has passed the access checks.
+// tusStore is the data store of tusd (tusd.DataStore). During a request, it gives tusd access only to the upload that
+// the request creates or refers to, because only that upload has passed the access checks.
 type tusStore struct{ *tus }
 
-// NewUpload implements tusd.DataStore. It takes the file name and the content type from the exchange, because declare
-// has already validated them.
+// NewUpload implements tusd.DataStore. It takes the file name and the content type from the exchange, which holds the
+// state of the request, because only these values are validated.
 func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
 	u, err := s.files.Create(ctx, content.Upload{Owner: x.owner, Name: x.metadata.name, ContentType: x.metadata.contentType,
@@ -43,8 +43,8 @@ func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Uploa
 	return tusUpload{s.tus, x}, nil
 }
 
-// GetUpload implements tusd.DataStore. If the upload in the exchange has a different ID, GetUpload returns
-// tusd.ErrNotFound.
+// GetUpload implements tusd.DataStore. It returns tusd.ErrNotFound if id is not the ID of the upload that the current
+// request creates or refers to.
 func (s tusStore) GetUpload(ctx context.Context, id string) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
 	if x == nil || x.upload.ID == "" || x.upload.ID != id {
@@ -58,7 +58,8 @@ func (s tusStore) AsTerminatableUpload(u tusd.Upload) tusd.TerminatableUpload {
 	return u.(tusUpload)
 }
 
-// tusUpload implements tusd.Upload for the upload in the exchange x.
+// tusUpload implements tusd.Upload for the upload that the current request creates or refers to. x is the state of this
+// request.
 type tusUpload struct {
 	t *tus
 	x *exchange

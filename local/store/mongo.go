@@ -21,8 +21,8 @@ import (
 // Mongo is a running server that supports the MongoDB protocol.
 type Mongo struct {
 	*Server
-	// URI is the connection string for the database strongroom. For mongod, it contains an account with all privileges.
-	// For FerretDB, it contains no account, because FerretDB does not support accounts.
+	// URI is the connection string for the strongroom database. For mongod, it contains the credentials of an account
+	// with all privileges. For FerretDB, it contains none, because FerretDB does not support accounts.
 	URI string
 	// Kind is "mongod" or "ferretdb".
 	Kind string

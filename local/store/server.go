@@ -175,8 +175,8 @@ func (s *Server) end(stop func(*process.Process) error) error {
 	return errors.Join(errs...)
 }
 
-// launch starts a process that runs the program. The process inherits the lock, so that the directory stays locked
-// until the process has ended, even if this process ends first.
+// launch starts a child process that runs the program. The child inherits the lock, so that the directory stays locked
+// until the child has ended, even if its parent ends first.
 func (p program) launch(lock *os.File) (*process.Process, error) {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

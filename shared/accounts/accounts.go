@@ -1,7 +1,7 @@
 // Package accounts stores users, their sessions, their login attempts and the audit trail in MySQL, MariaDB or TiDB.
 //
 // If the cause of an error is known, the error wraps a kind from package problem, such as problem.NotFound. The kind is
-// problem.Unavailable if the database is unavailable, busy or not set up yet. Every query has a timeout.
+// problem.Unavailable if the database is unavailable, busy or not set up yet.
 package accounts
 
 import (
@@ -22,10 +22,9 @@ const (
 	// maxConns is the maximum number of database connections per replica of a function. The database server must
 	// therefore allow max-scale × maxConns connections per function, where max-scale is the maximum number of replicas.
 	maxConns = 4
-	// connLifetime is the maximum age of a connection. Older connections are replaced, so that the process uses the
-	// new address if the server's address changes.
+	// connLifetime is the maximum age of a connection. Older connections are replaced, so that the process connects to
+	// the new address after the server's address has changed.
 	connLifetime = 3 * time.Minute
-	// connIdleTime is how long an idle connection stays open.
 	connIdleTime = 45 * time.Second
 	// callTimeout is how long each query or transaction may take, including the wait for a connection.
 	callTimeout = 8 * time.Second
@@ -36,20 +35,21 @@ const (
 type Store struct {
 	db           *sql.DB
 	now          func() time.Time
-	addressGate  *gate // limits login attempts per user name and address
-	userGate     *gate // limits login attempts per user name
-	rowsGate     *gate // limits transactions on login attempt counters per user name
-	reserveGate  *gate // limits transactions that reserve login attempts
-	settleGate   *gate // limits transactions that record the outcomes of login attempts
+	addressGate  *gate // limits concurrent login attempts per user name and address
+	userGate     *gate // limits concurrent login attempts per user name
+	rowsGate     *gate // limits concurrent transactions on login attempt counters per user name
+	reserveGate  *gate // limits concurrent transactions that reserve login attempts
+	settleGate   *gate // limits concurrent transactions that record the outcomes of login attempts
 	reservations atomic.Uint64
-	// sessionsStarted counts started sessions. StartSession deletes expired sessions after every purgeEvery-th one.
+	// sessionsStarted is the number of sessions that this Store has started. After every purgeEvery-th session,
+	// StartSession deletes expired sessions.
 	sessionsStarted atomic.Uint64
 }
 
 // Open returns a Store for the database that dsn names. dsn is a data source name in the format of
 // github.com/go-sql-driver/mysql. Open validates it and adds the connection options that this package requires, but
-// does not connect to the database. The function now returns the current time.
-func Open(dsn string, now func() time.Time) (*Store, error) {
+// does not connect to the database. The Store reads the current time from clock.
+func Open(dsn string, clock func() time.Time) (*Store, error) {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func Open(dsn string, now func() time.Time) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
-		db: db, now: now, addressGate: newGate(addressLimit), userGate: newGate(userWidth),
+		db: db, now: clock, addressGate: newGate(addressLimit), userGate: newGate(userWidth),
 		rowsGate: newGate(1), reserveGate: newGate(reserveConns), settleGate: newGate(maxConns),
 	}, nil
 }
@@ -83,7 +83,7 @@ func (s *Store) Close() error { return s.db.Close() }
 // User is an account.
 type User struct {
 	ID           string // UUIDv7
-	Username     string // canonical
+	Username     string // in canonical form
 	PasswordHash string // in a format that package password supports
 	Role         string // token.RoleUser or token.RoleAdmin
 	Disabled     bool
@@ -102,9 +102,9 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 	return s.find(ctx, "find user by name", "username = ?", name)
 }
 
-// find returns the user that satisfies an SQL condition, which contains a placeholder for value. doing is the action for
-// an error. The error is errNoUser if the user does not exist.
-func (s *Store) find(ctx context.Context, doing, condition string, value any) (u User, err error) {
+// find returns the user that matches an SQL condition, in which a placeholder stands for value. The error is errNoUser
+// if no user matches. Any other error contains action, which describes the operation that failed.
+func (s *Store) find(ctx context.Context, action, condition string, value any) (u User, err error) {
 	err = s.read(ctx, func(ctx context.Context) (err error) {
 		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE `+condition, value))
 		return err
@@ -112,11 +112,11 @@ func (s *Store) find(ctx context.Context, doing, condition string, value any) (u
 	if errors.Is(err, sql.ErrNoRows) {
 		return User{}, errNoUser
 	}
-	return u, fail(doing, err)
+	return u, fail(action, err)
 }
 
-// ReplaceHash replaces a user's stored password hash with next if the stored hash is equal to old. Otherwise, the error
-// is a problem.Conflict.
+// ReplaceHash replaces a user's stored password hash with next. If the stored hash differs from old, ReplaceHash
+// returns a problem.Conflict instead, because it must not undo a password change.
 func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
 	key, err := uuid.Parse(id)
 	if err != nil {
@@ -135,8 +135,8 @@ func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
 	return nil
 }
 
-// read runs a query. If the query fails because its connection is broken, read runs it once more. The query must
-// therefore be idempotent.
+// read runs a query. If the query fails because its connection is broken, read runs the query a second time, so the
+// query must be idempotent.
 func (s *Store) read(ctx context.Context, query func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -147,5 +147,5 @@ func (s *Store) read(ctx context.Context, query func(ctx context.Context) error)
 	return timedOut(ctx, err)
 }
 
-// timestamp returns the current time in UTC, truncated to the resolution of the database: 1 µs.
+// timestamp returns the current time in UTC, truncated to 1 µs, which is the resolution of times in the database.
 func (s *Store) timestamp() time.Time { return s.now().UTC().Truncate(time.Microsecond) }

@@ -111,7 +111,7 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 	return users, next, nil
 }
 
-// NewUser contains the values of a user that Create creates.
+// NewUser contains the values for a new user.
 type NewUser struct {
 	Username     string // does not have to be in canonical form
 	PasswordHash string // in a format that package password supports
@@ -119,11 +119,11 @@ type NewUser struct {
 	Disabled     bool
 }
 
-// Create creates a user with a new ID. The actor by is Setup, or the admin who creates the user. The error is a
+// Create creates a user with a new ID. The actor is Setup, or the admin who creates the user. The error is a
 // problem.Conflict if the user name is already taken, and a problem.Unprocessable if the user name is invalid or the
 // role is unknown. It is token.ErrStale if the actor is neither Setup nor an enabled admin whose token version is
-// by.Version.
-func (s *Store) Create(ctx context.Context, by Actor, n NewUser) (User, error) {
+// actor.Version.
+func (s *Store) Create(ctx context.Context, actor Actor, n NewUser) (User, error) {
 	name, err := CanonicalUsername(n.Username)
 	if err != nil {
 		return User{}, err
@@ -138,11 +138,11 @@ func (s *Store) Create(ctx context.Context, by Actor, n NewUser) (User, error) {
 	now := s.timestamp()
 	u := User{ID: id.String(), Username: name, PasswordHash: n.PasswordHash, Role: n.Role, Disabled: n.Disabled,
 		TokenVersion: 1, CreatedAt: now, UpdatedAt: now}
-	insert := func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx, by, id, u) }
-	if by == Setup {
+	insert := func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx, actor, id, u) }
+	if actor == Setup {
 		err = s.transact(ctx, insert)
 	} else {
-		err = s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, _ int) error { return insert(ctx, tx) })
+		err = s.asAdmin(ctx, actor, func(ctx context.Context, tx *sql.Tx, _ int) error { return insert(ctx, tx) })
 	}
 	if err != nil {
 		return User{}, fail("create user", err)
@@ -157,7 +157,7 @@ func checkRole(role string) error {
 	return nil
 }
 
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, by Actor, id uuid.UUID, u User) error {
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, actor Actor, id uuid.UUID, u User) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO users (id, username, password_hash, role, disabled_at, token_version, created_at, updated_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, id[:], u.Username, u.PasswordHash, u.Role,
 		sql.NullTime{Time: u.CreatedAt, Valid: u.Disabled}, u.TokenVersion, u.CreatedAt, u.UpdatedAt)
@@ -166,9 +166,9 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, by Actor, id uuid.UUID, 
 	} else if err != nil {
 		return err
 	}
-	err = s.note(ctx, tx, by, ActionCreated, u, u.Role)
+	err = s.note(ctx, tx, actor, ActionCreated, u, u.Role)
 	if err == nil && u.Disabled {
-		err = s.note(ctx, tx, by, ActionDisabled, u, "")
+		err = s.note(ctx, tx, actor, ActionDisabled, u, "")
 	}
 	return err
 }
@@ -202,14 +202,14 @@ func (p Patch) apply(u *User) (actions []string) {
 	return actions
 }
 
-// Update changes the user with the given ID, and returns the changed user. The actor by is the admin who requests the
+// Update changes the user with the given ID, and returns the changed user. The actor is the admin who requests the
 // change. Every change except enabling the user increments the token version, which ends all sessions of the user and
 // invalidates the user's access tokens.
 //
 // The error is a problem.NotFound if the user does not exist, and a problem.Unprocessable if the role is unknown. It
 // is ErrLastAdmin if no enabled admin would remain, and token.ErrStale if the actor is not an enabled admin whose token
-// version is by.Version.
-func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (User, error) {
+// version is actor.Version.
+func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch) (User, error) {
 	key, err := parseID(id)
 	if err != nil {
 		return User{}, err
@@ -220,7 +220,7 @@ func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (U
 		}
 	}
 	var u User
-	err = s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, admins int) error {
+	err = s.asAdmin(ctx, actor, func(ctx context.Context, tx *sql.Tx, admins int) error {
 		was, err := lockUser(ctx, tx, key)
 		if err != nil {
 			return err
@@ -244,7 +244,7 @@ func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (U
 			if action == ActionRoleChanged {
 				role = u.Role
 			}
-			if err := s.note(ctx, tx, by, action, u, role); err != nil {
+			if err := s.note(ctx, tx, actor, action, u, role); err != nil {
 				return err
 			}
 		}
@@ -256,15 +256,15 @@ func (s *Store) Update(ctx context.Context, by Actor, id string, patch Patch) (U
 	return u, nil
 }
 
-// Delete deletes the user with the given ID. The actor by is the admin who requests the deletion. The error is a
+// Delete deletes the user with the given ID. The actor is the admin who requests the deletion. The error is a
 // problem.NotFound if the user does not exist, ErrLastAdmin if no enabled admin would remain, and token.ErrStale if the
-// actor is not an enabled admin whose token version is by.Version.
-func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
+// actor is not an enabled admin whose token version is actor.Version.
+func (s *Store) Delete(ctx context.Context, actor Actor, id string) error {
 	key, err := parseID(id)
 	if err != nil {
 		return err
 	}
-	return fail("delete user "+id, s.asAdmin(ctx, by, func(ctx context.Context, tx *sql.Tx, admins int) error {
+	return fail("delete user "+id, s.asAdmin(ctx, actor, func(ctx context.Context, tx *sql.Tx, admins int) error {
 		u, err := lockUser(ctx, tx, key)
 		if err != nil {
 			return err
@@ -275,21 +275,21 @@ func (s *Store) Delete(ctx context.Context, by Actor, id string) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, key[:]); err != nil {
 			return err
 		}
-		return s.note(ctx, tx, by, ActionDeleted, u, "")
+		return s.note(ctx, tx, actor, ActionDeleted, u, "")
 	}))
 }
 
-// ChangePassword stores a new password hash for the user whose ID is by.ID. It ends all sessions of the user and
-// invalidates the user's access tokens. The caller must have verified the current password.
-// The error is token.ErrStale if the account has changed since the user's access token was issued.
-func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash string) error {
-	key, err := parseID(by.ID)
+// ChangePassword stores a new password hash for the actor's own account. It ends all sessions of the actor and
+// invalidates the actor's access tokens. The caller must have verified the current password. The error is
+// token.ErrStale if the account has changed since the actor's access token was issued.
+func (s *Store) ChangePassword(ctx context.Context, actor Actor, passwordHash string) error {
+	key, err := parseID(actor.ID)
 	if err != nil {
 		return token.ErrStale
 	}
-	return fail("change password of user "+by.ID, s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return fail("change password of user "+actor.ID, s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		u, err := lockUser(ctx, tx, key)
-		if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != by.Version) {
+		if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != actor.Version) {
 			return token.ErrStale
 		} else if err != nil {
 			return err
@@ -299,14 +299,14 @@ func (s *Store) ChangePassword(ctx context.Context, by Actor, passwordHash strin
 		if err := s.replace(ctx, tx, key, &u); err != nil {
 			return err
 		}
-		return s.note(ctx, tx, by, ActionPasswordChanged, u, "")
+		return s.note(ctx, tx, actor, ActionPasswordChanged, u, "")
 	}))
 }
 
 // asAdmin calls the function change in a transaction, with the number of enabled admins. The transaction locks all
 // enabled admins, so that no other transaction can demote, disable or delete one of them at the same time. The error
-// is token.ErrStale if the actor by is not an enabled admin whose token version is by.Version.
-func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.Context, tx *sql.Tx, admins int) error) error {
+// is token.ErrStale if the actor is not an enabled admin whose token version is actor.Version.
+func (s *Store) asAdmin(ctx context.Context, actor Actor, change func(ctx context.Context, tx *sql.Tx, admins int) error) error {
 	return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		// Use a locking read, because on every supported server, only a locking read returns rows that other
 		// transactions have committed since this transaction began. Force the index, so that the read locks only the
@@ -321,7 +321,7 @@ func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.C
 			return err
 		}
 		for _, admin := range admins {
-			if admin.ID == by.ID && admin.TokenVersion == by.Version {
+			if admin.ID == actor.ID && admin.TokenVersion == actor.Version {
 				return change(ctx, tx, len(admins))
 			}
 		}
@@ -330,8 +330,8 @@ func (s *Store) asAdmin(ctx context.Context, by Actor, change func(ctx context.C
 }
 
 // transact calls the function change in a transaction, which is rolled back if change returns an error. If the
-// transaction conflicts with other transactions, transact repeats the call in a new transaction. It makes at most
-// maxConflicts calls.
+// transaction conflicts with other transactions, transact calls change again in a new transaction, up to maxConflicts
+// times in total.
 func (s *Store) transact(ctx context.Context, change func(ctx context.Context, tx *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -348,7 +348,7 @@ func (s *Store) transactOnce(ctx context.Context, change func(ctx context.Contex
 	if err != nil {
 		return err
 	}
-	// Ignore the error, because Rollback has no effect after Commit, and the caller gets any earlier error.
+	// Ignore the error. After Commit, Rollback has no effect. In all other cases, this function returns an error.
 	defer func() { _ = tx.Rollback() }()
 	if err := change(ctx, tx); err != nil {
 		return err
@@ -367,7 +367,7 @@ func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
 }
 
 // replace sets u.UpdatedAt to the current time, and stores it with u's role, disabled state, password hash and token
-// version. The other values of a user never change.
+// version. It does not store the other values, because they never change.
 func (s *Store) replace(ctx context.Context, tx *sql.Tx, key uuid.UUID, u *User) error {
 	u.UpdatedAt = s.timestamp()
 	_, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, disabled_at = IF(?, COALESCE(disabled_at, ?), NULL),

@@ -16,22 +16,23 @@ import (
 const (
 	// attemptWait is how long a login attempt may wait for the outcomes of other attempts for the same user name.
 	attemptWait = 8 * time.Second
-	// userWidth is the maximum number of concurrent attempts for one user name in one process. It is larger than the
-	// number of passwords that a process hashes at the same time, so that this limit does not slow down the hashing.
-	// It is smaller than userLimit, so that several replicas can admit attempts for the same user name.
+	// userWidth is the maximum number of concurrent login attempts for one user name in one process. It is larger than
+	// the number of passwords that a process hashes at the same time, so that it does not slow down the hashing. It is
+	// smaller than userLimit, so that several replicas can admit attempts for the same user name.
 	userWidth = 24
-	// reserveConns is the maximum number of connections that a process uses at the same time to reserve attempts. The
-	// other connections stay free to record outcomes, because an attempt might wait for the outcomes of other attempts.
+	// reserveConns is the maximum number of connections that a process uses at the same time to reserve login
+	// attempts. The remaining connections are for recording outcomes. Without them, attempts that wait for an outcome
+	// could occupy every connection, so that the outcome could not be recorded.
 	reserveConns = maxConns / 2
-	// An attempt that waits for the outcomes of other attempts polls the database, because another replica might
+	// A login attempt that waits for the outcomes of other attempts polls the database, because another replica might
 	// record those outcomes. The polling interval starts at firstPoll and doubles with each poll, up to maxPoll.
 	firstPoll = 10 * time.Millisecond
 	maxPoll   = 320 * time.Millisecond
-	// maxConflicts is the maximum number of times that a transaction runs. A transaction runs again only if it
-	// conflicts with other transactions.
+	// maxConflicts is how many times a transaction may run if it keeps conflicting with other transactions.
 	maxConflicts = 10
-	// Every purgeEvery-th reservation deletes up to purgeRows expired counters. This is more than purgeEvery
-	// reservations create (at most 2*purgeEvery), so the table contains only the counters from about one day.
+	// After every purgeEvery-th login attempt, up to purgeRows expired counters are deleted. purgeEvery attempts create
+	// at most 2*purgeEvery counters, which is less than purgeRows, so expired counters do not accumulate. The same
+	// constants apply to expired sessions.
 	purgeEvery = 100
 	purgeRows  = 1000
 )
@@ -45,15 +46,15 @@ const (
 	Succeeded
 )
 
-// Settle records the outcome of a reserved login attempt. It must be called exactly once, because an attempt counts as
-// a failure until its outcome is recorded, and because a second call would record an outcome for another attempt.
+// Settle is a function that records the outcome of a login attempt. It must be called exactly once, because an attempt
+// without an outcome counts as a failure, and because a second call would record an outcome for another attempt.
 type Settle func(ctx context.Context, outcome Outcome) error
 
-// settleTimeout is how long Record waits until the outcome of an attempt is recorded.
+// settleTimeout is how long Settle.Record may take to record the outcome of a login attempt.
 const settleTimeout = 5 * time.Second
 
-// Record calls settle even if ctx has ended because the client has disconnected. Otherwise, the attempt would count as
-// a failure. Record only logs an error, because the caller already has the result of the attempt.
+// Record records the outcome even if ctx is canceled because the client has disconnected. Otherwise, the attempt would
+// count as a failure. Record only logs an error, because the response to the client does not depend on the record.
 func (settle Settle) Record(ctx context.Context, outcome Outcome) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -62,8 +63,8 @@ func (settle Settle) Record(ctx context.Context, outcome Outcome) {
 	}
 }
 
-// Reserve reserves a login attempt for a user name from a client address. The user does not have to exist. If the error
-// is nil, the caller must compare the password and then call the returned Settle function.
+// Reserve admits and counts a login attempt for a user name from a client address. The user does not have to exist. If
+// the error is nil, the caller must compare the password and then call the returned Settle function.
 //
 // Reserve limits the consecutive failures for a user name to 5 from one address and to 100 from all addresses
 // together. All IPv6 addresses in a /64 prefix count as one address. After a limit is reached, Reserve admits one
@@ -75,8 +76,8 @@ func (settle Settle) Record(ctx context.Context, outcome Outcome) {
 // several replicas, but parallel sign-ins with the correct password all succeed. If the wait takes too long, the error
 // is a problem.Unavailable.
 //
-// If the user name is invalid, the error is a problem.Unprocessable. Reserve measures delays with the Store's clock.
-// If the clocks of two replicas differ, a delay can be shorter or longer by that difference.
+// If the user name is invalid, the error is a problem.Unprocessable. Reserve measures delays with the clock of its
+// process, so if the clocks of two replicas differ, a delay can be shorter or longer by that difference.
 func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr) (Settle, error) {
 	name, err := CanonicalUsername(username)
 	if err != nil {
@@ -122,7 +123,7 @@ func (s *Store) enter(ctx context.Context, key attemptKey) (leave func(), err er
 }
 
 // admit waits until the counters in the database allow another attempt, and then reserves the attempt. The error is a
-// problem.TooManyAttempts if the address or the user name is blocked, and a problem.Unavailable if ctx ends first.
+// problem.TooManyAttempts if the address or the user name is blocked, and a problem.Unavailable if ctx is done first.
 func (s *Store) admit(ctx context.Context, key attemptKey) error {
 	for pause := firstPoll; ; pause = min(2*pause, maxPoll) {
 		var until time.Time
@@ -155,7 +156,7 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 	}
 }
 
-// sleep waits until the duration d has passed or ctx ends. It reports whether the duration has passed.
+// sleep waits until the duration d has passed or ctx is done. It reports whether it has waited for the whole duration.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -201,9 +202,9 @@ func addressKey(address netip.Addr) string {
 // function change with both counters. If change returns true, count stores the counters. If the transaction conflicts
 // with other transactions, count runs it again after a backoff, which grows with each try.
 //
-// A process runs only one such transaction at a time per user name. Otherwise, these transactions would occupy several
-// connections while they wait for the same rows. The gate conns limits how many of them run at the same time for all
-// user names together.
+// A process runs only one such transaction at a time per user name, because several transactions would occupy several
+// connections while they wait for the same rows. The limiter conns limits how many of these transactions run at the
+// same time for all user names together.
 func (s *Store) count(ctx context.Context, key attemptKey, conns *gate, change func(one, all *counter, now time.Time) (changed bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -230,7 +231,8 @@ func (s *Store) countOnce(ctx context.Context, key attemptKey, change func(one, 
 	if err != nil {
 		return err
 	}
-	// Ignore the error, because Rollback has no effect after Commit, and the caller gets any earlier error.
+	// Ignore the error. After Commit, Rollback has no effect. In all other cases, this function already returns an
+	// error or has no change to store.
 	defer func() { _ = tx.Rollback() }()
 	subject, now := key.subject[:], s.timestamp()
 	// Insert missing rows before locking the rows, because a lock on a missing row does not stop other transactions
@@ -265,7 +267,7 @@ func readCounters(ctx context.Context, tx *sql.Tx, key attemptKey) (map[string]c
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = rows.Close() }() // rows.Err returns any error
+	defer func() { _ = rows.Close() }() // rows.Err returns read errors
 	counters := map[string]counter{}
 	for rows.Next() {
 		var address string

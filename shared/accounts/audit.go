@@ -21,7 +21,7 @@ const (
 	ActionPasswordReset   = "password.reset"   // by an admin
 	ActionPasswordChanged = "password.changed" // by the user, with the current password
 	ActionDeleted         = "user.deleted"
-	ActionSessionsEnded   = "sessions.ended" // by the user, who ended all of their sessions
+	ActionSessionsEnded   = "sessions.ended" // all sessions, by the user
 )
 
 // AuditEntry describes one change to an account. It contains the user names at the time of the change, because the
@@ -138,7 +138,7 @@ type scanner interface{ Scan(dest ...any) error }
 
 // collect calls scan for each row and returns the results. It closes rows.
 func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) (all []T, err error) {
-	defer func() { _ = rows.Close() }() // rows.Err returns any error
+	defer func() { _ = rows.Close() }() // rows.Err returns read errors
 	for rows.Next() {
 		one, err := scan(rows)
 		if err != nil {

@@ -15,12 +15,12 @@ const (
 	firstBackoff = time.Second
 	maxBackoff   = 15 * time.Minute
 	// forgetAfter is how long a counter is kept after the last admitted attempt. It is much longer than maxBackoff,
-	// so that an attacker who waits until a counter expires can make fewer guesses than an attacker who guesses after
-	// every delay.
+	// so that an attacker who waits until a counter expires can make fewer guesses than an attacker who guesses
+	// whenever a delay ends.
 	forgetAfter = 24 * time.Hour
-	// staleAfter is how long attempts stay pending after the last admitted attempt, before they become failures. They
-	// must not stay pending forever, because a process that was killed never records the outcomes of its attempts.
-	// staleAfter must be longer than an attempt can take, because attempts in progress would otherwise become failures.
+	// staleAfter is how long after the last admitted attempt all attempts without a recorded outcome become failures.
+	// They cannot wait for an outcome forever, because a process that was killed never records one. staleAfter is
+	// longer than an attempt can take, so that attempts in progress do not become failures.
 	staleAfter = time.Minute
 )
 
@@ -32,8 +32,8 @@ type counter struct {
 	touchedAt    time.Time // the time of the last admitted attempt
 }
 
-// at returns the counter as of the current time, now. If the last admitted attempt is older than forgetAfter, the
-// returned counter is empty. If that attempt is older than staleAfter, the pending attempts become failures.
+// at returns c, updated to the current time. If the last admitted attempt is older than forgetAfter, the returned
+// counter is empty. If that attempt is older than staleAfter, all attempts without a recorded outcome become failures.
 func (c counter) at(now time.Time) counter {
 	age := now.Sub(c.touchedAt)
 	switch {
@@ -55,8 +55,9 @@ const (
 	blocked          // attempts are rejected until blockedUntil
 )
 
-// judge decides whether to admit a login attempt. It counts pending attempts as failures, so that at most limit guesses
-// are compared with the password in parallel. After the limit is reached, judge admits one attempt at a time.
+// judge decides whether to admit a login attempt. It counts pending attempts, which have no recorded outcome yet, as
+// failures, so that at most limit guesses are compared with the password in parallel. After the limit is reached, judge
+// admits one attempt at a time.
 func (c counter) judge(now time.Time, limit int) verdict {
 	switch {
 	case now.Before(c.blockedUntil):
@@ -68,14 +69,14 @@ func (c counter) judge(now time.Time, limit int) verdict {
 	}
 }
 
-// reserve returns c with one more pending attempt, which was admitted at the time now.
+// reserve returns c after a login attempt was admitted. The attempt is pending until its outcome is recorded.
 func (c counter) reserve(now time.Time) counter {
 	c.pending++
 	c.touchedAt = now
 	return c
 }
 
-// release returns c with one fewer pending attempt. It records no result for that attempt.
+// release returns c with one fewer pending attempt. It counts neither a failure nor a success.
 func (c counter) release() counter {
 	c.pending = max(0, c.pending-1)
 	return c
@@ -92,11 +93,11 @@ func (c counter) fail(now time.Time, limit int) counter {
 	return c
 }
 
-// succeed returns c after a pending attempt has succeeded. It subtracts failures, the number of failures from the
-// attempt's address, so that the counter for all addresses keeps the failures from other addresses.
-func (c counter) succeed(failures, limit int) counter {
+// succeed returns c after a pending attempt has succeeded. It subtracts only addressFailures, the number of failures
+// from the attempt's address, so that the counter for all addresses keeps the failures from other addresses.
+func (c counter) succeed(addressFailures, limit int) counter {
 	c = c.release()
-	c.failures = max(0, c.failures-failures)
+	c.failures = max(0, c.failures-addressFailures)
 	if c.failures < limit {
 		c.blockedUntil = time.Time{}
 	}

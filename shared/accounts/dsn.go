@@ -16,7 +16,7 @@ const (
 	ioTimeout   = 5 * time.Second
 )
 
-// session contains the session variables for every connection. innodb_lock_wait_timeout is 3 s and thus shorter than
+// session contains the session variables for every connection. innodb_lock_wait_timeout, in seconds, is shorter than
 // ioTimeout, so that a long wait for a row lock ends with a server error instead of a broken connection.
 var session = map[string]string{
 	"time_zone":                "'+00:00'",
@@ -30,8 +30,8 @@ var session = map[string]string{
 func parseDSN(dsn string) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {
-		// Return only an error that begins with "invalid DSN:", because such an error quotes nothing. The driver's
-		// other errors quote a part of the DSN, which might be the password.
+		// Return only an error that begins with "invalid DSN:", because such an error quotes no part of the DSN. The
+		// driver's other errors quote a part of the DSN, which might be the password.
 		if strings.HasPrefix(err.Error(), "invalid DSN:") {
 			return nil, err
 		}

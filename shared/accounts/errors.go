@@ -71,15 +71,15 @@ func Refused(setting string, err error) error {
 	return err
 }
 
-// fail adds the name of the failed action to a database error as a prefix. The returned error is a problem.Unavailable
-// if the database is unavailable, busy or not set up, and a problem.Conflict if a unique key is already taken. If err
-// is nil or already a problem, fail returns err unchanged.
-func fail(doing string, err error) error {
+// fail prefixes a database error with the action that failed. The returned error is a problem.Unavailable if the
+// database is unavailable, busy or not set up, and a problem.Conflict if a unique key is already taken. If err is nil
+// or already a problem, fail returns err unchanged.
+func fail(action string, err error) error {
 	var known *problem.Problem
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	err = fmt.Errorf("%s: %w", doing, err)
+	err = fmt.Errorf("%s: %w", action, err)
 	var server *mysql.MySQLError
 	if errors.As(err, &server) {
 		switch n := server.Number; n {
@@ -113,8 +113,8 @@ func fail(doing string, err error) error {
 	return err
 }
 
-// timedOut returns err. If ctx has ended, the returned error also wraps ctx.Err(), because some errors that
-// database/sql and the driver return when a context ends do not wrap it.
+// timedOut returns err. If ctx is done, the returned error also wraps ctx.Err(), because database/sql and the driver
+// sometimes return errors that do not wrap it.
 func timedOut(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return err
@@ -122,13 +122,13 @@ func timedOut(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ctx.Err(), err)
 }
 
-// lostConnection reports whether a query might have failed only because its connection was already broken, so that
-// the query can succeed on another connection.
+// lostConnection reports whether a query might have failed only because its connection was broken. Such a query can
+// succeed on another connection.
 func lostConnection(err error) bool {
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn)
 }
 
-// conflicted reports whether a transaction failed because it conflicted with other transactions, so that it can
+// conflicted reports whether a transaction failed because it conflicted with other transactions. Such a transaction can
 // succeed if it runs again from the beginning.
 func conflicted(err error) bool {
 	var server *mysql.MySQLError

@@ -5,14 +5,15 @@ import (
 	"sync"
 )
 
-// gate admits at most width callers per key at the same time. Further callers wait in this process instead of on the
-// database server, so that they do not occupy database connections.
+// gate is a concurrency limiter. It admits at most width callers per key at the same time. Further callers wait in this
+// process instead of on the database server, so that they do not occupy database connections.
 type gate struct {
 	width int
 	mu    sync.Mutex
 	doors map[string]*door
 }
 
+// door tracks the admitted and waiting callers for one key.
 type door struct {
 	slots chan struct{}
 	users int // the number of callers that hold a slot or wait for one
@@ -20,8 +21,8 @@ type door struct {
 
 func newGate(width int) *gate { return &gate{width: width, doors: map[string]*door{}} }
 
-// enter waits until a slot for key is free. If ctx ends first, enter returns an error. The caller must call leave to
-// release the slot. Repeated calls to leave have no effect.
+// enter waits until fewer than g.width callers with this key are admitted, and then admits the caller. If ctx is done
+// first, enter returns an error. The admitted caller must call leave when it is finished. Further calls have no effect.
 func (g *gate) enter(ctx context.Context, key string) (leave func(), err error) {
 	g.mu.Lock()
 	d := g.doors[key]

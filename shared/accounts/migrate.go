@@ -25,7 +25,7 @@ var migrations embed.FS
 const migrateTimeout = 10 * time.Minute
 
 // Migrate applies all pending migrations to the database that dsn names. If several processes call Migrate at the same
-// time, one of them applies the migrations, and the other processes wait until it has finished or until ctx ends.
+// time, one of them applies the migrations, and the other processes wait until it has finished or their ctx is done.
 func Migrate(ctx context.Context, dsn string) error {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
@@ -66,9 +66,9 @@ func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
 // read timeout, because the server can wait that long before it responds.
 const lockPoll = 2
 
-// withLock takes the server-wide lock for changes to a database, or returns an error if ctx ends first. It calls the
-// function do with the connection that holds the lock, and then releases the lock.
-func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sql.Conn) error) (err error) {
+// withLock takes the server-wide lock for changes to a database, passes the connection that holds the lock to action,
+// and then releases the lock. It returns an error if ctx is done before it gets the lock.
+func withLock(ctx context.Context, db *sql.DB, database string, action func(conn *sql.Conn) error) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sq
 	for {
 		var taken sql.NullInt64
 		err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, name, lockPoll).Scan(&taken)
-		// GET_LOCK can fail with a conflict in TiDB, because TiDB implements it with rows in a table.
+		// Retry after a conflict, which TiDB can report because it implements GET_LOCK with rows in a table.
 		if err != nil && !conflicted(err) {
 			return fmt.Errorf("lock database %s for changes: %w", database, err)
 		}
@@ -98,5 +98,5 @@ func withLock(ctx context.Context, db *sql.DB, database string, do func(conn *sq
 			err = errors.Join(err, problem.Unavailable.Because(unlockErr, "lost the lock for changes to the database"))
 		}
 	}()
-	return do(conn)
+	return action(conn)
 }

@@ -17,18 +17,18 @@ import (
 // because Provision inserts the name into SQL statements without escaping it.
 var databaseName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,62}$`)
 
-// auditTable is the name of the append-only table for the audit trail. The runtime user is allowed to read and insert
-// rows in this table, but not to change or delete them.
+// auditTable is the name of the append-only table for the audit trail. The functions' MySQL user is allowed to read and
+// insert rows in this table, but not to change or delete them.
 const auditTable = "audit"
 
-// Provision prepares a MySQL database for the functions. It connects as the administrator in adminDSN, creates the
-// database and the user that runtimeDSN names, and sets that user's password to the password in runtimeDSN. It also
-// migrates the tables as Migrate does.
+// Provision prepares a MySQL database for the functions. It connects as the administrator in adminDSN, and creates the
+// database and the runtime user that runtimeDSN names. It sets the runtime user's password to the password in
+// runtimeDSN, and applies all pending migrations.
 //
-// The runtime user gets the privileges to read and insert rows in the audit table, and to read and write rows in the
-// other tables. The user gets no access to the table of applied migrations, and Provision revokes all other
-// privileges and roles of the user. If both DSNs name the same user, Provision does not change that user. Provision
-// can be called repeatedly and by several processes at the same time.
+// Provision grants the runtime user the privileges to read and insert rows in the audit table, and to read and write
+// rows in all other tables except the table of applied migrations. It revokes all other privileges and roles. If both
+// DSNs name the same user, Provision does not change that user. Provision can be called repeatedly and by several
+// processes at the same time.
 //
 // If the server is unavailable, the error wraps problem.Unavailable. If the server rejects a user's credentials, or if a
 // user lacks a privilege, the error begins with the setting that names the user: MYSQL_ADMIN_DSN or MYSQL_DSN.
@@ -69,9 +69,9 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	return checkAppendOnly(ctx, runtime)
 }
 
-// withServer connects to the server in cfg, takes the lock for changes to the database in cfg, and calls the function do
-// with that connection. The connection does not select the database, because the database might not exist yet.
-func withServer(ctx context.Context, cfg *mysql.Config, do func(conn *sql.Conn) error) (err error) {
+// withServer connects to the server in cfg, takes the lock for changes to the database in cfg, and passes the
+// connection to action. The connection does not select the database, because the database might not exist yet.
+func withServer(ctx context.Context, cfg *mysql.Config, action func(conn *sql.Conn) error) (err error) {
 	database := cfg.DBName
 	cfg = cfg.Clone()
 	cfg.DBName = ""
@@ -82,7 +82,7 @@ func withServer(ctx context.Context, cfg *mysql.Config, do func(conn *sql.Conn) 
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return withLock(ctx, db, database, do)
+	return withLock(ctx, db, database, action)
 }
 
 func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {
@@ -92,7 +92,7 @@ func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {
 
 // createUser creates the MySQL user in cfg. If the user already exists, createUser updates the password and the
 // privileges. It grants the wanted privileges before it revokes all others, so that running functions keep their
-// access. It revokes only privileges that the user has, because MySQL reports error 1147 for any other privilege.
+// access.
 func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	tables, err := tablesOf(ctx, conn, cfg.DBName)
 	if err != nil {
@@ -134,9 +134,9 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }
 
-// excess returns the statements that revoke every privilege and role of a user, except the wanted privileges (see
+// excess returns the statements that revoke all of a user's privileges and roles, except the wanted privileges (see
 // reduce). The statements name the privileges exactly as SHOW GRANTS lists them, because the privileges differ between
-// servers, and because some servers report an error if the user does not have a privilege that is revoked.
+// servers, and because some servers reject a statement that names a privilege that the user lacks (MySQL error 1147).
 func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) ([]string, error) {
 	rows, err := conn.QueryContext(ctx, "SHOW GRANTS FOR ?@'%'", user)
 	if err != nil {
@@ -158,8 +158,8 @@ func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string]
 	return reduce(grants, wanted), nil
 }
 
-// execAll executes statements in order, each with the same args. The driver quotes args and inserts them into each
-// statement, because the server cannot prepare statements that change users and privileges.
+// execAll executes statements in order, each with the same args. The driver inserts the quoted args into the statement
+// text, because the server cannot prepare statements that change users and privileges.
 func execAll(ctx context.Context, conn *sql.Conn, statements []string, args ...any) error {
 	for _, statement := range statements {
 		if _, err := conn.ExecContext(ctx, statement, args...); err != nil {
@@ -193,7 +193,7 @@ func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 	return nil
 }
 
-// tablesOf returns the names of the tables in database. It does not return the names of views.
+// tablesOf returns the names of a database's tables, without the names of its views.
 func tablesOf(ctx context.Context, conn *sql.Conn, database string) ([]string, error) {
 	rows, err := conn.QueryContext(ctx, `SELECT table_name FROM information_schema.tables
 		WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name`, database)

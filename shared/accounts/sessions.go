@@ -17,9 +17,9 @@ import (
 
 const (
 	// refreshGrace is how long a refresh token can be used again after its first use. A second use must be possible,
-	// because two browser tabs might refresh at the same time, and because a client retries if the response was lost.
+	// because two browser tabs might refresh at the same time, and because a client retries if the response is lost.
 	refreshGrace = 10 * time.Second
-	// maxSiblings is the maximum number of new refresh tokens for one refresh token during refreshGrace.
+	// maxSiblings is how many new refresh tokens a client can get for the same refresh token during refreshGrace.
 	maxSiblings = 8
 )
 
@@ -27,8 +27,8 @@ const (
 // response does not reveal the reason.
 var ErrSessionEnded = problem.SessionEnded.With("sign in again")
 
-// errReused reports that a refresh token was used again after refreshGrace, or more often than maxSiblings allows. The
-// session must end, because the token might have been stolen.
+// errReused reports that a refresh token was used again too late or too often (see Refresh). The session must then end,
+// because the token might have been stolen.
 var errReused = errors.New("refresh token was reused")
 
 // refreshToken identifies a refresh token by its session ID and its hash. The token that a client gets consists of
@@ -92,9 +92,9 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 
 // Refresh exchanges a refresh token for a new refresh token. It returns the session's user and the new token.
 // Normally, a refresh token is used only once. It can be used again within 10 s of its first use, unless a client has
-// already used one of the tokens that were issued for it.
+// already used one of the new tokens that were issued in exchange for it.
 //
-// Any other reuse of a refresh token indicates that the token was stolen. Refresh then ends the session, so that
+// Any other reuse of a refresh token suggests that the token was stolen. Refresh then ends the session, so that
 // neither the thief nor the user can continue it (RFC 9700 §4.14.2). The error is ErrSessionEnded if the token is
 // invalid, expired or reused, or if the user was deleted, was disabled, or has another token version.
 func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next string, err error) {
@@ -124,8 +124,8 @@ func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next strin
 	return u, next, nil
 }
 
-// rotate records the first use of a refresh token, and stores the new refresh token child. If the error is errReused or
-// ErrSessionEnded, the caller must end the session.
+// rotate checks a refresh token, records its first use, and stores child, the new refresh token. If the error is
+// errReused or ErrSessionEnded, the caller must end the session.
 func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken, now time.Time) (User, error) {
 	var user uuid.UUID
 	var version int
@@ -151,8 +151,8 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 		used.session[:], used.hash[:]).Scan(&usedAt)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		// The session exists, and its ID is random, so the client must once have received one of its tokens. The
-		// table contains every token of the session that is still valid, so this token was valid only in the past.
+		// The session exists, and its ID is random, so the client must have received the ID in a token of the session.
+		// The table contains all of the session's valid tokens, so the token in this request is no longer valid.
 		return u, errReused
 	case err != nil:
 		return User{}, err
@@ -198,10 +198,10 @@ func deleteSession(ctx context.Context, tx *sql.Tx, id uuid.UUID) error {
 	return err
 }
 
-// EndSession ends the session to which a refresh token belongs. If the argument all is true, EndSession ends all
-// sessions of the session's user, invalidates the user's access tokens, and adds an audit entry with the actor's address
-// and request ID. An invalid refresh token is not an error, because its session has already ended (RFC 7009 §2.2).
-func (s *Store) EndSession(ctx context.Context, refresh string, all bool, from Actor) error {
+// EndSession ends the session to which a refresh token belongs. If allSessions is true, EndSession ends all sessions
+// of the session's user, invalidates the user's access tokens, and adds an audit entry with the actor's address and
+// request ID. An invalid refresh token is not an error, because its session has already ended (RFC 7009 §2.2).
+func (s *Store) EndSession(ctx context.Context, refresh string, allSessions bool, actor Actor) error {
 	t, err := parseRefreshToken(refresh)
 	if err != nil {
 		return nil
@@ -216,8 +216,8 @@ func (s *Store) EndSession(ctx context.Context, refresh string, all bool, from A
 		if err != nil {
 			return err
 		}
-		if all {
-			if err := s.endAllSessions(ctx, tx, user, from); err != nil {
+		if allSessions {
+			if err := s.endAllSessions(ctx, tx, user, actor); err != nil {
 				return err
 			}
 		}
@@ -227,7 +227,7 @@ func (s *Store) EndSession(ctx context.Context, refresh string, all bool, from A
 
 // endAllSessions increments a user's token version, which ends all sessions of the user and invalidates the user's
 // access tokens. If the user does not exist, endAllSessions does nothing.
-func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, from Actor) error {
+func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, actor Actor) error {
 	u, err := lockUser(ctx, tx, user)
 	if errors.Is(err, problem.NotFound) {
 		return nil
@@ -239,8 +239,8 @@ func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, 
 	if err := s.replace(ctx, tx, user, &u); err != nil {
 		return err
 	}
-	from.ID, from.Username = u.ID, u.Username
-	return s.note(ctx, tx, from, ActionSessionsEnded, u, "")
+	actor.ID, actor.Username = u.ID, u.Username
+	return s.note(ctx, tx, actor, ActionSessionsEnded, u, "")
 }
 
 // purgeSessions deletes expired sessions. It only logs an error, because the sign-in can continue without the

@@ -13,9 +13,10 @@ import (
 // maxUsername is the maximum length of a user name, in characters.
 const maxUsername = 64
 
-// CanonicalUsername returns the form of a user name in which it is stored and compared. This form is case-folded and
-// normalized to NFKC, so that names that differ only in case or Unicode encoding are the same user name. The error is a
-// problem.Unprocessable if the form does not have 1 to 64 visible characters, or if it begins or ends with a space.
+// CanonicalUsername returns the canonical form of a user name. User names are stored and compared in this form, which
+// is case-folded and normalized to NFKC, so that names that differ only in case or Unicode encoding are the same user
+// name. The error is a problem.Unprocessable if the canonical form does not have 1 to 64 visible characters, or if it
+// begins or ends with a space.
 func CanonicalUsername(name string) (string, error) {
 	// Repeat both operations until the name stays the same, because case folding can undo the normalization, and
 	// normalization can undo the case folding. Almost all names are stable after one iteration.

@@ -34,7 +34,8 @@ const (
 	callTimeout = 5 * time.Second
 )
 
-// Entry is the catalog entry for a file. CataloguedAt is in UTC and has millisecond precision.
+// Entry is the catalog entry for a file. CataloguedAt is the time when the entry was created, in UTC. The database
+// stores it with millisecond precision.
 type Entry struct {
 	file.Info    `bson:",inline"`
 	CataloguedAt time.Time `bson:"catalogued_at"`

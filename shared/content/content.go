@@ -8,9 +8,9 @@
 // document also contains the event that announces the file, so that the event is not lost if the function is killed
 // between the commit and the publication of the event.
 //
-// The package makes each decision, such as which of two concurrent requests succeeds, by inserting, updating or
-// deleting a single document, because all supported servers perform these operations atomically. Five small
-// collections record unfinished work and prevent duplicate work:
+// The package makes each decision, such as which of two concurrent requests succeeds, by inserting or deleting a single
+// document, because all supported servers perform these operations atomically. Five small collections record
+// unfinished work and prevent duplicate work:
 //
 //   - uploads contains an upload record for each upload in progress and for each file whose event the broker has not
 //     confirmed yet. An upload record is inserted before the first chunk. If a function is killed during an upload, the
@@ -42,19 +42,20 @@ const (
 	// chunkSize is the size of a new file's chunks, in bytes. Only a file's last chunk can be shorter. Each insert
 	// writes one chunk, so chunkSize also limits the number of file bytes per insert.
 	chunkSize = 1 << 20
-	// streamInserts is the maximum number of chunks that writeChunks inserts at the same time. During an insert, the
+	// streamInserts is the maximum number of chunks that one upload inserts at the same time. During an insert, the
 	// driver holds three copies of the chunk: the BSON document, the wire message and a copy of that message. Two
-	// concurrent inserts and the buffer that writeChunks fills in the meantime therefore need at most as much memory as
+	// concurrent inserts and the buffer that writeChunks fills in the meantime therefore need at most the memory of
 	// seven chunks. A higher limit would not speed up an upload, because two inserts already keep the SHA-256
 	// computation and the connection busy.
 	streamInserts = 2
-	// storeInserts is the maximum number of chunks that all uploads to a Store together insert at the same time. It
-	// limits the memory that concurrent uploads use. It is lower than the connection pool size, so that some
-	// connections remain available for reads.
+	// storeInserts is the maximum number of concurrent chunk inserts for all uploads to a Store. It limits the memory
+	// that concurrent uploads use. It is lower than the connection pool size, so that connections remain available for
+	// reads.
 	storeInserts = 8
 
-	// chunkTimeout is the time limit for a call that reads or writes chunk bytes. deleteTimeout is the time limit for
-	// a call that deletes many documents. callTimeout is the time limit for all other calls, except in EnsureIndexes.
+	// chunkTimeout is the time limit for a database call that reads or writes chunk bytes. deleteTimeout is the time
+	// limit for a call that deletes many documents. callTimeout is the time limit for all other database calls, except
+	// in EnsureIndexes.
 	chunkTimeout  = 10 * time.Second
 	callTimeout   = 5 * time.Second
 	deleteTimeout = 20 * time.Second
@@ -134,14 +135,15 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 // File contains the metadata of a stored file.
 type File struct {
 	file.Info
-	// Key is the key that the upload function passes to Claim. It is empty if the client sent no Idempotency-Key.
+	// Key is the key for Claim, which detects repeated uploads. The upload function derives Key from the
+	// Idempotency-Key header. Key is empty if the request did not have this header.
 	Key string
 
 	chunkSize int32
 }
 
-// fileDocument is a document in the fs.files collection. GridFS prescribes its layout and the names of its fields,
-// except for the fields in Metadata.
+// fileDocument is a document in the fs.files collection. GridFS prescribes the names of all fields except those in
+// Metadata.
 type fileDocument struct {
 	ID         string    `bson:"_id"`
 	Length     int64     `bson:"length"`

@@ -24,7 +24,7 @@ func (s *Store) MarkDeleted(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	// Insert the deletion record before the tombstone, because if a failure left only a tombstone, the file would be
-	// hidden, but sweep would never delete its bytes.
+	// hidden, but the sweep function would never delete its bytes.
 	for _, c := range []*mongo.Collection{s.deletions, s.tombstones} {
 		_, err := c.InsertOne(ctx, deletion{id, s.now().UTC()})
 		if err != nil && !mongo.IsDuplicateKeyError(err) {

@@ -14,7 +14,7 @@ var errClosed = errors.New("the file reader is closed")
 // Reader returns a reader for the bytes of f. f must come from a method of Store, such as Get or Put, because only
 // these methods set the chunk size. The reader holds at most one chunk in memory. The reader's queries use ctx, so they
 // fail after ctx is canceled. If a chunk is missing or has the wrong length, Read returns an error, so that a caller
-// cannot mistake a truncated file for a complete file.
+// cannot mistake a truncated file for a complete one.
 func (s *Store) Reader(ctx context.Context, f File) io.ReadSeekCloser {
 	r := &chunkReader{ctx: ctx, s: s, f: f}
 	return struct {
@@ -23,8 +23,8 @@ func (s *Store) Reader(ctx context.Context, f File) io.ReadSeekCloser {
 	}{io.NewSectionReader(r, 0, f.Size), r}
 }
 
-// chunkReader implements io.ReaderAt for a stored file. Unlike other implementations, it does not support concurrent
-// calls of ReadAt.
+// chunkReader implements io.ReaderAt for a stored file. Do not call ReadAt concurrently, because all calls share the
+// loaded chunk.
 type chunkReader struct {
 	ctx    context.Context
 	s      *Store
@@ -34,7 +34,7 @@ type chunkReader struct {
 	closed bool
 }
 
-// ReadAt implements io.ReaderAt. The range to read must end before the end of the file.
+// ReadAt implements io.ReaderAt. The range to read must lie within the file.
 func (r *chunkReader) ReadAt(p []byte, offset int64) (n int, err error) {
 	for n < len(p) {
 		at := offset + int64(n)

@@ -65,7 +65,7 @@ var (
 	errTaken = problem.Conflict.With("the offset is wrong or outdated: send a HEAD request to get the current offset")
 )
 
-// Create creates a resumable upload from u, but with a new ID and the offset 0, and returns the new upload.
+// Create creates a resumable upload with the properties of u, but with a new ID and without any bytes.
 func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -87,8 +87,8 @@ func (s *Store) Find(ctx context.Context, id string) (Upload, error) {
 	return u, err
 }
 
-// load is like Find, but it also returns an expired upload. The second result is the last piece of the upload's data,
-// or the zero piece if the upload is already a file.
+// load is like Find, but it also returns an expired upload. The second result is the last piece, which is the range of
+// bytes that was added last. It is the zero piece if the upload has no bytes or is already a file.
 func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 	file, err := uuid.Parse(id)
 	if err != nil || file.String() != id {
@@ -102,7 +102,7 @@ func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 		u, err := s.findStored(ctx, id, open != nil)
 		return u, piece{}, err
 	}
-	last, seal, err := s.tail(ctx, id)
+	last, outcome, err := s.tail(ctx, id)
 	if err != nil {
 		return Upload{}, piece{}, err
 	}
@@ -111,7 +111,7 @@ func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 	if u, err := s.findStored(ctx, id, true); !errors.Is(err, problem.NotFound) {
 		return u, piece{}, err
 	}
-	if seal != "" && seal != sealComplete {
+	if outcome != "" && outcome != sealComplete {
 		return Upload{}, piece{}, errNoUpload
 	}
 	u := Upload{id: file, ID: id, Owner: open.Owner, Name: open.Tus.Name, ContentType: open.Tus.ContentType, Metadata: open.Tus.Metadata, Length: open.Length}
@@ -135,8 +135,8 @@ func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Up
 	if err != nil {
 		return Upload{}, err
 	}
-	// A client can still use the upload's URL after the file was deleted. The response must not report that the file is
-	// stored.
+	// Check whether the file was deleted, because a client can still send a request to the upload's URL. The response
+	// must not report that a deleted file is stored.
 	if deleted, err := s.IsDeleted(ctx, id); err != nil {
 		return Upload{}, err
 	} else if deleted {
@@ -146,9 +146,10 @@ func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Up
 		Stored: true, Unconfirmed: unconfirmed}, nil
 }
 
-// repair completes an upload's chain of pieces after a writer was killed, and returns the chain's last piece. The
+// repair completes the records of an upload after a writer was killed, and returns the upload's last piece. The
 // parameter last is the last piece in the journal. If this piece ends a chunk but its bytes are still in the journal,
-// repair assembles the chunk. If further chunks exist without journal entries, repair inserts the missing entries.
+// repair writes the complete chunk to fs.chunks. If further chunks exist without journal entries, repair inserts the
+// missing entries.
 func (s *Store) repair(ctx context.Context, file uuid.UUID, length int64, last piece) (piece, error) {
 	for {
 		if last.Apart && endsChunk(last.end(), length) {

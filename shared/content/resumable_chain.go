@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// freePieces and pieceSize limit the number of pieces (journal entries) of an upload. An upload may have at most
+	// freePieces and pieceSize limit the number of pieces (journal entries) per upload. An upload may have at most
 	// freePieces pieces, plus one for each pieceSize bytes of its length. Without this limit, a client that sends only
 	// a few bytes per request could fill the journal.
 	freePieces = 10_000
@@ -47,8 +47,8 @@ func pieceID(file string, offset int64) string { return fmt.Sprintf("%s/%020d", 
 // end returns the offset of the first byte after the piece. The zero piece represents an empty chain, so its end is 0.
 func (p piece) end() int64 { return p.Offset + p.Length }
 
-// hash returns the SHA-256 hash of all bytes up to the end of the piece. The caller can write further bytes to the
-// hash.
+// hash returns a SHA-256 hash that has already processed all bytes up to the end of the piece. The caller continues the
+// hash with the bytes that follow.
 func (p piece) hash() (hash.Hash, error) {
 	sum := sha256.New()
 	if p.end() == 0 {
@@ -60,8 +60,8 @@ func (p piece) hash() (hash.Hash, error) {
 	return sum, nil
 }
 
-// next returns a new piece of the given length that follows p in the chain. sum must be the SHA-256 hash of all bytes
-// up to the end of the new piece.
+// next returns a new piece of the given length that follows p in the chain. sum must have processed all bytes up to the
+// end of the new piece.
 func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	state, err := sum.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
@@ -74,23 +74,25 @@ func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	return q, nil
 }
 
-// inChain returns a filter for the journal entries of a file's pieces for which from <= offset < to.
-func inChain(file string, from, to int64) bson.D {
-	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, from)}, {Key: "$lt", Value: pieceID(file, to)}}}}
+// inChain returns a filter for the journal entries of an upload's pieces with start <= offset < end.
+func inChain(file string, start, end int64) bson.D {
+	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, start)}, {Key: "$lt", Value: pieceID(file, end)}}}}
 }
 
-// inJournal returns a filter for a file's whole journal: the pieces and the seal, which records the upload's outcome.
+// inJournal returns a filter for an upload's whole journal: the pieces and the seal, which records the upload's
+// outcome.
 func inJournal(file string) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, 0)}, {Key: "$lte", Value: sealID(file)}}}}
 }
 
-// endsChunk reports whether a chunk ends at the given offset. length is the upload's size in bytes, which is where the
-// last chunk ends.
+// endsChunk reports whether a chunk ends at the given offset. The last chunk ends at length, the upload's size in
+// bytes.
 func endsChunk(offset, length int64) bool { return offset%chunkSize == 0 || offset == length }
 
-// tail returns the last piece of a file's chain, without the piece's bytes, and the upload's outcome, which is recorded
-// in the seal. last is the zero piece if the chain is empty. seal is empty if the upload has no seal.
-func (s *Store) tail(ctx context.Context, file string) (last piece, seal string, err error) {
+// tail reads the last documents of an upload's journal. last is the upload's last piece without its bytes, or the zero
+// piece if the upload has no bytes. outcome is the outcome that the upload's seal records, or empty if the upload has
+// no seal.
+func (s *Store) tail(ctx context.Context, file string) (last piece, outcome string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	cursor, err := s.journal.Find(ctx, inJournal(file), options.Find().SetSort(bson.D{{Key: "_id", Value: -1}}).SetLimit(2).
@@ -107,16 +109,16 @@ func (s *Store) tail(ctx context.Context, file string) (last piece, seal string,
 	}
 	for _, document := range documents {
 		if document.By != "" {
-			seal = document.By
+			outcome = document.By
 			continue
 		}
-		return document.Piece, seal, nil
+		return document.Piece, outcome, nil
 	}
-	return piece{}, seal, nil
+	return piece{}, outcome, nil
 }
 
-// ensurePiece inserts the journal entry for piece p, whose bytes are already in their chunk. It returns no error if
-// another caller has already inserted the entry.
+// ensurePiece inserts the journal entry for piece p after the bytes of p have been stored in a chunk. It returns no
+// error if another caller has already inserted the entry.
 func (s *Store) ensurePiece(ctx context.Context, p piece) error {
 	err := s.insertPiece(ctx, p)
 	if errors.Is(err, errTaken) {
@@ -139,9 +141,9 @@ func (s *Store) insertPiece(ctx context.Context, p piece) error {
 	return mongodb.Problem(err, "insert journal entry "+p.ID)
 }
 
-// addPiece adds piece p to the chain of an upload. The bytes of p are at the start of b, and length is the size of the
-// whole upload in bytes. addPiece returns errTaken if the chain already has a piece at the same offset. If the upload
-// has too many pieces, the error wraps problem.BadRequest.
+// addPiece stores piece p, the next range of bytes in an upload, and its journal entry. The bytes of p are at the start
+// of b, and length is the size of the whole upload in bytes. addPiece returns errTaken if the upload already has a
+// piece at the same offset. If the upload has too many pieces, the error wraps problem.BadRequest.
 func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
 	if p.Index > freePieces+length/pieceSize {
 		return problem.BadRequest.With("the upload was split into too many small requests: send at least %d bytes per request", pieceSize)
@@ -169,15 +171,15 @@ func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p pi
 	return s.ensurePiece(ctx, p)
 }
 
-// assemble builds the complete chunk that ends at the given offset, and replaces the short chunk in fs.chunks with it.
-// It then removes the bytes of the chunk's pieces from the journal. The caller must have inserted or read the chunk's
-// last piece, so that all pieces of the chunk exist. assemble returns errTaken if the upload is already committed or if
-// another caller is deleting the journal.
+// assemble combines all pieces of the chunk that ends at the offset end, and replaces the short chunk in fs.chunks with
+// the complete chunk. It then removes the bytes of the chunk's pieces from the journal. The caller must have inserted
+// or read the chunk's last piece, so that all pieces of the chunk exist. assemble returns errTaken if the upload is
+// already committed or if another caller is deleting the journal.
 func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	id := file.String()
-	// Do not change a chunk of a committed upload, because its journal can be wrong. Finish deletes the journal after
-	// the commit, so a late writer can then insert a wrong piece at an offset that already had a piece. Before the
-	// commit, the journal contains all original pieces.
+	// Do not change a chunk of a committed upload. Finish deletes the journal after the commit, so a late writer might
+	// then insert into the journal a wrong piece for an offset that was already written. Before the commit, the journal
+	// is reliable, because it contains all original pieces.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errTaken
 	} else if !errors.Is(err, problem.NotFound) {

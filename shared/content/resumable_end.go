@@ -27,28 +27,27 @@ const (
 // sniffed is the maximum number of bytes that http.DetectContentType examines.
 const sniffed = 512
 
-// errSealGone reports that an upload's seal was deleted before it could be read, because another caller committed or
-// discarded the upload at the same time.
+// errSealGone reports that an upload's seal (the last document in its journal) was deleted before it could be read,
+// because another caller committed or discarded the upload at the same time.
 var errSealGone = errors.New("the upload's journal was deleted")
 
-// sealDocument is an upload's seal, which is the last document in the upload's journal. It contains the outcome.
+// sealDocument is an upload's seal, the last document in the upload's journal. By contains the upload's outcome.
 type sealDocument struct {
 	ID string `bson:"_id"`
 	By string `bson:"by"`
 }
 
-// sealID returns the _id of a file's seal. This _id sorts after the IDs of all the file's pieces.
+// sealID returns the _id of an upload's seal. This _id sorts after the IDs of all the upload's pieces.
 func sealID(file string) string { return file + "/end" }
 
-// seal records an upload's outcome in a seal, unless the upload already has a seal. It returns the outcome in the
-// upload's seal, which can be an earlier outcome. The error is errSealGone if an earlier seal is deleted before it can
-// be read.
-func (s *Store) seal(ctx context.Context, id, by string) (string, error) {
+// seal records the given outcome of an upload, unless an outcome is already recorded. It returns the recorded outcome.
+// The error is errSealGone if the document with the recorded outcome is deleted before it can be read.
+func (s *Store) seal(ctx context.Context, id, outcome string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	_, err := s.journal.InsertOne(ctx, sealDocument{sealID(id), by})
+	_, err := s.journal.InsertOne(ctx, sealDocument{sealID(id), outcome})
 	if !mongo.IsDuplicateKeyError(err) {
-		return by, mongodb.Problem(err, "seal upload "+id)
+		return outcome, mongodb.Problem(err, "seal upload "+id)
 	}
 	first, err := read[sealDocument](ctx, s.journal, sealID(id))
 	if err != nil {
@@ -62,9 +61,9 @@ func (s *Store) seal(ctx context.Context, id, by string) (string, error) {
 
 // end records the given outcome of an upload, so that the upload cannot become a file. The error wraps problem.Conflict
 // if the upload is already a file or is already recorded as complete.
-func (s *Store) end(ctx context.Context, id, by string) error {
+func (s *Store) end(ctx context.Context, id, outcome string) error {
 	complete := problem.Conflict.With("the upload is complete: delete the file /files/%s instead", id)
-	first, err := s.seal(ctx, id, by)
+	first, err := s.seal(ctx, id, outcome)
 	if errors.Is(err, errSealGone) || first == sealComplete {
 		return complete
 	}
@@ -81,9 +80,9 @@ func (s *Store) end(ctx context.Context, id, by string) error {
 	return nil
 }
 
-// Finish turns the complete upload with the given ID into a file, and returns the file. Finish calls finish with the
-// file, and finish must return the event that announces the file. If the upload is already a file, Finish returns that
-// file.
+// Finish turns the complete upload with the given ID into a file, and returns the file. Finish passes the file to the
+// function finish, which must return the event that announces the file. If the upload is already a file, Finish returns
+// that file.
 //
 // Finish can be called concurrently, and again after an interrupted call. The result is always one file with one
 // event. Finish also accepts an expired upload.
@@ -107,7 +106,8 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 			return File{}, err
 		}
 	}
-	// Read the file from the store, because another caller might have committed the upload at another time.
+	// Read the file from the store, because another caller might have committed the upload first, with a different
+	// StoredAt.
 	f, err := s.Get(ctx, id)
 	if err != nil {
 		return File{}, err
@@ -116,13 +116,13 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 }
 
 // commitUpload records that the upload u is complete, and inserts its document into fs.files. The parameter last is the
-// last piece of the upload's chain.
+// upload's last piece, which contains the hash of the whole file.
 func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish func(*File) ([]byte, error)) error {
-	by, err := s.seal(ctx, u.ID, sealComplete)
+	outcome, err := s.seal(ctx, u.ID, sealComplete)
 	if err != nil {
 		return err
 	}
-	if by != sealComplete {
+	if outcome != sealComplete {
 		return errNoUpload
 	}
 	if err := s.hasEnd(ctx, u); err != nil {
@@ -149,8 +149,9 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 	return mongodb.Problem(s.commit(ctx, f, event), "commit file "+f.ID)
 }
 
-// hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. A concurrent Discard deletes the
-// chunks and then the seal, so Finish can insert a new seal for an upload that no longer has any bytes.
+// hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. This check is necessary, because a
+// concurrent Discard deletes the chunks and then the seal, so Finish can insert a new seal for an upload that no longer
+// has any bytes.
 func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	if u.Length == 0 {
 		return nil
@@ -162,7 +163,7 @@ func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	return err
 }
 
-// start returns as many of a file's first bytes as http.DetectContentType examines.
+// start returns the first bytes of a file, up to the number that http.DetectContentType examines.
 func (s *Store) start(ctx context.Context, f File) ([]byte, error) {
 	buf := make([]byte, sniffed)
 	n, err := fill(s.Reader(ctx, f), buf)

@@ -35,9 +35,9 @@ func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader
 	return added, err
 }
 
-// extend adds the bytes of r to the chain of u. The parameter last is the chain's last piece. While one piece is being
-// inserted, extend reads and hashes the next piece, so an upload uses the memory of two buffers plus the driver's
-// copies of one buffer.
+// extend adds the bytes of r to the upload u as new pieces. The parameter last is the last piece (range of bytes) that
+// u already has. While extend inserts one piece, it reads and hashes the next piece. An upload therefore uses the
+// memory of two buffers plus the driver's copies of one buffer.
 func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (added int64, err error) {
 	sum, err := last.hash()
 	if err != nil {
@@ -96,7 +96,7 @@ func unlessEOF(err error) error {
 	return err
 }
 
-// stillOpen must be called after a write to u. It checks whether another request ended u during the write. If u was
+// stillOpen checks, after a write to the upload u, whether another request ended u during the write. If u was
 // terminated or discarded, stillOpen deletes the chunks that the write added, and returns an error that wraps
 // problem.NotFound. If u has become a file whose event is confirmed, stillOpen deletes the journal entries that the
 // write added, and returns no error.
@@ -111,16 +111,16 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 		return err
 	}
 	err = s.deleteChunks(context.WithoutCancel(ctx), u.ID)
-	if open == nil { // u was discarded; after a termination, the seal must remain until sweep deletes the journal
+	if open == nil { // u was discarded, so its journal is no longer needed; a terminated upload still needs its journal
 		err = errors.Join(err, s.dropJournal(ctx, u.ID))
 	}
 	return errors.Join(errNoUpload, err)
 }
 
-// AppendVerified is like Append, but it adds the bytes of r only if the digest that sum computes from them equals want.
-// Otherwise, it adds no bytes and returns the error mismatch. AppendVerified first stores the bytes as chunks of a
-// temporary file, which never gets a document in fs.files. It copies the bytes to the upload after it has verified the
-// digest.
+// AppendVerified is like Append, but it adds the bytes of r only if their digest equals want. It computes the digest
+// with the hash sum. If the digest differs, AppendVerified adds no bytes and returns the given error, mismatch.
+// AppendVerified first stores the bytes as chunks of a temporary file, which never gets a document in fs.files. It
+// copies the bytes to the upload after it has verified the digest.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
 	u, _, err := s.load(ctx, id)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 		return 0, fmt.Errorf("generate an ID for a temporary file: %w", err)
 	}
 	f := File{Info: file.Info{ID: staged.String(), Owner: u.Owner}, chunkSize: chunkSize}
-	// The upload record of the temporary file has no length, because Usage already counts the full length of u.
+	// The length in the temporary file's upload record is 0, because Usage already counts the full length of u.
 	if err := s.begin(ctx, uploadDocument{ID: f.ID, Owner: u.Owner}); err != nil {
 		return 0, err
 	}

@@ -102,7 +102,7 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 		return 0, mongodb.Problem(err, "read the total file size for user "+owner)
 	}
 	var usage int64
-	for _, sum := range sums { // no sum if the user has no files
+	for _, sum := range sums { // sums is empty if the user has no files
 		usage += sum.Bytes
 	}
 	for _, record := range records {
@@ -145,7 +145,7 @@ func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, 
 	return unfinished, err
 }
 
-// firstID returns the lowest UUIDv7 (RFC 9562, section 5.7) for the given time, rounded down to a millisecond. UUIDv7
+// firstID returns the lowest UUIDv7 (RFC 9562, Section 5.7) for the given time, rounded down to a millisecond. UUIDv7
 // values sort by time, so every UUIDv7 from an earlier millisecond is lower.
 func firstID(at time.Time) string {
 	ms := uint64(max(at.UnixMilli(), 0))
@@ -153,14 +153,15 @@ func firstID(at time.Time) string {
 	return id.String()
 }
 
-// claimDocument is a document in the uploads.claims collection. It records which file has claimed an idempotency key.
+// claimDocument is a document in the uploads.claims collection. It records the first file that was stored for an
+// idempotency key.
 type claimDocument struct {
 	Key       string       `bson:"_id"`
 	ClaimedAt time.Time    `bson:"claimed_at"`
 	File      fileDocument `bson:"file"`
 }
 
-// Claimed returns the file that has claimed the idempotency key. found reports whether such a file exists.
+// Claimed returns the file for which Claim has recorded the idempotency key. found reports whether the key is recorded.
 func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, err error) {
 	claim, err := read[claimDocument](ctx, s.claims, key)
 	if err != nil || claim == nil {
@@ -199,13 +200,13 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	return File{}, fmt.Errorf("claim the idempotency key for file %s: gave up after %d attempts", f.ID, claimAttempts)
 }
 
-// ForgetClaims deletes all claims on idempotency keys that were created before the given time. It returns how many
-// claims it deleted.
+// ForgetClaims deletes all idempotency-key claims that were created before the given time. It returns how many claims
+// it deleted.
 func (s *Store) ForgetClaims(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.claims, "claimed_at", before)
 }
 
-// removeOlder deletes every document whose time in the given field is earlier than the given time, and returns how many
+// removeOlder deletes all documents in which the given field contains a time before the given time. It returns how many
 // documents it deleted.
 func (s *Store) removeOlder(ctx context.Context, from *mongo.Collection, field string, before time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)

@@ -23,8 +23,8 @@ import (
 // Put inserts an upload record before it reads the first byte, so that the sweep function can find an interrupted
 // upload. After the broker has confirmed the file's event, the caller must call Confirm to delete the record.
 //
-// After all bytes are stored, Put calls finish with the file. finish must return the event that announces the file,
-// and Put stores the event in the file's document. If finish returns an error, Put does not create the file.
+// After all bytes are stored, Put passes the file to the function finish, which must return the event that announces
+// the file. Put stores this event in the file's document. If finish returns an error, Put does not create the file.
 //
 // Put reads r until io.EOF. Any other error from r, including io.ErrUnexpectedEOF, means that the bytes are incomplete,
 // so Put does not create the file and returns an error that wraps the error from r.
@@ -98,7 +98,8 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		more = err == nil
 		sum.Write(b[:length])
 		f.Size += int64(length)
-		// Wait for a slot here, not in the goroutine, so that the loop does not fill another buffer during the wait.
+		// Wait for the semaphore here, not in the goroutine, so that the loop does not fill another buffer during the
+		// wait.
 		select {
 		case s.slots <- struct{}{}:
 		case <-sending.Done():

@@ -128,8 +128,8 @@ func (p *amqpPublisher) Close() error {
 	return nil
 }
 
-// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. If the context of one
-// caller ends, the attempt to connect continues for the other callers.
+// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. If ctx is done first,
+// connect returns an error, but the connection attempt continues, because concurrent callers share it.
 func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	p.mu.Lock()
 	if p.closed {
@@ -209,7 +209,7 @@ func dialConn(amqpURL string) (*amqp.Connection, net.Conn, error) {
 // library does not set write deadlines.
 type boundedWriter struct{ net.Conn }
 
-// Write writes p within writeTimeout.
+// Write implements net.Conn.
 func (c boundedWriter) Write(p []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err

@@ -20,7 +20,7 @@ const (
 	closeTimeout = 2 * time.Second
 )
 
-// link is a connection to RabbitMQ together with the connection's idle channels.
+// link is a connection to RabbitMQ together with the connection's idle channels, which later calls of borrow reuse.
 type link struct {
 	conn    *amqp.Connection
 	socket  net.Conn
@@ -30,7 +30,7 @@ type link struct {
 	idle []*channel
 }
 
-// dial connects to RabbitMQ and returns the link.
+// dial connects to RabbitMQ. The returned link records whether RabbitMQ is accepting messages.
 func dial(amqpURL string) (*link, error) {
 	conn, socket, err := dialConn(amqpURL)
 	if err != nil {
@@ -46,15 +46,15 @@ func dial(amqpURL string) (*link, error) {
 	return l, nil
 }
 
-// close closes the connection and the socket. It ignores errors, because no message is in transit at this point, so no
-// message can be lost.
+// close closes the connection and the socket. It ignores errors, because no message is in transit and therefore none
+// can be lost.
 func (l *link) close() {
 	_ = l.conn.CloseDeadline(time.Now().Add(closeTimeout))
 	_ = l.socket.Close()
 }
 
 // borrow returns a channel for the exclusive use of the caller. When the caller no longer needs the channel, it must
-// either pass the channel to giveBack or call discard.
+// either pass the channel to giveBack or call the channel's discard method.
 func (l *link) borrow(ctx context.Context) (*channel, error) {
 	if l.blocked.Load() {
 		return nil, errBlocked

@@ -45,7 +45,7 @@ func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
 		return Depths{}, unavailable(err)
 	}
 	defer l.close()
-	// When ctx ends, close the socket, because the AMQP library would otherwise wait for a response without a limit.
+	// When ctx is done, close the socket, because the AMQP library would otherwise wait for a response without a limit.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	channel, err := l.conn.Channel()
 	if err != nil {

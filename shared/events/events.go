@@ -1,5 +1,6 @@
-// Package events defines the CloudEvents (v1.0.2) that Strongroom's functions exchange. The package declares exchanges
-// and queues for the events in RabbitMQ, publishes events and waits for confirmations, and decodes delivered events.
+// Package events defines the CloudEvents (v1.0.2) that Strongroom's functions send to each other. The package declares
+// the RabbitMQ exchanges and queues for the events, publishes events and waits for confirmations, and decodes delivered
+// events.
 package events
 
 import (
@@ -32,8 +33,8 @@ const (
 // recognizes several events that are created from the same f as duplicates. If f does not conform to the schema, the
 // error wraps problem.Unprocessable.
 //
-// The event contains the trace in ctx, in the CloudEvents extension "Distributed Tracing". The delivery and the
-// processing of the event then belong to the same trace as its creation, even if the event is published much later.
+// The event contains the trace context from ctx (CloudEvents extension "Distributed Tracing"). The event's delivery and
+// processing therefore belong to the same trace as its creation, even if the event is published much later.
 func NewFileStored(ctx context.Context, f file.Info) (event.Event, error) {
 	if !utf8.ValidString(f.Owner + f.Name + f.ContentType) {
 		return event.Event{}, problem.Unprocessable.With("the file's name, owner or content type is not valid UTF-8")

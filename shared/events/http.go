@@ -41,7 +41,7 @@ func newHTTPPublisher(sink *url.URL) *httpPublisher {
 	return &httpPublisher{sink: sink.String(), client: &http.Client{
 		Transport: transport,
 		Timeout:   postTimeout,
-		// Do not follow redirects, so that events go only to the sink that the settings name.
+		// Do not follow redirects, so that events go only to the sink that EVENTS_URL names.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }

@@ -24,8 +24,9 @@ var ErrUnknown = errors.New("the event might have been published")
 type Publisher interface {
 	// Publish returns nil when RabbitMQ has confirmed that it has stored the event, or when the sink has accepted the
 	// event. If the event is invalid, the error does not wrap problem.Unavailable. Every other error wraps
-	// problem.Unavailable, and also wraps ErrUnknown if the event might have been stored. Publish returns when ctx
-	// ends. Even if ctx has no deadline, Publish returns within publishTimeout (RabbitMQ) or postTimeout (HTTP sink).
+	// problem.Unavailable, and also wraps ErrUnknown if the event might have been stored. Publish stops waiting when
+	// ctx is done. Even if ctx has no deadline, Publish returns within publishTimeout (RabbitMQ) or postTimeout (HTTP
+	// sink).
 	Publish(ctx context.Context, e event.Event) error
 	// Ready returns an error that wraps problem.Unavailable if Publish would certainly fail. With Ready, a caller can
 	// reject a large file before it receives the file. If no connection is open, Ready opens one. If Ready returns

@@ -15,12 +15,12 @@ import (
 // start, so that it ends even if further dead letters arrive. The user in adminURL needs the same permissions as for
 // DeclareTopology.
 //
-// Dead letters also occur in normal operation. When the RabbitmqSource's receive adapter stops, it rejects the
-// messages that it is delivering. If the catalog is unavailable for a long time, the source stops retrying.
+// Dead letters also occur in normal operation. A message becomes a dead letter if the RabbitmqSource's receive adapter
+// stops while it is delivering the message, or if the catalog is unavailable for longer than the source keeps retrying.
 //
 // Redrive acknowledges a dead letter only after Queue has confirmed the republished message, so that no message is
-// lost. If Redrive is interrupted between these two steps, the event is delivered twice. A message that can never be
-// processed becomes a dead letter again.
+// lost. If Redrive is interrupted after the confirmation and before the acknowledgment, the event is delivered twice. A
+// message that can never be processed becomes a dead letter again.
 //
 // If RabbitMQ is unavailable or does not confirm a message, the error wraps problem.Unavailable. No error shows the
 // URL, because it contains a password.
@@ -33,7 +33,7 @@ func Redrive(ctx context.Context, adminURL string) (moved int, err error) {
 		return 0, problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
 	defer l.close() // dead letters that are not acknowledged stay in DeadQueue
-	// When ctx ends, close the socket, because the AMQP library would otherwise wait for a response without a limit.
+	// When ctx is done, close the socket, because the AMQP library would otherwise wait for a response without a limit.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	moved, err = l.redrive(ctx)
 	if err != nil && (l.conn.IsClosed() || ctx.Err() != nil) {
@@ -82,8 +82,8 @@ func (c *channel) publishWithin(ctx context.Context, msg amqp.Publishing) error 
 	return c.publish(ctx, msg)
 }
 
-// revived returns a message that publishes the content of the dead letter d again. The message does not have the
-// headers of d that start with "x-", because RabbitMQ added those headers when d became a dead letter.
+// revived returns a copy of the dead letter d that can be published again. The copy lacks the headers that start with
+// "x-", because RabbitMQ added them when d became a dead letter.
 func revived(d amqp.Delivery) amqp.Publishing {
 	headers := amqp.Table{}
 	for name, value := range d.Headers {

@@ -11,8 +11,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// The names of the exchanges and queues in RabbitMQ. If you change a name, also change it in the RabbitmqSource and in
-// the permissions of the RabbitMQ users.
+// These are the names of the exchanges and queues in RabbitMQ. If you change a name, also change it in the
+// RabbitmqSource and in the permissions of the RabbitMQ users.
 const (
 	// Exchange is the topic exchange to which all events are published. The routing key of an event is the event's
 	// type.
@@ -41,9 +41,9 @@ const (
 	declareTimeout = 30 * time.Second
 )
 
-// DeclareTopology declares the exchanges, queues and bindings in the RabbitMQ at adminURL. It does not change existing
-// exchanges and queues, so it can be called repeatedly and concurrently. The RabbitMQ user needs the permissions
-// configure, write and read for `strongroom\..*`.
+// DeclareTopology declares the exchanges, queues and bindings on the RabbitMQ server at adminURL. It does not change
+// existing exchanges and queues, so it can be called repeatedly and concurrently. The user in adminURL needs the
+// permissions configure, write and read for `strongroom\..*`.
 //
 // If RabbitMQ is unavailable, the error wraps problem.Unavailable. If an exchange or a queue already exists with
 // different arguments, the error wraps problem.Conflict, because RabbitMQ cannot change the arguments. If RabbitMQ
@@ -62,7 +62,7 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	case err != nil:
 		return problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
-	// When ctx ends, close the socket, because the AMQP library would otherwise wait for a response without a limit.
+	// When ctx is done, close the socket, because the AMQP library would otherwise wait for a response without a limit.
 	defer context.AfterFunc(ctx, func() { _ = socket.Close() })()
 	defer func() { _ = conn.CloseDeadline(time.Now().Add(closeTimeout)) }()
 	ch, err := conn.Channel()
@@ -92,8 +92,9 @@ func isRefusal(err error) bool {
 	return errors.As(err, &refusal) && refusal.Code == amqp.AccessRefused
 }
 
-// refused wraps err, for which isRefusal must report true, and adds the name of the setting that contains the RabbitMQ
-// user's credentials. The result does not wrap problem.Unavailable, because a retry would fail in the same way.
+// refused wraps err, an error for which isRefusal reports true. It adds the name of the setting that contains the
+// RabbitMQ user's credentials. The result does not wrap problem.Unavailable, because a retry would fail in the same
+// way.
 func refused(setting string, err error) error {
 	return fmt.Errorf("%s: the server denied the user access: %w", setting, err)
 }

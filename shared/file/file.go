@@ -1,5 +1,5 @@
-// Package file defines the attributes of a stored file. The file content's store, the catalog, the event that announces
-// a file, and the API share this definition.
+// Package file defines the attributes of a stored file. The content store, the catalog, the events and the API share
+// this definition.
 package file
 
 import "time"

@@ -18,7 +18,7 @@ type bcryptHash string
 
 // bcryptSyntax matches a bcrypt hash with a cost from 4 to 14. A higher cost is not supported, because each step
 // doubles the computing time, and cost 14 already takes about one second. The unused bits in the last character of
-// the salt can be set, because some old implementations set them. The unused bits in the last character of the key
+// the salt may be set, because some old implementations set them. The unused bits in the last character of the key
 // must not be set.
 var bcryptSyntax = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{22}[./A-Za-z0-9]{30}[.CGKOSWaeimquy26]$`)
 

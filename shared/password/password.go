@@ -56,19 +56,19 @@ type Hasher struct {
 	algorithms algorithms
 }
 
-// NewHasher returns a Hasher with the given number of slots, which is the maximum number of concurrent computations. The
-// argument wait is how long a caller may wait for a free slot.
-func NewHasher(slots int, wait time.Duration) *Hasher {
+// NewHasher returns a Hasher with the given number of slots, which is the maximum number of concurrent computations.
+// maxWait is how long a caller may wait for a free slot.
+func NewHasher(slots int, maxWait time.Duration) *Hasher {
 	return &Hasher{
 		slots:      make(chan struct{}, max(1, slots)),
-		wait:       wait,
+		wait:       maxWait,
 		algorithms: algorithms{argon2.IDKey, bcrypt.CompareHashAndPassword, pbkdf2.Key[hash.Hash]},
 	}
 }
 
 // Hash hashes password with a new random salt and returns the hash as a PHC string. It does not call Check, so a
-// caller that sets a new password must call Check first. The error is a problem.Unavailable if no slot became free in
-// time.
+// caller that sets a new password must call Check first. The error is a problem.Unavailable if too many other
+// passwords are being hashed.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	p := phc{params: current, salt: make([]byte, saltBytes)}
 	rand.Read(p.salt) // rand.Read never fails
@@ -87,12 +87,12 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 //
 // The stored hash comes from Hash, or is an argon2id, bcrypt or PBKDF2 hash from another system. If it is malformed,
 // the error wraps ErrMalformed, but Verify still computes exactly one hash, so that the response time does not reveal
-// the malformed hash. If no slot becomes free in time, Verify computes no hash, and the error is a
+// the malformed hash. If too many other passwords are being hashed, Verify computes no hash, and the error is a
 // problem.Unavailable.
 //
-// For a bcrypt or PBKDF2 hash, Verify does not normalize the password, because the other system did not normalize it,
-// either. It does not also try the normalized password, because that would require a second hash. After a match with
-// such a hash, rehash is always true.
+// For a bcrypt or PBKDF2 hash, Verify does not normalize the password, because the other system did not normalize it.
+// It does not try the normalized password as well, because that would require a second hash computation. After a match
+// with such a hash, rehash is always true.
 //
 // A comparison with a bcrypt or PBKDF2 hash does not take the same time as a comparison with Dummy. For example, bcrypt
 // with cost 12 takes 250 ms, and Dummy takes 20 ms. This difference reveals that the user exists, was imported, and has
@@ -119,8 +119,8 @@ func (h *Hasher) Verify(ctx context.Context, stored, password string) (ok, rehas
 	return ok, ok && parsed.outdated(), nil
 }
 
-// enter waits until a slot is free. The caller must call leave to release the slot. The error is a
-// problem.Unavailable if no slot became free in time.
+// enter waits for a free slot for a hash computation. The caller must call leave to release the slot. The error is a
+// problem.Unavailable if no slot becomes free in time.
 func (h *Hasher) enter(ctx context.Context) (leave func(), err error) {
 	defer func(start time.Time) { telemetry.HashWait(ctx, time.Since(start)) }(time.Now())
 	waiting, cancel := context.WithTimeout(ctx, h.wait)

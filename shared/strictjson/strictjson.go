@@ -15,7 +15,6 @@ import (
 	"unicode/utf8"
 )
 
-// The errors for a syntax error and for a repeated member.
 var (
 	errMalformed = errors.New("want exactly one JSON object in UTF-8")
 	errTwice     = errors.New("a member name occurs more than once")
@@ -29,7 +28,7 @@ var (
 func Decode(data []byte, v any) error { return decode(data, v, false) }
 
 // DecodeKnown decodes data as Decode does, but ignores unknown members. A member whose name differs only in case from
-// the name of a field is still an error, because some JSON parsers would not ignore the member.
+// the name of a field is still an error, because some JSON parsers treat the two names as equal.
 func DecodeKnown(data []byte, v any) error { return decode(data, v, true) }
 
 func decode(data []byte, v any, ignoreUnknown bool) error {
@@ -65,7 +64,8 @@ func decode(data []byte, v any, ignoreUnknown bool) error {
 	return nil
 }
 
-// checkNames returns an error if a member's name is neither one of the known names nor ignored. See DecodeKnown.
+// checkNames returns an error if a member's name is not one of the known names. If ignoreUnknown is true, it returns an
+// error only if the name differs from a known name in case alone.
 func checkNames(members map[string]json.RawMessage, known []string, ignoreUnknown bool) error {
 	for name := range members {
 		if slices.Contains(known, name) {

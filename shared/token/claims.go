@@ -29,8 +29,8 @@ const (
 	ScopeAccountsManage = "accounts:manage"
 )
 
-// ClientID is the value of client_id, a claim that RFC 9068 requires, in every access token. The value is always the
-// same, because Strongroom itself is the only client that obtains tokens.
+// ClientID is the value of the client_id claim in every access token. RFC 9068 requires this claim. The value is always
+// the same, because Strongroom itself is the only client that obtains tokens.
 const ClientID = "strongroom"
 
 // scopes lists the scopes that each role grants.
@@ -70,17 +70,16 @@ type Claims struct {
 	payload []byte // the JSON that the claims were decoded from; nil if the token is new
 }
 
-// Payload returns the JSON from which the claims were decoded. For claims that Sign has returned, it returns nil. The
-// caller must not change the JSON, because other callers share it.
+// Payload returns the JSON from which the claims were decoded, or nil for the claims that Sign returns, because those
+// claims were never decoded. The caller must not change the JSON, because other callers share it.
 func (c *Claims) Payload() []byte { return c.payload }
 
-// HasScope reports whether the token has the scope.
+// HasScope reports whether scope is one of the token's scopes.
 func (c *Claims) HasScope(scope string) bool {
 	return slices.Contains(strings.Fields(c.Scope), scope)
 }
 
-// wire defines the JSON form of Claims. The claims appear in the JSON in the order of the fields. Every claim is
-// required except nbf, because RFC 9068, section 2.2, or Strongroom needs it.
+// wire defines the JSON form of Claims. RFC 9068, section 2.2, or Strongroom requires every claim except nbf.
 type wire struct {
 	Issuer    string          `json:"iss"`
 	Subject   string          `json:"sub"`

@@ -11,8 +11,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/strictjson"
 )
 
-// compact matches a JWS in compact serialization (RFC 7515, section 7.1). It matches no text with other characters, such
-// as line breaks, because the same token could then be written in many ways.
+// compact matches a JWS in compact serialization (RFC 7515, section 7.1). It does not match extra characters, such as
+// line breaks, because they would allow the same token to be written in many ways.
 var compact = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
 // Open verifies the signature of a JWS in compact serialization. It returns the header's typ parameter and the

@@ -21,8 +21,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/strictjson"
 )
 
-// The limits of a key set. A file of the maximum size has room for more keys than a rotation ever needs. RSA keys with
-// fewer bits than minRSABits are weak. With more bits than maxRSABits, verification is too slow.
+// The limits for a key set. A file of maxKeysFile bytes can contain more keys than a rotation ever needs. RSA keys with
+// fewer bits than minRSABits are weak. RSA keys with more bits than maxRSABits make verification too slow.
 const (
 	maxKeysFile = 256 << 10 // bytes
 	minRSABits  = 2048
@@ -115,7 +115,7 @@ func parsePublic(raw []byte) (jwk, verificationKey, error) {
 	}
 	for _, name := range privateMembers {
 		if _, there := members[name]; there {
-			return jwk{}, verificationKey{}, fmt.Errorf("the key has the private member %q", name)
+			return jwk{}, verificationKey{}, fmt.Errorf("the key must be public, but it contains the private key parameter %q", name)
 		}
 	}
 	return parseJWK(raw)
@@ -150,7 +150,8 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 	return key, parsed, nil
 }
 
-// public returns the public key together with the only algorithm that is allowed for it.
+// public converts the public members of a JWK to a key that can verify signatures. It returns an error if the type of
+// the key is not supported, or if the key is malformed or weak.
 func (k jwk) public() (verificationKey, error) {
 	switch {
 	case k.KeyType == "EC" && k.Curve == "P-256":

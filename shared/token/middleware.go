@@ -50,10 +50,10 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	return claims, Challenge(err)
 }
 
-// Challenge adds the WWW-Authenticate header to an error for which the client has to sign in again, because a response
-// with the status 401 must have this header (RFC 9110, section 15.5.2). If err wraps ErrInvalid, ErrExpired or ErrStale,
-// the returned error is a problem.Unauthenticated. Its detail is the text of that error, and only the log contains the
-// cause. If err wraps problem.SessionEnded, Challenge adds only the header. It returns any other error unchanged.
+// Challenge adds the WWW-Authenticate header to an error that requires the client to sign in again, because a response
+// with the status 401 must have this header (RFC 9110, section 15.5.2). If err wraps ErrInvalid, ErrExpired or
+// ErrStale, the returned error is a problem.Unauthenticated, and only the log contains the details of err. If err
+// wraps problem.SessionEnded, Challenge adds only the header. It returns any other error unchanged.
 func Challenge(err error) error {
 	for _, known := range []error{ErrInvalid, ErrExpired, ErrStale} {
 		if errors.Is(err, known) {
@@ -79,8 +79,8 @@ func (c *Claims) Demand(scopes ...string) error {
 	return nil
 }
 
-// bearer returns the token in the Authorization header (RFC 6750, section 2.1). RFC 6750 also allows a client to send
-// the token in a form or in the query string. bearer does not support this, because such a token can end up in logs.
+// bearer returns the token in the Authorization header (RFC 6750, section 2.1). It does not accept a token in a form or
+// in the query string, although RFC 6750 allows both, because such a token can end up in logs.
 func bearer(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {

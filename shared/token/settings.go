@@ -2,9 +2,10 @@ package token
 
 import "time"
 
-// Settings are the settings of a function that verifies access tokens.
+// Settings configures a function that verifies access tokens.
 type Settings struct {
-	// KeysFile is the path of the file with the JWK Set (RFC 7517) that contains the public keys for access tokens.
+	// KeysFile is the path of a file that contains a JWK Set (RFC 7517) with the public keys for verifying access
+	// tokens.
 	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
 	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
@@ -20,9 +21,9 @@ func (s Settings) Verifier() (*Verifier, error) {
 	return NewVerifier(keys, s.Issuer, s.Audience)
 }
 
-// SignerSettings are the settings of a function that issues access tokens.
+// SignerSettings configures a function that issues access tokens.
 type SignerSettings struct {
-	// SigningKeyFile is the path of the file with the private JWK that signs access tokens.
+	// SigningKeyFile is the path of a file that contains the private JWK for signing access tokens.
 	SigningKeyFile string `env:"TOKEN_SIGNING_KEY_FILE,required,notEmpty"`
 	// Issuer and Audience become the claims iss and aud of every access token. All functions that verify tokens must
 	// have the same values, because they reject tokens with other values.

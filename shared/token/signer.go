@@ -30,7 +30,7 @@ type Signer struct {
 }
 
 // LoadSigner reads a private JWK (EC, P-256) from the file at path and returns a Signer. It returns an error if issuer
-// or audience is empty, because nothing would then limit where a token is valid. lifetime must be at least one second,
+// or audience is empty, because these claims limit where a token is valid. lifetime must be at least one second,
 // because the times in a token are whole seconds.
 func LoadSigner(path, issuer, audience string, lifetime time.Duration, now func() time.Time) (*Signer, error) {
 	if issuer == "" || audience == "" {

@@ -15,12 +15,12 @@ const (
 	// maxToken is the maximum length of a token, in bytes. Verify checks the length before it decodes any part of the
 	// token.
 	maxToken = 8 << 10
-	// leeway is how far the clocks of a token's signer and verifier may differ. RFC 7519, section 4.1.4, suggests a few
-	// minutes at most.
+	// leeway is how far the clocks of a token's signer and verifier may differ. RFC 7519, section 4.1.4, suggests at
+	// most a few minutes.
 	leeway = 10 * time.Second
 	// mediaType is the media type of an access token (RFC 9068, section 2.1), without the prefix "application/".
 	mediaType = "at+jwt"
-	// remembered is the maximum number of verified tokens in the cache of a Verifier. Each token takes about 1 KiB of
+	// remembered is the maximum number of verified tokens in a Verifier's cache. Each token takes about 1 KiB of
 	// memory, so a full cache takes about 4 MiB.
 	remembered = 4096
 )

@@ -24,7 +24,7 @@ import (
 	"text/tabwriter"
 )
 
-// constraint is the first line of each file with tests that prove a known fault. It excludes these files from normal
+// constraint is the first line of each file with tests that reproduce a known fault. It excludes these files from normal
 // builds.
 const constraint = "//go:build audit\n"
 

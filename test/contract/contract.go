@@ -187,7 +187,7 @@ func (c *Contract) Handler(t testing.TB, handler http.Handler) http.Handler {
 	}
 	return watch(handler, func(x exchange) {
 		for _, fault := range c.check(d, x) {
-			t.Errorf("docs/openapi.yaml: %s %s: got the response %d %.1000q: %s", x.request.Method, x.request.URL.RequestURI(), x.status, x.got, fault)
+			t.Errorf("%s %s: the response %d %.1000q does not match docs/openapi.yaml: %s", x.request.Method, x.request.URL.RequestURI(), x.status, x.got, fault)
 		}
 	})
 }

@@ -29,9 +29,9 @@ import (
 type Memory struct {
 	// Now returns the current time. If Now is nil, the store uses time.Now.
 	Now func() time.Time
-	// Before is called at the start of each method, with the name of the method and with the ID or the key that is its
-	// argument. If Before returns an error, the method has no effect and returns this error. Put and Append call Before
-	// after they have read all bytes. A reader calls Before for Read and Close, and then reads one byte at a time.
+	// Before, if it is set, is called by each method with the method's name and its ID or key. Put and Append first
+	// read all bytes; all other methods call Before first. If Before returns an error, the method has no effect and
+	// returns this error. Readers also call Before for each Read and Close, and then return at most one byte per Read.
 	Before func(method, id string) error
 
 	mu                    sync.Mutex
@@ -74,7 +74,7 @@ func New() *Memory {
 		deletions: map[string]time.Time{}, tombstones: map[string]time.Time{}}
 }
 
-// Fail returns a function for Memory.Before that lets the methods with the given names fail with err.
+// Fail returns a function for Memory.Before that makes the methods with the given names fail with err.
 func Fail(err error, methods ...string) func(method, id string) error {
 	return func(method, _ string) error {
 		if slices.Contains(methods, method) {
@@ -84,7 +84,7 @@ func Fail(err error, methods ...string) func(method, id string) error {
 	}
 }
 
-// Add adds a confirmed file with the given bytes. Unlike Put, it does not change f.
+// Add adds a confirmed file with the given bytes. Unlike Put, it keeps all fields of f unchanged.
 func (m *Memory) Add(f content.File, b string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -111,7 +111,7 @@ func (m *Memory) BytesRead() int {
 	return m.read
 }
 
-// begin calls Before, and returns an error if ctx is canceled.
+// begin calls Before, if it is set. It returns the error from Before or the error of ctx.
 func (m *Memory) begin(ctx context.Context, method, id string) error {
 	if m.Before != nil {
 		if err := m.Before(method, id); err != nil {
@@ -211,7 +211,8 @@ func (m *Memory) IDs(ctx context.Context, after string, limit int) ([]string, er
 	return page(m.files, after, limit, func(string) bool { return true }), nil
 }
 
-// page returns up to limit keys of all that are greater than after and that match, in ascending order.
+// page returns up to limit keys of the map all, in ascending order. It skips keys that are not greater than after, and
+// keys for which match reports false.
 func page[T any](all map[string]T, after string, limit int, match func(key string) bool) []string {
 	keys := slices.Sorted(maps.Keys(all))
 	keys = slices.DeleteFunc(keys, func(key string) bool { return key <= after || !match(key) })

@@ -57,8 +57,8 @@ var (
 	_ Store = (*Memory)(nil)
 )
 
-// Test checks that a store does what the comments on the methods of content.Store say. open must return an empty store
-// whose clock is time.Now.
+// Test checks that a store behaves as the comments on the methods of content.Store specify. open must return an empty
+// store whose clock is time.Now.
 func Test(t *testing.T, open func(t *testing.T) Store) {
 	for name, test := range map[string]func(suite){
 		"Files": suite.files, "Refused": suite.refused, "Unfinished": suite.unfinished, "Claims": suite.claims,
@@ -75,7 +75,7 @@ type suite struct {
 	*testing.T
 }
 
-// anyEvent is a finish function for Put and Finish.
+// anyEvent is a finish function for Put and Finish. It returns a minimal event.
 func anyEvent(f *content.File) ([]byte, error) { return []byte(`{"id":"` + f.ID + `"}`), nil }
 
 func (s suite) put(b string) content.File {
@@ -112,7 +112,7 @@ func (s suite) want(doing string, err, kind error) {
 	}
 }
 
-// wantUnfinished fails the test unless the uploads with the given IDs have upload records.
+// wantUnfinished fails the test unless upload records exist for the given IDs and for no others.
 func (s suite) wantUnfinished(want ...string) {
 	s.Helper()
 	var got []string
@@ -221,7 +221,7 @@ func (s suite) refused() {
 	}
 }
 
-// readerFunc is an empty reader that returns the error of the function.
+// readerFunc is a reader that returns no bytes, only the error from the function.
 type readerFunc func() error
 
 func (f readerFunc) Read([]byte) (int, error) { return 0, f() }
@@ -254,7 +254,7 @@ func (s suite) unfinished() {
 		s.wantUnfinished(ids[1:]...)
 		s.wantUsage(7)
 	}
-	// The upload record exists from before the first byte, and Usage counts its length.
+	// The upload record already exists when Put reads the first byte, and Usage counts the declared length.
 	_, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: 8}}, readerFunc(func() error {
 		s.wantUsage(15)
 		return io.ErrUnexpectedEOF
@@ -359,7 +359,8 @@ func (s suite) resumable() {
 	s.want("Append to a file", err, problem.Conflict)
 }
 
-// interrupted checks that Append adds the bytes before an error, and that another writer can be faster.
+// interrupted checks that Append adds the bytes that arrive before a read error, and that it returns a conflict if
+// another writer adds bytes at the same offset first.
 func (s suite) interrupted() {
 	id := s.create(10, time.Hour)
 	n, err := s.Append(s.Context(), id, 0, io.MultiReader(strings.NewReader("hello"), iotest.ErrReader(io.ErrUnexpectedEOF)))
@@ -419,7 +420,7 @@ func (s suite) terminated() {
 	for _, err := range []error{found, appended, finished, s.Terminate(s.Context(), id)} {
 		s.want("terminated upload", err, problem.NotFound)
 	}
-	s.wantUnfinished(id) // until sweep calls Discard, because a writer might still be adding bytes
+	s.wantUnfinished(id) // the record remains until sweep calls Discard, because a writer might still be adding bytes
 	pending, err := s.Unfinished(s.Context(), time.Now().Add(time.Second), "", 1)
 	if err != nil || len(pending) != 1 || time.Since(pending[0].ExpiresAt).Abs() > time.Minute {
 		s.Errorf("Unfinished: got %+v and error %v, want an upload that has just expired", pending, err)
