@@ -116,8 +116,8 @@ func (r resolver) rewrite(value string) (string, error) {
 // clusterURL matches a function's URL inside a cluster, such as http://login.strongroom.svc.cluster.local/login.
 var clusterURL = regexp.MustCompile(`^http://([a-z0-9-]+)\.strongroom\.svc(?:\.cluster\.local)?((?:/.*)?)$`)
 
-// value returns the value of the variable v, which is in the manifest, a ConfigMap or a Secret. It returns false if the
-// process must not get the variable, because the value in a Secret is empty.
+// value returns the value that the manifest, a ConfigMap or a Secret contains for the variable v. It returns false for
+// an empty value from a Secret, so that the process does not get the variable.
 func (r resolver) value(v variable) (value string, ok bool, err error) {
 	switch from := v.ValueFrom; {
 	case from == nil && strings.Contains(v.Value, "$("):
@@ -135,8 +135,8 @@ func (r resolver) value(v variable) (value string, ok bool, err error) {
 	}
 }
 
-// find returns the value of a key in a ConfigMap or a Secret, which is the kind for error messages. all contains all
-// objects of that kind.
+// find returns the value to which ref refers. all contains the data of all ConfigMaps or of all Secrets. Error messages
+// contain kind, which is "ConfigMap" or "Secret".
 func find(kind string, all map[string]map[string]string, ref keyRef) (string, error) {
 	value, ok := all[ref.Name][ref.Key]
 	if !ok {
@@ -149,7 +149,7 @@ func find(kind string, all map[string]map[string]string, ref keyRef) (string, er
 func (r resolver) mount(dir, name string, volumes []volume) error {
 	i := slices.IndexFunc(volumes, func(v volume) bool { return v.Name == name })
 	if i < 0 {
-		return errors.New("mounted but not declared in the pod")
+		return errors.New("the pod mounts the volume but does not declare it")
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return err

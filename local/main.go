@@ -34,9 +34,9 @@ type settings struct {
 	Stores string `env:"STRONGROOM_STORES"`
 	// The following settings are the addresses of existing servers, which the system uses instead of starting its own.
 	// For MySQL and MongoDB, setup creates the functions' account if the administrator's address is set. Without
-	// MYSQL_ADMIN_DSN, setup migrates the tables with the account in MYSQL_DSN, which must therefore be allowed to
-	// change tables. Without EVENTS_ADMIN_URL, setup declares the queues with the account in EVENTS_URL, which must
-	// therefore be allowed to declare queues.
+	// MYSQL_ADMIN_DSN, setup migrates the tables as the user in MYSQL_DSN, who must therefore have the privileges to
+	// change tables. Without EVENTS_ADMIN_URL, setup declares the queues as the user in EVENTS_URL, who must therefore
+	// have the permission to declare queues.
 	MySQLDSN       string `env:"MYSQL_DSN"`
 	MySQLAdminDSN  string `env:"MYSQL_ADMIN_DSN"`
 	MongoURI       string `env:"MONGODB_URI"`
@@ -65,7 +65,7 @@ func main() {
 	out.say("run", "stopped")
 }
 
-// run starts the system from the source tree in the working directory, waits until ctx ends, and stops the system.
+// run starts the system from the source tree in the working directory, waits until ctx is done, and stops the system.
 func run(ctx context.Context, out *output) (err error) {
 	cfg, err := readSettings()
 	if err != nil {
@@ -92,14 +92,14 @@ func run(ctx context.Context, out *output) (err error) {
 	if err != nil {
 		return err
 	}
-	// Call stop even if start failed or ctx ended during the start, because some servers might already be running.
+	// Call stop even if start failed or ctx was canceled, because some servers might already be running.
 	err = s.start(ctx)
 	if err == nil {
 		out.print(s.welcome())
 		err = s.wait(ctx)
 	}
 	if ctx.Err() != nil {
-		err = nil // ctx ended because the user stopped the system, so the resulting errors are expected
+		err = nil // ctx is done because the user stopped the system, so the resulting errors are expected
 	}
 	return errors.Join(err, s.stop())
 }

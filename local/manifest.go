@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The runner decodes the manifests into the structs below and not into the structs of knative.dev/serving and
+// The runner decodes the manifests into the structs below instead of the structs in knative.dev/serving and
 // k8s.io/api, because those packages would make the first `make run` slow: compiling them took 80 s of processor time
 // and a dozen module downloads, but compiling the runner without them took only 38 s. Decoding is strict: a manifest
 // field that the structs do not have is an error. A field that has no effect on a single machine has the type any.

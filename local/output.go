@@ -45,8 +45,8 @@ func (o *output) print(text string) {
 	_, _ = io.WriteString(o.w, text) // ignore the error, because it could only be reported on this terminal
 }
 
-// lines returns a writer that prints each line with name in front. The writer converts slog's JSON lines to a readable
-// form.
+// lines returns a writer that prints each line with the given name in front. The writer converts slog's JSON lines to a
+// readable form.
 func (o *output) lines(name string) *lineWriter { return &lineWriter{to: o, name: name} }
 
 // lineWriter is an io.Writer that splits its input into lines and prints them.

@@ -41,8 +41,8 @@ func interval(schedule string) (time.Duration, error) {
 	return time.Duration(minutes) * time.Minute, nil
 }
 
-// pinger replaces Knative's adapter for a PingSource. It posts a CloudEvent to the sink at the times in the
-// PingSource's schedule.
+// pinger replaces Knative's PingSource adapter. It posts a CloudEvent to the sink at the times in the PingSource's
+// schedule.
 type pinger struct {
 	source   pingSource
 	interval time.Duration
@@ -51,8 +51,9 @@ type pinger struct {
 	out *output
 }
 
-// run sends pings until ctx ends. The end of ctx also cancels a ping that is being delivered. Like Knative's adapter,
-// run reports a failed ping but does not retry it. A retry is not necessary, because the next ping has the same effect.
+// run sends pings until ctx is done. Canceling ctx also cancels a ping that is being delivered. Like Knative's
+// PingSource adapter, run reports a failed ping but does not retry it. A retry is not necessary, because the next ping
+// has the same effect.
 func (p *pinger) run(ctx context.Context) {
 	for {
 		// Like cron, count the intervals from the start of the hour. Truncate does this, because the interval divides
@@ -69,8 +70,8 @@ func (p *pinger) run(ctx context.Context) {
 	}
 }
 
-// ping sends one event, whose time is now. Like Knative's adapter, it uses the binary mode of CloudEvents, in which the
-// event's attributes are HTTP headers.
+// ping sends one event with the given time attribute. Like Knative's PingSource adapter, it uses the binary mode of
+// CloudEvents, in which the event's attributes are HTTP headers.
 func (p *pinger) ping(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()

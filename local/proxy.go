@@ -16,7 +16,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// newTransport returns an HTTP transport for requests to one process. timeout is the function's request timeout.
+// newTransport returns an HTTP transport for requests to a function's process. timeout is the function's request
+// timeout.
 func newTransport(timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,

@@ -15,8 +15,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// runtimeUser is the name of the account with which the functions sign in to a private store. setup creates this
-// account.
+// runtimeUser is the name of the account with which the functions sign in to the stores that the runner starts
+// itself. setup creates this account.
 const runtimeUser = "strongroom"
 
 // keptSecrets contains the secrets in the data directory. Each secret is generated only once. Only the owner of the

@@ -22,9 +22,9 @@ const (
 	// anyStores is the default. For each store, the runner uses the server that a setting names. If no setting names a
 	// server, the runner starts an installed server or, if none is installed, uses the embedded store.
 	anyStores = ""
-	// installedStores allows only private instances of installed servers. The runner fails if no MySQL server or no
-	// RabbitMQ server is installed. If mongod is not installed, the runner uses FerretDB, because Linux distributions
-	// do not package MongoDB.
+	// installedStores allows only installed servers that the runner starts itself. The runner fails if no MySQL server
+	// or no RabbitMQ server is installed. If mongod is not installed, the runner uses FerretDB, because Linux
+	// distributions do not package MongoDB.
 	installedStores = "installed"
 	// embeddedStores allows only the embedded stores.
 	embeddedStores = "embedded"
@@ -38,14 +38,14 @@ type endpoints struct {
 	mysql, mysqlAdmin     string
 	mongodb, mongodbAdmin string
 	// events is the URL to which the functions publish events. eventsAdmin is the administrator's URL, with which setup
-	// declares the exchanges and queues. It is empty if the system uses no RabbitMQ server.
+	// declares the exchanges and queues. eventsAdmin is empty if the system uses no RabbitMQ server.
 	events, eventsAdmin string
 }
 
-// stores finds or starts the three stores, and manages the private servers that it starts.
+// stores finds or starts the three stores, and manages the servers that it starts.
 type stores struct {
 	endpoints
-	// dir is the data directory. It contains a subdirectory for each private server.
+	// dir is the data directory. It contains a subdirectory for each server that the runner starts.
 	dir  string
 	kept keptSecrets
 	out  *output
@@ -61,7 +61,7 @@ type stores struct {
 }
 
 // start finds or starts the three stores concurrently. If there is no RabbitMQ server, the functions send their events
-// directly to the URL sink. The caller must call stop even if start returns an error, because some servers might be
+// directly to the URL in sink. The caller must call stop even if start returns an error, because some servers might be
 // running.
 func (s *stores) start(ctx context.Context, cfg settings, sink string) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -228,7 +228,7 @@ func (s *stores) privateRabbitMQ(ctx context.Context) error {
 	return group.Wait()
 }
 
-// has reports whether a private server of the given kind has a data directory from an earlier run.
+// has reports whether a server of the given kind has a data directory from an earlier run.
 func (s *stores) has(kind string) bool {
 	_, err := os.Stat(filepath.Join(s.dir, kind))
 	return err == nil
@@ -243,7 +243,7 @@ func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
 	return err
 }
 
-// deliver starts a receive adapter, which sends the events in the RabbitmqSource's queue to the URL sink. The queue
+// deliver starts a receive adapter, which sends the events in the RabbitmqSource's queue to the URL in sink. The queue
 // must already exist, because the adapter does not declare it. If the system uses no RabbitMQ server, deliver does
 // nothing.
 func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string) error {
@@ -270,8 +270,8 @@ func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string
 	return nil
 }
 
-// connection returns an adapter configuration with events as the AMQP URL, or an error if events is not an AMQP URL.
-// The error does not contain the URL, because the URL contains a password.
+// connection returns an adapter configuration for the AMQP URL in events. If events is not an AMQP URL, connection
+// returns an error. The error does not contain the value of events, because the value can contain a password.
 func connection(events string) (store.AdapterConfig, error) {
 	parsed, err := url.Parse(events)
 	if err != nil || parsed.Scheme != "amqp" && parsed.Scheme != "amqps" || parsed.Host == "" {
@@ -286,8 +286,8 @@ func (s *stores) add(server *store.Server) {
 	s.private = append(s.private, server)
 }
 
-// supervise watches the private servers and the receive adapters in the background until ctx ends. If one of them ends
-// unexpectedly, supervise restarts it.
+// supervise restarts the runner's own servers and receive adapters if they end unexpectedly. It works in the background
+// until ctx is done.
 func (s *stores) supervise(ctx context.Context) {
 	for _, server := range slices.Concat(s.private, s.adapters) {
 		s.watch.Go(func() {
@@ -303,7 +303,7 @@ func (s *stores) supervise(ctx context.Context) {
 	}
 }
 
-// restart restarts a server that has ended. It keeps retrying until the server is ready or ctx ends.
+// restart restarts a server that has ended. It keeps retrying until the server is ready or ctx is done.
 func (s *stores) restart(ctx context.Context, server *store.Server) {
 	for ctx.Err() == nil {
 		s.out.say("run", "%s ended unexpectedly: restarting it", server.Name())
@@ -336,8 +336,8 @@ func (s *stores) stopDelivery() error {
 	return errors.Join(errs...)
 }
 
-// stop stops the private servers. The caller must first end the context that it passed to supervise, because stop waits
-// until supervise no longer restarts servers.
+// stop stops the servers that the runner started. The caller must first cancel the context that it passed to supervise,
+// because stop waits until supervise no longer restarts servers.
 func (s *stores) stop() error {
 	s.watch.Wait()
 	s.mu.Lock()

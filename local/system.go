@@ -153,8 +153,8 @@ func (s *system) connectSources(ctx context.Context) error {
 	return nil
 }
 
-// wait waits until ctx ends, and then returns nil. It returns an error if the public address or the sink can no longer
-// accept requests.
+// wait blocks until ctx is done, and then returns nil. It returns an error if the public address or the sink can no
+// longer accept requests.
 func (s *system) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

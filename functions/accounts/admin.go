@@ -38,7 +38,8 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ accounts.User) 
 	return respond.JSON(w, http.StatusOK, page)
 }
 
-// paging returns the query parameters limit and cursor of a request. The default for limit is accounts.DefaultLimit.
+// paging returns the values of the query parameters "limit" and "cursor" in r. The default limit is
+// accounts.DefaultLimit.
 func paging(r *http.Request) (limit int, cursor string, err error) {
 	query, err := request.Query(r, "limit", "cursor")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// The following interfaces contain the methods of accounts.Store that this function uses.
+// The following interfaces contain the methods of accounts.Store that the accounts function uses.
 type (
 	// reader reads accounts and the audit trail.
 	reader interface {
@@ -53,10 +53,10 @@ type hasher interface {
 // access token, because the scope depends on the role that the account had when the token was issued, and an admin
 // might have changed the role since then.
 //
-// If the account was deleted, is disabled, or has another token version, the access token is no longer valid. The
-// response is 401 with the error invalid_token, because the client might get a valid token if the user signs in
-// again. If an operator has changed the role directly in the database, the token stays valid. If the new role lacks a
-// required scope, the response is 403 with the error insufficient_scope.
+// If the account was deleted or is disabled, or if its token version differs from the version in the access token, the
+// access token is no longer valid. The response is 401 with the error invalid_token, because the client might get a
+// valid token if the user signs in again. If an operator has changed the role directly in the database, the token stays
+// valid. If the new role lacks a required scope, the response is 403 with the error insufficient_scope.
 //
 // Package accounts checks the caller's account again in the transaction that makes a change, because the account might
 // change after the handler has read it.
@@ -102,7 +102,7 @@ func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, e
 	return u, now.Demand(scopes...)
 }
 
-// actor returns caller as an actor for the audit trail, with the client's address and the request ID of r.
+// actor converts caller to an accounts.Actor for the audit trail. It adds the client's address and the request ID of r.
 func (h *handler) actor(r *http.Request, caller accounts.User) accounts.Actor {
 	return accounts.Actor{
 		ID:        caller.ID,

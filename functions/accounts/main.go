@@ -21,8 +21,8 @@ type config struct {
 	// who can read and write rows but cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
 	token.Settings
-	// TrustSettings determines which address the function uses for a client. The function records the address in the
-	// audit trail, and counts wrong passwords per address.
+	// TrustSettings determines how the function obtains a client's IP address. The function records this address in
+	// the audit trail, and counts wrong passwords per address.
 	client.TrustSettings
 }
 

@@ -13,7 +13,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
-// errWrongPassword has the status 403, because a client might treat the status 401 as an expired access token.
+// errWrongPassword has the status 403, because a client might conclude from the status 401 that its access token has
+// expired.
 var errWrongPassword = problem.WrongPassword.With("check the current password and try again")
 
 func (h *handler) showMe(w http.ResponseWriter, _ *http.Request, caller accounts.User) error {

@@ -14,7 +14,7 @@ import (
 )
 
 // content responds with the content of the file with the given ID. It supports range requests and conditional requests
-// (RFC 9110). It looks up the file's owner in the store and not in the catalog, because users can download a file as
+// (RFC 9110). It reads the file's owner from the store instead of the catalog, because users can download a file as
 // soon as it is stored, even if the file has no catalog entry yet.
 func (h *handler) content(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
@@ -65,7 +65,7 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) e
 		return failed
 	}
 	// Close the connection, so that the client does not mistake the incomplete content for the whole file. A problem
-	// document cannot report the error, because a part of the response has already been sent.
+	// document cannot report the error, because part of the response has already been sent.
 	slog.WarnContext(r.Context(), "download interrupted", "id", f.ID, "error", failed)
 	panic(http.ErrAbortHandler)
 }

@@ -52,8 +52,8 @@ func newHandler(verifier *token.Verifier, files store, entries catalogStore, lin
 	}.Handler()
 }
 
-// linkOr returns a handler that serves the requests with a download link, which need no access token. It passes other
-// requests to next.
+// linkOr returns a handler that serves requests for download links. These requests need no access token. The handler
+// passes all other requests to next.
 func (h *handler) linkOr(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("signature") {

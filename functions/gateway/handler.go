@@ -40,7 +40,7 @@ type passing struct{ http.Handler }
 
 // PassesQuery returns true, because an error response from function.Wrap would lack the CORS headers that finish sets,
 // so a page of another site could not read the response. Instead, the functions check the query strings of forwarded
-// requests, and serve checks those of all other requests.
+// requests, and the method serve checks the query strings of all other requests.
 func (passing) PassesQuery(*http.Request) bool { return true }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
@@ -56,8 +56,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 			h.finish(ctx, w.Header())
 			return preflight(w, v.origin)
 		}
-		// finish sets X-Request-Id on the function's response, because ReverseProxy clears all headers of w when it
-		// forwards a 100 (Continue). Delete X-Request-Id from w, so that the client does not receive it twice.
+		// Delete X-Request-Id from w, because finish also sets it on the function's response, and the client would
+		// receive it twice. The header in w is not sufficient, because ReverseProxy clears all headers of w when it
+		// forwards a 100 (Continue).
 		w.Header().Del("X-Request-Id")
 		// Enable full duplex, because net/http would otherwise not send the response until it has read the whole
 		// request body. Ignore the error, because it occurs only with HTTP/2, which is always full duplex.

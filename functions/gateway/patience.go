@@ -63,8 +63,8 @@ func (w *watch) Read(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.broken = w.broken || err != nil && err != io.EOF
-	// After the response has begun, http.Transport can still read the body. The timer must then stay stopped, because
-	// limit applies only to the wait for the response.
+	// After the response has begun, http.Transport can still read the body. The timer must stay stopped, because the
+	// time limit applies only to the wait for the response.
 	if !w.over {
 		w.timer.Reset(w.limit)
 	}

@@ -19,8 +19,8 @@ const (
 	// because Knative accepts the connection even if no instance is running.
 	dialTimeout = 5 * time.Second
 	// idleTimeout is how long the gateway keeps an idle connection to a function. It is shorter than the function's
-	// limit of two minutes, so that the gateway closes the connection first. A request that the gateway sends while the
-	// function closes the connection is lost, and most requests cannot be repeated.
+	// own idle timeout of two minutes, so that the gateway closes the connection first. A request that the gateway
+	// sends while the function closes the connection is lost, and most requests cannot be repeated.
 	idleTimeout = 90 * time.Second
 	// bufferSize is the size, in bytes, of each buffer with which the gateway copies response bodies.
 	bufferSize = 32 << 10

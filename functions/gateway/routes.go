@@ -11,14 +11,15 @@ import (
 // route assigns requests for a path to a function.
 type route struct {
 	path string
-	// below reports whether the route also includes all paths below path.
+	// below reports whether the route also includes all paths below its own path.
 	below bool
 	// function is the name of the function that handles the requests, and target is its base URL.
 	function string
 	target   *url.URL
-	// patience is how long the function may make no progress before its response begins. The function makes progress
-	// when it reads more of the request body. The time that the gateway spends waiting for the client does not count,
-	// but the startup time of a function instance does. timeout limits the duration of the whole request.
+	// patience limits how long the gateway waits for the response to begin while the function makes no progress. The
+	// function makes progress when it reads more of the request body. The time that the gateway spends waiting for the
+	// client does not count, but the startup time of a function instance does. timeout limits the duration of the whole
+	// request.
 	//
 	// patience is longer than the function needs to respond, and timeout is longer than the function's REQUEST_TIMEOUT.
 	// Therefore, if the function times out, the client gets the function's own error response and not one from the
@@ -56,7 +57,7 @@ func newRoutes(targets map[string]*url.URL) []route {
 	return routes
 }
 
-// leads reports whether the route applies to requests for path.
+// leads reports whether the route applies to requests for the given path.
 func (r route) leads(path string) bool {
 	rest, ok := strings.CutPrefix(path, r.path)
 	return ok && (rest == "" || r.below && rest[0] == '/')
@@ -78,7 +79,7 @@ func (cfg config) targets() (map[string]*url.URL, error) {
 }
 
 // parseBase parses the base URL of a function and removes a trailing slash. The URL must have the scheme http or https
-// and a host, and must not have a user, a path, a query or a fragment.
+// and a host, and must not contain credentials, a path, a query or a fragment.
 func parseBase(address string) (*url.URL, error) {
 	base, err := url.Parse(address)
 	if err != nil {

@@ -35,10 +35,10 @@ func visitorOf(ctx context.Context) visitor {
 }
 
 // newVisitor returns the visitor that describes the client of r. It uses the X-Forwarded headers only if r came through
-// all trusted proxies, because the client could have forged them otherwise.
+// all trusted proxies, because the client could otherwise have forged these headers.
 func newVisitor(r *http.Request, trust client.Trust) visitor {
-	// Use a Trust without a key, so that Address ignores the header HeaderAddress. Only the gateway may set this
-	// header, so its value in a client's request cannot be trusted.
+	// Use a Trust without a key, so that Address ignores the header that HeaderAddress names. Only the gateway may set
+	// this header, so its value in a client's request cannot be trusted.
 	v := visitor{address: client.Trust{Hops: trust.Hops}.Address(r), scheme: "http", host: r.Host}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -62,7 +62,7 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 	return v
 }
 
-// strip removes the headers from h that a client must not set, because functions trust these headers. Only the gateway
+// strip removes from h the headers that a client must not set, because functions trust these headers. Only the gateway
 // may set the forwarding headers and the signed address. Only the validate function may set the X-Auth headers, which
 // contain the user's identity. strip also removes variants of these names with underscores instead of hyphens, because
 // some programs treat both characters alike.
@@ -76,7 +76,7 @@ func strip(h http.Header) {
 	}
 }
 
-// introduce removes all headers from h that a client must not set. It then sets the headers with which the gateway
+// introduce removes from h all headers that a client must not set. It then sets the headers with which the gateway
 // describes a client's request: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, the request ID, the trace context
 // and, if the route requires it, the client's signed address.
 func introduce(ctx context.Context, h http.Header, to route, trust client.Trust) {

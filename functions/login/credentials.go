@@ -88,8 +88,8 @@ func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error
 }
 
 // valid returns c if its user name and password are valid UTF-8 and do not contain U+FFFD. Otherwise, it returns
-// errNotUTF8. U+FFFD is not allowed, because decoders silently replace invalid bytes with U+FFFD, so that different
-// passwords could become the same password.
+// errNotUTF8. U+FFFD is not allowed, because decoders silently replace invalid bytes with U+FFFD. Different passwords
+// could therefore become the same password.
 func (c credentials) valid() (credentials, error) {
 	for _, s := range []string{c.username, c.password} {
 		if !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError) {
@@ -100,7 +100,8 @@ func (c credentials) valid() (credentials, error) {
 }
 
 // basicCredentials returns the HTTP Basic credentials in the Authorization header of r (RFC 7617), and reports whether
-// the header contains such credentials. It ignores other schemes, because a client might send an old access token.
+// the header contains such credentials. It ignores other schemes, because a client might send an old access token in
+// the header and the credentials in the body.
 func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {

@@ -21,7 +21,7 @@ import (
 // accountStore contains the methods of accounts.Store that the login function uses.
 type accountStore interface {
 	ByUsername(ctx context.Context, username string) (accounts.User, error)
-	ReplaceHash(ctx context.Context, id, old, next string) error
+	ReplaceHash(ctx context.Context, id, oldHash, newHash string) error
 	Reserve(ctx context.Context, username string, address netip.Addr) (accounts.Settle, error)
 	StartSession(ctx context.Context, u accounts.User, lifetime time.Duration) (refresh string, err error)
 	Refresh(ctx context.Context, refresh string) (u accounts.User, next string, err error)
@@ -94,7 +94,7 @@ func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// result returns the metric label for a sign-in that returned err. If err is nil, the sign-in succeeded.
+// result returns the metric label for a sign-in that ended with err. If err is nil, the sign-in succeeded.
 func result(err error) string {
 	switch {
 	case err == nil:
@@ -143,8 +143,8 @@ func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh s
 	})
 }
 
-// authenticate returns the account to which the credentials belong. Before it rejects credentials, it computes exactly
-// one password hash, whatever the reason, so that the response time does not reveal the reason.
+// authenticate returns the account to which the credentials belong. Before it rejects credentials for any reason, it
+// computes exactly one password hash, so that the response time does not reveal the reason.
 func (h *handler) authenticate(ctx context.Context, given credentials, address netip.Addr) (accounts.User, error) {
 	settle, err := h.store.Reserve(ctx, given.username, address)
 	switch {

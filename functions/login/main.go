@@ -24,8 +24,8 @@ type config struct {
 	token.SignerSettings
 	// SessionLifetime is how long a session lasts after the sign-in. Refreshing does not extend the session.
 	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"720h"`
-	// TrustSettings determines which address the function uses for a client. The function counts failed sign-ins per
-	// address, so with a wrong address, one lockout would affect all users, or a client could evade the lockout.
+	// TrustSettings determines how the function obtains a client's IP address. The function counts failed sign-ins per
+	// address. If the address is wrong, a lockout might affect all users, or an attacker might evade the lockout.
 	client.TrustSettings
 }
 

@@ -88,8 +88,8 @@ func (h *handler) guard(w http.ResponseWriter, r *http.Request) (err error) {
 	return h.record(w, r)
 }
 
-// record writes the catalog entry for the event in r. If the entry now exists or the file was deleted, it returns nil,
-// so that the source does not send the event again. If every delivery of the event would fail, the error wraps
+// record writes the catalog entry for the event in r. If the entry now exists or the file was deleted, record returns
+// nil, so that the source does not send the event again. If every delivery of the event would fail, the error wraps
 // problem.Unprocessable. After any other error, a later delivery might succeed.
 func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {

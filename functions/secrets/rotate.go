@@ -69,7 +69,7 @@ type ring struct {
 type change struct {
 	of   secret
 	data map[string][]byte
-	// read reports whether the change affects an entry that functions read.
+	// read reports whether the change affects an entry that the functions use.
 	read bool
 }
 
@@ -189,7 +189,7 @@ func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 	}
 	var err error
 	if r.ids, r.set, err = split(r.verifying.Data[keySet]); err != nil {
-		return nil, fmt.Errorf("read %s of Secret %q: %w", keySet, verifyingSecret, err)
+		return nil, fmt.Errorf("read entry %s of Secret %q: %w", keySet, verifyingSecret, err)
 	}
 	for name, id := range map[string]*string{currentKey: &r.current, nextKey: &r.next, previousKey: &r.previous} {
 		private, there := r.signing.Data[name]
@@ -198,11 +198,11 @@ func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 		}
 		public, err := publicSet(private)
 		if err != nil {
-			return nil, fmt.Errorf("read %s of Secret %q: %w", name, signingSecret, err)
+			return nil, fmt.Errorf("read entry %s of Secret %q: %w", name, signingSecret, err)
 		}
 		ids, keys, err := split(public)
 		if err != nil {
-			return nil, fmt.Errorf("read %s of Secret %q: %w", name, signingSecret, err)
+			return nil, fmt.Errorf("read entry %s of Secret %q: %w", name, signingSecret, err)
 		}
 		*id = ids[0]
 		if name == nextKey {

@@ -129,7 +129,7 @@ func signingKey() (map[string][]byte, error) {
 func publicKeys(from values) (map[string][]byte, error) {
 	set, err := publicSet(from["token-signing-key"]["key.jwk"])
 	if err != nil {
-		return nil, fmt.Errorf(`read key.jwk of Secret "token-signing-key": %w`, err)
+		return nil, fmt.Errorf(`read entry key.jwk of Secret "token-signing-key": %w`, err)
 	}
 	return map[string][]byte{"jwks.json": set}, nil
 }
@@ -138,7 +138,7 @@ func publicKeys(from values) (map[string][]byte, error) {
 func publicSet(private []byte) ([]byte, error) {
 	var key map[string]any
 	if err := json.Unmarshal(private, &key); err != nil {
-		return nil, errors.New("not a JSON object") // without the cause, which can quote the private key
+		return nil, errors.New("the key is not a JSON object") // without the cause, which can quote the private key
 	}
 	delete(key, "d")
 	set, err := json.Marshal(map[string]any{"keys": []any{key}})
@@ -146,7 +146,7 @@ func publicSet(private []byte) ([]byte, error) {
 		return nil, err
 	}
 	if _, err := token.ParseKeys(set); err != nil {
-		return nil, fmt.Errorf("not a signing key: %w", err)
+		return nil, fmt.Errorf("the key is not a signing key: %w", err)
 	}
 	return set, nil
 }
@@ -156,8 +156,9 @@ func rabbitUser(name string) map[string][]byte {
 	return text("username", name, "password", password, "url", fmt.Sprintf("amqp://%s:%s@%s:5672", name, password, rabbitmqAddress))
 }
 
-// rabbitConnection returns the data of the Secret that Knative's RabbitmqSource reads. uri is the URL of the management
-// API, but the RabbitmqSource uses only the host in it. port is the AMQP port.
+// rabbitConnection returns the data of the Secret that Knative's RabbitmqSource reads. In this data, the key
+// uri contains the URL of the management API, but the RabbitmqSource uses only the host in this URL. The key port
+// contains the AMQP port.
 func rabbitConnection(name string) map[string][]byte {
 	return text("username", name, "password", newPassword(), "uri", fmt.Sprintf("http://%s:15672", rabbitmqAddress), "port", "5672")
 }
@@ -193,10 +194,10 @@ func definitions(from values) (map[string][]byte, error) {
 	for _, may := range []struct{ secret, configure, write, read string }{
 		{"rabbitmq-setup", `^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`},
 		{"rabbitmq-upload", nothing, `^strongroom\.events$`, nothing},
-		// The sweep function publishes events, and it counts the messages in the queues with passive declares, which
-		// require configure or write permission on the queue in RabbitMQ 4.2.7 and later. Here, write permission allows
-		// nothing else, because binding a queue also requires read permission on an exchange, and publishing directly
-		// to a queue requires write permission on the default exchange.
+		// The sweep function publishes events, and it counts the messages in the queues with passive declares. In
+		// RabbitMQ 4.2.7 and later, a passive declare requires configure or write permission on the queue. The user can
+		// do nothing else with write permission on a queue, because binding a queue also requires read permission on an
+		// exchange, and publishing directly to a queue requires write permission on the default exchange.
 		{"rabbitmq-sweep", nothing, `^strongroom\.(events|files|files\.dead)$`, nothing},
 		{"rabbitmq-source", nothing, nothing, `^strongroom\.files$`},
 	} {

@@ -62,8 +62,8 @@ func importUsers(ctx context.Context, cfg config, file string, out io.Writer) (e
 	return importFrom(ctx, in, store, out)
 }
 
-// importFrom creates the users that it reads from in. It reads and checks all lines before it creates the first user,
-// so that an invalid line prevents the whole import.
+// importFrom creates the users in an import file. It reads and checks all lines before it creates the first user, so
+// that an invalid line prevents the whole import.
 func importFrom(ctx context.Context, in io.Reader, store importStore, out io.Writer) error {
 	users, err := readNewcomers(in)
 	if err != nil {

@@ -23,15 +23,15 @@ type config struct {
 	// DSN is the MySQL data source name for the runtime user. setup connects as this user to create the users of
 	// Strongroom. If AdminDSN is set, setup first creates the runtime user.
 	DSN string `env:"MYSQL_DSN,unset"`
-	// AdminDSN is the MySQL data source name for an administrator, which must be allowed to create databases, tables
-	// and users. If AdminDSN is not set, setup creates the tables as the runtime user, which must then be allowed to
-	// create tables.
+	// AdminDSN is the MySQL data source name for an administrator, who must be allowed to create databases, tables and
+	// users. If AdminDSN is not set, the runtime user must be allowed to create tables, because setup then creates the
+	// tables as that user.
 	AdminDSN string `env:"MYSQL_ADMIN_DSN,unset"`
 	// MongoURI is the MongoDB URI for the runtime user. setup connects as this user to create the indexes. If
 	// MongoAdminURI is set, setup first creates the runtime user.
 	MongoURI string `env:"MONGODB_URI,unset"`
-	// MongoAdminURI is the MongoDB URI for an administrator, which must be allowed to create users. If MongoAdminURI
-	// is not set, setup does not create a MongoDB user.
+	// MongoAdminURI is the MongoDB URI for an administrator, who must be allowed to create users. If MongoAdminURI is
+	// not set, setup does not create a MongoDB user.
 	MongoAdminURI string `env:"MONGODB_ADMIN_URI,unset"`
 	// EventsURL is the RabbitMQ URL for a user that is allowed to declare exchanges and queues. If EventsURL is not
 	// set, setup does not declare exchanges and queues, because the functions then send events over HTTP instead of
@@ -48,7 +48,7 @@ type config struct {
 
 func main() { function.Job(setup) }
 
-var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to their queue) | setup recatalogue (publish the events for files that are missing from the catalog) | setup users import FILE (create users from a file of JSON lines; - is standard input)")
+var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to the event queue) | setup recatalogue (publish the events for files that are missing from the catalog) | setup users import FILE (create users from a file of JSON lines; - means standard input)")
 
 // setup runs the command that args selects. If args is empty, setup prepares the stores.
 func setup(ctx context.Context, cfg config, args []string) error {

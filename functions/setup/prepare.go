@@ -104,9 +104,9 @@ const (
 	maxPause   = 5 * time.Second
 )
 
-// await calls the function step, which sets up a store. While the error from step wraps problem.Unavailable, await
-// calls step again until ctx is done. The interval between the calls doubles each time. await returns any other error
-// immediately, because waiting cannot remove its cause.
+// await calls the function step, which sets up a store, until step succeeds or ctx is done. It retries only errors that
+// wrap problem.Unavailable, because waiting cannot remove the cause of any other error. The interval between the calls
+// doubles each time, up to maxPause.
 func await(ctx context.Context, store string, step func(ctx context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := step(ctx)

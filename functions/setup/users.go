@@ -24,8 +24,8 @@ type seed struct {
 // seeds is the list of users in the setting DEMO_USERS.
 type seeds []seed
 
-// UnmarshalText parses a JSON list of users. It rejects unknown and missing members. Its error does not show the text,
-// because the text contains passwords.
+// UnmarshalText parses a JSON list of users. It rejects a user object with unknown or missing members. Its error does
+// not show the text, because the text contains passwords.
 func (s *seeds) UnmarshalText(text []byte) error {
 	var list []json.RawMessage
 	if json.Unmarshal(text, &list) != nil {

@@ -24,11 +24,12 @@ const (
 	sweepTime = 3 * time.Minute
 	// pageSize is the maximum number of documents per query.
 	pageSize = 100
-	// claimLife is the age at which sweep deletes the claim on an Idempotency-Key. After that, a client can use the key
-	// for another file.
+	// claimLife is the age at which sweep deletes a claim, which records the file for an Idempotency-Key. After that, a
+	// client can use the key for another file.
 	claimLife = 24 * time.Hour
-	// tombstoneLife is the age at which sweep deletes the tombstone of a deleted file. It must exceed the longest
-	// expected delay of an event, because the record function needs the tombstone to recognize a late event for a deleted file.
+	// tombstoneLife is the age at which sweep deletes a tombstone, which marks a deleted file. It must exceed the
+	// longest expected delay of an event, because the record function needs the tombstone to recognize a late event for
+	// the file.
 	tombstoneLife = 30 * 24 * time.Hour
 )
 
@@ -53,8 +54,8 @@ type catalogStore interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// sweeper completes interrupted work. Each step can be repeated safely, and several processes can run the same step at
-// the same time.
+// sweeper completes interrupted work. Each step of a sweep can be repeated safely, and several processes can run the
+// same step at the same time.
 type sweeper struct {
 	files                     store
 	entries                   catalogStore
@@ -68,7 +69,7 @@ type sweeper struct {
 type counts struct {
 	// Published is the number of unconfirmed events that the sweep published.
 	Published int `json:"published"`
-	// Duplicates is the number of files that the sweep deleted because another file had already claimed their
+	// Duplicates is the number of files that the sweep deleted because another file was already recorded for the same
 	// Idempotency-Key.
 	Duplicates int `json:"duplicates"`
 	// Finished is the number of resumable uploads that the sweep committed as files because all their bytes had
@@ -78,8 +79,9 @@ type counts struct {
 	Discarded int `json:"discarded"`
 	// Deleted is the number of interrupted file deletions that the sweep completed.
 	Deleted int `json:"deleted"`
-	// ForgottenClaims is the number of expired Idempotency-Key claims that the sweep deleted. ForgottenTombstones is
-	// the number of expired tombstones (markers for deleted files) that the sweep deleted.
+	// ForgottenClaims is the number of expired claims (records of the file for an Idempotency-Key) that the sweep
+	// deleted. ForgottenTombstones is the number of expired tombstones (markers for deleted files) that the sweep
+	// deleted.
 	ForgottenClaims     int64 `json:"forgotten_claims"`
 	ForgottenTombstones int64 `json:"forgotten_tombstones"`
 	// Failed is the number of steps that failed. The log contains their errors.
@@ -161,7 +163,7 @@ func (c counts) measure(ctx context.Context) {
 	}
 }
 
-// finishDeletions completes interrupted deletions. If it cannot delete a file, it passes the error to failed and
+// finishDeletions completes interrupted deletions. If it cannot delete a file, it calls failed with the error and
 // continues with the next file.
 func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	for after := ""; ; {
@@ -193,7 +195,7 @@ func (s *sweeper) delete(ctx context.Context, id string) error {
 }
 
 // finishUploads finds interrupted uploads, and completes, announces or discards each of them. If an error occurs for
-// one upload, finishUploads passes the error to failed and continues with the next upload.
+// one upload, finishUploads calls failed with the error and continues with the next upload.
 func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
 	brokerAway := false
 	for after := ""; ; {
@@ -269,10 +271,10 @@ func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending,
 // errNotPublished reports that announce failed because the publisher returned an error.
 var errNotPublished = errors.New("publish the event")
 
-// announce publishes a file's event. The event has the same ID each time, so a second delivery is harmless. If another
-// file has already claimed the file's Idempotency-Key, announce deletes the file instead. The deleted file's event
-// might have been published already, so announce also writes a tombstone, which marks the file as deleted, and deletes
-// the catalog entry.
+// announce publishes a file's event. The event has the same ID each time, so a second delivery is harmless. If the
+// file's Idempotency-Key is already recorded for another file, announce deletes the file instead. The deleted file's
+// event might have been published already, so announce also writes a tombstone, which marks the file as deleted, and
+// deletes the catalog entry.
 func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) error {
 	if f.Key != "" {
 		first, err := s.files.Claim(ctx, f.Key, f)

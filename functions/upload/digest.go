@@ -63,11 +63,11 @@ type checksum struct {
 }
 
 // over returns a checksum and a reader for body. The caller must read body through this reader, so that the checksum
-// covers all bytes. If whole is true, the checksum computes the SHA-256 digest of body. If whole is false, body
-// contains only the file, so the store computes this digest, and the caller must pass it to matches.
-func (d digests) over(body io.Reader, whole bool) (*checksum, io.Reader) {
+// covers all bytes. If isForm is true, body is a multipart form, and the checksum computes its SHA-256 digest.
+// Otherwise, body contains only the file, so the store computes this digest, and the caller must pass it to matches.
+func (d digests) over(body io.Reader, isForm bool) (*checksum, io.Reader) {
 	c := &checksum{promised: d}
-	if d.sha256 != nil && whole {
+	if d.sha256 != nil && isForm {
 		c.sha256 = sha256.New()
 		body = io.TeeReader(body, c.sha256)
 	}

@@ -116,7 +116,7 @@ type stored struct {
 // upload returns only after the file's bytes are committed and the broker has confirmed the file's event. From then on,
 // the file's catalog entry can be late but cannot be lost, so the client can rely on the response.
 //
-// upload makes every check that does not need the body before it reads the body, so that a client does not send a
+// Before upload reads the body, it performs all checks that do not need the body, so that a client does not send a
 // large file that the function rejects.
 func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err error) {
 	ctx := r.Context()
@@ -197,13 +197,13 @@ func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ cont
 // If publishing fails but the broker might have received the event, announce keeps the file, because a late catalog
 // entry could otherwise refer to a file that no longer exists. The event stays pending in the file's document until
 // the sweep function publishes it again. The client gets a 503, because the outcome is unknown. If the client uploads
-// the file again, the store can contain two copies, but no data is lost. The same is true if announce cannot delete a
-// file.
+// the file again, the store can contain two copies, but no data is lost. Two copies are also possible if announce
+// cannot delete a file.
 //
-// If keepFile is true, announce never deletes the file, and the function publishes the event again when the client
-// retries. Callers set keepFile to true for a file with a claimed idempotency key, because another request might be
-// returning that file at the same time, and for a file that arrived in several requests, so that the client does not
-// have to send the file again.
+// If keepFile is true, announce never deletes the file. The function publishes the event again when the client retries.
+// Callers set keepFile to true if the file has an idempotency key, because another request with this key might be
+// returning the file at the same time. They also set keepFile to true if the file arrived in several requests, so that
+// the client does not have to send the file again.
 func (h *handler) announce(ctx context.Context, e event.Event, keepFile bool) error {
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)
@@ -216,7 +216,7 @@ func (h *handler) announce(ctx context.Context, e event.Event, keepFile bool) er
 		return nil
 	}
 	if sent || keepFile {
-		return fmt.Errorf("announce file %s, which stays pending: %w", e.ID(), err)
+		return fmt.Errorf("publish the event for file %s (the file stays pending): %w", e.ID(), err)
 	}
 	return h.undo(ctx, e.ID(), err)
 }

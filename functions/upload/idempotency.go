@@ -61,10 +61,10 @@ func claimKey(owner, key string) string {
 // errReused reports that the request's idempotency key was already used for a different file.
 var errReused = problem.KeyReused.With("the idempotency key was used for another file: use a new key for each file, and reuse a key only to retry the upload of the same file")
 
-// repeats checks whether a request can be a retry of the request that stored file. It returns errReused if the headers
-// prove that the request has a different file. length is the length of the body in bytes, or -1 if the length is
-// unknown. A nil result does not prove that the request is a retry, because repeats does not compare the content of the
-// body.
+// repeats checks whether a request can be a retry of the request that stored the given file. It returns errReused if
+// the headers prove that the request contains a different file. length is the length of the body in bytes, or -1 if
+// the length is unknown. A nil result does not prove that the request is a retry, because repeats does not compare the
+// content of the body.
 func (d declared) repeats(file content.File, length int64) error {
 	if d.boundary != "" {
 		// The headers declare the digests and the length of the whole form, not of the file. Compare only the length,
@@ -84,7 +84,7 @@ func (d declared) repeats(file content.File, length int64) error {
 	return nil
 }
 
-// replay returns first, the file that an earlier request with the same idempotency key stored, and sets replayed to
+// replay returns the given file, which an earlier request with the same idempotency key stored, and sets replayed to
 // true. If the broker has not confirmed the file's event yet, replay publishes the event again, because a success
 // response promises that the broker has received the event.
 func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, replayed bool, err error) {
@@ -111,18 +111,18 @@ func (h *handler) announceAgain(ctx context.Context, id string, keepFile bool) e
 	return h.announce(ctx, e, keepFile)
 }
 
-// claim assigns key to file and returns file, so that all later requests with the same key get the same response. If
-// another request has already assigned key to its own file, claim deletes file and returns the other file. If the two
-// files differ in content, name or content type, claim returns errReused.
+// claim assigns the given key to the given file and returns the file, so that all later requests with the same key get
+// the same response. If another request has already assigned the key to its own file, claim deletes the given file and
+// returns the other file. If the two files differ in content, name or content type, claim returns errReused.
 func (h *handler) claim(ctx context.Context, key string, file content.File) (content.File, error) {
-	// Continue even if the client disconnects, because a committed file must either get a claim or be deleted.
+	// Continue even if the client disconnects, because a committed file must either get the key or be deleted.
 	ctx = context.WithoutCancel(ctx)
 	first, err := h.files.Claim(ctx, key, file)
 	switch {
 	case err != nil:
-		// Keep the file, because the store might have saved the claim despite the error. The sweep function checks the
-		// claim later, and then announces or deletes the file.
-		return content.File{}, fmt.Errorf("claim the idempotency key for file %s, which stays pending: %w", file.ID, err)
+		// Keep the file, because the store might have assigned the key to the file despite the error. The sweep
+		// function later deletes this file if another file has the key. Otherwise, it publishes the event for this file.
+		return content.File{}, fmt.Errorf("claim the idempotency key for file %s (the file stays pending): %w", file.ID, err)
 	case first.ID == file.ID:
 		return file, nil
 	}

@@ -51,9 +51,9 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 	return r, nil
 }
 
-// withinQuota checks whether owner exceeds the quota after the file or resumable upload with the given ID was stored or
-// created. If owner exceeds the quota, or if the store cannot report the owner's usage, withinQuota deletes the file or
-// resumable upload and returns an error.
+// withinQuota checks the owner's quota again after a file was stored or a resumable upload was created. id is the ID of
+// the file or the resumable upload. If the owner exceeds the quota, or if the store cannot report the owner's usage,
+// withinQuota deletes the file or the resumable upload and returns an error.
 //
 // A file must pass this check after its commit and before it is announced, because an announced file must not be
 // deleted. A resumable upload must pass this check immediately after its creation, because its declared length counts

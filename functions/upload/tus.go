@@ -31,15 +31,15 @@ const (
 	// computer can be suspended overnight and then continue its upload. It is short enough that an abandoned upload
 	// does not use storage space and its owner's quota for much longer than a day.
 	tusLifetime = 24 * time.Hour
-	// tusSilence is how long a request body may make no progress. After that time, the request ends, so that an idle
-	// client does not occupy one of the function's concurrent requests. The bytes that have arrived are kept, and the
-	// client can continue after them. tusSilence is shorter than the gateway's timeouts for the upload function, so
-	// that the client gets the upload function's response and not an error from the gateway.
+	// tusSilence is how long the function waits for more bytes of a request body. After that time, the request ends, so
+	// that an idle client does not occupy one of the function's concurrent requests. The bytes that have arrived are
+	// kept, and the client can continue after them. tusSilence is shorter than the gateway's timeouts for the upload
+	// function, so that the client gets the upload function's response and not an error from the gateway.
 	tusSilence = 30 * time.Second
 	// tusPiece is the content type that the tus protocol requires for a request body with bytes of a file.
 	tusPiece = "application/offset+octet-stream"
-	// lockedRetry is the value of the Retry-After header in the response to a HEAD request while the store or the
-	// broker is unavailable.
+	// lockedRetry is the value of the Retry-After header in a 423 (Locked) response, which the function sends to a HEAD
+	// request while the store or the broker is unavailable.
 	lockedRetry = 2 * time.Second
 )
 
@@ -52,7 +52,7 @@ const (
 type tus struct {
 	*handler
 	protocol *tusd.UnroutedHandler
-	// owned passes a request to serve only if the request has an access token with the scope files:write.
+	// owned requires an access token with the scope files:write and then calls the method serve.
 	owned http.Handler
 }
 
@@ -258,8 +258,8 @@ func (t *tus) settle(ctx context.Context, u content.Upload, keepFile bool) error
 	if err != nil {
 		return err
 	}
-	// Announce the event in the file's document, because another request might have turned the upload into a file with
-	// a different event.
+	// Publish the event from the file's document, because another request might have turned the upload into a file
+	// with a different event.
 	if err := t.announceAgain(ctx, f.ID, keepFile); err != nil {
 		return err
 	}

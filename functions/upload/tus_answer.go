@@ -15,8 +15,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// errTooLong reports that a request body has more bytes than are missing from the upload.
-var errTooLong = problem.TooLarge.With("the body has more bytes than are missing from the upload: send only the missing bytes")
+// errTooLong reports that a request body has more bytes than the upload still needs.
+var errTooLong = problem.TooLarge.With("the body has more bytes than the upload still needs: send only the remaining bytes")
 
 // pieceBody is the body of a request that contains bytes of a file. It records whether the body has ended and, if the
 // body was interrupted, why.

@@ -54,18 +54,18 @@ func newHandler(verifier *token.Verifier, accounts accountStore) *handler {
 	return h
 }
 
-// PassesQuery reports whether function.Wrap must accept r even if its query string is malformed. This is the case if a
-// proxy has copied the query string from a client's request to another function, because the validate function ignores
-// such a query string.
+// PassesQuery reports whether function.Wrap must skip its check of the query string in r. Wrap must skip the check if a
+// proxy copied the query string from a client's request to another function, because the validate function ignores a
+// copied query string.
 func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 
-// hasClientQuery reports whether r has the query string of a client's request to another function. This is the case
-// for all paths below /validate/, because a proxy such as Envoy appends the path and the query string of the client's
-// request to /validate.
+// hasClientQuery reports whether a proxy copied the query string of r from a client's request to another function. A
+// proxy such as Envoy appends the path and the query string of the client's request to /validate, so hasClientQuery
+// returns true for all paths below /validate/.
 func hasClientQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/validate/") }
 
-// authenticate verifies the access token in r and returns its claims. If h.accounts is set, authenticate also looks
-// up the account, and returns the error for token.ErrStale if the account has changed since the token was issued.
+// authenticate verifies the access token in r and returns its claims. If h.accounts is set, authenticate also looks up
+// the account. If the account has changed since the token was issued, the error wraps token.ErrStale.
 func (h *handler) authenticate(r *http.Request) (*token.Claims, error) {
 	claims, err := h.verifier.Authenticate(r)
 	if err != nil {
@@ -131,8 +131,8 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	if err := claims.Demand(scopes...); err != nil {
 		return err
 	}
-	// Set all four headers in every 200 response, even if a value is empty. A proxy that copies the headers then also
-	// replaces any values that the client has sent in headers with these names.
+	// Set all four headers in every 200 response, even to an empty value, so that a proxy that copies them to the
+	// client's request replaces any headers that the client has forged.
 	header := w.Header()
 	header.Set("X-Auth-User-Id", claims.Subject)
 	header.Set("X-Auth-Username", claims.Username)
@@ -142,10 +142,10 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// demanded returns the scopes that the token must have. The operator of a proxy sets them as scope parameters in the
-// query string. Any other parameter is a problem.BadRequest, because it might be a misspelled scope parameter, and
-// ignoring a required scope would be unsafe. If the query string comes from a client's request to another function,
-// demanded ignores it.
+// demanded returns the scopes that the token must have. The operator of a proxy lists them in the query string, in
+// parameters with the name scope. If there is any other parameter, the error is a problem.BadRequest, because the name
+// might be misspelled, and ignoring a required scope would be unsafe. demanded ignores a query string that a proxy
+// copied from a client's request to another function.
 func demanded(r *http.Request) ([]string, error) {
 	if r.URL.RawQuery == "" || hasClientQuery(r) {
 		return nil, nil

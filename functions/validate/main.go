@@ -16,8 +16,8 @@ import (
 type config struct {
 	token.Settings
 	// DSN is the data source name of the MySQL account store. If it is set, the function looks up the account for each
-	// token. A token then becomes invalid as soon as its user is disabled or deleted, ends all their sessions, or gets
-	// another role or password. If DSN is not set, a token stays valid until it expires.
+	// token. A token then becomes invalid as soon as its user is disabled or deleted, is signed out of all sessions, or
+	// is given another role or password. If DSN is not set, a token stays valid until it expires.
 	DSN string `env:"MYSQL_DSN,unset"`
 }
 

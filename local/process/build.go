@@ -42,8 +42,8 @@ func Build(ctx context.Context, dir string, progress func(status string), args .
 				messages.WriteString(line + "\n")
 			}
 		}
-		// The scanner stops at a line that does not fit its buffer. Discard the rest of the output, because go build
-		// would otherwise block.
+		// The scanner stops at a line that does not fit in its buffer. Read and discard the rest of the output, because
+		// go build would otherwise block.
 		_, _ = io.Copy(io.Discard, reader)
 	}()
 	ended := make(chan error, 1)

@@ -12,10 +12,11 @@ import (
 )
 
 // ErrLocked reports that another process holds a lock.
-var ErrLocked = errors.New("another process is using it")
+var ErrLocked = errors.New("another process holds the lock")
 
-// Lock creates the file at path, if it does not exist, and locks it. The lock is released when the file is closed in
-// this process and in all processes that inherit it. The error wraps ErrLocked if another process holds the lock.
+// Lock locks the file at path. If the file does not exist, Lock first creates it. The lock is released when the file is
+// closed in this process and in all processes that inherit the file. The error wraps ErrLocked if another process holds
+// the lock.
 func Lock(path string) (*os.File, error) {
 	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// waitDelay is how long exec.Cmd.Wait waits for a process's output to close after the process has ended, because
-	// the process's own children can keep the output open.
+	// waitDelay is how long exec.Cmd.Wait waits for a process's output to close after the process has ended. Without
+	// this limit, Wait could block forever, because the process's own children can keep the output open.
 	waitDelay = 10 * time.Second
 	// killTimeout is how long a process may take to end after SIGKILL.
 	killTimeout = 20 * time.Second
@@ -59,7 +59,7 @@ func Start(cmd *exec.Cmd, ended func()) (*Process, error) {
 	return p, nil
 }
 
-// signalGroup kills the process group. An error means that the group has no processes.
+// signalGroup kills the process group. It ignores any error, because an error means that the group has no processes.
 func (p *Process) signalGroup() { _ = syscall.Kill(-p.Pid(), syscall.SIGKILL) }
 
 // Pid returns the ID of the process, which is also the ID of its process group.
@@ -68,14 +68,14 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Done returns a channel that is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err returns the result of exec.Cmd.Wait. It is valid when the channel that Done returns is closed.
+// Err returns the result of exec.Cmd.Wait. The result is valid only after the channel from Done is closed.
 func (p *Process) Err() error { return p.err }
 
 // Status returns the exit status of a process that has ended, such as "exit status 1" or "signal: killed".
 func (p *Process) Status() string { return p.cmd.ProcessState.String() }
 
-// Await calls the function ready at the given interval until ready returns nil. It returns an error if the process or
-// ctx ends first.
+// Await calls the function ready at the given interval until ready returns nil. If the process ends or ctx
+// is done first, Await returns an error.
 func (p *Process) Await(ctx context.Context, interval time.Duration, ready func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -122,8 +122,8 @@ func (p *Process) Kill() error {
 	}
 }
 
-// Run starts cmd and waits until it ends. If ctx ends first, Run kills the process group of cmd, and the error wraps
-// the cause of ctx.
+// Run starts cmd and waits until it ends. If ctx is done first, Run kills the process group of cmd, and the error
+// wraps context.Cause(ctx).
 func Run(ctx context.Context, cmd *exec.Cmd) error {
 	if err := ctx.Err(); err != nil {
 		return err

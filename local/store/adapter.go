@@ -22,7 +22,8 @@ type AdapterConfig struct {
 	// RabbitURL is the AMQP URL of the server. The user in the URL must be allowed to read the queue. The URL must not
 	// contain percent-encoded characters, because the adapter does not decode them.
 	RabbitURL string
-	// Queue is the name of the queue. The queue must exist, because the adapter does not declare it.
+	// Queue is the name of the queue from which the adapter receives events. The queue must exist, because the adapter
+	// does not declare it.
 	Queue string
 	// Sink is the URL to which the adapter posts events.
 	Sink string

@@ -27,7 +27,8 @@ type nested struct {
 	effort string
 }
 
-// nestedProgram returns the description of the program whose source is in the directory local/NAME, where NAME is name.
+// nestedProgram returns the description of the program called name. The program's source is in the directory of the
+// same name in local/.
 func nestedProgram(name string) (nested, error) {
 	switch name {
 	case "ferretdb":
@@ -112,7 +113,7 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// digest returns a hash of all inputs of a build: the Go version and the files in the directory source, which include
+// digest returns a hash of all inputs of a build: the Go version and the files in the source directory, including
 // go.mod and go.sum.
 func digest(source string) (string, error) {
 	hash := sha256.New()

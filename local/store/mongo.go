@@ -107,8 +107,8 @@ func (m *Mongo) prepare(path, dir string) ([]program, error) {
 		},
 		env: environment(),
 		// While mongod has no account, any process on this machine can create the first account. Therefore, create the
-		// account root as soon as the port is open. Then sign in as root with this password, to detect an account that
-		// another process has created.
+		// account root with a random password as soon as the port is open. Then sign in with this password. If another
+		// process has already created an account, signing in fails.
 		ready: func(ctx context.Context) error {
 			if err := dial(ctx, port); err != nil {
 				return err

@@ -21,7 +21,7 @@ import (
 type MySQL struct {
 	*Server
 	// AdminDSN is the DSN for root, in the format of github.com/go-sql-driver/mysql. It contains the name of the
-	// database strongroom, which the server has already created.
+	// strongroom database, which the server has already created.
 	AdminDSN string
 	// Kind is "mariadbd", "mysqld" or "tidb".
 	Kind string
@@ -84,7 +84,7 @@ func StartMariaDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) 
 		return nil, err
 	}
 	if install.Kind != "mariadbd" {
-		return nil, fmt.Errorf("mariadbd: %w (found %s instead, which is not supported here)", ErrNotInstalled, install.Server)
+		return nil, fmt.Errorf("mariadbd: %w (MariaDB is required, but only %s is installed)", ErrNotInstalled, install.Server)
 	}
 	return startMySQL(ctx, install, dir, w)
 }
@@ -106,13 +106,13 @@ func (m *MySQL) prepare(ctx context.Context, install MySQLInstall, dir string, w
 		return nil, err
 	}
 	// The server executes the statements in this file at each start, before it accepts connections. Therefore, root
-	// always has this password.
+	// always has the password in the file root-password.
 	sqlFile := filepath.Join(dir, "init.sql")
 	if err := writeFile(sqlFile, install.initSQL(password)); err != nil {
 		return nil, err
 	}
-	// Use a separate TMPDIR, because a server that starts deletes all temporary tables there, even those of other
-	// servers.
+	// Use a separate TMPDIR, because each server deletes all temporary tables in its TMPDIR when it starts, even those
+	// of other servers.
 	temp := filepath.Join(dir, "tmp")
 	if err := os.MkdirAll(temp, 0o700); err != nil {
 		return nil, err

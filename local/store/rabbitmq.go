@@ -23,7 +23,7 @@ type Rabbit struct {
 	*Server
 	// URL is the administrator's AMQP URL for the virtual host /.
 	URL string
-	// Host, Port, Username and Password are the same values as in URL.
+	// Host, Port, Username and Password are the corresponding parts of URL.
 	Host               string
 	Port               int
 	Username, Password string

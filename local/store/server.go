@@ -56,9 +56,9 @@ type program struct {
 	ready func(ctx context.Context) error
 }
 
-// start creates dir, if it does not exist, with access only for its owner, and locks it. Then it calls prepare with the
-// absolute path of dir, starts the programs that prepare returns, in order, and waits for each program until it is
-// ready. If start returns an error, no process is left running and dir is not locked.
+// start locks dir. If dir does not exist, start first creates it, with access only for the owner. Then start calls
+// prepare with the absolute path of dir, and starts the programs that prepare returns, in order. It waits until each
+// program is ready. If start returns an error, no process is left running and dir is not locked.
 func start(ctx context.Context, name, dir string, prepare func(dir string) ([]program, error)) (*Server, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -222,8 +222,8 @@ func lastBytes(path string, n int64) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(file, max(0, info.Size()-n), n))
 }
 
-// run runs the program at path, waits until it ends, and returns the end of its output. If ctx ends first, run kills
-// the process group of the program.
+// run runs the program at path, waits until it ends, and returns the end of its output. If ctx is done first, run
+// kills the process group of the program.
 func run(ctx context.Context, dir string, env []string, path string, args ...string) (string, error) {
 	cmd := exec.Command(path, args...)
 	var out bytes.Buffer

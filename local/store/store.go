@@ -21,7 +21,7 @@ import (
 	"github.com/strongroom-dev/strongroom/local/process"
 )
 
-// database is the name of the database that the connection strings contain.
+// database is the database name in the connection strings.
 const database = "strongroom"
 
 // ErrNotInstalled reports that a server is not installed on this machine.

@@ -115,9 +115,9 @@ func (s *Store) find(ctx context.Context, action, condition string, value any) (
 	return u, fail(action, err)
 }
 
-// ReplaceHash replaces a user's stored password hash with next. If the stored hash differs from old, ReplaceHash
+// ReplaceHash replaces a user's stored password hash with newHash. If the stored hash differs from oldHash, ReplaceHash
 // returns a problem.Conflict instead, because it must not undo a password change.
-func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
+func (s *Store) ReplaceHash(ctx context.Context, id, oldHash, newHash string) error {
 	key, err := uuid.Parse(id)
 	if err != nil {
 		return fmt.Errorf("replace password hash of user %q: %w", id, err)
@@ -125,7 +125,7 @@ func (s *Store) ReplaceHash(ctx context.Context, id, old, next string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	result, err := s.db.ExecContext(ctx, `UPDATE users SET password_hash = ?, updated_at = ? WHERE id = ? AND password_hash = ?`,
-		next, s.timestamp(), key[:], old)
+		newHash, s.timestamp(), key[:], oldHash)
 	if err != nil {
 		return fail("replace password hash of user "+id, timedOut(ctx, err))
 	}

@@ -80,8 +80,8 @@ func (s *Store) Current(ctx context.Context, id string, version int) (User, erro
 
 // List returns a page of at most limit users, sorted by user name, and the cursor for the next page. If the cursor
 // argument is empty, List returns the first page. On the last page, the returned cursor is empty. A user that exists
-// until a client has read all pages is on exactly one page, even if other users are created or deleted in the
-// meantime. The error is a problem.BadRequest if limit or cursor is invalid.
+// the whole time that a client is reading the pages is on exactly one page, even if other users are created or deleted
+// in the meantime. The error is a problem.BadRequest if limit or cursor is invalid.
 func (s *Store) List(ctx context.Context, limit int, cursor string) (users []User, next string, err error) {
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
@@ -303,9 +303,9 @@ func (s *Store) ChangePassword(ctx context.Context, actor Actor, passwordHash st
 	}))
 }
 
-// asAdmin calls the function change in a transaction, with the number of enabled admins. The transaction locks all
-// enabled admins, so that no other transaction can demote, disable or delete one of them at the same time. The error
-// is token.ErrStale if the actor is not an enabled admin whose token version is actor.Version.
+// asAdmin calls the function change in a transaction, and passes it the number of enabled admins. The transaction locks
+// all enabled admins, so that no other transaction can demote, disable or delete one of them at the same time. The
+// error is token.ErrStale if the actor is not an enabled admin whose token version is actor.Version.
 func (s *Store) asAdmin(ctx context.Context, actor Actor, change func(ctx context.Context, tx *sql.Tx, admins int) error) error {
 	return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		// Use a locking read, because on every supported server, only a locking read returns rows that other
@@ -348,7 +348,7 @@ func (s *Store) transactOnce(ctx context.Context, change func(ctx context.Contex
 	if err != nil {
 		return err
 	}
-	// Ignore the error. After Commit, Rollback has no effect. In all other cases, this function returns an error.
+	// Ignore the error, because Rollback has no effect after Commit, and otherwise this function returns an error.
 	defer func() { _ = tx.Rollback() }()
 	if err := change(ctx, tx); err != nil {
 		return err

@@ -18,7 +18,7 @@ const (
 	attemptWait = 8 * time.Second
 	// userWidth is the maximum number of concurrent login attempts for one user name in one process. It is larger than
 	// the number of passwords that a process hashes at the same time, so that it does not slow down the hashing. It is
-	// smaller than userLimit, so that several replicas can admit attempts for the same user name.
+	// smaller than userLimit, so that the attempts in one process do not keep other replicas from admitting attempts.
 	userWidth = 24
 	// reserveConns is the maximum number of connections that a process uses at the same time to reserve login
 	// attempts. The remaining connections are for recording outcomes. Without them, attempts that wait for an outcome
@@ -182,7 +182,7 @@ func (s *Store) settle(ctx context.Context, key attemptKey, outcome Outcome) err
 }
 
 // attemptKey identifies the two database rows that count an attempt. The row for the attempt's address has the primary
-// key (subject, address), and the row for all addresses has the primary key (subject, "").
+// key (subject, address), where subject stands for the user name. The row for all addresses has the key (subject, "").
 type attemptKey struct {
 	subject [sha256.Size]byte // the SHA-256 hash of the canonical user name
 	address string
@@ -231,8 +231,8 @@ func (s *Store) countOnce(ctx context.Context, key attemptKey, change func(one, 
 	if err != nil {
 		return err
 	}
-	// Ignore the error. After Commit, Rollback has no effect. In all other cases, this function already returns an
-	// error or has no change to store.
+	// Ignore the error, because Rollback has no effect after Commit, and otherwise this function returns an error or
+	// has no change to store.
 	defer func() { _ = tx.Rollback() }()
 	subject, now := key.subject[:], s.timestamp()
 	// Insert missing rows before locking the rows, because a lock on a missing row does not stop other transactions
@@ -284,8 +284,8 @@ func readCounters(ctx context.Context, tx *sql.Tx, key attemptKey) (map[string]c
 
 func nullTime(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
 
-// purge deletes expired login attempt counters. It only logs an error, because the sign-in can continue without the
-// deletion, and a later sign-in calls purge again.
+// purge deletes expired login attempt counters. If the deletion fails, purge only logs the error, because the sign-in can
+// continue anyway, and a later sign-in calls purge again.
 func (s *Store) purge(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

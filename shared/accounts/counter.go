@@ -18,9 +18,9 @@ const (
 	// so that an attacker who waits until a counter expires can make fewer guesses than an attacker who guesses
 	// whenever a delay ends.
 	forgetAfter = 24 * time.Hour
-	// staleAfter is how long after the last admitted attempt all attempts without a recorded outcome become failures.
-	// They cannot wait for an outcome forever, because a process that was killed never records one. staleAfter is
-	// longer than an attempt can take, so that attempts in progress do not become failures.
+	// If no attempt is admitted during staleAfter, all attempts without a recorded outcome become failures, because a
+	// process that was killed never records the outcomes of its attempts. staleAfter is longer than an attempt can
+	// take, so that attempts in progress do not become failures.
 	staleAfter = time.Minute
 )
 
@@ -56,8 +56,8 @@ const (
 )
 
 // judge decides whether to admit a login attempt. It counts pending attempts, which have no recorded outcome yet, as
-// failures, so that at most limit guesses are compared with the password in parallel. After the limit is reached, judge
-// admits one attempt at a time.
+// failures, so that the number of passwords that are compared in parallel cannot exceed the limit. After the limit is
+// reached, judge admits one attempt at a time.
 func (c counter) judge(now time.Time, limit int) verdict {
 	switch {
 	case now.Before(c.blockedUntil):
@@ -69,7 +69,7 @@ func (c counter) judge(now time.Time, limit int) verdict {
 	}
 }
 
-// reserve returns c after a login attempt was admitted. The attempt is pending until its outcome is recorded.
+// reserve returns c with one more pending attempt. The attempt stays pending until its outcome is recorded.
 func (c counter) reserve(now time.Time) counter {
 	c.pending++
 	c.touchedAt = now
@@ -82,8 +82,8 @@ func (c counter) release() counter {
 	return c
 }
 
-// fail returns c after a pending attempt has failed. If the failures reach limit, the returned counter is blocked
-// until the backoff has passed.
+// fail returns c with one fewer pending attempt and one more failure. If the number of failures reaches limit, the
+// returned counter is blocked until the backoff has passed.
 func (c counter) fail(now time.Time, limit int) counter {
 	c = c.release()
 	c.failures++
@@ -93,8 +93,8 @@ func (c counter) fail(now time.Time, limit int) counter {
 	return c
 }
 
-// succeed returns c after a pending attempt has succeeded. It subtracts only addressFailures, the number of failures
-// from the attempt's address, so that the counter for all addresses keeps the failures from other addresses.
+// succeed returns c with one fewer pending attempt. It subtracts only addressFailures, the number of failures from the
+// successful attempt's address, so that the counter for all addresses keeps the failures from other addresses.
 func (c counter) succeed(addressFailures, limit int) counter {
 	c = c.release()
 	c.failures = max(0, c.failures-addressFailures)

@@ -22,7 +22,8 @@ type door struct {
 func newGate(width int) *gate { return &gate{width: width, doors: map[string]*door{}} }
 
 // enter waits until fewer than g.width callers with this key are admitted, and then admits the caller. If ctx is done
-// first, enter returns an error. The admitted caller must call leave when it is finished. Further calls have no effect.
+// first, enter returns an error. The admitted caller must call leave when it is finished. Only the first call of leave
+// has an effect.
 func (g *gate) enter(ctx context.Context, key string) (leave func(), err error) {
 	g.mu.Lock()
 	d := g.doors[key]

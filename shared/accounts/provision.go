@@ -128,8 +128,8 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 			return err
 		}
 	}
-	// MySQL 9.7 silently keeps a dynamic privilege if its grant option was revoked earlier. Only REVOKE ALL
-	// PRIVILEGES removes such a privilege. Because that statement also removes the wanted privileges, the user has no
+	// In MySQL 9.7, a REVOKE of a single dynamic privilege has no effect if the grant option of that privilege was
+	// revoked earlier. Only REVOKE ALL PRIVILEGES removes such a privilege. Because that statement also removes the wanted privileges, the user has no
 	// access until the GRANT statements after it have run.
 	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }

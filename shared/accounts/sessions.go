@@ -96,7 +96,8 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 //
 // Any other reuse of a refresh token suggests that the token was stolen. Refresh then ends the session, so that
 // neither the thief nor the user can continue it (RFC 9700 §4.14.2). The error is ErrSessionEnded if the token is
-// invalid, expired or reused, or if the user was deleted, was disabled, or has another token version.
+// invalid, expired or reused, if the user was deleted or disabled, or if the user's token version has changed since the
+// session started.
 func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next string, err error) {
 	used, err := parseRefreshToken(refresh)
 	if err != nil {

@@ -18,8 +18,8 @@ const maxUsername = 64
 // name. The error is a problem.Unprocessable if the canonical form does not have 1 to 64 visible characters, or if it
 // begins or ends with a space.
 func CanonicalUsername(name string) (string, error) {
-	// Repeat both operations until the name stays the same, because case folding can undo the normalization, and
-	// normalization can undo the case folding. Almost all names are stable after one iteration.
+	// Repeat the normalization and the case folding until the name stays the same, because each of them can undo the
+	// other. Almost all names are stable after one iteration.
 	for range 4 {
 		if len(name) > 16*maxUsername || !utf8.ValidString(name) {
 			return "", errUsername

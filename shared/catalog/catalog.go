@@ -152,15 +152,15 @@ type Query struct {
 	// Limit is the maximum number of entries that List returns. It must be between 0 and MaxLimit. 0 means
 	// DefaultLimit.
 	Limit int
-	// Cursor is the value of next that an earlier call to List returned. If Cursor is not empty, List continues after
-	// the last entry that the earlier call returned.
+	// Cursor comes from an earlier call to List, or is empty for the first page. List continues after the last entry
+	// that the earlier call returned.
 	Cursor string
 }
 
-// List returns the entries that q selects, with the newest entries first. next is the cursor for the next page. It is
-// empty if there are no more entries. A caller that reads all pages gets each entry that existed at the start exactly
-// once, even if other entries are added in the meantime. If the name, the limit or the cursor in q is invalid, the
-// error wraps problem.BadRequest.
+// List returns the entries that q selects, with the newest entries first. The result next is the cursor for the
+// following page, or empty if there are no more entries. A caller that reads all pages gets each entry that existed at
+// the start exactly once, even if other entries are added in the meantime. If the name, the limit or the cursor in q is
+// invalid, the error wraps problem.BadRequest.
 func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string, err error) {
 	if q.Limit == 0 {
 		q.Limit = DefaultLimit

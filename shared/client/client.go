@@ -40,11 +40,11 @@ type Trust struct {
 type TrustSettings struct {
 	// TrustedHops is the number of trusted proxies in front of the function. Each of these proxies appends the address
 	// of its client to X-Forwarded-For. If TrustedHops is 0, the function uses the peer address of the TCP connection.
-	// If it is too low, the function uses a proxy's address as the address of every client. If it is too high, a client
-	// can claim any address.
+	// If the number is too low, the function uses a proxy's address as the address of every client. If the number is
+	// too high, a client can claim any address.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
-	// GatewayKeyFile is the path of the file with the key with which the gateway signs client addresses. Without this
-	// key, a function uses the gateway's address as the address of every client that uses the gateway.
+	// GatewayKeyFile is the path of a file that contains the HMAC key with which the gateway signs client addresses.
+	// Without this key, a function uses the gateway's address as the address of every client that uses the gateway.
 	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
@@ -86,8 +86,8 @@ func (t Trust) Address(r *http.Request) netip.Addr {
 
 // Forwarded returns the entries of X-Forwarded-For that the trusted proxies appended. It returns nil if no proxy is
 // trusted, if X-Forwarded-For has too few entries, or if the entry from the outermost trusted proxy is not an address.
-// If the result is not nil, the function can also trust the other headers that the outermost trusted proxy sets, such
-// as X-Forwarded-Proto.
+// If the result is not nil, the caller can also trust the other headers that the outermost trusted proxy sets, such as
+// X-Forwarded-Proto.
 func (t Trust) Forwarded(r *http.Request) []string {
 	entries := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	if t.Hops <= 0 || t.Hops > len(entries) {
@@ -110,8 +110,8 @@ func (t Trust) Sign(address netip.Addr) string {
 	return what + " " + hex.EncodeToString(t.sum(what))
 }
 
-// verify checks a value in the format of Sign, and returns the address in it. It returns false if the signature is
-// invalid, or if the signed time differs from the current time by more than signatureLifetime.
+// verify returns the address from a signed value, which has the format that Sign returns. It returns false if the
+// signature is invalid, or if the signed time differs from the current time by more than signatureLifetime.
 func (t Trust) verify(signed string) (netip.Addr, bool) {
 	i := strings.LastIndexByte(signed, ' ')
 	if len(t.Key) == 0 || i < 0 {

@@ -135,7 +135,7 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 // File contains the metadata of a stored file.
 type File struct {
 	file.Info
-	// Key is the key for Claim, which detects repeated uploads. The upload function derives Key from the
+	// Key identifies an upload, so that Claim can detect a repeated upload. The upload function derives Key from the
 	// Idempotency-Key header. Key is empty if the request did not have this header.
 	Key string
 

@@ -53,8 +53,8 @@ func (s *Store) PendingDeletions(ctx context.Context, before time.Time, after st
 	return ids, err
 }
 
-// ForgetDeletions deletes all tombstones (marks of deleted files) that were created before the given time. It returns
-// how many tombstones it deleted.
+// ForgetDeletions deletes all tombstones (markers for deleted files) that were created before the given time. It
+// returns how many tombstones it deleted.
 func (s *Store) ForgetDeletions(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.tombstones, "buried_at", before)
 }

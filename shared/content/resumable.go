@@ -125,8 +125,8 @@ func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 	return u, last, nil
 }
 
-// findStored returns the upload that has become the file with the given ID. unconfirmed must report whether the upload
-// record still exists, which means that the broker has not confirmed the file's event yet.
+// findStored returns the upload that has become the file with the given ID. The parameter unconfirmed must be true if
+// the upload record still exists, which means that the broker has not confirmed the file's event yet.
 func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Upload, error) {
 	f, err := s.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {
@@ -168,7 +168,7 @@ func (s *Store) repair(ctx context.Context, file uuid.UUID, length int64, last p
 			return last, nil
 		}
 		if len(data) == 0 || last.end()+int64(len(data)) > length {
-			return piece{}, fmt.Errorf("upload %s (%d bytes) is corrupt: the chunk at offset %d has %d bytes", file, length, last.end(), len(data))
+			return piece{}, fmt.Errorf("upload %s is corrupt: the chunk at offset %d has %d bytes, want 1 to %d", file, last.end(), len(data), length-last.end())
 		}
 		sum, err := last.hash()
 		if err != nil {

@@ -60,8 +60,8 @@ func (p piece) hash() (hash.Hash, error) {
 	return sum, nil
 }
 
-// next returns a new piece of the given length that follows p in the chain. sum must have processed all bytes up to the
-// end of the new piece.
+// next returns a new piece of the given length that follows p in the chain. sum must be a SHA-256 hash that has
+// processed all bytes up to the end of the new piece.
 func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	state, err := sum.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
@@ -74,7 +74,7 @@ func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	return q, nil
 }
 
-// inChain returns a filter for the journal entries of an upload's pieces with start <= offset < end.
+// inChain returns a filter for all pieces of an upload from offset start up to, but not including, offset end.
 func inChain(file string, start, end int64) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, start)}, {Key: "$lt", Value: pieceID(file, end)}}}}
 }
@@ -89,9 +89,9 @@ func inJournal(file string) bson.D {
 // bytes.
 func endsChunk(offset, length int64) bool { return offset%chunkSize == 0 || offset == length }
 
-// tail reads the last documents of an upload's journal. last is the upload's last piece without its bytes, or the zero
-// piece if the upload has no bytes. outcome is the outcome that the upload's seal records, or empty if the upload has
-// no seal.
+// tail reads the last documents of an upload's journal. It returns the upload's last piece without its bytes, or the
+// zero piece if the upload has no bytes. It also returns the outcome that the upload's seal records, or an empty string
+// if the upload has no seal.
 func (s *Store) tail(ctx context.Context, file string) (last piece, outcome string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -141,9 +141,9 @@ func (s *Store) insertPiece(ctx context.Context, p piece) error {
 	return mongodb.Problem(err, "insert journal entry "+p.ID)
 }
 
-// addPiece stores piece p, the next range of bytes in an upload, and its journal entry. The bytes of p are at the start
-// of b, and length is the size of the whole upload in bytes. addPiece returns errTaken if the upload already has a
-// piece at the same offset. If the upload has too many pieces, the error wraps problem.BadRequest.
+// addPiece stores the bytes of p, the next piece of an upload, and inserts the journal entry for p. The bytes are at
+// the start of b. The parameter length is the size of the whole upload in bytes. addPiece returns errTaken if the
+// upload already has a piece at the same offset. If the upload has too many pieces, the error wraps problem.BadRequest.
 func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
 	if p.Index > freePieces+length/pieceSize {
 		return problem.BadRequest.With("the upload was split into too many small requests: send at least %d bytes per request", pieceSize)
@@ -171,15 +171,15 @@ func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p pi
 	return s.ensurePiece(ctx, p)
 }
 
-// assemble combines all pieces of the chunk that ends at the offset end, and replaces the short chunk in fs.chunks with
-// the complete chunk. It then removes the bytes of the chunk's pieces from the journal. The caller must have inserted
-// or read the chunk's last piece, so that all pieces of the chunk exist. assemble returns errTaken if the upload is
-// already committed or if another caller is deleting the journal.
+// assemble combines all pieces of the chunk that ends at the given offset, and replaces the short chunk in fs.chunks
+// with the complete chunk. It then removes the bytes of the chunk's pieces from the journal. The caller must have
+// inserted or read the chunk's last piece, so that all pieces of the chunk exist. assemble returns errTaken if the
+// upload is already committed or if another caller is deleting the journal.
 func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	id := file.String()
-	// Do not change a chunk of a committed upload. Finish deletes the journal after the commit, so a late writer might
-	// then insert into the journal a wrong piece for an offset that was already written. Before the commit, the journal
-	// is reliable, because it contains all original pieces.
+	// Do not change a chunk of a committed upload, because the journal might contain wrong bytes. After the commit,
+	// Finish deletes the journal, so a late writer can insert a piece at an offset that already has bytes in the file.
+	// Before the commit, such an insert fails, because the journal still contains all original pieces.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errTaken
 	} else if !errors.Is(err, problem.NotFound) {

@@ -31,7 +31,8 @@ const sniffed = 512
 // because another caller committed or discarded the upload at the same time.
 var errSealGone = errors.New("the upload's journal was deleted")
 
-// sealDocument is an upload's seal, the last document in the upload's journal. By contains the upload's outcome.
+// sealDocument is the last document in an upload's journal (the seal). It records how the upload ended. After it is
+// inserted, no other outcome can be recorded. By is the outcome.
 type sealDocument struct {
 	ID string `bson:"_id"`
 	By string `bson:"by"`
@@ -70,8 +71,8 @@ func (s *Store) end(ctx context.Context, id, outcome string) error {
 	if err != nil {
 		return err
 	}
-	// Check whether the upload is already a file, because inserting the new seal also succeeds after Finish has
-	// committed the upload and deleted its seal.
+	// Check whether the upload is already a file, because after Finish has committed the upload and deleted the
+	// recorded outcome, a new outcome can be recorded.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errors.Join(complete, s.dropJournal(ctx, id))
 	} else if !errors.Is(err, problem.NotFound) {
@@ -150,8 +151,8 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 }
 
 // hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. This check is necessary, because a
-// concurrent Discard deletes the chunks and then the seal, so Finish can insert a new seal for an upload that no longer
-// has any bytes.
+// concurrent Discard deletes the chunks and then the recorded outcome, so Finish can record the outcome "complete" for
+// an upload that no longer has any bytes.
 func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	if u.Length == 0 {
 		return nil
@@ -183,9 +184,8 @@ func (s *Store) Terminate(ctx context.Context, id string) error {
 		return err
 	}
 	// Keep the upload record and the journal, because a concurrent writer can still add bytes. Set the expiry time to
-	// now, so that the sweep function deletes the remaining data later, after every request that began before the
-	// expiry has ended. Set the length to 0, so that Usage no longer counts the upload and stillOpen detects that the
-	// upload has ended.
+	// now, so that the sweep function deletes the remaining data later, when no such writer can be running anymore. Set
+	// the length to 0, so that Usage no longer counts the upload and stillOpen detects that the upload has ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	_, err := s.uploads.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
@@ -200,8 +200,8 @@ type tusDocument struct {
 	Metadata    string `bson:"metadata"`
 }
 
-// dropJournal deletes an upload's journal. It deletes the seal last, so that the upload's outcome remains known while
-// pieces exist.
+// dropJournal deletes an upload's journal. It deletes the seal (the recorded outcome) last, so that the outcome remains
+// known while pieces exist.
 func (s *Store) dropJournal(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 	defer cancel()

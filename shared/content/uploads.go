@@ -171,12 +171,12 @@ func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, er
 	return f, err == nil, err
 }
 
-// claimAttempts is the maximum number of attempts that Claim makes. An attempt fails if the key's existing claim is
-// deleted before Claim can read it, or if the store did not respond and did not insert the claim.
+// claimAttempts is the maximum number of attempts that Claim makes. An attempt fails if the existing claim
+// document for the key is deleted before Claim can read it, or if the store neither responds nor inserts the new one.
 const claimAttempts = 3
 
-// Claim records f as the only file for the idempotency key and returns f. If another file has already claimed the key,
-// Claim returns that file instead. The same file can claim the same key repeatedly.
+// Claim records f as the only file for the idempotency key and returns f. If the key is already recorded for another
+// file, Claim returns that file instead. Claim can be called repeatedly for the same key and file.
 //
 // A caller must call Claim after f is committed and before the event for f is published, so that only one of several
 // files with the same key is announced.

@@ -49,7 +49,7 @@ type amqpPublisher struct {
 	closed  bool
 }
 
-// attempt is an attempt to connect. Concurrent callers share one attempt.
+// attempt holds the outcome of an attempt to connect to RabbitMQ, which concurrent callers share.
 type attempt struct {
 	done chan struct{} // closed when link or err is set
 	link *link
@@ -99,9 +99,9 @@ func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	return nil
 }
 
-// Ready connects to RabbitMQ if necessary. It returns an error if RabbitMQ has reported on the connection that it is
-// not accepting messages. RabbitMQ reports this state only after it has received a message on the connection.
-// Therefore, Ready returns nil on a new connection until the first event has been sent.
+// Ready connects to RabbitMQ if necessary. It returns an error if RabbitMQ has sent a connection.blocked notification,
+// which means that RabbitMQ is not accepting messages. RabbitMQ sends this notification only on a connection on which
+// it has received a message. Therefore, Ready returns nil for a new connection until the first event has been sent.
 func (p *amqpPublisher) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -128,8 +128,8 @@ func (p *amqpPublisher) Close() error {
 	return nil
 }
 
-// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. If ctx is done first,
-// connect returns an error, but the connection attempt continues, because concurrent callers share it.
+// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. If ctx is done before the
+// connection is open, connect returns an error. The connection attempt continues, because concurrent callers share it.
 func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	p.mu.Lock()
 	if p.closed {

@@ -20,7 +20,7 @@ const (
 	closeTimeout = 2 * time.Second
 )
 
-// link is a connection to RabbitMQ together with the connection's idle channels, which later calls of borrow reuse.
+// link is a connection to RabbitMQ together with the connection's idle channels, which later calls to borrow reuse.
 type link struct {
 	conn    *amqp.Connection
 	socket  net.Conn
@@ -30,7 +30,8 @@ type link struct {
 	idle []*channel
 }
 
-// dial connects to RabbitMQ. The returned link records whether RabbitMQ is accepting messages.
+// dial connects to RabbitMQ and returns the connection as a link. While the connection is open, the link's field
+// blocked reports whether RabbitMQ has stopped accepting messages.
 func dial(amqpURL string) (*link, error) {
 	conn, socket, err := dialConn(amqpURL)
 	if err != nil {
@@ -95,7 +96,7 @@ func (l *link) borrow(ctx context.Context) (*channel, error) {
 	}
 }
 
-// giveBack makes c available to later calls of borrow.
+// giveBack makes c available to later calls to borrow.
 func (l *link) giveBack(c *channel) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,7 +104,7 @@ func (l *link) giveBack(c *channel) {
 }
 
 // open opens a channel in confirm mode. If this takes longer than openTimeout, open closes the connection's socket, so
-// that the blocked calls of the AMQP library return.
+// that the blocked calls to the AMQP library return.
 func (l *link) open() (*channel, error) {
 	overdue := time.AfterFunc(openTimeout, func() { _ = l.socket.Close() })
 	defer overdue.Stop()
@@ -152,8 +153,8 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	}
 	switch {
 	case errors.Is(r.err, amqp.ErrClosed):
-		// The library detected that the channel was closed before it wrote the last frame of the message. RabbitMQ has
-		// therefore not received the whole message and cannot have stored it.
+		// The channel was closed, so the library did not write the last frame of the message. RabbitMQ has therefore
+		// not received the whole message and cannot have stored it.
 		return fmt.Errorf("send the message: %w", r.err)
 	case r.err != nil:
 		return unknown(fmt.Errorf("send the message: %w", r.err))
@@ -187,9 +188,9 @@ func (c *channel) unconfirmed() error {
 	select {
 	case e := <-c.closes:
 		if e != nil && e.Server && (e.Code == amqp.NotFound || e.Code == amqp.AccessRefused || e.Code == amqp.PreconditionFailed) {
-			// The exchange does not exist, the user lacks a permission, or RabbitMQ does not allow a message of this
-			// kind. RabbitMQ reports these errors before it passes the message to a queue, so the event has certainly
-			// not been stored.
+			// The exchange does not exist, the user lacks a permission, or the message violates a rule, such as the
+			// maximum size. RabbitMQ reports these errors before it passes the message to a queue, so the event has
+			// certainly not been stored.
 			return fmt.Errorf("RabbitMQ rejected the event: %w", e)
 		}
 		if e != nil {

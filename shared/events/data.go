@@ -27,8 +27,9 @@ const (
 	maxSize  = 1<<53 - 1
 )
 
-// parseFileStored parses the data of a TypeFileStored event. The data must contain each member of the schema exactly
-// once, no null values, and no other members. Errors wrap problem.Unprocessable and do not quote values from the data.
+// parseFileStored parses the data of a TypeFileStored event. Each member that the schema defines must occur exactly
+// once and must not be null. No other members are allowed. Errors wrap problem.Unprocessable and do not quote values
+// from the data.
 func parseFileStored(data []byte) (file.Info, error) {
 	f, err := decodeFileStored(data)
 	if err != nil {

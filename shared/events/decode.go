@@ -42,8 +42,8 @@ func Decode(header http.Header, body []byte) (event.Event, file.Info, error) {
 // read returns the CloudEvent in the header and the body of an HTTP request.
 func read(header http.Header, body []byte) (e *event.Event, err error) {
 	defer func() {
-		// Recover, because the CloudEvents SDK panics on some invalid events, for example if data_base64 is not a
-		// string, because the SDK slices this value without a bounds check.
+		// Recover, because the CloudEvents SDK panics on some invalid events. For example, if data_base64 is not a
+		// string, the SDK slices its value without a bounds check.
 		if cause := recover(); cause != nil {
 			e, err = nil, fmt.Errorf("read the event: panic: %v", cause)
 		}

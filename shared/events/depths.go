@@ -63,7 +63,7 @@ func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
 	return depths, nil
 }
 
-// length returns the number of messages that are waiting in the queue called name.
+// length returns the number of messages that are waiting in the given queue.
 func length(channel *amqp.Channel, name string) (int, error) {
 	queue, err := channel.QueueDeclarePassive(name, true, false, false, false, nil)
 	if err != nil {

@@ -21,17 +21,17 @@ const (
 	// file have been stored. TypeFileStored is also the routing key of the event.
 	TypeFileStored = "dev.strongroom.file.stored.v1"
 	// SourceUpload is the source of all TypeFileStored events. The upload function publishes these events. When the
-	// sweep function or the setup Job publishes an event again, it uses the same source, because the source and the id
-	// identify an event.
+	// sweep function or the setup Job publishes an event again, it uses the same source, because consumers identify an
+	// event by its source and its id.
 	SourceUpload = "/strongroom/upload"
 	// SchemaFileStored is the dataschema of TypeFileStored events. It is also the $id of file-stored.v1.schema.json in
 	// this directory.
 	SchemaFileStored = "https://github.com/strongroom-dev/strongroom/blob/main/shared/events/file-stored.v1.schema.json"
 )
 
-// NewFileStored returns the event that announces f. The event's source, id and time depend only on f, so a consumer
-// recognizes several events that are created from the same f as duplicates. If f does not conform to the schema, the
-// error wraps problem.Unprocessable.
+// NewFileStored returns the event that announces f. The event's source, id and time depend only on f. If several events
+// are created from the same f, a consumer can therefore recognize the duplicates. If f does not conform to the schema,
+// the error wraps problem.Unprocessable.
 //
 // The event contains the trace context from ctx (CloudEvents extension "Distributed Tracing"). The event's delivery and
 // processing therefore belong to the same trace as its creation, even if the event is published much later.
@@ -80,8 +80,8 @@ type store interface {
 	Event(ctx context.Context, id string) ([]byte, error)
 }
 
-// Load returns the event that announces the file with the given ID, which s keeps in the file's document. If the file
-// does not exist, the error wraps problem.NotFound.
+// Load returns the event that announces the file with the given ID. The store s keeps this event in the file's
+// document. If the file does not exist, the error wraps problem.NotFound.
 func Load(ctx context.Context, s store, id string) (e event.Event, err error) {
 	encoded, err := s.Event(ctx, id)
 	if err != nil {

@@ -32,7 +32,7 @@ type Publisher interface {
 	// reject a large file before it receives the file. If no connection is open, Ready opens one. If Ready returns
 	// nil, Publish can still fail.
 	Ready(ctx context.Context) error
-	// Close closes the connection. Afterward, Publish and Ready fail. Do not call Close before all calls of Publish
+	// Close closes the connection. Afterward, Publish and Ready fail. Do not call Close before all calls to Publish
 	// have returned, because Close can interrupt them.
 	Close() error
 }
@@ -60,7 +60,7 @@ func NewPublisher(eventsURL string) (Publisher, error) {
 	return nil, fmt.Errorf("EVENTS_URL: the scheme must be amqp, amqps, http or https")
 }
 
-// observed is a Publisher that records each call of Publish in traces and metrics.
+// observed is a Publisher that records each call to Publish in traces and metrics.
 type observed struct {
 	Publisher
 	system string // the receiver of the events: rabbitmq or http
@@ -81,8 +81,8 @@ func (o observed) Publish(ctx context.Context, e event.Event) error {
 	return err
 }
 
-// parseURL parses raw, the value of the setting named by variable. Unlike errors from url.Parse, its errors do not
-// quote raw, because raw might contain a password.
+// parseURL parses the value of a setting as a URL. Its errors contain the setting's name. Unlike errors from url.Parse,
+// they do not contain the URL, because the URL might contain a password.
 func parseURL(variable, raw string) (*url.URL, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%s: must not be empty", variable)

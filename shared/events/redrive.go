@@ -15,7 +15,7 @@ import (
 // start, so that it ends even if further dead letters arrive. The user in adminURL needs the same permissions as for
 // DeclareTopology.
 //
-// Dead letters also occur in normal operation. A message becomes a dead letter if the RabbitmqSource's receive adapter
+// Dead letters occur even in normal operation. A message becomes a dead letter if the RabbitmqSource's receive adapter
 // stops while it is delivering the message, or if the catalog is unavailable for longer than the source keeps retrying.
 //
 // Redrive acknowledges a dead letter only after Queue has confirmed the republished message, so that no message is

@@ -4,8 +4,8 @@ package file
 
 import "time"
 
-// Info contains the attributes of a stored file. Package events defines limits for the values, and does not announce a
-// file whose attributes exceed these limits.
+// Info contains the attributes of a stored file. Package events defines limits for the values, and creates no event for
+// a file whose attributes exceed these limits.
 type Info struct {
 	// ID is a UUIDv7 in lower case.
 	ID string `json:"id" bson:"_id"`

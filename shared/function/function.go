@@ -74,8 +74,8 @@ const (
 	maxHeaderBytes = 32 << 10
 )
 
-// Main runs a function until the process receives SIGTERM or SIGINT. It reads the settings cfg from the environment
-// variables that are named in the `env` tags of C, calls setup to create the handler, and serves the handler.
+// Main runs a function until the process receives SIGTERM or SIGINT. It reads the settings from the environment
+// variables named in the `env` tags of C, passes them to setup, and serves the handler that setup returns.
 //
 // After SIGTERM or SIGINT, Main waits for the running requests. It then calls Close if the handler implements
 // io.Closer, and cancels the context that setup received. If an error occurs, Main logs it and ends the process with
@@ -90,7 +90,8 @@ func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	}))
 }
 
-// Closing returns handler with a Close method that closes closers in order. Main calls Close when the function stops.
+// Closing adds a Close method to handler. The method calls Close on each of the closers, in order. Main calls this
+// method when the function stops.
 func Closing(handler http.Handler, closers ...io.Closer) http.Handler {
 	return closing{handler, closers}
 }
@@ -187,8 +188,8 @@ func parse(cfg any) error {
 	for i, err := range all.Errors {
 		var wrong env.ParseError
 		if errors.As(err, &wrong) {
-			// A ParseError names the struct field. Replace it with the name of the environment variable, which is the
-			// name that an operator needs.
+			// A ParseError contains the name of the struct field, but an operator needs the name of the environment
+			// variable.
 			field, _ := reflect.TypeOf(cfg).Elem().FieldByName(wrong.Name)
 			name, _, _ := strings.Cut(field.Tag.Get("env"), ",")
 			all.Errors[i] = fmt.Errorf("%s: %w", name, wrong.Err)
@@ -197,8 +198,8 @@ func parse(cfg any) error {
 	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
 }
 
-// serve runs an HTTP server for handler until stop is closed. Then it waits for the running requests, closes handler,
-// and sends the last trace spans.
+// serve runs an HTTP server for handler until stop is closed. Then it waits until the running requests have finished,
+// calls handler's Close method if it has one, and sends the last trace spans.
 func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
 	told, err := telemetry.New(ctx, telemetry.Settings{Function: base.Service, Revision: base.Revision,
 		Metrics: base.MetricsAddr != "", Endpoint: base.OTLPEndpoint, TracesEndpoint: base.OTLPTracesEndpoint})

@@ -8,8 +8,8 @@ import (
 )
 
 // LoadKey reads an HMAC key from a file. It removes white space around the key, such as a newline at the end of the
-// file. variable is the name of the setting that contains the file's path, for error messages. The key must be at least
-// as long as a SHA-256 hash, because a shorter key would weaken the HMAC (RFC 2104, section 3).
+// file. Errors begin with the name of the setting that contains the file's path (the parameter variable). The key must
+// be at least as long as a SHA-256 hash, because a shorter key would weaken the HMAC (RFC 2104, section 3).
 func LoadKey(variable, path string) ([]byte, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {

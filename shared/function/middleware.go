@@ -94,7 +94,7 @@ type queryPasser interface {
 }
 
 // refuseBadQueries returns a handler that passes requests to handler and rejects every request whose query string
-// cannot be parsed. If handler is a queryPasser, the requests that it exempts are passed on without a check.
+// cannot be parsed. If handler is a queryPasser, the requests that it exempts are not checked.
 func refuseBadQueries(handler http.Handler) http.Handler {
 	inner := handler
 	if c, ok := handler.(closing); ok {

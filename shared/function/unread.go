@@ -61,8 +61,8 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.from.Read(p)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		// An interrupted body has also ended. After a timeout, the body has not ended, because the rest can still
-		// arrive.
+		// The body has ended, either completely or with an interruption. After a timeout, in contrast, the rest of the
+		// body can still arrive.
 		b.ended.Store(true)
 	}
 	return n, err

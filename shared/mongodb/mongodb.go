@@ -114,9 +114,9 @@ var refusals = []int{13, 18, 8000}
 // IsRefusal reports whether err means that the server rejected the credentials or that the user lacks a privilege.
 func IsRefusal(err error) bool { return refusal(err) != nil }
 
-// Refused adds setting, the name of the setting with the credentials, as a prefix to err if IsRefusal reports true for
-// err. The result does not wrap problem.Unavailable, because a retry would fail in the same way. For any other error,
-// Refused returns err unchanged.
+// Refused returns err with the given setting's name as a prefix if IsRefusal reports true for err. The setting must be
+// the one that contains the credentials. The result does not wrap problem.Unavailable, because a retry would fail in
+// the same way. For any other error, Refused returns err unchanged.
 func Refused(setting string, err error) error {
 	if verdict := refusal(err); verdict != nil {
 		return fmt.Errorf("%s: the server denied the user access: %w", setting, verdict)

@@ -1,5 +1,5 @@
-// Package password hashes and verifies passwords with argon2id. It also verifies passwords with bcrypt and PBKDF2 hashes
-// that were imported from other systems.
+// Package password hashes and verifies passwords with argon2id. It also verifies passwords against bcrypt and PBKDF2
+// hashes that were imported from other systems.
 package password
 
 import (
@@ -33,7 +33,7 @@ const (
 
 // Check returns a problem.Unprocessable if password is not allowed as a new password. A new password must be valid
 // UTF-8 and have 8 to 256 bytes after normalization to NFKC. It must not contain the character U+FFFD, because
-// decoders replace invalid bytes with that character, so that different passwords could become the same password.
+// decoders replace invalid bytes with that character. Different passwords could therefore become the same password.
 func Check(password string) error {
 	if !utf8.ValidString(password) || strings.ContainsRune(password, utf8.RuneError) {
 		return problem.Unprocessable.With("the password must be valid UTF-8 and must not contain the character U+FFFD")
@@ -87,8 +87,8 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 //
 // The stored hash comes from Hash, or is an argon2id, bcrypt or PBKDF2 hash from another system. If it is malformed,
 // the error wraps ErrMalformed, but Verify still computes exactly one hash, so that the response time does not reveal
-// the malformed hash. If too many other passwords are being hashed, Verify computes no hash, and the error is a
-// problem.Unavailable.
+// that the stored hash is malformed. If too many other passwords are being hashed, Verify computes no hash, and the
+// error is a problem.Unavailable.
 //
 // For a bcrypt or PBKDF2 hash, Verify does not normalize the password, because the other system did not normalize it.
 // It does not try the normalized password as well, because that would require a second hash computation. After a match

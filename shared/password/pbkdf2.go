@@ -33,7 +33,7 @@ type pbkdf2Hash struct {
 
 // pbkdf2Spelling is a text format for PBKDF2 hashes. format is the format string for fmt.Sprintf. Its arguments are
 // the digest, the number of iterations, the key length, the salt and the key. syntax has one group for each of these
-// arguments, in the same order. The codecs salt and key convert the salt and the key to and from text.
+// arguments, in the same order. The fields salt and key are codecs that convert the salt and the key to and from text.
 type pbkdf2Spelling struct {
 	syntax    *regexp.Regexp
 	format    string
@@ -80,7 +80,7 @@ func parsePBKDF2(s string) (stored, error) {
 }
 
 // read converts s to a hash. parts contains the text that each group of p.syntax matched in s. The error is
-// ErrMalformed if a value is out of bounds, or if s is not the only accepted spelling of the hash.
+// ErrMalformed if a value is out of bounds, or if the hash, when it is converted back to text, differs from s.
 func (p *pbkdf2Spelling) read(s string, parts []string) (stored, error) {
 	h := pbkdf2Hash{spelling: p, digest: parts[1]}
 	var err error

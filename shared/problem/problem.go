@@ -62,8 +62,8 @@ func kind(name string, status int, title string) *Kind { return &Kind{name, stat
 func (k *Kind) Error() string { return k.name }
 
 // With returns a problem of kind k. Its arguments form the problem's detail, as in fmt.Errorf. The client sees the
-// detail, including the text of an error that is formatted with %w. The problem also wraps this error. For a cause that
-// the client must not see, use Because.
+// detail, including the text of an error that is formatted with %w. The problem also wraps this error. If the client
+// must not see the cause, use the method Because instead.
 func (k *Kind) With(format string, args ...any) *Problem {
 	err := fmt.Errorf(format, args...)
 	return &Problem{kind: k, detail: err.Error(), shown: errors.Unwrap(err)}
@@ -133,8 +133,8 @@ type Document struct {
 // unavailableRetry is the default value of the Retry-After header for problems of kind Unavailable.
 const unavailableRetry = 2 * time.Second
 
-// of returns the Problem for err. An http.MaxBytesError becomes a problem of kind TooLarge. Otherwise, if err wraps a
-// Problem, of returns that Problem, and if err wraps a Kind, of returns a problem of that Kind. Without either,
+// of converts err to a Problem. An http.MaxBytesError becomes a problem of kind TooLarge. Otherwise, the result is the
+// Problem that err wraps, or else a problem of the Kind that err wraps. If err wraps neither,
 // context.DeadlineExceeded becomes a problem of kind Unavailable, and every other error becomes a problem of kind
 // Internal.
 func of(err error) *Problem {
@@ -143,7 +143,7 @@ func of(err error) *Problem {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		// This case comes first, because code that reads a body might have wrapped this error in another Problem.
+		// Test for MaxBytesError first, because code that reads a body might have wrapped it in another Problem.
 		p = TooLarge.Because(err, fmt.Sprintf("the limit is %d bytes", tooLarge.Limit))
 	case errors.As(err, &p):
 	case errors.As(err, &k):

@@ -92,10 +92,10 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return DecodeJSON(body, v)
 }
 
-// DecodeJSON decodes a JSON object into the flat struct that v points to, as strictjson.Decode does. A client that
-// misspells a member therefore gets an error instead of a success response for a request that was only partly carried
-// out. If the body is invalid, the error is a problem.BadRequest. It contains no values from the body, because they
-// might be secret.
+// DecodeJSON decodes a JSON object into the flat struct that v points to. Like strictjson.Decode, it rejects unknown
+// members, so that a client that misspells a member does not get a success response for a request that was only partly
+// carried out. If the body is invalid, the error is a problem.BadRequest. It contains no values from the body, because
+// they might be secret.
 func DecodeJSON(body []byte, v any) error {
 	if err := strictjson.Decode(body, v); err != nil {
 		return problem.BadRequest.With("the body is invalid: %w", err)

@@ -20,11 +20,11 @@ func CheckQuery(r *http.Request) error {
 }
 
 // Query returns the parameters in the query string of r. It does not check the syntax of the query string, because
-// function.Wrap has already checked it. If one of the listed parameters occurs more than once, the error is a
+// function.Wrap has already checked it. If a parameter whose name is in singles occurs more than once, the error is a
 // problem.BadRequest, because the function and a proxy in front of it might use different values of the parameter.
-func Query(r *http.Request, once ...string) (url.Values, error) {
+func Query(r *http.Request, singles ...string) (url.Values, error) {
 	query := r.URL.Query()
-	for _, name := range once {
+	for _, name := range singles {
 		if len(query[name]) > 1 {
 			return nil, problem.BadRequest.With("the parameter %s may appear only once in the query string", name)
 		}

@@ -18,7 +18,7 @@ type Methods map[string]http.Handler
 
 // Table maps paths to the methods that each path supports. A segment in braces, such as {id}, matches one segment that
 // is not empty, and http.Request.PathValue returns the matching text. The last segment can be "...", which matches the
-// rest of the path. A path that matches without these wildcards has priority.
+// rest of the path. A path in the table that is identical to the request's path takes precedence over wildcards.
 type Table map[string]Methods
 
 // pattern is a path that contains wildcards.

@@ -27,8 +27,8 @@ var (
 // Errors do not show values or unknown names from data, because they might be secret.
 func Decode(data []byte, v any) error { return decode(data, v, false) }
 
-// DecodeKnown decodes data as Decode does, but ignores unknown members. A member whose name differs only in case from
-// the name of a field is still an error, because some JSON parsers treat the two names as equal.
+// DecodeKnown decodes data as Decode does, but ignores unknown members. It still rejects a member whose name differs
+// from a field's name only in case, because some JSON parsers treat the two names as equal.
 func DecodeKnown(data []byte, v any) error { return decode(data, v, true) }
 
 func decode(data []byte, v any, ignoreUnknown bool) error {
@@ -64,8 +64,8 @@ func decode(data []byte, v any, ignoreUnknown bool) error {
 	return nil
 }
 
-// checkNames returns an error if a member's name is not one of the known names. If ignoreUnknown is true, it returns an
-// error only if the name differs from a known name in case alone.
+// checkNames returns an error if a member's name is not one of the known names. If ignoreUnknown is true, it allows an
+// unknown name, unless the name equals a known name when case is ignored.
 func checkNames(members map[string]json.RawMessage, known []string, ignoreUnknown bool) error {
 	for name := range members {
 		if slices.Contains(known, name) {

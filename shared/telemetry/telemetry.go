@@ -144,7 +144,7 @@ func (t *Telemetry) In(ctx context.Context) context.Context {
 // off is a Telemetry that records neither metrics nor traces.
 var off = &Telemetry{}
 
-// from returns the Telemetry in ctx, or off if ctx contains no Telemetry.
+// from returns the Telemetry in ctx. If ctx contains none, it returns a Telemetry that records nothing.
 func from(ctx context.Context) *Telemetry {
 	if t, ok := ctx.Value(contextKey{}).(*Telemetry); ok {
 		return t

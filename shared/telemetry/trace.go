@@ -104,8 +104,8 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// Inject writes the trace in ctx to the headers of a request to another function. It first deletes any existing trace
-// headers, which might come from a client's request. If ctx carries no trace, Inject does nothing.
+// Inject writes the trace in ctx to the headers of a request to another function. It replaces any existing trace
+// headers, which might come from a client's request. If ctx carries no trace, Inject does not change the headers.
 func Inject(ctx context.Context, header http.Header) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return
@@ -117,8 +117,9 @@ func Inject(ctx context.Context, header http.Header) {
 	w3c.Inject(ctx, propagation.HeaderCarrier(header))
 }
 
-// Inherit adds the trace in ctx to an event. It calls set with the name and the value of each extension attribute that
-// the event needs. The event keeps this trace even if it is published several times or by different functions.
+// Inherit adds the trace in ctx to an event. It calls the function set with the name and the value of each extension
+// attribute that the event needs. The event keeps this trace even if it is published several times or by different
+// functions.
 func Inherit(ctx context.Context, set func(name string, value any)) {
 	carrier := propagation.MapCarrier{}
 	w3c.Inject(ctx, carrier)
@@ -160,7 +161,7 @@ func Publishing(ctx context.Context, system string, extensions map[string]any) (
 }
 
 // originOf returns the span context in which an event was created. extensions are the event's extension attributes. If
-// they carry no trace, the result is invalid.
+// they carry no trace, the returned span context is not valid.
 func originOf(extensions map[string]any) trace.SpanContext {
 	carrier := propagation.MapCarrier{}
 	for _, name := range []string{traceparent, tracestate} {

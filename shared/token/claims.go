@@ -79,7 +79,8 @@ func (c *Claims) HasScope(scope string) bool {
 	return slices.Contains(strings.Fields(c.Scope), scope)
 }
 
-// wire defines the JSON form of Claims. RFC 9068, section 2.2, or Strongroom requires every claim except nbf.
+// wire defines the JSON form of Claims. All claims except nbf are required, either by RFC 9068, section 2.2, or by
+// Strongroom.
 type wire struct {
 	Issuer    string          `json:"iss"`
 	Subject   string          `json:"sub"`

@@ -25,7 +25,7 @@ var compact = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]
 //   - Critical extensions and unencoded payloads (RFC 7797) are invalid, because Open does not support them.
 func (k *Keys) Open(raw string) (kind string, payload []byte, err error) {
 	if !compact.MatchString(raw) {
-		return "", nil, errors.New("not a JWS in compact serialization")
+		return "", nil, errors.New("the token is not a JWS in compact serialization")
 	}
 	signed, encodedSignature := cutLast(raw)
 	encodedHeader, encodedPayload := cutLast(signed)

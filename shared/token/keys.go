@@ -36,7 +36,7 @@ type Keys struct {
 }
 
 // verificationKey is a public key together with the only algorithm that is allowed for it. The key determines the
-// algorithm, so that a token cannot choose a weaker one.
+// algorithm, because the header of a forged token could name a weaker one.
 type verificationKey struct {
 	method jwt.SigningMethod
 	public crypto.PublicKey
@@ -75,8 +75,8 @@ func LoadKeys(path string) (*Keys, error) {
 }
 
 // ParseKeys parses a public JWK Set. It returns an error if the set is empty or if two keys have the same ID. It also
-// returns an error if a key contains private members, is not meant for signatures, has an unknown type, is weak, or
-// has an alg that does not match the key.
+// returns an error if a key contains private key parameters, is not meant for signatures, has an unknown type, is weak,
+// or has an alg parameter that does not match the key.
 func ParseKeys(data []byte) (*Keys, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -105,7 +105,7 @@ func ParseKeys(data []byte) (*Keys, error) {
 	return keys, err
 }
 
-// JWKS returns the keys as a JWK Set that contains only public members.
+// JWKS returns the keys as a JWK Set that contains only the public key parameters.
 func (k *Keys) JWKS() []byte { return slices.Clone(k.set) }
 
 func parsePublic(raw []byte) (jwk, verificationKey, error) {
@@ -129,7 +129,7 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 		return key, verificationKey{}, err
 	}
 	if key.Use != "" && key.Use != "sig" {
-		return key, verificationKey{}, fmt.Errorf("use is %q, want sig", key.Use)
+		return key, verificationKey{}, fmt.Errorf(`the parameter "use" is %q, want "sig"`, key.Use)
 	}
 	for _, op := range key.Ops {
 		if op != "verify" && (op != "sign" || key.D == "") {
@@ -150,8 +150,8 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 	return key, parsed, nil
 }
 
-// public converts the public members of a JWK to a key that can verify signatures. It returns an error if the type of
-// the key is not supported, or if the key is malformed or weak.
+// public converts the public key parameters of a JWK to a key that can verify signatures. It returns an error if the
+// key type is not supported, or if the key is malformed or weak.
 func (k jwk) public() (verificationKey, error) {
 	switch {
 	case k.KeyType == "EC" && k.Curve == "P-256":

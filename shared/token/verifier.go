@@ -15,8 +15,8 @@ const (
 	// maxToken is the maximum length of a token, in bytes. Verify checks the length before it decodes any part of the
 	// token.
 	maxToken = 8 << 10
-	// leeway is how far the clocks of a token's signer and verifier may differ. RFC 7519, section 4.1.4, suggests at
-	// most a few minutes.
+	// leeway is the largest accepted difference between the clocks of a token's signer and verifier. RFC 7519, section
+	// 4.1.4, suggests at most a few minutes.
 	leeway = 10 * time.Second
 	// mediaType is the media type of an access token (RFC 9068, section 2.1), without the prefix "application/".
 	mediaType = "at+jwt"
@@ -46,8 +46,8 @@ type Verifier struct {
 	verified *lru.Cache[[sha256.Size]byte, *Claims]
 }
 
-// NewVerifier returns a Verifier for tokens that issuer has issued for audience and signed with one of keys. It
-// returns an error if issuer or audience is empty, because the JWT library would then not check that claim.
+// NewVerifier returns a Verifier that accepts tokens with the given issuer and audience that are signed with one of the
+// keys. It returns an error if issuer or audience is empty, because the JWT library would then not check that claim.
 func NewVerifier(keys *Keys, issuer, audience string) (*Verifier, error) {
 	return newVerifier(keys, issuer, audience, time.Now)
 }
@@ -78,7 +78,7 @@ func (v *Verifier) JWKS() []byte { return v.keys.JWKS() }
 // The error wraps ErrExpired or ErrInvalid. It can also contain a cause, which is only for the log.
 func (v *Verifier) Verify(raw string) (*Claims, error) {
 	if len(raw) > maxToken {
-		return nil, fmt.Errorf("%w: longer than %d bytes", ErrInvalid, maxToken)
+		return nil, fmt.Errorf("%w: the token is longer than %d bytes", ErrInvalid, maxToken)
 	}
 	key := sha256.Sum256([]byte(raw))
 	claims, known := v.verified.Get(key)

@@ -1,4 +1,4 @@
-// Command audit runs the proofs, which are tests that prove known faults, and lists the proofs that still fail.
+// Command audit runs the proofs, which are tests that reproduce known faults, and lists the proofs that still fail.
 //
 // A proof is in a file with the build tag audit. It checks the correct behavior, so it fails until the fault is fixed.
 // Its comment is one sentence: the name of the test, "checks", the page and ID of the finding that describes the fault,
@@ -28,11 +28,11 @@ import (
 // builds.
 const constraint = "//go:build audit\n"
 
-// timeout is how long the proofs (the tests that prove known faults) in one package may take. It includes the time for
-// the first build of FerretDB, which takes minutes.
+// timeout is how long the proofs (the tests that reproduce known faults) in one package may take. It includes the
+// time for the first build of FerretDB, which takes minutes.
 const timeout = "30m"
 
-// proof is a test that proves a known fault: it fails until the fault is fixed.
+// proof is a test that reproduces a known fault: it fails until the fault is fixed.
 type proof struct {
 	dir, name string
 	// finding is the page and ID of the finding that describes the fault. rule is the correct behavior.
@@ -53,8 +53,7 @@ func main() {
 	}
 }
 
-// find returns the proofs in all files below root. It returns an error if the comment of a proof does not name a
-// finding.
+// find returns the proofs in all files below root. It returns an error if a proof's comment does not name a finding.
 func find(root string) (proofs []*proof, err error) {
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -118,7 +117,7 @@ func run(proofs []*proof) error {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start go test: %w", err)
+		return fmt.Errorf(`start "go test": %w`, err)
 	}
 	err = collect(events, proofs, os.Stderr)
 	var exit *exec.ExitError
@@ -137,7 +136,7 @@ func collect(events io.Reader, proofs []*proof, log io.Writer) (err error) {
 		if err := in.Decode(&e); err == io.EOF {
 			break
 		} else if err != nil {
-			return fmt.Errorf("decode the output of go test: %w", err)
+			return fmt.Errorf(`decode the output of "go test": %w`, err)
 		}
 		switch e.Action {
 		case "build-output":

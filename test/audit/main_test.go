@@ -52,7 +52,7 @@ func TestCollect(t *testing.T) {
 		"crash in the last proof": {[]string{one, `{"Action":"skip","Package":"m/b","Test":"TestThree"}`,
 			`{"Action":"output","Package":"m/b","Test":"TestTwo","Output":"panic: boom\n"}`, two}, "the tests of m/b crashed", "panic: boom"},
 		"test with the same name in another package": {[]string{one, `{"Action":"pass","Package":"m/a","Test":"TestTwo"}`}, "TestTwo in b did not run to completion", ""},
-		"output is not JSON":                         {[]string{"FAIL"}, "decode the output of go test", ""},
+		"output is not JSON":                         {[]string{"FAIL"}, `decode the output of "go test"`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			proofs := []*proof{{dir: "a", name: "TestOne"}, {dir: "b", name: "TestTwo", finding: "data A1", rule: "a rule"}, {dir: "b", name: "TestThree"}}

@@ -50,7 +50,7 @@ func Try(t *testing.T, dir, url, username, password string) {
 		"STRONGROOM_URL="+url, "STRONGROOM_USERNAME="+username, "STRONGROOM_PASSWORD="+password)
 	out, err := node.CombinedOutput()
 	if ctx.Err() != nil {
-		err = fmt.Errorf("timed out after %v", tryTime)
+		err = fmt.Errorf("the test did not finish within %v", tryTime)
 	}
 	if err != nil {
 		t.Fatalf("test the console: %v; screenshots are in %s\n%s", err, output, out)
@@ -58,8 +58,8 @@ func Try(t *testing.T, dir, url, username, password string) {
 	t.Logf("screenshots are in %s\n%s", output, out)
 }
 
-// Project copies the Node.js project in dir to a temporary directory, without build output and installed packages. It
-// installs the packages in the lock file there, and returns the path of the copy.
+// Project copies the Node.js project in dir to a temporary directory, without build output and installed packages. In
+// the copy, it installs the packages that the lock file lists. It returns the path of the copy.
 func Project(t *testing.T, dir string) string {
 	t.Helper()
 	find(t, []string{"nodejs", "npm"}, "node")

@@ -17,12 +17,12 @@ import (
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
 )
 
-// check returns the faults in an exchange: the ways in which the request and the response differ from
-// docs/openapi.yaml. It also records which parts of the document the exchange covers.
+// check returns the faults in an exchange, which is a request and its response. A fault is a difference from
+// docs/openapi.yaml. check also records which parts of docs/openapi.yaml the exchange covers.
 //
 // The validator checks parameters, headers and JSON schemas. In addition, check reports faults that the validator does
-// not find: a body that the document does not describe, a property that no schema describes, and a violation of a rule
-// that the document states only in prose.
+// not find: a body that docs/openapi.yaml does not describe, a property that no schema describes, and a violation of a
+// rule that docs/openapi.yaml states only in prose.
 func (c *Contract) check(d *document, x exchange) (faults []string) {
 	if x.header.Get("X-Request-Id") == "" {
 		faults = append(faults, "the response has no X-Request-Id header")
@@ -57,8 +57,8 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 		}
 		request := rewritten(x, method, operation)
 		response := &http.Response{StatusCode: x.status, Header: x.header, Body: http.NoBody, Request: request}
-		// The validator does not accept a response body for HEAD. The response can still have a body if the request is
-		// a POST request with X-HTTP-Method-Override: HEAD.
+		// For HEAD, do not pass a body to the validator, because the validator would reject it. The response has a body
+		// if the request is a POST request with X-HTTP-Method-Override: HEAD.
 		if len(x.got) > 0 && method != http.MethodHead {
 			response.Body = io.NopCloser(bytes.NewReader(x.got))
 		}
@@ -82,7 +82,7 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 
 // find returns the path item for the request r, with the path's template and the method of the operation. item is nil
 // if the document does not describe the path. Some functions accept additional paths and methods, which the document
-// describes only in prose. find maps them to the described paths and methods.
+// mentions only in prose. find maps them to the paths and methods that the document defines.
 func (c *Contract) find(d *document, r *http.Request) (template string, item *v3.PathItem, method string) {
 	path, method := r.URL.Path, r.Method
 	below := func(base string) bool { return strings.HasPrefix(path, base+"/") }

@@ -28,7 +28,8 @@ import (
 // path is the path of docs/openapi.yaml, relative to the directory in which `go test` runs the tests of a function.
 const path = "../../docs/openapi.yaml"
 
-// elsewhere lists the parts of the document that a function's own tests do not need to cover, each with the reason.
+// elsewhere contains the parts of docs/openapi.yaml that a function's own tests do not need to cover. Each value is the
+// reason.
 var elsewhere = map[string]string{
 	"jwks 503":          "only the gateway sends this response, and the gateway's tests cover it with other operations",
 	"showTusUpload 503": "only the gateway sends this response, and the gateway's tests cover it with other operations",
@@ -92,7 +93,7 @@ func tagged(item *v3.PathItem, function string) bool {
 	return false
 }
 
-// Contract is the part of the document that describes one function. It records which responses, request bodies and
+// Contract is the part of docs/openapi.yaml that describes one function. It records which responses, request bodies and
 // parameters the tests have covered.
 type Contract struct {
 	function string
@@ -127,10 +128,10 @@ func (c *Contract) Run(m *testing.M) int {
 	return code
 }
 
-// untried returns a message for each part of the contract that no exchange, a request with its response, has covered. A
-// part is a response ("login 200"), the content type of a request body ("login takes application/json"), or a parameter
-// ("login has query name"). A request that the function rejects covers only its response, because its body and
-// parameters can be invalid. untried also returns a message for each part in elsewhere that an exchange has covered.
+// untried returns a message for each part of the contract that the tests have not covered. A part is a response
+// ("login 200"), the content type of a request body ("login takes application/json"), or a parameter ("login has query
+// name"). A rejected request covers only the response, because the request's body and parameters can be invalid.
+// untried also returns a message for each part in elsewhere that the tests have covered.
 func (c *Contract) untried(d *document) (faults []string) {
 	described := map[string]bool{}
 	for _, item := range d.items(c.function) {
@@ -177,8 +178,8 @@ func (c *Contract) note(what string) {
 	c.tried[what] = true
 }
 
-// Handler returns a handler that calls handler and checks each response. The test fails if the document does not allow
-// the response, or if handler accepts a request that the document does not allow.
+// Handler returns a handler that calls handler and checks each response. The test fails if docs/openapi.yaml does not
+// allow the response, or if handler accepts a request that docs/openapi.yaml does not allow.
 func (c *Contract) Handler(t testing.TB, handler http.Handler) http.Handler {
 	t.Helper()
 	d, err := load()

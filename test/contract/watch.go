@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// limit is how much of each body is kept for the check, in bytes. It is sufficient, because only file content is longer
-// than 1 MiB, and file content is not checked.
+// limit is how many bytes of each body are kept for the check. 1 MiB is sufficient, because only file content is
+// longer, and file content is not checked.
 const limit = 1 << 20
 
 // exchange is a request and its response.
@@ -20,7 +20,7 @@ type exchange struct {
 	got     []byte
 }
 
-// watch returns a handler that calls handler, and then passes the request and its response to tell.
+// watch returns a handler that calls handler, and then calls tell with the request and its response.
 func watch(handler http.Handler, tell func(exchange)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x, answer := exchange{request: r.Clone(r.Context())}, &watchedWriter{ResponseWriter: w}
@@ -46,7 +46,7 @@ func watch(handler http.Handler, tell func(exchange)) http.Handler {
 	})
 }
 
-// watchedBody is a request body that keeps a copy of the bytes that the handler reads, up to limit.
+// watchedBody is a request body that keeps a copy of the first limit bytes that the handler reads.
 type watchedBody struct {
 	io.ReadCloser
 	kept bytes.Buffer

@@ -1,5 +1,5 @@
-// Command servers installs and builds the server programs that the tests start. It builds the embedded servers before
-// the tests run, because the first build takes minutes and would slow down the tests. As root on Debian, it also
+// Command servers installs and builds the server programs that the tests start. It builds FerretDB, TiDB and the receive adapter
+// before the tests run, because the first build takes minutes and would slow down the tests. As root on Debian, it also
 // installs MariaDB and RabbitMQ, without starting their system services. It does not install them if the environment
 // variable STORES is set, which means that servers are already running and that the network is unavailable (see
 // test/integration/servers_test.go).
@@ -32,15 +32,15 @@ func main() {
 	}
 }
 
-// provide installs packages for the server called name if found is store.ErrNotInstalled. found is the error from the
-// search for the server.
-func provide(ctx context.Context, name string, found error, packages ...string) error {
+// provide installs packages for the server called name if err, the result of the search for that server, is
+// store.ErrNotInstalled. It returns any other err unchanged.
+func provide(ctx context.Context, name string, err error, packages ...string) error {
 	switch {
-	case found == nil:
+	case err == nil:
 		fmt.Println(name + " is installed")
 		return nil
-	case !errors.Is(found, store.ErrNotInstalled):
-		return found
+	case !errors.Is(err, store.ErrNotInstalled):
+		return err
 	case os.Getenv("STORES") != "" || !store.CanInstall():
 		fmt.Println(name + " is NOT installed: tests that start a private " + name + " server will be skipped")
 		return nil

@@ -24,14 +24,15 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Memory is a store that keeps files in memory. Its methods do the same as the methods of content.Store. It is safe for
+// Memory is a store that keeps files in memory. Its methods behave like the methods of content.Store. It is safe for
 // concurrent use.
 type Memory struct {
 	// Now returns the current time. If Now is nil, the store uses time.Now.
 	Now func() time.Time
-	// Before, if it is set, is called by each method with the method's name and its ID or key. Put and Append first
-	// read all bytes; all other methods call Before first. If Before returns an error, the method has no effect and
-	// returns this error. Readers also call Before for each Read and Close, and then return at most one byte per Read.
+	// If Before is set, each method calls it with the method's name and with the ID or key that the method received.
+	// Put and Append call Before after they have read all bytes; all other methods call it first. If Before returns an
+	// error, the method has no effect and returns this error. If Before is set, readers also call it for each Read and
+	// Close, and return at most one byte per Read.
 	Before func(method, id string) error
 
 	mu                    sync.Mutex
@@ -84,7 +85,7 @@ func Fail(err error, methods ...string) func(method, id string) error {
 	}
 }
 
-// Add adds a confirmed file with the given bytes. Unlike Put, it keeps all fields of f unchanged.
+// Add adds f, with the given bytes, as a file whose event is confirmed. Unlike Put, it keeps all fields of f unchanged.
 func (m *Memory) Add(f content.File, b string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -211,8 +212,8 @@ func (m *Memory) IDs(ctx context.Context, after string, limit int) ([]string, er
 	return page(m.files, after, limit, func(string) bool { return true }), nil
 }
 
-// page returns up to limit keys of the map all, in ascending order. It skips keys that are not greater than after, and
-// keys for which match reports false.
+// page returns up to limit keys of a map in ascending order. It returns only keys that are greater than the parameter
+// after and for which match reports true.
 func page[T any](all map[string]T, after string, limit int, match func(key string) bool) []string {
 	keys := slices.Sorted(maps.Keys(all))
 	keys = slices.DeleteFunc(keys, func(key string) bool { return key <= after || !match(key) })
@@ -425,7 +426,8 @@ func (m *Memory) load(id string) (content.Upload, error) {
 	return u.Upload, nil
 }
 
-// at is like load, but it returns an error unless bytes can be appended to the upload at the given offset.
+// at returns the upload with the given ID, even if the upload has expired. It returns an error if bytes cannot be
+// appended at the given offset.
 func (m *Memory) at(id string, offset int64) (content.Upload, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -75,7 +75,7 @@ type suite struct {
 	*testing.T
 }
 
-// anyEvent is a finish function for Put and Finish. It returns a minimal event.
+// anyEvent can be passed to Put and Finish as the function finish. It returns a minimal event.
 func anyEvent(f *content.File) ([]byte, error) { return []byte(`{"id":"` + f.ID + `"}`), nil }
 
 func (s suite) put(b string) content.File {
@@ -243,7 +243,7 @@ func (s suite) unfinished() {
 			}
 		}
 		if err != nil || !slices.Equal(got, c.want) {
-			s.Errorf("Unfinished %v ago, after the ID %q: got %q and error %v, want %q", c.age, c.after, got, err, c.want)
+			s.Errorf("Unfinished before now plus %v, after the ID %q: got %q and error %v, want %q", time.Second-c.age, c.after, got, err, c.want)
 		}
 	}
 	for _, want := range []bool{false, true} {
@@ -279,7 +279,7 @@ func (s suite) claims() {
 		}
 		for n, age := range []time.Duration{time.Minute, -time.Minute} {
 			if got, err := s.ForgetClaims(s.Context(), time.Now().Add(-age)); err != nil || got != int64(n) {
-				s.Errorf("ForgetClaims older than %v: got %d and error %v, want %d", age, got, err, n)
+				s.Errorf("ForgetClaims before now plus %v: got %d and error %v, want %d", -age, got, err, n)
 			}
 		}
 	}
@@ -387,7 +387,7 @@ func (s suite) verified() {
 	}{{"hullo", mismatch}, {"hello", nil}} {
 		n, err := s.AppendVerified(s.Context(), id, 0, strings.NewReader(c.b), sha1.New(), sum[:], mismatch)
 		if s.want("AppendVerified", err, c.want); c.want == nil && n != 5 || c.want != nil && n != 0 {
-			s.Errorf("AppendVerified: got %d bytes with error %v", n, err)
+			s.Errorf("AppendVerified: got %d bytes and error %v, want 5 bytes and no error, or 0 bytes and an error", n, err)
 		}
 	}
 	s.wantOffset(id, 5)
@@ -429,7 +429,7 @@ func (s suite) terminated() {
 	s.wantUnfinished()
 }
 
-// complete checks that an upload whose file is being committed, or is committed, cannot be terminated or discarded.
+// complete checks that an upload cannot be terminated or discarded after Finish has begun to turn it into a file.
 func (s suite) complete() {
 	id, broken := s.create(5, time.Hour), errors.New("broken")
 	s.append(id, 0, "hello")

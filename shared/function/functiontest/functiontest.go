@@ -78,9 +78,9 @@ func (l *listener) Close() error {
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{} }
 
 // SlowBodies sends requests whose bodies arrive byte by byte and never end. It sends each request to a new handler in
-// a new testing/synctest bubble. SlowBodies checks that the response is a problem document with the status want, and
-// that the server then closes the connection. Each request is a string that consists of a method, a target and header
-// lines, for example "POST /login\nContent-Type: application/json".
+// a new testing/synctest bubble. SlowBodies checks that the response is a problem document with the expected status,
+// and that the server then closes the connection. Each request is a string that consists of a method, a target and
+// header lines, for example "POST /login\nContent-Type: application/json".
 func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int, requests ...string) {
 	for _, request := range requests {
 		for framing, piece := range map[string]string{"Content-Length: 1000": " ", "Transfer-Encoding: chunked": "1\r\n \r\n"} {
@@ -92,8 +92,8 @@ func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int,
 	}
 }
 
-// slowBody sends the head of a request, and then sends piece, a part of the request body, once per second. It checks
-// the response as SlowBodies describes.
+// slowBody sends a request whose head consists of the request line and header lines. It then sends the bytes in piece
+// once per second, as the request body. It checks the response as SlowBodies describes.
 func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) {
 	client, err := Serve(t, handler)(t.Context(), "", "")
 	if err != nil {
@@ -126,7 +126,7 @@ func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) 
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode != want || response.Header.Get("Content-Type") != "application/problem+json" || !response.Close {
-		t.Errorf("got %s, %s, close %t and error %v, want a problem document with status %d and the end of the connection",
+		t.Errorf("got status %s, body %q, close %t and error %v, want a problem document with status %d and the end of the connection",
 			response.Status, body, response.Close, err, want)
 	}
 	if _, err := responses.ReadByte(); !errors.Is(err, io.EOF) {

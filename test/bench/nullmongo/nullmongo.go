@@ -63,7 +63,7 @@ func Start(inserted func(collection string, document bson.Raw)) (*Server, error)
 	return s, nil
 }
 
-// URI returns the server's connection string for the database strongroom.
+// URI returns the server's connection string for the strongroom database.
 func (s *Server) URI() string { return "mongodb://" + s.listener.Addr().String() + "/strongroom" }
 
 // Hold delays the replies to all inserts into fs.chunks until the returned function is called.
@@ -72,9 +72,9 @@ func (s *Server) Hold() (release func()) {
 	return s.hold.Unlock
 }
 
-// Intercept makes the server call reply for each command, with the command's name, such as "insert", and the name of
-// its collection. If reply returns a document, the server responds with this document. If reply returns nil, the server
-// responds as usual. Several goroutines can call reply at the same time.
+// Intercept makes the server call reply for each command. The arguments of reply are the command's name, such as
+// "insert", and the name of the command's collection. If reply returns a document, the server responds with this
+// document. If reply returns nil, the server responds as usual. Several goroutines can call reply at the same time.
 func (s *Server) Intercept(reply func(command, collection string) bson.D) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,8 +182,8 @@ func (s *Server) answer(r *bufio.Reader, w io.Writer) error {
 type message struct {
 	r    *bufio.Reader
 	left int64 // number of unread bytes
-	// command is the name of the command. name is the name of the command's collection. documents is the number of
-	// documents in the sequence after the command.
+	// command is the command's name, such as "insert". name is the name of the collection in the command. documents is
+	// the number of documents in the sequence after the command.
 	command, name string
 	documents     int32
 }
@@ -264,7 +264,7 @@ func (m *message) sequence(inserted func(string, bson.Raw)) error {
 	}
 	end := m.left + 4 - int64(size)
 	if end < 0 || m.command == "" {
-		return fmt.Errorf("invalid sequence of %d bytes after the command %q, with %d bytes left", size, m.command, m.left)
+		return fmt.Errorf("the document sequence after the command %[2]q has the invalid length %[1]d: %[3]d bytes are left in the message", size, m.command, m.left)
 	}
 	if _, err := m.text(); err != nil {
 		return err
@@ -326,7 +326,7 @@ func (m *message) number() (uint32, error) {
 // take reads n bytes of the message.
 func (m *message) take(n int64) ([]byte, error) {
 	if m.left -= n; n < 0 || m.left < 0 {
-		return nil, fmt.Errorf("a part of %d bytes is longer than its message", n)
+		return nil, fmt.Errorf("the declared length of %d bytes exceeds the rest of the message", n)
 	}
 	b := make([]byte, n)
 	_, err := io.ReadFull(m.r, b)
@@ -336,14 +336,14 @@ func (m *message) take(n int64) ([]byte, error) {
 // skip reads n bytes of the message and discards them.
 func (m *message) skip(n int64) error {
 	if m.left -= n; n < 0 || m.left < 0 {
-		return fmt.Errorf("a part of %d bytes is longer than its message", n)
+		return fmt.Errorf("the declared length of %d bytes exceeds the rest of the message", n)
 	}
 	_, err := m.r.Discard(int(n))
 	return err
 }
 
-// reply writes a message that contains the document answer. request is the ID of the message to which it replies, and
-// code is the opcode of the reply.
+// reply writes a response that consists of the document in answer. code is the opcode of the response. request is the
+// ID of the message to which the server is responding.
 func (m *message) reply(w io.Writer, request, code uint32, answer bson.D) error {
 	document, err := bson.Marshal(answer)
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// reply returns a successful reply to the command, as from a server that contains no documents. documents is the number
-// of inserted or deleted documents that the reply reports. For an unsupported command, reply returns an error.
+// reply returns the response to the command, as from a server that contains no documents. documents is the number of
+// inserted or deleted documents that the response reports. If the command is unsupported, the response reports an
+// error.
 func reply(command, collection string, documents int32) bson.D {
 	ok := bson.E{Key: "ok", Value: float64(1)}
 	switch strings.ToLower(command) {
