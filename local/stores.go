@@ -86,13 +86,12 @@ func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
 	if s.mysql, err = s.kept.runtimeDSN(private.AdminDSN); err != nil {
 		return err
 	}
-	switch private.Kind {
-	case "tidb":
+	if private.Name() == "tidb" {
 		s.out.say("mysql", "using the embedded TiDB: it is durable and handles concurrent updates correctly, but it is not MySQL "+
 			"and uses up to 800 MB of memory")
-	default:
-		s.out.say("mysql", "using a private %s: its data is only on this machine, without replicas or backups", private.Kind)
+		return nil
 	}
+	s.out.say("mysql", "using a private %s: its data is only on this machine, without replicas or backups", private.Name())
 	return nil
 }
 

@@ -146,7 +146,7 @@ func publisher(t *testing.T, url string) func(id string) {
 // wantRefusals checks that RabbitMQ rejects clients without the right user name and password.
 func wantRefusals(t *testing.T, rabbit *Rabbit) {
 	t.Helper()
-	for _, user := range []*url.Userinfo{url.UserPassword("guest", "guest"), url.UserPassword(rabbit.Username, "wrong")} {
+	for _, user := range []*url.Userinfo{url.UserPassword("guest", "guest"), url.UserPassword(username, "wrong")} {
 		refused, err := url.Parse(rabbit.URL)
 		if err != nil {
 			t.Fatal(err)

@@ -24,8 +24,6 @@ type Mongo struct {
 	// URI is the connection string for the strongroom database. For mongod, it contains the credentials of an account
 	// with all privileges. For FerretDB, it contains none, because FerretDB does not support accounts.
 	URI string
-	// Kind is "mongod" or "ferretdb".
-	Kind string
 }
 
 // FindMongod returns the path of an installed mongod. It returns ErrNotInstalled if mongod is not installed.
@@ -61,7 +59,7 @@ func StartFerretDB(ctx context.Context, dir string, w io.Writer) (*Mongo, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Mongo{Server: server, URI: uri, Kind: "ferretdb"}, nil
+	return &Mongo{Server: server, URI: uri}, nil
 }
 
 // StartMongod starts an installed mongod with its data in dir.
@@ -70,7 +68,7 @@ func StartMongod(ctx context.Context, dir string, w io.Writer) (*Mongo, error) {
 	if err != nil {
 		return nil, err
 	}
-	mongod := &Mongo{Kind: "mongod"}
+	mongod := &Mongo{}
 	mongod.Server, err = start(ctx, "mongod", dir, func(dir string) ([]program, error) {
 		say(w, "starting mongod in %s", dir)
 		return mongod.prepare(path, dir)

@@ -23,8 +23,6 @@ type MySQL struct {
 	// AdminDSN is the DSN for root, in the format of github.com/go-sql-driver/mysql. It contains the name of the
 	// strongroom database, which the server has already created.
 	AdminDSN string
-	// Kind is "mariadbd", "mysqld" or "tidb".
-	Kind string
 }
 
 // MySQLInstall contains the paths of the programs that belong to an installed MariaDB or MySQL server.
@@ -73,25 +71,7 @@ func StartMySQL(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	if err != nil {
 		return nil, err
 	}
-	return startMySQL(ctx, install, dir, w)
-}
-
-// StartMariaDB starts an installed MariaDB server with its data in dir. It returns ErrNotInstalled if MariaDB is not
-// installed, even if MySQL is installed.
-func StartMariaDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
-	install, err := FindMySQL(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if install.Kind != "mariadbd" {
-		return nil, fmt.Errorf("mariadbd: %w (MariaDB is required, but only %s is installed)", ErrNotInstalled, install.Server)
-	}
-	return startMySQL(ctx, install, dir, w)
-}
-
-func startMySQL(ctx context.Context, install MySQLInstall, dir string, w io.Writer) (*MySQL, error) {
-	m := &MySQL{Kind: install.Kind}
-	var err error
+	m := &MySQL{}
 	m.Server, err = start(ctx, install.Kind, dir, func(dir string) ([]program, error) { return m.prepare(ctx, install, dir, w) })
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func needMariaDB(t *testing.T) {
 
 func TestMariaDB(t *testing.T) {
 	needMariaDB(t)
-	testMySQL(t, func(ctx context.Context, dir string) (*MySQL, error) { return StartMariaDB(ctx, dir, t.Output()) })
+	testMySQL(t, func(ctx context.Context, dir string) (*MySQL, error) { return StartMySQL(ctx, dir, t.Output()) })
 }
 
 // TestMariaDBSharesNoTemporaryDirectory starts a server while another one has a temporary table. A server that starts
@@ -35,7 +35,7 @@ func TestMariaDBSharesNoTemporaryDirectory(t *testing.T) {
 	if err := os.WriteFile(table, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server, err := StartMariaDB(t.Context(), t.TempDir(), t.Output())
+	server, err := StartMySQL(t.Context(), t.TempDir(), t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,20 +18,17 @@ import (
 	"github.com/strongroom-dev/strongroom/local/process"
 )
 
+// username is the name of the administrator in a private RabbitMQ server.
+const username = "strongroom"
+
 // Rabbit is a running RabbitMQ server.
 type Rabbit struct {
 	*Server
 	// URL is the administrator's AMQP URL for the virtual host /.
 	URL string
-	// Host, Port, Username and Password are the corresponding parts of URL.
-	Host               string
-	Port               int
-	Username, Password string
 	// ManagementURL is the URL of the management API, with the administrator's credentials. It is empty if the
 	// management plugin is disabled.
 	ManagementURL string
-	// Kind is always "rabbitmq-server".
-	Kind string
 }
 
 // RabbitInstall contains the paths of the programs that belong to an installed RabbitMQ server.
@@ -74,7 +71,7 @@ func startRabbitMQ(ctx context.Context, dir string, w io.Writer, managed bool) (
 	if err != nil {
 		return nil, err
 	}
-	rabbit := &Rabbit{Kind: "rabbitmq-server"}
+	rabbit := &Rabbit{}
 	rabbit.Server, err = start(ctx, "rabbitmq-server", dir, func(dir string) ([]program, error) {
 		say(w, "starting RabbitMQ in %s; this takes about five seconds", dir)
 		return rabbit.prepare(install, dir, managed)
@@ -109,8 +106,8 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 		}
 	}
 	port, dist, mapper, management := free[0], free[1], free[2], free[3]
-	r.Host, r.Port, r.Username, r.Password = "127.0.0.1", port, "strongroom", password
-	r.URL = (&url.URL{Scheme: "amqp", User: url.UserPassword(r.Username, password), Host: process.Address(port), Path: "/"}).String()
+	user := url.UserPassword(username, password)
+	r.URL = (&url.URL{Scheme: "amqp", User: user, Host: process.Address(port), Path: "/"}).String()
 	conf := []string{
 		"listeners.tcp.1 = " + process.Address(port),
 		// Load the definitions at every start, because the user might be missing if the first start was interrupted.
@@ -126,11 +123,11 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 	if managed {
 		plugins = "[rabbitmq_management].\n"
 		conf = append(conf, "management.tcp.ip = 127.0.0.1", "management.tcp.port = "+strconv.Itoa(management))
-		r.ManagementURL = (&url.URL{Scheme: "http", User: url.UserPassword(r.Username, password), Host: process.Address(management)}).String()
+		r.ManagementURL = (&url.URL{Scheme: "http", User: user, Host: process.Address(management)}).String()
 	}
 	settings := map[string]string{
 		"rabbitmq.conf":     strings.Join(conf, "\n") + "\n",
-		"definitions.json":  definitions(r.Username, password),
+		"definitions.json":  definitions(password),
 		"enabled_plugins":   plugins,
 		"rabbitmq-env.conf": "",
 	}
@@ -172,7 +169,7 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 }
 
 // definitions returns a definitions file that creates one administrator (see rabbitmq.com/docs/definitions).
-func definitions(username, password string) string {
+func definitions(password string) string {
 	// The hash is a 32-bit salt, followed by the SHA-256 hash of the salt and the password (see
 	// rabbitmq.com/docs/passwords). The salt does not need to be random, because the password itself is stored in the
 	// same directory.

@@ -39,5 +39,5 @@ func StartTiDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &MySQL{Server: server, AdminDSN: dsn, Kind: "tidb"}, nil
+	return &MySQL{Server: server, AdminDSN: dsn}, nil
 }

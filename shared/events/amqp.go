@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -43,17 +44,11 @@ type amqpPublisher struct {
 	url   string
 	slots chan struct{} // has one element for each channel in use
 
-	mu      sync.Mutex
-	link    *link    // the latest connection, which might be closed
-	attempt *attempt // the connection attempt in progress, or nil
-	closed  bool
-}
+	dials singleflight.Group // makes concurrent callers share one attempt to connect
 
-// attempt holds the outcome of an attempt to connect to RabbitMQ, which concurrent callers share.
-type attempt struct {
-	done chan struct{} // closed when link or err is set
-	link *link
-	err  error
+	mu     sync.Mutex
+	link   *link // the latest connection, which might be closed
+	closed bool
 }
 
 func newAMQPPublisher(eventsURL string) *amqpPublisher {
@@ -128,49 +123,51 @@ func (p *amqpPublisher) Close() error {
 	return nil
 }
 
-// connect returns the connection to RabbitMQ. If no connection is open, connect opens one. If ctx is done before the
-// connection is open, connect returns an error. The connection attempt continues, because concurrent callers share it.
+// connect returns the open connection, or else connects to RabbitMQ. If ctx is done first, the attempt to connect
+// continues for the other callers.
 func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return nil, errClosed
+	if l, err := p.current(); l != nil || err != nil {
+		return l, err
 	}
-	if p.link != nil && !p.link.conn.IsClosed() {
-		defer p.mu.Unlock()
-		return p.link, nil
-	}
-	a := p.attempt
-	if a == nil {
-		a = &attempt{done: make(chan struct{})}
-		p.attempt = a
-		go p.try(a)
-	}
-	p.mu.Unlock()
 	select {
-	case <-a.done:
-		return a.link, a.err
+	case result := <-p.dials.DoChan("", p.redial):
+		l, _ := result.Val.(*link)
+		return l, result.Err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("connect to RabbitMQ: %w", ctx.Err())
 	}
 }
 
-// try connects to RabbitMQ and records the result in the attempt a.
-func (p *amqpPublisher) try(a *attempt) {
-	l, err := dial(p.url)
+// current returns the open connection, or nil if there is none. The error is errClosed if the publisher is closed.
+func (p *amqpPublisher) current() (*link, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.attempt = nil
 	switch {
-	case err != nil:
-		a.err = err
 	case p.closed:
-		a.err = errClosed
-		go l.close() // no caller waits for this
-	default:
-		p.link, a.link = l, l
+		return nil, errClosed
+	case p.link == nil || p.link.conn.IsClosed():
+		return nil, nil
 	}
-	close(a.done)
+	return p.link, nil
+}
+
+// redial connects to RabbitMQ and returns the *link, unless an earlier call has already connected.
+func (p *amqpPublisher) redial() (any, error) {
+	if l, err := p.current(); l != nil || err != nil {
+		return l, err
+	}
+	l, err := dial(p.url)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		go l.close() // no caller waits for this
+		return nil, errClosed
+	}
+	p.link = l
+	return l, nil
 }
 
 // dialConn connects to RabbitMQ within dialTimeout. It returns the connection and the connection's socket. The caller

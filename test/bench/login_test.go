@@ -94,7 +94,7 @@ func accountsDB(b *testing.B) string {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	server, err := store.StartMariaDB(b.Context(), dir, io.Discard)
+	server, err := store.StartMySQL(b.Context(), dir, io.Discard)
 	if errors.Is(err, store.ErrNotInstalled) {
 		b.Skipf("SKIPPED: mariadb-server is not installed: %v", err)
 	} else if err != nil {

@@ -35,7 +35,7 @@ var servers = struct {
 // The private servers that the tests share. The first test that needs a server starts it. TestMain stops it after the
 // last test.
 var (
-	privateMariaDB  = sync.OnceValues(func() (*store.MySQL, error) { return start("mariadb", store.StartMariaDB) })
+	privateMariaDB  = sync.OnceValues(func() (*store.MySQL, error) { return start("mariadb", store.StartMySQL) })
 	privateRabbitMQ = sync.OnceValues(func() (*store.Rabbit, error) { return start("rabbitmq", store.StartManagedRabbitMQ) })
 	privateFerretDB = sync.OnceValues(func() (*store.Mongo, error) { return start("ferretdb", store.StartFerretDB) })
 )

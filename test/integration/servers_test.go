@@ -68,7 +68,7 @@ func ownMySQL(t *testing.T) mysqlServer {
 	if dsn := os.Getenv("MYSQL_ADMIN_DSN"); dsn != "" && os.Getenv("STORES") != "" {
 		return mysqlServer{ownNamed(t, "mysql"), dsn}
 	}
-	private := own(t, "mariadb-server", "mariadb", store.StartMariaDB)
+	private := own(t, "mariadb-server", "mariadb", store.StartMySQL)
 	return mysqlServer{private, private.AdminDSN}
 }
 
