@@ -12,8 +12,8 @@ import (
 // maxEvent is the maximum size of an event, in bytes. It is RabbitMQ's default limit for a message.
 const maxEvent = 16 << 20
 
-// broadcast replaces RabbitMQ for events that upload and sweep publish over HTTP. It sends each event to the functions
-// of all sources.
+// broadcast replaces RabbitMQ if no RabbitMQ server is available. It sends each event from the upload or sweep function
+// to the functions that are the sinks of the RabbitmqSources.
 type broadcast []http.Handler
 
 // ServeHTTP sends the request to all handlers, in order. It responds with 2xx only if all of them do, because the
@@ -36,7 +36,7 @@ func (b broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// discarded is an http.ResponseWriter that keeps only the status of a response.
+// discarded is an http.ResponseWriter that records the status of a response and discards the body.
 type discarded struct {
 	status int
 	header http.Header

@@ -10,8 +10,7 @@ import (
 	"strings"
 )
 
-// inherited lists the variables, in addition to those in observing, that a function gets from the environment of
-// `make run`.
+// inherited and observing list the variables that a function gets from the environment of `make run`.
 var inherited = []string{"PATH", "HOME", "TMPDIR"}
 
 // observing lists the variables for metrics and traces. A function gets them from the environment of `make run` instead
@@ -145,7 +144,8 @@ func find(kind string, all map[string]map[string]string, ref keyRef) (string, er
 	return value, nil
 }
 
-// mount replaces dir with a directory that contains the files of the volume called name. volumes are the pod's volumes.
+// mount deletes the directory dir and recreates it with the files of the volume called name. volumes are the pod's
+// volumes.
 func (r resolver) mount(dir, name string, volumes []volume) error {
 	i := slices.IndexFunc(volumes, func(v volume) bool { return v.Name == name })
 	if i < 0 {

@@ -182,8 +182,8 @@ func (f *function) acquire(ctx context.Context) (*instance, error) {
 	return in, nil
 }
 
-// release ends a request that began with acquire. If no other request is active, release starts the timer that stops
-// the idle instance.
+// release records that a request no longer uses the instance from acquire. If no request is active, release starts the
+// timer that stops the idle instance.
 func (f *function) release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -32,11 +32,11 @@ type settings struct {
 	Dir string `env:"STRONGROOM_DIR" envDefault:".strongroom"`
 	// Stores restricts the stores that the runner can use. It is empty, "installed" or "embedded" (see anyStores).
 	Stores string `env:"STRONGROOM_STORES"`
-	// The following settings are the addresses of existing servers, which the system uses instead of starting its own.
-	// For MySQL and MongoDB, setup creates the functions' account if the administrator's address is set. Without
-	// MYSQL_ADMIN_DSN, setup migrates the tables as the user in MYSQL_DSN, who must therefore have the privileges to
-	// change tables. Without EVENTS_ADMIN_URL, setup declares the queues as the user in EVENTS_URL, who must therefore
-	// have the permission to declare queues.
+	// The following settings are the connection strings of existing servers, which the system uses instead of starting
+	// its own. If MYSQL_ADMIN_DSN or MONGODB_ADMIN_URI is set, setup creates the functions' account in that store.
+	// Without MYSQL_ADMIN_DSN, setup migrates the tables as the user in MYSQL_DSN, so this user needs the privileges to
+	// change tables. Without EVENTS_ADMIN_URL, setup declares the queues as the user in EVENTS_URL, so this user needs
+	// the permission to declare queues.
 	MySQLDSN       string `env:"MYSQL_DSN"`
 	MySQLAdminDSN  string `env:"MYSQL_ADMIN_DSN"`
 	MongoURI       string `env:"MONGODB_URI"`

@@ -246,7 +246,7 @@ func (m *manifests) add(document []byte) error {
 		// "---", or if it consists only of comments.
 		var anything any
 		if err := yaml.Unmarshal(document, &anything); err != nil || anything != nil {
-			return errors.Join(errors.New("a document has no kind"), err)
+			return errors.Join(errors.New("a YAML document has no kind"), err)
 		}
 	case "serving.knative.dev/v1 Service":
 		var s service

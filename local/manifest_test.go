@@ -95,7 +95,7 @@ func TestManifestsAreReadStrictly(t *testing.T) {
 		{"unknown field", someJob, strings.Replace(someService, "image:", "imagge: x, image:", 1), `unknown field "imagge"`},
 		{"duplicate field", someJob, strings.Replace(someService, "image:", "image: x, image:", 1), "already set"},
 		{"unknown kind", someJob, someService + "---\napiVersion: v1\nkind: Pod\n", `knative/f.yaml: "make run" does not support v1 Pod`},
-		{"no kind", someJob + "---\nname: x\n", someService, "a document has no kind"},
+		{"no kind", someJob + "---\nname: x\n", someService, "a YAML document has no kind"},
 		{"invalid YAML", someJob, "{", "knative/f.yaml"},
 		{"image without a ko:// import path", someJob, strings.Replace(someService, "ko://", "registry.example.com/", 1), "is not a ko:// import path"},
 		{"two containers", someJob, strings.Replace(someService, "[{image", "[{image: x}, {image", 1), "the pod has 2 containers"},

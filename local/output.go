@@ -162,8 +162,8 @@ func fields(line []byte) (keys []string, values []json.RawMessage, ok bool) {
 	return keys, values, ok
 }
 
-// shown returns s in quotes if s is empty or contains spaces, quotes or nonprintable characters, because s could
-// otherwise look like several values or move the cursor.
+// shown returns s in quotes if s is empty or contains spaces, quotes or nonprintable characters. Without quotes, s
+// could look like several values, and its control characters could move the terminal's cursor.
 func shown(s string) string {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)

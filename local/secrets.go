@@ -35,7 +35,7 @@ type keptSecrets struct {
 }
 
 // keepSecrets returns the secrets in dir. If dir does not exist, keepSecrets creates it and generates all secrets. If
-// dir exists, keepSecrets generates only the files in keyFiles that are missing.
+// dir exists, keepSecrets generates a key only if its file is listed in keyFiles and does not exist.
 func keepSecrets(dir string) (keptSecrets, error) {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		if err := makeSecrets(dir); err != nil {
@@ -58,8 +58,8 @@ func keepSecrets(dir string) (keptSecrets, error) {
 	return kept, nil
 }
 
-// keyFiles are the names of the files that contain random keys. keepSecrets generates a missing key even if its
-// directory already exists, because an earlier version of Strongroom might have created the directory without this key.
+// keyFiles are the names of the files that contain random keys. keepSecrets generates such a key even if its directory
+// already exists, because an earlier version of Strongroom might have created the directory without this key.
 var keyFiles = []string{"gateway-key", "link-key"}
 
 // makeKey generates a random 256-bit key, encodes it as base64url, and writes it to the file called name in dir.
@@ -96,8 +96,8 @@ func makeSecrets(dir string) error {
 }
 
 // kubernetes returns the Secrets to which the manifests refer, by Secret name and key. s contains the addresses of the
-// stores. An empty value means that the stores in use do not need the secret. For example, an administrator's address
-// is empty if setup creates no account.
+// stores. An empty value means that the stores in use do not need the secret. For example, an administrator's
+// connection string is empty if setup creates no account in that store.
 func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 	return map[string]map[string]string{
 		"token-signing-key": {"key.jwk": k.signingKey},

@@ -14,7 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// drainTimeout is how long a server waits for its running requests to end when the system stops.
+// drainTimeout is how long a server waits for in-flight requests to finish when the system stops.
 const drainTimeout = 10 * time.Second
 
 // server is an HTTP server that responds with 503 until its handler is set.
@@ -68,8 +68,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) url() string { return "http://" + s.address }
 
-// drain stops accepting requests and waits until the running requests have ended. If this takes longer than
-// drainTimeout, drain closes all connections.
+// drain stops accepting requests and waits for in-flight requests to finish. If they do not finish within drainTimeout,
+// drain closes all connections.
 func (s *server) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()

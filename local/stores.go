@@ -17,14 +17,14 @@ import (
 	"github.com/strongroom-dev/strongroom/local/store"
 )
 
-// The values of the setting STRONGROOM_STORES, which is intended for tests.
+// These are the values of the setting STRONGROOM_STORES, which is intended for tests.
 const (
 	// anyStores is the default. For each store, the runner uses the server that a setting names. If no setting names a
 	// server, the runner starts an installed server or, if none is installed, uses the embedded store.
 	anyStores = ""
 	// installedStores allows only installed servers that the runner starts itself. The runner fails if no MySQL server
-	// or no RabbitMQ server is installed. If mongod is not installed, the runner uses FerretDB, because Linux
-	// distributions do not package MongoDB.
+	// or no RabbitMQ server is installed. The only exception is MongoDB, which Linux distributions do not package: if
+	// mongod is not installed, the runner uses FerretDB.
 	installedStores = "installed"
 	// embeddedStores allows only the embedded stores.
 	embeddedStores = "embedded"
@@ -38,11 +38,11 @@ type endpoints struct {
 	mysql, mysqlAdmin     string
 	mongodb, mongodbAdmin string
 	// events is the URL to which the functions publish events. eventsAdmin is the administrator's URL, with which setup
-	// declares the exchanges and queues. eventsAdmin is empty if the system uses no RabbitMQ server.
+	// declares the RabbitMQ exchanges and queues. eventsAdmin is empty if the system uses no RabbitMQ server.
 	events, eventsAdmin string
 }
 
-// stores finds or starts the three stores, and manages the servers that it starts.
+// stores finds or starts a MySQL, a MongoDB and a RabbitMQ server, and manages the servers that it starts.
 type stores struct {
 	endpoints
 	// dir is the data directory. It contains a subdirectory for each server that the runner starts.
@@ -60,9 +60,9 @@ type stores struct {
 	watch    sync.WaitGroup
 }
 
-// start finds or starts the three stores concurrently. If there is no RabbitMQ server, the functions send their events
-// directly to the URL in sink. The caller must call stop even if start returns an error, because some servers might be
-// running.
+// start finds or starts the MySQL, MongoDB and RabbitMQ servers concurrently. If there is no RabbitMQ server, the
+// functions send their events directly to the URL in sink. The caller must call stop even if start returns an error,
+// because some servers might be running.
 func (s *stores) start(ctx context.Context, cfg settings, sink string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.startMySQL(ctx, cfg) })

@@ -18,8 +18,8 @@ import (
 	"github.com/strongroom-dev/strongroom/local/process"
 )
 
-// setupTimeout is how long the setup Job may run. It is longer than the Job's own limit of five minutes, so that the Job
-// can report an unavailable store before the runner stops the Job.
+// setupTimeout is how long the setup Job may run. It is longer than the Job's own limit of five minutes, so that the
+// Job can report an unavailable store before the runner stops the Job.
 const setupTimeout = 6 * time.Minute
 
 // demoUsers are the demo accounts, in the JSON format of the setting DEMO_USERS. setup creates the accounts that do not
@@ -82,7 +82,7 @@ func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*syst
 	return s, nil
 }
 
-// start builds the functions and starts the stores at the same time. Then it runs setup and connects the functions to
+// start builds the functions and starts the stores at the same time. Then it runs setup and serves the functions at
 // their addresses. The caller must call stop even if start returns an error, because some processes might be running.
 func (s *system) start(ctx context.Context) error {
 	bin := filepath.Join(s.dir, "bin")
@@ -124,8 +124,9 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
-// connectSources connects the event sources to their functions. For each RabbitmqSource, it starts a receive adapter
-// or, if there is no RabbitMQ server, connects the function to s.sink. For each PingSource, it prepares a pinger.
+// connectSources connects the event sources to their functions. For each RabbitmqSource, it starts a receive adapter.
+// If there is no RabbitMQ server, s.sink forwards the events to the functions instead. For each PingSource, it prepares
+// a pinger.
 func (s *system) connectSources(ctx context.Context) error {
 	var receivers broadcast
 	for _, source := range s.manifests.sources {
@@ -167,7 +168,7 @@ func (s *system) wait(ctx context.Context) error {
 }
 
 // stop stops the system. It first stops the pings, the public requests and the events, so that the functions get no new
-// requests. Then it stops the functions, and finally the stores, which the functions use until they end.
+// requests. Then it stops the functions. It stops the stores last, because a running function still uses them.
 func (s *system) stop() error {
 	s.end()
 	s.pinging.Wait()

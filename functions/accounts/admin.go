@@ -15,8 +15,8 @@ import (
 // maxBody is the maximum size of a request body, in bytes.
 const maxBody = 4 << 10
 
-// userPage is the response body for a list of accounts. Next is the cursor for the next page, and is omitted on the last
-// page.
+// userPage is the response body for a list of accounts. Next is the cursor for the next page, and is omitted on the
+// last page.
 type userPage struct {
 	Accounts []account `json:"accounts"`
 	Next     string    `json:"next,omitempty"`
@@ -75,7 +75,7 @@ func (h *handler) create(w http.ResponseWriter, r *http.Request, caller accounts
 	return respond.JSON(w, http.StatusCreated, accountOf(u))
 }
 
-// hash checks and hashes a new password. The error is a problem.Unprocessable if the password is not allowed.
+// hash returns the hash of a new password. The error is a problem.Unprocessable if the password is not allowed.
 func (h *handler) hash(r *http.Request, chosen string) (string, error) {
 	if err := password.Check(chosen); err != nil {
 		return "", err

@@ -50,8 +50,8 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 	return nil
 }
 
-// prove returns errWrongPassword if the given password is not the caller's current password. Each call counts as a login
-// attempt, so that a thief with a stolen token cannot guess the password an unlimited number of times.
+// prove returns errWrongPassword if the given password is not the caller's current password. Each call counts as a
+// login attempt, so that a thief with a stolen token can try only a limited number of passwords.
 func (h *handler) prove(ctx context.Context, caller accounts.User, by accounts.Actor, given string) error {
 	settle, err := h.store.Reserve(ctx, caller.Username, by.Address)
 	if err != nil {

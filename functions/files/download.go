@@ -33,7 +33,7 @@ func (h *handler) content(w http.ResponseWriter, r *http.Request) error {
 // the whole file, as RFC 9110, Section 14.2, permits.
 const maxRanges = 16
 
-// send responds to r with the content of f, or with the ranges of the content that r requests.
+// send responds to r with the content of f. If r requests ranges, send responds with only these ranges.
 func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) error {
 	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
 		r = r.Clone(r.Context())
@@ -135,8 +135,8 @@ func (w *lateWriter) start() {
 
 // attachment returns a Content-Disposition header value (RFC 6266) for a file name, which can contain any characters.
 // All clients support the filename parameter, which contains the name in ASCII, with an underscore in place of each
-// unsafe character. If this form differs from the name, the value also has a filename* parameter, which contains the
-// exact name in UTF-8 (RFC 8187).
+// unsafe character. If the ASCII name differs from the file name, the value also has a filename* parameter, which
+// contains the exact name in UTF-8 (RFC 8187).
 func attachment(name string) string {
 	var plain, extended strings.Builder
 	for _, r := range name {

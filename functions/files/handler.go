@@ -52,8 +52,8 @@ func newHandler(verifier *token.Verifier, files store, entries catalogStore, lin
 	}.Handler()
 }
 
-// linkOr returns a handler that serves requests for download links. These requests need no access token. The handler
-// passes all other requests to next.
+// linkOr returns a handler that serves requests whose URL is a download link. These requests need no access token. The
+// handler passes all other requests to next.
 func (h *handler) linkOr(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("signature") {
@@ -124,7 +124,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 // show responds with the description of a file. It reads the catalog entry or, if the file has no catalog entry yet,
-// the stored file, so that a user can view a file immediately after the upload.
+// the stored file, so that a user can get the description immediately after the upload.
 func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
 	answer, err := h.find(r.Context(), id)
@@ -197,7 +197,7 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// mayRead returns nil if the caller is allowed to access the files of the user with the ID owner. Otherwise, mayRead
+// mayRead returns nil if the caller is allowed to access a file whose owner has the given user ID. Otherwise, mayRead
 // returns the same error as for a file that does not exist, so that the caller cannot find out which files of other
 // users exist.
 func mayRead(ctx context.Context, owner string) error {

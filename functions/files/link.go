@@ -25,7 +25,7 @@ const (
 	maxLinkLife     = 7 * 24 * time.Hour
 )
 
-// maxLinkBody is the maximum size, in bytes, of the body of a request for a download link.
+// maxLinkBody is the maximum size, in bytes, of the body of a request that creates a download link.
 const maxLinkBody = 1 << 10
 
 // links signs and verifies download links. A download link is a URL from which any client can download a file without
@@ -79,7 +79,7 @@ func (l *links) verify(id string, query url.Values) error {
 	return nil
 }
 
-// linkAnswer is the JSON body of the response to a request for a download link.
+// linkAnswer is the JSON body of the response to a request that creates a download link.
 type linkAnswer struct {
 	// URL is the download link, relative to the URL of the request.
 	URL       string    `json:"url"`

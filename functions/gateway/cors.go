@@ -10,8 +10,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// corsMethods, corsSent and corsRead are the values of CORS response headers (Fetch standard). A page from an
-// origin in CORS_ORIGINS may use the methods in corsMethods, send the headers in corsSent, and read the response headers in
+// corsMethods, corsSent and corsRead are the values of CORS response headers (Fetch standard). A page from an origin in
+// CORS_ORIGINS may use the methods in corsMethods, send the headers in corsSent, and read the response headers in
 // corsRead. In both header lists, the names from Tus-Resumable to the end belong to the tus protocol.
 var (
 	corsMethods = strings.Join([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, ", ")

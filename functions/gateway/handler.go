@@ -38,9 +38,10 @@ func newHandler(routes []route, trust client.Trust, origins []string, console ht
 // strings.
 type passing struct{ http.Handler }
 
-// PassesQuery returns true, because an error response from function.Wrap would lack the CORS headers that finish sets,
-// so a page of another site could not read the response. Instead, the functions check the query strings of forwarded
-// requests, and the method serve checks the query strings of all other requests.
+// PassesQuery returns true, so that function.Wrap does not reject malformed query strings. An error response from
+// function.Wrap would lack the CORS headers that finish sets, so another site's page could not read it. Instead, the
+// functions check the query strings of forwarded requests, and the method serve checks the query strings of all other
+// requests.
 func (passing) PassesQuery(*http.Request) bool { return true }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {

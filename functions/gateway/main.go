@@ -1,7 +1,7 @@
-// Command gateway gives clients one address for all functions. It serves the web console and the session endpoints, with
-// which a browser signs in and out. It forwards every other request to the function that handles the request's path.
-// The gateway stores a browser's refresh token in a cookie that scripts cannot read. It streams request and response
-// bodies, so that it does not hold whole files in memory.
+// Command gateway gives clients one address for all functions. It serves the web console and the session endpoints,
+// with which a browser signs in and out. It forwards every other request to the function that handles the request's
+// path. The gateway stores a browser's refresh token in a cookie that scripts cannot read. It streams request and
+// response bodies, so that it does not hold whole files in memory.
 package main
 
 import (

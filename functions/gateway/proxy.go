@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// dialTimeout limits the time for connecting to a function. The start of a function instance does not count,
-	// because Knative accepts the connection even if no instance is running.
+	// dialTimeout limits the time for connecting to a function. The start of a function instance does not count toward
+	// this time, because Knative accepts the connection even if no instance is running.
 	dialTimeout = 5 * time.Second
 	// idleTimeout is how long the gateway keeps an idle connection to a function. It is shorter than the function's
 	// own idle timeout of two minutes, so that the gateway closes the connection first. A request that the gateway
@@ -67,8 +67,8 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 		ModifyResponse: func(answer *http.Response) error {
 			if answer.StatusCode >= http.StatusBadGateway && answer.StatusCode <= http.StatusGatewayTimeout &&
 				answer.Header.Get("Content-Type") != "application/problem+json" {
-				// This response is not a problem document, so it must come from a proxy in front of the function: the
-				// function's own responses with this status are always problem documents.
+				// A function sends a 502, 503 or 504 only as a problem document. This response is not a problem
+				// document, so it must come from a proxy in front of the function.
 				return errNotThere
 			}
 			finish(answer.Request.Context(), answer.Header)
@@ -100,8 +100,8 @@ func keepFromRetrying(r *http.Request) {
 }
 
 var (
-	errAsleep   = errors.New("the function made no progress")
-	errNotThere = errors.New("a proxy in front of the function sent the response")
+	errAsleep   = errors.New("the function made no progress within the time limit")
+	errNotThere = errors.New("the response came from a proxy in front of the function, not from the function")
 	errBody     = errors.New("the client's request body is incomplete")
 )
 

@@ -13,7 +13,7 @@ type route struct {
 	path string
 	// below reports whether the route also includes all paths below its own path.
 	below bool
-	// function is the name of the function that handles the requests, and target is its base URL.
+	// function is the name of the function that handles the route's requests, and target is its base URL.
 	function string
 	target   *url.URL
 	// patience limits how long the gateway waits for the response to begin while the function makes no progress. The
@@ -36,8 +36,8 @@ func newRoutes(targets map[string]*url.URL) []route {
 	login := route{function: "login", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
 	accounts := route{function: "accounts", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
 	validate := route{function: "validate", patience: 15 * time.Second, timeout: 20 * time.Second}
-	// The upload function can wait up to 40 s for MongoDB and RabbitMQ after it has read the whole body, so its
-	// patience must be longer than 40 s.
+	// The upload function can wait up to 40 s for MongoDB and RabbitMQ after it has read the whole body, so the gateway
+	// must wait longer than 40 s for the response.
 	upload := route{function: "upload", patience: time.Minute, timeout: 590 * time.Second}
 	files := route{function: "files", patience: 35 * time.Second, timeout: 594 * time.Second}
 	var routes []route

@@ -134,8 +134,8 @@ func refreshToken(r *http.Request) string {
 	return cookies[0].Value
 }
 
-// setCookie stores the refresh token in the session cookie. The browser deletes this cookie when it is closed. If the
-// token is empty, setCookie deletes the cookie immediately.
+// setCookie stores the refresh token in the session cookie. The browser deletes this cookie when the user closes the
+// browser. If the token is empty, setCookie deletes the cookie immediately.
 func setCookie(w http.ResponseWriter, r *http.Request, token string) {
 	cookie := &http.Cookie{
 		Name: cookieName, Value: token, Path: cookiePath, HttpOnly: true, SameSite: http.SameSiteStrictMode,

@@ -37,8 +37,8 @@ func visitorOf(ctx context.Context) visitor {
 // newVisitor returns the visitor that describes the client of r. It uses the X-Forwarded headers only if r came through
 // all trusted proxies, because the client could otherwise have forged these headers.
 func newVisitor(r *http.Request, trust client.Trust) visitor {
-	// Use a Trust without a key, so that Address ignores the header that HeaderAddress names. Only the gateway may set
-	// this header, so its value in a client's request cannot be trusted.
+	// Use a Trust without a key, so that Address ignores the header with the signed client address. Only the gateway
+	// may set this header, so its value in a client's request cannot be trusted.
 	v := visitor{address: client.Trust{Hops: trust.Hops}.Address(r), scheme: "http", host: r.Host}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

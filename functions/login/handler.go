@@ -191,8 +191,9 @@ func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	return err
 }
 
-// rehash replaces the user's stored password hash with a new hash that has the current parameters. It only logs an
-// error, because the user can still sign in with the old hash, and the next sign-in calls rehash again.
+// rehash replaces the user's stored password hash with a new hash that has the current parameters. If the
+// replacement fails, rehash only logs the error, because the user can still sign in with the old hash, and the next
+// sign-in calls rehash again.
 func (h *handler) rehash(ctx context.Context, account accounts.User, given string) {
 	hash, err := h.hasher.Hash(ctx, given)
 	if err == nil {

@@ -19,8 +19,8 @@ var (
 )
 
 // refresh handles POST /refresh. It exchanges a valid refresh token for a new access token and a new refresh token
-// (RFC 6749, section 6). The new access token contains the current roles of the user, which might have changed since
-// the sign-in.
+// (RFC 6749, section 6). The new access token contains the user's current roles, which might have changed since the
+// sign-in.
 func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	given, err := readRefreshToken(w, r)
 	if err != nil {

@@ -16,11 +16,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// insertTimeout is the time limit for all store calls that record makes for one event. After this time, record responds
-// with a 503, so that the event source sends the event again.
+// insertTimeout is the total time limit for the record function's store calls for one event. After this time, the
+// function responds with a 503, so that the event source sends the event again.
 const insertTimeout = 10 * time.Second
 
-// catalogStore contains the methods of catalog.Store that record uses.
+// catalogStore contains the methods of catalog.Store that the record function uses.
 type catalogStore interface {
 	// Insert adds e and reports true. If an entry with the same ID already exists, Insert changes nothing and reports
 	// false.
@@ -28,7 +28,7 @@ type catalogStore interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// tombstones contains the method of content.Store that record uses. A tombstone marks a deleted file.
+// tombstones contains the method of content.Store that the record function uses. A tombstone marks a deleted file.
 type tombstones interface {
 	IsDeleted(ctx context.Context, id string) (bool, error)
 }
@@ -68,9 +68,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		slog.WarnContext(r.Context(), "rejected event", "error", err)
 		telemetry.Record(r.Context(), "poison")
 	} else {
-		// Respond with a 503, so that the source retries. The event itself might be valid, because the cause can be an
-		// unavailable store, or a bug in record that a later deployment can fix. If all retries fail, the event becomes
-		// a dead letter, so it is not lost.
+		// Respond with a 503, so that the source retries. The event itself might be valid, because the error can be due
+		// to an unavailable store, or to a bug in this function that a later deployment can fix. If all retries fail,
+		// the event becomes a dead letter, so it is not lost.
 		err = problem.Unavailable.Because(err, "the catalog entry cannot be written right now")
 		telemetry.Record(r.Context(), "unavailable")
 	}
@@ -93,8 +93,8 @@ func (h *handler) guard(w http.ResponseWriter, r *http.Request) (err error) {
 // problem.Unprocessable. After any other error, a later delivery might succeed.
 func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
-		// Event sources use only POST. For other clients, 405 would be the correct status, but handler must not return
-		// a 405, because the effect of a 405 depends on the event source.
+		// Event sources use only POST, so another client sent this request. A 405 would be usual, but handler returns
+		// only statuses that have the same effect for every event source.
 		return problem.Unprocessable.With("send the event with POST")
 	}
 	body, err := request.ReadBody(w, r, events.MaxBody)
@@ -138,7 +138,7 @@ func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 		telemetry.RecordDelay(ctx, after)
 	default:
 		// Return no error, because the existing entry was written from the same event. An event can arrive twice,
-		// because a source can deliver it twice, and because upload and sweep can both publish it.
+		// because a source can deliver it twice, and because the upload and sweep functions can both publish it.
 		slog.InfoContext(ctx, "file is already in the catalog", "file", f.ID)
 		telemetry.Record(ctx, "duplicate")
 	}

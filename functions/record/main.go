@@ -1,5 +1,5 @@
-// Command record is the function that adds files to the catalog. For each stored file, an event source sends record a
-// CloudEvent, and record writes the file's catalog entry.
+// Command record is the function that writes the file catalog. It receives a CloudEvent for each stored file from an
+// event source, and adds an entry for the file to the catalog.
 package main
 
 import (

@@ -26,12 +26,12 @@ const (
 	keySet          = "jwks.json" // the public keys with which the other functions verify tokens
 )
 
-// changedAt is an annotation of both Secrets. Its value is the time of the last change to an entry that functions
-// read. A pod that started after this time uses the current keys.
+// changedAt is an annotation of the Secrets token-signing-key and token-keys. Its value is the time of the last change
+// to an entry that functions read. A pod that started after this time uses the current keys.
 const changedAt = "strongroom.dev/keys-changed"
 
-// phase is the state of a key rotation. It is derived only from the two Secrets, so that an interrupted rotation can be
-// continued.
+// phase is the state of a key rotation. It is derived only from the Secrets token-signing-key and token-keys, so that
+// an interrupted rotation can be continued.
 type phase string
 
 const (
@@ -46,7 +46,7 @@ var (
 	errUnderWay  = errors.New(`a key rotation is already in progress: run "retire" before "add"`)
 	errNotAdded  = errors.New(`the key set contains no new key: run "add" before "sign"`)
 	errNotSigned = errors.New(`the login function does not sign with the added key yet: run "sign" or "undo" before "retire"`)
-	errNothing   = errors.New("there is nothing to undo")
+	errNothing   = errors.New("there is no key rotation step to undo")
 	errTooLate   = errors.New("cannot sign with the old key again, because the key set no longer contains it")
 	errStranger  = errors.New("the Secret token-keys does not contain the key that the login function signs with, so no access token is valid: restore the Secret, or delete it and run the secrets Job")
 	errMoving    = errors.New("the Secrets keep changing: another client is rotating the keys at the same time")
@@ -56,7 +56,7 @@ var (
 // conflict. The number is limited, so that a step ends even if another client keeps changing the Secrets.
 const maxChanges = 10
 
-// ring holds the two Secrets and the keys in them.
+// ring holds the Secrets token-signing-key and token-keys and the keys in them.
 type ring struct {
 	signing, verifying      secret
 	current, next, previous string // key IDs; "" if the key does not exist
@@ -174,7 +174,7 @@ func planUndo(r *ring) (*change, error) {
 	}}, nil
 }
 
-// readRing reads the two Secrets, and parses and checks the keys in them.
+// readRing reads the Secrets token-signing-key and token-keys, and parses and checks the keys in them.
 func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 	var r ring
 	for name, into := range map[string]*secret{signingSecret: &r.signing, verifyingSecret: &r.verifying} {

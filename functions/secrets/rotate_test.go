@@ -301,7 +301,7 @@ func TestRefusesStepsOutOfOrder(t *testing.T) {
 		"missing key set":     {spoil: func(o *operator) { delete(o.secrets, "token-keys") }, step: "status", want: `the Secret "token-keys" does not exist`},
 		"invalid key set":     {spoil: func(o *operator) { o.secrets["token-keys"]["jwks.json"] = []byte("{}") }, step: "add", want: `read entry jwks.json of Secret "token-keys"`},
 		"missing signing key": {spoil: func(o *operator) { delete(o.secrets["token-signing-key"], "key.jwk") }, step: "add", want: `read entry key.jwk of Secret "token-signing-key"`},
-		"invalid next key":    {spoil: func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = []byte(`{"kty":"oct"}`) }, step: "add", want: `read next.jwk`},
+		"invalid next key":    {spoil: func(o *operator) { o.secrets["token-signing-key"]["next.jwk"] = []byte(`{"kty":"oct"}`) }, step: "add", want: `read entry next.jwk`},
 		"read forbidden":      {spoil: func(o *operator) { o.refuse["GET token-keys"] = 403 }, step: "add", want: `read Secret "token-keys": 403`},
 		"unknown step":        {step: "turn", want: errUsage.Error()},
 		"endless conflicts":   {spoil: func(o *operator) { o.race = func(name string) { o.Lock(); o.versions[name]++; o.Unlock() } }, step: "add", want: errMoving.Error()},

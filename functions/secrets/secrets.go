@@ -156,9 +156,8 @@ func rabbitUser(name string) map[string][]byte {
 	return text("username", name, "password", password, "url", fmt.Sprintf("amqp://%s:%s@%s:5672", name, password, rabbitmqAddress))
 }
 
-// rabbitConnection returns the data of the Secret that Knative's RabbitmqSource reads. In this data, the key
-// uri contains the URL of the management API, but the RabbitmqSource uses only the host in this URL. The key port
-// contains the AMQP port.
+// rabbitConnection returns the data of the Secret that Knative's RabbitmqSource reads. The entry "uri" is the URL of
+// the management API, but the RabbitmqSource uses only the host in this URL. The entry "port" is the AMQP port.
 func rabbitConnection(name string) map[string][]byte {
 	return text("username", name, "password", newPassword(), "uri", fmt.Sprintf("http://%s:15672", rabbitmqAddress), "port", "5672")
 }
@@ -194,7 +193,7 @@ func definitions(from values) (map[string][]byte, error) {
 	for _, may := range []struct{ secret, configure, write, read string }{
 		{"rabbitmq-setup", `^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`},
 		{"rabbitmq-upload", nothing, `^strongroom\.events$`, nothing},
-		// The sweep function publishes events, and it counts the messages in the queues with passive declares. In
+		// The sweep function publishes events, and it uses passive declares to count the messages in the queues. In
 		// RabbitMQ 4.2.7 and later, a passive declare requires configure or write permission on the queue. The user can
 		// do nothing else with write permission on a queue, because binding a queue also requires read permission on an
 		// exchange, and publishing directly to a queue requires write permission on the default exchange.

@@ -40,9 +40,9 @@ type importStore interface {
 	Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
 }
 
-// importUsers creates the users in file, which contains a JSON object per line, and writes a summary to out. If file
-// is "-", importUsers reads from standard input. It does not change users that already exist, so that an import can
-// be repeated.
+// importUsers creates a user for each line of the named file, and writes a summary to out. Each line is a JSON object.
+// If file is "-", importUsers reads from standard input. It does not change users that already exist, so that an import
+// can be repeated.
 func importUsers(ctx context.Context, cfg config, file string, out io.Writer) (err error) {
 	if err := demand("MYSQL_DSN", cfg.DSN); err != nil {
 		return err
@@ -115,7 +115,7 @@ func readNewcomers(in io.Reader) ([]newcomer, error) {
 		users = append(users, user)
 	}
 	if err := scanner.Err(); errors.Is(err, bufio.ErrTooLong) {
-		faults = append(faults, fmt.Errorf("line %d: longer than %d bytes", n+1, maxLine))
+		faults = append(faults, fmt.Errorf("line %d is longer than %d bytes", n+1, maxLine))
 	} else if err != nil {
 		faults = append(faults, fmt.Errorf("read line %d: %w", n+1, err))
 	}

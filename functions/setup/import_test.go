@@ -95,7 +95,7 @@ func TestImportRefuses(t *testing.T) {
 		"empty role":         {line: `{"username":"eve","password_hash":"` + bcryptHash + `","role":""}`, want: "line 2: unknown role"},
 		"a name twice":       {line: good("ADA"), want: "line 2: the user name is already used in line 1"},
 		"not UTF-8":          {line: good("\xff"), want: "line 2: "},
-		"long line":          {line: good("eve") + strings.Repeat(" ", maxLine), want: "line 2: longer than"},
+		"long line":          {line: good("eve") + strings.Repeat(" ", maxLine), want: "line 2 is longer than"},
 		"more than one line": {line: good("") + "\n" + good(""), want: "line 3: "},
 	} {
 		store := &fakeImport{}

@@ -1,8 +1,8 @@
-// Command setup is the Job that prepares the stores. In MySQL, it creates the tables, the runtime user, and the first
-// users of Strongroom. In MongoDB, it creates the runtime user and the indexes. In RabbitMQ, it declares the
-// exchanges and the queues. setup can run repeatedly and concurrently, because it changes only objects that differ
-// from the settings. It never changes an existing user of Strongroom, because an admin might have changed that user
-// since setup created it.
+// Command setup prepares MySQL, MongoDB and RabbitMQ for Strongroom. On Kubernetes, it runs as a Job. In MySQL, it
+// creates the tables, the runtime user, and the first users of Strongroom. In MongoDB, it creates the runtime user and
+// the indexes. In RabbitMQ, it declares the exchanges and the queues. setup can run repeatedly and concurrently,
+// because it changes only objects that differ from the settings. It never changes an existing user of Strongroom,
+// because an admin might have changed that user since setup created it.
 //
 // With arguments, setup runs another command that needs the same privileges. "setup redrive" moves dead letters back
 // to the event queue. "setup recatalogue" publishes the events for files that are missing from the catalog. "setup

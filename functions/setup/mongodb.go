@@ -24,7 +24,7 @@ const mongoTimeout = 15 * time.Second
 func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	parsed, err := connstring.ParseAndValidate(uri)
 	if err != nil || parsed.Database == "" {
-		return nil, fmt.Errorf("%s: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE", variable)
+		return nil, fmt.Errorf("%s: invalid URI: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE", variable)
 	}
 	return parsed, nil
 }
@@ -54,8 +54,8 @@ func withStore[S interface{ Close() error }](uri string, open func(uri string) (
 
 // ensureMongoUser creates the runtime user, with the user name and the password in runtimeURI. It connects as the
 // administrator in adminURI, and creates the user in the database against which the user authenticates. The user gets
-// the role readWrite on the database in runtimeURI. If the user already exists, ensureMongoUser updates the password
-// and the roles if they differ.
+// the role readWrite on the database in runtimeURI. If the user already exists with another password or other roles,
+// ensureMongoUser updates them.
 func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error) {
 	admin, err := mongoURI("MONGODB_ADMIN_URI", adminURI)
 	if err != nil {
@@ -108,7 +108,7 @@ type role struct {
 	DB   string `bson:"db"`
 }
 
-// mongoUser describes a MongoDB user that ensure creates or updates.
+// mongoUser describes a MongoDB user, which its ensure method creates or updates.
 type mongoUser struct {
 	name, password string
 	roles          []role
@@ -118,7 +118,7 @@ type mongoUser struct {
 	signIn func(ctx context.Context) error
 }
 
-// ensure creates the user. If the user already exists, ensure updates the password and the roles if they differ. If the
+// ensure creates the user. If the user already exists with another password or other roles, ensure updates them. If the
 // server cannot update roles, as is the case with DocumentDB, ensure only logs a warning, because the existing roles
 // might be sufficient. If they are not, setup fails later, when it creates the indexes.
 func (u mongoUser) ensure(ctx context.Context) error {

@@ -79,8 +79,8 @@ func demand(variable, value string) error {
 	return nil
 }
 
-// setUpMySQL migrates the tables in MySQL, and creates the given users of Strongroom. If MYSQL_ADMIN_DSN is set, it also
-// creates or updates the MySQL runtime user.
+// setUpMySQL migrates the tables in MySQL, and creates the given users of Strongroom. If MYSQL_ADMIN_DSN is set, it
+// also creates or updates the MySQL runtime user.
 func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if cfg.AdminDSN == "" {
 		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set, so setup migrates the tables as the user in MYSQL_DSN and does not create a MySQL user")
@@ -121,7 +121,7 @@ func await(ctx context.Context, store string, step func(ctx context.Context) err
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return fmt.Errorf("set up %s: gave up waiting: %w", store, err)
+			return fmt.Errorf("set up %s: gave up waiting for the store: %w", store, err)
 		}
 	}
 }

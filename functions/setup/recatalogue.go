@@ -21,10 +21,10 @@ const (
 	idsAtOnce = 500
 )
 
-// recatalogue republishes the events for files that are missing from the catalog although RabbitMQ has confirmed their
-// events. A file can be missing if RabbitMQ has lost messages, or if a backup was restored. recatalogue writes the
-// number of published events to out. If an event is still in the queue, the record function receives the event twice.
-// This does no harm, because the record function creates only one catalog entry.
+// recatalogue republishes the event for each file that has no catalog entry even though RabbitMQ confirmed the event.
+// An entry can be absent if RabbitMQ has lost the event, or if a backup was restored. recatalogue writes the number of
+// published events to out. If an event is still in the queue, the record function receives the event twice. This does
+// no harm, because the record function creates only one catalog entry.
 func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	if err := errors.Join(demand("MONGODB_URI", cfg.MongoURI), demand("EVENTS_ADMIN_URL", cfg.EventsURL)); err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Command sweep is the function that completes interrupted work. It publishes unconfirmed events, completes
-// interrupted uploads and deletions, and deletes expired data. An event source calls sweep at regular intervals.
+// Command sweep is the function that completes interrupted work. It publishes events that the broker has not confirmed,
+// completes interrupted uploads and deletions, and deletes expired data. An event source calls it at regular intervals.
 package main
 
 import (
@@ -23,9 +23,9 @@ type config struct {
 	// PendingGrace is how long sweep waits before it publishes a new file's event or completes a deletion, so that the
 	// function that handles the upload or the deletion can do so first.
 	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"1m"`
-	// OrphanGrace is how long sweep keeps bytes that do not belong to a file. It must be longer than the longest
-	// request to the upload function, because sweep would otherwise delete the bytes of an upload that is still in
-	// progress.
+	// OrphanGrace is how long sweep waits before it deletes bytes that do not belong to a file. It must exceed the
+	// duration of the longest request to the upload function, because sweep would otherwise delete the bytes of an
+	// upload that is still in progress.
 	OrphanGrace time.Duration `env:"ORPHAN_GRACE" envDefault:"15m"`
 }
 

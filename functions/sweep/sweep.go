@@ -67,7 +67,7 @@ type sweeper struct {
 
 // counts is the result of one sweep. The response body contains it as JSON.
 type counts struct {
-	// Published is the number of unconfirmed events that the sweep published.
+	// Published is the number of events that the sweep published because the broker had not confirmed them.
 	Published int `json:"published"`
 	// Duplicates is the number of files that the sweep deleted because another file was already recorded for the same
 	// Idempotency-Key.
@@ -79,9 +79,9 @@ type counts struct {
 	Discarded int `json:"discarded"`
 	// Deleted is the number of interrupted file deletions that the sweep completed.
 	Deleted int `json:"deleted"`
-	// ForgottenClaims is the number of expired claims (records of the file for an Idempotency-Key) that the sweep
-	// deleted. ForgottenTombstones is the number of expired tombstones (markers for deleted files) that the sweep
-	// deleted.
+	// ForgottenClaims is the number of expired claims that the sweep deleted. A claim records which file belongs to an
+	// Idempotency-Key. ForgottenTombstones is the number of expired tombstones (markers for deleted files) that the
+	// sweep deleted.
 	ForgottenClaims     int64 `json:"forgotten_claims"`
 	ForgottenTombstones int64 `json:"forgotten_tombstones"`
 	// Failed is the number of steps that failed. The log contains their errors.
@@ -126,7 +126,7 @@ func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	defer cancel()
 	var done counts
 	var first error
-	failed := func(err error) {
+	report := func(err error) {
 		if err == nil {
 			return
 		}
@@ -137,15 +137,15 @@ func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 		slog.WarnContext(ctx, "sweep step failed", "error", err)
 	}
 	now := s.now()
-	failed(s.finishDeletions(ctx, now, &done, failed))
-	failed(s.finishUploads(ctx, now, &done, failed))
+	report(s.finishDeletions(ctx, now, &done, report))
+	report(s.finishUploads(ctx, now, &done, report))
 	var err error
 	done.ForgottenClaims, err = s.files.ForgetClaims(ctx, now.Add(-claimLife))
-	failed(err)
+	report(err)
 	done.ForgottenTombstones, err = s.files.ForgetDeletions(ctx, now.Add(-tombstoneLife))
-	failed(err)
+	report(err)
 	depths, err := s.queueDepths(ctx)
-	failed(err)
+	report(err)
 	done.Waiting, done.DeadLetters = depths.Waiting, depths.Dead
 	if err == nil {
 		telemetry.Queues(ctx, depths.Waiting, depths.Dead)
@@ -163,9 +163,9 @@ func (c counts) measure(ctx context.Context) {
 	}
 }
 
-// finishDeletions completes interrupted deletions. If it cannot delete a file, it calls failed with the error and
-// continues with the next file.
-func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
+// finishDeletions completes interrupted deletions. If it cannot delete a file, it passes the error to the function
+// report and continues with the next file.
+func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, report func(error)) error {
 	for after := ""; ; {
 		ids, err := s.files.PendingDeletions(ctx, now.Add(-s.pendingGrace), after, pageSize)
 		if err != nil || len(ids) == 0 {
@@ -177,7 +177,7 @@ func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *coun
 				return fmt.Errorf("complete interrupted deletions: %w", err)
 			}
 			if err := s.delete(ctx, id); err != nil {
-				failed(err)
+				report(err)
 				continue
 			}
 			done.Deleted++
@@ -194,9 +194,10 @@ func (s *sweeper) delete(ctx context.Context, id string) error {
 	return s.files.Delete(ctx, id)
 }
 
-// finishUploads finds interrupted uploads, and completes, announces or discards each of them. If an error occurs for
-// one upload, finishUploads calls failed with the error and continues with the next upload.
-func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, failed func(error)) error {
+// finishUploads finds interrupted uploads. It commits or discards each upload that is not a file yet, and publishes the
+// event for each upload that is already a file. If an upload causes an error, finishUploads passes the error to the
+// function report and continues with the next upload.
+func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, report func(error)) error {
 	brokerAway := false
 	for after := ""; ; {
 		page, err := s.files.Unfinished(ctx, now.Add(-s.pendingGrace), after, pageSize)
@@ -223,7 +224,7 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 				// would also time out.
 				brokerAway = errors.Is(err, errNotPublished)
 			}
-			failed(err)
+			report(err)
 		}
 	}
 }
@@ -246,9 +247,9 @@ func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Pending, 
 	return err
 }
 
-// discard deletes the bytes of an upload that did not become a file, but only after orphanGrace has passed since the
-// upload expired or, if the upload is not resumable, since the upload began. Before that, the client can still continue
-// the upload, or a request that sends bytes might still be running.
+// discard deletes the bytes of an upload that did not become a file. It does nothing until orphanGrace has passed since
+// the expiry of a resumable upload or the start of a single-request upload, because the client might be able to
+// continue the upload, or a request that sends bytes might still be running.
 func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
 	ended := u.ExpiresAt
 	if !u.Resumable {

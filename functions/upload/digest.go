@@ -20,7 +20,8 @@ import (
 // digest.
 type digests struct{ sha256, sha512 []byte }
 
-// byteSequence matches the value of a dictionary member that is a byte sequence without base64 padding.
+// byteSequence matches the "=" and the value in a Content-Digest member such as "sha-256=:BASE64:", if the base64 has
+// no padding. contentDigest then adds the padding, which the parser requires.
 var byteSequence = regexp.MustCompile(`=:[A-Za-z0-9+/]+:`)
 
 // contentDigest parses the Content-Digest header (RFC 9530, Section 2), which is a dictionary such as
@@ -78,7 +79,7 @@ func (d digests) over(body io.Reader, isForm bool) (*checksum, io.Reader) {
 	return c, body
 }
 
-// matches compares the digests of the bytes that were read with the declared digests. If they differ, matches returns a
+// matches compares the declared digests with the digests of the received bytes. If they differ, matches returns a
 // problem.DigestMismatch. sum is the SHA-256 digest of the bytes in hexadecimal. matches uses sum only if the checksum
 // does not compute this digest itself.
 func (c *checksum) matches(sum string) error {

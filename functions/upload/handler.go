@@ -76,7 +76,7 @@ func newHandler(verifier *token.Verifier, files store, publisher publisher, limi
 	}.Handler()), nil
 }
 
-// measured handles a single-request upload. It calls upload, records the metrics of the upload, and sends the
+// measured handles a single-request upload. It calls h.upload, records the metrics of the upload, and sends the
 // response.
 func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	began := h.now()
@@ -174,7 +174,7 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 }
 
 // keep writes the uploaded bytes to the store. It returns the stored file, including its ID, size, SHA-256 digest and
-// storage time. It also returns the event that announces the file. The store saves this event in the file's document.
+// storage time. It also returns the file's event, which the store saves in the file's document.
 func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ content.File, e event.Event, err error) {
 	f, err = h.files.Put(ctx, f, in.bytes, func(f *content.File) (encoded []byte, err error) {
 		if err := in.finish(f.SHA256); err != nil {
@@ -221,8 +221,8 @@ func (h *handler) announce(ctx context.Context, e event.Event, keepFile bool) er
 	return h.undo(ctx, e.ID(), err)
 }
 
-// undo deletes the file or the resumable upload with the given ID. It returns err, which is the reason for the deletion.
-// If the deletion fails, undo returns err joined with the deletion error.
+// undo deletes the file or the resumable upload with the given ID. It returns err, the reason for the deletion. If the
+// deletion fails, undo returns err joined with the deletion error.
 func (h *handler) undo(ctx context.Context, id string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
@@ -233,8 +233,8 @@ func (h *handler) undo(ctx context.Context, id string, err error) error {
 }
 
 // publish makes up to publishAttempts attempts to publish e and returns the error of the last attempt. sent reports
-// whether the broker might have received e, even if publish returns an error. Repeated attempts do no harm, because
-// every attempt sends the same event ID, so that the record function can recognize duplicates.
+// whether the broker might have received e. sent can be true even if publish returns an error. Repeated attempts do no
+// harm, because every attempt sends the same event ID, so that the record function can recognize duplicates.
 func (h *handler) publish(ctx context.Context, e event.Event) (sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

@@ -128,7 +128,7 @@ func (h *handler) claim(ctx context.Context, key string, file content.File) (con
 	}
 	// If the deletion fails, continue, because the sweep function deletes the file later.
 	if err := h.undo(ctx, file.ID, nil); err != nil {
-		slog.WarnContext(ctx, "could not delete file whose idempotency key belongs to another file", "id", file.ID, "error", err)
+		slog.WarnContext(ctx, "could not delete file whose idempotency key was already assigned to another file", "id", file.ID, "error", err)
 	}
 	if first.SHA256 != file.SHA256 || first.Name != file.Name || first.ContentType != file.ContentType {
 		return content.File{}, errReused

@@ -55,9 +55,9 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 // the file or the resumable upload. If the owner exceeds the quota, or if the store cannot report the owner's usage,
 // withinQuota deletes the file or the resumable upload and returns an error.
 //
-// A file must pass this check after its commit and before it is announced, because an announced file must not be
-// deleted. A resumable upload must pass this check immediately after its creation, because its declared length counts
-// toward the quota from then on.
+// A file must pass this check after its commit and before its event is published, because the function must not delete
+// a file whose event has been published. A resumable upload must pass this check immediately after its creation,
+// because its declared length counts toward the quota from then on.
 //
 // If several concurrent uploads together exceed the quota, withinQuota might delete all of them, but the files that it
 // keeps never exceed the quota.

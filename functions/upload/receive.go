@@ -32,14 +32,14 @@ type incoming struct {
 	contentType string
 	bytes       io.Reader
 	// finish checks the rest of the request body and the declared digests. It returns a problem if the rest is invalid
-	// or a digest does not match. Callers must first read from the field bytes until EOF, because the digests cover
-	// the whole file. sum is the SHA-256 digest of the file in hexadecimal.
+	// or a digest does not match. Callers must first read from the bytes field until EOF, because the digests cover the
+	// whole file. sum is the SHA-256 digest of the file in hexadecimal.
 	finish func(sum string) error
 }
 
-// receive returns the file in the body of r. The caller must then read the file's bytes. room limits the size of the
-// file. receive replaces the file name with a safe name. If the request declares no content type, receive detects the
-// type from the first bytes of the file.
+// receive returns the file in the body of r. The caller must then read the file's bytes. Reading fails if the file
+// exceeds the size limit in room. receive replaces the file name with a safe name. If the request declares no content
+// type, receive detects the type from the first bytes of the file.
 func receive(r *http.Request, headers declared, room room) (incoming, error) {
 	take := raw
 	if headers.boundary != "" {
@@ -71,11 +71,11 @@ type declared struct {
 	// size is the size of the file in bytes, or -1 if the size is unknown. It is always -1 for a form, because the
 	// Content-Length header declares the length of the whole form.
 	size int64
-	// least is the smallest size, in bytes, that the file can have if the upload is valid. If least exceeds the
-	// available space, the request is rejected before the body is read. For a form, least is the length of the body
-	// minus formOverhead. A negative value means that no minimum is known.
+	// least is the smallest size, in bytes, that the file can have if the upload is valid. If least exceeds the size
+	// limit, the request is rejected before the body is read. For a form, least is the length of the body minus
+	// formOverhead. A negative value means that no minimum is known.
 	least int64
-	// digests are the body's digests that the Content-Digest header declares.
+	// digests contains the digests that the Content-Digest header declares for the body.
 	digests digests
 	// key is the value of the Idempotency-Key header. It is empty if the request does not have this header.
 	key string

@@ -9,8 +9,8 @@ import (
 // size is a number of bytes. Its text form is a decimal number, optionally followed by the suffix KiB, MiB or GiB.
 type size int64
 
-// maxMaxSize is the largest valid size in a setting, in bytes. It is the size of the largest file that package content
-// can store, because a file has at most 1<<24 chunks of 1 MiB.
+// maxMaxSize is the largest value that UPLOAD_MAX_SIZE and UPLOAD_QUOTA can have, in bytes. It is the size of the
+// largest file that package content can store: 1<<24 chunks of 1 MiB.
 const maxMaxSize = 1 << 44
 
 // UnmarshalText implements encoding.TextUnmarshaler.

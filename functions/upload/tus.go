@@ -32,9 +32,10 @@ const (
 	// does not use storage space and its owner's quota for much longer than a day.
 	tusLifetime = 24 * time.Hour
 	// tusSilence is how long the function waits for more bytes of a request body. After that time, the request ends, so
-	// that an idle client does not occupy one of the function's concurrent requests. The bytes that have arrived are
-	// kept, and the client can continue after them. tusSilence is shorter than the gateway's timeouts for the upload
-	// function, so that the client gets the upload function's response and not an error from the gateway.
+	// that an idle client does not occupy one of the function's concurrent requests. Unless the request has a checksum,
+	// the store keeps the bytes that have arrived, and the client can continue at the next byte. tusSilence is shorter
+	// than the gateway's timeouts for the upload function, so that the client gets the upload function's response and
+	// not an error from the gateway.
 	tusSilence = 30 * time.Second
 	// tusPiece is the content type that the tus protocol requires for a request body with bytes of a file.
 	tusPiece = "application/offset+octet-stream"
@@ -62,7 +63,7 @@ func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
 	composer := tusd.NewStoreComposer()
 	composer.UseCore(tusStore{t})
 	composer.UseTerminater(tusStore{t})
-	// Do not configure a Locker, because the store accepts only one writer at each offset, even across replicas.
+	// tusd needs no Locker, because the store accepts only one writer at each offset, even across replicas.
 	var err error
 	t.protocol, err = tusd.NewUnroutedHandler(tusd.Config{
 		StoreComposer:           composer,
@@ -276,8 +277,8 @@ func (t *tus) measureTus(ctx context.Context, u content.Upload, result string, s
 }
 
 // discard deletes an upload after the request that created the upload failed. The client cannot continue this upload,
-// because the client has not received the upload's URL. discard keeps the upload if it is already a file or is becoming
-// a file.
+// because the client has not received the upload's URL. discard keeps the upload if its conversion into a file has
+// already begun.
 func (t *tus) discard(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()

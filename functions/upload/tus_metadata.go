@@ -15,18 +15,18 @@ const maxMetadata = 8 << 10
 // uploadMetadata holds the file properties that a client declares in the Upload-Metadata header when it creates an
 // upload.
 type uploadMetadata struct {
-	// name is the file name after safeName has made it safe. contentType is empty if the client declares no content
+	// name is the result of safeName for the declared file name. contentType is empty if the client declares no content
 	// type.
 	name, contentType string
-	// raw is the whole header, which the response to a HEAD request returns to the client.
+	// raw is the whole header value. The response to a HEAD request contains the same value.
 	raw string
 }
 
 // parseMetadata parses the Upload-Metadata header, which consists of pairs of a key and a value in base64. The file
-// name is the value of the key filename or, if this value is missing or empty, of the key name. The content type is the
-// value of the key filetype or, if this value is missing or empty, of the key type. Both keys of each pair are
-// supported, because the documentation of tusd uses filename and filetype, and Uppy uses name and type. parseMetadata
-// ignores all other keys. If the header is malformed or longer than maxMetadata, the error is a problem.BadRequest.
+// name is the value of "filename" or, if this value is missing or empty, of "name". The content type is the value of
+// "filetype" or, if this value is missing or empty, of "type". Both spellings are supported, because the documentation
+// of tusd uses "filename" and "filetype", and Uppy uses "name" and "type". parseMetadata ignores all other keys. If the
+// header is malformed or longer than maxMetadata, the error is a problem.BadRequest.
 func parseMetadata(h http.Header) (uploadMetadata, error) {
 	m := uploadMetadata{raw: strings.Join(h.Values("Upload-Metadata"), ",")}
 	if len(m.raw) > maxMetadata {

@@ -72,8 +72,9 @@ func (u tusUpload) GetInfo(context.Context) (tusd.FileInfo, error) {
 }
 
 // WriteChunk implements tusd.Upload. If the request body is interrupted, src returns io.EOF, because tusd hides the
-// error. WriteChunk keeps the bytes that arrived before the interruption, so that the client can continue after them.
-// If the request has a checksum, WriteChunk keeps no bytes, because an incomplete body cannot match its checksum.
+// error. WriteChunk keeps the bytes that arrived before the interruption, so that the client can continue at the next
+// byte. If the interrupted request has a checksum, WriteChunk keeps no bytes, because an incomplete body cannot match
+// its checksum.
 func (u tusUpload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (n int64, err error) {
 	u.x.body.allow(u.x.upload.Length - offset)
 	if c := u.x.checksum; c != nil {

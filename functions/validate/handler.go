@@ -54,14 +54,13 @@ func newHandler(verifier *token.Verifier, accounts accountStore) *handler {
 	return h
 }
 
-// PassesQuery reports whether function.Wrap must skip its check of the query string in r. Wrap must skip the check if a
-// proxy copied the query string from a client's request to another function, because the validate function ignores a
-// copied query string.
+// PassesQuery reports whether function.Wrap must skip its check of the query string in r. Wrap must skip the check if
+// the query string was meant for another function, because the validate function ignores such a query string.
 func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 
-// hasClientQuery reports whether a proxy copied the query string of r from a client's request to another function. A
-// proxy such as Envoy appends the path and the query string of the client's request to /validate, so hasClientQuery
-// returns true for all paths below /validate/.
+// hasClientQuery reports whether the query string of r was meant for another function. A proxy such as Envoy appends
+// the path and the query string of a client's request to /validate, so hasClientQuery returns true for all paths below
+// /validate/.
 func hasClientQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/validate/") }
 
 // authenticate verifies the access token in r and returns its claims. If h.accounts is set, authenticate also looks up
@@ -131,8 +130,8 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	if err := claims.Demand(scopes...); err != nil {
 		return err
 	}
-	// Set all four headers in every 200 response, even to an empty value, so that a proxy that copies them to the
-	// client's request replaces any headers that the client has forged.
+	// Set all four X-Auth headers in every 200 response, even if a value is empty. A proxy copies these headers to the
+	// client's request, so they replace any headers that the client has forged.
 	header := w.Header()
 	header.Set("X-Auth-User-Id", claims.Subject)
 	header.Set("X-Auth-Username", claims.Username)
@@ -143,9 +142,9 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 }
 
 // demanded returns the scopes that the token must have. The operator of a proxy lists them in the query string, in
-// parameters with the name scope. If there is any other parameter, the error is a problem.BadRequest, because the name
-// might be misspelled, and ignoring a required scope would be unsafe. demanded ignores a query string that a proxy
-// copied from a client's request to another function.
+// parameters named "scope". If there is any other parameter, the error is a problem.BadRequest, because the name might
+// be misspelled, and ignoring a required scope would be unsafe. demanded ignores a query string that was meant for
+// another function (see hasClientQuery).
 func demanded(r *http.Request) ([]string, error) {
 	if r.URL.RawQuery == "" || hasClientQuery(r) {
 		return nil, nil

@@ -28,17 +28,17 @@ type Process struct {
 	err  error         // result of cmd.Wait; valid after done is closed
 }
 
-// Start starts cmd as the leader of a new process group, so that Ctrl+C in a terminal does not interrupt cmd. The
-// kernel kills cmd when this process ends. When cmd ends, Start kills all processes that are left in the group. Then it
-// calls ended, if ended is not nil.
+// Start starts cmd as the leader of a new process group, so that Ctrl+C in a terminal does not interrupt cmd. Start
+// does not wait until cmd ends. The kernel kills cmd when this process ends. When cmd ends, a goroutine kills all
+// remaining processes in the group and then calls the function ended, if ended is not nil.
 func Start(cmd *exec.Cmd, ended func()) (*Process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = waitDelay
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The kernel sends the parent-death signal when the thread that started the child process ends, even if other
-		// threads continue. Therefore, keep this thread until the child process has ended.
+		// The kernel kills the child process when the thread that started it ends, even if other threads continue.
+		// Therefore, lock this goroutine to its thread until the child process has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()

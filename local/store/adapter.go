@@ -76,7 +76,7 @@ func (c AdapterConfig) environment(dir string) []string {
 		"NAMESPACE=" + cmp.Or(c.Namespace, "strongroom"),
 		"K_LOGGING_CONFIG={}",
 		"K_OBSERVABILITY_CONFIG={}",
-		// The adapter would listen on this port even though profiling is disabled. An invalid port prevents this.
+		// The adapter listens on its profiling port even if profiling is disabled, unless the port is invalid.
 		"PROFILING_PORT=none",
 	}
 	if c.Retry > 0 {

@@ -105,7 +105,7 @@ func (m *Mongo) prepare(path, dir string) ([]program, error) {
 		},
 		env: environment(),
 		// While mongod has no account, any process on this machine can create the first account. Therefore, create the
-		// account root with a random password as soon as the port is open. Then sign in with this password. If another
+		// root account with a random password as soon as the port is open. Then sign in with this password. If another
 		// process has already created an account, signing in fails.
 		ready: func(ctx context.Context) error {
 			if err := dial(ctx, port); err != nil {

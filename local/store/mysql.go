@@ -43,7 +43,7 @@ func FindMySQL(ctx context.Context) (MySQLInstall, error) {
 	server, err := lookup("mariadbd", serverDirs...)
 	if err != nil {
 		if server, err = lookup("mysqld", serverDirs...); err != nil {
-			return MySQLInstall{}, fmt.Errorf("mariadbd, mysqld: %w", ErrNotInstalled)
+			return MySQLInstall{}, fmt.Errorf("MariaDB or MySQL server: %w", ErrNotInstalled)
 		}
 		version, err := exec.CommandContext(ctx, server, "--no-defaults", "--version").Output()
 		if err != nil {
@@ -85,8 +85,8 @@ func (m *MySQL) prepare(ctx context.Context, install MySQLInstall, dir string, w
 	if err != nil {
 		return nil, err
 	}
-	// The server executes the statements in this file at each start, before it accepts connections. Therefore, root
-	// always has the password in the file root-password.
+	// This file sets root's password. The server executes it at each start, before it accepts connections, so that root
+	// always has the password from the file root-password.
 	sqlFile := filepath.Join(dir, "init.sql")
 	if err := writeFile(sqlFile, install.initSQL(password)); err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func (m MySQLInstall) initSQL(password string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// makeData creates the first database files in a temporary directory. It renames the directory to data when all files
+// makeData creates the initial database files in a temporary directory. It renames the directory to data when all files
 // exist, so that data is never incomplete.
 func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) error {
 	temp := data + ".new"

@@ -18,7 +18,7 @@ import (
 	"github.com/strongroom-dev/strongroom/local/process"
 )
 
-// username is the name of the administrator in a private RabbitMQ server.
+// username is the name of the administrator in each RabbitMQ server that this package starts.
 const username = "strongroom"
 
 // Rabbit is a running RabbitMQ server.
@@ -110,7 +110,7 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 	r.URL = (&url.URL{Scheme: "amqp", User: user, Host: process.Address(port), Path: "/"}).String()
 	conf := []string{
 		"listeners.tcp.1 = " + process.Address(port),
-		// Load the definitions at every start, because the user might be missing if the first start was interrupted.
+		// Load the definitions at every start, because the user might not exist yet if the first start was interrupted.
 		"load_definitions = " + filepath.Join(dir, "definitions.json"),
 		"log.console = true",
 		"log.console.level = warning",
@@ -141,8 +141,9 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT="+strconv.Itoa(mapper),
 		"ERL_CRASH_DUMP_SECONDS=0",
-		// The node name must never change, because the path of the data contains it. Several servers can use the same
-		// node name, because each server has its own port mapper.
+		// The node name must never change, because it is part of the data directory's path. With another name, the
+		// server would not find its data. Several servers can use the same node name, because each server has its own
+		// port mapper.
 		"RABBITMQ_NODENAME=strongroom@localhost",
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(dist),
 		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "data"),

@@ -1,7 +1,8 @@
-// Package store runs private servers on this machine: MariaDB, MySQL, TiDB, mongod, FerretDB, RabbitMQ, and the receive
-// adapter of eventing-rabbitmq. Each server has its own data directory and listens on free loopback ports. Clients need
-// a random password, which is stored in the server's directory. FerretDB is an exception, because it does not support
-// passwords. The kernel kills the servers when the process that started them ends, even if that process crashes.
+// Package store starts servers on this machine for the use of the calling program: MariaDB, MySQL, TiDB, mongod,
+// FerretDB, RabbitMQ, and the receive adapter of eventing-rabbitmq. Each server has its own data directory and listens
+// on free loopback ports. Clients need a random password, which is stored in the server's directory, except for
+// FerretDB, which does not support passwords. The kernel kills the servers when the process that started them ends,
+// even if that process crashes.
 //
 // In the Start functions, ctx limits the time for the start but does not stop the server later. dir contains all files
 // of the server, including its log, so a server that is started again in the same directory has the same data.

@@ -1,7 +1,7 @@
 // Package accounts stores users, their sessions, their login attempts and the audit trail in MySQL, MariaDB or TiDB.
 //
-// If the cause of an error is known, the error wraps a kind from package problem, such as problem.NotFound. The kind is
-// problem.Unavailable if the database is unavailable, busy or not set up yet.
+// If the cause of an error is known, the error wraps a predefined error from package problem, such as
+// problem.NotFound. It wraps problem.Unavailable if the database is unavailable, busy or not set up yet.
 package accounts
 
 import (
@@ -41,8 +41,8 @@ type Store struct {
 	reserveGate  *gate // limits concurrent transactions that reserve login attempts
 	settleGate   *gate // limits concurrent transactions that record the outcomes of login attempts
 	reservations atomic.Uint64
-	// sessionsStarted is the number of sessions that this Store has started. After every purgeEvery-th session,
-	// StartSession deletes expired sessions.
+	// sessionsStarted is the number of sessions that this Store has started. Whenever the number is a multiple of
+	// purgeEvery, StartSession deletes expired sessions.
 	sessionsStarted atomic.Uint64
 }
 
@@ -102,8 +102,8 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 	return s.find(ctx, "find user by name", "username = ?", name)
 }
 
-// find returns the user that matches an SQL condition, in which a placeholder stands for value. The error is errNoUser
-// if no user matches. Any other error contains action, which describes the operation that failed.
+// find returns the user that matches an SQL condition, in which a placeholder stands for the given value. The error is
+// errNoUser if no user matches. Any other error includes the given action, which describes the operation that failed.
 func (s *Store) find(ctx context.Context, action, condition string, value any) (u User, err error) {
 	err = s.read(ctx, func(ctx context.Context) (err error) {
 		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE `+condition, value))

@@ -68,8 +68,8 @@ func parseID(id string) (uuid.UUID, error) {
 	return key, nil
 }
 
-// Current returns the user with the given ID. The error is token.ErrStale if the user does not exist, is disabled, or
-// has a token version that differs from version.
+// Current returns the user with the given ID. The error is token.ErrStale if the user does not exist or is disabled, or
+// if the given version is not the user's current token version.
 func (s *Store) Current(ctx context.Context, id string, version int) (User, error) {
 	u, err := s.ByID(ctx, id)
 	if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != version) {
@@ -348,7 +348,8 @@ func (s *Store) transactOnce(ctx context.Context, change func(ctx context.Contex
 	if err != nil {
 		return err
 	}
-	// Ignore the error, because Rollback has no effect after Commit, and otherwise this function returns an error.
+	// Ignore the error from Rollback. After a successful Commit, Rollback has no effect. In all other cases, this
+	// function already returns an error.
 	defer func() { _ = tx.Rollback() }()
 	if err := change(ctx, tx); err != nil {
 		return err

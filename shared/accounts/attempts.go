@@ -22,7 +22,7 @@ const (
 	userWidth = 24
 	// reserveConns is the maximum number of connections that a process uses at the same time to reserve login
 	// attempts. The remaining connections are for recording outcomes. Without them, attempts that wait for an outcome
-	// could occupy every connection, so that the outcome could not be recorded.
+	// could occupy every connection and prevent the outcome from being recorded.
 	reserveConns = maxConns / 2
 	// A login attempt that waits for the outcomes of other attempts polls the database, because another replica might
 	// record those outcomes. The polling interval starts at firstPoll and doubles with each poll, up to maxPoll.
@@ -54,7 +54,8 @@ type Settle func(ctx context.Context, outcome Outcome) error
 const settleTimeout = 5 * time.Second
 
 // Record records the outcome even if ctx is canceled because the client has disconnected. Otherwise, the attempt would
-// count as a failure. Record only logs an error, because the response to the client does not depend on the record.
+// count as a failure. If recording the outcome fails, Record only logs the error, because the response to the client
+// does not depend on the record.
 func (settle Settle) Record(ctx context.Context, outcome Outcome) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -198,9 +199,10 @@ func addressKey(address netip.Addr) string {
 	return address.String()
 }
 
-// count runs a transaction that locks the counter for the address and the counter for all addresses, and calls the
-// function change with both counters. If change returns true, count stores the counters. If the transaction conflicts
-// with other transactions, count runs it again after a backoff, which grows with each try.
+// count runs a transaction that locks two login attempt counters for the user name in key: one for the client address
+// in key, and one for all addresses. It calls the function change with both counters. If change returns true, count
+// stores the counters. If the transaction conflicts with other transactions, count runs it again after a backoff, which
+// grows with each try.
 //
 // A process runs only one such transaction at a time per user name, because several transactions would occupy several
 // connections while they wait for the same rows. The limiter conns limits how many of these transactions run at the
@@ -231,12 +233,12 @@ func (s *Store) countOnce(ctx context.Context, key attemptKey, change func(one, 
 	if err != nil {
 		return err
 	}
-	// Ignore the error, because Rollback has no effect after Commit, and otherwise this function returns an error or
-	// has no change to store.
+	// Ignore the error from Rollback. After a successful Commit, Rollback has no effect. In all other cases, this
+	// function already returns an error, or it has no change to store.
 	defer func() { _ = tx.Rollback() }()
 	subject, now := key.subject[:], s.timestamp()
-	// Insert missing rows before locking the rows, because a lock on a missing row does not stop other transactions
-	// from inserting that row. All transactions insert the rows in primary key order, which prevents deadlocks.
+	// Insert rows that do not exist yet before locking the rows, because locking a nonexistent row does not stop other
+	// transactions from inserting it. All transactions insert the rows in primary key order, which prevents deadlocks.
 	if _, err := tx.ExecContext(ctx, `INSERT INTO login_attempts (subject, address, failures, pending, touched_at)
 		VALUES (?, '', 0, 0, ?), (?, ?, 0, 0, ?) ON DUPLICATE KEY UPDATE failures = failures`,
 		subject, now, subject, key.address, now); err != nil {
@@ -284,8 +286,8 @@ func readCounters(ctx context.Context, tx *sql.Tx, key attemptKey) (map[string]c
 
 func nullTime(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
 
-// purge deletes expired login attempt counters. If the deletion fails, purge only logs the error, because the sign-in can
-// continue anyway, and a later sign-in calls purge again.
+// purge deletes expired login attempt counters. If the deletion fails, purge only logs the error, because the sign-in
+// does not depend on the deletion, and a later sign-in calls purge again.
 func (s *Store) purge(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

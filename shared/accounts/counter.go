@@ -3,24 +3,24 @@ package accounts
 import "time"
 
 const (
-	// addressLimit is how many consecutive login attempts for one user name can fail from one address before that
-	// address has to wait.
+	// addressLimit is how many consecutive login attempts for one user name can fail from one address before further
+	// attempts from that address are delayed.
 	addressLimit = 5
 	// userLimit is how many consecutive login attempts for one user name can fail, from all addresses together,
-	// before all addresses have to wait. It is as high as NIST SP 800-63B §5.2.2 permits, because an attacker who
-	// reaches the limit also locks out the user.
+	// before further attempts from all addresses are delayed. It is as high as NIST SP 800-63B §5.2.2 permits, because
+	// an attacker who reaches the limit also locks out the user.
 	userLimit = 100
-	// When a limit is reached, the next attempt has to wait. The delay starts at firstBackoff and doubles with each
-	// failure, up to maxBackoff.
+	// After a limit is reached, attempts are rejected until a delay has passed. The delay starts at firstBackoff and
+	// doubles with each failure, up to maxBackoff.
 	firstBackoff = time.Second
 	maxBackoff   = 15 * time.Minute
-	// forgetAfter is how long a counter is kept after the last admitted attempt. It is much longer than maxBackoff,
+	// forgetAfter is the time from the last admitted attempt until a counter expires. It is much longer than maxBackoff,
 	// so that an attacker who waits until a counter expires can make fewer guesses than an attacker who guesses
 	// whenever a delay ends.
 	forgetAfter = 24 * time.Hour
-	// If no attempt is admitted during staleAfter, all attempts without a recorded outcome become failures, because a
-	// process that was killed never records the outcomes of its attempts. staleAfter is longer than an attempt can
-	// take, so that attempts in progress do not become failures.
+	// When the last admitted attempt is older than staleAfter, all attempts without a recorded outcome become failures,
+	// because a process that was killed never records the outcomes of its attempts. staleAfter is longer than an
+	// attempt can take, so that attempts in progress do not become failures.
 	staleAfter = time.Minute
 )
 

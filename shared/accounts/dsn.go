@@ -38,7 +38,7 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 		return nil, errors.New("invalid DSN: want user:password@tcp(host:3306)/database")
 	}
 	if cfg.User == "" || cfg.DBName == "" {
-		return nil, errors.New("invalid DSN: the user or the database is missing: want user:password@tcp(host:3306)/database")
+		return nil, errors.New("invalid DSN: it must contain a user name and a database name, as in user:password@tcp(host:3306)/database")
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = dialTimeout

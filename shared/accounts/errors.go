@@ -16,7 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// The error numbers of MySQL, MariaDB and TiDB that this package handles.
+// The MySQL, MariaDB and TiDB error numbers that this package handles.
 const (
 	errRecordChanged          = 1020
 	errTooManyConnections     = 1040
@@ -72,8 +72,8 @@ func Refused(setting string, err error) error {
 }
 
 // fail prefixes a database error with the action that failed. The returned error is a problem.Unavailable if the
-// database is unavailable, busy or not set up, and a problem.Conflict if a unique key is already taken. If err is nil
-// or already a problem, fail returns err unchanged.
+// database is unavailable, busy or not set up, and a problem.Conflict if a row with the same unique key already exists.
+// If err is nil or already wraps a problem.Problem, fail returns err unchanged.
 func fail(action string, err error) error {
 	var known *problem.Problem
 	if err == nil || errors.As(err, &known) {

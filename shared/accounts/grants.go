@@ -94,7 +94,7 @@ func reduce(grants []grant, wanted map[string][]string) []string {
 			statements = append(statements, "GRANT "+strings.Join(keep, ", ")+on+" TO "+g.user)
 		}
 	}
-	// Revoke the grant options last, because MySQL 9.7 silently keeps a dynamic privilege if its grant option was
-	// revoked earlier.
+	// Revoke the grant options last, because in MySQL 9.7, a REVOKE of a single dynamic privilege has no effect if the
+	// grant option of that privilege was revoked earlier.
 	return append(statements, options...)
 }

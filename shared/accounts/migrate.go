@@ -81,7 +81,7 @@ func withLock(ctx context.Context, db *sql.DB, database string, action func(conn
 		err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, name, lockPoll).Scan(&taken)
 		// Retry after a conflict, which TiDB can report because it implements GET_LOCK with rows in a table.
 		if err != nil && !conflicted(err) {
-			return fmt.Errorf("lock database %s for changes: %w", database, err)
+			return fmt.Errorf("lock database %s for the migration: %w", database, err)
 		}
 		if taken.Int64 == 1 {
 			break

@@ -30,8 +30,8 @@ const auditTable = "audit"
 // DSNs name the same user, Provision does not change that user. Provision can be called repeatedly and by several
 // processes at the same time.
 //
-// If the server is unavailable, the error wraps problem.Unavailable. If the server rejects a user's credentials, or if a
-// user lacks a privilege, the error begins with the setting that names the user: MYSQL_ADMIN_DSN or MYSQL_DSN.
+// If the server is unavailable, the error wraps problem.Unavailable. If the server rejects a user's credentials, or if
+// a user lacks a privilege, the error begins with the setting that names the user: MYSQL_ADMIN_DSN or MYSQL_DSN.
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
@@ -129,8 +129,8 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 		}
 	}
 	// In MySQL 9.7, a REVOKE of a single dynamic privilege has no effect if the grant option of that privilege was
-	// revoked earlier. Only REVOKE ALL PRIVILEGES removes such a privilege. Because that statement also removes the wanted privileges, the user has no
-	// access until the GRANT statements after it have run.
+	// revoked earlier. Only REVOKE ALL PRIVILEGES removes such a privilege. Because that statement also removes the
+	// wanted privileges, the user has no access until the GRANT statements after it have run.
 	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }
 

@@ -59,8 +59,8 @@ func parseRefreshToken(text string) (refreshToken, error) {
 }
 
 // StartSession starts a session for u and returns the session's first refresh token. It does not check credentials,
-// so the caller must have authenticated u. The session ends after lifetime, or earlier if the user's token version
-// changes.
+// so the caller must have authenticated u. The session ends after the given lifetime, or earlier if the user's
+// token version changes.
 func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration) (refresh string, err error) {
 	user, err := parseID(u.ID)
 	if err != nil {
@@ -91,8 +91,8 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 }
 
 // Refresh exchanges a refresh token for a new refresh token. It returns the session's user and the new token.
-// Normally, a refresh token is used only once. It can be used again within 10 s of its first use, unless a client has
-// already used one of the new tokens that were issued in exchange for it.
+// Normally, a refresh token is used only once. Within 10 s of its first use, it can be used again, up to maxSiblings
+// times in total, unless a client has already used one of the new tokens that were issued in exchange for it.
 //
 // Any other reuse of a refresh token suggests that the token was stolen. Refresh then ends the session, so that
 // neither the thief nor the user can continue it (RFC 9700 §4.14.2). The error is ErrSessionEnded if the token is
@@ -244,8 +244,8 @@ func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, 
 	return s.note(ctx, tx, actor, ActionSessionsEnded, u, "")
 }
 
-// purgeSessions deletes expired sessions. It only logs an error, because the sign-in can continue without the
-// deletion, and a later sign-in calls purgeSessions again.
+// purgeSessions deletes expired sessions. If the deletion fails, purgeSessions only logs the error, because the sign-in
+// does not depend on the deletion, and a later sign-in calls purgeSessions again.
 func (s *Store) purgeSessions(ctx context.Context) {
 	err := s.transact(context.WithoutCancel(ctx), func(ctx context.Context, tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?`, s.timestamp(), purgeRows)

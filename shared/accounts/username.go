@@ -18,8 +18,8 @@ const maxUsername = 64
 // name. The error is a problem.Unprocessable if the canonical form does not have 1 to 64 visible characters, or if it
 // begins or ends with a space.
 func CanonicalUsername(name string) (string, error) {
-	// Repeat the normalization and the case folding until the name stays the same, because each of them can undo the
-	// other. Almost all names are stable after one iteration.
+	// Repeat the normalization and the case folding until the name no longer changes, because each step can undo the
+	// effect of the other. Almost all names are stable after one iteration, so a limit of four is more than enough.
 	for range 4 {
 		if len(name) > 16*maxUsername || !utf8.ValidString(name) {
 			return "", errUsername

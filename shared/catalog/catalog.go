@@ -158,9 +158,9 @@ type Query struct {
 }
 
 // List returns the entries that q selects, with the newest entries first. The result next is the cursor for the
-// following page, or empty if there are no more entries. A caller that reads all pages gets each entry that existed at
-// the start exactly once, even if other entries are added in the meantime. If the name, the limit or the cursor in q is
-// invalid, the error wraps problem.BadRequest.
+// following page, or empty if there are no more entries. Each entry that exists the whole time that a caller is reading
+// the pages appears on exactly one page, even if other entries are added in the meantime. If the name, the limit or the
+// cursor in q is invalid, the error wraps problem.BadRequest.
 func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string, err error) {
 	if q.Limit == 0 {
 		q.Limit = DefaultLimit

@@ -36,7 +36,7 @@ type Trust struct {
 	Now func() time.Time
 }
 
-// TrustSettings are the settings of a function that needs client addresses.
+// TrustSettings are the settings that determine which proxies a function trusts to report client addresses.
 type TrustSettings struct {
 	// TrustedHops is the number of trusted proxies in front of the function. Each of these proxies appends the address
 	// of its client to X-Forwarded-For. If TrustedHops is 0, the function uses the peer address of the TCP connection.

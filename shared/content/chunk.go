@@ -65,9 +65,9 @@ func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, err
 	return data, nil
 }
 
-// lentChunk is a chunk whose buffer can be reused before the chunk's insert is complete, because the driver uses only
-// its own copies after it has encoded the chunk. The encoder calls returned() as soon as it has encoded the chunk, so
-// that the buffer can be filled with other bytes during the insert.
+// lentChunk is a chunk whose buffer can be reused before the chunk's insert is complete, because the driver sends an
+// encoded copy of the chunk. The encoder calls returned() as soon as this copy exists, so that the buffer can be filled
+// with other bytes during the insert.
 type lentChunk struct {
 	chunkDocument
 	returned func()

@@ -5,8 +5,8 @@
 // stream, sends only one batch at a time, and leaves its chunks in the database if an upload is canceled.
 //
 // A file exists if it has a document in the fs.files collection. Inserting this document commits an upload. The
-// document also contains the event that announces the file, so that the event is not lost if the function is killed
-// between the commit and the publication of the event.
+// document also contains the file's event, so that the event is not lost if the function is killed between the commit
+// and the publication of the event.
 //
 // The package makes each decision, such as which of two concurrent requests succeeds, by inserting or deleting a single
 // document, because all supported servers perform these operations atomically. Five small collections record
@@ -157,7 +157,7 @@ type metadata struct {
 	Owner       string `bson:"owner"`
 	ContentType string `bson:"content_type"`
 	SHA256      string `bson:"sha256"`
-	// Event is the CloudEvent that announces the file, encoded as JSON.
+	// Event is the file's CloudEvent, encoded as JSON.
 	Event string `bson:"event"`
 	Key   string `bson:"idempotency_key,omitempty"`
 }
@@ -208,7 +208,7 @@ func (doc fileDocument) file() (File, error) {
 	}, nil
 }
 
-// document returns the fs.files document for f. event is the JSON-encoded CloudEvent that announces f.
+// document returns the fs.files document for f. The parameter event is the JSON-encoded CloudEvent for f.
 func document(f File, event []byte) fileDocument {
 	return fileDocument{
 		ID:         f.ID,
@@ -220,8 +220,8 @@ func document(f File, event []byte) fileDocument {
 	}
 }
 
-// Event returns the JSON-encoded CloudEvent that announces the file with the given ID. If the file does not exist, the
-// error wraps problem.NotFound.
+// Event returns the JSON-encoded CloudEvent for the file with the given ID. If the file does not exist, the error wraps
+// problem.NotFound.
 func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
 	doc, err := read[fileDocument](ctx, s.files, id, options.FindOne().SetProjection(bson.D{{Key: "metadata", Value: 1}}))
 	if err != nil {
@@ -265,8 +265,8 @@ func read[T any](ctx context.Context, from *mongo.Collection, id any, opts ...op
 	return &document, nil
 }
 
-// page returns up to limit documents from a collection that match filter, sorted by their IDs. A limit of 0 means that
-// page returns all of them.
+// page searches a collection for documents that match filter, and returns up to limit of them, sorted by ID. If limit
+// is 0, page returns all matching documents.
 func page[T any](ctx context.Context, from *mongo.Collection, filter bson.D, limit int, opts ...options.Lister[options.FindOptions]) (documents []T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

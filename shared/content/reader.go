@@ -64,7 +64,7 @@ func (r *chunkReader) fetch(n int64) ([]byte, error) {
 		return nil, err
 	}
 	if want := min(int64(r.f.chunkSize), r.f.Size-n*int64(r.f.chunkSize)); int64(len(data)) != want {
-		return nil, fmt.Errorf("file %s is corrupt: chunk %d is missing or has a wrong length: got %d bytes, want %d", r.f.ID, n, len(data), want)
+		return nil, fmt.Errorf("file %s is corrupt: chunk %d is missing or has the wrong length: got %d bytes, want %d", r.f.ID, n, len(data), want)
 	}
 	return data, nil
 }

@@ -146,10 +146,10 @@ func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Up
 		Stored: true, Unconfirmed: unconfirmed}, nil
 }
 
-// repair completes the records of an upload after a writer was killed, and returns the upload's last piece. The
-// parameter last is the last piece in the journal. If this piece ends a chunk but its bytes are still in the journal,
-// repair writes the complete chunk to fs.chunks. If further chunks exist without journal entries, repair inserts the
-// missing entries.
+// repair completes an upload's journal after a writer was killed, and returns the upload's last piece (range of bytes).
+// The parameter last is the last piece in the journal. If this piece ends a chunk but its bytes are still in the
+// journal, repair writes the complete chunk to fs.chunks. If further chunks exist without journal entries, repair
+// inserts the missing entries.
 func (s *Store) repair(ctx context.Context, file uuid.UUID, length int64, last piece) (piece, error) {
 	for {
 		if last.Apart && endsChunk(last.end(), length) {

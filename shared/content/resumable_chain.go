@@ -36,8 +36,8 @@ type piece struct {
 	Index int64 `bson:"index"`
 	// Sum is the serialized state of the SHA-256 hash of all bytes up to the end of this piece.
 	Sum []byte `bson:"sum"`
-	// Apart reports whether the bytes of the piece are only in Data, because they have not been added to their chunk
-	// yet.
+	// Apart reports whether the bytes of the piece are only in Data, because they have not been added to a chunk in
+	// fs.chunks yet.
 	Apart bool   `bson:"apart,omitempty"`
 	Data  []byte `bson:"data,omitempty"`
 }
@@ -47,8 +47,8 @@ func pieceID(file string, offset int64) string { return fmt.Sprintf("%s/%020d", 
 // end returns the offset of the first byte after the piece. The zero piece represents an empty chain, so its end is 0.
 func (p piece) end() int64 { return p.Offset + p.Length }
 
-// hash returns a SHA-256 hash that has already processed all bytes up to the end of the piece. The caller continues the
-// hash with the bytes that follow.
+// hash returns a SHA-256 hash that has already processed all bytes up to the end of the piece. To continue the
+// hash, the caller can write the bytes that come after the piece to it.
 func (p piece) hash() (hash.Hash, error) {
 	sum := sha256.New()
 	if p.end() == 0 {
@@ -141,9 +141,10 @@ func (s *Store) insertPiece(ctx context.Context, p piece) error {
 	return mongodb.Problem(err, "insert journal entry "+p.ID)
 }
 
-// addPiece stores the bytes of p, the next piece of an upload, and inserts the journal entry for p. The bytes are at
-// the start of b. The parameter length is the size of the whole upload in bytes. addPiece returns errTaken if the
-// upload already has a piece at the same offset. If the upload has too many pieces, the error wraps problem.BadRequest.
+// addPiece adds p to an upload as its next piece (range of bytes). It stores the bytes, which are at the start of b,
+// and inserts the journal entry. The parameter length is the size of the whole upload in bytes. addPiece returns
+// errTaken if the upload already has a piece at the same offset. If the upload has too many pieces, the error wraps
+// problem.BadRequest.
 func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
 	if p.Index > freePieces+length/pieceSize {
 		return problem.BadRequest.With("the upload was split into too many small requests: send at least %d bytes per request", pieceSize)

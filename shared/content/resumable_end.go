@@ -31,8 +31,8 @@ const sniffed = 512
 // because another caller committed or discarded the upload at the same time.
 var errSealGone = errors.New("the upload's journal was deleted")
 
-// sealDocument is the last document in an upload's journal (the seal). It records how the upload ended. After it is
-// inserted, no other outcome can be recorded. By is the outcome.
+// sealDocument is the last document in an upload's journal (the seal). Its By field records how the upload ended. After
+// the seal is inserted, no other outcome can be recorded.
 type sealDocument struct {
 	ID string `bson:"_id"`
 	By string `bson:"by"`
@@ -48,7 +48,7 @@ func (s *Store) seal(ctx context.Context, id, outcome string) (string, error) {
 	defer cancel()
 	_, err := s.journal.InsertOne(ctx, sealDocument{sealID(id), outcome})
 	if !mongo.IsDuplicateKeyError(err) {
-		return outcome, mongodb.Problem(err, "seal upload "+id)
+		return outcome, mongodb.Problem(err, "record the outcome of upload "+id)
 	}
 	first, err := read[sealDocument](ctx, s.journal, sealID(id))
 	if err != nil {
@@ -81,15 +81,14 @@ func (s *Store) end(ctx context.Context, id, outcome string) error {
 	return nil
 }
 
-// Finish turns the complete upload with the given ID into a file, and returns the file. Finish passes the file to the
-// function finish, which must return the event that announces the file. If the upload is already a file, Finish returns
-// that file.
+// Finish turns the complete upload with the given ID into a file, and returns the file. To create the file's event, it
+// calls its finish parameter with the file. If the upload is already a file, Finish returns that file.
 //
 // Finish can be called concurrently, and again after an interrupted call. The result is always one file with one
 // event. Finish also accepts an expired upload.
 //
-// If bytes are missing, the error wraps problem.Conflict. If the upload does not exist or was terminated, the error
-// wraps problem.NotFound.
+// If not all bytes have arrived, the error wraps problem.Conflict. If the upload does not exist or was terminated, the
+// error wraps problem.NotFound.
 func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event []byte, err error)) (File, error) {
 	for stored := false; !stored; {
 		u, last, err := s.load(ctx, id)

@@ -117,10 +117,11 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	return errors.Join(errNoUpload, err)
 }
 
-// AppendVerified is like Append, but it adds the bytes of r only if their digest equals want. The parameter sum is the
-// hash that computes the digest. If the digest differs, AppendVerified adds no bytes and returns the error in the
-// parameter mismatch. AppendVerified first stores the bytes as chunks of a temporary file, which never gets a document
-// in fs.files. It copies the bytes to the upload after it has verified the digest.
+// AppendVerified is like Append, but it adds the bytes of r only if their digest is correct. The parameter sum is the
+// hash that computes the digest, and the parameter want is the expected digest. If the digests differ, AppendVerified
+// adds no bytes and returns mismatch, an error that the caller chooses. AppendVerified first stores the bytes as chunks
+// of a temporary file, which never gets a document in fs.files. It copies the bytes to the upload after it has verified
+// the digest.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
 	u, _, err := s.load(ctx, id)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 type uploadDocument struct {
 	ID    string `bson:"_id"`
 	Owner string `bson:"owner"`
-	// Length is the file size in bytes that the client declared, or -1 if the client declared no size. Length is 0 for
-	// AppendVerified's temporary files and for terminated uploads, because Usage must not count them.
+	// Length is the declared file size in bytes, or -1 if the client declared no size. Length is 0 for AppendVerified's
+	// temporary files and for terminated uploads, because Usage must not count them.
 	Length int64 `bson:"length"`
 	// ExpiresAt is the time when a resumable upload expires. It is nil for a single-request upload.
 	ExpiresAt *time.Time `bson:"expires_at"`
@@ -130,8 +130,8 @@ type Pending struct {
 }
 
 // Unfinished returns up to limit uploads that began before the given time and still have an upload record. The oldest
-// upload comes first, because the uploads are sorted by ID. The parameter after is the last ID of the previous page, or
-// empty for the first page.
+// upload comes first, because the uploads are sorted by ID and each ID starts with its creation time. The parameter
+// after is the last ID of the previous page, or empty for the first page.
 func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]Pending, error) {
 	records, err := page[uploadDocument](ctx, s.uploads,
 		bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}, {Key: "$lt", Value: firstID(before)}}}}, limit)
@@ -178,8 +178,8 @@ const claimAttempts = 3
 // Claim records f as the only file for the idempotency key and returns f. If the key is already recorded for another
 // file, Claim returns that file instead. Claim can be called repeatedly for the same key and file.
 //
-// A caller must call Claim after f is committed and before the event for f is published, so that only one of several
-// files with the same key is announced.
+// A caller must call Claim after f is committed and before the event for f is published. Otherwise, events could be
+// published for several files with the same key.
 func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	for range claimAttempts {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
@@ -200,8 +200,8 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	return File{}, fmt.Errorf("claim the idempotency key for file %s: gave up after %d attempts", f.ID, claimAttempts)
 }
 
-// ForgetClaims deletes all idempotency-key claims that were created before the given time. It returns how many claims
-// it deleted.
+// ForgetClaims deletes all claims (records of the file for an idempotency key) that were created before the given time.
+// It returns how many claims it deleted.
 func (s *Store) ForgetClaims(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.claims, "claimed_at", before)
 }

@@ -17,14 +17,14 @@ import (
 )
 
 // Put stores the bytes of r as a new file. It copies the owner, name, content type and key from f, and sets the other
-// fields of the returned File. f.Size is the file size in bytes that the client declared, or -1 if the client declared
-// no size. During the upload, Usage counts the declared size.
+// fields of the returned File. f.Size is the declared file size in bytes, or -1 if the client declared no size. During
+// the upload, Usage counts the declared size.
 //
 // Put inserts an upload record before it reads the first byte, so that the sweep function can find an interrupted
 // upload. After the broker has confirmed the file's event, the caller must call Confirm to delete the record.
 //
-// After all bytes are stored, Put passes the file to the function finish, which must return the event that announces
-// the file. Put stores this event in the file's document. If finish returns an error, Put does not create the file.
+// After all bytes are stored, Put calls its finish parameter with the file to create the file's event. Put stores this
+// event in the file's document. If finish returns an error, Put does not create the file.
 //
 // Put reads r until io.EOF. Any other error from r, including io.ErrUnexpectedEOF, means that the bytes are incomplete,
 // so Put does not create the file and returns an error that wraps the error from r.

@@ -123,8 +123,8 @@ func (p *amqpPublisher) Close() error {
 	return nil
 }
 
-// connect returns the open connection, or else connects to RabbitMQ. If ctx is done first, the attempt to connect
-// continues for the other callers.
+// connect returns the open connection. If none is open, it connects to RabbitMQ. If ctx is done before the connection
+// is open, connect returns an error, but the attempt to connect continues for the other callers.
 func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	if l, err := p.current(); l != nil || err != nil {
 		return l, err
@@ -151,7 +151,8 @@ func (p *amqpPublisher) current() (*link, error) {
 	return p.link, nil
 }
 
-// redial connects to RabbitMQ and returns the *link, unless an earlier call has already connected.
+// redial connects to RabbitMQ and returns the new *link. If an earlier call has already connected, redial returns the
+// *link of the open connection.
 func (p *amqpPublisher) redial() (any, error) {
 	if l, err := p.current(); l != nil || err != nil {
 		return l, err

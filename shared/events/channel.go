@@ -20,7 +20,7 @@ const (
 	closeTimeout = 2 * time.Second
 )
 
-// link is a connection to RabbitMQ together with the connection's idle channels, which later calls to borrow reuse.
+// link is a connection to RabbitMQ, together with the connection's idle channels. The method borrow reuses them.
 type link struct {
 	conn    *amqp.Connection
 	socket  net.Conn
@@ -30,8 +30,8 @@ type link struct {
 	idle []*channel
 }
 
-// dial connects to RabbitMQ and returns the connection as a link. While the connection is open, the link's field
-// blocked reports whether RabbitMQ has stopped accepting messages.
+// dial connects to RabbitMQ and returns the connection as a link. While the connection is open, the link's blocked
+// field is true if RabbitMQ has reported that it is not accepting messages.
 func dial(amqpURL string) (*link, error) {
 	conn, socket, err := dialConn(amqpURL)
 	if err != nil {

@@ -71,5 +71,5 @@ func decodeFileStored(data []byte) (file.Info, error) {
 	return file.Info{ID: d.ID, Owner: d.Owner, Name: d.Name, Size: d.Size, SHA256: d.SHA256, ContentType: d.ContentType, StoredAt: storedAt}, nil
 }
 
-// hasLength reports whether s has between 1 and limit characters.
+// hasLength reports whether the length of s, in characters, is at least 1 and does not exceed the parameter limit.
 func hasLength(s string, limit int) bool { return s != "" && utf8.RuneCountInString(s) <= limit }

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// TypeFileStored is the type of the event that announces a file. The event is published after all bytes of the
-	// file have been stored. TypeFileStored is also the routing key of the event.
+	// TypeFileStored is the type of the event that reports a new file. The event is published after all bytes of the
+	// file have been stored. TypeFileStored is also the event's routing key.
 	TypeFileStored = "dev.strongroom.file.stored.v1"
 	// SourceUpload is the source of all TypeFileStored events. The upload function publishes these events. When the
 	// sweep function or the setup Job publishes an event again, it uses the same source, because consumers identify an
@@ -29,9 +29,9 @@ const (
 	SchemaFileStored = "https://github.com/strongroom-dev/strongroom/blob/main/shared/events/file-stored.v1.schema.json"
 )
 
-// NewFileStored returns the event that announces f. The event's source, id and time depend only on f. If several events
-// are created from the same f, a consumer can therefore recognize the duplicates. If f does not conform to the schema,
-// the error wraps problem.Unprocessable.
+// NewFileStored returns the TypeFileStored event for the file f. The event's source, id and time depend only on f. If
+// several events are created from the same f, a consumer can therefore recognize the duplicates. If f does not conform
+// to the schema, the error wraps problem.Unprocessable.
 //
 // The event contains the trace context from ctx (CloudEvents extension "Distributed Tracing"). The event's delivery and
 // processing therefore belong to the same trace as its creation, even if the event is published much later.
@@ -65,8 +65,8 @@ func NewFileStored(ctx context.Context, f file.Info) (event.Event, error) {
 	return e, nil
 }
 
-// Encode returns the event from NewFileStored, encoded as JSON. The store keeps the event in this form in the file's
-// document.
+// Encode creates the event for the file f with NewFileStored, and returns the event as JSON. The content store saves
+// this JSON in the file's database document.
 func Encode(ctx context.Context, f file.Info) ([]byte, error) {
 	e, err := NewFileStored(ctx, f)
 	if err != nil {
@@ -80,8 +80,8 @@ type store interface {
 	Event(ctx context.Context, id string) ([]byte, error)
 }
 
-// Load returns the event that announces the file with the given ID. The store s keeps this event in the file's
-// document. If the file does not exist, the error wraps problem.NotFound.
+// Load returns the TypeFileStored event that the store s has saved in the database document of the file with the given
+// ID. If the file does not exist, the error wraps problem.NotFound.
 func Load(ctx context.Context, s store, id string) (e event.Event, err error) {
 	encoded, err := s.Event(ctx, id)
 	if err != nil {

@@ -50,9 +50,9 @@ func newHTTPPublisher(sink *url.URL) *httpPublisher {
 // except 408, means that the sink has rejected the event. After a 408 or 5xx response, or if the connection was
 // established but no response arrived, the sink might have accepted the event, so the error wraps ErrUnknown.
 //
-// A 422 response means that the sink does not support the publisher's version of the event. Although 422 is a 4xx
-// status, the error then wraps problem.Unavailable, because no event can be published until an operator deploys
-// matching versions.
+// A 422 response means that the sink cannot process events from this version of the publisher. Although 422 is a 4xx
+// status, the error wraps problem.Unavailable, because no event can be published until an operator deploys matching
+// versions of the publisher and the sink.
 func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	body, err := structured(e)
 	if err != nil {

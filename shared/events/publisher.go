@@ -15,7 +15,7 @@ import (
 )
 
 // ErrUnknown reports that Publish failed, but that the event might have been stored, for example because the
-// confirmation did not arrive in time. The caller must not undo the change that the event announces, because the event
+// confirmation did not arrive in time. The caller must not undo the change that the event reports, because the event
 // might still be delivered. If the caller publishes the event again, it must use the same event ID, so that a consumer
 // can recognize the duplicate. After any other error, the event has not been stored and will never be stored.
 var ErrUnknown = errors.New("the event might have been published")

@@ -29,7 +29,7 @@ const (
 const (
 	// deliveryLimit is the delivery limit of Queue. It limits how many times RabbitMQ delivers a message whose
 	// consumers crash before they acknowledge it. After that, the message becomes a dead letter. Retries by the
-	// RabbitmqSource do not count, because the source does not return the message to Queue between them. The value is
+	// RabbitmqSource do not count, because the source does not return the message to Queue before a retry. The value is
 	// the default of RabbitMQ 4. It is set explicitly because RabbitMQ 3 has no default limit.
 	deliveryLimit = 20
 	// noDeliveryLimit is the delivery limit of DeadQueue. It is so high that no message ever reaches it. RabbitMQ

@@ -1,5 +1,6 @@
-// Package function runs a Knative function. It reads the settings from the environment, writes JSON logs, serves HTTP
-// requests with timeouts, a health probe, metrics and traces, and shuts down gracefully.
+// Package function runs a Knative function. It reads the settings from the environment, serves HTTP requests, limits
+// how long each request may take, and shuts down gracefully. It also provides JSON logs, a health probe, metrics and
+// traces.
 package function
 
 import (
@@ -43,8 +44,8 @@ type settings struct {
 	// both are empty, the function sends no traces.
 	OTLPEndpoint       string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	OTLPTracesEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
-	// Sampler and SamplerArg determine which traces are recorded. This package does not use them, because the
-	// OpenTelemetry SDK reads both environment variables itself.
+	// Sampler and SamplerArg determine which traces are recorded. No code uses these two fields, because the
+	// OpenTelemetry SDK itself reads the environment variables.
 	Sampler    string `env:"OTEL_TRACES_SAMPLER"`
 	SamplerArg string `env:"OTEL_TRACES_SAMPLER_ARG"`
 	// Service and Revision are the names of the function's Knative Service and revision. Every log line contains them.
@@ -60,11 +61,11 @@ const (
 	// queue-proxy closes an idle connection first and never sends a request on a connection that the function is
 	// closing.
 	idleTimeout = 2 * time.Minute
-	// shutdownTimeout is how long the function waits for running requests after SIGTERM. A short time is enough,
-	// because Knative sends SIGTERM only after queue-proxy has waited for its requests to end.
+	// shutdownTimeout is how long the function waits for in-flight requests to finish after SIGTERM. A short time is
+	// enough, because Knative sends SIGTERM only after queue-proxy has waited for the same requests.
 	shutdownTimeout = 10 * time.Second
-	// flushTimeout is how long the function may take to send the last trace spans after the running requests have
-	// ended.
+	// flushTimeout is how long the function may take to send the last trace spans after the in-flight requests have
+	// finished.
 	flushTimeout = 3 * time.Second
 	// answerTimeout is added to RequestTimeout to get the server's write timeout, so that a handler can still clean up
 	// and send the response after its request has exceeded RequestTimeout.
@@ -75,9 +76,9 @@ const (
 )
 
 // Main runs a function until the process receives SIGTERM or SIGINT. It reads the settings from the environment
-// variables named in the `env` tags of C, passes them to setup, and serves the handler that setup returns.
+// variables named in the `env` tags of C, passes the settings to setup, and serves the handler that setup returns.
 //
-// After SIGTERM or SIGINT, Main waits for the running requests. It then calls Close if the handler implements
+// After SIGTERM or SIGINT, Main waits for in-flight requests to finish. It then calls Close if the handler implements
 // io.Closer, and cancels the context that setup received. If an error occurs, Main logs it and ends the process with
 // exit code 1. The error for an invalid setting names the environment variable.
 func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
@@ -198,8 +199,8 @@ func parse(cfg any) error {
 	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
 }
 
-// serve runs an HTTP server for handler until stop is closed. Then it waits until the running requests have finished,
-// calls handler's Close method if it has one, and sends the last trace spans.
+// serve runs an HTTP server for handler until the channel stop is closed. Then it waits for in-flight requests to
+// finish, calls handler's Close method if it has one, and sends the last trace spans.
 func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
 	told, err := telemetry.New(ctx, telemetry.Settings{Function: base.Service, Revision: base.Revision,
 		Metrics: base.MetricsAddr != "", Endpoint: base.OTLPEndpoint, TracesEndpoint: base.OTLPTracesEndpoint})

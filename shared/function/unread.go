@@ -61,8 +61,8 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.from.Read(p)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		// The body has ended, either completely or with an interruption. After a timeout, in contrast, the rest of the
-		// body can still arrive.
+		// No more data will arrive, because the body was read to its end or reading it failed. Only after a timeout can
+		// the rest of the body still arrive.
 		b.ended.Store(true)
 	}
 	return n, err
@@ -104,9 +104,10 @@ const (
 // before the response begins.
 //
 // Every function that uses the Knative feature features.knative.dev/http-full-duplex needs EndSmallBodies. With this
-// feature, queue-proxy and activator forward a response before the request body has ended, and then close the
-// connection without notifying the proxy in front of them. Without EndSmallBodies, up to a third of the requests that
-// followed a rejected small request on the same connection therefore failed with a 502.
+// feature, the queue-proxy and the activator forward a response before the request body has ended, and then close the
+// connection without notifying the proxy in front of them. The next request on that connection can then fail with a
+// 502. In tests without EndSmallBodies, up to a third of the requests failed if the function had not read the body of
+// the request before.
 func EndSmallBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Do not read the body of a request with an Expect header, because net/http would then send 100 (Continue),

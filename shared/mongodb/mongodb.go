@@ -1,5 +1,5 @@
 // Package mongodb opens MongoDB databases with the options that shared/content and shared/catalog need. It also
-// converts MongoDB errors to errors of package problem.
+// converts MongoDB errors to the errors in the problem package.
 package mongodb
 
 import (
@@ -124,7 +124,7 @@ func Refused(setting string, err error) error {
 	return err
 }
 
-// refusal returns the server error that err wraps, or nil if refusals does not contain the error's code.
+// refusal returns the server error that err wraps, or nil if the error's code is not in the list refusals.
 func refusal(err error) error {
 	var verdict mongo.ServerError
 	if errors.As(err, &verdict) && slices.ContainsFunc(refusals, verdict.HasErrorCode) {

@@ -18,8 +18,8 @@ type bcryptHash string
 
 // bcryptSyntax matches a bcrypt hash with a cost from 4 to 14. A higher cost is not supported, because each step
 // doubles the computing time, and cost 14 already takes about one second. The unused bits in the last character of
-// the salt may be set, because some old implementations set them. The unused bits in the last character of the key
-// must not be set.
+// the salt can be set, because some old implementations set them. The unused bits in the last character of the digest
+// must not be set, because no password would match such a hash.
 var bcryptSyntax = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{22}[./A-Za-z0-9]{30}[.CGKOSWaeimquy26]$`)
 
 func parseBcrypt(s string) (stored, error) {
@@ -29,7 +29,7 @@ func parseBcrypt(s string) (stored, error) {
 	return bcryptHash(s), nil
 }
 
-// matches rejects a password that is longer than 72 bytes or contains a NUL byte, even if bcrypt accepts it, because
+// matches returns false if password is longer than 72 bytes or contains a NUL byte, even if bcrypt accepts it, because
 // bcrypt does not compare all bytes of such a password. After a match, the caller hashes the whole password again with
 // argon2id, so bytes that bcrypt did not compare would become part of the password.
 //

@@ -31,9 +31,10 @@ type pbkdf2Hash struct {
 	salt, key  []byte
 }
 
-// pbkdf2Spelling is a text format for PBKDF2 hashes. format is the format string for fmt.Sprintf. Its arguments are
-// the digest, the number of iterations, the key length, the salt and the key. syntax has one group for each of these
-// arguments, in the same order. The fields salt and key are codecs that convert the salt and the key to and from text.
+// pbkdf2Spelling is a text format for PBKDF2 hashes. The field syntax is a regular expression with five groups: the
+// digest, the number of iterations, the key length, the salt and the key. The field format is a fmt.Sprintf format with
+// a verb for each of these groups, in the same order. The fields salt and key are codecs that convert the salt and the
+// key to and from text.
 type pbkdf2Spelling struct {
 	syntax    *regexp.Regexp
 	format    string
@@ -52,7 +53,7 @@ func (verbatim) EncodeToString(b []byte) string { return string(b) }
 
 func (verbatim) DecodeString(s string) ([]byte, error) { return []byte(s), nil }
 
-// passlibBase64 is Passlib's Base64 encoding, which uses a dot instead of a plus sign and no padding.
+// passlibBase64 is Passlib's Base64 encoding, which has no padding and uses a dot instead of a plus sign.
 var passlibBase64 = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./").WithPadding(base64.NoPadding)
 
 var pbkdf2Spellings = []*pbkdf2Spelling{
@@ -80,7 +81,7 @@ func parsePBKDF2(s string) (stored, error) {
 }
 
 // read converts s to a hash. parts contains the text that each group of p.syntax matched in s. The error is
-// ErrMalformed if a value is out of bounds, or if the hash, when it is converted back to text, differs from s.
+// ErrMalformed if a value is out of bounds, or if the String method of the hash does not return s.
 func (p *pbkdf2Spelling) read(s string, parts []string) (stored, error) {
 	h := pbkdf2Hash{spelling: p, digest: parts[1]}
 	var err error

@@ -8,7 +8,8 @@ import (
 	"strconv"
 )
 
-// params contains the parameters of argon2id. memory is in KiB, and time is the number of passes over the memory.
+// params contains the parameters of argon2id. The field memory is the memory size in KiB. The field time is the number
+// of passes over the memory.
 type params struct {
 	memory, time uint32
 	threads      uint8
@@ -37,8 +38,8 @@ type phc struct {
 
 var phcSyntax = regexp.MustCompile(`^\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{1,100})\$([A-Za-z0-9+/]{1,100})$`)
 
-// parsePHC parses a PHC string. It accepts only one spelling of each hash. For any other text, the error is
-// ErrMalformed.
+// parsePHC parses a PHC string. It accepts a hash only in the exact form that the String method returns. For any other
+// text, the error is ErrMalformed.
 func parsePHC(s string) (stored, error) {
 	parts := phcSyntax.FindStringSubmatch(s)
 	if parts == nil {
@@ -70,7 +71,7 @@ func parsePHC(s string) (stored, error) {
 	return p, nil
 }
 
-// derive computes the argon2id key for password. length is the length of the key in bytes.
+// derive computes the argon2id key for password. length is the size of the key in bytes.
 func (p phc) derive(a algorithms, password string, length int) []byte {
 	return a.argon2id([]byte(normalize(password)), p.salt, p.time, p.memory, p.threads, uint32(length))
 }

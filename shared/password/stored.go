@@ -38,8 +38,8 @@ func parse(s string) (stored, error) {
 	return parsePHC(s)
 }
 
-// CheckHash returns ErrMalformed if Verify does not support hash. The error does not show hash, because hash is a
-// secret.
+// CheckHash returns ErrMalformed if Verify does not support the given password hash. The error does not show the hash,
+// because it is a secret.
 func CheckHash(hash string) error {
 	_, err := parse(hash)
 	return err

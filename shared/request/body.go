@@ -1,5 +1,5 @@
-// Package request reads the bodies and the query strings of HTTP requests. Its errors are problem documents, which can
-// be sent to the client.
+// Package request reads the bodies and the query strings of HTTP requests. If a request is invalid, the error is a
+// problem.Problem, which a handler can return so that the client gets a problem document.
 package request
 
 import (

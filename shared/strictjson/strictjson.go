@@ -21,10 +21,10 @@ var (
 )
 
 // Decode decodes data into the flat struct that v points to. data must be exactly one JSON object (RFC 8259 §4). Each
-// member must have the exact name of a field, must occur only once, and must not be null. A member can be missing only
+// member must have the exact name of a field, must occur only once, and must not be null. A member can be omitted only
 // if the json tag of its field contains omitempty.
 //
-// Errors do not show values or unknown names from data, because they might be secret.
+// Errors do not show values or unknown member names, because any part of data might be secret.
 func Decode(data []byte, v any) error { return decode(data, v, false) }
 
 // DecodeKnown decodes data as Decode does, but ignores unknown members. It still rejects a member whose name differs

@@ -116,7 +116,7 @@ func Login(ctx context.Context, result string) {
 	}
 }
 
-// HashWait records d, the time that a password hash computation waited until it started or the wait timed out.
+// HashWait records the time d for which a password hash computation waited before it started or timed out.
 func HashWait(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.hashWait.WithLabelValues().Observe(d.Seconds())

@@ -57,7 +57,7 @@ func matches(route, given []string) bool {
 
 // methods lists the HTTP methods that metrics and traces distinguish. knownMethod replaces all other methods, because a
 // client can invent methods, and each would become another label value. Invented methods reach even the validate
-// function, because proxies pass them on.
+// function, because proxies forward them.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
 
 // knownMethod returns method if it is in methods. Otherwise, it returns _OTHER, which OpenTelemetry defines for unknown

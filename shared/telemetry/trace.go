@@ -117,19 +117,19 @@ func Inject(ctx context.Context, header http.Header) {
 	w3c.Inject(ctx, propagation.HeaderCarrier(header))
 }
 
-// Inherit adds the trace in ctx to an event. It calls the function set with the name and the value of each extension
-// attribute that the event needs. The event keeps this trace even if it is published several times or by different
+// Inherit adds the trace in ctx to an event. It calls setExtension with the name and the value of each extension
+// attribute that the event needs. The event has this trace even if it is published several times or by different
 // functions.
-func Inherit(ctx context.Context, set func(name string, value any)) {
+func Inherit(ctx context.Context, setExtension func(name string, value any)) {
 	carrier := propagation.MapCarrier{}
 	w3c.Inject(ctx, carrier)
 	for name, value := range carrier {
-		set(name, value)
+		setExtension(name, value)
 	}
 }
 
 // Publishing starts a span for publishing an event. system names the system that receives the event, for example
-// "rabbitmq". extensions are the extension attributes of the event. The caller must call the returned function end
+// "rabbitmq". extensions are the extension attributes of the event. The caller must call the returned end function
 // with the outcome: "confirmed", "failed" or "unknown".
 //
 // The span belongs to the trace in which the event was created, even if a later request publishes the event. For

@@ -122,22 +122,22 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(w.Audience, &audience); err != nil {
 		audience = []string{""}
 		if err := json.Unmarshal(w.Audience, &audience[0]); err != nil {
-			return errors.New("aud is neither a string nor an array of strings")
+			return errors.New("the claim aud is neither a string nor an array of strings")
 		}
 	}
 	if w.NotBefore != nil {
 		// Reject nbf, because Verifier does not check it and would accept a token that is not valid yet. No genuine
 		// token is affected, because the login function never issues a token with nbf.
-		return errors.New("nbf is not supported")
+		return errors.New("the claim nbf is not supported")
 	}
 	for name, seconds := range map[string]int64{"exp": w.ExpiresAt, "iat": w.IssuedAt} {
 		if seconds <= 0 || seconds > maxTime {
-			return fmt.Errorf("%s is out of range", name)
+			return fmt.Errorf("the time in the claim %s is out of range", name)
 		}
 	}
 	for name, value := range map[string]string{"sub": w.Subject, "jti": w.ID, "client_id": w.ClientID, "username": w.Username} {
 		if value == "" {
-			return fmt.Errorf("%s is empty", name)
+			return fmt.Errorf("the claim %s is empty", name)
 		}
 	}
 	*c = Claims{w.Issuer, audience, w.Subject, time.Unix(w.ExpiresAt, 0), time.Unix(w.IssuedAt, 0), w.ID, w.ClientID,

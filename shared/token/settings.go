@@ -2,7 +2,7 @@ package token
 
 import "time"
 
-// Settings configures a function that verifies access tokens.
+// Settings configures a serverless function that verifies access tokens.
 type Settings struct {
 	// KeysFile is the path of a file that contains a JWK Set (RFC 7517) with the public keys for verifying access
 	// tokens.

@@ -25,9 +25,9 @@ const (
 	remembered = 4096
 )
 
-// The errors for an access token that does not authenticate its client. Verify returns ErrInvalid or ErrExpired. Package
-// accounts returns ErrStale if the account was disabled or deleted, its role or password was changed, or all its
-// sessions were ended after the token was issued.
+// The errors for an access token that does not authenticate its client. Verify returns ErrInvalid or ErrExpired.
+// Package accounts returns ErrStale if the account was disabled or deleted, its role or password was changed, or all
+// its sessions were ended after the token was issued.
 var (
 	ErrInvalid = errors.New("the access token is invalid")
 	ErrExpired = errors.New("the access token has expired")
@@ -46,8 +46,8 @@ type Verifier struct {
 	verified *lru.Cache[[sha256.Size]byte, *Claims]
 }
 
-// NewVerifier returns a Verifier that accepts tokens with the given issuer and audience that are signed with one of the
-// keys. It returns an error if issuer or audience is empty, because the JWT library would then not check that claim.
+// NewVerifier returns a Verifier that accepts tokens that are signed with one of the keys and have the given issuer and
+// audience. It returns an error if issuer or audience is empty, because the JWT library would then not check the claim.
 func NewVerifier(keys *Keys, issuer, audience string) (*Verifier, error) {
 	return newVerifier(keys, issuer, audience, time.Now)
 }

@@ -1,8 +1,8 @@
 // Command audit runs the proofs, which are tests that reproduce known faults, and lists the proofs that still fail.
 //
 // A proof is in a file with the build tag audit. It checks the correct behavior, so it fails until the fault is fixed.
-// Its comment is one sentence: the name of the test, "checks", the page and ID of the finding that describes the fault,
-// a colon, and the correct behavior.
+// Its comment is one sentence: the name of the test, "checks", the audit report's page and ID for the fault (such as
+// "data A7"), a colon, and the correct behavior.
 package main
 
 import (
@@ -24,8 +24,8 @@ import (
 	"text/tabwriter"
 )
 
-// constraint is the first line of each file with tests that reproduce a known fault. It excludes these files from normal
-// builds.
+// constraint is the first line of each file with tests that reproduce a known fault. It excludes these files from
+// normal builds.
 const constraint = "//go:build audit\n"
 
 // timeout is how long the proofs (the tests that reproduce known faults) in one package may take. It includes the
@@ -35,7 +35,7 @@ const timeout = "30m"
 // proof is a test that reproduces a known fault: it fails until the fault is fixed.
 type proof struct {
 	dir, name string
-	// finding is the page and ID of the finding that describes the fault. rule is the correct behavior.
+	// finding is the audit report's page and ID for the fault, such as "data A7". rule is the correct behavior.
 	finding, rule string
 	// result is "pass", "fail" or "skip". It is empty if the proof did not run to completion.
 	result string
@@ -53,7 +53,8 @@ func main() {
 	}
 }
 
-// find returns the proofs in all files below root. It returns an error if a proof's comment does not name a finding.
+// find returns the proofs in all files below root. It returns an error if a proof's comment does not have the required
+// form.
 func find(root string) (proofs []*proof, err error) {
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -91,7 +92,7 @@ func parse(path string, source []byte) (proofs []*proof, err error) {
 		sentence, named := strings.CutPrefix(comment, f.Name.Name+" checks ")
 		finding, rule, found := strings.Cut(sentence, ": ")
 		if !named || !found {
-			return nil, fmt.Errorf("%s: the comment of %s is %q, want %q", path, f.Name.Name, comment, f.Name.Name+" checks PAGE ID: …")
+			return nil, fmt.Errorf("%s: the comment on %s is %q, want %q", path, f.Name.Name, comment, f.Name.Name+" checks PAGE ID: …")
 		}
 		proofs = append(proofs, &proof{dir: filepath.ToSlash(filepath.Dir(path)), name: f.Name.Name, finding: finding, rule: rule})
 	}

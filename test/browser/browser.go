@@ -26,8 +26,8 @@ const (
 // the admin creates and later deletes. dir is the directory of this package. Try writes three screenshots of every page
 // to dir/output: one in the light theme, one in the dark theme, and one at the width of a phone.
 //
-// If Node.js, npm or Chromium is not installed, Try installs it, which requires root on Debian. Without root or Debian,
-// Try skips the test, or fails it if the environment variable CI is "true".
+// If Node.js, npm or Chromium is not installed, Try installs it, which requires root on Debian. Without root, or on
+// another system, Try skips the test. If the environment variable CI is "true", the test fails instead.
 func Try(t *testing.T, dir, url, username, password string) {
 	t.Helper()
 	chromium := find(t, []string{"chromium"}, "chromium", "google-chrome")
@@ -58,8 +58,8 @@ func Try(t *testing.T, dir, url, username, password string) {
 	t.Logf("screenshots are in %s\n%s", output, out)
 }
 
-// Project copies the Node.js project in dir to a temporary directory, without build output and installed packages. In
-// the copy, it installs the packages that the lock file lists. It returns the path of the copy.
+// Project copies the Node.js project in dir, except its build output and installed packages, to a temporary directory.
+// In the copy, it installs the packages that the lock file lists. It returns the path of the copy.
 func Project(t *testing.T, dir string) string {
 	t.Helper()
 	find(t, []string{"nodejs", "npm"}, "node")

@@ -57,8 +57,8 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 		}
 		request := rewritten(x, method, operation)
 		response := &http.Response{StatusCode: x.status, Header: x.header, Body: http.NoBody, Request: request}
-		// For HEAD, do not pass a body to the validator, because the validator would reject it. The response has a body
-		// if the request is a POST request with X-HTTP-Method-Override: HEAD.
+		// The validator rejects a response to HEAD that has a body. Therefore, do not pass it the body of the response
+		// to a POST request with X-HTTP-Method-Override: HEAD.
 		if len(x.got) > 0 && method != http.MethodHead {
 			response.Body = io.NopCloser(bytes.NewReader(x.got))
 		}
@@ -80,9 +80,10 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 	return faults
 }
 
-// find returns the path item for the request r, with the path's template and the method of the operation. item is nil
-// if the document does not describe the path. Some functions accept additional paths and methods, which the document
-// mentions only in prose. find maps them to the paths and methods that the document defines.
+// find returns the path item that describes the request r, the item's path template, and the method of the matching
+// operation. item is nil if the document does not describe the path. Some functions accept additional paths and
+// methods, which the document mentions only in prose. find maps them to the paths and methods that the document
+// defines.
 func (c *Contract) find(d *document, r *http.Request) (template string, item *v3.PathItem, method string) {
 	path, method := r.URL.Path, r.Method
 	below := func(base string) bool { return strings.HasPrefix(path, base+"/") }
@@ -114,10 +115,10 @@ func (c *Contract) find(d *document, r *http.Request) (template string, item *v3
 	return template, item, method
 }
 
-// meant returns the operations that describe a request with the given method, keyed by method. For HEAD, this is the
-// GET operation if the item has no HEAD operation, because HEAD is GET without the content (RFC 9110 §9.3.2). If the
-// item does not describe the method, known is false. In this case, meant returns all operations except OPTIONS, because
-// each of them describes the 405 response.
+// meant returns the operations that describe a request with the given method, keyed by method. If the item has no HEAD
+// operation, the GET operation also describes HEAD, because HEAD is GET without the content (RFC 9110 §9.3.2). If the
+// item does not describe the method, known is false, and meant returns all operations except OPTIONS, because each of
+// them describes the 405 response.
 func meant(item *v3.PathItem, method string) (operations map[string]*v3.Operation, known bool) {
 	operations = map[string]*v3.Operation{}
 	for name, operation := range item.GetOperations().FromOldest() {
@@ -175,8 +176,8 @@ func checkBody(d *document, x exchange, operation *v3.Operation) (faults []strin
 	return faults
 }
 
-// checkProblem checks that the problem document in a response is consistent with the response's status and request ID,
-// which a schema cannot express. It also works for a path that docs/openapi.yaml does not describe.
+// checkProblem checks that the problem document in a response matches the response's status and request ID, because a
+// schema cannot check this. It also works for a path that docs/openapi.yaml does not describe.
 func checkProblem(x exchange) []string {
 	if !isProblem(x.header) {
 		return []string{fmt.Sprintf("the error response has the content type %q, want application/problem+json", x.header.Get("Content-Type"))}

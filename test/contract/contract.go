@@ -29,7 +29,7 @@ import (
 const path = "../../docs/openapi.yaml"
 
 // elsewhere contains the parts of docs/openapi.yaml that a function's own tests do not need to cover. Each value is the
-// reason.
+// reason why no test is needed.
 var elsewhere = map[string]string{
 	"jwks 503":          "only the gateway sends this response, and the gateway's tests cover it with other operations",
 	"showTusUpload 503": "only the gateway sends this response, and the gateway's tests cover it with other operations",
@@ -40,7 +40,7 @@ type document struct {
 	*v3.Document
 	validator validator.Validator
 	// strict contains the options for finding properties that no schema describes. validator does not use these
-	// options, because it would then also require that the document describes every header.
+	// options, because it would then also require the document to describe every header.
 	strict *config.ValidationOptions
 }
 

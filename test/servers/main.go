@@ -1,8 +1,8 @@
-// Command servers installs and builds the server programs that the tests start. It builds FerretDB, TiDB and the receive adapter
-// before the tests run, because the first build takes minutes and would slow down the tests. As root on Debian, it also
-// installs MariaDB and RabbitMQ, without starting their system services. It does not install them if the environment
-// variable STORES is set, which means that servers are already running and that the network is unavailable (see
-// test/integration/servers_test.go).
+// Command servers installs and builds the server programs that the tests start. It builds FerretDB, TiDB and the
+// receive adapter before the tests run, because the first build takes minutes and would slow down the tests. If it runs
+// as root on Debian, it also installs MariaDB and RabbitMQ, without starting their system services. It does not install
+// them if the environment variable STORES is set, which means that servers are already running and that the network is
+// unavailable (see test/integration/servers_test.go).
 package main
 
 import (

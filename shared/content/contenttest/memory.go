@@ -1,5 +1,5 @@
-// Package contenttest contains a store for tests that keeps files in memory, and the tests that such a store and
-// content.Store must both pass.
+// Package contenttest contains an in-memory file store for use in tests. It also contains the tests that this store and
+// content.Store must pass.
 package contenttest
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Memory is a store that keeps files in memory. Its methods behave like the methods of content.Store. It is safe for
-// concurrent use.
+// Memory is an in-memory file store. Its methods behave like the methods of content.Store. It is safe for concurrent
+// use.
 type Memory struct {
 	// Now returns the current time. If Now is nil, the store uses time.Now.
 	Now func() time.Time
@@ -112,7 +112,7 @@ func (m *Memory) BytesRead() int {
 	return m.read
 }
 
-// begin calls Before, if it is set. It returns the error from Before or the error of ctx.
+// begin calls Before, if it is set, and returns its error. If Before returns no error, begin returns ctx.Err().
 func (m *Memory) begin(ctx context.Context, method, id string) error {
 	if m.Before != nil {
 		if err := m.Before(method, id); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Store contains the methods of content.Store that functions use.
+// Store contains the methods of content.Store that the serverless functions use.
 type Store interface {
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Get(ctx context.Context, id string) (content.File, error)
@@ -75,7 +75,7 @@ type suite struct {
 	*testing.T
 }
 
-// anyEvent can be passed to Put and Finish as the function finish. It returns a minimal event.
+// anyEvent returns a minimal event. Tests use it as the finish argument of Put and Finish.
 func anyEvent(f *content.File) ([]byte, error) { return []byte(`{"id":"` + f.ID + `"}`), nil }
 
 func (s suite) put(b string) content.File {
@@ -243,7 +243,7 @@ func (s suite) unfinished() {
 			}
 		}
 		if err != nil || !slices.Equal(got, c.want) {
-			s.Errorf("Unfinished before now plus %v, after the ID %q: got %q and error %v, want %q", time.Second-c.age, c.after, got, err, c.want)
+			s.Errorf("Unfinished(now + %v, %q): got %q and error %v, want %q", time.Second-c.age, c.after, got, err, c.want)
 		}
 	}
 	for _, want := range []bool{false, true} {
@@ -279,7 +279,7 @@ func (s suite) claims() {
 		}
 		for n, age := range []time.Duration{time.Minute, -time.Minute} {
 			if got, err := s.ForgetClaims(s.Context(), time.Now().Add(-age)); err != nil || got != int64(n) {
-				s.Errorf("ForgetClaims before now plus %v: got %d and error %v, want %d", -age, got, err, n)
+				s.Errorf("ForgetClaims(now + %v): got %d and error %v, want %d", -age, got, err, n)
 			}
 		}
 	}
@@ -303,7 +303,7 @@ func (s suite) deletions() {
 	state(true, f.ID)
 	for after, before := range map[string]time.Duration{f.ID: time.Second, "": -time.Minute} {
 		if got, err := s.PendingDeletions(s.Context(), time.Now().Add(before), after, 10); err != nil || len(got) != 0 {
-			s.Errorf("PendingDeletions before now plus %v, after the ID %q: got %q and error %v, want none", before, after, got, err)
+			s.Errorf("PendingDeletions(now + %v, %q): got %q and error %v, want none", before, after, got, err)
 		}
 	}
 	s.want("Delete", s.Delete(s.Context(), f.ID), nil)
@@ -312,7 +312,7 @@ func (s suite) deletions() {
 	s.want("Find", err, problem.NotFound)
 	for want, before := range []time.Duration{-time.Minute, time.Minute} {
 		if n, err := s.ForgetDeletions(s.Context(), time.Now().Add(before)); err != nil || n != int64(want) {
-			s.Errorf("ForgetDeletions before now plus %v: got %d and error %v, want %d", before, n, err, want)
+			s.Errorf("ForgetDeletions(now + %v): got %d and error %v, want %d", before, n, err, want)
 		}
 	}
 	state(false)
@@ -334,7 +334,7 @@ func (s suite) resumable() {
 	_, err := s.Finish(s.Context(), id, anyEvent)
 	s.want("Finish an incomplete upload", err, problem.Conflict)
 	if n, err := s.Append(s.Context(), id, 5, strings.NewReader(page[5:]+"more")); err != nil || n != int64(len(page)-5) {
-		s.Errorf("Append: got %d bytes and error %v, want only the missing bytes", n, err)
+		s.Errorf("Append: got %d bytes and error %v, want only the remaining bytes", n, err)
 	}
 	var first content.File
 	for range 2 { // the second call returns the same file

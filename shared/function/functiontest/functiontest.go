@@ -92,8 +92,8 @@ func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int,
 	}
 }
 
-// slowBody sends a request whose head consists of the request line and header lines. It then sends the bytes in piece
-// once per second, as the request body. It checks the response as SlowBodies describes.
+// slowBody sends a request. The parameter head contains the method, the target and the header lines. As the endless
+// request body, slowBody sends the string piece once per second. It checks the response as SlowBodies describes.
 func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) {
 	client, err := Serve(t, handler)(t.Context(), "", "")
 	if err != nil {
@@ -126,10 +126,10 @@ func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) 
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode != want || response.Header.Get("Content-Type") != "application/problem+json" || !response.Close {
-		t.Errorf("got status %s, body %q, close %t and error %v, want a problem document with status %d and the end of the connection",
+		t.Errorf("got status %s, body %q, close %t and error %v, want a problem document with status %d and a closed connection",
 			response.Status, body, response.Close, err, want)
 	}
 	if _, err := responses.ReadByte(); !errors.Is(err, io.EOF) {
-		t.Errorf("got %v after the response, want the end of the connection", err)
+		t.Errorf("read after the response: got error %v, want EOF", err)
 	}
 }

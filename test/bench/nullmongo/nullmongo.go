@@ -16,8 +16,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// The opcodes of messages and the flags of OP_MSG. There is no opcode for compressed messages, because the server does
-// not offer compression.
+// These constants are the opcodes of messages and the flags of OP_MSG. The opcode for compressed messages is not
+// needed, because the server does not offer compression.
 const (
 	opReply = 1
 	opQuery = 2004 // legacy format that a client can use for its first message, which is hello
@@ -28,7 +28,7 @@ const (
 	exhaustAllowed  = 1 << 16
 )
 
-// Sizes in bytes. In its reply to hello, the server reports maxMessage and maxDocument to the client.
+// These constants are sizes in bytes. The server reports maxMessage and maxDocument in its reply to the hello command.
 const (
 	maxMessage  = 48_000_000
 	maxDocument = 16 << 20
@@ -50,8 +50,8 @@ type Server struct {
 	err         error
 }
 
-// Start starts a server on a free loopback port. The server calls inserted with each document before it acknowledges
-// the insert. Several goroutines can call inserted at the same time. The document is valid until inserted returns. If
+// Start starts a server on a free loopback port. Before the server acknowledges an insert, it calls inserted for each
+// document. Several goroutines can call inserted at the same time. The document is valid until inserted returns. If
 // inserted is nil, the server discards documents without decoding them.
 func Start(inserted func(collection string, document bson.Raw)) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -72,9 +72,9 @@ func (s *Server) Hold() (release func()) {
 	return s.hold.Unlock
 }
 
-// Intercept makes the server call reply for each command. The arguments of reply are the command's name, such as
-// "insert", and the name of the command's collection. If reply returns a document, the server responds with this
-// document. If reply returns nil, the server responds as usual. Several goroutines can call reply at the same time.
+// Intercept makes the server call the function reply for each command. The function's arguments are the command's name,
+// such as "insert", and the name of the command's collection. If the function returns a document, the server responds
+// with this document. If it returns nil, the server responds as usual. Several goroutines can call it at the same time.
 func (s *Server) Intercept(reply func(command, collection string) bson.D) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -251,7 +251,7 @@ func (m *message) body() error {
 	m.command = elements[0].Key()
 	m.name, _ = elements[0].Value().StringValueOK()
 	if documents, ok := document.Lookup("documents").ArrayOK(); ok {
-		return fmt.Errorf("%s has %d bytes of documents in its body, want a document sequence", m.command, len(documents))
+		return fmt.Errorf("the command %q contains %d bytes of documents, which must be in a document sequence instead", m.command, len(documents))
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// reply returns the response to the command, as from a server that contains no documents. documents is the number of
+// reply returns the response that a server without any documents would send to the command. documents is the number of
 // inserted or deleted documents that the response reports. If the command is unsupported, the response reports an
 // error.
 func reply(command, collection string, documents int32) bson.D {
