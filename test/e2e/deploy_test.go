@@ -115,12 +115,12 @@ func wantReasons(t *testing.T, out string, err error, want []string) {
 func copyTree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"config", "functions", "knative", "shared"} {
+	for _, name := range []string{"config", "deploy", "functions", "knative", "shared"} {
 		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(root, name))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"go.mod", "go.sum", "ko.yaml", ".ko.yaml"} {
+	for _, name := range []string{"Makefile", "go.mod", "go.sum", "ko.yaml", ".ko.yaml"} {
 		content, err := os.ReadFile(filepath.Join(root, name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
