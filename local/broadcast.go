@@ -6,11 +6,9 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
-
-// maxEvent is the maximum size of an event, in bytes. It is RabbitMQ's default limit for a message.
-const maxEvent = 16 << 20
 
 // broadcast replaces RabbitMQ if no RabbitMQ server is available. It sends each event from the upload or sweep function
 // to the functions that are the sinks of the RabbitmqSources.
@@ -19,7 +17,7 @@ type broadcast []http.Handler
 // ServeHTTP sends the request to all handlers, in order. It responds with 2xx only if all of them do, because the
 // publisher treats any other status as a failure to publish the event.
 func (b broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, events.MaxBody))
 	if err != nil {
 		fail(w, r, problem.BadRequest.Because(err, "the event could not be read"))
 		return

@@ -136,6 +136,9 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 	case <-p.done:
 		return p.err
 	case <-ctx.Done():
-		return errors.Join(context.Cause(ctx), p.Kill(), p.err)
+		if err := p.Kill(); err != nil {
+			return errors.Join(context.Cause(ctx), err)
+		}
+		return errors.Join(context.Cause(ctx), p.err)
 	}
 }

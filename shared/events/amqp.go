@@ -138,7 +138,8 @@ func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	}
 }
 
-// current returns the open connection, or nil if there is none. The error is errClosed if the publisher is closed.
+// current returns the connection, or nil if the connection is not open. The error is errClosed if the publisher is
+// closed.
 func (p *amqpPublisher) current() (*link, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

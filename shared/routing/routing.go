@@ -19,6 +19,7 @@ type Methods map[string]http.Handler
 // Table maps paths to the methods that each path supports. A segment in braces, such as {id}, matches one segment that
 // is not empty, and http.Request.PathValue returns the matching text. The last segment can be "...", which matches the
 // rest of the path. A path in the table that is identical to the request's path takes precedence over wildcards.
+// Two paths with wildcards must not match the same request path.
 type Table map[string]Methods
 
 // pattern is a path that contains wildcards.
