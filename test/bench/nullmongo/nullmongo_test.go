@@ -190,10 +190,10 @@ func TestMalformed(t *testing.T) {
 		"checksum":                         {message(opMsg, 4, 1, 0, 0, 0), "unsupported message flags 0x1"},
 		"no command":                       {message(opMsg, 4, flags...), "the message has no command"},
 		"unsupported section":              {message(opMsg, 5, 0, 0, 0, 0, 2), "unsupported section kind 2"},
-		"document longer than its message": {message(opMsg, len(command)-1, command...), "longer than its message"},
+		"document longer than its message": {message(opMsg, len(command)-1, command...), "exceeds the rest of the message"},
 		"empty command":                    {message(opMsg, 10, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0), "malformed command"},
 		"sequence before the command":      {message(opMsg, 9, 0, 0, 0, 0, 1, 4, 0, 0, 0), "after the command \"\""},
-		"sequence longer than its message": {message(opMsg, len(command)+7, append(command, 1, 9, 0, 0, 0, 'd', 0)...), "with 2 bytes left"},
+		"sequence longer than its message": {message(opMsg, len(command)+7, append(command, 1, 9, 0, 0, 0, 'd', 0)...), "2 bytes are left"},
 		"document longer than its sequence": {message(opMsg, len(command)+20, append(command,
 			1, 10, 0, 0, 0, 'd', 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)...), "longer than its sequence"},
 	} {
