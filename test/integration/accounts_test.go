@@ -2,50 +2,24 @@ package integration
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
-
-// accountsDB creates a database with the tables of package accounts and returns the DSN of its runtime user.
-func accountsDB(t *testing.T) (dsn string) {
-	t.Helper()
-	admin, dsn := sharedMySQL(t).newDatabase(t)
-	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
-		t.Fatal(err)
-	}
-	return dsn
-}
-
-// openAccounts opens an account store, which is closed when the test ends. The default for clock is time.Now.
-func openAccounts(t *testing.T, dsn string, clock ...func() time.Time) *accounts.Store {
-	t.Helper()
-	store, err := accounts.Open(dsn, append(clock, time.Now)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Errorf("close the account store: %v", err)
-		}
-	})
-	return store
-}
 
 // TestProvisionAtOnce proves that concurrent calls of Provision succeed, with an empty server and with an existing
 // database, and that each migration runs once.
 func TestProvisionAtOnce(t *testing.T) {
-	admin, dsn := sharedMySQL(t).newDatabase(t)
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
 	for round := range 2 { // in the second round, the database exists
 		var wg sync.WaitGroup
 		for range 4 {
@@ -57,9 +31,9 @@ func TestProvisionAtOnce(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	db := openSQL(t, admin)
+	db := servertest.OpenSQL(t, admin)
 	var versions, distinct int
-	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM `+databaseOf(t, dsn)+`.goose_db_version`).Scan(&versions, &distinct)
+	err := db.QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT version_id) FROM `+servertest.DatabaseName(t, dsn)+`.goose_db_version`).Scan(&versions, &distinct)
 	if err != nil || versions != distinct || versions < 3 {
 		t.Errorf("got %d recorded migrations with %d different versions, %v, want each version once", versions, distinct, err)
 	}
@@ -68,7 +42,7 @@ func TestProvisionAtOnce(t *testing.T) {
 // TestMigrateAtOnce proves that concurrent calls of Migrate succeed, and that Migrate accepts a database with the
 // migrations of a later version.
 func TestMigrateAtOnce(t *testing.T) {
-	dsn := sharedMySQL(t).emptyDatabase(t)
+	dsn := servertest.MySQL(t).EmptyDatabase(t)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -78,12 +52,12 @@ func TestMigrateAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if _, err := openAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "ada", PasswordHash: "hash", Role: "user"}); err != nil {
+	if _, err := servertest.OpenAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "ada", PasswordHash: "hash", Role: "user"}); err != nil {
 		t.Error(err)
 	}
 	// After a downgrade of the program, the database has migrations that the program does not contain. Migrate ignores
 	// them.
-	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
+	if _, err := servertest.OpenSQL(t, dsn).ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := accounts.Migrate(t.Context(), dsn); err != nil {
@@ -91,23 +65,12 @@ func TestMigrateAtOnce(t *testing.T) {
 	}
 }
 
-// openSQL opens a database without the packages of Strongroom. The connections are closed when the test ends.
-func openSQL(t *testing.T, dsn string) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("mysql", dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	return db
-}
-
 // TestRuntimeUserHasNoDDL proves that after Provision, the runtime user can change rows but not the schema, users or
 // privileges. This also applies to a user that had all privileges before.
 func TestRuntimeUserHasNoDDL(t *testing.T) {
-	admin, dsn := sharedMySQL(t).newDatabase(t)
-	root := openSQL(t, admin)
-	name := databaseOf(t, dsn)
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
+	root := servertest.OpenSQL(t, admin)
+	name := servertest.DatabaseName(t, dsn)
 	database := "`" + strings.ReplaceAll(name, "_", `\_`) + "`.*"
 	// The user already exists, with another password and all privileges, like the user that the official images create.
 	for _, statement := range []string{
@@ -122,7 +85,7 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
-	runtime := openSQL(t, dsn)
+	runtime := servertest.OpenSQL(t, dsn)
 	for _, statement := range []string{
 		`CREATE TABLE mine (id INT)`,
 		`CREATE TEMPORARY TABLE mine (id INT)`,
@@ -144,7 +107,7 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 			t.Errorf("%s: got error %v, want access denied", statement, err)
 		}
 	}
-	store := openAccounts(t, dsn)
+	store := servertest.OpenAccounts(t, dsn)
 	user, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "ada", PasswordHash: "hash", Role: "user"})
 	if err != nil {
 		t.Fatal(err)
@@ -160,8 +123,8 @@ func TestRuntimeUserHasNoDDL(t *testing.T) {
 // TestUsers proves that users can be created, found by name and changed. Names are compared after case folding, but
 // accents are significant. ReplaceHash requires the current hash.
 func TestUsers(t *testing.T) {
-	dsn := accountsDB(t)
-	store := openAccounts(t, dsn)
+	dsn := servertest.AccountsDSN(t)
+	store := servertest.OpenAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "Straße"); !errors.Is(err, problem.NotFound) {
 		t.Errorf("ByUsername before Create: got error %v, want problem.NotFound", err)
 	}
@@ -191,7 +154,7 @@ func TestUsers(t *testing.T) {
 	if err := store.ReplaceHash(t.Context(), made.ID, "first hash", "second hash"); err != nil {
 		t.Error(err)
 	}
-	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `UPDATE users SET disabled_at = '2026-03-01 12:00:00', token_version = 2 WHERE username = 'strasse'`); err != nil {
+	if _, err := servertest.OpenSQL(t, dsn).ExecContext(t.Context(), `UPDATE users SET disabled_at = '2026-03-01 12:00:00', token_version = 2 WHERE username = 'strasse'`); err != nil {
 		t.Fatal(err)
 	}
 	if u, err := store.ByUsername(t.Context(), "strasse"); err != nil || u.PasswordHash != "second hash" || !u.Disabled || u.TokenVersion != 2 {
@@ -202,8 +165,8 @@ func TestUsers(t *testing.T) {
 // TestCreateAtOnce proves that exactly one of 20 concurrent calls of Create with the same name succeeds, on two
 // replicas.
 func TestCreateAtOnce(t *testing.T) {
-	dsn := accountsDB(t)
-	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
+	dsn := servertest.AccountsDSN(t)
+	stores := []*accounts.Store{servertest.OpenAccounts(t, dsn), servertest.OpenAccounts(t, dsn)}
 	var made, conflicts atomic.Int32
 	var wg sync.WaitGroup
 	for i := range 20 {
@@ -227,9 +190,9 @@ func TestCreateAtOnce(t *testing.T) {
 // TestAccountStoreUnavailable proves that the account store returns problem.Unavailable before setup and while MySQL is
 // down. After the restart, the same store works again, and no user and no failed login attempt is lost.
 func TestAccountStoreUnavailable(t *testing.T) {
-	server := ownMySQL(t)
-	admin, dsn := server.newDatabase(t)
-	store := openAccounts(t, dsn)
+	server := servertest.OwnMySQL(t)
+	admin, dsn := server.NewDatabase(t)
+	store := servertest.OpenAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
 		t.Errorf("ByUsername before setup: got error %v, want problem.Unavailable", err)
 	}
@@ -241,7 +204,7 @@ func TestAccountStoreUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 5 {
-		reserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
+		servertest.ReserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
 	}
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
@@ -261,38 +224,29 @@ func TestAccountStoreUnavailable(t *testing.T) {
 	if err != nil || found != made {
 		t.Errorf("ByUsername after the restart: got %+v, %v, want %+v", found, err, made)
 	}
-	if got := failuresOf(t, dsn); got != 10 {
+	if got := servertest.LoginFailures(t, dsn); got != 10 {
 		t.Errorf("after the restart: got %d counted failures, want 5 for the address and 5 for the user", got)
 	}
-	reserveAndSettle(t, store, "ada", home, accounts.Succeeded)
-}
-
-// failuresOf returns the sum of all failure counters. Each failure counts twice: for its address and for its user.
-func failuresOf(t *testing.T, dsn string) (n int) {
-	t.Helper()
-	if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures) FROM login_attempts`).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	servertest.ReserveAndSettle(t, store, "ada", home, accounts.Succeeded)
 }
 
 // TestTooManyConnections proves that the account store returns problem.Unavailable if other clients use all connections
 // that MySQL permits (error 1040).
 func TestTooManyConnections(t *testing.T) {
-	server := ownMySQL(t)
-	admin, dsn := server.newDatabase(t)
+	server := servertest.OwnMySQL(t)
+	admin, dsn := server.NewDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
-	root := openSQL(t, admin)
+	root := servertest.OpenSQL(t, admin)
 	if _, err := root.ExecContext(t.Context(), `SET GLOBAL max_connections = 10`); err != nil {
 		t.Fatal(err)
 	}
-	atEnd(t, "reset max_connections", func(ctx context.Context) error {
+	servertest.AtEnd(t, "reset max_connections", func(ctx context.Context) error {
 		_, err := root.ExecContext(ctx, `SET GLOBAL max_connections = DEFAULT`)
 		return err
 	})
-	others := openSQL(t, dsn)
+	others := servertest.OpenSQL(t, dsn)
 	for held := 0; ; held++ {
 		conn, err := others.Conn(t.Context())
 		if err != nil {
@@ -303,7 +257,7 @@ func TestTooManyConnections(t *testing.T) {
 		}
 		defer func() { _ = conn.Close() }()
 	}
-	store := openAccounts(t, dsn)
+	store := servertest.OpenAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
 		t.Errorf("ByUsername: got error %v, want problem.Unavailable", err)
 	}

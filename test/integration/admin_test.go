@@ -11,44 +11,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // actorOf returns u as the actor of a change, as if u had a new access token.
 func actorOf(u accounts.User) accounts.Actor {
 	return accounts.Actor{ID: u.ID, Username: u.Username, Version: u.TokenVersion, Address: home, RequestID: "request-1"}
-}
-
-// createAccount creates a user with the given role.
-func createAccount(t *testing.T, store *accounts.Store, name, role string) accounts.User {
-	t.Helper()
-	u, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: name, PasswordHash: "hash of " + name, Role: role})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
-// trail returns all audit entries in the form "actor action user role", oldest first. It reads them in small pages.
-func trail(t *testing.T, store *accounts.Store) (lines []string) {
-	t.Helper()
-	for cursor := ""; ; {
-		entries, next, err := store.Audit(t.Context(), 3, cursor)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range entries {
-			line := e.ActorName + " " + e.Action + " " + e.Username
-			if e.Role != "" {
-				line += " " + e.Role
-			}
-			lines = append(lines, line)
-		}
-		if next == "" {
-			slices.Reverse(lines)
-			return lines
-		}
-		cursor = next
-	}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -57,8 +25,8 @@ func ptr[T any](v T) *T { return &v }
 // change that must void the access tokens of the user increases the token version.
 func TestPermittedChanges(t *testing.T) {
 	now := newClock()
-	store := openAccounts(t, accountsDB(t), now.Now)
-	grace := createAccount(t, store, "grace", "admin")
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), now.Now)
+	grace := servertest.CreateAccount(t, store, "grace", "admin")
 	by := actorOf(grace)
 	ada, err := store.Create(t.Context(), by, accounts.NewUser{Username: "ADA", PasswordHash: "first", Role: "user"})
 	if err != nil {
@@ -121,7 +89,7 @@ func TestPermittedChanges(t *testing.T) {
 		"ada password.changed ada",
 		"grace user.deleted ada",
 	}
-	if got := trail(t, store); !slices.Equal(got, want) {
+	if got := servertest.AuditTrail(t, store); !slices.Equal(got, want) {
 		t.Errorf("audit trail: got %q, want %q", got, want)
 	}
 	entries, _, err := store.Audit(t.Context(), 100, "")
@@ -140,15 +108,15 @@ func TestPermittedChanges(t *testing.T) {
 // TestRefusedChanges proves that forbidden and invalid changes fail with the right error. A refused change modifies no
 // account and adds no audit entry.
 func TestRefusedChanges(t *testing.T) {
-	store := openAccounts(t, accountsDB(t))
-	grace := createAccount(t, store, "grace", "admin")
-	ada := createAccount(t, store, "ada", "user")
-	gone := createAccount(t, store, "gone", "admin")
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t))
+	grace := servertest.CreateAccount(t, store, "grace", "admin")
+	ada := servertest.CreateAccount(t, store, "ada", "user")
+	gone := servertest.CreateAccount(t, store, "gone", "admin")
 	by := actorOf(grace)
 	if _, err := store.Update(t.Context(), by, gone.ID, accounts.Patch{Disabled: ptr(true)}); err != nil {
 		t.Fatal(err)
 	}
-	before := trail(t, store)
+	before := servertest.AuditTrail(t, store)
 	late := by
 	late.Version = 0
 	const nobody = "0195a3f0-0000-7000-8000-000000000000"
@@ -187,7 +155,7 @@ func TestRefusedChanges(t *testing.T) {
 			t.Errorf("%s: got error %v, want %v", name, test.got, test.want)
 		}
 	}
-	if got := trail(t, store); !slices.Equal(got, before) {
+	if got := servertest.AuditTrail(t, store); !slices.Equal(got, before) {
 		t.Errorf("audit trail: got %q, want %q", got, before)
 	}
 	for _, u := range []accounts.User{grace, ada} {
@@ -213,9 +181,9 @@ func TestRefusedChanges(t *testing.T) {
 // TestLastAdminsAtOnce proves that one admin always remains. In each round, the last two admins demote, disable or
 // delete themselves or each other at the same time on two replicas. Exactly one of these changes succeeds.
 func TestLastAdminsAtOnce(t *testing.T) {
-	dsn := accountsDB(t)
-	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
-	keeper := createAccount(t, stores[0], "keeper", "admin")
+	dsn := servertest.AccountsDSN(t)
+	stores := []*accounts.Store{servertest.OpenAccounts(t, dsn), servertest.OpenAccounts(t, dsn)}
+	keeper := servertest.CreateAccount(t, stores[0], "keeper", "admin")
 	demote := func(s *accounts.Store, by accounts.Actor, id string) error {
 		_, err := s.Update(t.Context(), by, id, accounts.Patch{Role: ptr("user")})
 		return err
@@ -229,7 +197,7 @@ func TestLastAdminsAtOnce(t *testing.T) {
 	for round := range 18 {
 		pair := make([]accounts.User, 2)
 		for i := range pair {
-			pair[i] = createAccount(t, stores[0], fmt.Sprintf("admin %d of round %d", i, round), "admin")
+			pair[i] = servertest.CreateAccount(t, stores[0], fmt.Sprintf("admin %d of round %d", i, round), "admin")
 		}
 		// Demote the admin who remained in the previous round, so that only the two new admins remain.
 		if err := demote(stores[0], actorOf(pair[0]), keeper.ID); err != nil {
@@ -267,7 +235,7 @@ func TestLastAdminsAtOnce(t *testing.T) {
 		keeper = admins[0]
 	}
 	created, removed := 0, 0
-	for _, line := range trail(t, stores[1]) {
+	for _, line := range servertest.AuditTrail(t, stores[1]) {
 		if line[:5] == "setup" {
 			created++
 		} else {
@@ -283,13 +251,13 @@ func TestLastAdminsAtOnce(t *testing.T) {
 // that changes between two pages neither repeat nor skip a user. The same applies to the pages of the audit trail.
 // Invalid limits and cursors are refused.
 func TestListUsers(t *testing.T) {
-	store := openAccounts(t, accountsDB(t))
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t))
 	if users, next, err := store.List(t.Context(), 10, ""); err != nil || len(users) != 0 || next != "" {
 		t.Errorf("List without users: got %v, %q, %v, want an empty page without a cursor", users, next, err)
 	}
 	names := []string{"a", "b", "ba", "c d", "e", "é", "日本"} // sorted by bytes
 	for _, name := range []string{"日本", "e", "b", "é", "a", "c d", "ba"} {
-		createAccount(t, store, name, "user")
+		servertest.CreateAccount(t, store, name, "user")
 	}
 	for limit := 1; limit <= 8; limit++ {
 		var got []string
@@ -319,8 +287,8 @@ func TestListUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	createAccount(t, store, "aa", "user")
-	admin := createAccount(t, store, "zz", "admin")
+	servertest.CreateAccount(t, store, "aa", "user")
+	admin := servertest.CreateAccount(t, store, "zz", "admin")
 	if err := store.Delete(t.Context(), actorOf(admin), users[2].ID); err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +305,7 @@ func TestListUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	createAccount(t, store, "later", "user")
+	servertest.CreateAccount(t, store, "later", "user")
 	older, _, err := store.Audit(t.Context(), 1, next)
 	if err != nil || older[0].ID >= entries[1].ID || older[0].Username != "aa" {
 		t.Errorf("audit entry after %+v: got %+v, %v, want the creation of aa", entries, older, err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // guess makes a failed attempt on ada's account from an address. It moves the clock on until the store allows the attempt.
@@ -58,7 +59,7 @@ func visit(t *testing.T, s *accounts.Store) bool {
 func TestAuditLockoutFromOneAddress(t *testing.T) {
 	const guesses = 200
 	now := newClock()
-	s := openAccounts(t, accountsDB(t), now.Now)
+	s := servertest.OpenAccounts(t, servertest.AccountsDSN(t), now.Now)
 	refused := 0
 	for range guesses {
 		guess(t, s, now, elsewhere)
@@ -75,7 +76,7 @@ func TestAuditLockoutFromOneAddress(t *testing.T) {
 // TestAuditLockoutFromManyAddresses checks security S1: guesses from 20 addresses do not lock the owner of the account out at an address that succeeded before.
 func TestAuditLockoutFromManyAddresses(t *testing.T) {
 	now := newClock()
-	s := openAccounts(t, accountsDB(t), now.Now)
+	s := servertest.OpenAccounts(t, servertest.AccountsDSN(t), now.Now)
 	if !visit(t, s) {
 		t.Fatal("before the guesses: got the owner refused")
 	}
@@ -90,7 +91,7 @@ func TestAuditLockoutFromManyAddresses(t *testing.T) {
 // TestAuditLockoutHeals checks security S1: one mistake of the owner does not lock the account months after an attack, when each sign-in since then succeeded.
 func TestAuditLockoutHeals(t *testing.T) {
 	now := newClock()
-	s := openAccounts(t, accountsDB(t), now.Now)
+	s := servertest.OpenAccounts(t, servertest.AccountsDSN(t), now.Now)
 	for range 115 {
 		guess(t, s, now, elsewhere)
 	}
@@ -100,7 +101,7 @@ func TestAuditLockoutHeals(t *testing.T) {
 			t.Fatalf("day %d: got the owner refused", day)
 		}
 	}
-	reserveAndSettle(t, s, "ada", home, accounts.Failed)
+	servertest.ReserveAndSettle(t, s, "ada", home, accounts.Failed)
 	now.add(time.Minute)
 	if !visit(t, s) {
 		t.Error("a minute after the mistake: got the owner refused, want success")
@@ -109,8 +110,8 @@ func TestAuditLockoutHeals(t *testing.T) {
 
 // TestAuditEndedSession checks security S6: a refresh token of a session that has ended neither ends other sessions nor adds to the audit trail.
 func TestAuditEndedSession(t *testing.T) {
-	s := openAccounts(t, accountsDB(t))
-	root := createAccount(t, s, "root", "admin")
+	s := servertest.OpenAccounts(t, servertest.AccountsDSN(t))
+	root := servertest.CreateAccount(t, s, "root", "admin")
 	for name, end := range map[string]func(u accounts.User) error{
 		"changed": func(u accounts.User) error { return s.ChangePassword(t.Context(), actorOf(u), "another hash") },
 		"disabled": func(u accounts.User) error {
@@ -134,7 +135,7 @@ func TestAuditEndedSession(t *testing.T) {
 			t.Errorf("%s: got token version %d and error %v, want version %d, so that other sessions continue", name, after.TokenVersion, err, before.TokenVersion)
 		}
 	}
-	for _, line := range trail(t, s) {
+	for _, line := range servertest.AuditTrail(t, s) {
 		if strings.Contains(line, accounts.ActionSessionsEnded) {
 			t.Errorf("got %q in the audit trail, want no such entry", line)
 		}
@@ -144,26 +145,17 @@ func TestAuditEndedSession(t *testing.T) {
 // TestAuditSessionLimit checks security S6: the number of sessions of one user has a limit.
 func TestAuditSessionLimit(t *testing.T) {
 	const started = 300
-	dsn := accountsDB(t)
-	s := openAccounts(t, dsn)
-	u := createAccount(t, s, "ada", "user")
+	dsn := servertest.AccountsDSN(t)
+	s := servertest.OpenAccounts(t, dsn)
+	u := servertest.CreateAccount(t, s, "ada", "user")
 	for range started {
 		if _, err := s.StartSession(t.Context(), u, 720*time.Hour); err != nil {
 			return // The store can refuse a session as well.
 		}
 	}
-	if n := rows(t, dsn, "sessions"); n >= started {
+	if n := servertest.CountRows(t, dsn, "sessions"); n >= started {
 		t.Errorf("got %d sessions of one user, want fewer than were started", n)
 	}
-}
-
-// rows returns how many rows a table has.
-func rows(t *testing.T, dsn, table string) (n int) {
-	t.Helper()
-	if err := openSQL(t, dsn).QueryRowContext(t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // sprayed is how many user names spray guesses at.
@@ -172,7 +164,7 @@ const sprayed = 100
 // startLogin runs login on a new database. It returns the URL of login, the file with its log, and the DSN of the database.
 func startLogin(t *testing.T) (url, log, dsn string) {
 	t.Helper()
-	dsn = accountsDB(t)
+	dsn = servertest.AccountsDSN(t)
 	settings, _ := loginSettings(t, dsn)
 	url, log = runLogged(t, "login", append(settings, "METRICS_ADDR=127.0.0.1:0")...)
 	return url, log, dsn
@@ -235,9 +227,9 @@ func TestAuditSprayHashes(t *testing.T) {
 func TestAuditSprayRows(t *testing.T) {
 	url, _, dsn := startLogin(t)
 	spray(t, url, "user")
-	before := rows(t, dsn, "login_attempts")
+	before := servertest.CountRows(t, dsn, "login_attempts")
 	spray(t, url, "another")
-	if added := rows(t, dsn, "login_attempts") - before; added >= sprayed {
+	if added := servertest.CountRows(t, dsn, "login_attempts") - before; added >= sprayed {
 		t.Errorf("got %d rows more after %d guesses, want fewer rows than guesses", added, sprayed)
 	}
 }

@@ -21,20 +21,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // openContent returns a store in a new database, and the URI of the database.
 func openContent(t *testing.T) (*content.Store, string) {
 	t.Helper()
-	uri := sharedMongoDB(t).newDatabase(t)
-	s, err := content.Open(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	if err := s.EnsureIndexes(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	uri := servertest.MongoDB(t).NewDatabase(t)
+	s, _ := servertest.OpenContent(t, uri)
 	return s, uri
 }
 
@@ -43,11 +37,11 @@ func TestAuditCommitAfterSweep(t *testing.T) {
 	s, uri := openContent(t)
 	// The short ORPHAN_GRACE stands for a clock that differs by minutes, or for a process that was frozen.
 	sweep := runFunction(t, "sweep", "MONGODB_URI="+uri, "EVENTS_URL="+startSink(t), "PENDING_GRACE=10ms", "ORPHAN_GRACE=1s")
-	f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: -1}}, &reader{2*mebi + 1, func() error {
+	f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: -1}}, servertest.NewReader(2*mebi+1, func() error {
 		time.Sleep(2500 * time.Millisecond)
 		postSweep(t, sweep)
 		return io.EOF
-	}}, eventOf)
+	}), eventOf)
 	if err != nil {
 		return // Put can refuse the file as well.
 	}
@@ -83,7 +77,7 @@ func TestAuditDeletedUpload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			addPiece(t, s, upload.ID, 0, randomBytes(mebi+5))
+			servertest.AddPiece(t, s, upload.ID, 0, servertest.RandomBytes(mebi+5))
 			if _, err := s.Finish(t.Context(), upload.ID, eventOf); err != nil { // The event is not confirmed, so the note stays.
 				t.Fatal(err)
 			}
@@ -97,7 +91,7 @@ func TestAuditDeletedUpload(t *testing.T) {
 				t.Fatal(err)
 			}
 			visit(t, u, sweep, upload.ID)
-			if n := count(t, u.db.Collection("fs.files"), document); n != 0 {
+			if n := servertest.CountDocuments(t, u.db.Collection("fs.files"), document); n != 0 {
 				t.Errorf("got %d documents of file %s, want none", n, upload.ID)
 			}
 		})
@@ -106,10 +100,10 @@ func TestAuditDeletedUpload(t *testing.T) {
 
 // TestAuditFinishWithHole checks data A7: Finish refuses an upload that lacks a chunk in the middle.
 func TestAuditFinishWithHole(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(3 * mebi)
-	u := createUpload(t, s, len(want))
-	addPiece(t, s, u.ID, 0, want)
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(3 * mebi)
+	u := servertest.CreateUpload(t, s, len(want))
+	servertest.AddPiece(t, s, u.ID, 0, want)
 	// A failover can roll the chunk back and keep the note of the chunk.
 	if _, err := db.Collection("fs.chunks").DeleteOne(t.Context(), bson.D{{Key: "files_id", Value: u.ID}, {Key: "n", Value: 1}}); err != nil {
 		t.Fatal(err)
@@ -121,8 +115,8 @@ func TestAuditFinishWithHole(t *testing.T) {
 
 // TestAuditChunkIDs checks data A6: an upload neither reads nor replaces a chunk of another file, also if the ids of the two files end alike.
 func TestAuditChunkIDs(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	u := createUpload(t, s, mebi)
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	u := servertest.CreateUpload(t, s, mebi)
 	ada := uuid.MustParse(u.ID)
 	grace := ada
 	grace[8] ^= 1 // one of the bits of a file's id that are not in the id of its chunks
@@ -135,7 +129,7 @@ func TestAuditChunkIDs(t *testing.T) {
 	for collection, document := range map[string]bson.D{
 		"fs.chunks": {{Key: "_id", Value: chunk}, {Key: "files_id", Value: grace.String()}, {Key: "n", Value: int32(0)}, {Key: "data", Value: secret}},
 		"fs.files": {{Key: "_id", Value: grace.String()}, {Key: "length", Value: int64(len(secret))}, {Key: "chunkSize", Value: int32(mebi)}, {Key: "uploadDate", Value: time.Now()},
-			{Key: "filename", Value: "x"}, {Key: "metadata", Value: bson.D{{Key: "owner", Value: "grace"}, {Key: "content_type", Value: "text/plain"}, {Key: "sha256", Value: sum(secret)}, {Key: "event", Value: "{}"}}}},
+			{Key: "filename", Value: "x"}, {Key: "metadata", Value: bson.D{{Key: "owner", Value: "grace"}, {Key: "content_type", Value: "text/plain"}, {Key: "sha256", Value: servertest.SHA256(secret)}, {Key: "event", Value: "{}"}}}},
 	} {
 		if _, err := db.Collection(collection).InsertOne(t.Context(), document); err != nil {
 			t.Fatal(err)
@@ -160,10 +154,10 @@ func TestAuditChunkIDs(t *testing.T) {
 
 // TestAuditSmallPieces checks data C1: a client that was refused for small pieces can complete its upload with large pieces.
 func TestAuditSmallPieces(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(2 * mebi)
-	u := createUpload(t, s, len(want))
-	addPiece(t, s, u.ID, 0, want[:10])
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(2 * mebi)
+	u := servertest.CreateUpload(t, s, len(want))
+	servertest.AddPiece(t, s, u.ID, 0, want[:10])
 	// The journal is then as after 10,000 pieces, which each upload can have.
 	if _, err := db.Collection("uploads.journal").UpdateOne(t.Context(), bson.D{{Key: "_id", Value: fmt.Sprintf("%s/%020d", u.ID, 0)}},
 		bson.D{{Key: "$set", Value: bson.D{{Key: "index", Value: int64(10_000)}}}}); err != nil {
@@ -187,10 +181,10 @@ func TestAuditSmallPieces(t *testing.T) {
 
 // TestAuditLateWriter checks data C2: a writer that comes after the commit of its upload is refused and leaves nothing in the journal, also before the event is confirmed.
 func TestAuditLateWriter(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(2*mebi + 900)
-	u := createUpload(t, s, len(want))
-	addPiece(t, s, u.ID, 0, want[:300])
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(2*mebi + 900)
+	u := servertest.CreateUpload(t, s, len(want))
+	servertest.AddPiece(t, s, u.ID, 0, want[:300])
 	r, w := io.Pipe()
 	defer r.Close() // ends the writer
 	late := make(chan error, 1)
@@ -201,7 +195,7 @@ func TestAuditLateWriter(t *testing.T) {
 	if _, err := w.Write([]byte("f")); err != nil { // Append has found the upload when it reads this byte.
 		t.Fatal(err)
 	}
-	addPiece(t, s, u.ID, 300, want[300:])
+	servertest.AddPiece(t, s, u.ID, 300, want[300:])
 	if _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +209,7 @@ func TestAuditLateWriter(t *testing.T) {
 	if err := s.Confirm(t.Context(), u.ID); err != nil {
 		t.Fatal(err)
 	}
-	wantNoJournal(t, db, u.ID)
+	servertest.WantNoJournal(t, db, u.ID)
 }
 
 // TestAuditJournalOfKilledFunction checks data C3: sweep deletes the journal of an upload whose function was killed between the commit and the deletion of the journal.
@@ -227,8 +221,8 @@ func TestAuditJournalOfKilledFunction(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer killed.Close()
-	u := createUpload(t, s, 3*mebi+5)
-	addPiece(t, s, u.ID, 0, randomBytes(3*mebi+5))
+	u := servertest.CreateUpload(t, s, 3*mebi+5)
+	servertest.AddPiece(t, s, u.ID, 0, servertest.RandomBytes(3*mebi+5))
 	if _, err := killed.Finish(t.Context(), u.ID, eventOf); err == nil {
 		t.Fatal("got no error of the function that was killed, want one")
 	}
@@ -237,16 +231,16 @@ func TestAuditJournalOfKilledFunction(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		postSweep(t, sweep)
 	}
-	db := database(t, uri)
-	if n := count(t, db.Collection("uploads"), bson.D{}); n != 0 {
+	db := servertest.Database(t, uri)
+	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 0 {
 		t.Errorf("got %d open uploads, want none", n)
 	}
-	wantNoJournal(t, db, u.ID)
+	servertest.WantNoJournal(t, db, u.ID)
 }
 
 // TestAuditIndexTimeLimit checks data D1: the creation of an index has no time limit, because the server gives up a build that runs into the limit.
 func TestAuditIndexTimeLimit(t *testing.T) {
-	uri := sharedMongoDB(t).newDatabase(t)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	var mu sync.Mutex
 	limits := map[string]string{} // by command; empty for no limit
 	w := newWire(t, host(t, uri), func() (fromClient, fromServer parser) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // startSink returns the URL of a broker that confirms every event and delivers none.
@@ -69,7 +70,7 @@ func (u *uploader) wantNoGhosts(t *testing.T, files string) {
 		t.Fatalf("list files: got status %d, body %s and error %v", status, body, err)
 	}
 	for _, f := range page.Files {
-		if count(t, u.db.Collection("fs.files"), bson.D{{Key: "_id", Value: f.ID}}) == 0 {
+		if servertest.CountDocuments(t, u.db.Collection("fs.files"), bson.D{{Key: "_id", Value: f.ID}}) == 0 {
 			deletion, _, _ := u.call(t, http.MethodDelete, files+"/files/"+f.ID)
 			t.Errorf("got an entry of %s without a file, and status %d for its deletion, want no entry", f.ID, deletion)
 		}
@@ -146,7 +147,7 @@ func TestAuditLostEvent(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		postSweep(t, sweep)
 	}
-	if n := count(t, u.db.Collection("catalogue"), bson.D{{Key: "_id", Value: id}}); n != 1 {
+	if n := servertest.CountDocuments(t, u.db.Collection("catalogue"), bson.D{{Key: "_id", Value: id}}); n != 1 {
 		t.Errorf("got %d entries of file %s after three sweeps, want 1", n, id)
 	}
 }
@@ -157,7 +158,7 @@ func TestAuditAcceptedFileOutlivesClaim(t *testing.T) {
 	file := func() content.File {
 		t.Helper()
 		f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, Key: "daily"},
-			&reader{1, func() error { return io.EOF }}, eventOf)
+			servertest.NewReader(1, func() error { return io.EOF }), eventOf)
 		if err == nil {
 			_, err = s.Claim(t.Context(), "daily", f)
 		}

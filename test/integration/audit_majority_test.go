@@ -5,7 +5,6 @@ package integration
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,50 +13,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
-	"github.com/strongroom-dev/strongroom/test/bench/nullmongo"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
-
-// startNullMongo returns the URI of a server that replies to commands as nullmongo.Server.Intercept describes.
-func startNullMongo(t *testing.T, reply func(command, collection string) bson.D) string {
-	t.Helper()
-	server, err := nullmongo.Start(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	server.Intercept(reply)
-	return server.URI()
-}
-
-// withoutMajority returns the replies of a primary that the secondaries cannot reach. To the first insert of a document it
-// replies that the document is written but that no majority has it. To the second insert it replies that the document is
-// there already, and again that no majority has it: MongoDB's jstests/replsets/noop_writes_wait_for_write_concern.js tests
-// that a server sends both in one reply.
-func withoutMajority(inserts string) func(command, collection string) bson.D {
-	var n atomic.Int32
-	return func(command, collection string) bson.D {
-		if command+" "+collection != inserts {
-			return nil
-		}
-		reply := bson.D{
-			{Key: "ok", Value: 1.0},
-			{Key: "writeConcernError", Value: bson.D{{Key: "code", Value: int32(50)}, {Key: "codeName", Value: "MaxTimeMSExpired"}, {Key: "errmsg", Value: "operation exceeded time limit"}}},
-		}
-		if n.Add(1) == 1 {
-			return append(reply, bson.E{Key: "n", Value: int32(1)})
-		}
-		duplicate := bson.D{{Key: "index", Value: int32(0)}, {Key: "code", Value: int32(11000)}, {Key: "errmsg", Value: "E11000 duplicate key error"}}
-		return append(reply, bson.E{Key: "n", Value: int32(0)}, bson.E{Key: "writeErrors", Value: bson.A{duplicate}})
-	}
-}
 
 // TestAuditFileWithoutMajority checks data A1: Put returns a file only if a majority of the servers has the document of the file.
 func TestAuditFileWithoutMajority(t *testing.T) {
-	s, err := content.Open(startNullMongo(t, withoutMajority("insert fs.files")))
+	s, err := content.Open(servertest.NullMongoDB(t, servertest.WithoutMajority("insert fs.files")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +30,7 @@ func TestAuditFileWithoutMajority(t *testing.T) {
 
 // TestAuditEntryWithoutMajority checks data A1: Insert succeeds only if a majority of the servers has the entry, because record then acknowledges the event.
 func TestAuditEntryWithoutMajority(t *testing.T) {
-	c, err := catalog.Open(startNullMongo(t, withoutMajority("insert catalogue")))
+	c, err := catalog.Open(servertest.NullMongoDB(t, servertest.WithoutMajority("insert catalogue")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +47,7 @@ func TestAuditEntryWithoutMajority(t *testing.T) {
 func TestAuditInterruptedCommit(t *testing.T) {
 	var mu sync.Mutex
 	var deleted []string
-	s, err := content.Open(startNullMongo(t, func(command, collection string) bson.D {
+	s, err := content.Open(servertest.NullMongoDB(t, func(command, collection string) bson.D {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {

@@ -8,19 +8,20 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestNoChangeWithoutAudit proves that no account changes without an audit entry. If the audit table does not exist,
 // each change returns problem.Unavailable and leaves the accounts unchanged.
 func TestNoChangeWithoutAudit(t *testing.T) {
-	admin, dsn := sharedMySQL(t).newDatabase(t)
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
-	store := openAccounts(t, dsn)
-	grace, ada := createAccount(t, store, "grace", "admin"), createAccount(t, store, "ada", "user")
-	root := openSQL(t, admin)
-	if _, err := root.ExecContext(t.Context(), fmt.Sprintf("RENAME TABLE %[1]s.audit TO %[1]s.elsewhere", databaseOf(t, dsn))); err != nil {
+	store := servertest.OpenAccounts(t, dsn)
+	grace, ada := servertest.CreateAccount(t, store, "grace", "admin"), servertest.CreateAccount(t, store, "ada", "user")
+	root := servertest.OpenSQL(t, admin)
+	if _, err := root.ExecContext(t.Context(), fmt.Sprintf("RENAME TABLE %[1]s.audit TO %[1]s.elsewhere", servertest.DatabaseName(t, dsn))); err != nil {
 		t.Fatal(err)
 	}
 	by := actorOf(grace)
@@ -43,18 +44,18 @@ func TestNoChangeWithoutAudit(t *testing.T) {
 // TestMigrationsRunAgain proves that a migration can run again if it was interrupted after its last statement but
 // before its version was recorded.
 func TestMigrationsRunAgain(t *testing.T) {
-	admin, dsn := sharedMySQL(t).newDatabase(t)
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openSQL(t, admin).ExecContext(t.Context(), "DELETE FROM "+databaseOf(t, dsn)+".goose_db_version WHERE version_id >= 3"); err != nil {
+	if _, err := servertest.OpenSQL(t, admin).ExecContext(t.Context(), "DELETE FROM "+servertest.DatabaseName(t, dsn)+".goose_db_version WHERE version_id >= 3"); err != nil {
 		t.Fatal(err)
 	}
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
 	var indexed int
-	err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.statistics
+	err := servertest.OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.statistics
 		WHERE table_schema = DATABASE() AND index_name = 'users_role'`).Scan(&indexed)
 	if err != nil || indexed != 2 {
 		t.Errorf("columns of the index users_role: got %d, %v, want 2", indexed, err)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestAuditQuotaExceeded checks data B1: two uploads that end at the same time do not exceed their owner's quota.
@@ -53,8 +55,8 @@ func TestAuditQuotaExceeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	uploads := u.db.Collection("uploads")
-	eventually(t, recovery, "the upload begins", func() error {
-		return unless(count(t, uploads, bson.D{}) == 1, "there is no note of it")
+	servertest.Eventually(t, servertest.Recovery, "the upload begins", func() error {
+		return unless(servertest.CountDocuments(t, uploads, bson.D{}) == 1, "there is no note of it")
 	})
 
 	// An upload by tus of 6 bytes has room as well, or is refused.

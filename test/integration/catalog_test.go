@@ -14,6 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // newCatalog returns a catalog in the database that uri names. It creates the indexes with concurrent calls of
@@ -43,13 +44,13 @@ func newCatalog(t *testing.T, uri string) *catalog.Store {
 func entry(owner string, n int64) catalog.Entry {
 	at := time.Unix(1_800_000_000+n, 123_000_000).UTC()
 	return catalog.Entry{Info: file.Info{ID: uuid.Must(uuid.NewV7()).String(), Owner: owner, Name: fmt.Sprint("file Ω ", n), Size: 1 << 40,
-		SHA256: sum(nil), ContentType: "text/plain", StoredAt: at}, CataloguedAt: at.Add(time.Millisecond)}
+		SHA256: servertest.SHA256(nil), ContentType: "text/plain", StoredAt: at}, CataloguedAt: at.Add(time.Millisecond)}
 }
 
 // TestCatalogInsert proves that exactly one of several concurrent inserts of the same file reports an insert, and that
 // a later insert does not change the entry.
 func TestCatalogInsert(t *testing.T) {
-	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
+	s := newCatalog(t, servertest.MongoDB(t).NewDatabase(t))
 	want := entry("ada", 0)
 	if _, err := s.Get(t.Context(), want.ID); !errors.Is(err, problem.NotFound) {
 		t.Errorf("Get before the insert: got error %v, want %v", err, problem.NotFound)
@@ -87,7 +88,7 @@ func TestCatalogInsert(t *testing.T) {
 // TestCatalogList proves that List returns every entry exactly once, newest first, with any page size. An entry that is
 // inserted between two pages does not change the later pages. Invalid limits and cursors are refused.
 func TestCatalogList(t *testing.T) {
-	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
+	s := newCatalog(t, servertest.MongoDB(t).NewDatabase(t))
 	var all, adas []catalog.Entry // newest first
 	for n := range int64(12) {
 		owner := []string{"ada", "grace"}[n%2]
@@ -159,7 +160,7 @@ func TestCatalogList(t *testing.T) {
 // TestCatalogSearchAndDelete proves that List finds entries by a part of the name. The search ignores case and does not
 // interpret the text as a pattern. Delete removes an entry.
 func TestCatalogSearchAndDelete(t *testing.T) {
-	s := newCatalog(t, sharedMongoDB(t).newDatabase(t))
+	s := newCatalog(t, servertest.MongoDB(t).NewDatabase(t))
 	ids := map[string]string{}
 	for i, name := range []string{"Notes Ω.txt", "notes.TXT", "a.*b", "100% (1).pdf"} {
 		e := entry([]string{"ada", "grace"}[i%2], int64(i))
@@ -212,8 +213,8 @@ func TestCatalogSearchAndDelete(t *testing.T) {
 // TestCatalogServerUnavailable proves that every call returns problem.Unavailable while MongoDB is down, and that the
 // same store works again afterward.
 func TestCatalogServerUnavailable(t *testing.T) {
-	server := ownMongoDB(t)
-	s := newCatalog(t, server.newDatabase(t))
+	server := servertest.OwnMongoDB(t)
+	s := newCatalog(t, server.NewDatabase(t))
 	e := entry("ada", 0)
 	if _, err := s.Insert(t.Context(), e); err != nil {
 		t.Fatal(err)
@@ -239,7 +240,7 @@ func TestCatalogServerUnavailable(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "Get works again", func() error {
+	servertest.Eventually(t, 20*time.Second, "Get works again", func() error {
 		_, err := s.Get(t.Context(), e.ID)
 		return err
 	})

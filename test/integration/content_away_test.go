@@ -15,14 +15,15 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestContentServerUnavailable proves that every call returns problem.Unavailable while MongoDB is down. Afterward, the
 // same store and the same reader work again, and no acknowledged file is lost.
 func TestContentServerUnavailable(t *testing.T) {
-	server := ownMongoDB(t)
-	s, db := newContent(t, server.newDatabase(t))
-	f, err := put(t.Context(), s, randomBytes(2*mebi))
+	server := servertest.OwnMongoDB(t)
+	s, db := servertest.OpenContent(t, server.NewDatabase(t))
+	f, err := put(t.Context(), s, servertest.RandomBytes(2*mebi))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func TestContentServerUnavailable(t *testing.T) {
 	}
 	end := func() error { return io.EOF }
 	_, err = s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada"}}, io.MultiReader(
-		&reader{3 * mebi, end}, &reader{0, kill}, &reader{3 * mebi, end}), anyEvent)
+		servertest.NewReader(3*mebi, end), servertest.NewReader(0, kill), servertest.NewReader(3*mebi, end)), anyEvent)
 	if !errors.Is(err, problem.Unavailable) {
 		t.Errorf("Put: got error %v, want %v", err, problem.Unavailable)
 	}
@@ -62,14 +63,14 @@ func TestContentServerUnavailable(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the reader continues", func() error {
+	servertest.Eventually(t, 20*time.Second, "the reader continues", func() error {
 		_, err := io.Copy(io.Discard, half)
 		return err
 	})
 	if _, err := put(t.Context(), s, []byte("x")); err != nil {
 		t.Errorf("Put after the restart: got error %v, want nil", err)
 	}
-	if n := count(t, db.Collection("fs.files"), bson.D{}); n != 2 {
+	if n := servertest.CountDocuments(t, db.Collection("fs.files"), bson.D{}); n != 2 {
 		t.Errorf("got %d files, want the 2 acknowledged files", n)
 	}
 }
@@ -83,15 +84,15 @@ func TestContentCommitUnanswered(t *testing.T) {
 		want error
 	}{"once": {1, nil}, "always": {1 << 30, problem.Unavailable}} {
 		t.Run(name, func(t *testing.T) {
-			uri := sharedMongoDB(t).newDatabase(t)
-			u := parseURL(t, uri)
+			uri := servertest.MongoDB(t).NewDatabase(t)
+			u := servertest.ParseURL(t, uri)
 			u.Host = cutReplies(t, u.Host, "fs.files", c.cuts)
 			s, err := content.Open(u.String())
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			want := randomBytes(2*mebi + 1)
+			want := servertest.RandomBytes(2*mebi + 1)
 			if _, err := put(t.Context(), s, want); !errors.Is(err, c.want) {
 				t.Errorf("Put: got error %v, want %v", err, c.want)
 			}
@@ -99,7 +100,7 @@ func TestContentCommitUnanswered(t *testing.T) {
 			var found []struct {
 				ID string `bson:"_id"`
 			}
-			direct := database(t, uri)
+			direct := servertest.Database(t, uri)
 			cursor, err := direct.Collection("fs.files").Find(t.Context(), bson.D{})
 			if err == nil {
 				err = cursor.All(t.Context(), &found)
@@ -116,7 +117,7 @@ func TestContentCommitUnanswered(t *testing.T) {
 			}
 			if got, err := io.ReadAll(stock); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("GridFS of the driver: got %d bytes with the digest %s (%v), want %d bytes with %s",
-					len(got), sum(got), err, len(want), sum(want))
+					len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
 			}
 		})
 	}

@@ -3,12 +3,9 @@ package integration
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,59 +14,16 @@ import (
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 const mebi = 1 << 20
-
-// database returns the database that uri names. The connection uses the driver directly, without the packages of
-// Strongroom.
-func database(t *testing.T, uri string) *mongo.Database {
-	t.Helper()
-	client, err := mongo.Connect(options.Client().ApplyURI(uri))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.WithoutCancel(t.Context())) })
-	return client.Database(strings.TrimPrefix(parseURL(t, uri).Path, "/"))
-}
-
-// newContent returns a store in the database that uri names, and the database. It creates the indexes of the store.
-func newContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
-	t.Helper()
-	s, err := content.Open(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.EnsureIndexes(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return s, database(t, uri)
-}
-
-// randomBytes returns n pseudorandom bytes, which are the same in every run.
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
-	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b) // never returns an error
-	return b
-}
-
-// sum returns the SHA-256 digest of b in hexadecimal.
-func sum(b []byte) string {
-	s := sha256.Sum256(b)
-	return hex.EncodeToString(s[:])
-}
 
 // anyEvent is a finish function for Put that returns a fixed event.
 func anyEvent(*content.File) ([]byte, error) { return []byte(`{"id":"1"}`), nil }
@@ -79,21 +33,11 @@ func put(ctx context.Context, s *content.Store, b []byte) (content.File, error) 
 	return s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain"}}, bytes.NewReader(b), anyEvent)
 }
 
-// count returns the number of documents in c that match filter.
-func count(t *testing.T, c *mongo.Collection, filter bson.D) int64 {
-	t.Helper()
-	n, err := c.CountDocuments(t.Context(), filter)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // wantEmpty checks that the database has no files, chunks, upload records, claims and deletion records.
 func wantEmpty(t *testing.T, db *mongo.Database) {
 	t.Helper()
 	for _, name := range []string{"fs.files", "fs.chunks", "uploads", "uploads.claims", "deletions"} {
-		if n := count(t, db.Collection(name), bson.D{}); n != 0 {
+		if n := servertest.CountDocuments(t, db.Collection(name), bson.D{}); n != 0 {
 			t.Errorf("got %d documents in %s, want none", n, name)
 		}
 	}
@@ -102,7 +46,7 @@ func wantEmpty(t *testing.T, db *mongo.Database) {
 // TestContentStore proves that content.Store and contenttest.Memory do the same.
 func TestContentStore(t *testing.T) {
 	contenttest.Test(t, func(t *testing.T) contenttest.Store {
-		s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
+		s, _ := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 		return s
 	})
 }
@@ -110,16 +54,16 @@ func TestContentStore(t *testing.T) {
 // TestContentSizes proves that files of sizes around the chunk size are stored completely, and that Reader and the
 // GridFS of the driver read the same bytes.
 func TestContentSizes(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	for _, size := range []int{0, 1, mebi - 1, mebi, mebi + 1, 20 * mebi} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			want := randomBytes(size)
+			want := servertest.RandomBytes(size)
 			f, err := put(t.Context(), s, want)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if f.Size != int64(size) || f.SHA256 != sum(want) {
-				t.Errorf("got size %d and SHA-256 %s, want %d and %s", f.Size, f.SHA256, size, sum(want))
+			if f.Size != int64(size) || f.SHA256 != servertest.SHA256(want) {
+				t.Errorf("got size %d and SHA-256 %s, want %d and %s", f.Size, f.SHA256, size, servertest.SHA256(want))
 			}
 			if id, err := uuid.Parse(f.ID); err != nil || id.Version() != 7 {
 				t.Errorf("got the ID %q, want a UUIDv7", f.ID)
@@ -131,12 +75,12 @@ func TestContentSizes(t *testing.T) {
 			r := s.Reader(t.Context(), got)
 			read, err := io.ReadAll(r)
 			if err != nil || !bytes.Equal(read, want) {
-				t.Errorf("Reader: got %d bytes with the digest %s (%v), want %d bytes with %s", len(read), sum(read), err, size, sum(want))
+				t.Errorf("Reader: got %d bytes with the digest %s (%v), want %d bytes with %s", len(read), servertest.SHA256(read), err, size, servertest.SHA256(want))
 			}
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}
-			if chunks := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: f.ID}}); chunks != int64((size+mebi-1)/mebi) {
+			if chunks := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: f.ID}}); chunks != int64((size+mebi-1)/mebi) {
 				t.Errorf("got %d chunks for %d bytes, want %d", chunks, size, (size+mebi-1)/mebi)
 			}
 			// The GridFS implementation of a driver must be able to read the file.
@@ -147,7 +91,7 @@ func TestContentSizes(t *testing.T) {
 			read, err = io.ReadAll(stock)
 			if err != nil || !bytes.Equal(read, want) {
 				t.Errorf("GridFS of the driver: got %d bytes with the digest %s (%v), want %d bytes with %s",
-					len(read), sum(read), err, size, sum(want))
+					len(read), servertest.SHA256(read), err, size, servertest.SHA256(want))
 			}
 			if file := stock.GetFile(); file.Name != f.Name || file.Length != f.Size || !file.UploadDate.Equal(f.StoredAt) {
 				t.Errorf("GridFS of the driver: got %+v, want %+v", file, f)
@@ -159,7 +103,7 @@ func TestContentSizes(t *testing.T) {
 // TestContentDocument proves that the file document contains the owner, the event and the digest, that Confirm marks
 // the event confirmed, and that Delete leaves no document.
 func TestContentDocument(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	f, err := put(t.Context(), s, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -173,8 +117,8 @@ func TestContentDocument(t *testing.T) {
 		}
 		return d
 	}
-	if m := document().Metadata; m.Owner != "ada" || m.Event != `{"id":"1"}` || m.SHA256 != sum([]byte("x")) {
-		t.Errorf(`got the metadata %+v, want the owner ada, the event {"id":"1"} and the digest %s`, m, sum([]byte("x")))
+	if m := document().Metadata; m.Owner != "ada" || m.Event != `{"id":"1"}` || m.SHA256 != servertest.SHA256([]byte("x")) {
+		t.Errorf(`got the metadata %+v, want the owner ada, the event {"id":"1"} and the digest %s`, m, servertest.SHA256([]byte("x")))
 	}
 	if event, err := s.Event(t.Context(), f.ID); err != nil || string(event) != `{"id":"1"}` {
 		t.Errorf(`Event: got %s, %v, want {"id":"1"}`, event, err)
@@ -203,17 +147,17 @@ func TestContentDocument(t *testing.T) {
 
 // TestContentConcurrently proves that concurrent uploads do not corrupt each other.
 func TestContentConcurrently(t *testing.T) {
-	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, _ := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	var group errgroup.Group
 	for i := range 16 {
 		group.Go(func() error {
-			want := randomBytes(2*mebi + 1000*i)
+			want := servertest.RandomBytes(2*mebi + 1000*i)
 			f, err := put(t.Context(), s, want)
 			if err != nil {
 				return err
 			}
 			got, err := io.ReadAll(s.Reader(t.Context(), f))
-			if err == nil && (f.SHA256 != sum(want) || !bytes.Equal(got, want)) {
+			if err == nil && (f.SHA256 != servertest.SHA256(want) || !bytes.Equal(got, want)) {
 				err = errors.New("the stored bytes differ from the uploaded bytes")
 			}
 			if err != nil {
@@ -227,25 +171,10 @@ func TestContentConcurrently(t *testing.T) {
 	}
 }
 
-// reader returns left bytes and then the error of end.
-type reader struct {
-	left int
-	end  func() error
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	if r.left == 0 {
-		return 0, r.end()
-	}
-	n := min(len(p), r.left)
-	r.left -= n
-	return n, nil
-}
-
 // TestContentRefused proves that Put leaves no documents in the database if the body cannot be read completely, if
 // finish returns an error, or if the client cancels the request.
 func TestContentRefused(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	broken := errors.New("broken")
 	for name, c := range map[string]struct {
 		end    error
@@ -261,13 +190,13 @@ func TestContentRefused(t *testing.T) {
 			t.Run(fmt.Sprintf("%s after %d bytes", name, size), func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				_, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada"}}, &reader{size, func() error {
+				_, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada"}}, servertest.NewReader(size, func() error {
 					if c.end == context.Canceled {
 						cancel()
 						return io.EOF
 					}
 					return c.end
-				}}, func(*content.File) ([]byte, error) { return nil, c.finish })
+				}), func(*content.File) ([]byte, error) { return nil, c.finish })
 				if !errors.Is(err, c.want) {
 					t.Errorf("Put: got error %v, want %v", err, c.want)
 				}
@@ -280,7 +209,7 @@ func TestContentRefused(t *testing.T) {
 // TestContentBrokenFile proves that Reader returns an error, and no wrong bytes, at a chunk that is missing or too
 // short.
 func TestContentBrokenFile(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	chunks := db.Collection("fs.chunks")
 	for name, c := range map[string]func(chunk bson.D) error{
 		"missing chunk": func(chunk bson.D) error {
@@ -294,7 +223,7 @@ func TestContentBrokenFile(t *testing.T) {
 	} {
 		for n := range 3 {
 			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
-				f, err := put(t.Context(), s, randomBytes(2*mebi+5))
+				f, err := put(t.Context(), s, servertest.RandomBytes(2*mebi+5))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -313,8 +242,8 @@ func TestContentBrokenFile(t *testing.T) {
 // TestContentRanges proves that Reader works with http.ServeContent for byte ranges, in particular around the chunk
 // boundaries, and that it fails after Close and for a position before the start.
 func TestContentRanges(t *testing.T) {
-	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
-	all := randomBytes(3*mebi + 7)
+	s, _ := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	all := servertest.RandomBytes(3*mebi + 7)
 	f, err := put(t.Context(), s, all)
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +264,7 @@ func TestContentRanges(t *testing.T) {
 		answer := httptest.NewRecorder()
 		http.ServeContent(answer, request, "x.bin", f.StoredAt, s.Reader(t.Context(), f))
 		if got := answer.Body.Bytes(); !bytes.Equal(got, want) {
-			t.Errorf("Range %q: got %d bytes with the digest %s, want %d with %s", header, len(got), sum(got), len(want), sum(want))
+			t.Errorf("Range %q: got %d bytes with the digest %s, want %d with %s", header, len(got), servertest.SHA256(got), len(want), servertest.SHA256(want))
 		}
 	}
 	r := s.Reader(t.Context(), f)
@@ -359,7 +288,7 @@ func TestContentRanges(t *testing.T) {
 // TestContentIndexesConcurrently proves that several processes can call EnsureIndexes at the same time, and that the
 // unique index rejects a duplicate chunk.
 func TestContentIndexesConcurrently(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	var group errgroup.Group
 	for range 4 {
 		group.Go(func() error { return s.EnsureIndexes(t.Context()) })

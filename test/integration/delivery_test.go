@@ -23,18 +23,19 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestRecordDeliveredManyTimes proves that record accepts 100 deliveries of the same event from 16 goroutines and adds
 // one catalog entry. An event source that delivers at least once can deliver an event repeatedly.
 func TestRecordDeliveredManyTimes(t *testing.T) {
-	uri := sharedMongoDB(t).newDatabase(t)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	c := openCatalog(t, uri)
 	if err := c.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	record := runFunction(t, "record", "MONGODB_URI="+uri)
-	e, f := fileStored(t)
+	e, f := servertest.FileStored(t)
 	body, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +72,7 @@ func TestRecordDeliveredManyTimes(t *testing.T) {
 // TestRecordOfADeletedFile proves that the event of a file cannot add a catalog entry if the file is deleted at the
 // same time.
 func TestRecordOfADeletedFile(t *testing.T) {
-	uri := sharedMongoDB(t).newDatabase(t)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	c := openCatalog(t, uri)
 	files, err := content.Open(uri)
 	if err != nil {
@@ -83,7 +84,7 @@ func TestRecordOfADeletedFile(t *testing.T) {
 	}
 	record := runFunction(t, "record", "MONGODB_URI="+uri)
 	for range 30 {
-		e, f := fileStored(t)
+		e, f := servertest.FileStored(t)
 		body, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)
@@ -115,9 +116,9 @@ func TestRecordOfADeletedFile(t *testing.T) {
 }
 
 // deadLetters returns the event IDs of the dead letters. The dead letters stay in their queue.
-func deadLetters(t *testing.T, broker vhost) map[string]bool {
+func deadLetters(t *testing.T, broker servertest.Vhost) map[string]bool {
 	t.Helper()
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	ids := map[string]bool{}
 	for {
 		letter, ok, err := ch.Get(events.DeadQueue, false)
@@ -161,9 +162,9 @@ func catalogued(t *testing.T, c *catalog.Store) map[string]bool {
 // queue. Which of the two happens is a race in the adapter: it rejects the events and closes its connection at the same
 // time. The sink permanently refuses a few events at the end, so that there are dead letters in every run.
 func TestAdapterStops(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	uri := sharedMongoDB(t).newDatabase(t)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	c := openCatalog(t, uri)
 	if err := c.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
@@ -188,10 +189,10 @@ func TestAdapterStops(t *testing.T) {
 	const stops, well, hands, poison = 5, 40, adapterParallelism, 5
 	const n = stops*(well+hands) + poison
 	published := map[string]bool{}
-	p := publisher(t, broker.URL)
+	p := servertest.Publisher(t, broker.URL)
 	publish := func(n int) {
 		for range n {
-			e, f := fileStored(t)
+			e, f := servertest.FileStored(t)
 			if err := p.Publish(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
@@ -203,7 +204,7 @@ func TestAdapterStops(t *testing.T) {
 		refusal.Store(http.StatusServiceUnavailable)
 		before := refused.Load()
 		publish(hands)
-		eventually(t, recovery, "the adapter has as many undelivered events as it can hold", func() error {
+		servertest.Eventually(t, servertest.Recovery, "the adapter has as many undelivered events as it can hold", func() error {
 			if got := refused.Load() - before; got < hands {
 				return fmt.Errorf("got %d refusals, want %d", got, hands)
 			}
@@ -214,7 +215,7 @@ func TestAdapterStops(t *testing.T) {
 		}
 		refusal.Store(0)
 	}
-	eventually(t, 2*recovery, "each event has a catalog entry or is a dead letter", func() error {
+	servertest.Eventually(t, 2*servertest.Recovery, "each event has a catalog entry or is a dead letter", func() error {
 		if dead, entries := deadLetters(t, broker), catalogued(t, c); len(dead)+len(entries) < len(published) {
 			return fmt.Errorf("got %d dead letters and %d catalog entries of %d events", len(dead), len(entries), len(published))
 		}
@@ -223,7 +224,7 @@ func TestAdapterStops(t *testing.T) {
 	fromStops := len(deadLetters(t, broker))
 	refusal.Store(http.StatusUnprocessableEntity)
 	publish(poison)
-	eventually(t, recovery, "the last events are dead letters", func() error {
+	servertest.Eventually(t, servertest.Recovery, "the last events are dead letters", func() error {
 		if got := len(deadLetters(t, broker)); got < fromStops+poison {
 			return fmt.Errorf("got %d dead letters, want %d", got, fromStops+poison)
 		}
@@ -231,7 +232,7 @@ func TestAdapterStops(t *testing.T) {
 	})
 	refusal.Store(0)
 	var dead, entries map[string]bool
-	eventually(t, 2*recovery, "each event has a catalog entry or is a dead letter", func() (err error) {
+	servertest.Eventually(t, 2*servertest.Recovery, "each event has a catalog entry or is a dead letter", func() (err error) {
 		dead, entries = deadLetters(t, broker), catalogued(t, c)
 		for id := range published {
 			if !dead[id] && !entries[id] {
@@ -247,7 +248,7 @@ func TestAdapterStops(t *testing.T) {
 	if err != nil || out != fmt.Sprintf("dead letters moved back: %d\n", len(dead)) {
 		t.Errorf("setup redrive: got error %v and output %q, want %d dead letters moved back\n%s", err, out, len(dead), log)
 	}
-	eventually(t, 2*recovery, "each event has a catalog entry", func() error {
+	servertest.Eventually(t, 2*servertest.Recovery, "each event has a catalog entry", func() error {
 		if entries := catalogued(t, c); len(entries) != n {
 			return fmt.Errorf("got %d catalog entries, want %d", len(entries), n)
 		}
@@ -259,7 +260,7 @@ func TestAdapterStops(t *testing.T) {
 // TestRedriveKilled proves that no dead letter is lost if `setup redrive` is killed at any step of moving a dead
 // letter. At most the dead letter that was being moved is duplicated.
 func TestRedriveKilled(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
 	for name, at := range map[string]moment{
 		"after the dead letter is received":     {"message", true, true},
 		"before the dead letter is sent":        {"message", false, false},
@@ -270,12 +271,12 @@ func TestRedriveKilled(t *testing.T) {
 		"after the removal is sent to RabbitMQ": {"ack", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			topology(t, broker)
-			ch := amqpChannel(t, broker)
+			servertest.ResetTopology(t, broker)
+			ch := servertest.Channel(t, broker)
 			const n = 10
 			letters := map[string]bool{}
 			for range n {
-				e, f := fileStored(t)
+				e, f := servertest.FileStored(t)
 				body, err := json.Marshal(e)
 				if err != nil {
 					t.Fatal(err)
@@ -287,8 +288,8 @@ func TestRedriveKilled(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			eventually(t, recovery, fmt.Sprintf("the dead-letter queue has %d messages", n), func() error {
-				if got := depth(t, ch, events.DeadQueue); got != n {
+			servertest.Eventually(t, servertest.Recovery, fmt.Sprintf("the dead-letter queue has %d messages", n), func() error {
+				if got := servertest.QueueDepth(t, ch, events.DeadQueue); got != n {
 					return fmt.Errorf("got %d", got)
 				}
 				return nil
@@ -316,7 +317,7 @@ func TestRedriveKilled(t *testing.T) {
 
 			all := map[string]bool{}
 			again := 0
-			eventually(t, recovery, "each dead letter is in one of the queues", func() error {
+			servertest.Eventually(t, servertest.Recovery, "each dead letter is in one of the queues", func() error {
 				for _, queue := range []string{events.Queue, events.DeadQueue} {
 					for {
 						message, ok, err := ch.Get(queue, true)

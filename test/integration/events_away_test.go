@@ -10,15 +10,16 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestBrokerCrashes proves that Publish reports the correct outcome while RabbitMQ is killed and restarted. The queue
 // then contains every event for which Publish returned nil. It contains no event for which Publish returned an error
 // without ErrUnknown.
 func TestBrokerCrashes(t *testing.T) {
-	broker := ownRabbitMQ(t).newVhost(t)
-	lastingTopology(t, broker)
-	p := publisher(t, broker.URL)
+	broker := servertest.OwnRabbitMQ(t).NewVhost(t)
+	servertest.ResetLastingTopology(t, broker)
+	p := servertest.Publisher(t, broker.URL)
 
 	const confirmed, refused = "confirmed", "refused"
 	var mu sync.Mutex
@@ -28,7 +29,7 @@ func TestBrokerCrashes(t *testing.T) {
 	for range 8 {
 		group.Go(func() {
 			for ctx.Err() == nil {
-				e, f := fileStored(t)
+				e, f := servertest.FileStored(t)
 				err := p.Publish(t.Context(), e)
 				mu.Lock()
 				switch {
@@ -56,7 +57,7 @@ func TestBrokerCrashes(t *testing.T) {
 	}
 	more := func(what string, than int) {
 		t.Helper()
-		eventually(t, recovery, fmt.Sprintf("more than %d events are %s", than, what), func() error {
+		servertest.Eventually(t, servertest.Recovery, fmt.Sprintf("more than %d events are %s", than, what), func() error {
 			if n := count(what); n <= than {
 				return fmt.Errorf("got %d", n)
 			}
@@ -76,7 +77,7 @@ func TestBrokerCrashes(t *testing.T) {
 	stop()
 	group.Wait()
 
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	kept := map[string]bool{}
 	for {
 		message, ok, err := ch.Get(events.Queue, true)
@@ -98,20 +99,20 @@ func TestBrokerCrashes(t *testing.T) {
 // TestBrokerBlocks proves that Ready and Publish report RabbitMQ as unavailable during a memory alarm and work again
 // afterward. During the alarm, RabbitMQ does not read from connections that publish.
 func TestBrokerBlocks(t *testing.T) {
-	broker := ownRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	p := publisher(t, broker.URL)
+	broker := servertest.OwnRabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	p := servertest.Publisher(t, broker.URL)
 	publish := func() error {
-		e, _ := fileStored(t)
+		e, _ := servertest.FileStored(t)
 		return p.Publish(t.Context(), e)
 	}
 	if err := publish(); err != nil {
 		t.Fatal(err)
 	}
-	broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1")
+	broker.Rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1")
 	// RabbitMQ reports the alarm only after a connection has published. RabbitMQ might store that first event after the
 	// alarm. The publisher sends no further event during the alarm.
-	eventually(t, recovery, "Ready reports that the broker is blocked", func() error {
+	servertest.Eventually(t, servertest.Recovery, "Ready reports that the broker is blocked", func() error {
 		if err := p.Ready(t.Context()); err != nil {
 			wantUnavailable(t, err, false)
 			return nil
@@ -122,8 +123,8 @@ func TestBrokerBlocks(t *testing.T) {
 		return errors.New("Ready returned nil")
 	})
 	wantUnavailable(t, publish(), false)
-	broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4")
-	eventually(t, recovery, "Publish works after the alarm", publish)
+	broker.Rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4")
+	servertest.Eventually(t, servertest.Recovery, "Publish works after the alarm", publish)
 	if err := p.Ready(t.Context()); err != nil {
 		t.Errorf("Ready after the alarm: got error %v, want nil", err)
 	}

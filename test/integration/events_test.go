@@ -4,101 +4,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
-	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
-
-// recovery is the time within which a publisher or a pipeline must work again after its servers have become available.
-const recovery = 30 * time.Second
-
-// topology deletes the exchanges and queues of the virtual host and declares them again.
-func topology(t *testing.T, broker vhost) {
-	t.Helper()
-	ch := amqpChannel(t, broker)
-	for _, queue := range []string{events.Queue, events.DeadQueue} {
-		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, exchange := range []string{events.Exchange, events.DeadExchange} {
-		if err := ch.ExchangeDelete(exchange, false, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := events.DeclareTopology(t.Context(), broker.URL); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// lastingTopology is like topology, for a broker that the test will kill. It waits for 2 s, because RabbitMQ records
-// the files of a quorum queue up to half a second after the declaration. If RabbitMQ is killed before that, the queue
-// is empty after the restart (RabbitMQ 4.3) or does not confirm any message (RabbitMQ 3.10).
-func lastingTopology(t *testing.T, broker vhost) {
-	t.Helper()
-	topology(t, broker)
-	time.Sleep(2 * time.Second)
-}
-
-// amqpChannel returns a channel of a new connection, which is closed when the test ends.
-func amqpChannel(t *testing.T, broker vhost) *amqp.Channel {
-	t.Helper()
-	conn, err := amqp.Dial(broker.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() }) // fails if the test has stopped the broker
-	ch, err := conn.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ch
-}
-
-// publisher returns a publisher for eventsURL, which is closed when the test ends.
-func publisher(t *testing.T, eventsURL string) events.Publisher {
-	t.Helper()
-	p, err := events.NewPublisher(eventsURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Errorf("close the publisher: %v", err)
-		}
-	})
-	return p
-}
-
-// fileStored returns a new event and its data.
-func fileStored(t *testing.T) (cloudevents.Event, file.Info) {
-	t.Helper()
-	f := file.Info{
-		ID:          uuid.Must(uuid.NewV7()).String(),
-		Owner:       uuid.Must(uuid.NewV7()).String(),
-		Name:        "größe \"1\"\n.txt",
-		Size:        1,
-		SHA256:      strings.Repeat("0a", 32),
-		ContentType: "text/plain; charset=utf-8",
-		StoredAt:    time.Now().UTC().Truncate(time.Millisecond),
-	}
-	e, err := events.NewFileStored(t.Context(), f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e, f
-}
 
 // wantUnavailable checks that err, the error of Publish or Ready, is problem.Unavailable. unknown reports whether err
 // must also be ErrUnknown.
@@ -109,47 +26,19 @@ func wantUnavailable(t *testing.T, err error, unknown bool) {
 	}
 }
 
-// depth returns the number of ready messages in a queue.
-func depth(t *testing.T, ch *amqp.Channel, queue string) int {
-	t.Helper()
-	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return q.Messages
-}
-
-// get waits for a message in a queue, removes it from the queue and returns it.
-func get(t *testing.T, ch *amqp.Channel, queue string) amqp.Delivery {
-	t.Helper()
-	var message amqp.Delivery
-	eventually(t, recovery, "the queue "+queue+" has a message", func() error {
-		m, ok, err := ch.Get(queue, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !ok {
-			return errors.New("the queue is empty")
-		}
-		message = m
-		return nil
-	})
-	return message
-}
-
 // TestPublish proves that Publish stores an event in the queue as a persistent CloudEvent in structured mode.
 func TestPublish(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	p := publisher(t, broker.URL)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	p := servertest.Publisher(t, broker.URL)
 	if err := p.Ready(t.Context()); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
-	e, f := fileStored(t)
+	e, f := servertest.FileStored(t)
 	if err := p.Publish(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	message := get(t, amqpChannel(t, broker), events.Queue)
+	message := servertest.GetMessage(t, servertest.Channel(t, broker), events.Queue)
 	delete(message.Headers, "x-delivery-count") // added by the queue
 	if message.ContentType != "application/cloudevents+json" || message.DeliveryMode != amqp.Persistent || len(message.Headers) != 0 {
 		t.Errorf("got content type %q, delivery mode %d, headers %v, want application/cloudevents+json, persistent, no headers",
@@ -171,10 +60,10 @@ func TestPublish(t *testing.T) {
 // TestDeclareTopologyConcurrently proves that concurrent declarations of an existing topology succeed and lose no
 // message.
 func TestDeclareTopologyConcurrently(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	e, _ := fileStored(t)
-	if err := publisher(t, broker.URL).Publish(t.Context(), e); err != nil {
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	e, _ := servertest.FileStored(t)
+	if err := servertest.Publisher(t, broker.URL).Publish(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	var group sync.WaitGroup
@@ -186,7 +75,7 @@ func TestDeclareTopologyConcurrently(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if n := depth(t, amqpChannel(t, broker), events.Queue); n != 1 {
+	if n := servertest.QueueDepth(t, servertest.Channel(t, broker), events.Queue); n != 1 {
 		t.Errorf("got %d messages in %s after further declarations, want 1", n, events.Queue)
 	}
 }
@@ -194,9 +83,9 @@ func TestDeclareTopologyConcurrently(t *testing.T) {
 // TestDeclareTopologyOverOtherArguments proves that the declaration fails with problem.Conflict if a queue exists with
 // other arguments. The error names the queue and does not contain the password.
 func TestDeclareTopologyOverOtherArguments(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	ch := amqpChannel(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	ch := servertest.Channel(t, broker)
 	if _, err := ch.QueueDelete(events.Queue, false, false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +96,7 @@ func TestDeclareTopologyOverOtherArguments(t *testing.T) {
 	if !errors.Is(err, problem.Conflict) || !strings.Contains(err.Error(), events.Queue) {
 		t.Errorf("got error %v, want a problem.Conflict that names %s", err, events.Queue)
 	}
-	if password, _ := parseURL(t, broker.URL).User.Password(); err != nil && strings.Contains(err.Error(), password) {
+	if password, _ := servertest.ParseURL(t, broker.URL).User.Password(); err != nil && strings.Contains(err.Error(), password) {
 		t.Errorf("the error contains the password: %v", err)
 	}
 }
@@ -215,17 +104,17 @@ func TestDeclareTopologyOverOtherArguments(t *testing.T) {
 // TestPublishRefused proves that Publish fails with problem.Unavailable if RabbitMQ does not store the event, and works
 // again after the cause is repaired.
 func TestPublishRefused(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	ch := amqpChannel(t, broker)
-	p := publisher(t, broker.URL)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	ch := servertest.Channel(t, broker)
+	p := servertest.Publisher(t, broker.URL)
 	publish := func() error {
-		e, _ := fileStored(t)
+		e, _ := servertest.FileStored(t)
 		return p.Publish(t.Context(), e)
 	}
 	recovers := func() {
 		t.Helper()
-		topology(t, broker)
+		servertest.ResetTopology(t, broker)
 		if err := publish(); err != nil {
 			t.Errorf("publish after the topology was repaired: %v", err)
 		}
@@ -259,7 +148,7 @@ func TestPublishRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A quorum queue accepts a few events above its limit before it rejects events.
-	eventually(t, recovery, "the queue rejects events", func() error {
+	servertest.Eventually(t, servertest.Recovery, "the queue rejects events", func() error {
 		err := publish()
 		if err == nil {
 			return errors.New("the event was accepted")
@@ -269,18 +158,18 @@ func TestPublishRefused(t *testing.T) {
 	})
 	recovers()
 
-	wantUnavailable(t, publisher(t, withPassword(t, broker.URL, "wrong")).Ready(t.Context()), false)
+	wantUnavailable(t, servertest.Publisher(t, servertest.WithPassword(t, broker.URL, "wrong")).Ready(t.Context()), false)
 }
 
 // TestPublishConcurrently proves that one publisher can publish many events concurrently without losing any.
 func TestPublishConcurrently(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	p := publisher(t, broker.URL)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	p := servertest.Publisher(t, broker.URL)
 	const n = 200
 	var group sync.WaitGroup
 	for range n {
-		e, _ := fileStored(t)
+		e, _ := servertest.FileStored(t)
 		group.Go(func() {
 			if err := p.Publish(t.Context(), e); err != nil {
 				t.Error(err)
@@ -288,10 +177,10 @@ func TestPublishConcurrently(t *testing.T) {
 		})
 	}
 	group.Wait()
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	ids := map[string]bool{}
 	for range n {
-		ids[get(t, ch, events.Queue).MessageId] = true
+		ids[servertest.GetMessage(t, ch, events.Queue).MessageId] = true
 	}
 	if len(ids) != n {
 		t.Errorf("got %d different events in the queue, want %d", len(ids), n)
@@ -301,10 +190,10 @@ func TestPublishConcurrently(t *testing.T) {
 // TestRedrive proves that Redrive moves all dead letters back to the queue unchanged, and that dead letters without a
 // route stay in the dead-letter queue. Lengths must return the correct numbers.
 func TestRedrive(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	p := publisher(t, broker.URL)
-	ch := amqpChannel(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	p := servertest.Publisher(t, broker.URL)
+	ch := servertest.Channel(t, broker)
 	redrive := func(want int) error {
 		t.Helper()
 		moved, err := events.Redrive(t.Context(), broker.URL)
@@ -319,7 +208,7 @@ func TestRedrive(t *testing.T) {
 	const n = 3
 	bodies := map[string]string{}
 	for range n {
-		e, f := fileStored(t)
+		e, f := servertest.FileStored(t)
 		if err := p.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -334,8 +223,8 @@ func TestRedrive(t *testing.T) {
 	}
 	dead := func(want int) {
 		t.Helper()
-		eventually(t, recovery, fmt.Sprintf("the dead-letter queue has %d messages", want), func() error {
-			if got := depth(t, ch, events.DeadQueue); got != want {
+		servertest.Eventually(t, servertest.Recovery, fmt.Sprintf("the dead-letter queue has %d messages", want), func() error {
+			if got := servertest.QueueDepth(t, ch, events.DeadQueue); got != want {
 				return fmt.Errorf("got %d", got)
 			}
 			return nil
@@ -364,7 +253,7 @@ func TestRedrive(t *testing.T) {
 		t.Errorf("Lengths: got %+v (%v), want %d waiting events", got, err, n)
 	}
 	for range n {
-		message := get(t, ch, events.Queue)
+		message := servertest.GetMessage(t, ch, events.Queue)
 		delete(message.Headers, "x-delivery-count") // added by the queue
 		if string(message.Body) != bodies[message.MessageId] || message.ContentType != "application/cloudevents+json" ||
 			message.DeliveryMode != amqp.Persistent || len(message.Headers) != 0 {
@@ -376,12 +265,12 @@ func TestRedrive(t *testing.T) {
 // TestPermissions proves that the permissions that functions/secrets grants to the RabbitMQ users suffice for each
 // function. It also proves that upload cannot declare the topology, and that the source cannot publish.
 func TestPermissions(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
 	const nothing = "^$"
-	setup := broker.newUser(t, permissions{`^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`})
-	upload := broker.newUser(t, permissions{nothing, `^strongroom\.events$`, nothing})
-	sweep := broker.newUser(t, permissions{nothing, `^strongroom\.(events|files|files\.dead)$`, nothing})
-	source := broker.newUser(t, permissions{nothing, nothing, `^strongroom\.files$`})
+	setup := broker.NewUser(t, servertest.Permissions{Configure: `^strongroom\..*`, Write: `^strongroom\..*`, Read: `^strongroom\..*`})
+	upload := broker.NewUser(t, servertest.Permissions{Configure: nothing, Write: `^strongroom\.events$`, Read: nothing})
+	sweep := broker.NewUser(t, servertest.Permissions{Configure: nothing, Write: `^strongroom\.(events|files|files\.dead)$`, Read: nothing})
+	source := broker.NewUser(t, servertest.Permissions{Configure: nothing, Write: nothing, Read: `^strongroom\.files$`})
 	if err := events.DeclareTopology(t.Context(), setup); err != nil {
 		t.Errorf("declare the topology as setup: %v", err)
 	}
@@ -389,25 +278,17 @@ func TestPermissions(t *testing.T) {
 		t.Error("declare the topology as upload: got no error, want a refusal")
 	}
 	for _, user := range []string{upload, sweep} {
-		e, _ := fileStored(t)
-		if err := publisher(t, user).Publish(t.Context(), e); err != nil {
+		e, _ := servertest.FileStored(t)
+		if err := servertest.Publisher(t, user).Publish(t.Context(), e); err != nil {
 			t.Errorf("publish: %v", err)
 		}
 	}
 	// RabbitMQ refuses the event because of the missing permission, so the outcome is known.
-	e, _ := fileStored(t)
-	wantUnavailable(t, publisher(t, source).Publish(t.Context(), e), false)
+	e, _ := servertest.FileStored(t)
+	wantUnavailable(t, servertest.Publisher(t, source).Publish(t.Context(), e), false)
 	if got, err := events.QueueDepths(t.Context(), sweep); err != nil || got != (events.Depths{Waiting: 2}) {
 		t.Errorf("Lengths as sweep: got %+v (%v), want the 2 events of upload and sweep", got, err)
 	}
-	_, err := events.QueueDepths(t.Context(), withPassword(t, sweep, "wrong"))
+	_, err := events.QueueDepths(t.Context(), servertest.WithPassword(t, sweep, "wrong"))
 	wantUnavailable(t, err, false)
-}
-
-// withPassword returns the URL of a store with another password.
-func withPassword(t *testing.T, raw, password string) string {
-	t.Helper()
-	u := parseURL(t, raw)
-	u.User = url.UserPassword(u.User.Username(), password)
-	return u.String()
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/local/store"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // recipe returns the code block of docs/forward-auth.md whose language and first line are given. replace contains pairs
@@ -73,7 +74,7 @@ func startNginx(t *testing.T, validate, app string) string {
 	t.Helper()
 	program, err := findNginx()
 	if errors.Is(err, exec.ErrNotFound) {
-		ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+		ctx, cancel := context.WithTimeout(t.Context(), servertest.StartTimeout)
 		defer cancel()
 		switch err = store.Install(ctx, t.Output(), "nginx-light"); {
 		case errors.Is(err, errors.ErrUnsupported):
@@ -82,7 +83,7 @@ func startNginx(t *testing.T, validate, app string) string {
 			program, err = findNginx()
 		}
 	}
-	need(t, "nginx-light", err)
+	servertest.Need(t, "nginx-light", err)
 	address := freeAddress(t)
 	dir := t.TempDir()
 	writeFiles(t, dir, map[string]string{
@@ -212,7 +213,7 @@ func send(t *testing.T, address, method, target string, body []byte, headers ...
 		return reply{}
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(recovery)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(servertest.Recovery)); err != nil {
 		t.Fatal(err)
 	}
 	var request bytes.Buffer

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // binaries contains the paths of the built functions by function name, so that each function is built once.
@@ -28,8 +30,8 @@ func build(t *testing.T, name string) string {
 	if path, ok := binaries.paths[name]; ok {
 		return path
 	}
-	path := filepath.Join(servers.dir, "bin", name)
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	path := filepath.Join(servertest.TempDir(), "bin", name)
+	ctx, cancel := context.WithTimeout(t.Context(), servertest.StartTimeout)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "../../functions/"+name).CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
@@ -92,15 +94,15 @@ func runProgram(t *testing.T, name string, cmd *exec.Cmd, serves func() error) s
 			if err != nil {
 				t.Errorf("run %s: %v", name, err)
 			}
-		case <-time.After(recovery):
+		case <-time.After(servertest.Recovery):
 			_ = cmd.Process.Kill()
-			t.Errorf("%s did not exit within %v after SIGTERM", name, recovery)
+			t.Errorf("%s did not exit within %v after SIGTERM", name, servertest.Recovery)
 		}
 		if t.Failed() {
 			text, err := os.ReadFile(log.Name())
 			t.Logf("log of %s (read error: %v):\n%s", name, err, text)
 		}
 	})
-	eventually(t, recovery, name+" accepts requests", serves)
+	servertest.Eventually(t, servertest.Recovery, name+" accepts requests", serves)
 	return log.Name()
 }

@@ -20,13 +20,14 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/local/store"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestGateway proves that a browser can use `make run` through the gateway: it signs in, refreshes its session, which
 // is in a cookie, uploads and downloads a file, and signs out, all at one address.
 func TestGateway(t *testing.T) {
 	_, err := store.FindMySQL(t.Context())
-	need(t, "mariadb-server", err)
+	servertest.Need(t, "mariadb-server", err)
 	r := startRunner(t, t.TempDir())
 	ask := func(method, path, cookie string, body string, header ...string) answer {
 		t.Helper()
@@ -158,7 +159,7 @@ func (r *runner) wantClientAddresses(t *testing.T) {
 				if response.StatusCode != http.StatusUnauthorized {
 					t.Fatalf("%s%s: got %s, want 401", where[0], where[1], response.Status)
 				}
-				eventually(t, recovery, "login has logged the attempt "+id, func() error {
+				servertest.Eventually(t, servertest.Recovery, "login has logged the attempt "+id, func() error {
 					for line := range strings.Lines(r.output()) {
 						if strings.Contains(line, "rejected sign-in") && strings.Contains(line, "request_id="+id) {
 							if !strings.Contains(line, " address="+client+" ") {
@@ -202,7 +203,7 @@ func gatewaySettings(key, target string) []string {
 // TestLockoutBehindTheGateway proves that the lockout of login distinguishes the client addresses behind the gateway.
 // login accepts a client address only with the gateway's signature.
 func TestLockoutBehindTheGateway(t *testing.T) {
-	dsn := accountsDB(t)
+	dsn := servertest.AccountsDSN(t)
 	createUser(t, dsn, "ada", "lovelace-1843")
 	settings, _ := loginSettings(t, dsn)
 	key := gatewayKey(t)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestKeyedUploadKilled proves that an idempotency key results in exactly one file if the upload function is killed
@@ -20,8 +22,8 @@ import (
 // either after or during the first upload. After one sweep, each key has only the file of the accepted response, and
 // only one event.
 func TestKeyedUploadKilled(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	u := startUpload(t, 1, broker.URL)
 	moments := []moment{
 		{"insert fs.chunks", true, true},
@@ -54,8 +56,8 @@ func TestKeyedUploadKilled(t *testing.T) {
 		if !meanwhile {
 			select {
 			case <-ended:
-			case <-time.After(recovery):
-				t.Fatalf("%s: the function was not killed within %v", key, recovery)
+			case <-time.After(servertest.Recovery):
+				t.Fatalf("%s: the function was not killed within %v", key, servertest.Recovery)
 			}
 			retried()
 		}
@@ -75,7 +77,7 @@ func TestKeyedUploadKilled(t *testing.T) {
 			t.Errorf("accepted file %s: got stored %t, event %t, want both", id, files[id] != "", told[id])
 		}
 	}
-	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
+	if n := servertest.CountDocuments(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
 		t.Errorf("got %d unfinished uploads after the sweep, want none", n)
 	}
 }
@@ -122,7 +124,7 @@ func (u *uploader) startDying(t *testing.T, eventsURL string, m moment) (url str
 			t.Logf("log of the upload function that is killed at %v:\n%s", m, log.String())
 		}
 	})
-	eventually(t, recovery, "upload accepts requests", func() error {
+	servertest.Eventually(t, servertest.Recovery, "upload accepts requests", func() error {
 		response, err := http.Get("http://" + address + "/healthz")
 		return errors.Join(err, closed(response))
 	})

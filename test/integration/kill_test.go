@@ -25,6 +25,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // killGrace is the age from which sweep processes an unfinished upload in these tests. The defaults are 1 minute
@@ -80,8 +81,8 @@ func TestUploadKilled(t *testing.T) {
 		}},
 	} {
 		t.Run(step.name, func(t *testing.T) {
-			topology(t, k.broker)
-			k.uri = sharedMongoDB(t).newDatabase(t)
+			servertest.ResetTopology(t, k.broker)
+			k.uri = servertest.MongoDB(t).NewDatabase(t)
 			c := openCatalog(t, k.uri)
 			if err := errors.Join(ensure(t, k.uri), c.EnsureIndexes(t.Context())); err != nil {
 				t.Fatal(err)
@@ -123,7 +124,7 @@ func ensure(t *testing.T, uri string) error {
 
 // kills contains the data that all rounds of TestUploadKilled share.
 type kills struct {
-	broker vhost
+	broker servertest.Vhost
 	uri    string // the URI of the current step's database
 	keys   string // the path of the file with the public keys
 	token  string // the access token of a user
@@ -132,8 +133,8 @@ type kills struct {
 // newKills creates a virtual host, and signs a user in at the real login function.
 func newKills(t *testing.T) *kills {
 	t.Helper()
-	k := &kills{broker: sharedRabbitMQ(t).newVhost(t)}
-	dsn := accountsDB(t)
+	k := &kills{broker: servertest.RabbitMQ(t).NewVhost(t)}
+	dsn := servertest.AccountsDSN(t)
 	createUser(t, dsn, "ada", "lovelace-1843")
 	settings, _ := loginSettings(t, dsn)
 	for _, setting := range settings {
@@ -194,7 +195,7 @@ func (k *kills) round(t *testing.T, when trigger, accepted map[string]string) {
 		<-ended
 	}()
 	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
-	eventually(t, recovery, "upload accepts a file", func() error {
+	servertest.Eventually(t, servertest.Recovery, "upload accepts a file", func() error {
 		id, digest, err := k.send(t, client, address, 1<<10)
 		if err == nil {
 			accepted[id] = digest
@@ -223,9 +224,9 @@ func (k *kills) round(t *testing.T, when trigger, accepted map[string]string) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(recovery):
+	case <-time.After(servertest.Recovery):
 		text, err := os.ReadFile(log.Name())
-		t.Fatalf("the trigger did not kill the function within %v; its log (read error: %v):\n%s", recovery, err, text)
+		t.Fatalf("the trigger did not kill the function within %v; its log (read error: %v):\n%s", servertest.Recovery, err, text)
 	}
 }
 
@@ -257,7 +258,7 @@ func (k *kills) send(t *testing.T, client *http.Client, address string, size int
 	if err := json.Unmarshal(text, &stored); err != nil {
 		return "", "", err
 	}
-	if want := digest(body); stored.SHA256 != want {
+	if want := servertest.SHA256(body); stored.SHA256 != want {
 		t.Errorf("response for file %s: got the digest %s, want %s", stored.ID, stored.SHA256, want)
 	}
 	return stored.ID, stored.SHA256, nil
@@ -266,7 +267,7 @@ func (k *kills) send(t *testing.T, client *http.Client, address string, size int
 // check checks the contents of all stores after the sweep.
 func (k *kills) check(t *testing.T, c *catalog.Store, accepted map[string]string) {
 	t.Helper()
-	db := database(t, k.uri)
+	db := servertest.Database(t, k.uri)
 	if n, err := db.Collection("uploads").CountDocuments(t.Context(), bson.D{}); err != nil || n != 0 {
 		t.Errorf("got %d unfinished uploads after the sweep (%v), want none", n, err)
 	}
@@ -277,7 +278,7 @@ func (k *kills) check(t *testing.T, c *catalog.Store, accepted map[string]string
 		}
 	}
 	var entries map[string]bool
-	eventually(t, recovery, "each file has a catalog entry", func() error {
+	servertest.Eventually(t, servertest.Recovery, "each file has a catalog entry", func() error {
 		entries = catalogued(t, c)
 		for id := range files {
 			if !entries[id] {
@@ -325,7 +326,7 @@ func digests(t *testing.T, db *mongo.Database) map[string]string {
 			whole = append(whole, chunks[f.ID][n]...)
 		}
 		delete(chunks, f.ID)
-		if found[f.ID] = digest(whole); int64(len(whole)) != f.Length || found[f.ID] != f.Metadata.SHA256 {
+		if found[f.ID] = servertest.SHA256(whole); int64(len(whole)) != f.Length || found[f.ID] != f.Metadata.SHA256 {
 			t.Errorf("file %s: got %d bytes with the digest %s, want %d with %s", f.ID, len(whole), found[f.ID], f.Length, f.Metadata.SHA256)
 		}
 	}

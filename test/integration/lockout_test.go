@@ -13,6 +13,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // clock is a clock whose time changes only when the test calls add.
@@ -40,9 +41,9 @@ var home, elsewhere = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198
 // TestParallelWrongGuesses proves that Reserve admits exactly 5 of 50 parallel wrong guesses on two replicas. The clock
 // does not advance, so that the delay after the fifth failure does not end.
 func TestParallelWrongGuesses(t *testing.T) {
-	dsn := accountsDB(t)
+	dsn := servertest.AccountsDSN(t)
 	now := newClock()
-	stores := []*accounts.Store{openAccounts(t, dsn, now.Now), openAccounts(t, dsn, now.Now)}
+	stores := []*accounts.Store{servertest.OpenAccounts(t, dsn, now.Now), servertest.OpenAccounts(t, dsn, now.Now)}
 	var compared, refused atomic.Int32
 	var wg sync.WaitGroup
 	for i := range 50 {
@@ -87,11 +88,11 @@ func (w *headerWriter) Write(p []byte) (int, error) { return len(p), nil }
 // TestParallelRightLogins proves that 50 parallel logins with the correct password on two replicas all succeed. Reserve
 // admits at most 5 of them at the same time, and no failure or unsettled attempt remains.
 func TestParallelRightLogins(t *testing.T) {
-	dsn := accountsDB(t)
-	stores := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
+	dsn := servertest.AccountsDSN(t)
+	stores := []*accounts.Store{servertest.OpenAccounts(t, dsn), servertest.OpenAccounts(t, dsn)}
 	// The user has four failures. After one more failure, the user would have to wait.
 	for range 4 {
-		reserveAndSettle(t, stores[0], "ada", home, accounts.Failed)
+		servertest.ReserveAndSettle(t, stores[0], "ada", home, accounts.Failed)
 	}
 	var most, running atomic.Int32
 	var wg sync.WaitGroup
@@ -116,21 +117,9 @@ func TestParallelRightLogins(t *testing.T) {
 		t.Errorf("got %d concurrent attempts, want at most 5", most.Load())
 	}
 	var failures, pending int
-	err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures), SUM(pending) FROM login_attempts`).Scan(&failures, &pending)
+	err := servertest.OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures), SUM(pending) FROM login_attempts`).Scan(&failures, &pending)
 	if err != nil || failures != 0 || pending != 0 {
 		t.Errorf("got %d failures and %d unsettled attempts, %v, want none", failures, pending, err)
-	}
-}
-
-// reserveAndSettle makes a login attempt with the given outcome, which must be admitted.
-func reserveAndSettle(t *testing.T, store *accounts.Store, name string, address netip.Addr, outcome accounts.Outcome) {
-	t.Helper()
-	settle, err := store.Reserve(t.Context(), name, address)
-	if err == nil {
-		err = settle(t.Context(), outcome)
-	}
-	if err != nil {
-		t.Fatalf("attempt on %s from %s: %v", name, address, err)
 	}
 }
 
@@ -153,34 +142,34 @@ func wantBlocked(t *testing.T, store *accounts.Store, name string, address netip
 // each failure up to 15 minutes. A success, or a day without attempts, resets the failures.
 func TestLockout(t *testing.T) {
 	now := newClock()
-	store := openAccounts(t, accountsDB(t), now.Now)
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), now.Now)
 	for range 5 {
-		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+		servertest.ReserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
 	wantBlocked(t, store, "ADA", home, "1")
 	// Attempts from another address, or on another user, do not have to wait.
-	reserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
-	reserveAndSettle(t, store, "grace", home, accounts.Undecided)
+	servertest.ReserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
+	servertest.ReserveAndSettle(t, store, "grace", home, accounts.Undecided)
 	// The delay doubles up to 15 minutes.
 	for _, seconds := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
 		wantBlocked(t, store, "ada", home, fmt.Sprint(seconds))
 		now.add(time.Duration(seconds)*time.Second - time.Millisecond)
 		wantBlocked(t, store, "ada", home, "1")
 		now.add(time.Millisecond)
-		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+		servertest.ReserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
 	// An undecided attempt is not a failure. A success resets the failures.
 	now.add(15 * time.Minute)
-	reserveAndSettle(t, store, "ada", home, accounts.Undecided)
-	reserveAndSettle(t, store, "ada", home, accounts.Succeeded)
+	servertest.ReserveAndSettle(t, store, "ada", home, accounts.Undecided)
+	servertest.ReserveAndSettle(t, store, "ada", home, accounts.Succeeded)
 	for range 5 {
-		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+		servertest.ReserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
 	wantBlocked(t, store, "ada", home, "1")
 	// Failures expire after a day.
 	now.add(25 * time.Hour)
 	for range 5 {
-		reserveAndSettle(t, store, "ada", home, accounts.Failed)
+		servertest.ReserveAndSettle(t, store, "ada", home, accounts.Failed)
 	}
 	wantBlocked(t, store, "ada", home, "1")
 }
@@ -189,29 +178,29 @@ func TestLockout(t *testing.T) {
 // that expired counters are deleted.
 func TestLockoutOfAllAddresses(t *testing.T) {
 	now := newClock()
-	dsn := accountsDB(t)
-	store := openAccounts(t, dsn, now.Now)
+	dsn := servertest.AccountsDSN(t)
+	store := servertest.OpenAccounts(t, dsn, now.Now)
 	address := home
 	for i := range 100 {
 		if i%4 == 0 {
 			address = address.Next()
 		}
-		reserveAndSettle(t, store, "ada", address, accounts.Failed)
+		servertest.ReserveAndSettle(t, store, "ada", address, accounts.Failed)
 	}
 	wantBlocked(t, store, "ada", elsewhere, "1")
 	now.add(time.Second)
-	reserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
+	servertest.ReserveAndSettle(t, store, "ada", elsewhere, accounts.Succeeded)
 	// The success reset only the failures from its own address, so the next failure blocks the user again.
-	reserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
+	servertest.ReserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
 	wantBlocked(t, store, "ada", elsewhere, "2")
 
 	// Every hundredth attempt deletes the expired counters.
 	now.add(25 * time.Hour)
 	for range 100 {
-		reserveAndSettle(t, store, "grace", home, accounts.Undecided)
+		servertest.ReserveAndSettle(t, store, "grace", home, accounts.Undecided)
 	}
 	var rows int
-	if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM login_attempts`).Scan(&rows); err != nil || rows != 2 {
+	if err := servertest.OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM login_attempts`).Scan(&rows); err != nil || rows != 2 {
 		t.Errorf("got %d counters, %v, want the 2 counters of the last day", rows, err)
 	}
 }
@@ -220,21 +209,21 @@ func TestLockoutOfAllAddresses(t *testing.T) {
 // other attempts must wait. After two minutes, the attempt counts as a failure.
 func TestAttemptThatIsNeverSettled(t *testing.T) {
 	now := newClock()
-	dsn := accountsDB(t)
-	dies := openAccounts(t, dsn, now.Now)
+	dsn := servertest.AccountsDSN(t)
+	dies := servertest.OpenAccounts(t, dsn, now.Now)
 	for range 4 {
-		reserveAndSettle(t, dies, "ada", home, accounts.Failed)
+		servertest.ReserveAndSettle(t, dies, "ada", home, accounts.Failed)
 	}
 	if _, err := dies.Reserve(t.Context(), "ada", home); err != nil {
 		t.Fatal(err)
 	}
-	store := openAccounts(t, dsn, now.Now)
+	store := servertest.OpenAccounts(t, dsn, now.Now)
 	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := store.Reserve(short, "ada", home); !errors.Is(err, problem.Unavailable) {
 		t.Errorf("attempt during the reservation: got error %v, want problem.Unavailable", err)
 	}
 	now.add(2 * time.Minute)
-	reserveAndSettle(t, store, "ada", home, accounts.Failed) // after five failures, one attempt at a time is admitted
+	servertest.ReserveAndSettle(t, store, "ada", home, accounts.Failed) // after five failures, one attempt at a time is admitted
 	wantBlocked(t, store, "ada", home, "2")
 }

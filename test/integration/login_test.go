@@ -16,6 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // loginSettings writes a signing key. It returns the settings of a login function behind one proxy, and a verifier for
@@ -66,7 +67,7 @@ func createUser(t *testing.T, dsn, username, secret string) accounts.User {
 	if err != nil {
 		t.Fatal(err)
 	}
-	user, err := openAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: username, PasswordHash: hash, Role: token.RoleUser})
+	user, err := servertest.OpenAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: username, PasswordHash: hash, Role: token.RoleUser})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func createUser(t *testing.T, dsn, username, secret string) accounts.User {
 // passwords all succeed. Wrong passwords are refused with 429 after 5 failures, for known and unknown users alike.
 // Other addresses can sign in.
 func TestLoginReplicas(t *testing.T) {
-	dsn := accountsDB(t)
+	dsn := servertest.AccountsDSN(t)
 	ada := createUser(t, dsn, "ada", "lovelace-1843")
 	settings, verifier := loginSettings(t, dsn)
 	urls := []string{runFunction(t, "login", settings...), runFunction(t, "login", settings...)}
@@ -132,8 +133,8 @@ func TestLoginReplicas(t *testing.T) {
 // TestLoginWhileTheStoreIsUnavailable proves that login responds with 503 while MySQL is down or has no tables, and
 // works again without a restart.
 func TestLoginWhileTheStoreIsUnavailable(t *testing.T) {
-	server := ownMySQL(t)
-	admin, dsn := server.newDatabase(t)
+	server := servertest.OwnMySQL(t)
+	admin, dsn := server.NewDatabase(t)
 	settings, _ := loginSettings(t, dsn)
 	url := runFunction(t, "login", settings...)
 	wantUnavailable := func(when string) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/password"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // manager is a client of the real login and accounts functions, behind one proxy.
@@ -93,7 +94,7 @@ func createAdmin(t *testing.T, dsn, name, secret string) accounts.User {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := openAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: name, PasswordHash: hash, Role: "admin"})
+	u, err := servertest.OpenAccounts(t, dsn).Create(t.Context(), accounts.Setup, accounts.NewUser{Username: name, PasswordHash: hash, Role: "admin"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func createAdmin(t *testing.T, dsn, name, secret string) accounts.User {
 // that each change has an immediate effect on sign-in and on existing access tokens. The audit trail records all
 // changes.
 func TestManageAccounts(t *testing.T) {
-	dsn := accountsDB(t)
+	dsn := servertest.AccountsDSN(t)
 	grace := createAdmin(t, dsn, "grace", "hopper-1906")
 	m := newManager(t, dsn)
 	admin, _ := m.token("grace", "hopper-1906")
@@ -174,19 +175,19 @@ func TestManageAccounts(t *testing.T) {
 // TestGuessesOfTheCurrentPassword proves that a stolen access token does not bypass the lockout. Wrong current
 // passwords in a password change and wrong passwords at login increase the same counters.
 func TestGuessesOfTheCurrentPassword(t *testing.T) {
-	dsn := accountsDB(t)
+	dsn := servertest.AccountsDSN(t)
 	createAdmin(t, dsn, "grace", "hopper-1906")
 	m := newManager(t, dsn)
 	stolen, _ := m.token("grace", "hopper-1906")
 	for range 4 {
 		m.want(403, stolen, "PUT", "/accounts/me/password", `{"current_password":"byron-1788","new_password":"babbage-1822"}`)
 	}
-	if got := failuresOf(t, dsn); got != 8 {
+	if got := servertest.LoginFailures(t, dsn); got != 8 {
 		t.Errorf("got %d counted failures, want 4 for the address and 4 for the user", got)
 	}
 	// The fifth failure is recorded with a clock that is an hour ahead, so that its delay does not end during the test.
-	ahead := openAccounts(t, dsn, func() time.Time { return time.Now().Add(time.Hour) })
-	reserveAndSettle(t, ahead, "grace", home, accounts.Failed)
+	ahead := servertest.OpenAccounts(t, dsn, func() time.Time { return time.Now().Add(time.Hour) })
+	servertest.ReserveAndSettle(t, ahead, "grace", home, accounts.Failed)
 	m.want(429, stolen, "PUT", "/accounts/me/password", `{"current_password":"hopper-1906","new_password":"babbage-1822"}`)
 	if _, status := m.token("grace", "hopper-1906"); status != 429 {
 		t.Errorf("login after five failures: got %d, want 429", status)

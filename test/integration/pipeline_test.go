@@ -17,6 +17,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // adapterParallelism is the number of events that the adapter delivers at the same time.
@@ -24,7 +25,7 @@ const adapterParallelism = 20
 
 // adapter starts the real receive adapter, which delivers the events of the queue to the URL sink until the test ends.
 // It retries deliveries as in knative/strongroom-files.yaml, but with a shorter backoff.
-func adapter(t *testing.T, broker vhost, sink string) *store.Server {
+func adapter(t *testing.T, broker servertest.Vhost, sink string) *store.Server {
 	t.Helper()
 	a, err := store.StartAdapter(t.Context(), store.AdapterConfig{
 		Dir:           t.TempDir(),
@@ -67,7 +68,7 @@ func openCatalog(t *testing.T, uri string) *catalog.Store {
 func wantEntry(t *testing.T, c *catalog.Store, f file.Info) {
 	t.Helper()
 	var got catalog.Entry
-	eventually(t, 2*recovery, "file "+f.ID+" is in the catalog", func() (err error) {
+	servertest.Eventually(t, 2*servertest.Recovery, "file "+f.ID+" is in the catalog", func() (err error) {
 		got, err = c.Get(t.Context(), f.ID)
 		return err
 	})
@@ -82,19 +83,19 @@ func wantEntry(t *testing.T, c *catalog.Store, f file.Info) {
 
 // wantSettled waits until the queue has no ready messages and the dead-letter queue has at least the expected number of
 // dead letters. It then checks that the dead-letter queue has exactly that number.
-func wantSettled(t *testing.T, broker vhost, dead int) {
+func wantSettled(t *testing.T, broker servertest.Vhost, dead int) {
 	t.Helper()
-	ch := amqpChannel(t, broker)
-	eventually(t, recovery, "all events are delivered", func() error {
-		if n := depth(t, ch, events.Queue); n != 0 {
+	ch := servertest.Channel(t, broker)
+	servertest.Eventually(t, servertest.Recovery, "all events are delivered", func() error {
+		if n := servertest.QueueDepth(t, ch, events.Queue); n != 0 {
 			return fmt.Errorf("got %d messages in %s, want 0", n, events.Queue)
 		}
-		if n := depth(t, ch, events.DeadQueue); n < dead {
+		if n := servertest.QueueDepth(t, ch, events.DeadQueue); n < dead {
 			return fmt.Errorf("got %d dead letters, want %d", n, dead)
 		}
 		return nil
 	})
-	if n := depth(t, ch, events.DeadQueue); n != dead {
+	if n := servertest.QueueDepth(t, ch, events.DeadQueue); n != dead {
 		t.Errorf("got %d dead letters, want %d", n, dead)
 	}
 }
@@ -103,17 +104,17 @@ func wantSettled(t *testing.T, broker vhost, dead int) {
 // real record function. A duplicate event adds no entry, and an invalid event becomes a dead letter without delaying
 // other events.
 func TestPipeline(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	uri := sharedMongoDB(t).newDatabase(t)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	c := openCatalog(t, uri)
 	if err := c.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	adapter(t, broker, runFunction(t, "record", "MONGODB_URI="+uri))
-	p := publisher(t, broker.URL)
+	p := servertest.Publisher(t, broker.URL)
 
-	e, f := fileStored(t)
+	e, f := servertest.FileStored(t)
 	for range 2 { // a publisher also publishes an event again if the confirmation was lost
 		if err := p.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
@@ -122,7 +123,7 @@ func TestPipeline(t *testing.T) {
 	wantEntry(t, c, f)
 
 	// An invalid event becomes a dead letter unchanged after the first delivery. It does not delay the events after it.
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	poison := amqp.Publishing{
 		ContentType: "application/cloudevents+json", DeliveryMode: amqp.Persistent,
 		Body: []byte(`{"specversion":"1.0","type":"dev.strongroom.file.stored.v1","source":"/strongroom/upload","id":"1","data":{"id":"1"}}`),
@@ -130,13 +131,13 @@ func TestPipeline(t *testing.T) {
 	if err := ch.PublishWithContext(t.Context(), events.Exchange, events.TypeFileStored, true, false, poison); err != nil {
 		t.Fatal(err)
 	}
-	e, next := fileStored(t)
+	e, next := servertest.FileStored(t)
 	if err := p.Publish(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	wantEntry(t, c, next)
 	wantSettled(t, broker, 1)
-	letter := get(t, ch, events.DeadQueue)
+	letter := servertest.GetMessage(t, ch, events.DeadQueue)
 	if string(letter.Body) != string(poison.Body) || letter.RoutingKey != events.TypeFileStored {
 		t.Errorf("got the dead letter %q with the routing key %q, want %q with %q",
 			letter.Body, letter.RoutingKey, poison.Body, events.TypeFileStored)
@@ -150,9 +151,9 @@ func TestPipeline(t *testing.T) {
 // TestPipelineWithoutMongoDB proves that events that arrive while MongoDB is down reach the catalog after MongoDB is up
 // again. While MongoDB is down, record responds with 503 and Retry-After, so that the adapter retries the delivery.
 func TestPipelineWithoutMongoDB(t *testing.T) {
-	broker, mongo := sharedRabbitMQ(t).newVhost(t), ownMongoDB(t)
-	topology(t, broker)
-	uri := mongo.newDatabase(t)
+	broker, mongo := servertest.RabbitMQ(t).NewVhost(t), servertest.OwnMongoDB(t)
+	servertest.ResetTopology(t, broker)
+	uri := mongo.NewDatabase(t)
 	c := openCatalog(t, uri)
 	record, err := url.Parse(runFunction(t, "record", "MONGODB_URI="+uri))
 	if err != nil {
@@ -175,16 +176,16 @@ func TestPipelineWithoutMongoDB(t *testing.T) {
 	if err := mongo.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	p := publisher(t, broker.URL)
+	p := servertest.Publisher(t, broker.URL)
 	var files []file.Info
 	for range 5 {
-		e, f := fileStored(t)
+		e, f := servertest.FileStored(t)
 		if err := p.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 		files = append(files, f)
 	}
-	eventually(t, 2*recovery, "record has refused the events several times", func() error {
+	servertest.Eventually(t, 2*servertest.Recovery, "record has refused the events several times", func() error {
 		if n := refusals.Load(); n < int32(3*len(files)) {
 			return fmt.Errorf("got %d refusals, want %d", n, 3*len(files))
 		}

@@ -10,24 +10,21 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
-	"github.com/strongroom-dev/strongroom/local/store"
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestAuditIsAppendOnly proves that setup reduces the privileges of the runtime user to those that the functions need,
 // so that the user can insert audit entries but cannot change or delete them. The test grants excess privileges in
 // every way that the servers support.
 func TestAuditIsAppendOnly(t *testing.T) {
-	servers := map[string]func(t *testing.T) mysqlServer{
-		"MySQL or MariaDB": sharedMySQL,
-		"TiDB": func(t *testing.T) mysqlServer {
-			private := own(t, "tidb", "tidb", store.StartTiDB)
-			return mysqlServer{private, private.AdminDSN}
-		},
+	servers := map[string]func(t *testing.T) servertest.MySQLServer{
+		"MySQL or MariaDB": servertest.MySQL,
+		"TiDB":             servertest.OwnTiDB,
 	}
 	for name, server := range servers {
 		t.Run(name, func(t *testing.T) {
-			admin, dsn := server(t).newDatabase(t)
+			admin, dsn := server(t).NewDatabase(t)
 			cfg, err := mysql.ParseDSN(dsn)
 			if err != nil {
 				t.Fatal(err)
@@ -35,8 +32,8 @@ func TestAuditIsAppendOnly(t *testing.T) {
 			if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 				t.Fatal(err)
 			}
-			root, db := openSQL(t, admin), cfg.DBName
-			user, role := "'"+cfg.User+"'@'%'", uniqueName()
+			root, db := servertest.OpenSQL(t, admin), cfg.DBName
+			user, role := "'"+cfg.User+"'@'%'", servertest.UniqueName()
 			for _, privileges := range []struct {
 				name       string
 				statements []string
@@ -64,7 +61,7 @@ func TestAuditIsAppendOnly(t *testing.T) {
 						t.Fatal(err)
 					}
 					wantGrants(t, root, cfg)
-					wantAppendOnly(t, openSQL(t, dsn))
+					wantAppendOnly(t, servertest.OpenSQL(t, dsn))
 				})
 			}
 			if _, err := root.ExecContext(t.Context(), "DROP ROLE "+role); err != nil {
@@ -139,7 +136,7 @@ func wantAppendOnly(t *testing.T, runtime *sql.DB) {
 // TestProvisionLeavesNoGap proves that a running function never lacks a privilege while setup replaces the privileges
 // of an earlier version, which granted SELECT on the whole database.
 func TestProvisionLeavesNoGap(t *testing.T) {
-	admin, dsn := sharedMySQL(t).newDatabase(t)
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +144,7 @@ func TestProvisionLeavesNoGap(t *testing.T) {
 	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
 		t.Fatal(err)
 	}
-	root, user := openSQL(t, admin), "'"+cfg.User+"'@'%'"
+	root, user := servertest.OpenSQL(t, admin), "'"+cfg.User+"'@'%'"
 	for range 10 {
 		for _, statement := range []string{
 			"GRANT SELECT ON `" + strings.ReplaceAll(cfg.DBName, "_", `\_`) + "`.* TO " + user,
@@ -159,7 +156,7 @@ func TestProvisionLeavesNoGap(t *testing.T) {
 			}
 		}
 		stop, failed := make(chan struct{}), make(chan error, 1)
-		runtime := openSQL(t, dsn)
+		runtime := servertest.OpenSQL(t, dsn)
 		go func() {
 			defer close(failed)
 			for {

@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -21,26 +20,8 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
-
-// createUpload creates a resumable upload for ada.
-func createUpload(t *testing.T, s *content.Store, length int) content.Upload {
-	t.Helper()
-	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain", Metadata: "filename bm90ZXM=",
-		Length: int64(length), ExpiresAt: time.Now().Add(time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
-// addPiece appends b to an upload at offset. The test fails if not all bytes are added.
-func addPiece(t *testing.T, s *content.Store, id string, offset int, b []byte) {
-	t.Helper()
-	if added, err := s.Append(t.Context(), id, int64(offset), bytes.NewReader(b)); err != nil || added != int64(len(b)) {
-		t.Fatalf("Append at offset %d: got %d bytes and error %v, want %d bytes and no error", offset, added, err, len(b))
-	}
-}
 
 // wantOffset checks the offset of an upload, which is the number of its stored bytes.
 func wantOffset(t *testing.T, s *content.Store, id string, want int) {
@@ -62,14 +43,14 @@ func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(event) != `{"id":"1"}` || f.Owner != "ada" || f.Name != "notes Ω.txt" || f.ContentType != "text/plain" || f.SHA256 != sum(want) || f.Size != int64(len(want)) {
+	if string(event) != `{"id":"1"}` || f.Owner != "ada" || f.Name != "notes Ω.txt" || f.ContentType != "text/plain" || f.SHA256 != servertest.SHA256(want) || f.Size != int64(len(want)) {
 		t.Errorf("Finish: got the event %s and the file %+v, want the file that was created, with %d bytes and the digest %s",
-			event, f, len(want), sum(want))
+			event, f, len(want), servertest.SHA256(want))
 	}
 	got, err := io.ReadAll(s.Reader(t.Context(), f))
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("Reader: got %d bytes with the digest %s and error %v, want %d bytes with %s",
-			len(got), sum(got), err, len(want), sum(want))
+			len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
 	}
 	stock, err := db.GridFSBucket().OpenDownloadStream(t.Context(), id)
 	if err != nil {
@@ -77,25 +58,17 @@ func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string,
 	}
 	if got, err := io.ReadAll(stock); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("GridFS of the driver: got %d bytes with the digest %s and error %v, want %d bytes with %s",
-			len(got), sum(got), err, len(want), sum(want))
+			len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
 	}
 	if u, err := s.Find(t.Context(), id); err != nil || !u.Stored || !u.Unconfirmed || !u.Complete() {
 		t.Errorf("Find: got %+v and error %v, want a stored file whose event is not confirmed", u, err)
 	}
-	wantNoJournal(t, db, id)
-}
-
-// wantNoJournal checks that the journal has no document of an upload.
-func wantNoJournal(t *testing.T, db *mongo.Database, id string) {
-	t.Helper()
-	if n := count(t, db.Collection("uploads.journal"), bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: id}, {Key: "$lt", Value: id + "~"}}}}); n != 0 {
-		t.Errorf("got %d documents in the journal of upload %s, want none", n, id)
-	}
+	servertest.WantNoJournal(t, db, id)
 }
 
 // TestResumable proves that an upload results in the same file, however its bytes are distributed over requests.
 func TestResumable(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	for _, c := range []struct {
 		length int
 		cuts   []int // the offsets at which requests end, without the last request
@@ -114,12 +87,12 @@ func TestResumable(t *testing.T) {
 		})},
 	} {
 		t.Run(fmt.Sprintf("%d bytes in %d requests", c.length, len(c.cuts)+1), func(t *testing.T) {
-			want := randomBytes(c.length)
-			u := createUpload(t, s, c.length)
+			want := servertest.RandomBytes(c.length)
+			u := servertest.CreateUpload(t, s, c.length)
 			offset := 0
 			for _, cut := range append(c.cuts, c.length) {
 				wantOffset(t, s, u.ID, offset)
-				addPiece(t, s, u.ID, offset, want[offset:cut])
+				servertest.AddPiece(t, s, u.ID, offset, want[offset:cut])
 				offset = cut
 			}
 			wantFinished(t, s, db, u.ID, want)
@@ -130,9 +103,9 @@ func TestResumable(t *testing.T) {
 // TestResumableInterruptedRequest proves that Append keeps the bytes that it read before the request was interrupted,
 // and that the next Append must continue at exactly that offset.
 func TestResumableInterruptedRequest(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(3*mebi + 10)
-	u := createUpload(t, s, len(want))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(3*mebi + 10)
+	u := servertest.CreateUpload(t, s, len(want))
 	cut := errors.New("cut off")
 	r := io.MultiReader(bytes.NewReader(want[:mebi+500]), iotest.ErrReader(cut))
 	if added, err := s.Append(t.Context(), u.ID, 0, r); !errors.Is(err, cut) || added != mebi+500 {
@@ -147,17 +120,17 @@ func TestResumableInterruptedRequest(t *testing.T) {
 			t.Errorf("Append at offset %d: got %d bytes and error %v, want 0 and %v", offset, added, err, problem.Conflict)
 		}
 	}
-	addPiece(t, s, u.ID, mebi+500, want[mebi+500:])
+	servertest.AddPiece(t, s, u.ID, mebi+500, want[mebi+500:])
 	wantFinished(t, s, db, u.ID, want)
 }
 
 // TestResumableManyWriters proves that a file is consistent if several writers concurrently append different bytes to
 // its upload. The digest of the file matches its bytes, and concurrent calls of Finish return the same file.
 func TestResumableManyWriters(t *testing.T) {
-	s, _ := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, _ := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	const length, writers = 5*mebi/2 + 7, 4
 	for round := range 3 {
-		u := createUpload(t, s, length)
+		u := servertest.CreateUpload(t, s, length)
 		group, ctx := errgroup.WithContext(t.Context())
 		var conflicts atomic.Int64
 		for w := range writers {
@@ -198,9 +171,9 @@ func TestResumableManyWriters(t *testing.T) {
 			}
 		}
 		got, err := io.ReadAll(s.Reader(t.Context(), files[0]))
-		if err != nil || len(got) != length || sum(got) != files[0].SHA256 {
+		if err != nil || len(got) != length || servertest.SHA256(got) != files[0].SHA256 {
 			t.Errorf("Reader: got %d bytes with the digest %s and error %v, want %d bytes with %s",
-				len(got), sum(got), err, length, files[0].SHA256)
+				len(got), servertest.SHA256(got), err, length, files[0].SHA256)
 		}
 		t.Logf("round %d: %d conflicts", round, conflicts.Load())
 	}
@@ -209,9 +182,9 @@ func TestResumableManyWriters(t *testing.T) {
 // TestResumableAfterAKill proves that an upload can be continued and finished after its writer was killed between two
 // writes to the database. The test produces the state after such a kill directly in the database.
 func TestResumableAfterAKill(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	journal := db.Collection("uploads.journal")
-	want := randomBytes(2*mebi + 900)
+	want := servertest.RandomBytes(2*mebi + 900)
 	last := func(id string, offset int) bson.D {
 		return bson.D{{Key: "_id", Value: fmt.Sprintf("%s/%020d", id, offset)}}
 	}
@@ -222,8 +195,8 @@ func TestResumableAfterAKill(t *testing.T) {
 		"the first bytes without their journal entry": {5, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := createUpload(t, s, len(want))
-			addPiece(t, s, u.ID, 0, want[:c.had])
+			u := servertest.CreateUpload(t, s, len(want))
+			servertest.AddPiece(t, s, u.ID, 0, want[:c.had])
 			if res, err := journal.DeleteOne(t.Context(), last(u.ID, c.pieceAt)); err != nil || res.DeletedCount != 1 {
 				t.Fatalf("delete a journal entry: got %+v and error %v, want 1 deleted document", res, err)
 			}
@@ -233,8 +206,8 @@ func TestResumableAfterAKill(t *testing.T) {
 		})
 	}
 	t.Run("a chunk that is not assembled from its pieces", func(t *testing.T) {
-		u := createUpload(t, s, len(want))
-		addPiece(t, s, u.ID, 0, want[:300])
+		u := servertest.CreateUpload(t, s, len(want))
+		servertest.AddPiece(t, s, u.ID, 0, want[:300])
 		state := sha256.New()
 		state.Write(want[:mebi])
 		marshaled, err := state.(encoding.BinaryMarshaler).MarshalBinary()
@@ -246,15 +219,15 @@ func TestResumableAfterAKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantOffset(t, s, u.ID, mebi)
-		if n := count(t, journal, bson.D{{Key: "data", Value: bson.D{{Key: "$exists", Value: true}}}}); n != 0 {
+		if n := servertest.CountDocuments(t, journal, bson.D{{Key: "data", Value: bson.D{{Key: "$exists", Value: true}}}}); n != 0 {
 			t.Errorf("got %d pieces with bytes in the journal, want none", n)
 		}
-		addPiece(t, s, u.ID, mebi, want[mebi:])
+		servertest.AddPiece(t, s, u.ID, mebi, want[mebi:])
 		wantFinished(t, s, db, u.ID, want)
 	})
 	t.Run("a seal without its file", func(t *testing.T) {
-		u := createUpload(t, s, len(want))
-		addPiece(t, s, u.ID, 0, want)
+		u := servertest.CreateUpload(t, s, len(want))
+		servertest.AddPiece(t, s, u.ID, 0, want)
 		broken := errors.New("killed")
 		if _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 			t.Fatalf("Finish: got error %v, want %v", err, broken)
@@ -266,8 +239,8 @@ func TestResumableAfterAKill(t *testing.T) {
 		wantFinished(t, s, db, u.ID, want)
 	})
 	t.Run("more pieces than the limit", func(t *testing.T) {
-		u := createUpload(t, s, len(want))
-		addPiece(t, s, u.ID, 0, want[:10])
+		u := servertest.CreateUpload(t, s, len(want))
+		servertest.AddPiece(t, s, u.ID, 0, want[:10])
 		if _, err := journal.UpdateOne(t.Context(), last(u.ID, 0), bson.D{{Key: "$set", Value: bson.D{{Key: "index", Value: int64(1 << 40)}}}}); err != nil {
 			t.Fatal(err)
 		}
@@ -281,19 +254,19 @@ func TestResumableAfterAKill(t *testing.T) {
 func addPieceUnlessComplete(t *testing.T, s *content.Store, id string, offset int, want []byte) {
 	t.Helper()
 	if offset < len(want) {
-		addPiece(t, s, id, offset, want[offset:])
+		servertest.AddPiece(t, s, id, offset, want[offset:])
 	}
 }
 
 // TestResumableLateWriter proves that a slow writer cannot change a file that another writer has completed in the
 // meantime. The slow writer gets problem.Conflict and leaves no journal entry.
 func TestResumableLateWriter(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(2*mebi + 900)
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(2*mebi + 900)
 	for _, cut := range []int{0, 300, mebi, mebi + 300, 2*mebi + 898} {
-		u := createUpload(t, s, len(want))
+		u := servertest.CreateUpload(t, s, len(want))
 		if cut > 0 {
-			addPiece(t, s, u.ID, 0, want[:cut])
+			servertest.AddPiece(t, s, u.ID, 0, want[:cut])
 		}
 		r, w := io.Pipe()
 		late := make(chan error, 1)
@@ -304,7 +277,7 @@ func TestResumableLateWriter(t *testing.T) {
 		if _, err := w.Write([]byte("f")); err != nil { // returns after the late writer has found the upload and reads
 			t.Fatal(err)
 		}
-		addPiece(t, s, u.ID, cut, want[cut:])
+		servertest.AddPiece(t, s, u.ID, cut, want[cut:])
 		wantFinished(t, s, db, u.ID, want)
 		if err := s.Confirm(t.Context(), u.ID); err != nil {
 			t.Fatal(err)
@@ -322,19 +295,19 @@ func TestResumableLateWriter(t *testing.T) {
 		}
 		if got, err := io.ReadAll(s.Reader(t.Context(), f)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("file after a late Append at offset %d: got %d bytes with the digest %s and error %v, want %d bytes with %s",
-				cut, len(got), sum(got), err, len(want), sum(want))
+				cut, len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
 		}
-		wantNoJournal(t, db, u.ID)
+		servertest.WantNoJournal(t, db, u.ID)
 	}
 }
 
 // TestResumableTerminate proves that Terminate deletes an upload, also while a writer appends to it. If Finish and
 // Terminate run concurrently, exactly one of them succeeds.
 func TestResumableTerminate(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(mebi + 5)
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(mebi + 5)
 	t.Run("during Append", func(t *testing.T) {
-		u := createUpload(t, s, len(want))
+		u := servertest.CreateUpload(t, s, len(want))
 		r, w := io.Pipe()
 		done := make(chan error, 1)
 		go func() {
@@ -359,7 +332,7 @@ func TestResumableTerminate(t *testing.T) {
 				t.Errorf("Find or Terminate afterward: got error %v, want %v", err, problem.NotFound)
 			}
 		}
-		if n := count(t, db.Collection("fs.chunks"), bson.D{}); n != 0 {
+		if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{}); n != 0 {
 			t.Errorf("got %d chunks, want none", n)
 		}
 		if usage, err := s.Usage(t.Context(), "ada"); err != nil || usage != 0 {
@@ -373,8 +346,8 @@ func TestResumableTerminate(t *testing.T) {
 	t.Run("during Finish", func(t *testing.T) {
 		outcomes := map[bool]int{}
 		for range 10 {
-			u := createUpload(t, s, len(want))
-			addPiece(t, s, u.ID, 0, want)
+			u := servertest.CreateUpload(t, s, len(want))
+			servertest.AddPiece(t, s, u.ID, 0, want)
 			var finished, terminated error
 			group := errgroup.Group{}
 			group.Go(func() error { _, finished = s.Finish(t.Context(), u.ID, anyEvent); return nil })
@@ -409,17 +382,17 @@ func ask(_ content.Upload, err error) error { return err }
 // TestResumableVerified proves that AppendVerified adds the bytes of a request only if they match the digest, and that
 // it leaves no other chunks behind.
 func TestResumableVerified(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(3*mebi + 10)
-	u := createUpload(t, s, len(want))
-	addPiece(t, s, u.ID, 0, want[:mebi+1])
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(3*mebi + 10)
+	u := servertest.CreateUpload(t, s, len(want))
+	servertest.AddPiece(t, s, u.ID, 0, want[:mebi+1])
 	mismatch := errors.New("mismatch")
 	wrong := sha1.Sum(want[:10])
 	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), sha1.New(), wrong[:], mismatch); !errors.Is(err, mismatch) || added != 0 {
 		t.Errorf("AppendVerified with a wrong digest: got %d bytes and error %v, want 0 and %v", added, err, mismatch)
 	}
 	wantOffset(t, s, u.ID, mebi+1)
-	if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: bson.D{{Key: "$ne", Value: u.ID}}}}); n != 0 {
+	if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: bson.D{{Key: "$ne", Value: u.ID}}}}); n != 0 {
 		t.Errorf("got %d chunks that do not belong to the upload, want none", n)
 	}
 	right := sha1.Sum(want[mebi+1:])
@@ -427,7 +400,7 @@ func TestResumableVerified(t *testing.T) {
 		t.Errorf("AppendVerified: got %d bytes and error %v, want %d and no error", added, err, 2*mebi+9)
 	}
 	wantFinished(t, s, db, u.ID, want)
-	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
+	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 1 {
 		t.Errorf("got %d upload records, want only the record of the unconfirmed file", n)
 	}
 }
@@ -435,18 +408,18 @@ func TestResumableVerified(t *testing.T) {
 // TestResumableDiscard proves that Discard deletes an incomplete upload, but refuses to delete an upload that is sealed
 // as complete or is already a file.
 func TestResumableDiscard(t *testing.T) {
-	s, db := newContent(t, sharedMongoDB(t).newDatabase(t))
-	want := randomBytes(mebi + 5)
-	u := createUpload(t, s, len(want))
-	addPiece(t, s, u.ID, 0, want[:mebi+1])
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(mebi + 5)
+	u := servertest.CreateUpload(t, s, len(want))
+	servertest.AddPiece(t, s, u.ID, 0, want[:mebi+1])
 	if err := s.Discard(t.Context(), u.ID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Find(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
 		t.Errorf("Find after Discard: got error %v, want %v", err, problem.NotFound)
 	}
-	u = createUpload(t, s, len(want))
-	addPiece(t, s, u.ID, 0, want)
+	u = servertest.CreateUpload(t, s, len(want))
+	servertest.AddPiece(t, s, u.ID, 0, want)
 	broken := errors.New("killed")
 	if _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Fatalf("Finish: got error %v, want %v", err, broken)
@@ -462,7 +435,7 @@ func TestResumableDiscard(t *testing.T) {
 	}
 	wantEmpty(t, db)
 	for _, name := range []string{"uploads", "uploads.journal"} {
-		if n := count(t, db.Collection(name), bson.D{}); n != 0 {
+		if n := servertest.CountDocuments(t, db.Collection(name), bson.D{}); n != 0 {
 			t.Errorf("got %d documents in %s, want none", n, name)
 		}
 	}

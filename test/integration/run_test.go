@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/local/store"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestRunWithEmbeddedStores proves that `make run` works with the embedded stores, keeps the files across a restart,
@@ -40,9 +41,9 @@ func TestRunWithEmbeddedStores(t *testing.T) {
 // across a restart, and restarts servers that crash.
 func TestRunWithInstalledStores(t *testing.T) {
 	_, err := store.FindMySQL(t.Context())
-	need(t, "mariadb-server", err)
+	servertest.Need(t, "mariadb-server", err)
 	_, err = store.FindRabbitMQ()
-	need(t, "rabbitmq-server", err)
+	servertest.Need(t, "rabbitmq-server", err)
 	const stores = "STRONGROOM_STORES=installed"
 	dir := t.TempDir()
 	r := startRunner(t, dir, stores)
@@ -58,14 +59,14 @@ func TestRunWithInstalledStores(t *testing.T) {
 	for _, name := range []string{"mariadbd", "ferretdb", "bin/adapter", "beam.smp"} {
 		before := strings.Count(r.output(), " is running again\n")
 		r.kill(t, name)
-		eventually(t, 2*recovery, name+" is running again", func() error {
+		servertest.Eventually(t, 2*servertest.Recovery, name+" is running again", func() error {
 			if strings.Count(r.output(), " is running again\n") == before {
 				return errors.New("the output has no new line with \"is running again\"")
 			}
 			return nil
 		})
 	}
-	eventually(t, 2*recovery, "sign-in works again", func() error {
+	servertest.Eventually(t, 2*servertest.Recovery, "sign-in works again", func() error {
 		if got := r.tryLogin(t); got.status != http.StatusOK {
 			return errors.New(got.String())
 		}
@@ -79,9 +80,9 @@ func TestRunWithInstalledStores(t *testing.T) {
 // stops it in that state.
 func TestRunIsStoppedWhileItStarts(t *testing.T) {
 	_, err := store.FindRabbitMQ()
-	need(t, "rabbitmq-server", err)
+	servertest.Need(t, "rabbitmq-server", err)
 	r := launchRunner(t, t.TempDir(), freeAddress(t), "STRONGROOM_STORES=installed")
-	eventually(t, recovery, "the runner is starting RabbitMQ", func() error {
+	servertest.Eventually(t, servertest.Recovery, "the runner is starting RabbitMQ", func() error {
 		if !strings.Contains(r.output(), "starting RabbitMQ") {
 			return errors.New("the output does not contain \"starting RabbitMQ\"")
 		}
@@ -96,9 +97,9 @@ func TestRunIsStoppedWhileItStarts(t *testing.T) {
 // TestRunWithNamedStores proves that `make run` uses the servers in its settings, responds with 503 while one of them
 // is down, and works again when the server is up. A second runner must not use the same directory or the same address.
 func TestRunWithNamedStores(t *testing.T) {
-	mysql, mongo, rabbit := ownMySQL(t), ownMongoDB(t), ownRabbitMQ(t)
+	mysql, mongo, rabbit := servertest.OwnMySQL(t), servertest.OwnMongoDB(t), servertest.OwnRabbitMQ(t)
 	dir := t.TempDir()
-	r := startRunner(t, dir, "MYSQL_DSN="+mysql.emptyDatabase(t), "MONGODB_URI="+mongo.newDatabase(t), "EVENTS_URL="+rabbit.newVhost(t).URL)
+	r := startRunner(t, dir, "MYSQL_DSN="+mysql.EmptyDatabase(t), "MONGODB_URI="+mongo.NewDatabase(t), "EVENTS_URL="+rabbit.NewVhost(t).URL)
 	for _, name := range []string{"MYSQL_DSN", "MONGODB_URI", "EVENTS_URL"} {
 		if !strings.Contains(r.output(), " from "+name+"; ") {
 			t.Errorf("the output of the runner does not name the server from %s", name)
@@ -110,7 +111,7 @@ func TestRunWithNamedStores(t *testing.T) {
 	r.wantCatalogued(t, token, id)
 	outages := []struct {
 		name   string
-		server killable
+		server servertest.Killable
 		try    func() answer
 	}{
 		{"MySQL", mysql, func() answer { return r.tryLogin(t) }},
@@ -133,7 +134,7 @@ func TestRunWithNamedStores(t *testing.T) {
 		if err := outage.server.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, recovery, "requests that need "+outage.name+" succeed again", func() error {
+		servertest.Eventually(t, servertest.Recovery, "requests that need "+outage.name+" succeed again", func() error {
 			if got := outage.try(); got.status >= 300 {
 				return errors.New(got.String())
 			}
@@ -155,7 +156,7 @@ func wantRefusal(t *testing.T, r *runner, why string) {
 	t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(recovery):
+	case <-time.After(servertest.Recovery):
 		t.Fatalf("the runner is still running, want it to exit with the message %q", why)
 	}
 	if code := r.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(r.output(), why) {
@@ -168,7 +169,7 @@ func (r *runner) wantWorks(t *testing.T, token string) {
 	t.Helper()
 	content := []byte("still works")
 	var id string
-	eventually(t, 2*recovery, "an upload is accepted", func() error {
+	servertest.Eventually(t, 2*servertest.Recovery, "an upload is accepted", func() error {
 		got := r.tryUpload(t, token, content)
 		if got.status != http.StatusAccepted {
 			return errors.New(got.String())

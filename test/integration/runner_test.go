@@ -3,8 +3,6 @@ package integration
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // runner is a running instance of the program behind `make run`.
@@ -48,8 +48,8 @@ func (r *runner) output() string {
 
 // runnerBinary builds the program behind `make run` once and returns its path.
 var runnerBinary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(servers.dir, "bin", "local")
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	path := filepath.Join(servertest.TempDir(), "bin", "local")
+	ctx, cancel := context.WithTimeout(context.Background(), servertest.StartTimeout)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "../../local").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
@@ -105,7 +105,7 @@ func startRunner(t *testing.T, dir string, settings ...string) *runner {
 	t.Helper()
 	r := launchRunner(t, dir, freeAddress(t), settings...)
 	begin := time.Now()
-	eventually(t, startTimeout, "the runner is ready", func() error {
+	servertest.Eventually(t, servertest.StartTimeout, "the runner is ready", func() error {
 		select {
 		case <-r.done:
 			t.Fatalf("the runner exited before it was ready: %s", r.cmd.ProcessState)
@@ -154,7 +154,7 @@ func (r *runner) stop(t *testing.T, signal syscall.Signal) {
 		}
 		return
 	}
-	eventually(t, recovery, "all processes of the killed runner have ended", func() error {
+	servertest.Eventually(t, servertest.Recovery, "all processes of the killed runner have ended", func() error {
 		if left := r.left(t); len(left) > 0 {
 			return fmt.Errorf("got the leftover processes %v, want none", left)
 		}
@@ -287,7 +287,7 @@ func (r *runner) upload(t *testing.T, token string, content []byte) string {
 	t.Helper()
 	var got struct{ ID, SHA256 string }
 	r.tryUpload(t, token, content).decode(t, http.StatusAccepted, &got)
-	if want := digest(content); got.SHA256 != want {
+	if want := servertest.SHA256(content); got.SHA256 != want {
 		t.Errorf("got the digest %s, want %s", got.SHA256, want)
 	}
 	return got.ID
@@ -296,7 +296,7 @@ func (r *runner) upload(t *testing.T, token string, content []byte) string {
 // wantCatalogued waits until the file has the status "catalogued".
 func (r *runner) wantCatalogued(t *testing.T, token, id string) {
 	t.Helper()
-	eventually(t, 2*recovery, "file "+id+" is in the catalog", func() error {
+	servertest.Eventually(t, 2*servertest.Recovery, "file "+id+" is in the catalog", func() error {
 		got := r.ask(t, http.MethodGet, "/files/"+id, token, "", nil)
 		if got.status != http.StatusOK || !bytes.Contains(got.body, []byte(`"catalogued"`)) {
 			return errors.New(got.String())
@@ -312,12 +312,7 @@ func (r *runner) wantContent(t *testing.T, token, id string, content []byte) {
 	if got.status != http.StatusOK {
 		t.Fatalf("download %s: got %s", id, got)
 	}
-	if got, want := digest(got.body), digest(content); got != want {
+	if got, want := servertest.SHA256(got.body), servertest.SHA256(content); got != want {
 		t.Errorf("download %s: got the digest %s, want %s", id, got, want)
 	}
-}
-
-func digest(content []byte) string {
-	sum := sha256.Sum256(content)
-	return hex.EncodeToString(sum[:])
 }

@@ -9,12 +9,13 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // startSession creates a user and starts a session. It returns the user and the first refresh token.
 func startSession(t *testing.T, store *accounts.Store, name string) (accounts.User, string) {
 	t.Helper()
-	u := createAccount(t, store, name, "user")
+	u := servertest.CreateAccount(t, store, name, "user")
 	refresh, err := store.StartSession(t.Context(), u, 24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +45,7 @@ func wantEnded(t *testing.T, store *accounts.Store, what, refresh string) {
 // session.
 func TestSessionRotates(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), clock.Now)
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), clock.Now)
 	u, first := startSession(t, store, "ada")
 	second := refreshed(t, store, first)
 	got, third, err := store.Refresh(t.Context(), second)
@@ -61,7 +62,7 @@ func TestSessionRotates(t *testing.T) {
 // was used, because such a token has been stolen. Sessions of other users continue.
 func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), clock.Now)
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), clock.Now)
 	_, first := startSession(t, store, "ada")
 	_, other := startSession(t, store, "grace")
 	second := refreshed(t, store, first)
@@ -75,7 +76,7 @@ func TestRefreshTokenReuseEndsTheSession(t *testing.T) {
 // uses one of the two new tokens, the other new token ends the session.
 func TestRefreshGrace(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), clock.Now)
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), clock.Now)
 	_, first := startSession(t, store, "ada")
 	second := refreshed(t, store, first)
 	clock.add(10 * time.Second)
@@ -97,7 +98,7 @@ func TestRefreshGrace(t *testing.T) {
 // TestGraceIsBounded proves that a refresh token can be used at most eight times, even within the grace period.
 func TestGraceIsBounded(t *testing.T) {
 	clock := newClock()
-	store := openAccounts(t, accountsDB(t), clock.Now)
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), clock.Now)
 	_, first := startSession(t, store, "ada")
 	for range 8 {
 		refreshed(t, store, first)
@@ -109,8 +110,8 @@ func TestGraceIsBounded(t *testing.T) {
 // logout of all sessions also voids the access tokens and adds an audit entry.
 func TestSessionEnds(t *testing.T) {
 	clock := newClock()
-	dsn := accountsDB(t)
-	store := openAccounts(t, dsn, clock.Now)
+	dsn := servertest.AccountsDSN(t)
+	store := servertest.OpenAccounts(t, dsn, clock.Now)
 	_, expired := startSession(t, store, "expired")
 	clock.add(24 * time.Hour)
 	wantEnded(t, store, "a token after its lifetime", expired)
@@ -146,12 +147,12 @@ func TestSessionEnds(t *testing.T) {
 	}
 
 	disabled, three := startSession(t, store, "disabled")
-	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `UPDATE users SET disabled_at = updated_at WHERE username = ?`, disabled.Username); err != nil {
+	if _, err := servertest.OpenSQL(t, dsn).ExecContext(t.Context(), `UPDATE users SET disabled_at = updated_at WHERE username = ?`, disabled.Username); err != nil {
 		t.Fatal(err)
 	}
 	wantEnded(t, store, "a token of a disabled user", three)
 	deleted, four := startSession(t, store, "deleted")
-	if _, err := openSQL(t, dsn).ExecContext(t.Context(), `DELETE FROM users WHERE username = ?`, deleted.Username); err != nil {
+	if _, err := servertest.OpenSQL(t, dsn).ExecContext(t.Context(), `DELETE FROM users WHERE username = ?`, deleted.Username); err != nil {
 		t.Fatal(err)
 	}
 	wantEnded(t, store, "a token of a deleted user", four)
@@ -160,8 +161,8 @@ func TestSessionEnds(t *testing.T) {
 // TestRefreshAtOnce proves that if 20 clients use the same refresh token at the same time on two replicas, exactly 8
 // get a new token, as the grace period permits. The other requests are refused and end the session.
 func TestRefreshAtOnce(t *testing.T) {
-	dsn := accountsDB(t)
-	replicas := []*accounts.Store{openAccounts(t, dsn), openAccounts(t, dsn)}
+	dsn := servertest.AccountsDSN(t)
+	replicas := []*accounts.Store{servertest.OpenAccounts(t, dsn), servertest.OpenAccounts(t, dsn)}
 	_, first := startSession(t, replicas[0], "ada")
 	var wg sync.WaitGroup
 	var passed, ended atomic.Int32
@@ -188,8 +189,8 @@ func TestRefreshAtOnce(t *testing.T) {
 // call.
 func TestExpiredSessionsAreDeleted(t *testing.T) {
 	clock := newClock()
-	dsn := accountsDB(t)
-	store := openAccounts(t, dsn, clock.Now)
+	dsn := servertest.AccountsDSN(t)
+	store := servertest.OpenAccounts(t, dsn, clock.Now)
 	u, _ := startSession(t, store, "ada")
 	clock.add(25 * time.Hour)
 	for range 100 {
@@ -199,7 +200,7 @@ func TestExpiredSessionsAreDeleted(t *testing.T) {
 	}
 	for table, want := range map[string]int{"sessions": 100, "refresh_tokens": 100} {
 		var got int
-		if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM `+table).Scan(&got); err != nil || got != want {
+		if err := servertest.OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM `+table).Scan(&got); err != nil || got != want {
 			t.Errorf("table %s: got %d rows (%v), want %d without the expired session", table, got, err, want)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // setupCommand runs a setup command with environment as its whole environment. It returns the standard output and the
@@ -34,8 +35,8 @@ func setupCommand(t *testing.T, stdin string, environment []string, args ...stri
 // TestImportedUsersSignIn proves that users who are imported with foreign password hashes can sign in, and that the
 // first sign-in replaces the foreign hash by an Argon2id hash. An import changes no existing user and shows no hash.
 func TestImportedUsersSignIn(t *testing.T) {
-	dsn := accountsDB(t)
-	store := openAccounts(t, dsn)
+	dsn := servertest.AccountsDSN(t)
+	store := servertest.OpenAccounts(t, dsn)
 	ada := createUser(t, dsn, "ada", "lovelace-1843")
 	const (
 		bcryptHash = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"             // U*U
@@ -58,7 +59,7 @@ func TestImportedUsersSignIn(t *testing.T) {
 		!strings.Contains(log, "line 6") || strings.Contains(log, "secret") || strings.Contains(log, bcryptHash) {
 		t.Errorf("import an invalid line: got error %v, want an error that names line 6 and shows no hash\n%s", err, log)
 	}
-	if got, want := trail(t, store), []string{"setup user.created ada user"}; !slices.Equal(got, want) {
+	if got, want := servertest.AuditTrail(t, store), []string{"setup user.created ada user"}; !slices.Equal(got, want) {
 		t.Errorf("audit trail after an invalid line: got %q, want %q", got, want)
 	}
 
@@ -72,7 +73,7 @@ func TestImportedUsersSignIn(t *testing.T) {
 			t.Errorf("import: got error %v and output %q, want the output to end with %q and to show no hash\n%s", err, out, want, log)
 		}
 	}
-	if got, want := trail(t, store), []string{
+	if got, want := servertest.AuditTrail(t, store), []string{
 		"setup user.created ada user", "setup user.created grace admin", "setup user.created eve user", "setup user.disabled eve",
 		"setup user.created joan user", "setup user.created anita user",
 	}; !slices.Equal(got, want) {
@@ -115,12 +116,12 @@ func TestImportedUsersSignIn(t *testing.T) {
 
 // TestRedriveCommand proves that `setup redrive` and `setup --redrive` move a dead letter back to the queue.
 func TestRedriveCommand(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	p := publisher(t, broker.URL)
-	ch := amqpChannel(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	p := servertest.Publisher(t, broker.URL)
+	ch := servertest.Channel(t, broker)
 	for _, command := range []string{"redrive", "--redrive"} {
-		e, f := fileStored(t)
+		e, f := servertest.FileStored(t)
 		if err := p.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -131,8 +132,8 @@ func TestRedriveCommand(t *testing.T) {
 		if err := message.Nack(false, false); err != nil { // the adapter rejects a message in the same way
 			t.Fatal(err)
 		}
-		eventually(t, recovery, "the dead-letter queue has one message", func() error {
-			if got := depth(t, ch, events.DeadQueue); got != 1 {
+		servertest.Eventually(t, servertest.Recovery, "the dead-letter queue has one message", func() error {
+			if got := servertest.QueueDepth(t, ch, events.DeadQueue); got != 1 {
 				return fmt.Errorf("got %d messages", got)
 			}
 			return nil
@@ -141,7 +142,7 @@ func TestRedriveCommand(t *testing.T) {
 		if err != nil || out != "dead letters moved back: 1\n" {
 			t.Errorf("setup %s: got error %v and output %q, want 1 dead letter moved back\n%s", command, err, out, log)
 		}
-		if again := get(t, ch, events.Queue); again.MessageId != f.ID {
+		if again := servertest.GetMessage(t, ch, events.Queue); again.MessageId != f.ID {
 			t.Errorf("setup %s: got the message %s in the queue, want %s", command, again.MessageId, f.ID)
 		}
 	}
@@ -150,9 +151,9 @@ func TestRedriveCommand(t *testing.T) {
 // TestRecatalogueCommand proves that `setup recatalogue` publishes the events of confirmed files without a catalog
 // entry. Their events can be lost with RabbitMQ's data or when the stores are restored from backups of different times.
 func TestRecatalogueCommand(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	uri := sharedMongoDB(t).newDatabase(t)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	s, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -183,10 +184,10 @@ func TestRecatalogueCommand(t *testing.T) {
 	if err != nil || out != "events published again: 5\n" {
 		t.Fatalf("setup recatalogue: got error %v and output %q, want 5 events published again\n%s", err, out, log)
 	}
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	var got []string
-	for range depth(t, ch, events.Queue) {
-		got = append(got, get(t, ch, events.Queue).MessageId)
+	for range servertest.QueueDepth(t, ch, events.Queue) {
+		got = append(got, servertest.GetMessage(t, ch, events.Queue).MessageId)
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got the events of the files %q, want %q", got, want)

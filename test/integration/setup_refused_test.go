@@ -6,17 +6,19 @@ import (
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // TestSetupNamesRefusedSetting proves that setup exits without waiting if a store refuses a user's credentials or a
 // privilege, because waiting cannot help. The last log line must name the setting, so that the operator can find the
 // cause.
 func TestSetupNamesRefusedSetting(t *testing.T) {
-	mysqlAdmin, dsn := sharedMySQL(t).newDatabase(t)
-	mongo := sharedMongoDB(t)
-	mongoAdmin := mongo.newDatabase(t)
-	mongoURI := mongo.newUser(t, mongoAdmin)
-	broker := sharedRabbitMQ(t).newVhost(t)
+	mysqlAdmin, dsn := servertest.MySQL(t).NewDatabase(t)
+	mongo := servertest.MongoDB(t)
+	mongoAdmin := mongo.NewDatabase(t)
+	mongoURI := mongo.NewUser(t, mongoAdmin)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
 	binary := build(t, "setup")
 	settings := map[string]string{
 		"MYSQL_DSN": dsn, "MYSQL_ADMIN_DSN": mysqlAdmin, "MONGODB_URI": mongoURI, "MONGODB_ADMIN_URI": mongoAdmin, "EVENTS_ADMIN_URL": broker.URL,
@@ -36,8 +38,8 @@ func TestSetupNamesRefusedSetting(t *testing.T) {
 		t.Fatalf("run setup with the correct settings: %v\n%s", err, log)
 	}
 
-	other, _ := sharedMySQL(t).newDatabase(t)
-	_, otherDSN := sharedMySQL(t).newDatabase(t)
+	other, _ := servertest.MySQL(t).NewDatabase(t)
+	_, otherDSN := servertest.MySQL(t).NewDatabase(t)
 	if log, err := runSetup(t.Context(), binary, "MYSQL_DSN="+otherDSN, "MYSQL_ADMIN_DSN="+other, "MONGODB_URI="+mongoAdmin); err != nil {
 		t.Fatalf("run setup for another database: %v\n%s", err, log)
 	}
@@ -50,9 +52,9 @@ func TestSetupNamesRefusedSetting(t *testing.T) {
 		{"MySQL: the administrator's privileges", map[string]string{"MYSQL_ADMIN_DSN": otherDSN}, "MYSQL_ADMIN_DSN"},
 		{"MySQL: the runtime user's password", map[string]string{"MYSQL_ADMIN_DSN": "", "MYSQL_DSN": withMySQLPassword(t, dsn, "wrong")}, "MYSQL_DSN"},
 		{"MySQL: the runtime user's privileges", map[string]string{"MYSQL_ADMIN_DSN": "", "MYSQL_DSN": dsn}, "MYSQL_DSN"},
-		{"RabbitMQ: the password", map[string]string{"EVENTS_ADMIN_URL": withPassword(t, broker.URL, "wrong")}, "EVENTS_ADMIN_URL"},
-		{"RabbitMQ: no permission to configure", map[string]string{"EVENTS_ADMIN_URL": broker.newUser(t, permissions{"^$", ".*", ".*"})}, "EVENTS_ADMIN_URL"},
-		{"RabbitMQ: no permission to bind", map[string]string{"EVENTS_ADMIN_URL": broker.newUser(t, permissions{".*", "^$", "^$"})}, "EVENTS_ADMIN_URL"},
+		{"RabbitMQ: the password", map[string]string{"EVENTS_ADMIN_URL": servertest.WithPassword(t, broker.URL, "wrong")}, "EVENTS_ADMIN_URL"},
+		{"RabbitMQ: no permission to configure", map[string]string{"EVENTS_ADMIN_URL": broker.NewUser(t, servertest.Permissions{Configure: "^$", Write: ".*", Read: ".*"})}, "EVENTS_ADMIN_URL"},
+		{"RabbitMQ: no permission to bind", map[string]string{"EVENTS_ADMIN_URL": broker.NewUser(t, servertest.Permissions{Configure: ".*", Write: "^$", Read: "^$"})}, "EVENTS_ADMIN_URL"},
 	}
 	if mongoURI == mongoAdmin {
 		t.Log("NOT TESTED: the private FerretDB has no users, so it does not refuse MongoDB credentials")
@@ -62,8 +64,8 @@ func TestSetupNamesRefusedSetting(t *testing.T) {
 			changes map[string]string
 			setting string
 		}{
-			{"MongoDB: the administrator's password", map[string]string{"MONGODB_ADMIN_URI": withPassword(t, mongoAdmin, "wrong")}, "MONGODB_ADMIN_URI"},
-			{"MongoDB: the runtime user's password", map[string]string{"MONGODB_ADMIN_URI": "", "MONGODB_URI": withPassword(t, mongoURI, "wrong")}, "MONGODB_URI"},
+			{"MongoDB: the administrator's password", map[string]string{"MONGODB_ADMIN_URI": servertest.WithPassword(t, mongoAdmin, "wrong")}, "MONGODB_ADMIN_URI"},
+			{"MongoDB: the runtime user's password", map[string]string{"MONGODB_ADMIN_URI": "", "MONGODB_URI": servertest.WithPassword(t, mongoURI, "wrong")}, "MONGODB_URI"},
 		}...)
 	}
 	for _, test := range cases {

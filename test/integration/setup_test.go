@@ -13,6 +13,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/strongroom-dev/strongroom/shared/password"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // runSetup runs the setup binary until it exits, for at most 2 minutes, and returns its output.
@@ -28,14 +29,14 @@ func runSetup(ctx context.Context, binary string, environment ...string) (string
 // TestSetupTwiceAtOnceAndAgain proves that two setup processes can run at the same time, that setup logs no password,
 // and that a later run with another ADMIN_PASSWORD does not change the first admin.
 func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
-	admin, dsn := sharedMySQL(t).newDatabase(t)
-	mongo := sharedMongoDB(t)
-	mongoAdmin := mongo.newDatabase(t)
-	mongoURI := mongo.newUser(t, mongoAdmin)
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
+	mongo := servertest.MongoDB(t)
+	mongoAdmin := mongo.NewDatabase(t)
+	mongoURI := mongo.NewUser(t, mongoAdmin)
 	binary := build(t, "setup")
 	environment := []string{
 		"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + mongoURI, "MONGODB_ADMIN_URI=" + mongoAdmin,
-		"EVENTS_ADMIN_URL=" + sharedRabbitMQ(t).newVhost(t).URL,
+		"EVENTS_ADMIN_URL=" + servertest.RabbitMQ(t).NewVhost(t).URL,
 		"ADMIN_USERNAME=Root", "ADMIN_PASSWORD=first password",
 		`DEMO_USERS=[{"username":"ada","password":"lovelace-1843","role":"user"}]`,
 	}
@@ -54,7 +55,7 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	store := openAccounts(t, dsn)
+	store := servertest.OpenAccounts(t, dsn)
 	first, err := store.ByUsername(t.Context(), "root")
 	if err != nil || first.Role != "admin" {
 		t.Fatalf("first admin: got %+v, %v, want the role admin", first, err)
@@ -82,7 +83,7 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 // wantIndexes checks the number of indexes of a collection.
 func wantIndexes(t *testing.T, uri, collection string, want int) {
 	t.Helper()
-	cursor, err := database(t, uri).Collection(collection).Indexes().List(t.Context())
+	cursor, err := servertest.Database(t, uri).Collection(collection).Indexes().List(t.Context())
 	var indexes []bson.M
 	if err == nil {
 		err = cursor.All(t.Context(), &indexes)
@@ -94,8 +95,8 @@ func wantIndexes(t *testing.T, uri, collection string, want int) {
 
 // TestSetupWaits proves that setup waits for an unreachable MySQL server and completes after the server has started.
 func TestSetupWaits(t *testing.T) {
-	server := ownMySQL(t)
-	admin, dsn := server.newDatabase(t)
+	server := servertest.OwnMySQL(t)
+	admin, dsn := server.NewDatabase(t)
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestSetupWaits(t *testing.T) {
 	}
 	defer func() { _ = log.Close() }()
 	command := exec.CommandContext(t.Context(), binary)
-	command.Env = []string{"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + sharedMongoDB(t).newDatabase(t)}
+	command.Env = []string{"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + servertest.MongoDB(t).NewDatabase(t)}
 	command.Stderr = write
 	err = errors.Join(command.Start(), write.Close())
 	if err != nil {
@@ -133,5 +134,5 @@ func TestSetupWaits(t *testing.T) {
 	if err := command.Wait(); err != nil || !waits {
 		t.Errorf("run setup: got error %v, waited %t, want success after waiting for MySQL\n%s", err, waits, &seen)
 	}
-	createAccount(t, openAccounts(t, dsn), "ada", "user")
+	servertest.CreateAccount(t, servertest.OpenAccounts(t, dsn), "ada", "user")
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // swept is the response body of sweep.
@@ -55,9 +56,9 @@ func eventOf(f *content.File) ([]byte, error) { return events.Encode(context.Bac
 // are not confirmed, deletes duplicates and orphaned chunks, and completes deletions. It does not touch younger uploads
 // or complete files.
 func TestSweep(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	uri := sharedMongoDB(t).newDatabase(t)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	s, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -68,10 +69,10 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := openCatalog(t, uri)
-	db := database(t, uri)
+	db := servertest.Database(t, uri)
 	newFile := func(key string) content.File {
 		t.Helper()
-		f, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, Key: key}, &reader{1, func() error { return io.EOF }}, eventOf)
+		f, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}, Key: key}, servertest.NewReader(1, func() error { return io.EOF }), eventOf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +114,7 @@ func TestSweep(t *testing.T) {
 	}
 	time.Sleep(grace + 100*time.Millisecond)
 	// This upload is younger than the grace period, so the sweeps during the upload must not touch it.
-	young, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "y", ContentType: "text/plain", Size: 1}}, &reader{1, func() error {
+	young, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "y", ContentType: "text/plain", Size: 1}}, servertest.NewReader(1, func() error {
 		var group sync.WaitGroup // two sweeps can run at the same time
 		var statuses [2]int
 		var got [2]swept
@@ -128,35 +129,35 @@ func TestSweep(t *testing.T) {
 			t.Errorf("concurrent sweeps: got %+v, want 2 files published by at least one of them", got)
 		}
 		return io.EOF
-	}}, eventOf)
+	}), eventOf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{pending.ID, claimer.ID}
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	var published []string
-	for range depth(t, ch, events.Queue) {
-		published = append(published, get(t, ch, events.Queue).MessageId)
+	for range servertest.QueueDepth(t, ch, events.Queue) {
+		published = append(published, servertest.GetMessage(t, ch, events.Queue).MessageId)
 	}
 	slices.Sort(published)
 	if got := slices.Compact(published); !slices.Equal(got, want) {
 		t.Errorf("got the events of the files %q, want %q", got, want)
 	}
 	for id, want := range map[string]bool{pending.ID: true, claimer.ID: true, done.ID: true, young.ID: true, duplicate.ID: false, deleted.ID: false, orphan.ID: false} {
-		if n := count(t, db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}); (n == 1) != want {
+		if n := servertest.CountDocuments(t, db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}); (n == 1) != want {
 			t.Errorf("document of file %s exists: got %t, want %t", id, n == 1, want)
 		}
-		if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); (n == 1) != want {
+		if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); (n == 1) != want {
 			t.Errorf("chunk of file %s exists: got %t, want %t", id, n == 1, want)
 		}
 	}
 	if _, err := c.Get(ctx, deleted.ID); err == nil {
 		t.Error("got a catalog entry of the deleted file, want none")
 	}
-	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
+	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 1 {
 		t.Errorf("got %d unfinished uploads, want only the young upload", n)
 	}
-	if n := count(t, db.Collection("deletions"), bson.D{}); n != 0 {
+	if n := servertest.CountDocuments(t, db.Collection("deletions"), bson.D{}); n != 0 {
 		t.Errorf("got %d unfinished deletions, want none", n)
 	}
 }
@@ -165,9 +166,9 @@ func TestSweep(t *testing.T) {
 // ORPHAN_GRACE. sweep discards expired and terminated uploads. It turns complete uploads into files, even if they have
 // expired.
 func TestSweepResumable(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	uri := sharedMongoDB(t).newDatabase(t)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	s, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ func TestSweepResumable(t *testing.T) {
 	if err := s.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	db := database(t, uri)
+	db := servertest.Database(t, uri)
 	const grace = time.Second
 	sweep := runFunction(t, "sweep", "MONGODB_URI="+uri, "EVENTS_URL="+broker.URL, "PENDING_GRACE="+grace.String(), "ORPHAN_GRACE="+grace.String())
 	create := func(expiresAt time.Time, bytes string) content.Upload {
@@ -185,7 +186,7 @@ func TestSweepResumable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		addPiece(t, s, u.ID, 0, []byte(bytes))
+		servertest.AddPiece(t, s, u.ID, 0, []byte(bytes))
 		return u
 	}
 	underway, complete := create(time.Now().Add(time.Hour), "hel"), create(time.Now().Add(time.Hour), "hello")
@@ -206,43 +207,43 @@ func TestSweepResumable(t *testing.T) {
 	if status, got := postSweep(t, sweep); status != http.StatusOK || got.Published != 3 || got.Finished != 0 || got.Discarded != 0 {
 		t.Errorf("second sweep: got %d %+v, want 3 published", status, got)
 	}
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	var published []string
-	for range depth(t, ch, events.Queue) {
-		published = append(published, get(t, ch, events.Queue).MessageId)
+	for range servertest.QueueDepth(t, ch, events.Queue) {
+		published = append(published, servertest.GetMessage(t, ch, events.Queue).MessageId)
 	}
 	slices.Sort(published)
 	if want := []string{complete.ID, late.ID, sealed.ID}; !slices.Equal(published, want) {
 		t.Errorf("got the events of the files %q, want %q", published, want)
 	}
 	for _, id := range published {
-		if f, err := s.Get(t.Context(), id); err != nil || f.SHA256 != sum([]byte("hello")) {
+		if f, err := s.Get(t.Context(), id); err != nil || f.SHA256 != servertest.SHA256([]byte("hello")) {
 			t.Errorf("Get: got %+v and error %v, want a file with the content \"hello\"", f, err)
 		}
 	}
-	addPiece(t, s, underway.ID, 3, []byte("lo"))
-	if n := count(t, db.Collection("uploads"), bson.D{}); n != 1 {
+	servertest.AddPiece(t, s, underway.ID, 3, []byte("lo"))
+	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 1 {
 		t.Errorf("got %d unfinished uploads, want only the upload in progress", n)
 	}
 	for _, id := range []string{expired.ID, terminated.ID} {
-		if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); n != 0 {
+		if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); n != 0 {
 			t.Errorf("got %d chunks of upload %s, want none", n, id)
 		}
-		wantNoJournal(t, db, id)
+		servertest.WantNoJournal(t, db, id)
 	}
 }
 
 // TestSweepWithoutBroker proves that sweep responds with 503 while RabbitMQ is down, but does all work that does not
 // need RabbitMQ. A later sweep publishes the events.
 func TestSweepWithoutBroker(t *testing.T) {
-	broker := ownRabbitMQ(t).newVhost(t)
-	topology(t, broker)
-	uri := sharedMongoDB(t).newDatabase(t)
-	s, db := newContent(t, uri)
+	broker := servertest.OwnRabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	uri := servertest.MongoDB(t).NewDatabase(t)
+	s, db := servertest.OpenContent(t, uri)
 	ctx := t.Context()
 	var files []content.File
 	for range 2 {
-		f, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}}, &reader{1, func() error { return io.EOF }}, eventOf)
+		f, err := s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}}, servertest.NewReader(1, func() error { return io.EOF }), eventOf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,19 +260,19 @@ func TestSweepWithoutBroker(t *testing.T) {
 	if status, _ := postSweep(t, sweep); status != http.StatusServiceUnavailable {
 		t.Errorf("sweep without the broker: got %d, want 503", status)
 	}
-	if n := count(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: files[1].ID}}); n != 0 {
+	if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: files[1].ID}}); n != 0 {
 		t.Errorf("got %d orphaned chunks after a sweep without the broker, want none", n)
 	}
 	if err := broker.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, recovery, "sweep succeeds", func() error {
+	servertest.Eventually(t, servertest.Recovery, "sweep succeeds", func() error {
 		if status, _ := postSweep(t, sweep); status != http.StatusOK {
 			return fmt.Errorf("got %d, want 200", status)
 		}
 		return nil
 	})
-	if got := get(t, amqpChannel(t, broker), events.Queue).MessageId; got != files[0].ID {
+	if got := servertest.GetMessage(t, servertest.Channel(t, broker), events.Queue).MessageId; got != files[0].ID {
 		t.Errorf("got the event %s, want %s", got, files[0].ID)
 	}
 	if confirmed, err := s.Confirmed(ctx, files[0].ID); err != nil || !confirmed {

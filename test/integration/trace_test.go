@@ -19,6 +19,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // needle is a part of all user input in these tests, so that wantDiscreet can search the exports for user input.
@@ -39,8 +40,8 @@ type traced struct {
 // traceparent signIn.
 func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 	t.Helper()
-	broker, uri := sharedRabbitMQ(t).newVhost(t), sharedMongoDB(t).newDatabase(t)
-	topology(t, broker)
+	broker, uri := servertest.RabbitMQ(t).NewVhost(t), servertest.MongoDB(t).NewDatabase(t)
+	servertest.ResetTopology(t, broker)
 	s := &traced{logs: map[string]string{}, catalogue: openCatalog(t, uri)}
 	var err error
 	if s.files, err = content.Open(uri); err != nil {
@@ -59,7 +60,7 @@ func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 		url, s.logs[name] = runLogged(t, name, append(own, settings...)...)
 		return url
 	}
-	dsn := accountsDB(t)
+	dsn := servertest.AccountsDSN(t)
 	createUser(t, dsn, needle+"-ada", needle+"-lovelace")
 	proxy := newWire(t, host(t, broker.URL), amqpFrames, func(m moment) bool {
 		return s.silent.Load() && m == moment{"message", false, false}
@@ -133,7 +134,7 @@ func (s *traced) upload(t *testing.T, traceparent string, want int, header ...st
 // wantCatalogued waits for the catalog entry of the file with the given ID.
 func (s *traced) wantCatalogued(t *testing.T, id string) {
 	t.Helper()
-	eventually(t, 2*recovery, "file "+id+" is in the catalog", func() error {
+	servertest.Eventually(t, 2*servertest.Recovery, "file "+id+" is in the catalog", func() error {
 		_, err := s.catalogue.Get(t.Context(), id)
 		return err
 	})
@@ -162,7 +163,7 @@ func (s *traced) lines(t *testing.T, function string, with map[string]string) (f
 func (s *traced) wantJoined(t *testing.T, trace string, functions ...string) {
 	t.Helper()
 	for _, function := range functions {
-		eventually(t, recovery, function+" has logged a request with the trace ID "+trace, func() error {
+		servertest.Eventually(t, servertest.Recovery, function+" has logged a request with the trace ID "+trace, func() error {
 			if len(s.lines(t, function, map[string]string{"msg": "request", "trace_id": trace})) == 0 {
 				return errors.New("the log has no such line")
 			}
@@ -174,7 +175,7 @@ func (s *traced) wantJoined(t *testing.T, trace string, functions ...string) {
 // traceOf returns the trace ID in the log line with which record reports that it has cataloged a file.
 func (s *traced) traceOf(t *testing.T, id string) (trace string) {
 	t.Helper()
-	eventually(t, recovery, "record has logged that it cataloged file "+id, func() error {
+	servertest.Eventually(t, servertest.Recovery, "record has logged that it cataloged file "+id, func() error {
 		lines := s.lines(t, "record", map[string]string{"msg": "cataloged file", "file": id})
 		if len(lines) == 0 {
 			return errors.New("the log has no such line")
@@ -248,7 +249,7 @@ func TestTrace(t *testing.T) {
 	s.silent.Store(true)
 	s.upload(t, late.traceparent(), http.StatusServiceUnavailable)
 	s.silent.Store(false)
-	eventually(t, recovery, "sweep publishes the event", func() error {
+	servertest.Eventually(t, servertest.Recovery, "sweep publishes the event", func() error {
 		if status, got := postSweep(t, s.sweep); status != http.StatusOK || got.Published != 1 {
 			return fmt.Errorf("got %d %+v", status, got)
 		}
@@ -277,7 +278,7 @@ func TestTrace(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, recovery, "the traces are complete", compare)
+	servertest.Eventually(t, servertest.Recovery, "the traces are complete", compare)
 	s.wantDiscreet(t, collector, secrets)
 }
 
@@ -306,7 +307,7 @@ func (s *traced) wantDiscreet(t *testing.T, c *collector, secrets []string) {
 				span.service, span.GetName(), span.GetEvents(), span.resource)
 		}
 	}
-	secrets = append(secrets, needle, base64.StdEncoding.EncodeToString([]byte(needle)), sum([]byte(needle+" content")), s.gateway, "guest")
+	secrets = append(secrets, needle, base64.StdEncoding.EncodeToString([]byte(needle)), servertest.SHA256([]byte(needle+" content")), s.gateway, "guest")
 	secrets = append(secrets, strings.Split(strings.TrimPrefix(s.bearer, "Bearer "), ".")...)
 	for _, secret := range secrets {
 		if bytes.Contains(raw, []byte(secret)) {

@@ -26,6 +26,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/test/browser"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // tusTime bounds one run of upload.mjs.
@@ -76,9 +77,9 @@ func (u *uploader) wantStock(t *testing.T, id string, want []byte) {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(stream)
-	if err != nil || sum(got) != sum(want) || stream.GetFile().Metadata.Lookup("sha256").StringValue() != sum(want) {
+	if err != nil || servertest.SHA256(got) != servertest.SHA256(want) || stream.GetFile().Metadata.Lookup("sha256").StringValue() != servertest.SHA256(want) {
 		t.Errorf("GridFS of the driver: got %d bytes with the digest %s (%v) and the document %s, want %d bytes with %s",
-			len(got), sum(got), err, stream.GetFile().Metadata, len(want), sum(want))
+			len(got), servertest.SHA256(got), err, stream.GetFile().Metadata, len(want), servertest.SHA256(want))
 	}
 }
 
@@ -86,8 +87,8 @@ func (u *uploader) wantStock(t *testing.T, id string, want []byte) {
 // request. After each interruption, the client continues the upload at the other replica.
 func TestTusClient(t *testing.T) {
 	project := browser.Project(t, "../tus")
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	c := openCatalog(t, u.uri)
 	if err := c.EnsureIndexes(t.Context()); err != nil {
@@ -96,7 +97,7 @@ func TestTusClient(t *testing.T) {
 	adapter(t, broker, runFunction(t, "record", "MONGODB_URI="+u.uri))
 
 	const size, chunk = 100 * mebi, 32 * mebi
-	want := randomBytes(size)
+	want := servertest.RandomBytes(size)
 	local := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(local, want, 0o600); err != nil {
 		t.Fatal(err)
@@ -137,8 +138,8 @@ func TestTusClient(t *testing.T) {
 
 	// digests reads the chunks in small batches. For the driver's GridFS, FerretDB would send all chunks in one reply,
 	// which would be too long for the driver.
-	if got := digests(t, u.db)[r.id()]; got != sum(want) {
-		t.Errorf("stored file: got the digest %s, want %s", got, sum(want))
+	if got := digests(t, u.db)[r.id()]; got != servertest.SHA256(want) {
+		t.Errorf("stored file: got the digest %s, want %s", got, servertest.SHA256(want))
 	}
 	var stored struct {
 		UploadDate time.Time `bson:"uploadDate"`
@@ -146,26 +147,26 @@ func TestTusClient(t *testing.T) {
 	if err := u.db.Collection("fs.files").FindOne(t.Context(), bson.D{{Key: "_id", Value: r.id()}}).Decode(&stored); err != nil {
 		t.Fatal(err)
 	}
-	wantEntry(t, c, file.Info{ID: r.id(), Owner: "0190-ada", Name: "großes Ω.bin", Size: size, SHA256: sum(want), ContentType: "application/x-test", StoredAt: stored.UploadDate.UTC()})
+	wantEntry(t, c, file.Info{ID: r.id(), Owner: "0190-ada", Name: "großes Ω.bin", Size: size, SHA256: servertest.SHA256(want), ContentType: "application/x-test", StoredAt: stored.UploadDate.UTC()})
 	wantSettled(t, broker, 0)
 	if all := catalogued(t, c); len(all) != 1 {
 		t.Errorf("got %d catalog entries, want 1", len(all))
 	}
-	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
+	if n := servertest.CountDocuments(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
 		t.Errorf("got %d unfinished uploads, want none", n)
 	}
-	wantNoJournal(t, u.db, r.id())
+	servertest.WantNoJournal(t, u.db, r.id())
 }
 
 // TestTusTwoClients proves that two tus-js-client processes can send the same file to the same upload at the same time,
 // each to another replica. Both succeed, and the result is one correct file.
 func TestTusTwoClients(t *testing.T) {
 	project := browser.Project(t, "../tus")
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	const size = 8*mebi + 4321
-	want := randomBytes(size)
+	want := servertest.RandomBytes(size)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, want, 0o600); err != nil {
 		t.Fatal(err)
@@ -187,7 +188,7 @@ func TestTusTwoClients(t *testing.T) {
 	if results[0].id() != id || results[1].id() != id {
 		t.Errorf("got the uploads %s and %s, want %s", results[0].id(), results[1].id(), id)
 	}
-	if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
+	if n := servertest.CountDocuments(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
 		t.Errorf("got %d files, want 1", n)
 	}
 }
@@ -196,8 +197,8 @@ func TestTusTwoClients(t *testing.T) {
 // in requests of random sizes. The file contains all acknowledged bytes and no others, and its digest matches its
 // bytes.
 func TestTusTwoWriters(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	const size = 5*mebi + 99
 	id := u.createTus(t, size)
@@ -313,8 +314,8 @@ func (u *uploader) askTus(ctx context.Context, method, url string, body []byte, 
 // TestTusOnlyForItsOwner proves that requests of other users for an upload are refused with every method and change
 // nothing. This applies to admins, too.
 func TestTusOnlyForItsOwner(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	u := startUpload(t, 1, broker.URL)
 	bearers := map[string]string{}
 	for name, role := range map[string]string{"mallory": token.RoleUser, "grace": token.RoleAdmin} {

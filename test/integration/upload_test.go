@@ -20,6 +20,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // uploader is a client of one or more replicas of the real upload function.
@@ -35,7 +36,7 @@ type uploader struct {
 // startUpload starts replicas of the upload function with a new database.
 func startUpload(t *testing.T, replicas int, eventsURL string, settings ...string) *uploader {
 	t.Helper()
-	uri := sharedMongoDB(t).newDatabase(t)
+	uri := servertest.MongoDB(t).NewDatabase(t)
 	files, err := content.Open(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +45,7 @@ func startUpload(t *testing.T, replicas int, eventsURL string, settings ...strin
 		t.Fatal(err)
 	}
 	signer, keys := newTokenKeys(t)
-	u := &uploader{uri: uri, db: database(t, uri), signer: signer}
+	u := &uploader{uri: uri, db: servertest.Database(t, uri), signer: signer}
 	_, u.bearer, _ = strings.Cut(bearerOf(t, signer, "0190-ada", "ada", token.RoleUser), ": ")
 	u.settings = append(settings, "TOKEN_KEYS_FILE="+keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom")
 	for range replicas {
@@ -100,8 +101,8 @@ const unusual = 30 * time.Second
 // 202, the file and its event exist. After a 503, the file can exist, with or without its event. An event without its
 // file never exists.
 func TestUploadDuringBrokerFailures(t *testing.T) {
-	broker := ownRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.OwnRabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	var watch atomic.Pointer[func(moment) bool]
 	proxy := newWire(t, host(t, broker.URL), amqpFrames, func(m moment) bool {
 		do := watch.Load()
@@ -122,7 +123,7 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 	}
 	onQueue := func(t *testing.T, do func(ch *amqp.Channel) error) {
 		t.Helper()
-		if err := do(amqpChannel(t, broker)); err != nil {
+		if err := do(servertest.Channel(t, broker)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,7 +142,7 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 		{"no failure", func(*testing.T) {}, nil, 202, 1, 1},
 		{"no queue", func(t *testing.T) {
 			onQueue(t, func(ch *amqp.Channel) error { _, err := ch.QueueDelete(events.Queue, false, false, false); return err })
-		}, func(t *testing.T) { topology(t, broker) }, 503, 0, 0},
+		}, func(t *testing.T) { servertest.ResetTopology(t, broker) }, 503, 0, 0},
 		{"no exchange", func(t *testing.T) {
 			onQueue(t, func(ch *amqp.Channel) error { return ch.ExchangeDelete(events.Exchange, false, false) })
 		}, nil, 503, 0, 0},
@@ -149,33 +150,33 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 		{"every connection lost", func(*testing.T) { when(held, always, nothing) }, nil, 503, 1, 0},
 		{"one confirmation lost", func(*testing.T) { when(unconfirmed, 1, nothing) }, nil, 202, 1, 1},
 		{"every confirmation lost", func(*testing.T) { when(unconfirmed, always, nothing) }, nil, 503, 1, 1},
-		{"memory alarm", func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1") },
-			func(t *testing.T) { broker.rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4") }, 503, 1, -1},
+		{"memory alarm", func(t *testing.T) { broker.Rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1") },
+			func(t *testing.T) { broker.Rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4") }, 503, 1, -1},
 		{"killed before the event", func(t *testing.T) {
-			lastingTopology(t, broker)
+			servertest.ResetLastingTopology(t, broker)
 			when(held, 1, func() { _ = broker.Kill() })
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 1, 0},
 		{"killed before the confirmation", func(t *testing.T) {
-			lastingTopology(t, broker)
+			servertest.ResetLastingTopology(t, broker)
 			when(unconfirmed, 1, func() { _ = broker.Kill() })
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 1, 1},
 		{"killed before the request", func(t *testing.T) {
-			lastingTopology(t, broker)
+			servertest.ResetLastingTopology(t, broker)
 			_ = broker.Kill()
 		}, func(t *testing.T) { mustRestart(t, broker) }, 503, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			topology(t, broker)
+			servertest.ResetTopology(t, broker)
 			if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, recovery, "upload works before the failure", func() error {
+			servertest.Eventually(t, servertest.Recovery, "upload works before the failure", func() error {
 				if status, _ := u.post(t, 0, "before", ""); status != http.StatusAccepted {
 					return fmt.Errorf("got status %d, want 202", status)
 				}
 				return nil
 			})
-			get(t, amqpChannel(t, broker), events.Queue)
+			servertest.GetMessage(t, servertest.Channel(t, broker), events.Queue)
 			c.disturb(t)
 			start := time.Now()
 			status, id := u.post(t, 0, "hello", "")
@@ -186,10 +187,10 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 			if c.mend != nil {
 				c.mend(t)
 			}
-			if n := count(t, u.db.Collection("fs.files"), bson.D{}) - 1; n != c.files {
+			if n := servertest.CountDocuments(t, u.db.Collection("fs.files"), bson.D{}) - 1; n != c.files {
 				t.Errorf("got %d files, want %d", n, c.files)
 			}
-			if n := count(t, u.db.Collection("uploads"), bson.D{{Key: "_id", Value: id}}); n != 0 {
+			if n := servertest.CountDocuments(t, u.db.Collection("uploads"), bson.D{{Key: "_id", Value: id}}); n != 0 {
 				t.Errorf("got an upload record for the file %s, want none after a 202", id)
 			}
 			told := eventIDs(t, broker)
@@ -200,14 +201,14 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 				t.Errorf("got the events %v, want the event of file %s after a 202", told, id)
 			}
 			for id := range told {
-				if count(t, u.db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}) != 1 {
+				if servertest.CountDocuments(t, u.db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}) != 1 {
 					t.Errorf("got the event %s without its file", id)
 				}
 			}
 		})
 	}
 	t.Run("full queue", func(t *testing.T) {
-		topology(t, broker)
+		servertest.ResetTopology(t, broker)
 		onQueue(t, func(ch *amqp.Channel) error {
 			_, err := ch.QueueDelete(events.Queue, false, false, false)
 			if err == nil {
@@ -217,7 +218,7 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 			return cmp.Or(err, ch.QueueBind(events.Queue, events.TypeFileStored, events.Exchange, false, nil))
 		})
 		accepted := map[string]bool{}
-		eventually(t, recovery, "the queue is full", func() error {
+		servertest.Eventually(t, servertest.Recovery, "the queue is full", func() error {
 			status, id := u.post(t, 0, "hello", "")
 			if status == http.StatusAccepted {
 				accepted[id] = true
@@ -236,7 +237,7 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 		}
 	})
 	t.Run("retry after the broker was killed", func(t *testing.T) {
-		lastingTopology(t, broker)
+		servertest.ResetLastingTopology(t, broker)
 		if _, err := u.db.Collection("fs.files").DeleteMany(t.Context(), bson.D{}); err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +248,7 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 		watch.Store(nil)
 		mustRestart(t, broker)
 		var id string
-		eventually(t, recovery, "the retry is accepted", func() (err error) {
+		servertest.Eventually(t, servertest.Recovery, "the retry is accepted", func() (err error) {
 			var status int
 			if status, id = u.post(t, 0, "hello", "k"); status != http.StatusAccepted {
 				err = fmt.Errorf("got status %d, want 202", status)
@@ -257,14 +258,14 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 		if told := eventIDs(t, broker); !told[id] || len(told) != 1 {
 			t.Errorf("got the events %v, want only the event of file %s", told, id)
 		}
-		if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
+		if n := servertest.CountDocuments(t, u.db.Collection("fs.files"), bson.D{}); n != 1 {
 			t.Errorf("got %d files, want 1", n)
 		}
 	})
 }
 
 // mustRestart restarts the broker. If that fails, the test fails.
-func mustRestart(t *testing.T, broker vhost) {
+func mustRestart(t *testing.T, broker servertest.Vhost) {
 	t.Helper()
 	if err := broker.Restart(t.Context()); err != nil {
 		t.Fatal(err)
@@ -272,9 +273,9 @@ func mustRestart(t *testing.T, broker vhost) {
 }
 
 // eventIDs removes all events from the queue and returns the set of their IDs.
-func eventIDs(t *testing.T, broker vhost) map[string]bool {
+func eventIDs(t *testing.T, broker servertest.Vhost) map[string]bool {
 	t.Helper()
-	ch := amqpChannel(t, broker)
+	ch := servertest.Channel(t, broker)
 	ids := map[string]bool{}
 	for {
 		message, ok, err := ch.Get(events.Queue, true)
@@ -291,8 +292,8 @@ func eventIDs(t *testing.T, broker vhost) map[string]bool {
 // TestUploadOnceUnderOneKey proves that concurrent uploads with the same idempotency key, to two replicas, store and
 // announce only one file.
 func TestUploadOnceUnderOneKey(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	u := startUpload(t, 2, broker.URL)
 	for round := range 5 {
 		key := fmt.Sprintf("round %d", round)
@@ -319,7 +320,7 @@ func TestUploadOnceUnderOneKey(t *testing.T) {
 		}
 	}
 	for collection, want := range map[string]int64{"fs.files": 5, "fs.chunks": 5, "uploads.claims": 5, "uploads": 0} {
-		if n := count(t, u.db.Collection(collection), bson.D{}); n != want {
+		if n := servertest.CountDocuments(t, u.db.Collection(collection), bson.D{}); n != want {
 			t.Errorf("got %d documents in %s, want %d", n, collection, want)
 		}
 	}
@@ -328,8 +329,8 @@ func TestUploadOnceUnderOneKey(t *testing.T) {
 // TestUploadQuota proves that the files of a user never exceed the quota, whether they are uploaded one after another
 // or concurrently to two replicas.
 func TestUploadQuota(t *testing.T) {
-	broker := sharedRabbitMQ(t).newVhost(t)
-	topology(t, broker)
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
 	u := startUpload(t, 2, broker.URL, "UPLOAD_QUOTA=10KiB")
 	kibi := func(n int) string { return strings.Repeat("x", n<<10) }
 	for _, step := range []struct{ kibi, status int }{{6, 202}, {5, 507}, {4, 202}, {1, 507}, {0, 202}} {
@@ -358,10 +359,10 @@ func TestUploadQuota(t *testing.T) {
 	if n := accepted.Load(); n > 3 {
 		t.Errorf("got %d accepted files of 3 KiB, want at most 3 with a quota of 10 KiB", n)
 	}
-	if n := count(t, u.db.Collection("fs.files"), bson.D{}); n != accepted.Load() {
+	if n := servertest.CountDocuments(t, u.db.Collection("fs.files"), bson.D{}); n != accepted.Load() {
 		t.Errorf("got %d files, want the %d accepted files", n, accepted.Load())
 	}
-	if n := count(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
+	if n := servertest.CountDocuments(t, u.db.Collection("uploads"), bson.D{}); n != 0 {
 		t.Errorf("got %d unfinished uploads, want none", n)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // moment is a point in time at which a proxy between a program and a store has received or forwarded a message.
@@ -103,7 +105,7 @@ func (w *wire) pass(to, from net.Conn, read parser, answer bool) {
 // through returns raw, the URL of a store, with the proxy's address instead of the store's.
 func (w *wire) through(t *testing.T, raw string) string {
 	t.Helper()
-	u := parseURL(t, raw)
+	u := servertest.ParseURL(t, raw)
 	u.Host = w.address
 	return u.String()
 }
@@ -111,7 +113,7 @@ func (w *wire) through(t *testing.T, raw string) string {
 // host returns the host and port of a URL.
 func host(t *testing.T, raw string) string {
 	t.Helper()
-	return parseURL(t, raw).Host
+	return servertest.ParseURL(t, raw).Host
 }
 
 const opMsg = 2013

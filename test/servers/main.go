@@ -2,7 +2,7 @@
 // receive adapter before the tests run, because the first build takes minutes and would slow down the tests. If it runs
 // as root on Debian, it also installs MariaDB and RabbitMQ, without starting their system services. It does not install
 // them if the environment variable STORES is set, which means that servers are already running and that the network is
-// unavailable (see test/integration/servers_test.go).
+// unavailable (see package servertest).
 package main
 
 import (

@@ -1,0 +1,92 @@
+package servertest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/strongroom-dev/strongroom/shared/content"
+)
+
+// OpenContent returns a store in the database that uri names, and the database. It creates the indexes of the store.
+func OpenContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
+	t.Helper()
+	s, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s, Database(t, uri)
+}
+
+// RandomBytes returns n pseudorandom bytes, which are the same in every run.
+func RandomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b) // never returns an error
+	return b
+}
+
+// SHA256 returns the SHA-256 digest of b in hexadecimal.
+func SHA256(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// NewReader returns a reader that returns left zero bytes, and then the error of end.
+func NewReader(left int, end func() error) io.Reader { return &reader{left, end} }
+
+// reader returns left bytes and then the error of end.
+type reader struct {
+	left int
+	end  func() error
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, r.end()
+	}
+	n := min(len(p), r.left)
+	r.left -= n
+	return n, nil
+}
+
+// CreateUpload creates a resumable upload for ada.
+func CreateUpload(t *testing.T, s *content.Store, length int) content.Upload {
+	t.Helper()
+	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain", Metadata: "filename bm90ZXM=",
+		Length: int64(length), ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// AddPiece appends b to an upload at offset. The test fails if not all bytes are added.
+func AddPiece(t *testing.T, s *content.Store, id string, offset int, b []byte) {
+	t.Helper()
+	if added, err := s.Append(t.Context(), id, int64(offset), bytes.NewReader(b)); err != nil || added != int64(len(b)) {
+		t.Fatalf("Append at offset %d: got %d bytes and error %v, want %d bytes and no error", offset, added, err, len(b))
+	}
+}
+
+// WantNoJournal checks that the journal has no document of an upload.
+func WantNoJournal(t *testing.T, db *mongo.Database, id string) {
+	t.Helper()
+	if n := CountDocuments(t, db.Collection("uploads.journal"), bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: id}, {Key: "$lt", Value: id + "~"}}}}); n != 0 {
+		t.Errorf("got %d documents in the journal of upload %s, want none", n, id)
+	}
+}

@@ -1,0 +1,78 @@
+package servertest
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/uuid"
+
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
+)
+
+// Recovery is the time within which a publisher or a pipeline must work again after its servers have become available.
+const Recovery = 30 * time.Second
+
+// ResetTopology deletes the exchanges and queues of the virtual host and declares them again.
+func ResetTopology(t *testing.T, broker Vhost) {
+	t.Helper()
+	ch := Channel(t, broker)
+	for _, queue := range []string{events.Queue, events.DeadQueue} {
+		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, exchange := range []string{events.Exchange, events.DeadExchange} {
+		if err := ch.ExchangeDelete(exchange, false, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := events.DeclareTopology(t.Context(), broker.URL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ResetLastingTopology is like ResetTopology, for a broker that the test will kill. It waits for 2 s, because RabbitMQ
+// records the files of a quorum queue up to half a second after the declaration. If RabbitMQ is killed before that, the
+// queue is empty after the restart (RabbitMQ 4.3) or does not confirm any message (RabbitMQ 3.10).
+func ResetLastingTopology(t *testing.T, broker Vhost) {
+	t.Helper()
+	ResetTopology(t, broker)
+	time.Sleep(2 * time.Second)
+}
+
+// Publisher returns a publisher for eventsURL, which is closed when the test ends.
+func Publisher(t *testing.T, eventsURL string) events.Publisher {
+	t.Helper()
+	p, err := events.NewPublisher(eventsURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("close the publisher: %v", err)
+		}
+	})
+	return p
+}
+
+// FileStored returns a new event and its data.
+func FileStored(t *testing.T) (cloudevents.Event, file.Info) {
+	t.Helper()
+	f := file.Info{
+		ID:          uuid.Must(uuid.NewV7()).String(),
+		Owner:       uuid.Must(uuid.NewV7()).String(),
+		Name:        "größe \"1\"\n.txt",
+		Size:        1,
+		SHA256:      strings.Repeat("0a", 32),
+		ContentType: "text/plain; charset=utf-8",
+		StoredAt:    time.Now().UTC().Truncate(time.Millisecond),
+	}
+	e, err := events.NewFileStored(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, f
+}
