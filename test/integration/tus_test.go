@@ -29,6 +29,8 @@ import (
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
+const mebi = 1 << 20
+
 // tusTime bounds one run of upload.mjs.
 const tusTime = 3 * time.Minute
 

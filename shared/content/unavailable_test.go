@@ -1,4 +1,4 @@
-package integration
+package content_test
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package integration
+package catalog_test
 
 import (
 	"errors"
