@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +15,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
+
+// home is the client address of the requests that a manager sends.
+var home = netip.MustParseAddr("192.0.2.1")
 
 // manager is a client of the real login and accounts functions, behind one proxy.
 type manager struct {

@@ -1,4 +1,4 @@
-package integration
+package accounts_test
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package integration
+package accounts_test
 
 import (
 	"errors"
@@ -323,5 +323,35 @@ func TestListUsers(t *testing.T) {
 		if !errors.Is(listErr, problem.BadRequest) || !errors.Is(auditErr, problem.BadRequest) {
 			t.Errorf("cursor %q: got the errors %v and %v, want problem.BadRequest", cursor, listErr, auditErr)
 		}
+	}
+}
+
+// TestNoChangeWithoutAudit proves that no account changes without an audit entry. If the audit table does not exist,
+// each change returns problem.Unavailable and leaves the accounts unchanged.
+func TestNoChangeWithoutAudit(t *testing.T) {
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	store := servertest.OpenAccounts(t, dsn)
+	grace, ada := servertest.CreateAccount(t, store, "grace", "admin"), servertest.CreateAccount(t, store, "ada", "user")
+	root := servertest.OpenSQL(t, admin)
+	if _, err := root.ExecContext(t.Context(), fmt.Sprintf("RENAME TABLE %[1]s.audit TO %[1]s.elsewhere", servertest.DatabaseName(t, dsn))); err != nil {
+		t.Fatal(err)
+	}
+	by := actorOf(grace)
+	_, created := store.Create(t.Context(), by, accounts.NewUser{Username: "eve", PasswordHash: "hash", Role: "user"})
+	_, updated := store.Update(t.Context(), by, ada.ID, accounts.Patch{Disabled: ptr(true)})
+	for name, err := range map[string]error{
+		"create": created, "update": updated, "delete": store.Delete(t.Context(), by, ada.ID),
+		"password": store.ChangePassword(t.Context(), by, "x"),
+	} {
+		if !errors.Is(err, problem.Unavailable) {
+			t.Errorf("%s: got error %v, want problem.Unavailable", name, err)
+		}
+	}
+	users, _, err := store.List(t.Context(), 100, "")
+	if err != nil || !slices.Equal(users, []accounts.User{ada, grace}) {
+		t.Errorf("got the users %+v, %v, want the unchanged users %+v", users, err, []accounts.User{ada, grace})
 	}
 }

@@ -1,4 +1,4 @@
-package integration
+package accounts_test
 
 import (
 	"context"
@@ -260,5 +260,26 @@ func TestTooManyConnections(t *testing.T) {
 	store := servertest.OpenAccounts(t, dsn)
 	if _, err := store.ByUsername(t.Context(), "ada"); !errors.Is(err, problem.Unavailable) {
 		t.Errorf("ByUsername: got error %v, want problem.Unavailable", err)
+	}
+}
+
+// TestMigrationsRunAgain proves that a migration can run again if it was interrupted after its last statement but
+// before its version was recorded.
+func TestMigrationsRunAgain(t *testing.T) {
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := servertest.OpenSQL(t, admin).ExecContext(t.Context(), "DELETE FROM "+servertest.DatabaseName(t, dsn)+".goose_db_version WHERE version_id >= 3"); err != nil {
+		t.Fatal(err)
+	}
+	if err := accounts.Provision(t.Context(), admin, dsn); err != nil {
+		t.Fatal(err)
+	}
+	var indexed int
+	err := servertest.OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.statistics
+		WHERE table_schema = DATABASE() AND index_name = 'users_role'`).Scan(&indexed)
+	if err != nil || indexed != 2 {
+		t.Errorf("columns of the index users_role: got %d, %v, want 2", indexed, err)
 	}
 }

@@ -1,4 +1,4 @@
-package integration
+package accounts_test
 
 import (
 	"context"
@@ -81,8 +81,10 @@ func retryAfter(err error) string {
 // headerWriter is an http.ResponseWriter that stores only the headers.
 type headerWriter struct{ header http.Header }
 
-func (w *headerWriter) Header() http.Header         { return w.header }
-func (w *headerWriter) WriteHeader(int)             {}
+func (w *headerWriter) Header() http.Header { return w.header }
+
+func (w *headerWriter) WriteHeader(int) {}
+
 func (w *headerWriter) Write(p []byte) (int, error) { return len(p), nil }
 
 // TestParallelRightLogins proves that 50 parallel logins with the correct password on two replicas all succeed. Reserve
