@@ -17,6 +17,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 func stored(t testing.TB) event.Event {
@@ -26,20 +27,6 @@ func stored(t testing.TB) event.Event {
 		t.Fatal(err)
 	}
 	return e
-}
-
-func publisher(t testing.TB, eventsURL string) events.Publisher {
-	t.Helper()
-	p, err := events.NewPublisher(eventsURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
-	return p
 }
 
 // wantUnavailable checks that err is a problem.Unavailable that does not show the password. unknown is true if err
@@ -87,7 +74,7 @@ func TestInvalidEventIsNotUnavailable(t *testing.T) {
 	for _, u := range []string{"amqp://127.0.0.1:1", "http://127.0.0.1:1"} {
 		e := stored(t)
 		e.SetID("")
-		if err := publisher(t, u).Publish(t.Context(), e); err == nil || errors.Is(err, problem.Unavailable) {
+		if err := servertest.Publisher(t, u).Publish(t.Context(), e); err == nil || errors.Is(err, problem.Unavailable) {
 			t.Errorf("%s: got error %v, want one other than problem.Unavailable, because a retry cannot succeed", u, err)
 		}
 	}
@@ -102,7 +89,7 @@ func TestPublishToSink(t *testing.T) {
 		w.WriteHeader(http.StatusAccepted)
 	}))
 	defer sink.Close()
-	p := publisher(t, sink.URL+"/sink?tenant=1")
+	p := servertest.Publisher(t, sink.URL+"/sink?tenant=1")
 	if err := p.Ready(t.Context()); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
@@ -133,7 +120,7 @@ func TestSinkAnswers(t *testing.T) {
 			w.Header().Set("Location", "/elsewhere")
 			w.WriteHeader(status)
 		}))
-		wantUnavailable(t, publisher(t, sink.URL).Publish(t.Context(), stored(t)), unknown)
+		wantUnavailable(t, servertest.Publisher(t, sink.URL).Publish(t.Context(), stored(t)), unknown)
 		if calls.Load() != 1 {
 			t.Errorf("status %d: got %d requests, want 1", status, calls.Load())
 		}
@@ -150,13 +137,13 @@ func TestSinkAway(t *testing.T) {
 	sink.Close()
 	u.User = url.UserPassword("u", "hush")
 	u.RawQuery = "key=hush"
-	wantUnavailable(t, publisher(t, u.String()).Publish(t.Context(), stored(t)), false)
+	wantUnavailable(t, servertest.Publisher(t, u.String()).Publish(t.Context(), stored(t)), false)
 }
 
 func TestSinkBreaksOff(t *testing.T) {
 	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer sink.Close()
-	wantUnavailable(t, publisher(t, sink.URL+"?key=hush").Publish(t.Context(), stored(t)), true)
+	wantUnavailable(t, servertest.Publisher(t, sink.URL+"?key=hush").Publish(t.Context(), stored(t)), true)
 }
 
 func TestSinkHangs(t *testing.T) {
@@ -166,7 +153,7 @@ func TestSinkHangs(t *testing.T) {
 	defer close(release)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	wantUnavailable(t, publisher(t, sink.URL).Publish(ctx, stored(t)), true)
+	wantUnavailable(t, servertest.Publisher(t, sink.URL).Publish(ctx, stored(t)), true)
 }
 
 func TestClosedPublisher(t *testing.T) {
@@ -192,7 +179,7 @@ func TestBrokerAway(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p := publisher(t, "amqp://u:hush@"+address)
+	p := servertest.Publisher(t, "amqp://u:hush@"+address)
 	wantUnavailable(t, p.Ready(t.Context()), false)
 	wantUnavailable(t, p.Publish(t.Context(), stored(t)), false)
 	wantUnavailable(t, events.DeclareTopology(t.Context(), "amqp://u:hush@"+address), false)
@@ -207,7 +194,7 @@ func TestBrokerHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	p := publisher(t, "amqp://u:hush@"+listener.Addr().String())
+	p := servertest.Publisher(t, "amqp://u:hush@"+listener.Addr().String())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	wantUnavailable(t, p.Publish(ctx, stored(t)), false)

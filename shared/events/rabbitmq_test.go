@@ -1,4 +1,4 @@
-package integration
+package events_test
 
 import (
 	"encoding/json"
@@ -16,15 +16,6 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
-
-// wantUnavailable checks that err, the error of Publish or Ready, is problem.Unavailable. unknown reports whether err
-// must also be ErrUnknown.
-func wantUnavailable(t *testing.T, err error, unknown bool) {
-	t.Helper()
-	if !errors.Is(err, problem.Unavailable) || errors.Is(err, events.ErrUnknown) != unknown {
-		t.Errorf("got error %v, want problem.Unavailable (and events.ErrUnknown: %t)", err, unknown)
-	}
-}
 
 // TestPublish proves that Publish stores an event in the queue as a persistent CloudEvent in structured mode.
 func TestPublish(t *testing.T) {

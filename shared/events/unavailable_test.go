@@ -1,4 +1,4 @@
-package integration
+package events_test
 
 import (
 	"context"
