@@ -7,6 +7,10 @@ SHELL := /bin/bash
 # integration tests build and run these two modules.
 MODULES := local/ferretdb shared/token/wycheproof
 
+# The packages whose tests use real servers, through test/servertest. `make integration` tests one package at a time
+# (-p 1), because some tests kill a named server, which would interrupt the tests of other packages.
+SERVER_TESTS := ./shared/accounts ./shared/catalog ./shared/content ./shared/events ./test/integration
+
 # The files whose spelling and wording `make check` checks.
 TEXTS := ':!*/dist/*' ':!*/testdata/*' ':!*.sum' ':!*/package-lock.json' ':!LICENSE'
 
@@ -26,9 +30,9 @@ test: check ## check the code and run the unit and integration tests, with real 
 	for module in $(MODULES); do go test -C $$module ./...; done
 	go test -race -timeout 45m ./...
 
-integration: ## run only the integration tests, with private servers or those in MYSQL_ADMIN_DSN and other variables (README.md)
+integration: ## run only the tests that use real servers: private ones, or those in MYSQL_ADMIN_DSN and other variables (README.md)
 	go run ./test/servers
-	go test -race -count=1 -timeout 45m ./test/integration/...
+	go test -race -count=1 -p 1 -timeout 45m $(SERVER_TESTS)
 
 check: ## check the code with gofmt, go vet and staticcheck, and the spelling and wording of all texts
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

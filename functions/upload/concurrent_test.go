@@ -27,8 +27,7 @@ import (
 // TestUploadsAtOnce uploads 40 files of 64 MiB concurrently to the complete function and follows each byte to the
 // store. One replica accepts at most 40 requests at the same time. FerretDB would need minutes for 2.5 GiB, and
 // MongoDB is not available everywhere. The test therefore uses a store that keeps nothing, and it checks the digest
-// of every chunk that the store receives. test/integration tests concurrent uploads to a real database, with less
-// data.
+// of every chunk that the store receives. shared/content tests concurrent uploads to a real database, with less data.
 func TestUploadsAtOnce(t *testing.T) {
 	const (
 		files  = 40
