@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -58,7 +59,7 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s: envFrom: ConfigMap %q does not exist", name, from.ConfigMapRef.Name)
 		}
-		for _, key := range sortedKeys(data) {
+		for _, key := range slices.Sorted(maps.Keys(data)) {
 			if !slices.Contains(observing, key) {
 				set(key, data[key])
 			}
@@ -167,13 +168,4 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 		}
 	}
 	return nil
-}
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }

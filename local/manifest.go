@@ -41,21 +41,25 @@ type metadata struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-type typeMeta struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
+// object contains the members that all Kubernetes objects have.
+type object struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Metadata   metadata `json:"metadata"`
+}
+
+// template describes the pods of a service or a job.
+type template struct {
+	Metadata metadata `json:"metadata"`
+	Spec     podSpec  `json:"spec"`
 }
 
 // service is a serving.knative.dev/v1 Service.
 type service struct {
-	typeMeta
-	Metadata metadata `json:"metadata"`
-	Spec     struct {
-		Template struct {
-			Metadata metadata `json:"metadata"`
-			Spec     podSpec  `json:"spec"`
-		} `json:"template"`
-		Traffic any `json:"traffic"`
+	object
+	Spec struct {
+		Template template `json:"template"`
+		Traffic  any      `json:"traffic"`
 	} `json:"spec"`
 }
 
@@ -127,31 +131,25 @@ type volume struct {
 }
 
 type configMap struct {
-	typeMeta
-	Metadata metadata          `json:"metadata"`
-	Data     map[string]string `json:"data"`
+	object
+	Data map[string]string `json:"data"`
 }
 
 // job is a batch/v1 Job.
 type job struct {
-	typeMeta
-	Metadata metadata `json:"metadata"`
-	Spec     struct {
-		Template struct {
-			Metadata metadata `json:"metadata"`
-			Spec     podSpec  `json:"spec"`
-		} `json:"template"`
-		BackoffLimit            any `json:"backoffLimit"`
-		ActiveDeadlineSeconds   any `json:"activeDeadlineSeconds"`
-		TTLSecondsAfterFinished any `json:"ttlSecondsAfterFinished"`
+	object
+	Spec struct {
+		Template                template `json:"template"`
+		BackoffLimit            any      `json:"backoffLimit"`
+		ActiveDeadlineSeconds   any      `json:"activeDeadlineSeconds"`
+		TTLSecondsAfterFinished any      `json:"ttlSecondsAfterFinished"`
 	} `json:"spec"`
 }
 
 // rabbitmqSource is a sources.knative.dev/v1alpha1 RabbitmqSource.
 type rabbitmqSource struct {
-	typeMeta
-	Metadata metadata `json:"metadata"`
-	Spec     struct {
+	object
+	Spec struct {
 		RabbitmqClusterReference any `json:"rabbitmqClusterReference"`
 		RabbitmqResourcesConfig  struct {
 			ExchangeName any    `json:"exchangeName"`
@@ -172,9 +170,8 @@ type rabbitmqSource struct {
 
 // pingSource is a sources.knative.dev/v1 PingSource whose events contain no data.
 type pingSource struct {
-	typeMeta
-	Metadata metadata `json:"metadata"`
-	Spec     struct {
+	object
+	Spec struct {
 		Schedule string `json:"schedule"`
 		Sink     sink   `json:"sink"`
 	} `json:"spec"`
@@ -183,9 +180,10 @@ type pingSource struct {
 // sink is a reference to the function that receives the events from a source.
 type sink struct {
 	Ref struct {
-		typeMeta
-		Name      string `json:"name"`
-		Namespace string `json:"namespace"`
+		APIVersion any    `json:"apiVersion"`
+		Kind       any    `json:"kind"`
+		Name       string `json:"name"`
+		Namespace  any    `json:"namespace"`
 	} `json:"ref"`
 }
 
@@ -233,10 +231,7 @@ func readManifests(root string) (*manifests, error) {
 
 // add decodes one YAML document and adds it to m.
 func (m *manifests) add(document []byte) error {
-	var head struct {
-		typeMeta
-		Metadata metadata `json:"metadata"`
-	}
+	var head object
 	if err := yaml.Unmarshal(document, &head); err != nil {
 		return err
 	}
@@ -307,21 +302,14 @@ func (p podSpec) check() error {
 	if len(p.Containers) != 1 {
 		return fmt.Errorf(`the pod has %d containers, but "make run" supports only one`, len(p.Containers))
 	}
-	if p.Containers[0].goPackage() == "" {
+	if pkg := p.Containers[0].goPackage(); pkg == "" || pkg == p.Containers[0].Image {
 		return fmt.Errorf("image %q is not a ko:// import path", p.Containers[0].Image)
 	}
 	return nil
 }
 
-// goPackage returns the import path of the container's program. It returns an empty string if the image is not a ko://
-// import path.
-func (c container) goPackage() string {
-	pkg, ok := strings.CutPrefix(c.Image, "ko://")
-	if !ok {
-		return ""
-	}
-	return pkg
-}
+// goPackage returns the import path of the container's program. The image must be a ko:// import path.
+func (c container) goPackage() string { return strings.TrimPrefix(c.Image, "ko://") }
 
 // binary returns the file name that `go build` gives to the container's program.
 func (c container) binary() string { return path.Base(c.goPackage()) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -186,13 +187,12 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 			"the response to the upload has the status 503", sink)
 		return nil
 	case named != "":
-		if _, err := connection(named); err != nil {
-			return err
+		// The error does not contain the URL, because the URL can contain a password.
+		parsed, err := url.Parse(named)
+		if err != nil || parsed.Scheme != "amqp" && parsed.Scheme != "amqps" || parsed.Host == "" {
+			return errors.New("EVENTS_URL: must be amqp://USER:PASSWORD@HOST:PORT or http://HOST")
 		}
-		s.events, s.eventsAdmin = named, named
-		if cfg.EventsAdminURL != "" {
-			s.eventsAdmin = cfg.EventsAdminURL
-		}
+		s.events, s.eventsAdmin = named, cmp.Or(cfg.EventsAdminURL, named)
 		s.out.say("events", "using the RabbitMQ server from EVENTS_URL; you are responsible for the durability of its data")
 		return s.build(ctx, "adapter", s.out.lines("events"))
 	}
@@ -249,34 +249,18 @@ func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string
 	if s.eventsAdmin == "" {
 		return nil
 	}
-	config, err := connection(s.events)
-	if err != nil {
-		return err
-	}
-	config.Dir = filepath.Join(s.dir, "adapter", source.Metadata.Name)
-	config.Queue = source.Spec.RabbitmqResourcesConfig.QueueName
-	config.Parallelism = source.Spec.RabbitmqResourcesConfig.Parallelism
-	config.Retry = source.Spec.Delivery.Retry
-	config.BackoffPolicy = source.Spec.Delivery.BackoffPolicy
-	config.BackoffDelay = source.Spec.Delivery.BackoffDelay
-	config.Sink = sink
-	config.Name, config.Namespace = source.Metadata.Name, source.Metadata.Namespace
-	adapter, err := store.StartAdapter(ctx, config)
+	queue, delivery := source.Spec.RabbitmqResourcesConfig, source.Spec.Delivery
+	adapter, err := store.StartAdapter(ctx, store.AdapterConfig{
+		Dir:       filepath.Join(s.dir, "adapter", source.Metadata.Name),
+		RabbitURL: s.events, Queue: queue.QueueName, Sink: sink, Parallelism: queue.Parallelism,
+		Retry: delivery.Retry, BackoffPolicy: delivery.BackoffPolicy, BackoffDelay: delivery.BackoffDelay,
+		Name: source.Metadata.Name, Namespace: source.Metadata.Namespace,
+	})
 	if err != nil {
 		return err
 	}
 	s.adapters = append(s.adapters, adapter)
 	return nil
-}
-
-// connection returns an adapter configuration for the AMQP URL in events. If events is not an AMQP URL, connection
-// returns an error. The error does not contain the value of events, because the value can contain a password.
-func connection(events string) (store.AdapterConfig, error) {
-	parsed, err := url.Parse(events)
-	if err != nil || parsed.Scheme != "amqp" && parsed.Scheme != "amqps" || parsed.Host == "" {
-		return store.AdapterConfig{}, errors.New("EVENTS_URL: must be amqp://USER:PASSWORD@HOST:PORT or http://HOST")
-	}
-	return store.AdapterConfig{RabbitURL: events}, nil
 }
 
 func (s *stores) add(server *store.Server) {

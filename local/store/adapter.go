@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -90,21 +89,14 @@ func (c AdapterConfig) environment(dir string) []string {
 
 // consumed returns an error if the queue does not exist or has no consumer.
 func consumed(url, queue string) error {
-	conn, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	channel, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", queue, err)
-	}
-	if state.Consumers == 0 {
-		return fmt.Errorf("queue %s has no consumer", queue)
-	}
-	return nil
+	return withChannel(url, func(channel *amqp.Channel) error {
+		state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err != nil {
+			return fmt.Errorf("queue %s: %w", queue, err)
+		}
+		if state.Consumers == 0 {
+			return fmt.Errorf("queue %s has no consumer", queue)
+		}
+		return nil
+	})
 }

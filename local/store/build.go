@@ -27,35 +27,26 @@ type nested struct {
 	effort string
 }
 
-// nestedProgram returns the description of the program called name. The program's source is in the directory of the
-// same name in local/.
-func nestedProgram(name string) (nested, error) {
-	switch name {
-	case "ferretdb":
-		return nested{title: "FerretDB", effort: "about a minute"}, nil
-	case "tidb":
-		return nested{title: "TiDB", effort: "about four minutes and 2 GB of memory"}, nil
-	case "adapter":
-		return nested{title: "the receive adapter", effort: "about a minute and a half"}, nil
-	}
-	return nested{}, fmt.Errorf("no program is named %q", name)
+// nestedPrograms contains the description of each program. The program's source is in the directory of the same name in
+// local/.
+var nestedPrograms = map[string]nested{
+	"ferretdb": {title: "FerretDB", effort: "about a minute"},
+	"tidb":     {title: "TiDB", effort: "about four minutes and 2 GB of memory"},
+	"adapter":  {title: "the receive adapter", effort: "about a minute and a half"},
 }
 
 // Build builds the program called name, which is ferretdb, tidb or adapter, and returns the path of the binary in
 // .strongroom/bin. It does nothing if the binary is up to date. If another process is building the same program, Build
 // first waits for that build. The working directory must be in the source tree. w receives progress messages.
-func Build(ctx context.Context, name string, w io.Writer) (string, error) {
-	binary, err := build(ctx, name, w)
-	if err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	return binary, nil
-}
-
-func build(ctx context.Context, name string, w io.Writer) (string, error) {
-	what, err := nestedProgram(name)
-	if err != nil {
-		return "", err
+func Build(ctx context.Context, name string, w io.Writer) (binary string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("build %s: %w", name, err)
+		}
+	}()
+	what, known := nestedPrograms[name]
+	if !known {
+		return "", fmt.Errorf("no program is named %q", name)
 	}
 	root, err := moduleRoot()
 	if err != nil {
@@ -66,7 +57,7 @@ func build(ctx context.Context, name string, w io.Writer) (string, error) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", err
 	}
-	binary := filepath.Join(bin, name)
+	binary = filepath.Join(bin, name)
 	lock, err := process.WaitForLock(ctx, binary+".lock")
 	if err != nil {
 		return "", err

@@ -35,13 +35,13 @@ func StartFerretDB(ctx context.Context, dir string, w io.Writer) (*Mongo, error)
 	if err != nil {
 		return nil, err
 	}
-	var uri string
-	server, err := start(ctx, "ferretdb", dir, func(dir string) ([]program, error) {
+	m := &Mongo{}
+	m.Server, err = start(ctx, "ferretdb", dir, func(dir string) ([]program, error) {
 		port, err := process.FreePort()
 		if err != nil {
 			return nil, err
 		}
-		uri = fmt.Sprintf("mongodb://%s/%s", process.Address(port), database)
+		m.URI = fmt.Sprintf("mongodb://%s/%s", process.Address(port), database)
 		return []program{{
 			path: binary,
 			args: []string{"-addr", process.Address(port), "-dir", filepath.Join(dir, "data")},
@@ -52,14 +52,11 @@ func StartFerretDB(ctx context.Context, dir string, w io.Writer) (*Mongo, error)
 				if err := dial(ctx, port); err != nil {
 					return err
 				}
-				return pingMongo(ctx, uri)
+				return pingMongo(ctx, m.URI)
 			},
 		}}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &Mongo{Server: server, URI: uri}, nil
+	return m, err
 }
 
 // StartMongod starts an installed mongod with its data in dir.
@@ -68,15 +65,12 @@ func StartMongod(ctx context.Context, dir string, w io.Writer) (*Mongo, error) {
 	if err != nil {
 		return nil, err
 	}
-	mongod := &Mongo{}
-	mongod.Server, err = start(ctx, "mongod", dir, func(dir string) ([]program, error) {
+	m := &Mongo{}
+	m.Server, err = start(ctx, "mongod", dir, func(dir string) ([]program, error) {
 		say(w, "starting mongod in %s", dir)
-		return mongod.prepare(path, dir)
+		return m.prepare(path, dir)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return mongod, nil
+	return m, err
 }
 
 // prepare sets m.URI and returns the program that serves the data in dir.

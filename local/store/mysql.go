@@ -73,10 +73,38 @@ func StartMySQL(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	}
 	m := &MySQL{}
 	m.Server, err = start(ctx, install.Kind, dir, func(dir string) ([]program, error) { return m.prepare(ctx, install, dir, w) })
+	return m, err
+}
+
+// StartTiDB starts TiDB with its data in dir, after building TiDB if necessary.
+func StartTiDB(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
+	binary, err := Build(ctx, "tidb", w)
 	if err != nil {
 		return nil, err
 	}
-	return m, nil
+	m := &MySQL{}
+	m.Server, err = start(ctx, "tidb", dir, func(dir string) ([]program, error) {
+		passwordFile := filepath.Join(dir, "root-password")
+		password, err := secret(passwordFile)
+		if err != nil {
+			return nil, err
+		}
+		port, err := process.FreePort()
+		if err != nil {
+			return nil, err
+		}
+		m.AdminDSN = rootDSN(port, password)
+		say(w, "starting TiDB in %s", dir)
+		return []program{{
+			path: binary,
+			args: []string{
+				"-addr", process.Address(port), "-dir", filepath.Join(dir, "data"), "-password-file", passwordFile, "-database", database,
+			},
+			env:   environment(),
+			ready: func(ctx context.Context) error { return pingMySQL(ctx, m.AdminDSN) },
+		}}, nil
+	})
+	return m, err
 }
 
 // prepare creates the database files if they do not exist. It sets m.AdminDSN and returns the server program.

@@ -76,10 +76,7 @@ func startRabbitMQ(ctx context.Context, dir string, w io.Writer, managed bool) (
 		say(w, "starting RabbitMQ in %s; this takes about five seconds", dir)
 		return rabbit.prepare(install, dir, managed)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return rabbit, nil
+	return rabbit, err
 }
 
 // prepare writes the configuration files, and sets all fields of r except Server. It returns two programs: the Erlang
@@ -184,7 +181,10 @@ func definitions(password string) string {
 }
 
 // pingAMQP checks that the server is ready: it signs in and opens a channel.
-func pingAMQP(url string) error {
+func pingAMQP(url string) error { return withChannel(url, (*amqp.Channel).Close) }
+
+// withChannel signs in, opens a channel and calls use.
+func withChannel(url string, use func(*amqp.Channel) error) error {
 	conn, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
 	if err != nil {
 		return err
@@ -194,5 +194,5 @@ func pingAMQP(url string) error {
 	if err != nil {
 		return err
 	}
-	return channel.Close()
+	return use(channel)
 }

@@ -6,12 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -202,24 +200,12 @@ func dial(ctx context.Context, port int) error {
 
 // tail returns the end of the log in a form that can be appended to an error message.
 func (p program) tail() string {
-	text, err := lastBytes(p.log, tailSize)
-	if err != nil || len(bytes.TrimSpace(text)) == 0 {
+	log, _ := os.ReadFile(p.log) // a log that cannot be read counts as empty
+	text := bytes.TrimSpace(log[max(0, len(log)-tailSize):])
+	if len(text) == 0 {
 		return "; " + p.log + " is empty"
 	}
-	return "; the end of " + p.log + ":\n" + strings.TrimSpace(string(text))
-}
-
-func lastBytes(path string, n int64) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.NewSectionReader(file, max(0, info.Size()-n), n))
+	return "; the end of " + p.log + ":\n" + string(text)
 }
 
 // run runs the program at path, waits until it ends, and returns the end of its output. If ctx is done first, run
