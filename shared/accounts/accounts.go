@@ -7,7 +7,6 @@ package accounts
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -109,9 +108,6 @@ func (s *Store) find(ctx context.Context, action, condition string, value any) (
 		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE `+condition, value))
 		return err
 	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, errNoUser
-	}
 	return u, fail(action, err)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -41,6 +42,9 @@ func scanUser(row scanner) (u User, err error) {
 	var id uuid.UUID
 	var disabledAt sql.NullTime
 	err = row.Scan(&id, &u.Username, &u.PasswordHash, &u.Role, &disabledAt, &u.TokenVersion, &u.CreatedAt, &u.UpdatedAt)
+	if errors.Is(err, sql.ErrNoRows) {
+		return User{}, errNoUser
+	}
 	u.ID, u.Disabled = id.String(), disabledAt.Valid
 	return u, err
 }
@@ -90,15 +94,11 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 	if err != nil || !utf8.Valid(after) || utf8.RuneCount(after) > maxUsername {
 		return nil, "", errCursor
 	}
-	err = s.read(ctx, func(ctx context.Context) error {
+	err = s.read(ctx, func(ctx context.Context) (err error) {
 		// Query limit+1 rows to find out whether another page follows. An empty cursor selects all users, because no
 		// user name is empty.
-		rows, err := s.db.QueryContext(ctx, `SELECT `+userColumns+` FROM users WHERE username > ? ORDER BY username LIMIT ?`,
+		users, err = queryAll(ctx, s.db, scanUser, `SELECT `+userColumns+` FROM users WHERE username > ? ORDER BY username LIMIT ?`,
 			string(after), limit+1)
-		if err != nil {
-			return err
-		}
-		users, err = collect(rows, scanUser)
 		return err
 	})
 	if err != nil {
@@ -144,10 +144,7 @@ func (s *Store) Create(ctx context.Context, actor Actor, n NewUser) (User, error
 	} else {
 		err = s.asAdmin(ctx, actor, func(ctx context.Context, tx *sql.Tx, _ int) error { return insert(ctx, tx) })
 	}
-	if err != nil {
-		return User{}, fail("create user", err)
-	}
-	return u, nil
+	return u, fail("create user", err)
 }
 
 func checkRole(role string) error {
@@ -250,10 +247,7 @@ func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch)
 		}
 		return nil
 	})
-	if err != nil {
-		return User{}, fail("update user "+id, err)
-	}
-	return u, nil
+	return u, fail("update user "+id, err)
 }
 
 // Delete deletes the user with the given ID. The actor is the admin who requests the deletion. The error is a
@@ -311,21 +305,15 @@ func (s *Store) asAdmin(ctx context.Context, actor Actor, change func(ctx contex
 		// Use a locking read, because on every supported server, only a locking read returns rows that other
 		// transactions have committed since this transaction began. Force the index, so that the read locks only the
 		// rows of admins, and so that all transactions lock these rows in the same order, which prevents deadlocks.
-		rows, err := tx.QueryContext(ctx, `SELECT `+userColumns+` FROM users FORCE INDEX (users_role)
+		admins, err := queryAll(ctx, tx, scanUser, `SELECT `+userColumns+` FROM users FORCE INDEX (users_role)
 			WHERE role = ? AND disabled_at IS NULL FOR UPDATE`, token.RoleAdmin)
 		if err != nil {
 			return err
 		}
-		admins, err := collect(rows, scanUser)
-		if err != nil {
-			return err
+		if !slices.ContainsFunc(admins, func(u User) bool { return u.ID == actor.ID && u.TokenVersion == actor.Version }) {
+			return token.ErrStale
 		}
-		for _, admin := range admins {
-			if admin.ID == actor.ID && admin.TokenVersion == actor.Version {
-				return change(ctx, tx, len(admins))
-			}
-		}
-		return token.ErrStale
+		return change(ctx, tx, len(admins))
 	})
 }
 
@@ -360,11 +348,7 @@ func (s *Store) transactOnce(ctx context.Context, change func(ctx context.Contex
 // lockUser returns the user whose ID is key, and locks the user's row until tx ends. The error is errNoUser if the user
 // does not exist.
 func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
-	u, err := scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, key[:]))
-	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, errNoUser
-	}
-	return u, err
+	return scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, key[:]))
 }
 
 // replace sets u.UpdatedAt to the current time, and stores it with u's role, disabled state, password hash and token

@@ -85,14 +85,10 @@ func (s *Store) Audit(ctx context.Context, limit int, cursor string) (entries []
 			return nil, "", errCursor
 		}
 	}
-	err = s.read(ctx, func(ctx context.Context) error {
+	err = s.read(ctx, func(ctx context.Context) (err error) {
 		// Query limit+1 rows to find out whether another page follows.
-		rows, err := s.db.QueryContext(ctx, `SELECT id, made_at, action, actor_id, actor_name, user_id, username, role, address, request_id
-			FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`, before[:], limit+1)
-		if err != nil {
-			return err
-		}
-		entries, err = collect(rows, scanEntry)
+		entries, err = queryAll(ctx, s.db, scanEntry, `SELECT id, made_at, action, actor_id, actor_name, user_id, username, role, address,
+			request_id FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`, before[:], limit+1)
 		return err
 	})
 	if err != nil {
@@ -136,8 +132,17 @@ func checkLimit(limit int) error {
 // scanner is implemented by *sql.Row and *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
-// collect calls scan for each row and returns the results. It closes rows.
-func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) (all []T, err error) {
+// querier is implemented by *sql.DB, *sql.Conn and *sql.Tx.
+type querier interface {
+	QueryContext(ctx context.Context, statement string, args ...any) (*sql.Rows, error)
+}
+
+// queryAll executes a query, calls scan for each row and returns the results.
+func queryAll[T any](ctx context.Context, on querier, scan func(scanner) (T, error), statement string, args ...any) (all []T, err error) {
+	rows, err := on.QueryContext(ctx, statement, args...)
+	if err != nil {
+		return nil, err
+	}
 	defer func() { _ = rows.Close() }() // rows.Err returns read errors
 	for rows.Next() {
 		one, err := scan(rows)
@@ -147,4 +152,10 @@ func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) (all []T, err
 		all = append(all, one)
 	}
 	return all, rows.Err()
+}
+
+// scanValue scans a row that has only one column.
+func scanValue[T any](row scanner) (value T, err error) {
+	err = row.Scan(&value)
+	return value, err
 }

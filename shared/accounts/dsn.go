@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,15 +41,9 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 	if cfg.User == "" || cfg.DBName == "" {
 		return nil, errors.New("invalid DSN: it must contain a user name and a database name, as in user:password@tcp(host:3306)/database")
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = dialTimeout
-	}
-	if cfg.ReadTimeout == 0 {
-		cfg.ReadTimeout = ioTimeout
-	}
-	if cfg.WriteTimeout == 0 {
-		cfg.WriteTimeout = ioTimeout
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, dialTimeout)
+	cfg.ReadTimeout = cmp.Or(cfg.ReadTimeout, ioTimeout)
+	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, ioTimeout)
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
 	cfg.InterpolateParams = true // saves one round trip per query

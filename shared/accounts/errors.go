@@ -60,6 +60,13 @@ var refusals = []uint16{errDatabaseAccessDenied, errAccessDenied, errHostNotAllo
 	errPrivilegeNeeded, errRoutineAccessDenied, errCannotCreateByGrant, errAccessDeniedNoPassword, errPasswordMustChange,
 	errPasswordExpired, errAccountLocked, errTiDBAccessDenied}
 
+// busy are the errors of a server that is overloaded, read-only or shutting down, or that has ended the statement.
+var busy = []uint16{errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait, errDeadlock,
+	errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout}
+
+// away are the errors of a server that cannot be reached.
+var away = []error{driver.ErrBadConn, mysql.ErrInvalidConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
+
 // Refused adds the name of a setting to an error if the server rejected the credentials in that setting, or if the user
 // in that setting lacks a privilege. The returned error does not wrap problem.Unavailable, because a retry cannot
 // succeed. Refused returns any other error unchanged.
@@ -82,32 +89,20 @@ func fail(action string, err error) error {
 	err = fmt.Errorf("%s: %w", action, err)
 	var server *mysql.MySQLError
 	if errors.As(err, &server) {
-		switch n := server.Number; n {
-		case errDuplicate:
+		switch n := server.Number; {
+		case n == errDuplicate:
 			return problem.Conflict.Because(err, "the record already exists")
-		case errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait, errDeadlock,
-			errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout:
+		case slices.Contains(busy, n), n >= errTiDBFirst && n <= errTiDBWriteConflict, conflicted(err):
 			return problem.Unavailable.Because(err, "the account store is busy")
-		case errUnknownDatabase, errNoSuchTable:
+		case n == errUnknownDatabase, n == errNoSuchTable, slices.Contains(refusals, n):
 			// On a new cluster, the database and its tables do not exist until the setup Job has completed.
 			return problem.Unavailable.Because(err, "the account store is not set up")
-		default:
-			if slices.Contains(refusals, n) {
-				return problem.Unavailable.Because(err, "the account store is not set up")
-			}
-			if n >= errTiDBFirst && n <= errTiDBWriteConflict || conflicted(err) {
-				return problem.Unavailable.Because(err, "the account store is busy")
-			}
-			return err
 		}
+		return err
 	}
 	var network net.Error
-	for _, away := range []error{driver.ErrBadConn, mysql.ErrInvalidConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded} {
-		if errors.Is(err, away) {
-			return problem.Unavailable.Because(err, "the account store is unavailable")
-		}
-	}
-	if errors.As(err, &network) {
+	isCause := func(cause error) bool { return errors.Is(err, cause) }
+	if slices.ContainsFunc(away, isCause) || errors.As(err, &network) {
 		return problem.Unavailable.Because(err, "the account store is unavailable")
 	}
 	return err

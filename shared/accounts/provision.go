@@ -138,18 +138,11 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 // reduce). The statements name the privileges exactly as SHOW GRANTS lists them, because the privileges differ between
 // servers, and because some servers reject a statement that names a privilege that the user lacks (MySQL error 1147).
 func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) ([]string, error) {
-	rows, err := conn.QueryContext(ctx, "SHOW GRANTS FOR ?@'%'", user)
+	lines, err := queryAll(ctx, conn, scanValue[string], "SHOW GRANTS FOR ?@'%'", user)
 	if err != nil {
 		return nil, fmt.Errorf("list the privileges of user %s: %w", user, err)
 	}
 	var grants []grant
-	lines, err := collect(rows, func(row scanner) (line string, err error) {
-		err = row.Scan(&line)
-		return line, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the privileges of user %s: %w", user, err)
-	}
 	for _, line := range lines {
 		if g, ok := parseGrant(line); ok {
 			grants = append(grants, g)
@@ -195,13 +188,6 @@ func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 
 // tablesOf returns the names of a database's tables, without the names of its views.
 func tablesOf(ctx context.Context, conn *sql.Conn, database string) ([]string, error) {
-	rows, err := conn.QueryContext(ctx, `SELECT table_name FROM information_schema.tables
+	return queryAll(ctx, conn, scanValue[string], `SELECT table_name FROM information_schema.tables
 		WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name`, database)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, func(row scanner) (name string, err error) {
-		err = row.Scan(&name)
-		return name, err
-	})
 }

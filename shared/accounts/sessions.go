@@ -134,17 +134,14 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 	// Lock the session, so that concurrent requests change the session one after another.
 	err := tx.QueryRowContext(ctx, `SELECT user_id, token_version, expires_at FROM sessions WHERE id = ? FOR UPDATE`,
 		used.session[:]).Scan(&user, &version, &expires)
-	if errors.Is(err, sql.ErrNoRows) {
+	var u User
+	if err == nil {
+		u, err = scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ?`, user[:]))
+	}
+	switch {
+	case errors.Is(err, sql.ErrNoRows), errors.Is(err, errNoUser):
 		return User{}, ErrSessionEnded
-	}
-	if err != nil {
-		return User{}, err
-	}
-	u, err := scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ?`, user[:]))
-	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, ErrSessionEnded
-	}
-	if err != nil {
+	case err != nil:
 		return User{}, err
 	}
 	var usedAt sql.NullTime
@@ -248,14 +245,8 @@ func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, 
 // does not depend on the deletion, and a later sign-in calls purgeSessions again.
 func (s *Store) purgeSessions(ctx context.Context) {
 	err := s.transact(context.WithoutCancel(ctx), func(ctx context.Context, tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?`, s.timestamp(), purgeRows)
-		if err != nil {
-			return err
-		}
-		expired, err := collect(rows, func(row scanner) (id uuid.UUID, err error) {
-			err = row.Scan(&id)
-			return id, err
-		})
+		expired, err := queryAll(ctx, tx, scanValue[uuid.UUID], `SELECT id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?`,
+			s.timestamp(), purgeRows)
 		if err != nil {
 			return err
 		}
