@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -47,17 +49,14 @@ const publishTimeout = 5 * time.Second
 // accepts CloudEvents. NewPublisher does not connect. Errors contain the name EVENTS_URL, but not the URL, because the
 // URL can contain a password.
 func NewPublisher(eventsURL string) (Publisher, error) {
-	u, err := parseURL("EVENTS_URL", eventsURL)
+	u, err := parseURL("EVENTS_URL", eventsURL, "amqp", "amqps", "http", "https")
 	if err != nil {
 		return nil, err
 	}
-	switch u.Scheme {
-	case "amqp", "amqps":
+	if strings.HasPrefix(u.Scheme, "amqp") {
 		return observed{newAMQPPublisher(eventsURL), "rabbitmq"}, nil
-	case "http", "https":
-		return observed{newHTTPPublisher(u), "http"}, nil
 	}
-	return nil, fmt.Errorf("EVENTS_URL: the scheme must be amqp, amqps, http or https")
+	return observed{newHTTPPublisher(u), "http"}, nil
 }
 
 // observed is a Publisher that records each call to Publish in traces and metrics.
@@ -81,9 +80,9 @@ func (o observed) Publish(ctx context.Context, e event.Event) error {
 	return err
 }
 
-// parseURL parses the value of a setting as a URL. Its errors contain the setting's name. Unlike errors from url.Parse,
-// they do not contain the URL, because the URL might contain a password.
-func parseURL(variable, raw string) (*url.URL, error) {
+// parseURL parses the value of a setting as a URL with one of the given schemes. Its errors contain the setting's name.
+// Unlike errors from url.Parse, they do not contain the URL, because the URL might contain a password.
+func parseURL(variable, raw string, schemes ...string) (*url.URL, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%s: must not be empty", variable)
 	}
@@ -93,6 +92,10 @@ func parseURL(variable, raw string) (*url.URL, error) {
 	}
 	if u.Hostname() == "" {
 		return nil, fmt.Errorf("%s: the URL has no host", variable)
+	}
+	if !slices.Contains(schemes, u.Scheme) {
+		last := len(schemes) - 1
+		return nil, fmt.Errorf("%s: the scheme must be %s or %s", variable, strings.Join(schemes[:last], ", "), schemes[last])
 	}
 	return u, nil
 }

@@ -25,7 +25,7 @@ import (
 // If RabbitMQ is unavailable or does not confirm a message, the error wraps problem.Unavailable. No error shows the
 // URL, because it contains a password.
 func Redrive(ctx context.Context, adminURL string) (moved int, err error) {
-	if err := checkAdminURL(adminURL); err != nil {
+	if _, err := parseURL("EVENTS_ADMIN_URL", adminURL, "amqp", "amqps"); err != nil {
 		return 0, err
 	}
 	l, err := dial(adminURL)
