@@ -31,7 +31,7 @@ func run(ctx context.Context, cfg config, args []string) error {
 	}
 	switch {
 	case len(args) == 0:
-		return ensureAll(ctx, api, groups())
+		return ensureAll(ctx, api)
 	case len(args) == 2 && args[0] == "rotate":
 		return rotate(ctx, api, args[1], time.Now, os.Stdout)
 	}

@@ -28,10 +28,11 @@ const (
 // values contains the data of several Secrets, by Secret name and key.
 type values map[string]map[string][]byte
 
-// source is a Secret that does not depend on other Secrets, because its passwords and keys are generated at random.
+// source is a Secret that does not depend on other Secrets, because its passwords and keys are generated at random. The
+// data is used only if the Secret does not exist.
 type source struct {
-	name     string
-	generate func() (map[string][]byte, error)
+	name string
+	data map[string][]byte
 }
 
 // group consists of one or more source Secrets and, optionally, a Secret that is derived from them.
@@ -45,37 +46,33 @@ type group struct {
 	follows bool
 }
 
-// groups returns all Secrets that Strongroom needs.
-func groups() []group {
+// groups returns all Secrets that Strongroom needs, with new passwords and keys.
+func groups() ([]group, error) {
+	signingKey, _, err := token.GenerateKey()
+	if err != nil {
+		return nil, fmt.Errorf("generate Secret %q: %w", signingSecret, err)
+	}
+	mysqlRoot, mongodbRoot := newPassword(), newPassword()
 	return []group{
 		{
-			sources: []source{{"token-signing-key", signingKey}},
-			derived: "token-keys",
+			sources: []source{{signingSecret, map[string][]byte{currentKey: signingKey}}},
+			derived: verifyingSecret,
 			derive:  publicKeys,
 		},
 		// The Secrets mysql-admin and mysql can be generated independently, because the setup Job sets the runtime
 		// user's password to the password in the Secret mysql.
-		{sources: []source{{"mysql-admin", func() (map[string][]byte, error) {
-			password := newPassword()
-			return text("password", password, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", password, mysqlAddress, database)), nil
-		}}}},
-		{sources: []source{{"mysql", func() (map[string][]byte, error) {
-			return text("dsn", fmt.Sprintf("strongroom:%s@tcp(%s)/%s", newPassword(), mysqlAddress, database)), nil
-		}}}},
-		{sources: []source{{"mongodb-admin", func() (map[string][]byte, error) {
-			password := newPassword()
-			return text("username", "root", "password", password,
-				"uri", fmt.Sprintf("mongodb://root:%s@%s/%s?authSource=admin", password, mongodbAddress, database)), nil
-		}}}},
-		{sources: []source{{"mongodb", func() (map[string][]byte, error) {
-			return text("uri", fmt.Sprintf("mongodb://strongroom:%s@%s/%s?authSource=%[3]s", newPassword(), mongodbAddress, database)), nil
-		}}}},
+		single("mysql-admin", "password", mysqlRoot, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", mysqlRoot, mysqlAddress, database)),
+		single("mysql", "dsn", fmt.Sprintf("strongroom:%s@tcp(%s)/%s", newPassword(), mysqlAddress, database)),
+		single("mongodb-admin", "username", "root", "password", mongodbRoot,
+			"uri", fmt.Sprintf("mongodb://root:%s@%s/%s?authSource=admin", mongodbRoot, mongodbAddress, database)),
+		single("mongodb",
+			"uri", fmt.Sprintf("mongodb://strongroom:%s@%s/%s?authSource=%[3]s", newPassword(), mongodbAddress, database)),
 		{
 			sources: []source{
-				{"rabbitmq-setup", func() (map[string][]byte, error) { return rabbitUser("setup"), nil }},
-				{"rabbitmq-upload", func() (map[string][]byte, error) { return rabbitUser("upload"), nil }},
-				{"rabbitmq-sweep", func() (map[string][]byte, error) { return rabbitUser("sweep"), nil }},
-				{"rabbitmq-source", func() (map[string][]byte, error) { return rabbitConnection("source"), nil }},
+				{"rabbitmq-setup", rabbitUser("setup")},
+				{"rabbitmq-upload", rabbitUser("upload")},
+				{"rabbitmq-sweep", rabbitUser("sweep")},
+				{"rabbitmq-source", rabbitConnection("source")},
 			},
 			derived: "rabbitmq-definitions",
 			derive:  definitions,
@@ -83,30 +80,27 @@ func groups() []group {
 		},
 		// The gateway signs the client's address with this key. The login and accounts functions verify the signature
 		// with the same key.
-		{sources: []source{{"gateway-key", func() (map[string][]byte, error) {
-			return text("key", newKey()), nil
-		}}}},
+		single("gateway-key", "key", newKey()),
 		// The files function signs download links with this key, so that a link works without an access token.
-		{sources: []source{{"link-key", func() (map[string][]byte, error) {
-			return text("key", newKey()), nil
-		}}}},
-		{sources: []source{{"first-admin", func() (map[string][]byte, error) {
-			return text("username", "admin", "password", newPassword()), nil
-		}}}},
-	}
+		single("link-key", "key", newKey()),
+		single("first-admin", "username", "admin", "password", newPassword()),
+	}, nil
+}
+
+// single returns a group of one source. The pairs are alternating keys and values.
+func single(name string, pairs ...string) group {
+	return group{sources: []source{{name, text(pairs...)}}}
 }
 
 // newPassword returns a random 192-bit password. It contains only characters that are safe in a URL, because the
 // RabbitMQ source inserts its password into a URL without escaping it.
-func newPassword() string {
-	random := make([]byte, 24)
-	_, _ = rand.Read(random) // never fails
-	return base64.RawURLEncoding.EncodeToString(random)
-}
+func newPassword() string { return randomText(24) }
 
 // newKey returns a random 256-bit key for HMAC-SHA-256, in base64url without padding.
-func newKey() string {
-	random := make([]byte, sha256.Size)
+func newKey() string { return randomText(sha256.Size) }
+
+func randomText(size int) string {
+	random := make([]byte, size)
 	_, _ = rand.Read(random) // never fails
 	return base64.RawURLEncoding.EncodeToString(random)
 }
@@ -118,11 +112,6 @@ func text(pairs ...string) map[string][]byte {
 		data[pairs[i]] = []byte(pairs[i+1])
 	}
 	return data
-}
-
-func signingKey() (map[string][]byte, error) {
-	private, _, err := token.GenerateKey()
-	return map[string][]byte{"key.jwk": private}, err
 }
 
 // publicKeys returns the data of the Secret token-keys, which contains the public part of the signing key.
@@ -231,7 +220,11 @@ type store interface {
 
 // ensureAll creates the missing Secrets of all groups. If a group fails, it continues with the other groups, so that
 // the returned error reports all problems.
-func ensureAll(ctx context.Context, api store, groups []group) error {
+func ensureAll(ctx context.Context, api store) error {
+	groups, err := groups()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, g := range groups {
 		errs = append(errs, g.ensure(ctx, api))
@@ -291,14 +284,10 @@ func (g group) ensure(ctx context.Context, api store) error {
 	return nil
 }
 
-// ensureSource generates and creates a Secret, and returns its data. If another run has created the Secret in the
-// meantime, ensureSource returns the other run's data.
+// ensureSource creates a Secret and returns its data. If another run has created the Secret in the meantime,
+// ensureSource returns the other run's data.
 func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, error) {
-	data, err := s.generate()
-	if err != nil {
-		return nil, fmt.Errorf("generate Secret %q: %w", s.name, err)
-	}
-	err = api.create(ctx, s.name, data)
+	err := api.create(ctx, s.name, s.data)
 	if errors.Is(err, errExists) {
 		return api.get(ctx, s.name)
 	}
@@ -306,17 +295,14 @@ func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, 
 		return nil, err
 	}
 	slog.InfoContext(ctx, "created Secret", "secret", s.name)
-	return data, nil
+	return s.data, nil
 }
 
-// names returns the names of all Secrets in the group.
+// names returns the names of all Secrets in the group, which must have a derived Secret.
 func (g group) names() []string {
 	var names []string
 	for _, s := range g.sources {
 		names = append(names, s.name)
 	}
-	if g.derived != "" {
-		names = append(names, g.derived)
-	}
-	return names
+	return append(names, g.derived)
 }

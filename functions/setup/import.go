@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/password"
@@ -43,23 +42,21 @@ type importStore interface {
 // importUsers creates a user for each line of the named file, and writes a summary to out. Each line is a JSON object.
 // If file is "-", importUsers reads from standard input. It does not change users that already exist, so that an import
 // can be repeated.
-func importUsers(ctx context.Context, cfg config, file string, out io.Writer) (err error) {
+func importUsers(ctx context.Context, cfg config, file string, out io.Writer) error {
 	if err := demand("MYSQL_DSN", cfg.DSN); err != nil {
 		return err
 	}
-	store, err := accounts.Open(cfg.DSN, time.Now)
-	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	in := os.Stdin
-	if file != "-" {
-		if in, err = os.Open(file); err != nil {
+	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(store *accounts.Store) error {
+		if file == "-" {
+			return importFrom(ctx, os.Stdin, store, out)
+		}
+		in, err := os.Open(file)
+		if err != nil {
 			return err
 		}
 		defer func() { _ = in.Close() }() // closing cannot lose data, because the file was only read
-	}
-	return importFrom(ctx, in, store, out)
+		return importFrom(ctx, in, store, out)
+	})
 }
 
 // importFrom creates the users in an import file. It reads and checks all lines before it creates the first user, so

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"time"
@@ -38,16 +39,16 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 		return err
 	}
 	return mongodb.Refused("MONGODB_URI", errors.Join(
-		withStore(cfg.MongoURI, content.Open, func(s *content.Store) error { return s.EnsureIndexes(ctx) }),
-		withStore(cfg.MongoURI, catalog.Open, func(s *catalog.Store) error { return s.EnsureIndexes(ctx) }),
+		withStore("MONGODB_URI", cfg.MongoURI, content.Open, func(s *content.Store) error { return s.EnsureIndexes(ctx) }),
+		withStore("MONGODB_URI", cfg.MongoURI, catalog.Open, func(s *catalog.Store) error { return s.EnsureIndexes(ctx) }),
 	))
 }
 
-// withStore opens the store at uri, passes the store to action, and closes the store.
-func withStore[S interface{ Close() error }](uri string, open func(uri string) (S, error), action func(S) error) error {
-	store, err := open(uri)
+// withStore opens the store at the address in a setting, passes the store to action, and closes the store.
+func withStore[S io.Closer](setting, address string, open func(address string) (S, error), action func(S) error) error {
+	store, err := open(address)
 	if err != nil {
-		return fmt.Errorf("MONGODB_URI: %w", err)
+		return fmt.Errorf("%s: %w", setting, err)
 	}
 	return errors.Join(action(store), store.Close())
 }

@@ -58,18 +58,16 @@ func (cfg config) check() error {
 	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
 		return err
 	}
-	store, err := accounts.Open(cfg.DSN, time.Now)
-	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
-	}
-	if _, err := mongoURI("MONGODB_URI", cfg.MongoURI); err != nil {
-		return errors.Join(err, store.Close())
-	}
-	if cfg.MongoAdminURI != "" {
-		_, err = mongoURI("MONGODB_ADMIN_URI", cfg.MongoAdminURI)
-	}
-	return errors.Join(err, store.Close())
+	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(*accounts.Store) error {
+		_, err := mongoURI("MONGODB_URI", cfg.MongoURI)
+		if err == nil && cfg.MongoAdminURI != "" {
+			_, err = mongoURI("MONGODB_ADMIN_URI", cfg.MongoAdminURI)
+		}
+		return err
+	})
 }
+
+func openAccounts(dsn string) (*accounts.Store, error) { return accounts.Open(dsn, time.Now) }
 
 // demand returns an error with the name of the environment variable if its value is empty.
 func demand(variable, value string) error {
@@ -91,12 +89,9 @@ func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := accounts.Open(cfg.DSN, time.Now)
-	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	return accounts.Refused("MYSQL_DSN", createUsers(ctx, store, password.NewHasher(1, patience), users))
+	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(store *accounts.Store) error {
+		return accounts.Refused("MYSQL_DSN", createUsers(ctx, store, password.NewHasher(1, patience), users))
+	})
 }
 
 const (

@@ -37,8 +37,8 @@ func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, recatalogueTimeout)
 	defer cancel()
 	published := 0
-	err = withStore(cfg.MongoURI, content.Open, func(files *content.Store) error {
-		return withStore(cfg.MongoURI, catalog.Open, func(entries *catalog.Store) error {
+	err = withStore("MONGODB_URI", cfg.MongoURI, content.Open, func(files *content.Store) error {
+		return withStore("MONGODB_URI", cfg.MongoURI, catalog.Open, func(entries *catalog.Store) error {
 			for after := ""; ; {
 				ids, err := files.IDs(ctx, after, idsAtOnce)
 				if err != nil || len(ids) == 0 {
