@@ -122,13 +122,7 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request, caller accounts
 	if err := h.store.Delete(r.Context(), h.actor(r, caller), r.PathValue("id")); err != nil {
 		return err
 	}
-	noContent(w)
-	return nil
-}
-
-func noContent(w http.ResponseWriter) {
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusNoContent)
+	return respond.NoContent(w)
 }
 
 // auditPage is the response body for a page of the audit trail. Next is the cursor for the next page, and is omitted on

@@ -46,8 +46,7 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 	if err := h.store.ChangePassword(r.Context(), by, hash); err != nil {
 		return err
 	}
-	noContent(w)
-	return nil
+	return respond.NoContent(w)
 }
 
 // prove returns errWrongPassword if the given password is not the caller's current password. Each call counts as a

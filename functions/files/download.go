@@ -17,12 +17,8 @@ import (
 // (RFC 9110). It reads the file's owner from the store instead of the catalog, because users can download a file as
 // soon as it is stored, even if the file has no catalog entry yet.
 func (h *handler) content(w http.ResponseWriter, r *http.Request) error {
-	id := r.PathValue("id")
-	f, err := h.stored(r.Context(), id)
+	f, err := h.readable(r)
 	if err != nil {
-		return err
-	}
-	if err := mayRead(r.Context(), f.Owner); err != nil {
 		return err
 	}
 	return h.send(w, r, f)

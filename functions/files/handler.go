@@ -161,6 +161,15 @@ func (h *handler) stored(ctx context.Context, id string) (content.File, error) {
 	return f, h.exists(ctx, id)
 }
 
+// readable returns the stored file that the path of r names, if the caller is allowed to access the file (see mayRead).
+func (h *handler) readable(r *http.Request) (content.File, error) {
+	f, err := h.stored(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return content.File{}, err
+	}
+	return f, mayRead(r.Context(), f.Owner)
+}
+
 // exists returns problem.NotFound if the file with the given ID is marked deleted. The caller must already have found
 // the file in the catalog or in the store, because exists does not look for the file there.
 func (h *handler) exists(ctx context.Context, id string) error {
@@ -178,23 +187,17 @@ var errNoFile = problem.NotFound.With("there is no such file")
 // deletion. delete removes the catalog entry before the content, because the catalog must not list a file that cannot
 // be downloaded.
 func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
-	id := r.PathValue("id")
-	f, err := h.stored(r.Context(), id)
+	f, err := h.readable(r)
 	if err != nil {
-		return err
-	}
-	if err := mayRead(r.Context(), f.Owner); err != nil {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context()) // complete the deletion even if the client disconnects
 	for _, step := range []func(context.Context, string) error{h.files.MarkDeleted, h.entries.Delete, h.files.Delete} {
-		if err := step(ctx, id); err != nil {
+		if err := step(ctx, f.ID); err != nil {
 			return err
 		}
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return respond.NoContent(w)
 }
 
 // mayRead returns nil if the caller is allowed to access a file whose owner has the given user ID. Otherwise, mayRead

@@ -88,7 +88,6 @@ type linkAnswer struct {
 
 // link responds with a new download link to the file with the given ID, if the caller is allowed to read the file.
 func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
-	id := r.PathValue("id")
 	var body struct {
 		ExpiresIn *int64 `json:"expires_in,omitempty"`
 	}
@@ -105,15 +104,12 @@ func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
 		}
 		life = time.Duration(*body.ExpiresIn) * time.Second
 	}
-	f, err := h.stored(r.Context(), id)
+	f, err := h.readable(r)
 	if err != nil {
 		return err
 	}
-	if err := mayRead(r.Context(), f.Owner); err != nil {
-		return err
-	}
 	expires := h.links.now().Add(life).Truncate(time.Second).UTC()
-	return respond.JSON(w, http.StatusCreated, linkAnswer{h.links.address(id, expires.Unix()), expires})
+	return respond.JSON(w, http.StatusCreated, linkAnswer{h.links.address(f.ID, expires.Unix()), expires})
 }
 
 // linked responds with the content of the file with the given ID if the request URL is a valid download link. It

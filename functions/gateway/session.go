@@ -88,8 +88,7 @@ func (s *sessions) begin(w http.ResponseWriter, r *http.Request) error {
 func (s *sessions) refresh(w http.ResponseWriter, r *http.Request) error {
 	token := refreshToken(r)
 	if token == "" {
-		w.WriteHeader(http.StatusNoContent)
-		return nil
+		return respond.NoContent(w)
 	}
 	answer, err := s.ask(r, "/refresh", tokenBody{token})
 	if err != nil {
@@ -115,8 +114,7 @@ func (s *sessions) end(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	setCookie(w, r, "")
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return respond.NoContent(w)
 }
 
 // tokenBody is the JSON body of a /refresh or /logout request to the login function.

@@ -8,6 +8,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/respond"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -53,9 +54,7 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	if err := h.store.EndSession(r.Context(), given, all, from); err != nil {
 		return err
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return respond.NoContent(w)
 }
 
 // readRefreshToken returns the refresh token in the body of r. If the query string contains a refresh token,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,12 +135,7 @@ func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, er
 	for _, e := range entries {
 		there[e.ID] = true
 	}
-	for _, id := range ids {
-		if !there[id] {
-			missing = append(missing, id)
-		}
-	}
-	return missing, nil
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return there[id] }), nil
 }
 
 // Query selects the entries that List returns.

@@ -18,6 +18,13 @@ func JSON(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
+// NoContent responds with the status 204 (No Content) and "Cache-Control: no-store". It always returns nil.
+func NoContent(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 // Body sends body, followed by a line feed, with "Cache-Control: no-store". It sets Content-Length, so that the client
 // detects the end of the response even if the connection stays open, for example because the client is still sending
 // the request body.

@@ -55,13 +55,11 @@ func decode(data []byte, v any, ignoreUnknown bool) error {
 		return fmt.Errorf("missing members: %s", strings.Join(missing, ", "))
 	}
 	var wrong *json.UnmarshalTypeError
-	if err := json.Unmarshal(data, v); errors.As(err, &wrong) {
+	if err = json.Unmarshal(data, v); errors.As(err, &wrong) {
 		name, _, _ := strings.Cut(wrong.Field, ".")
 		return fmt.Errorf("%s must be %s", name, typeName(fields.Field(slices.Index(names, name)).Type))
-	} else if err != nil {
-		return err
 	}
-	return nil
+	return err
 }
 
 // checkNames returns an error if a member's name is not one of the known names. If ignoreUnknown is true, it allows an

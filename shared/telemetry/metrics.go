@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -51,20 +52,15 @@ type metrics struct {
 func newMetrics(function string) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	with := prometheus.WrapRegistererWith(prometheus.Labels{"function": function}, m.registry)
+	auto := promauto.With(with)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-		with.MustRegister(c)
-		return c
+		return auto.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
-		with.MustRegister(h)
-		return h
+		return auto.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
 	}
 	gauge := func(name, help string) *prometheus.GaugeVec {
-		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, nil)
-		with.MustRegister(g)
-		return g
+		return auto.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, nil)
 	}
 	with.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.requests = counter("strongroom_http_requests_total", "HTTP requests, by route, method and response status. The code is 0 if the connection was cut.", "route", "method", "code")
