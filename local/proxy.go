@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -53,13 +54,9 @@ func newProxy(name, address string, transport *http.Transport) *httputil.Reverse
 					p.Out.Header[name] = values
 				}
 			}
-			for name := range p.Out.Header {
-				// A proxy that uses forward authentication describes the signed-in user in the X-Auth-* headers. Remove
-				// these headers, because a client could otherwise impersonate any user.
-				if strings.HasPrefix(name, "X-Auth-") {
-					p.Out.Header.Del(name)
-				}
-			}
+			// A proxy that uses forward authentication describes the signed-in user in the X-Auth-* headers. Remove
+			// these headers, because a client could otherwise impersonate any user.
+			maps.DeleteFunc(p.Out.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "X-Auth-") })
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			detail := name + " closed the connection without a response"

@@ -14,32 +14,21 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// The following interfaces contain the methods of accounts.Store that the accounts function uses.
-type (
-	// reader reads accounts and the audit trail.
-	reader interface {
-		Current(ctx context.Context, id string, version int) (accounts.User, error)
-		ByID(ctx context.Context, id string) (accounts.User, error)
-		List(ctx context.Context, limit int, cursor string) (users []accounts.User, next string, err error)
-		Audit(ctx context.Context, limit int, cursor string) (entries []accounts.AuditEntry, next string, err error)
-	}
-	// changer changes accounts on behalf of admins.
-	changer interface {
-		Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
-		Update(ctx context.Context, by accounts.Actor, id string, patch accounts.Patch) (accounts.User, error)
-		Delete(ctx context.Context, by accounts.Actor, id string) error
-	}
-	// keeper changes the password of the caller's own account.
-	keeper interface {
-		Reserve(ctx context.Context, username string, address netip.Addr) (accounts.Settle, error)
-		ChangePassword(ctx context.Context, by accounts.Actor, passwordHash string) error
-	}
-	store interface {
-		reader
-		changer
-		keeper
-	}
-)
+// store contains the methods of accounts.Store that the accounts function uses.
+type store interface {
+	// These methods read accounts and the audit trail.
+	Current(ctx context.Context, id string, version int) (accounts.User, error)
+	ByID(ctx context.Context, id string) (accounts.User, error)
+	List(ctx context.Context, limit int, cursor string) (users []accounts.User, next string, err error)
+	Audit(ctx context.Context, limit int, cursor string) (entries []accounts.AuditEntry, next string, err error)
+	// These methods change accounts on behalf of admins.
+	Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
+	Update(ctx context.Context, by accounts.Actor, id string, patch accounts.Patch) (accounts.User, error)
+	Delete(ctx context.Context, by accounts.Actor, id string) error
+	// These methods change the password of the caller's own account.
+	Reserve(ctx context.Context, username string, address netip.Addr) (accounts.Settle, error)
+	ChangePassword(ctx context.Context, by accounts.Actor, passwordHash string) error
+}
 
 // hasher is implemented by password.Hasher.
 type hasher interface {

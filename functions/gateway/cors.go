@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -60,11 +61,7 @@ func corsOrigin(r *http.Request, origins []string) string {
 // is empty, setCORS only removes these headers, so that no other site's page can read the response. setCORS never sets
 // Access-Control-Allow-Credentials, because other sites' pages must use access tokens instead of the session cookie.
 func setCORS(h http.Header, origin string) {
-	for name := range h {
-		if strings.HasPrefix(name, "Access-Control-") {
-			delete(h, name)
-		}
-	}
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return strings.HasPrefix(name, "Access-Control-") })
 	if origin != "" {
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Expose-Headers", corsRead)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -146,9 +147,7 @@ func (t *tus) verdict(a *answer, x *exchange) error {
 // send sends the buffered response. It adds the headers for the protocol features that tusd does not implement.
 func (a *answer) send(x *exchange) {
 	h := a.to.Header()
-	for name, values := range a.header {
-		h[name] = values
-	}
+	maps.Copy(h, a.header)
 	h.Del("Content-Length") // tusd sets this header for HEAD, but an upload has no content to download
 	if h.Get("Tus-Extension") != "" {
 		h.Set("Tus-Extension", tusExtensions)

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/strongroom-dev/strongroom/local/process"
@@ -70,16 +71,10 @@ func writeFile(path, content string) error {
 // environment returns the environment of this process, followed by the given variables. It omits the variables that
 // configure servers, because those variables are meant for other servers on this machine.
 func environment(with ...string) []string {
-	var kept []string
-	for _, variable := range os.Environ() {
-		steers := false
-		for _, prefix := range []string{"RABBITMQ_", "ERL_", "MYSQL_", "MARIADB_", "NOTIFY_SOCKET="} {
-			steers = steers || strings.HasPrefix(variable, prefix)
-		}
-		if !steers {
-			kept = append(kept, variable)
-		}
-	}
+	prefixes := []string{"RABBITMQ_", "ERL_", "MYSQL_", "MARIADB_", "NOTIFY_SOCKET="}
+	kept := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(variable, prefix) })
+	})
 	return append(kept, with...)
 }
 

@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -39,17 +40,9 @@ var errUsername = problem.Unprocessable.With("the user name must have 1 to %d vi
 // cannot distinguish two names that differ only in invisible characters. It rejects spaces at both ends, because
 // users can overlook them, and because MySQL ignores trailing spaces in comparisons.
 func checkUsername(name string) error {
-	if n := utf8.RuneCountInString(name); n < 1 || n > maxUsername {
-		return errUsername
-	}
-	for _, r := range name {
-		if !unicode.IsGraphic(r) || r == utf8.RuneError {
-			return errUsername
-		}
-	}
-	first, _ := utf8.DecodeRuneInString(name)
-	last, _ := utf8.DecodeLastRuneInString(name)
-	if unicode.IsSpace(first) || unicode.IsSpace(last) {
+	n := utf8.RuneCountInString(name)
+	invisible := func(r rune) bool { return !unicode.IsGraphic(r) || r == utf8.RuneError }
+	if n < 1 || n > maxUsername || strings.ContainsFunc(name, invisible) || strings.TrimSpace(name) != name {
 		return errUsername
 	}
 	return nil

@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -85,12 +86,8 @@ func (c *channel) publishWithin(ctx context.Context, msg amqp.Publishing) error 
 // revived returns a copy of the dead letter d that can be published again. The copy lacks the headers that start with
 // "x-", because RabbitMQ added them when d became a dead letter.
 func revived(d amqp.Delivery) amqp.Publishing {
-	headers := amqp.Table{}
-	for name, value := range d.Headers {
-		if !strings.HasPrefix(name, "x-") {
-			headers[name] = value
-		}
-	}
+	headers := maps.Clone(d.Headers)
+	maps.DeleteFunc(headers, func(name string, _ any) bool { return strings.HasPrefix(name, "x-") })
 	return amqp.Publishing{
 		Headers:      headers,
 		ContentType:  d.ContentType,

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"regexp"
-	"strconv"
 )
 
 // params contains the parameters of argon2id. The field memory is the memory size in KiB. The field time is the number
@@ -36,7 +35,7 @@ type phc struct {
 	salt, key []byte
 }
 
-var phcSyntax = regexp.MustCompile(`^\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{1,100})\$([A-Za-z0-9+/]{1,100})$`)
+var phcSyntax = regexp.MustCompile(`^\$argon2id\$v=19\$m=[0-9]{1,9},t=[0-9]{1,9},p=[0-9]{1,3}\$([A-Za-z0-9+/]{1,100})\$([A-Za-z0-9+/]{1,100})$`)
 
 // parsePHC parses a PHC string. It accepts a hash only in the exact form that the String method returns. For any other
 // text, the error is ErrMalformed.
@@ -45,24 +44,16 @@ func parsePHC(s string) (stored, error) {
 	if parts == nil {
 		return nil, ErrMalformed
 	}
-	var numbers [3]uint32
-	for i := range numbers {
-		n, err := strconv.ParseUint(parts[i+1], 10, 32)
-		if err != nil {
-			return nil, ErrMalformed
-		}
-		numbers[i] = uint32(n)
-	}
-	memory, time, threads := numbers[0], numbers[1], numbers[2]
-	if threads < 1 || threads > maxThreads || time < 1 || time > maxTime || memory < 8*threads || memory > maxMemory {
+	var memory, time, threads uint32
+	_, err := fmt.Sscanf(s, "$argon2id$v=19$m=%d,t=%d,p=%d$", &memory, &time, &threads)
+	if err != nil || threads < 1 || threads > maxThreads || time < 1 || time > maxTime || memory < 8*threads || memory > maxMemory {
 		return nil, ErrMalformed
 	}
 	p := phc{params: params{memory: memory, time: time, threads: uint8(threads)}}
-	var err error
-	if p.salt, err = base64.RawStdEncoding.DecodeString(parts[4]); err != nil || len(p.salt) < minSalt || len(p.salt) > maxSalt {
+	if p.salt, err = base64.RawStdEncoding.DecodeString(parts[1]); err != nil || len(p.salt) < minSalt || len(p.salt) > maxSalt {
 		return nil, ErrMalformed
 	}
-	if p.key, err = base64.RawStdEncoding.DecodeString(parts[5]); err != nil || len(p.key) < minKey || len(p.key) > maxKey {
+	if p.key, err = base64.RawStdEncoding.DecodeString(parts[2]); err != nil || len(p.key) < minKey || len(p.key) > maxKey {
 		return nil, ErrMalformed
 	}
 	if p.String() != s { // s has leading zeros, or its Base64 text has unused bits that are set

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -179,9 +180,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		slog.InfoContext(r.Context(), "request rejected", "status", p.kind.status, "error", err)
 	}
 	h := w.Header()
-	for name, values := range p.header {
-		h[name] = values
-	}
+	maps.Copy(h, p.header)
 	// Delete the headers that the handler has set for the body of a successful response, because they do not describe
 	// the problem document.
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Disposition", "Content-Range", "ETag", "Last-Modified", "Location"} {
