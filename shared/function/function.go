@@ -82,12 +82,14 @@ const (
 // io.Closer, and cancels the context that setup received. If an error occurs, Main logs it and ends the process with
 // exit code 1. The error for an invalid setting names the environment variable.
 func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
-	os.Exit(run(func(ctx context.Context, base settings, stop <-chan struct{}) error {
-		handler, err := configure(ctx, setup)
+	os.Exit(run(func(signaled context.Context, base settings, cfg C) error {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		handler, err := setup(ctx, cfg)
 		if err != nil {
-			return err
+			return fmt.Errorf("set up: %w", err)
 		}
-		return serve(ctx, base, handler, stop)
+		return serve(ctx, base, handler, signaled.Done())
 	}))
 }
 
@@ -114,34 +116,23 @@ func (c closing) Close() error {
 // and exits when task returns. Settings, logs and exit codes work as in Main. When the process receives SIGTERM or
 // SIGINT, Job cancels the task's context.
 func Job[C any](task func(ctx context.Context, cfg C, args []string) error) {
-	os.Exit(run(func(ctx context.Context, _ settings, stop <-chan struct{}) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go func() {
-			<-stop
-			cancel()
-		}()
-		var cfg C
-		if err := parse(&cfg); err != nil {
-			return err
-		}
-		return task(ctx, cfg, os.Args[1:])
-	}))
+	os.Exit(run(func(signaled context.Context, _ settings, cfg C) error { return task(signaled, cfg, os.Args[1:]) }))
 }
 
-// run calls body and returns the exit code of the process: 0 if body succeeds, or 1 if an error occurs. run closes the
-// channel stop at the first SIGTERM or SIGINT. It cancels the context of body only after body has returned, so that
-// body can complete its work after the signal.
-func run(body func(ctx context.Context, base settings, stop <-chan struct{}) error) int {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	signals, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+// run reads the settings, calls body, and returns the exit code of the process: 0 if body succeeds, or 1 if an error
+// occurs. The context signaled is canceled at the first SIGTERM or SIGINT.
+func run[C any](body func(signaled context.Context, base settings, cfg C) error) int {
+	signaled, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer release()
 	var base settings
 	err := parse(&base)
 	slog.SetDefault(newLogger(os.Stderr, base))
+	var cfg C
 	if err == nil {
-		err = body(ctx, base, signals.Done())
+		err = parse(&cfg)
+	}
+	if err == nil {
+		err = body(signaled, base, cfg)
 	}
 	if err != nil {
 		slog.Error("stopped", "error", err)
@@ -165,18 +156,6 @@ func leaveMessage(path string, err error) {
 	}
 	_, _ = fmt.Fprintln(file, err)
 	_ = file.Close()
-}
-
-func configure[C any](ctx context.Context, setup func(context.Context, C) (http.Handler, error)) (http.Handler, error) {
-	var cfg C
-	if err := parse(&cfg); err != nil {
-		return nil, err
-	}
-	handler, err := setup(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("set up: %w", err)
-	}
-	return handler, nil
 }
 
 // parse fills cfg from the environment. The error names every environment variable that is missing or invalid.
