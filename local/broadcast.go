@@ -10,12 +10,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// broadcast replaces RabbitMQ if no RabbitMQ server is available. It sends each event from the upload or sweep function
-// to the functions that are the sinks of the RabbitmqSources.
+// broadcast replaces RabbitMQ if no RabbitMQ server is available. It sends each published event to all functions that
+// would receive the event from RabbitMQ.
 type broadcast []http.Handler
 
-// ServeHTTP sends the request to all handlers, in order. It responds with 2xx only if all of them do, because the
-// publisher treats any other status as a failure to publish the event.
+// ServeHTTP sends the request to one handler after another, until a handler does not respond with 2xx. It responds with
+// 2xx only if all handlers do.
 func (b broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, events.MaxBody))
 	if err != nil {
@@ -27,6 +27,7 @@ func (b broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		result := &discarded{status: http.StatusOK, header: http.Header{}}
 		handler.ServeHTTP(result, r)
 		if result.status/100 != 2 {
+			// The publisher treats any status other than 2xx as a failure to publish the event.
 			fail(w, r, problem.Unavailable.Because(fmt.Errorf("unexpected response status %d", result.status), "a function rejected the event"))
 			return
 		}

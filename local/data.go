@@ -10,8 +10,8 @@ import (
 	"github.com/strongroom-dev/strongroom/local/process"
 )
 
-// openData creates the data directory dir if it does not exist, and restricts access to its owner. It also locks dir,
-// so that no other runner uses the same data. The lock is held until release is called or this process ends.
+// openData creates the data directory dir if necessary, and locks it so that no other runner uses the same data. The
+// directory stays locked until the caller calls release or this process ends.
 func openData(dir string) (release func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -26,7 +26,7 @@ func openData(dir string) (release func() error, err error) {
 		if pid, err := os.ReadFile(path); err == nil && len(pid) > 0 {
 			who += " (process " + strings.TrimSpace(string(pid)) + ")"
 		}
-		return nil, fmt.Errorf("%s is using %s: stop that process, or use another directory with STRONGROOM_DIR=DIRECTORY", who, dir)
+		return nil, fmt.Errorf("%s is using %s: stop that process, or set STRONGROOM_DIR to a different directory", who, dir)
 	}
 	if err != nil {
 		return nil, err

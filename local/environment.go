@@ -11,34 +11,38 @@ import (
 	"strings"
 )
 
-// inherited and observing list the variables that a function gets from the environment of `make run`.
+// inherited lists the environment variables that functions inherit from `make run`, in addition to the
+// variables in observing.
 var inherited = []string{"PATH", "HOME", "TMPDIR"}
 
-// observing lists the variables for metrics and traces. A function gets them from the environment of `make run` instead
-// of from its manifest, because the values in the manifests do not work on a single machine: several functions cannot
-// listen on the same metrics port, and usually no trace collector is running.
+// observing lists the environment variables that configure metrics and traces. Functions inherit these variables from
+// `make run`, because the values in the manifests apply only in a cluster.
 var observing = []string{
 	"METRICS_ADDR", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
 	"OTEL_RESOURCE_ATTRIBUTES", "OTEL_BSP_SCHEDULE_DELAY",
 }
 
-// resolver converts the environment of a container in a manifest to the environment of a process on this machine.
+// resolver converts the environment that a manifest defines for a container into the environment of a process on
+// this machine.
 type resolver struct {
-	// configMaps and secrets map the name of a ConfigMap or Secret, and then a key, to a value. An empty value in
-	// secrets means that the stores in use do not need the secret, so the variable for this secret is not set.
+	// configMaps contains the data of all ConfigMaps, by ConfigMap name and key.
 	configMaps map[string]map[string]string
-	secrets    map[string]map[string]string
-	// mounts is the directory in which each mounted volume gets a subdirectory, mounts/FUNCTION/VOLUME.
+	// secrets contains the data of all Secrets, by Secret name and key. An empty value means that the stores in use do
+	// not need the secret.
+	secrets map[string]map[string]string
+	// mounts is the directory that contains the mounted volumes. The path of each volume in this directory is
+	// FUNCTION/VOLUME.
 	mounts string
-	// inside maps the name of each function to the URL, without a path, that other functions use to call this function.
+	// The inside field maps each function's name to the URL that other functions use to call that function. The
+	// URL has no path.
 	inside map[string]string
 	// lookup returns the value of a variable in the environment of `make run`. It returns false if the variable is not
 	// set.
 	lookup func(name string) (string, bool)
 }
 
-// environment returns the environment of the process that replaces the pod's container. It also writes the files of the
-// volumes that the container mounts. name is the name of the function or Job.
+// environment returns the environment variables for the process that takes the place of the pod's container. It also
+// creates the files that the container would find in its volumes. name is the name of the function or Job.
 func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 	c := pod.Containers[0]
 	values := map[string]string{}
@@ -60,6 +64,8 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 			return nil, fmt.Errorf("%s: envFrom: ConfigMap %q does not exist", name, from.ConfigMapRef.Name)
 		}
 		for _, key := range slices.Sorted(maps.Keys(data)) {
+			// Skip the variables for metrics and traces, because functions on one machine cannot share a metrics
+			// port, and usually no trace collector is running.
 			if !slices.Contains(observing, key) {
 				set(key, data[key])
 			}
@@ -80,7 +86,7 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 	for _, m := range c.VolumeMounts {
 		dir := filepath.Join(r.mounts, name, m.Name)
 		if err := r.mount(dir, m.Name, pod.Volumes); err != nil {
-			return nil, fmt.Errorf("%s: volume %s: %w", name, m.Name, err)
+			return nil, fmt.Errorf("%s: mount volume %s: %w", name, m.Name, err)
 		}
 		for key, value := range values {
 			if rest, ok := strings.CutPrefix(value, m.MountPath); ok && (rest == "" || rest[0] == '/') {
@@ -99,8 +105,8 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 	return environment, nil
 }
 
-// rewrite converts the URL that a function has inside a cluster to the URL that the same function has on this machine.
-// It returns any other value unchanged.
+// rewrite converts a function's cluster-internal URL to the function's URL on this machine. It returns any other
+// value unchanged.
 func (r resolver) rewrite(value string) (string, error) {
 	match := clusterURL.FindStringSubmatch(value)
 	if match == nil {
@@ -113,11 +119,11 @@ func (r resolver) rewrite(value string) (string, error) {
 	return address + match[2], nil
 }
 
-// clusterURL matches a function's URL inside a cluster, such as http://login.strongroom.svc.cluster.local/login.
+// clusterURL matches a function's cluster-internal URL, such as http://login.strongroom.svc.cluster.local/login.
 var clusterURL = regexp.MustCompile(`^http://([a-z0-9-]+)\.strongroom\.svc(?:\.cluster\.local)?((?:/.*)?)$`)
 
-// value returns the value that the manifest, a ConfigMap or a Secret contains for the variable v. It returns false for
-// an empty value from a Secret, so that the process does not get the variable.
+// value returns the environment variable's value from the manifest, a ConfigMap or a Secret. It returns false if the
+// value in the Secret is empty, because the process then runs without the variable.
 func (r resolver) value(v variable) (value string, ok bool, err error) {
 	switch from := v.ValueFrom; {
 	case from == nil && strings.Contains(v.Value, "$("):
@@ -135,8 +141,8 @@ func (r resolver) value(v variable) (value string, ok bool, err error) {
 	}
 }
 
-// find returns the value to which ref refers. all contains the data of all ConfigMaps or of all Secrets. Error messages
-// contain kind, which is "ConfigMap" or "Secret".
+// find returns the value to which ref refers. kind is "ConfigMap" or "Secret". The map called all contains the data
+// of all objects of that kind, by name and key.
 func find(kind string, all map[string]map[string]string, ref keyRef) (string, error) {
 	value, ok := all[ref.Name][ref.Key]
 	if !ok {
@@ -145,8 +151,8 @@ func find(kind string, all map[string]map[string]string, ref keyRef) (string, er
 	return value, nil
 }
 
-// mount deletes the directory dir and recreates it with the files of the volume called name. volumes are the pod's
-// volumes.
+// mount replaces the content of the directory dir with the files of a volume. name is the volume's name, and volumes
+// contains all volumes of the pod.
 func (r resolver) mount(dir, name string, volumes []volume) error {
 	i := slices.IndexFunc(volumes, func(v volume) bool { return v.Name == name })
 	if i < 0 {

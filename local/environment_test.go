@@ -50,7 +50,7 @@ func TestEnvironment(t *testing.T) {
 		{"missing ConfigMap", "{envFrom: [{configMapRef: {name: none}}]}", "", "f: envFrom: ConfigMap \"none\" does not exist"},
 		{"expansion", "{env: [{name: A, value: $(B)}]}", "", "does not expand"},
 		{"empty valueFrom", "{env: [{name: A, valueFrom: {}}]}", "", "valueFrom has neither configMapKeyRef nor secretKeyRef"},
-		{"undeclared volume", "{volumeMounts: [{name: none, mountPath: /x}]}", "", "volume none: the pod mounts the volume but does not declare it"},
+		{"undeclared volume", "{volumeMounts: [{name: none, mountPath: /x}]}", "", "mount volume none: the pod mounts the volume but does not declare it"},
 		{"volume of a missing Secret", "{volumeMounts: [{name: lost, mountPath: /x}]}", "", "the Secret \"lost\" does not exist"},
 		{"volume without a Secret", "{volumeMounts: [{name: other, mountPath: /x}]}", "", "the Secret \"\" does not exist"},
 	}

@@ -18,22 +18,21 @@ import (
 )
 
 const (
-	// startTimeout is how long the process of a function may take to become ready. It is long because a concurrent
-	// build can slow down the machine.
+	// startTimeout is how long a function's process may take to become ready. It is long because a concurrent build
+	// can slow down the machine.
 	startTimeout = 30 * time.Second
-	// stopTimeout is how long a process may take to end after SIGTERM before it is killed with SIGKILL. It is longer
-	// than the 10 s within which a function completes its requests.
+	// stopTimeout is how long a process may take to end after SIGTERM before it is killed. A function needs up to 10
+	// seconds of this time to complete its requests.
 	stopTimeout = 15 * time.Second
 	// pollInterval is the time between two health checks of a process that is starting.
 	pollInterval = 5 * time.Millisecond
-	// defaultTimeout is Knative's default for timeoutSeconds, the maximum duration of a request. defaultIdle is
-	// Knative's default for the window annotation: Knative scales a function to zero if it has had no requests for this
-	// long.
+	// defaultTimeout is Knative's default for timeoutSeconds, the maximum duration of a request.
 	defaultTimeout = 300 * time.Second
-	defaultIdle    = 60 * time.Second
-	// hops is the number of proxies in front of a function that add an address to X-Forwarded-For. On this machine, the
-	// only such proxy is the one that newProxy returns. A cluster has more of them, so the runner replaces the
-	// manifest's value for TRUSTED_HOPS with hops.
+	// defaultIdle is Knative's default for the window annotation. If a function receives no requests for this long,
+	// Knative scales it to zero.
+	defaultIdle = 60 * time.Second
+	// hops is the number of proxies that add an address to X-Forwarded-For before a request reaches a function. On
+	// this machine, only the proxy from newProxy adds an address.
 	hops = 1
 )
 
@@ -44,13 +43,12 @@ const (
 	minScaleAnnotation = "autoscaling.knative.dev/min-scale"
 )
 
-// function runs a Knative Service on this machine. It has at most one process, even if its max-scale annotation allows
-// more. A request starts the process if it is not running. The runner stops the process when it has been idle for some
-// time.
+// function runs a Knative Service on this machine. It has at most one process, regardless of the Service's
+// max-scale annotation.
 type function struct {
 	name string
-	// public reports whether clients outside the system can call the function. It is false if the function's manifest
-	// has the visibility label cluster-local.
+	// public reports whether clients outside the system can call the function. It is false if the visibility label
+	// in the function's manifest is cluster-local.
 	public      bool
 	binary      string
 	environment []string
@@ -59,8 +57,8 @@ type function struct {
 	// idle is how long the process may remain idle before the runner stops it. 0 means that the runner never stops an
 	// idle process.
 	idle time.Duration
-	// slots limits the number of concurrent requests. It contains one element for each request that is being processed,
-	// and its capacity is the limit. It is nil if the manifest sets no limit.
+	// slots is a channel that contains one element for each active request. Its capacity is the maximum number of
+	// concurrent requests. The channel is nil if the manifest sets no limit.
 	slots chan struct{}
 	out   *output
 
@@ -84,8 +82,8 @@ type instance struct {
 	proxy     *httputil.ReverseProxy
 }
 
-// newFunction returns the function that the manifest s describes. binary is the path of the function's program. If idle
-// is not 0, it overrides the window annotation in the manifest.
+// newFunction returns the function for the manifest s. binary is the path of the function's program. If idle is not
+// 0, it overrides the window annotation in the manifest.
 func newFunction(s service, binary string, environment []string, idle time.Duration, out *output) (*function, error) {
 	spec, annotations := s.Spec.Template.Spec, s.Spec.Template.Metadata.Annotations
 	f := &function{
@@ -143,16 +141,14 @@ func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.release()
-	// By default, net/http reads an HTTP/1 request body to its end before it sends the response. Full duplex lets the
-	// function respond earlier, for example to reject an upload. For HTTP/2, which is always full duplex,
-	// EnableFullDuplex returns an error, which can be ignored.
-	_ = http.NewResponseController(w).EnableFullDuplex()
+	// By default, net/http reads an HTTP/1 request body to its end before it sends the response. Full duplex lets
+	// the function respond earlier.
+	_ = http.NewResponseController(w).EnableFullDuplex() // has no effect on HTTP/2, which is always full duplex
 	in.proxy.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// acquire returns an instance that is ready for requests. It starts an instance if none is running. After each
-// successful call, the caller must call release, because the runner does not stop an instance while a request is using
-// it.
+// acquire returns an instance that is ready for requests. After a successful call, the caller must call release, so
+// that the runner can stop the instance when it is idle.
 func (f *function) acquire(ctx context.Context) (*instance, error) {
 	f.mu.Lock()
 	if f.closed {
@@ -182,8 +178,8 @@ func (f *function) acquire(ctx context.Context) (*instance, error) {
 	return in, nil
 }
 
-// release records that a request no longer uses the instance from acquire. If no request is active, release starts the
-// timer that stops the idle instance.
+// release records that a request no longer uses the instance that acquire returned. If no request is active, release
+// starts the timer that stops the idle instance.
 func (f *function) release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -217,8 +213,8 @@ func (f *function) retire(in *instance) {
 	}
 }
 
-// run starts the given instance after the previous instance, if there is one, has ended. When the new instance's
-// process ends, run retires the instance, so that the next request starts another process.
+// run starts a new instance after the previous instance, if any, has ended. When the process of the new instance
+// ends, run retires the instance.
 func (f *function) run(in, before *instance) {
 	defer close(in.ended)
 	if before != nil {
@@ -252,7 +248,7 @@ func (f *function) run(in, before *instance) {
 	in.transport.CloseIdleConnections()
 }
 
-// start launches the process of the given instance and waits until the process is ready for requests.
+// start launches the given instance's process and waits until the process is ready for requests.
 func (f *function) start(in *instance) error {
 	port, err := process.FreePort()
 	if err != nil {
@@ -282,7 +278,8 @@ func (f *function) start(in *instance) error {
 	return err
 }
 
-// launch starts the program at path with the given environment. log receives the program's output.
+// launch starts the program at path with the given environment, and sends the program's output to the given
+// lineWriter.
 func launch(path string, environment []string, log *lineWriter) (*process.Process, error) {
 	cmd := exec.Command(path)
 	cmd.Env, cmd.Stdout, cmd.Stderr = environment, log, log
@@ -297,7 +294,7 @@ func outcome(p *process.Process, log *lineWriter) string {
 	return p.Status()
 }
 
-// healthy returns an error if the function at address does not respond to GET /healthz with the status 200.
+// healthy returns an error if the function at address does not respond to GET /healthz with status 200.
 func healthy(ctx context.Context, client *http.Client, address string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/healthz", nil)
 	if err != nil {

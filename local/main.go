@@ -1,8 +1,5 @@
-// Command local is the runner behind `make run`. It runs Strongroom on this machine, without a cluster, from the same
-// manifests that a cluster uses. It builds the functions, and it finds or starts the stores. Each function runs as a
-// process that starts on the first request and stops when it is idle. All public functions are reachable at one
-// address. The runner keeps its data in .strongroom/. It requires Linux, because it relies on the kernel to kill the
-// child processes if the runner crashes.
+// Command local is the runner behind `make run`, which runs Strongroom on one machine without a cluster. The runner
+// requires Linux, because it relies on the kernel to kill the child processes if the runner crashes.
 package main
 
 import (
@@ -24,24 +21,27 @@ type settings struct {
 	// Address is the address at which the system accepts requests from clients. The default is a loopback address,
 	// which other machines cannot reach.
 	Address string `env:"ADDR" envDefault:"127.0.0.1:8080"`
-	// IdleTimeout is how long a function's process may remain idle before the runner stops it. 0 means that the window
-	// annotation in the function's manifest applies. Without this annotation, the runner waits for 60 s.
+	// IdleTimeout is how long a function's process may remain idle before the runner stops it. 0 means that the
+	// window annotation in the function's manifest applies.
 	IdleTimeout time.Duration `env:"IDLE_TIMEOUT"`
 	// Dir is the directory that contains the secrets, the built functions, and the data of the servers that the runner
 	// starts.
 	Dir string `env:"STRONGROOM_DIR" envDefault:".strongroom"`
 	// Stores restricts the stores that the runner can use. It is empty, "installed" or "embedded" (see anyStores).
 	Stores string `env:"STRONGROOM_STORES"`
-	// The following settings are the connection strings of existing servers, which the system uses instead of starting
-	// its own. If MYSQL_ADMIN_DSN or MONGODB_ADMIN_URI is set, setup creates the functions' account in that store.
-	// Without MYSQL_ADMIN_DSN, setup migrates the tables as the user in MYSQL_DSN, so this user needs the privileges to
-	// change tables. Without EVENTS_ADMIN_URL, setup declares the queues as the user in EVENTS_URL, so this user needs
-	// the permission to declare queues.
-	MySQLDSN       string `env:"MYSQL_DSN"`
-	MySQLAdminDSN  string `env:"MYSQL_ADMIN_DSN"`
-	MongoURI       string `env:"MONGODB_URI"`
-	MongoAdminURI  string `env:"MONGODB_ADMIN_URI"`
-	EventsURL      string `env:"EVENTS_URL"`
+	// MySQLDSN, MongoURI and EventsURL are the connection strings of existing servers. The system uses these
+	// servers instead of starting its own.
+	MySQLDSN  string `env:"MYSQL_DSN"`
+	MongoURI  string `env:"MONGODB_URI"`
+	EventsURL string `env:"EVENTS_URL"`
+	// If MySQLAdminDSN is set, setup uses it to create the functions' MySQL account and to migrate the tables.
+	// Otherwise, setup migrates the tables as the user in MySQLDSN, so this user needs the privileges to change
+	// tables.
+	MySQLAdminDSN string `env:"MYSQL_ADMIN_DSN"`
+	// If MongoAdminURI is set, setup uses it to create the functions' MongoDB account.
+	MongoAdminURI string `env:"MONGODB_ADMIN_URI"`
+	// EventsAdminURL is the URL that setup uses to declare queues. If it is not set, setup uses EventsURL, so the
+	// user in EventsURL must be allowed to declare queues.
 	EventsAdminURL string `env:"EVENTS_ADMIN_URL"`
 }
 
@@ -92,7 +92,6 @@ func run(ctx context.Context, out *output) (err error) {
 	if err != nil {
 		return err
 	}
-	// Call stop even if start failed or ctx was canceled, because some servers might already be running.
 	err = s.start(ctx)
 	if err == nil {
 		out.print(s.welcome())
@@ -101,6 +100,7 @@ func run(ctx context.Context, out *output) (err error) {
 	if ctx.Err() != nil {
 		err = nil // ctx is done because the user stopped the system, so the resulting errors are expected
 	}
+	// Stop the system even if it did not start successfully, because some servers might already be running.
 	return errors.Join(err, s.stop())
 }
 

@@ -20,8 +20,8 @@ const nameWidth = 9
 // stays small.
 const maxLine = 64 << 10
 
-// output prints the messages of the runner and the output of its child processes on one terminal. It prints whole
-// lines, each with the name of its source in front.
+// output prints the runner's messages and the child processes' output on one terminal. It prints whole lines, each
+// preceded by the name of its source.
 type output struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -78,8 +78,7 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 	}
 }
 
-// flush prints the bytes after the last newline. It is called when the process that writes to l has ended, because the
-// process can no longer complete its last line.
+// flush prints an incomplete last line. It is called after the process that writes to l has ended.
 func (l *lineWriter) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,12 +101,12 @@ func (l *lineWriter) emit(line []byte) {
 	l.to.line(l.name, l.last)
 }
 
-// readable converts a JSON line from slog to `15:04:05 INFO message key=value …`. It omits the attributes service and
-// revision, because the name in front of the line already identifies the process. From any other line, it only removes
-// control characters, because they could move the cursor.
+// readable converts a JSON line from slog to `15:04:05 INFO message key=value …`. From any other line, it only
+// removes control characters.
 func readable(line []byte) string {
 	keys, values, ok := fields(line)
 	if !ok {
+		// Control characters could move the cursor in the terminal.
 		return strings.Map(func(r rune) rune {
 			if unicode.IsControl(r) && r != '\t' {
 				return -1
@@ -131,7 +130,7 @@ func readable(line []byte) string {
 			fmt.Fprintf(&head, "%-5s ", shown(text))
 		case "msg":
 			head.WriteString(printable(text))
-		case "service", "revision":
+		case "service", "revision": // the name in front of the line already identifies the process
 		default:
 			tail.WriteString(" " + shown(key) + "=" + shown(text))
 		}
@@ -139,8 +138,8 @@ func readable(line []byte) string {
 	return head.String() + tail.String()
 }
 
-// fields returns the keys and values of the JSON object in line, in order. It returns false if line is not a JSON
-// object or if the object has no key msg.
+// fields parses line as a JSON object and returns the keys and values in order. It returns false if line is not a
+// JSON object or if the object has no msg key.
 func fields(line []byte) (keys []string, values []json.RawMessage, ok bool) {
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
@@ -162,8 +161,8 @@ func fields(line []byte) (keys []string, values []json.RawMessage, ok bool) {
 	return keys, values, ok
 }
 
-// shown returns s in quotes if s is empty or contains spaces, quotes or nonprintable characters. Without quotes, s
-// could look like several values, and its control characters could move the terminal's cursor.
+// shown puts s in quotes if s is empty or contains white space, quotes or nonprintable characters. Without the
+// quotes, s could look like several values or move the terminal's cursor.
 func shown(s string) string {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)

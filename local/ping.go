@@ -20,12 +20,12 @@ const pingTimeout = 10 * time.Minute
 // pingClient sends the pings. It needs no timeout, because the context of each request has a deadline.
 var pingClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// schedules matches the cron schedules that the runner supports: every minute, "* * * * *", and every N minutes,
-// "*/N * * * *".
+// schedules matches the cron schedules that the runner supports: "* * * * *" (every minute) and "*/N * * * *" (every N
+// minutes).
 var schedules = regexp.MustCompile(`^\*(?:/([1-9][0-9]?))? \* \* \* \*$`)
 
-// interval returns the time between two runs of a cron schedule. It returns an error for an unsupported schedule, and
-// for an interval that does not divide an hour evenly.
+// interval returns the time between two runs of a cron schedule. It returns an error if the schedule is
+// unsupported or if the interval does not divide an hour evenly.
 func interval(schedule string) (time.Duration, error) {
 	found := schedules.FindStringSubmatch(schedule)
 	if found == nil {
@@ -51,27 +51,27 @@ type pinger struct {
 	out *output
 }
 
-// run sends pings until ctx is done. Canceling ctx also cancels a ping that is being delivered. Like Knative's
-// PingSource adapter, run reports a failed ping but does not retry it. A retry is not necessary, because the next ping
-// has the same effect.
+// run sends pings until ctx is done. Canceling ctx also cancels a ping that is being delivered.
 func (p *pinger) run(ctx context.Context) {
 	for {
-		// Like cron, count the intervals from the start of the hour. Truncate does this, because the interval divides
-		// an hour evenly.
+		// Like cron, count the intervals from the start of the hour. Truncate has this effect, because the interval
+		// divides an hour evenly.
 		next := time.Now().Truncate(p.interval).Add(p.interval)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Until(next)):
 		}
+		// Do not retry a failed ping, because the next ping has the same effect. Knative's PingSource adapter does
+		// not retry either.
 		if err := p.ping(ctx, next); err != nil && ctx.Err() == nil {
 			p.out.say("run", "could not ping %s: %v", p.source.Spec.Sink.Ref.Name, err)
 		}
 	}
 }
 
-// ping sends one event with the given time attribute. Like Knative's PingSource adapter, it uses the binary mode of
-// CloudEvents, in which the event's attributes are HTTP headers.
+// ping sends one event with the given time. Like Knative's PingSource adapter, it uses CloudEvents binary mode, in
+// which the event's attributes are HTTP headers.
 func (p *pinger) ping(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()

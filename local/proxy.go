@@ -24,16 +24,15 @@ func newTransport(timeout time.Duration) *http.Transport {
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 100,
 		IdleConnTimeout:     90 * time.Second,
-		// If a request has the header Expect: 100-continue, the transport waits this long for the function's 100
-		// (Continue) response before it sends the body. The wait is as long as the request timeout, so that a body that
-		// the function rejects is never sent.
+		// If a request has the header Expect: 100-continue, wait up to the full request timeout for the function's
+		// 100 (Continue) response, so that the transport never sends a body that the function rejects.
 		ExpectContinueTimeout: timeout,
 		DisableCompression:    true,
 	}
 }
 
-// newProxy returns a proxy that forwards requests to the process at address. It does not buffer request and response
-// bodies. name is the name of the function.
+// newProxy returns a proxy that forwards requests to the process at address. It does not buffer request or response
+// bodies. name is the function's name.
 func newProxy(name, address string, transport *http.Transport) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport:     transport,
@@ -42,20 +41,19 @@ func newProxy(name, address string, transport *http.Transport) *httputil.Reverse
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", address
 			p.Out.URL.RawQuery = p.In.URL.RawQuery // keep invalid parameters, as queue-proxy does; ReverseProxy removes them
-			// SetXForwarded appends the caller's address to the X-Forwarded-For header in p.Out. Copy this header from
-			// the incoming request only if another function sent the request, because a client can put any address into
-			// the header.
+			// Keep the incoming X-Forwarded-For header only if another function sent the request, because a client
+			// can put any address into the header.
 			if isInside(p.In) {
 				p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			}
-			p.SetXForwarded()
+			p.SetXForwarded() // appends the caller's address
 			for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
 				if values, ok := p.In.Header[name]; ok && isInside(p.In) {
 					p.Out.Header[name] = values
 				}
 			}
-			// A proxy that uses forward authentication describes the signed-in user in the X-Auth-* headers. Remove
-			// these headers, because a client could otherwise impersonate any user.
+			// Remove the X-Auth-* headers, because a client could use them to impersonate any user. Only a proxy that
+			// has authenticated the user is allowed to set them.
 			maps.DeleteFunc(p.Out.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "X-Auth-") })
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -68,11 +66,11 @@ func newProxy(name, address string, transport *http.Transport) *httputil.Reverse
 	}
 }
 
-// quietLog returns a logger that discards the messages of net/http: it logs them at the debug level, which is disabled.
+// quietLog returns a logger for net/http. The logger discards all messages, because it logs at the debug level, which
+// is disabled.
 func quietLog() *log.Logger { return slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug) }
 
-// fail responds with the problem document for err. It also generates the request ID, because this response does not
-// come from a function, which would have set the ID.
+// fail responds with the problem document for err. It also sets a request ID, as the functions do in their responses.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("X-Request-Id", uuid.Must(uuid.NewV7()).String())
 	problem.Write(w, r, err)

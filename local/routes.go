@@ -12,8 +12,8 @@ import (
 // gatewayFunction is the name of the function that receives public requests whose host does not name a function.
 const gatewayFunction = "gateway"
 
-// router handles the requests at the public address. It forwards a request for a host such as login.localhost to the
-// function that the host names. It forwards all other requests to the gateway.
+// router handles the requests at the public address. A host of the form NAME.localhost, such as login.localhost,
+// selects the function with that name. All other requests go to the gateway.
 type router struct {
 	functions map[string]*function
 }
@@ -42,14 +42,13 @@ func hostFunction(host string) (string, bool) {
 	return strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), ".localhost")
 }
 
-// inside handles the requests that other functions send to a function. In a cluster, they send these requests to
-// NAME.strongroom.svc.cluster.local. The proxy keeps the X-Forwarded-* headers of these requests, because they come
-// from another function and not from a client.
+// inside handles the requests that other functions send to a function. The proxy keeps the X-Forwarded-* headers of
+// these requests, because they come from another function and not from a client.
 type inside struct{ *function }
 
 type insideKey struct{}
 
-// ServeHTTP marks the request as a request from another function, and forwards it to the function.
+// ServeHTTP marks the request as sent by another function and passes it to the receiving function.
 func (i inside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.function.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), insideKey{}, true)))
 }

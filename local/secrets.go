@@ -19,8 +19,8 @@ import (
 // itself. setup creates this account.
 const runtimeUser = "strongroom"
 
-// keptSecrets contains the secrets in the data directory. Each secret is generated only once. Only the owner of the
-// files can read them.
+// keptSecrets contains the secrets that the runner generates once and stores as files in the data directory. Only
+// the owner of these files can read them.
 type keptSecrets struct {
 	// signingKey is the private JWK with which the login function signs access tokens. keySet is the JWK Set with the
 	// corresponding public key.
@@ -28,14 +28,13 @@ type keptSecrets struct {
 	// password is the password of runtimeUser in the stores that the runner starts itself. It contains only characters
 	// that need no encoding in a URL.
 	password string
-	// gatewayKey is the key with which the gateway signs client addresses.
+	// gatewayKey is the key with which the gateway signs client IP addresses.
 	gatewayKey string
 	// linkKey is the key with which the files function signs links to files.
 	linkKey string
 }
 
-// keepSecrets returns the secrets in dir. If dir does not exist, keepSecrets creates it and generates all secrets. If
-// dir exists, keepSecrets generates a key only if its file is listed in keyFiles and does not exist.
+// keepSecrets returns the secrets in dir. If dir does not exist, keepSecrets creates it and generates the secrets.
 func keepSecrets(dir string) (keptSecrets, error) {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		if err := makeSecrets(dir); err != nil {
@@ -58,8 +57,8 @@ func keepSecrets(dir string) (keptSecrets, error) {
 	return kept, nil
 }
 
-// keyFiles are the names of the files that contain random keys. keepSecrets generates such a key even if its directory
-// already exists, because an earlier version of Strongroom might have created the directory without this key.
+// keyFiles lists the files that contain random keys. keepSecrets generates any of these files that are missing
+// from an existing directory, because earlier versions of Strongroom did not generate all of them.
 var keyFiles = []string{"gateway-key", "link-key"}
 
 // makeKey generates a random 256-bit key, encodes it as base64url, and writes it to the file called name in dir.
@@ -95,9 +94,8 @@ func makeSecrets(dir string) error {
 	return os.Rename(temp, dir)
 }
 
-// kubernetes returns the Secrets to which the manifests refer, by Secret name and key. s contains the addresses of the
-// stores. An empty value means that the stores in use do not need the secret. For example, an administrator's
-// connection string is empty if setup creates no account in that store.
+// kubernetes returns the Secrets to which the manifests refer, by Secret name and key. An empty value means that
+// the stores in use do not need the secret.
 func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 	return map[string]map[string]string{
 		"token-signing-key": {"key.jwk": k.signingKey},

@@ -25,12 +25,12 @@ type server struct {
 	failed  chan error
 }
 
-// serve starts a server that listens on address. Its errors name the setting ADDR, because all other servers listen on
-// free ports, so only the address in ADDR can already be in use.
+// serve starts a server that listens on address.
 func serve(address string) (*server, error) {
 	listener, err := net.Listen("tcp", address)
+	// Only the address in ADDR can already be in use, because all other servers listen on free ports.
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("ADDR: another program is listening on %s: stop that program, or use another address, such as ADDR=127.0.0.1:9000", address)
+		return nil, fmt.Errorf("ADDR: another program is listening on %s: stop that program, or set ADDR to a different address, such as 127.0.0.1:9000", address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ADDR: %w", err)

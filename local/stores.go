@@ -18,28 +18,32 @@ import (
 	"github.com/strongroom-dev/strongroom/local/store"
 )
 
-// These are the values of the setting STRONGROOM_STORES, which is intended for tests.
+// These are the values of the setting STRONGROOM_STORES, which is intended for tests. With installedStores and
+// embeddedStores, the runner ignores the servers in the settings MYSQL_DSN, MONGODB_URI and EVENTS_URL.
 const (
-	// anyStores is the default. For each store, the runner uses the server that a setting names. If no setting names a
-	// server, the runner starts an installed server or, if none is installed, uses the embedded store.
+	// anyStores is the default. For each store, the runner uses the server from the settings, an installed server, or
+	// the embedded store, in this order of preference.
 	anyStores = ""
-	// installedStores allows only installed servers that the runner starts itself. The runner fails if no MySQL server
-	// or no RabbitMQ server is installed. The only exception is MongoDB, which Linux distributions do not package: if
-	// mongod is not installed, the runner uses FerretDB.
+	// installedStores makes the runner start only servers that are installed on this machine. It is an error if no
+	// MySQL server or no RabbitMQ server is installed. If mongod is not installed, the runner still starts the embedded
+	// FerretDB, because Linux distributions do not package mongod.
 	installedStores = "installed"
-	// embeddedStores allows only the embedded stores.
+	// embeddedStores makes the runner start only the embedded TiDB and FerretDB. The system then uses direct HTTP
+	// requests instead of RabbitMQ.
 	embeddedStores = "embedded"
 )
 
-// endpoints contains the addresses of the stores. They have the same form as in the Secrets of a cluster.
+// endpoints contains the stores' addresses, in the same format as in a cluster's Secrets.
 type endpoints struct {
-	// mysql and mongodb are the connection strings of the functions. mysqlAdmin and mongodbAdmin are the connection
-	// strings of the administrators, with which setup creates the functions' accounts. An administrator's connection
-	// string is empty if setup creates no account in that store.
-	mysql, mysqlAdmin     string
+	// mysql is the MySQL connection string for the functions. mysqlAdmin is the administrator's MySQL connection
+	// string, with which setup creates the functions' account. mysqlAdmin is empty if setup creates no account.
+	mysql, mysqlAdmin string
+	// mongodb is the MongoDB connection string for the functions. mongodbAdmin is the administrator's MongoDB
+	// connection string, with which setup creates the functions' account. mongodbAdmin is empty if setup creates no
+	// account.
 	mongodb, mongodbAdmin string
-	// events is the URL to which the functions publish events. eventsAdmin is the administrator's URL, with which setup
-	// declares the RabbitMQ exchanges and queues. eventsAdmin is empty if the system uses no RabbitMQ server.
+	// events is the URL to which the functions publish events. eventsAdmin is the URL with which setup declares
+	// exchanges and queues. eventsAdmin is empty if the system uses no RabbitMQ server.
 	events, eventsAdmin string
 }
 
@@ -51,8 +55,8 @@ type stores struct {
 	kept keptSecrets
 	out  *output
 
-	// builds is locked during a build, so that only one build runs at a time. Sequential builds take less time than
-	// concurrent builds, because a package that two programs share is compiled only once.
+	// The builds mutex is locked during a build. Sequential builds take less time than concurrent builds, because
+	// a package that two programs share is compiled only once.
 	builds sync.Mutex
 
 	mu       sync.Mutex
@@ -61,9 +65,8 @@ type stores struct {
 	watch    sync.WaitGroup
 }
 
-// start finds or starts the MySQL, MongoDB and RabbitMQ servers concurrently. If there is no RabbitMQ server, the
-// functions send their events directly to the URL in sink. The caller must call stop even if start returns an error,
-// because some servers might be running.
+// start finds or starts the servers concurrently. The caller must call stop even if start returns an error, because
+// some servers might be running.
 func (s *stores) start(ctx context.Context, cfg settings, sink string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.startMySQL(ctx, cfg) })
@@ -96,15 +99,15 @@ func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
 	return nil
 }
 
-// privateMySQL starts an installed MariaDB or MySQL server. If neither is installed, privateMySQL tries to install
-// MariaDB. If MariaDB cannot be installed, privateMySQL starts the embedded TiDB. It also starts TiDB if only TiDB has
-// data from an earlier run, because an installed server cannot read TiDB's files and all accounts would seem to be
-// lost. cfg.Stores can exclude some of these servers.
+// privateMySQL starts an installed MariaDB or MySQL server. If neither is installed and MariaDB cannot be installed,
+// it starts the embedded TiDB. The setting in cfg.Stores can restrict this choice.
 func (s *stores) privateMySQL(ctx context.Context, cfg settings) (*store.MySQL, error) {
 	log := s.out.lines("mysql")
 	if cfg.Stores == embeddedStores {
 		return s.startTiDB(ctx, log)
 	}
+	// Use TiDB if only TiDB has data from an earlier run, because an installed server cannot read the accounts in
+	// TiDB's files.
 	if cfg.Stores == anyStores && s.has("tidb") && !s.has("mariadbd") && !s.has("mysqld") {
 		s.out.say("mysql", "starting the embedded TiDB instead of an installed server, because TiDB already contains the accounts")
 		return s.startTiDB(ctx, log)
@@ -175,6 +178,8 @@ func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 	return nil
 }
 
+// startEvents finds or starts a RabbitMQ server. If EVENTS_URL is an HTTP URL, the functions send their events to that
+// URL instead. If no RabbitMQ server is available, they send their events directly to the sink URL.
 func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) error {
 	named := cfg.EventsURL
 	if cfg.Stores != anyStores {
@@ -184,7 +189,7 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 	case strings.HasPrefix(named, "http://"), strings.HasPrefix(named, "https://"):
 		s.events = named
 		s.out.say("events", "using the sink from EVENTS_URL, which must forward the events to %s; if the sink rejects an event, "+
-			"the response to the upload has the status 503", sink)
+			"the response to the upload has status 503", sink)
 		return nil
 	case named != "":
 		// The error does not contain the URL, because the URL can contain a password.
@@ -207,7 +212,7 @@ func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) err
 	}
 	s.events = sink
 	s.out.say("events", "using no RabbitMQ server: events go directly to the record function over HTTP, without a queue; if an event cannot be delivered, "+
-		"the response to the upload has the status 503 and the file is not in the catalog")
+		"the response to the upload has status 503 and the file is not in the catalog")
 	return nil
 }
 
@@ -233,8 +238,7 @@ func (s *stores) has(kind string) bool {
 	return err == nil
 }
 
-// build builds the program called name with store.Build. Only one build runs at a time, so build first waits until no
-// other build is running.
+// build calls store.Build for the program called name. It first waits until no other build is running.
 func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
 	s.builds.Lock()
 	defer s.builds.Unlock()
@@ -242,12 +246,11 @@ func (s *stores) build(ctx context.Context, name string, log io.Writer) error {
 	return err
 }
 
-// deliver starts a receive adapter, which sends the events in the RabbitmqSource's queue to the URL in sink. The queue
-// must already exist, because the adapter does not declare it. If the system uses no RabbitMQ server, deliver does
-// nothing.
+// deliver starts a receive adapter, which sends the events in the RabbitmqSource's queue to the function whose URL is
+// sink. The queue must already exist.
 func (s *stores) deliver(ctx context.Context, source rabbitmqSource, sink string) error {
 	if s.eventsAdmin == "" {
-		return nil
+		return nil // the system uses no RabbitMQ server
 	}
 	queue, delivery := source.Spec.RabbitmqResourcesConfig, source.Spec.Delivery
 	adapter, err := store.StartAdapter(ctx, store.AdapterConfig{
@@ -304,23 +307,23 @@ func (s *stores) restart(ctx context.Context, server *store.Server) {
 	}
 }
 
-// restartPause is the interval between two attempts to restart a server. Without this interval, the attempts would use
-// a whole processor core if the server cannot start.
+// restartPause is the interval between two attempts to restart a server. Without this interval, attempts to restart a
+// server that cannot start would use a whole processor core.
 const restartPause = 2 * time.Second
 
-// stopDelivery kills the receive adapters with SIGKILL, so that RabbitMQ later redelivers the events that the adapters
-// were processing. After SIGTERM, an adapter would reject these events, and RabbitMQ would move them to the dead-letter
-// queue, where they would stay until an operator redrives them.
+// stopDelivery kills the receive adapters, so that RabbitMQ later redelivers the events that they were processing.
 func (s *stores) stopDelivery() error {
 	var errs []error
 	for _, adapter := range s.adapters {
+		// Do not send SIGTERM, because the adapter would then reject its events. RabbitMQ would move them to the
+		// dead-letter queue, where they would stay until an operator redrives them.
 		errs = append(errs, adapter.Kill())
 	}
 	return errors.Join(errs...)
 }
 
-// stop stops the servers that the runner started. The caller must first cancel the context that it passed to supervise,
-// because stop waits until supervise no longer restarts servers.
+// stop stops the servers that the runner started. The caller must first cancel the context passed to supervise,
+// because stop would otherwise wait forever.
 func (s *stores) stop() error {
 	s.watch.Wait()
 	s.mu.Lock()

@@ -18,12 +18,12 @@ import (
 	"github.com/strongroom-dev/strongroom/local/process"
 )
 
-// setupTimeout is how long the setup Job may run. It is longer than the Job's own limit of five minutes, so that the
-// Job can report an unavailable store before the runner stops the Job.
+// setupTimeout is how long the setup Job may run. It is longer than the Job's own limit of five minutes, so that
+// the Job can report an unavailable store.
 const setupTimeout = 6 * time.Minute
 
-// demoUsers are the demo accounts, in the JSON format of the setting DEMO_USERS. setup creates the accounts that do not
-// exist. The passwords are public, because they are in the source code.
+// demoUsers are the demo accounts that setup creates, in the JSON format of the setting DEMO_USERS. Their passwords
+// are public.
 const demoUsers = `[{"username":"ada","password":"lovelace-1843","role":"user"},` +
 	`{"username":"grace","password":"hopper-1906","role":"admin"}]`
 
@@ -39,8 +39,8 @@ type system struct {
 	// front serves the public address. sink serves the address to which the functions publish events if there is no
 	// RabbitMQ server.
 	front, sink *server
-	// inside maps the name of each function to the server at which other functions and the event sources call this
-	// function.
+	// The inside field maps each function's name to the server that receives requests for the function from other
+	// functions and from the event sources.
 	inside    map[string]*server
 	pingers   []*pinger
 	pinging   sync.WaitGroup
@@ -51,8 +51,8 @@ type system struct {
 	end  context.CancelFunc
 }
 
-// newSystem returns a system that listens on each of its addresses but has not started functions or stores. An address
-// that is already in use therefore causes an error before any process starts.
+// newSystem returns a system that is already listening on its addresses. If one of the addresses is in use, newSystem
+// therefore returns an error before any process starts.
 func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*system, error) {
 	if len(m.sources) == 0 {
 		return nil, errors.New("knative/ contains no RabbitmqSource, so the function that receives the events is unknown")
@@ -82,8 +82,8 @@ func newSystem(cfg settings, m *manifests, root, dir string, out *output) (*syst
 	return s, nil
 }
 
-// start builds the functions and starts the stores at the same time. Then it runs setup and serves the functions at
-// their addresses. The caller must call stop even if start returns an error, because some processes might be running.
+// start launches the stores, runs setup and serves the functions. The caller must call stop even if start returns
+// an error, because some processes might be running.
 func (s *system) start(ctx context.Context) error {
 	bin := filepath.Join(s.dir, "bin")
 	group, starting := errgroup.WithContext(ctx)
@@ -124,9 +124,7 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
-// connectSources connects the event sources to their functions. For each RabbitmqSource, it starts a receive adapter.
-// If there is no RabbitMQ server, s.sink forwards the events to the functions instead. For each PingSource, it prepares
-// a pinger.
+// connectSources starts a receive adapter for each RabbitmqSource and prepares a pinger for each PingSource.
 func (s *system) connectSources(ctx context.Context) error {
 	var receivers broadcast
 	for _, source := range s.manifests.sources {
@@ -139,6 +137,7 @@ func (s *system) connectSources(ctx context.Context) error {
 			return err
 		}
 	}
+	// Without a RabbitMQ server, all events arrive at s.sink, which forwards them to the receivers.
 	s.sink.handle(receivers)
 	for _, source := range s.manifests.pings {
 		target := s.inside[source.Spec.Sink.Ref.Name]
@@ -167,8 +166,8 @@ func (s *system) wait(ctx context.Context) error {
 	}
 }
 
-// stop stops the system. It first stops the pings, the public requests and the events, so that the functions get no new
-// requests. Then it stops the functions. It stops the stores last, because a running function still uses them.
+// stop first stops the pings, the public requests and the events, then the functions, and finally the stores,
+// because a function needs the stores until it has stopped.
 func (s *system) stop() error {
 	s.end()
 	s.pinging.Wait()
@@ -180,8 +179,8 @@ func (s *system) stop() error {
 	return errors.Join(err, s.stores.stop())
 }
 
-// closeAddresses closes the public address, the sink and the addresses in inside. It skips the addresses that newSystem
-// did not open because of an error.
+// closeAddresses closes the servers at all addresses. It skips nil servers, which are present if an error
+// prevented newSystem from starting all servers.
 func (s *system) closeAddresses() {
 	for _, address := range slices.AppendSeq([]*server{s.front, s.sink}, maps.Values(s.inside)) {
 		if address != nil {
@@ -219,7 +218,7 @@ func newFunctions(m *manifests, r resolver, bin string, idle time.Duration, out 
 	return functions, nil
 }
 
-// buildPrograms compiles the programs at the import paths in packages and writes the binaries to dir.
+// buildPrograms compiles the programs with the given import paths and writes the binaries to dir.
 func buildPrograms(ctx context.Context, root, dir string, packages []string, out *output) error {
 	out.say("build", "building %d programs", len(packages))
 	begin := time.Now()
@@ -275,9 +274,8 @@ func runSetup(ctx context.Context, m *manifests, r resolver, bin string, out *ou
 // some commands to try.
 func (s *system) welcome() string {
 	host, port, _ := net.SplitHostPort(s.front.address) // a listener's address is always valid
-	// Print localhost instead of a loopback or unspecified address, because the runner selects the function by the
-	// subdomain of localhost in the Host header, and curl and browsers resolve *.localhost to this machine. A request
-	// with any host name other than <function>.localhost goes to the gateway.
+	// Print localhost instead of a loopback or unspecified address, to match the functions' addresses, such as
+	// login.localhost. Curl and browsers resolve localhost and its subdomains to this machine.
 	name := host
 	if ip := net.ParseIP(host); host == "" || host == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
 		name = "localhost"

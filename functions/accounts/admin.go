@@ -143,11 +143,10 @@ type auditEntry struct {
 	RequestID string    `json:"request_id,omitempty"`
 }
 
-// party is the actor or the account in an audit entry. Username is the user name at the time of the change. ID is
-// empty for a program, such as setup.
+// party is the actor or the account in an audit entry.
 type party struct {
-	ID       string `json:"id,omitempty"`
-	Username string `json:"username"`
+	ID       string `json:"id,omitempty"` // empty if the actor is a program, such as setup
+	Username string `json:"username"`     // the user name at the time of the change
 }
 
 func (h *handler) audit(w http.ResponseWriter, r *http.Request, _ accounts.User) error {

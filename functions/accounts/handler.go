@@ -16,16 +16,18 @@ import (
 
 // store contains the methods of accounts.Store that the accounts function uses.
 type store interface {
-	// These methods read accounts and the audit trail.
+	// The following methods read accounts and the audit trail.
 	Current(ctx context.Context, id string, version int) (accounts.User, error)
 	ByID(ctx context.Context, id string) (accounts.User, error)
 	List(ctx context.Context, limit int, cursor string) (users []accounts.User, next string, err error)
 	Audit(ctx context.Context, limit int, cursor string) (entries []accounts.AuditEntry, next string, err error)
-	// These methods change accounts on behalf of admins.
+	// The following methods change accounts on behalf of admins. Each method checks the admin's account again in
+	// its transaction, because the account might have changed since the handler read it.
 	Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
 	Update(ctx context.Context, by accounts.Actor, id string, patch accounts.Patch) (accounts.User, error)
 	Delete(ctx context.Context, by accounts.Actor, id string) error
-	// These methods change the password of the caller's own account.
+	// The following methods are used when users change their own password. ChangePassword also checks the account
+	// again in its transaction.
 	Reserve(ctx context.Context, username string, address netip.Addr) (accounts.Settle, error)
 	ChangePassword(ctx context.Context, by accounts.Actor, passwordHash string) error
 }
@@ -37,25 +39,13 @@ type hasher interface {
 }
 
 // handler serves /accounts and all paths below it.
-//
-// For each request, the handler reads the caller's account from the database. It does not rely on the scope in the
-// access token, because the scope depends on the role that the account had when the token was issued, and an admin
-// might have changed the role since then.
-//
-// If the account was deleted or is disabled, or if its token version differs from the version in the access token, the
-// access token is no longer valid. The response is 401 with the error invalid_token, because the client might get a
-// valid token if the user signs in again. If an operator has changed the role directly in the database, the token stays
-// valid. If the new role lacks a required scope, the response is 403 with the error insufficient_scope.
-//
-// Package accounts checks the caller's account again in the transaction that makes a change, because the account might
-// change after the handler has read it.
 type handler struct {
 	store  store
 	hasher hasher
 	trust  client.Trust
 }
 
-// endpoint handles a request. caller is the client's account, as it is currently stored in the database.
+// endpoint handles a request. The parameter caller is the client's account, as currently stored in the database.
 type endpoint func(w http.ResponseWriter, r *http.Request, caller accounts.User) error
 
 func newHandler(verifier *token.Verifier, store store, hasher hasher, trust client.Trust) http.Handler {
@@ -79,19 +69,23 @@ func newHandler(verifier *token.Verifier, store store, hasher hasher, trust clie
 	}.Handler()
 }
 
-// caller returns the client's account from the database. The error is token.ErrStale if the access token is no
-// longer valid, and a problem.InsufficientScope if the account's role lacks one of the scopes.
+// caller returns the client's account. The error is token.ErrStale if the access token is no longer valid, and a
+// problem.InsufficientScope if the account's role lacks one of the given scopes.
 func (h *handler) caller(ctx context.Context, scopes []string) (accounts.User, error) {
 	claims := token.Caller(ctx)
+	// Read the account from the database, because it might have changed since the access token was issued.
 	u, err := h.store.Current(ctx, claims.Subject, claims.Version)
 	if err != nil {
 		return accounts.User{}, err
 	}
+	// Check the current role's scopes, because the access token's scopes might be outdated. The token stays valid
+	// even if an operator changes the role directly in the database.
 	now := token.Claims{Scope: token.ScopesOf([]string{u.Role})}
 	return u, now.Demand(scopes...)
 }
 
-// actor converts caller to an accounts.Actor for the audit trail. It adds the client's address and the request ID of r.
+// actor returns an accounts.Actor that identifies the caller as the author of a change. It includes the client's IP
+// address and the request ID.
 func (h *handler) actor(r *http.Request, caller accounts.User) accounts.Actor {
 	return accounts.Actor{
 		ID:        caller.ID,

@@ -1,5 +1,5 @@
-// Command accounts is the function that manages accounts. Admins use it to create, list, change and delete accounts,
-// and to read the audit trail. All users can use it to view their own account and to change their own password.
+// Command accounts is the serverless function for accounts. Admins can manage all accounts and read the audit trail.
+// All users can view their own account and change their own password.
 package main
 
 import (
@@ -17,8 +17,8 @@ import (
 )
 
 type config struct {
-	// DSN is the data source name of the MySQL account store. It contains the credentials of the runtime user,
-	// who can read and write rows but cannot change the schema.
+	// DSN is the data source name of the MySQL account store. The MySQL user in DSN can read and write rows, but
+	// cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
 	token.Settings
 	// TrustSettings determines how the function obtains a client's IP address. The function records this address in

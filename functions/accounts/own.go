@@ -13,17 +13,15 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
-// errWrongPassword has the status 403, because a client might conclude from the status 401 that its access token has
-// expired.
+// errWrongPassword has status 403 instead of 401, because a client might take a 401 to mean that its access token
+// has expired.
 var errWrongPassword = problem.WrongPassword.With("check the current password and try again")
 
 func (h *handler) showMe(w http.ResponseWriter, _ *http.Request, caller accounts.User) error {
 	return respond.JSON(w, http.StatusOK, accountOf(caller))
 }
 
-// changePassword changes the password of the caller's own account. It ends all sessions of the account and
-// invalidates all its access tokens, including the access token in this request, so that a thief with a stolen token
-// loses access. The user can then sign in with the new password.
+// changePassword handles PUT /accounts/me/password.
 func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller accounts.User) error {
 	var given struct {
 		Current string `json:"current_password"`
@@ -43,15 +41,17 @@ func (h *handler) changePassword(w http.ResponseWriter, r *http.Request, caller 
 	if err != nil {
 		return err
 	}
+	// ChangePassword also ends all sessions of the account and invalidates all of its access tokens, so that a
+	// thief with a stolen token loses access.
 	if err := h.store.ChangePassword(r.Context(), by, hash); err != nil {
 		return err
 	}
 	return respond.NoContent(w)
 }
 
-// prove returns errWrongPassword if the given password is not the caller's current password. Each call counts as a
-// login attempt, so that a thief with a stolen token can try only a limited number of passwords.
+// prove returns errWrongPassword if the given password is not the caller's current password.
 func (h *handler) prove(ctx context.Context, caller accounts.User, by accounts.Actor, given string) error {
+	// Count a login attempt, so that a thief with a stolen access token can try only a limited number of passwords.
 	settle, err := h.store.Reserve(ctx, caller.Username, by.Address)
 	if err != nil {
 		return err

@@ -13,10 +13,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// content responds with the content of the file with the given ID. It supports range requests and conditional requests
-// (RFC 9110). It reads the file's owner from the store instead of the catalog, because users can download a file as
-// soon as it is stored, even if the file has no catalog entry yet.
+// content handles GET /files/{id}/content. It sends the file's content and supports range requests and conditional
+// requests (RFC 9110).
 func (h *handler) content(w http.ResponseWriter, r *http.Request) error {
+	// Read the file from the store, because a new file might not have a catalog entry yet.
 	f, err := h.readable(r)
 	if err != nil {
 		return err
@@ -24,13 +24,13 @@ func (h *handler) content(w http.ResponseWriter, r *http.Request) error {
 	return h.send(w, r, f)
 }
 
-// maxRanges is the maximum number of ranges in one request. The number is limited, because the store reads at least one
-// whole chunk for each range, however short the range is. The server ignores a Range header with more ranges and sends
-// the whole file, as RFC 9110, Section 14.2, permits.
+// maxRanges is the maximum number of ranges in one request. It is low, because the store reads at least one whole
+// chunk for each range.
 const maxRanges = 16
 
-// send responds to r with the content of f. If r requests ranges, send responds with only these ranges.
+// send responds to r with the content of f, or with only the ranges of the content that r requests.
 func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) error {
+	// If there are too many ranges, ignore the Range header and send the whole file (RFC 9110, Section 14.2).
 	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
 		r = r.Clone(r.Context())
 		r.Header.Del("Range")
@@ -42,8 +42,8 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) e
 	// A file's content never changes, but a user's permission to read the file can change. A cache must therefore check
 	// with the server before each use of the content.
 	header.Set("Cache-Control", "private, no-cache")
-	// These headers prevent a browser from displaying or running the file as a page of this site, because the file
-	// comes from a user and is not trusted.
+	// Prevent browsers from displaying or running the file as a page of this site, because the file comes from a
+	// user and is not trusted.
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 
@@ -53,23 +53,23 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) e
 	failed := bytes.close()
 	switch {
 	case late.unsatisfiable:
-		return problem.RangeUnsatisfiable.With("the requested range is outside the file, which has %d bytes", f.Size).Header("Content-Range", fmt.Sprintf("bytes */%d", f.Size))
+		return problem.RangeUnsatisfiable.With("the requested range is outside the file, which is %d bytes long", f.Size).Header("Content-Range", fmt.Sprintf("bytes */%d", f.Size))
 	case failed == nil:
 		late.start()
 		return nil
 	case !late.started:
 		return failed
 	}
-	// Close the connection, so that the client does not mistake the incomplete content for the whole file. A problem
-	// document cannot report the error, because part of the response has already been sent.
+	// Close the connection, so that the client does not mistake the partial content for the whole file. It is too late
+	// for a problem document, because the response has begun.
 	slog.WarnContext(r.Context(), "download interrupted", "id", f.ID, "error", failed)
 	panic(http.ErrAbortHandler)
 }
 
-// watched is a reader that records the first read error, because http.ServeContent does not return read errors. For a
-// request with several ranges, ServeContent reads in a separate goroutine. If the client disconnects, ServeContent can
-// return while that goroutine is still reading, so a mutex protects the fields.
+// watched is a reader that records a read error, because http.ServeContent does not return the error.
 type watched struct {
+	// mu protects all other fields. If a request has multiple ranges, http.ServeContent starts a goroutine that might
+	// still be reading after http.ServeContent returns.
 	mu     sync.Mutex
 	reader io.ReadSeekCloser
 	err    error
@@ -99,8 +99,7 @@ func (w *watched) close() error {
 }
 
 // lateWriter delays the response header until the first byte of the body is written, so that a problem document can
-// still replace the response. send uses a problem document if the store fails before the first byte, or if the
-// requested range cannot be satisfied.
+// still replace the response.
 type lateWriter struct {
 	http.ResponseWriter
 	status        int
@@ -129,12 +128,11 @@ func (w *lateWriter) start() {
 	}
 }
 
-// attachment returns a Content-Disposition header value (RFC 6266) for a file name, which can contain any characters.
-// All clients support the filename parameter, which contains the name in ASCII, with an underscore in place of each
-// unsafe character. If the ASCII name differs from the file name, the value also has a filename* parameter, which
-// contains the exact name in UTF-8 (RFC 8187).
+// attachment returns a Content-Disposition header value (RFC 6266) that suggests the given file name for a download.
 func attachment(name string) string {
 	var plain, extended strings.Builder
+	// Some clients accept only safe ASCII characters in the filename parameter, so replace all other characters
+	// with underscores.
 	for _, r := range name {
 		if r < ' ' || r > '~' || strings.ContainsRune(`"\%/`, r) {
 			r = '_'
@@ -144,6 +142,7 @@ func attachment(name string) string {
 	if plain.String() == name {
 		return fmt.Sprintf(`attachment; filename="%s"`, name)
 	}
+	// Add the filename* parameter, which contains the exact name in UTF-8 (RFC 8187).
 	for _, b := range []byte(name) {
 		if b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || strings.IndexByte("!#$&+-.^_`|~", b) >= 0 {
 			extended.WriteByte(b)

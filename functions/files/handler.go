@@ -52,8 +52,8 @@ func newHandler(verifier *token.Verifier, files store, entries catalogStore, lin
 	}.Handler()
 }
 
-// linkOr returns a handler that serves requests whose URL is a download link. These requests need no access token. The
-// handler passes all other requests to next.
+// linkOr returns a handler that serves download links, which need no access token. The handler passes all other
+// requests to the next handler.
 func (h *handler) linkOr(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("signature") {
@@ -64,14 +64,13 @@ func (h *handler) linkOr(next http.Handler) http.Handler {
 	})
 }
 
-// statusStored and statusCatalogued are the possible values of a file's status. The content of a stored file is safe in
-// the store, but the file has no catalog entry yet. A catalogued file has both its content and a catalog entry.
+// The values of a file's status in a response.
 const (
-	statusStored     = "stored"
-	statusCatalogued = "catalogued"
+	statusStored     = "stored"     // the file is safe in the store, but has no catalog entry yet
+	statusCatalogued = "catalogued" // the file is in the store and has a catalog entry
 )
 
-// description is the JSON description of a file in a response.
+// description represents a file in a JSON response.
 type description struct {
 	file.Info
 	Status       string     `json:"status"`
@@ -89,9 +88,7 @@ type page struct {
 	Next string `json:"next,omitempty"`
 }
 
-// list responds with a page of catalog entries. A caller with the scope files:any gets the entries of all users or, if
-// the query has the parameter owner, only the entries of that user. Any other caller gets only their own entries, or an
-// error if the query names another user as the owner.
+// list responds with a page of catalog entries. The query parameter "owner" limits the list to the files of one user.
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	query, err := request.Query(r, "owner", "q", "cursor", "limit")
 	if err != nil {
@@ -99,13 +96,13 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	q := catalog.Query{Owner: query.Get("owner"), Name: query.Get("q"), Cursor: query.Get("cursor")}
 	if limit := query.Get("limit"); limit != "" {
-		// Reject a limit of 0, because the catalog would treat it as a limit that is not set and use its default
-		// limit.
+		// Reject a limit of 0, because the catalog would use its default limit instead.
 		if q.Limit, err = strconv.Atoi(limit); err != nil || q.Limit < 1 || q.Limit > catalog.MaxLimit {
 			return problem.BadRequest.With("the limit must be a number from 1 to %d", catalog.MaxLimit)
 		}
 	}
 	caller := token.Caller(r.Context())
+	// Without the scope files:any, the caller may list only their own files.
 	if !caller.HasScope(token.ScopeFilesAny) {
 		if q.Owner != "" && q.Owner != caller.Subject {
 			return caller.Demand(token.ScopeFilesAny)
@@ -123,8 +120,6 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	return respond.JSON(w, http.StatusOK, page{files, next})
 }
 
-// show responds with the description of a file. It reads the catalog entry or, if the file has no catalog entry yet,
-// the stored file, so that a user can get the description immediately after the upload.
 func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
 	answer, err := h.find(r.Context(), id)
@@ -137,11 +132,12 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
 	return respond.JSON(w, http.StatusOK, answer)
 }
 
-// find returns the description of the file with the given ID. It reads the catalog first and, if the file has no
-// catalog entry, the store. If the file does not exist or is marked deleted, the error is problem.NotFound.
+// find returns the description of the file with the given ID. If the file does not exist or is marked deleted, the
+// error is problem.NotFound.
 func (h *handler) find(ctx context.Context, id string) (description, error) {
 	e, err := h.entries.Get(ctx, id)
 	if errors.Is(err, problem.NotFound) {
+		// Read the file from the store, because a new file might not have a catalog entry yet.
 		f, err := h.stored(ctx, id)
 		return description{Info: f.Info, Status: statusStored}, err
 	}
@@ -161,7 +157,8 @@ func (h *handler) stored(ctx context.Context, id string) (content.File, error) {
 	return f, h.exists(ctx, id)
 }
 
-// readable returns the stored file that the path of r names, if the caller is allowed to access the file (see mayRead).
+// readable returns the stored file whose ID is in the path of r. It returns an error if the caller is not allowed to
+// read the file (see mayRead).
 func (h *handler) readable(r *http.Request) (content.File, error) {
 	f, err := h.stored(r.Context(), r.PathValue("id"))
 	if err != nil {
@@ -170,8 +167,8 @@ func (h *handler) readable(r *http.Request) (content.File, error) {
 	return f, mayRead(r.Context(), f.Owner)
 }
 
-// exists returns problem.NotFound if the file with the given ID is marked deleted. The caller must already have found
-// the file in the catalog or in the store, because exists does not look for the file there.
+// exists returns problem.NotFound if the file with the given ID is marked deleted. It does not check whether the
+// catalog or the store contains the file.
 func (h *handler) exists(ctx context.Context, id string) error {
 	deleted, err := h.files.IsDeleted(ctx, id)
 	if err == nil && deleted {
@@ -182,16 +179,16 @@ func (h *handler) exists(ctx context.Context, id string) error {
 
 var errNoFile = problem.NotFound.With("there is no such file")
 
-// delete deletes a file in three steps. It marks the file deleted, removes the catalog entry, and deletes the content.
-// After the first step, all requests for the file fail. If a later step fails, the sweep function completes the
-// deletion. delete removes the catalog entry before the content, because the catalog must not list a file that cannot
-// be downloaded.
+// delete handles DELETE /files/{id}. If an error occurs after the file is marked deleted, the sweep function completes
+// the deletion.
 func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
 	f, err := h.readable(r)
 	if err != nil {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context()) // complete the deletion even if the client disconnects
+	// Mark the file deleted first, so that all requests for it fail. Delete the content last, because the catalog must
+	// not list a file without content.
 	for _, step := range []func(context.Context, string) error{h.files.MarkDeleted, h.entries.Delete, h.files.Delete} {
 		if err := step(ctx, f.ID); err != nil {
 			return err
@@ -200,13 +197,13 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
 	return respond.NoContent(w)
 }
 
-// mayRead returns nil if the caller is allowed to access a file whose owner has the given user ID. Otherwise, mayRead
-// returns the same error as for a file that does not exist, so that the caller cannot find out which files of other
-// users exist.
+// mayRead returns errNoFile if the caller is not allowed to access files whose owner has the given user ID.
 func mayRead(ctx context.Context, owner string) error {
 	caller := token.Caller(ctx)
 	if owner == caller.Subject || caller.HasScope(token.ScopeFilesAny) {
 		return nil
 	}
+	// Return the same error as for a file that does not exist, so that the caller cannot find out which files of other
+	// users exist.
 	return errNoFile
 }

@@ -35,7 +35,7 @@ type links struct {
 	now func() time.Time
 }
 
-// loadLinks reads the key that signs download links from the file that the setting LINK_KEY_FILE names.
+// loadLinks loads the signing key for download links from the given file.
 func loadLinks(file string) (*links, error) {
 	key, err := function.LoadKey("LINK_KEY_FILE", file)
 	return &links{key, time.Now}, err
@@ -49,8 +49,8 @@ func (l *links) signature(id string, expires int64) []byte {
 	return mac.Sum(nil)
 }
 
-// address returns a download link to the file with the given ID, without a scheme or a host. expires is the expiration
-// time in Unix seconds.
+// address returns a download link, without scheme and host, to the file with the given ID. The link is valid until the
+// given time, in Unix seconds.
 func (l *links) address(id string, expires int64) string {
 	return fmt.Sprintf("/files/%s/content?expires=%d&signature=%s", url.PathEscape(id), expires,
 		base64.RawURLEncoding.EncodeToString(l.signature(id, expires)))
@@ -67,8 +67,8 @@ func (l *links) verify(id string, query url.Values) error {
 	if err != nil {
 		return wrong
 	}
-	// Strict rejects base64 text with unused trailing bits that are not zero. Without Strict, several texts would
-	// decode to the same signature, so a changed link could still be valid.
+	// Strict rejects base64 text with nonzero unused trailing bits. Otherwise, several texts would decode to the same
+	// signature, so a changed link could still be valid.
 	signature, err := base64.RawURLEncoding.Strict().DecodeString(query.Get("signature"))
 	if err != nil || !hmac.Equal(signature, l.signature(id, expires)) {
 		return wrong
@@ -86,7 +86,7 @@ type linkAnswer struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// link responds with a new download link to the file with the given ID, if the caller is allowed to read the file.
+// link responds with a new download link to a file, if the caller is allowed to read the file.
 func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		ExpiresIn *int64 `json:"expires_in,omitempty"`
@@ -112,8 +112,7 @@ func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
 	return respond.JSON(w, http.StatusCreated, linkAnswer{h.links.address(f.ID, expires.Unix()), expires})
 }
 
-// linked responds with the content of the file with the given ID if the request URL is a valid download link. It
-// requires no access token.
+// linked responds with a file's content if the request URL is a valid download link. It requires no access token.
 func (h *handler) linked(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
 	if err := h.links.verify(id, r.URL.Query()); err != nil {

@@ -145,7 +145,7 @@ func TestLinkedContent(t *testing.T) {
 func TestLoadLinks(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	for content, want := range map[string]string{
-		strings.Repeat("k", 31) + "\n": "LINK_KEY_FILE: the key must have at least 32 bytes, not 31",
+		strings.Repeat("k", 31) + "\n": "LINK_KEY_FILE: the key must have at least 32 bytes, but has 31",
 		strings.Repeat("k", 32) + "\n": "",
 	} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {

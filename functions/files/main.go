@@ -1,5 +1,5 @@
-// Command files is the function with which users list, view, download and delete files. It also creates links with
-// which any client can download a file without an access token until the link expires.
+// Command files is the serverless function that lets users list, view, download and delete files. It also creates
+// download links, which need no access token.
 package main
 
 import (
@@ -17,8 +17,8 @@ type config struct {
 	token.Settings
 	// MongoURI is the URI of the MongoDB database that stores the file content and the catalog.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// LinkKeyFile is the path to the secret key that signs download links. The key must be at least 32 bytes long. If
-	// the key is replaced, all existing links become invalid.
+	// LinkKeyFile is the path of the file that contains the secret key for signing download links. The key must be at
+	// least 32 bytes long. Replacing the key invalidates all existing links.
 	LinkKeyFile string `env:"LINK_KEY_FILE,required,notEmpty"`
 }
 

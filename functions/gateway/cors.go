@@ -11,17 +11,18 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// corsMethods, corsSent and corsRead are the values of CORS response headers (Fetch standard). A page from an origin in
-// CORS_ORIGINS may use the methods in corsMethods, send the headers in corsSent, and read the response headers in
-// corsRead. In both header lists, the names from Tus-Resumable to the end belong to the tus protocol.
+// The values of CORS response headers (Fetch standard) for pages whose origin is in CORS_ORIGINS.
 var (
+	// corsMethods lists the methods that a page may use.
 	corsMethods = strings.Join([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, ", ")
-	corsSent    = strings.Join([]string{
+	// corsSent lists the headers that a page may send.
+	corsSent = strings.Join([]string{
 		"Authorization", "Content-Type", "Content-Digest", "Content-Disposition", "Idempotency-Key", "If-None-Match", "If-Range", "Range",
 		"X-Request-Id", "traceparent", "tracestate",
 		"Tus-Resumable", "Upload-Length", "Upload-Defer-Length", "Upload-Offset", "Upload-Metadata", "Upload-Checksum", "Upload-Concat",
-		"X-HTTP-Method-Override",
+		"X-HTTP-Method-Override", // for tus clients
 	}, ", ")
+	// corsRead lists the response headers that a page may read.
 	corsRead = strings.Join([]string{
 		"Location", "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition", "Retry-After", "WWW-Authenticate", "X-Request-Id",
 		"Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
@@ -29,12 +30,12 @@ var (
 	}, ", ")
 )
 
-// corsMaxAge is how long a browser may cache the response to a preflight request, in seconds. The value is two hours,
-// because Chromium does not cache such a response for longer.
+// corsMaxAge is how long, in seconds, a browser may cache the response to a preflight request. It is set to two
+// hours, the longest time that Chromium allows.
 const corsMaxAge = "7200"
 
-// parseOrigins checks the origins in the setting CORS_ORIGINS, such as https://app.example.com, and returns them
-// without surrounding spaces. It rejects wildcards such as *, so that an operator must list each site.
+// parseOrigins checks the origins in the CORS_ORIGINS setting, and returns them without surrounding spaces. It rejects
+// the wildcard "*", so that an operator must list each site.
 func parseOrigins(given []string) ([]string, error) {
 	var origins []string
 	for _, origin := range given {
@@ -57,20 +58,21 @@ func corsOrigin(r *http.Request, origins []string) string {
 	return ""
 }
 
-// setCORS replaces the CORS headers in h, because only the gateway decides which sites may read a response. If origin
-// is empty, setCORS only removes these headers, so that no other site's page can read the response. setCORS never sets
-// Access-Control-Allow-Credentials, because other sites' pages must use access tokens instead of the session cookie.
+// setCORS replaces the CORS headers in h. If origin is empty, setCORS only removes these headers, so that no other
+// site's page can read the response.
 func setCORS(h http.Header, origin string) {
+	// Remove the function's CORS headers, because only the gateway decides which sites may read a response.
 	maps.DeleteFunc(h, func(name string, _ []string) bool { return strings.HasPrefix(name, "Access-Control-") })
 	if origin != "" {
+		// Never set Access-Control-Allow-Credentials, because other sites' pages must use access tokens instead of the
+		// session cookie.
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Expose-Headers", corsRead)
 	}
 }
 
-// isPreflight reports whether r is a CORS preflight request, with which a browser checks whether another site's page
-// may send a request. The gateway forwards all other OPTIONS requests, because tus clients use them to discover the
-// capabilities of the upload function.
+// isPreflight reports whether r is a CORS preflight request. A browser sends a preflight request to check whether a
+// page of another site may send the actual request.
 func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
@@ -81,7 +83,7 @@ func preflight(w http.ResponseWriter, origin string) error {
 	h := w.Header()
 	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	if origin == "" {
-		return problem.CrossSite.With("pages of this origin may not send requests: an operator must add the origin to the setting CORS_ORIGINS")
+		return problem.CrossSite.With("pages of this origin are not allowed to send requests: an operator must add the origin to the CORS_ORIGINS setting")
 	}
 	h.Set("Access-Control-Allow-Methods", corsMethods)
 	h.Set("Access-Control-Allow-Headers", corsSent)

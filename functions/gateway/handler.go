@@ -34,14 +34,11 @@ func newHandler(routes []route, trust client.Trust, origins []string, console ht
 	return passing{function.EndSmallBodies(problem.HandlerFunc(h.serve))}
 }
 
-// passing is the gateway's handler. Its method PassesQuery prevents function.Wrap from rejecting malformed query
-// strings.
+// passing adds the PassesQuery method to the gateway's handler.
 type passing struct{ http.Handler }
 
-// PassesQuery returns true, so that function.Wrap does not reject malformed query strings. An error response from
-// function.Wrap would lack the CORS headers that finish sets, so another site's page could not read it. Instead, the
-// functions check the query strings of forwarded requests, and the method serve checks the query strings of all other
-// requests.
+// PassesQuery returns true, so that function.Wrap does not check query strings. Otherwise, error responses from
+// function.Wrap would lack the CORS headers that the gateway's finish method sets.
 func (passing) PassesQuery(*http.Request) bool { return true }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
@@ -53,16 +50,17 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		v.origin = corsOrigin(r, h.origins)
 		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), visitorKey{}, v), to.timeout)
 		defer cancel()
+		// Handle only preflight requests here. Forward all other OPTIONS requests, because tus clients use them to
+		// discover the capabilities of the upload function.
 		if isPreflight(r) {
 			h.finish(ctx, w.Header())
 			return preflight(w, v.origin)
 		}
-		// Delete X-Request-Id from w, because finish also sets it on the function's response, and the client would
-		// receive it twice. The header in w is not sufficient, because ReverseProxy clears all headers of w when it
-		// forwards a 100 (Continue).
+		// Delete X-Request-Id from w. Otherwise, the client would receive the header twice, because finish adds it to
+		// the function's response.
 		w.Header().Del("X-Request-Id")
-		// Enable full duplex, because net/http would otherwise not send the response until it has read the whole
-		// request body. Ignore the error, because it occurs only with HTTP/2, which is always full duplex.
+		// Enable full duplex, because net/http would otherwise read the whole request body before it sends the
+		// response. This has no effect on HTTP/2, which is always full duplex.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		h.proxies[i].ServeHTTP(w, r.WithContext(ctx))
 		return nil
@@ -76,6 +74,8 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	h.finish(ctx, w.Header())
+	// Check the query string here, because function.Wrap does not check it, and the gateway does not forward this
+	// request to a function that would check it.
 	if err := request.CheckQuery(r); err != nil {
 		return err
 	}
@@ -92,33 +92,34 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// consoleHeaders are the response headers that restrict the console's pages to the features that they need. A page can
-// use only the console's own scripts and styles, and can send requests only to this site. It can also show previews
-// from blob URLs in frames. This is safe, because these frames inherit the page's Content-Security-Policy.
+// consoleHeaders are the response headers that restrict the console's pages to the features that they need.
 var consoleHeaders = map[string]string{
+	// This policy allows blob URLs in frames, because the console uses such frames for previews. The frames are
+	// safe, because they inherit this policy.
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; connect-src 'self'; " +
 		"frame-src blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 	"Cross-Origin-Resource-Policy": "same-origin",
 	"Permissions-Policy":           "camera=(), display-capture=(), geolocation=(), microphone=()",
 }
 
-// finish sets the headers that all responses of the gateway have in common. It does not replace an existing
-// Content-Security-Policy, X-Content-Type-Options or Referrer-Policy header, because the files function sets stricter
-// policies for downloads.
+// finish sets the headers that all responses of the gateway have in common.
 func (h *handler) finish(ctx context.Context, header http.Header) {
 	v := visitorOf(ctx)
+	// Set X-Request-Id even though function.Wrap has set it, because ReverseProxy clears all headers when it forwards
+	// a 100 (Continue).
 	header.Set("X-Request-Id", function.RequestID(ctx))
 	setCORS(header, v.origin)
 	if len(h.origins) > 0 {
 		header.Add("Vary", "Origin")
 	}
 	for name, value := range map[string]string{
-		// This policy is for responses that are not pages. If a browser displays such a response as a page, the page
-		// cannot load or run anything, and no site can show the page in a frame.
+		// This policy is for responses that are not pages. It prevents a browser from loading or running anything
+		// for such a response and from showing the response in a frame.
 		"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 		"X-Content-Type-Options":  "nosniff",
 		"Referrer-Policy":         "no-referrer",
 	} {
+		// Keep an existing header, because the files function sets stricter policies for downloads.
 		if header.Get(name) == "" {
 			header.Set(name, value)
 		}

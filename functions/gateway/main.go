@@ -1,7 +1,5 @@
-// Command gateway gives clients one address for all functions. It serves the web console and the session endpoints,
-// with which a browser signs in and out. It forwards every other request to the function that handles the request's
-// path. The gateway stores a browser's refresh token in a cookie that scripts cannot read. It streams request and
-// response bodies, so that it does not hold whole files in memory.
+// Command gateway forwards clients' requests to the serverless functions. It also serves the web console and the
+// session endpoints, which browsers use to sign in and out.
 package main
 
 import (
@@ -23,8 +21,8 @@ type config struct {
 	UploadURL   string `env:"UPLOAD_URL,required,notEmpty"`
 	FilesURL    string `env:"FILES_URL,required,notEmpty"`
 	AccountsURL string `env:"ACCOUNTS_URL,required,notEmpty"`
-	// The gateway signs client addresses for the login and accounts functions, which have the same TrustSettings. The
-	// gateway also uses these settings to decide whether to trust X-Forwarded-Proto and X-Forwarded-Host.
+	// TrustSettings contains the path of the key file for signing client IP addresses. It also determines whether the
+	// gateway trusts the X-Forwarded headers.
 	client.TrustSettings
 	// CORSOrigins lists the origins of other sites, such as https://app.example.com, separated by commas. Pages of
 	// these sites may send requests to the functions and read the responses (CORS).

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// patient is an http.RoundTripper that cancels a request if the function makes no progress for longer than limit while
-// the gateway waits for the response to begin. See route.patience for what counts as progress.
+// patient is an http.RoundTripper that cancels a request if the response does not begin within the time limit (see
+// route.patience).
 type patient struct {
 	next  http.RoundTripper
 	limit time.Duration
@@ -41,9 +41,7 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// watch wraps a request body and controls the timer that cancels the request if the function makes no progress. While
-// Read waits for data from the client, the timer is stopped, because the function cannot make progress without the
-// data. When Read returns, the timer restarts with the full time limit.
+// watch wraps a request body and controls the timer that cancels the request if the function makes no progress.
 type watch struct {
 	io.ReadCloser
 	limit time.Duration
@@ -56,6 +54,8 @@ type watch struct {
 
 // Read implements io.Reader.
 func (w *watch) Read(p []byte) (int, error) {
+	// Stop the timer while Read waits for data from the client, because the function cannot make progress without the
+	// data.
 	w.mu.Lock()
 	w.timer.Stop()
 	w.mu.Unlock()
@@ -63,15 +63,15 @@ func (w *watch) Read(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.broken = w.broken || err != nil && err != io.EOF
-	// After the response has begun, http.Transport can still read the body. The timer must stay stopped, because the
-	// time limit applies only to the wait for the response.
+	// Restart the timer only if the response has not begun. After the response begins, http.Transport can still
+	// read the request body, but the time limit no longer applies.
 	if !w.over {
 		w.timer.Reset(w.limit)
 	}
 	return n, err
 }
 
-// end stops the timer, because the wait for the response is over, and prevents Read from restarting it.
+// end stops the timer permanently, because the wait for the response is over.
 func (w *watch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

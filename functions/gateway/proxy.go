@@ -15,14 +15,13 @@ import (
 )
 
 const (
-	// dialTimeout limits the time for connecting to a function. The start of a function instance does not count toward
-	// this time, because Knative accepts the connection even if no instance is running.
+	// dialTimeout limits how long the gateway waits for a connection to a function. It can be short, because Knative
+	// accepts connections even if no function instance is running.
 	dialTimeout = 5 * time.Second
-	// idleTimeout is how long the gateway keeps an idle connection to a function. It is shorter than the function's
-	// own idle timeout of two minutes, so that the gateway closes the connection first. A request that the gateway
-	// sends while the function closes the connection is lost, and most requests cannot be repeated.
+	// idleTimeout is shorter than the functions' idle timeout of two minutes. Otherwise, the gateway might send a
+	// request on a connection that the function is closing, and the request would be lost.
 	idleTimeout = 90 * time.Second
-	// bufferSize is the size, in bytes, of each buffer with which the gateway copies response bodies.
+	// bufferSize is the size, in bytes, of each buffer for copying response bodies.
 	bufferSize = 32 << 10
 )
 
@@ -32,10 +31,9 @@ func newTransport() *http.Transport {
 		DialContext:         dial,
 		MaxIdleConnsPerHost: 100,
 		IdleConnTimeout:     idleTimeout,
-		// For a request with Expect: 100-continue, the transport sends the body only after the function's 100
-		// (Continue) response, so that the client does not send a body that the function rejects. When
-		// ExpectContinueTimeout expires, the transport sends the body without this response. The timeout is long,
-		// because route.patience already limits the wait.
+		// For a request with Expect: 100-continue, wait for the function's 100 (Continue) response, so that the
+		// client does not send a body that the function rejects. This timeout is never reached, because the limit in
+		// route.patience is shorter.
 		ExpectContinueTimeout: time.Hour,
 		DisableCompression:    true,
 	}
@@ -57,23 +55,21 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 }
 
 // outbound is a connection to a function. If a write fails, Write waits for resetGrace before it returns the error.
-//
-// A function can respond before it has read the whole request, for example with a 413 (Content Too Large) to an upload,
-// and then close the connection. http.Transport then fails to write the rest of the request. If Write returned the
-// error immediately, http.Transport might not have read the response yet, and the response would be lost.
 type outbound struct{ net.Conn }
 
 // Write implements io.Writer.
 func (c outbound) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
+		// The function might have responded and closed the connection before it read the whole request. If Write
+		// returned immediately, the response could be lost.
 		time.Sleep(resetGrace)
 	}
 	return n, err
 }
 
-// newProxy returns a proxy that forwards requests to the route's function and streams request and response bodies. The
-// proxy calls finish to add the gateway's common headers to each response.
+// newProxy returns a proxy that forwards requests to the route's function. It streams all bodies, so that the gateway
+// does not hold whole files in memory.
 func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool, trust client.Trust, finish func(context.Context, http.Header)) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport:     patient{transport, to.patience},
@@ -98,8 +94,8 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 		ModifyResponse: func(answer *http.Response) error {
 			if answer.StatusCode >= http.StatusBadGateway && answer.StatusCode <= http.StatusGatewayTimeout &&
 				answer.Header.Get("Content-Type") != "application/problem+json" {
-				// A function sends a 502, 503 or 504 only as a problem document. This response is not a problem
-				// document, so it must come from a proxy in front of the function.
+				// A function sends every 502, 503 or 504 as a problem document. This response is not a problem
+				// document, so it must be from a proxy in front of the function.
 				return errNotThere
 			}
 			finish(answer.Request.Context(), answer.Header)
@@ -112,16 +108,14 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 	}
 }
 
-// keepFromRetrying prevents http.Transport from sending a request twice, unless the method is safe (RFC 9110, Section
-// 9.2.1).
-//
-// If a connection breaks, http.Transport repeats a request that has an Idempotency-Key header and no body. A function
-// that ignores this header would then perform the action twice. keepFromRetrying changes the header name to lower case,
-// because http.Transport recognizes only the canonical spelling. The spelling makes no difference to the function.
+// keepFromRetrying prevents http.Transport from repeating an unsafe request (RFC 9110, Section 9.2.1) that has an
+// Idempotency-Key header. A function that ignores this header would perform the action twice.
 func keepFromRetrying(r *http.Request) {
 	if slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace}, r.Method) {
 		return
 	}
+	// If a connection breaks, http.Transport repeats a request that has one of these headers and no body. Write
+	// the header names in lower case, because http.Transport does not recognize this form, but the functions do.
 	for canonical, other := range map[string]string{"Idempotency-Key": "idempotency-key", "X-Idempotency-Key": "x-idempotency-key"} {
 		if values, ok := r.Header[canonical]; ok {
 			delete(r.Header, canonical)
@@ -136,8 +130,8 @@ var (
 	errBody     = errors.New("the client's request body is incomplete")
 )
 
-// explain returns the error to send to the client as a problem document after a request to the named function failed
-// with err. The gateway never repeats the request, because the function might already have performed the action.
+// explain returns the error that the client receives as a problem document if a request to the named function fails
+// with err.
 func explain(function string, err error) error {
 	switch {
 	case errors.Is(err, errBody):

@@ -13,31 +13,30 @@ type route struct {
 	path string
 	// below reports whether the route also includes all paths below its own path.
 	below bool
-	// function is the name of the function that handles the route's requests, and target is its base URL.
+	// function and target are the name and the base URL of the function that handles the route's requests.
 	function string
 	target   *url.URL
-	// patience limits how long the gateway waits for the response to begin while the function makes no progress. The
-	// function makes progress when it reads more of the request body. The time that the gateway spends waiting for the
-	// client does not count, but the startup time of a function instance does. timeout limits the duration of the whole
-	// request.
-	//
-	// patience is longer than the function needs to respond, and timeout is longer than the function's REQUEST_TIMEOUT.
-	// Therefore, if the function times out, the client gets the function's own error response and not one from the
-	// gateway.
-	patience, timeout time.Duration
-	// signed reports whether the gateway sends the client's signed address to the function.
+	// patience limits how long the gateway waits for the response to begin. The time includes the start of a function
+	// instance, but not the time that the gateway spends waiting for the client. It starts again whenever the function
+	// reads more of the request body.
+	patience time.Duration
+	// timeout limits the duration of the whole request. It is longer than the function's REQUEST_TIMEOUT.
+	timeout time.Duration
+	// signed reports whether the gateway signs the client's IP address and sends it to the function.
 	signed bool
 }
 
-// newRoutes returns the routes to the functions that clients can call. targets maps the name of each function to its
-// base URL. The record and sweep functions have no route, because only event sources call them. The session endpoints
-// and the console have no route, because the gateway serves them itself.
+// newRoutes returns the routes to the functions that clients can call. The targets map contains the functions' base
+// URLs, keyed by function name.
 func newRoutes(targets map[string]*url.URL) []route {
+	// In each route, patience is longer than the function usually needs to begin its response, and timeout is longer
+	// than the function's REQUEST_TIMEOUT. Therefore, if the function times out, the client receives the function's
+	// error response and not one from the gateway.
 	login := route{function: "login", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
 	accounts := route{function: "accounts", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
 	validate := route{function: "validate", patience: 15 * time.Second, timeout: 20 * time.Second}
-	// The upload function can wait up to 40 s for MongoDB and RabbitMQ after it has read the whole body, so the gateway
-	// must wait longer than 40 s for the response.
+	// The upload function can wait up to 40 s for MongoDB and RabbitMQ after it has read the whole body, so its
+	// patience limit must exceed 40 s.
 	upload := route{function: "upload", patience: time.Minute, timeout: 590 * time.Second}
 	files := route{function: "files", patience: 35 * time.Second, timeout: 594 * time.Second}
 	var routes []route
@@ -47,6 +46,8 @@ func newRoutes(targets map[string]*url.URL) []route {
 			routes = append(routes, r)
 		}
 	}
+	// The record and sweep functions have no route, because only event sources call them. The gateway itself serves
+	// the session endpoints and the console.
 	add(login, false, "/login", "/refresh", "/logout")
 	add(validate, true, "/validate")
 	add(validate, false, "/introspect", "/.well-known/jwks.json")
@@ -63,7 +64,7 @@ func (r route) leads(path string) bool {
 	return ok && (rest == "" || r.below && rest[0] == '/')
 }
 
-// targets returns the base URLs of the functions, by function name. An error names the invalid setting.
+// targets returns the base URLs of the functions, keyed by function name. An error names the invalid setting.
 func (cfg config) targets() (map[string]*url.URL, error) {
 	targets := map[string]*url.URL{}
 	for name, address := range map[string]string{
@@ -78,16 +79,16 @@ func (cfg config) targets() (map[string]*url.URL, error) {
 	return targets, nil
 }
 
-// parseBase parses the base URL of a function and removes a trailing slash. The URL must have the scheme http or https
-// and a host, and must not contain credentials, a path, a query or a fragment.
+// parseBase parses a function's base URL and removes a trailing slash. The URL must have the scheme http or https, a
+// host, and no other parts.
 func parseBase(address string) (*url.URL, error) {
 	base, err := url.Parse(address)
 	if err != nil {
-		return nil, errors.New("must be a valid URL")
+		return nil, errors.New("the base URL is not a valid URL")
 	}
 	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" ||
 		strings.Trim(base.Path, "/") != "" {
-		return nil, errors.New("must be a URL without a path, such as http://login.strongroom.svc.cluster.local")
+		return nil, errors.New("the base URL must have only a scheme and a host, such as http://login.strongroom.svc.cluster.local")
 	}
 	base.Path = ""
 	return base, nil

@@ -18,22 +18,21 @@ import (
 
 const (
 	// cookieName and cookiePath are the name and the path of the session cookie, which contains a browser's refresh
-	// token. To protect the token, the cookie is hidden from scripts, is not sent with requests from other sites'
-	// pages, and is sent only to cookiePath and the paths below it.
+	// token.
 	cookieName = "strongroom_session"
 	cookiePath = "/session"
 	// maxBody is the maximum size of the body of a sign-in request, in bytes. The login function has the same limit.
 	maxBody = 4 << 10
-	// maxCookie is the maximum length of the refresh token in a session cookie, in bytes. Refresh tokens from the login
-	// function are 64 bytes long, so a value longer than maxCookie cannot be valid.
+	// maxCookie is the maximum length of a refresh token in a session cookie, in bytes. Refresh tokens from the login
+	// function are only 64 bytes long.
 	maxCookie = 512
-	// maxAnswer is the maximum size of a response body from the login function, in bytes. It leaves enough space for
-	// an access token, which can be up to 8 KiB long.
+	// maxAnswer is the maximum size of a response body from the login function, in bytes. The access token in the body
+	// can be up to 8 KiB long.
 	maxAnswer = 64 << 10
 )
 
-// sessions serves the session endpoints. It stores a browser's refresh token in a cookie that scripts cannot read. A
-// malicious script in a console page can therefore use the session, but cannot steal the refresh token.
+// sessions serves the session endpoints. It stores a browser's refresh token in a cookie that scripts cannot read, so
+// that a malicious script cannot steal the token.
 type sessions struct {
 	login     route
 	transport http.RoundTripper
@@ -53,8 +52,8 @@ func (s *sessions) handler() http.Handler {
 	}.Handler()
 }
 
-// guarded returns a handler that rejects requests from other sites' pages. It passes all other requests to next, and
-// applies the login function's time limit to them.
+// guarded returns a handler that rejects requests from other sites' pages. It passes all other requests to the next
+// handler, and applies the login route's time limit to them.
 func (s *sessions) guarded(next problem.HandlerFunc) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.guard.Check(r); err != nil {
@@ -83,8 +82,8 @@ func (s *sessions) begin(w http.ResponseWriter, r *http.Request) error {
 	return answer.pass(w, r)
 }
 
-// refresh handles POST /session/refresh. It responds with a new access token for the session in the cookie. If the
-// request has no session cookie, refresh responds with 204 (No Content).
+// refresh handles POST /session/refresh. It responds with a new access token, or with 204 (No Content) if the request
+// has no session cookie.
 func (s *sessions) refresh(w http.ResponseWriter, r *http.Request) error {
 	token := refreshToken(r)
 	if token == "" {
@@ -100,9 +99,7 @@ func (s *sessions) refresh(w http.ResponseWriter, r *http.Request) error {
 	return answer.pass(w, r)
 }
 
-// end handles DELETE /session, which signs the user out. If the login function cannot end the session, end keeps the
-// browser's cookie, so that the user can try again. Without the cookie, the user could not end the session, although it
-// would remain valid.
+// end handles DELETE /session, which signs the user out.
 func (s *sessions) end(w http.ResponseWriter, r *http.Request) error {
 	if token := refreshToken(r); token != "" {
 		answer, err := s.ask(r, "/logout", tokenBody{token})
@@ -110,7 +107,7 @@ func (s *sessions) end(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if answer.status != http.StatusNoContent {
-			return answer.pass(w, r)
+			return answer.pass(w, r) // the browser keeps the cookie, because the user needs it to try again
 		}
 	}
 	setCookie(w, r, "")
@@ -122,8 +119,8 @@ type tokenBody struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
-// refreshToken returns the refresh token in the session cookie of r. If r does not have exactly one session cookie, or
-// if the token in the cookie is longer than maxCookie, refreshToken returns an empty string.
+// refreshToken returns the refresh token in the session cookie of r. It returns an empty string if r does not have
+// exactly one session cookie, or if the token is longer than maxCookie.
 func refreshToken(r *http.Request) string {
 	cookies := r.CookiesNamed(cookieName)
 	if len(cookies) != 1 || len(cookies[0].Value) > maxCookie {
@@ -132,12 +129,15 @@ func refreshToken(r *http.Request) string {
 	return cookies[0].Value
 }
 
-// setCookie stores the refresh token in the session cookie. The browser deletes this cookie when the user closes the
-// browser. If the token is empty, setCookie deletes the cookie immediately.
+// setCookie stores the refresh token in the session cookie until the user closes the browser. If the token is empty,
+// setCookie deletes the cookie.
 func setCookie(w http.ResponseWriter, r *http.Request, token string) {
+	// To protect the refresh token, hide this cookie from scripts, and restrict it to this site's own requests to the
+	// session endpoints.
 	cookie := &http.Cookie{
 		Name: cookieName, Value: token, Path: cookiePath, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		// Do not set Secure for plain HTTP, which `make run` serves, because browsers would not send the cookie back.
+		// Over plain HTTP (for example, with `make run`), do not set Secure, because browsers would not send the
+		// cookie back.
 		Secure: visitorOf(r.Context()).scheme == "https",
 	}
 	if token == "" {
@@ -153,8 +153,8 @@ type loginAnswer struct {
 	body   []byte
 }
 
-// ask sends body as JSON in a POST request to a path of the login function, and returns the response. If the login
-// function sends no usable response, ask returns an error that can be sent to the client as a problem document.
+// ask sends a POST request with the given body, as JSON, to the login function. Its errors can be sent to the client
+// as problem documents.
 func (s *sessions) ask(r *http.Request, path string, body any) (*loginAnswer, error) {
 	content, err := json.Marshal(body)
 	if err != nil {

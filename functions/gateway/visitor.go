@@ -14,12 +14,12 @@ import (
 
 // visitor describes the client that sent a request.
 type visitor struct {
-	// address is the client's IP address. path is the value of X-Forwarded-For that the gateway sends to the function.
-	// It lists the addresses of the client and of the trusted proxies.
-	address netip.Addr
-	path    string
-	// scheme (http or https) and host (the value of the Host header) are those of the client's request to the outermost
-	// trusted proxy, or to the gateway if there is no trusted proxy.
+	address netip.Addr // the client's IP address
+	// path is the value of X-Forwarded-For that the gateway sends to the function. It lists the addresses of the
+	// client and of the trusted proxies.
+	path string
+	// scheme (http or https) and host (the Host header) are those of the client's original request, even if trusted
+	// proxies forwarded that request.
 	scheme, host string
 	// origin is the value of the Origin header if pages of that origin may read the response (CORS). Otherwise, origin
 	// is empty.
@@ -34,11 +34,10 @@ func visitorOf(ctx context.Context) visitor {
 	return v
 }
 
-// newVisitor returns the visitor that describes the client of r. It uses the X-Forwarded headers only if r came through
-// all trusted proxies, because the client could otherwise have forged these headers.
+// newVisitor returns the visitor that describes the client of r.
 func newVisitor(r *http.Request, trust client.Trust) visitor {
-	// Use a Trust without a key, so that Address ignores the header with the signed client address. Only the gateway
-	// may set this header, so its value in a client's request cannot be trusted.
+	// Use a Trust without a key, so that its Address method ignores the header with the signed client IP address. The
+	// header cannot be trusted here, because only the gateway may set it, and this request comes from a client.
 	v := visitor{address: client.Trust{Hops: trust.Hops}.Address(r), scheme: "http", host: r.Host}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -48,6 +47,8 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 	if r.TLS != nil {
 		v.scheme = "https"
 	}
+	// Ignore the X-Forwarded headers unless r came through all trusted proxies, because the client could otherwise
+	// have forged them.
 	forwarded := trust.Forwarded(r)
 	if forwarded == nil {
 		return v
@@ -62,12 +63,12 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 	return v
 }
 
-// strip removes from h the headers that a client must not set, because functions trust these headers. Only the gateway
-// may set the forwarding headers and the signed address. Only the validate function may set the X-Auth headers, which
-// contain the user's identity. strip also removes variants of these names with underscores instead of hyphens, because
-// some programs treat both characters alike.
+// strip removes the headers that a client must not set, because functions trust them: the forwarding headers, the
+// header with the signed client IP address, and the X-Auth headers, with which only the validate function may identify
+// the user.
 func strip(h http.Header) {
 	for name := range h {
+		// Treat underscores in header names as hyphens, because some programs treat both characters alike.
 		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 		if strings.HasPrefix(plain, "x-auth-") || strings.HasPrefix(plain, "x-forwarded-") || plain == "forwarded" ||
 			plain == strings.ToLower(client.HeaderAddress) {
@@ -76,9 +77,8 @@ func strip(h http.Header) {
 	}
 }
 
-// introduce removes from h all headers that a client must not set. It then sets the headers with which the gateway
-// describes a client's request: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, the request ID, the trace context
-// and, if the route requires it, the client's signed address.
+// introduce removes from h all headers that a client must not set. It then sets the headers that describe the client
+// and the request.
 func introduce(ctx context.Context, h http.Header, to route, trust client.Trust) {
 	v := visitorOf(ctx)
 	strip(h)

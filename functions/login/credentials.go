@@ -45,9 +45,8 @@ func checkQuery(r *http.Request, secret ...string) error {
 	return nil
 }
 
-// readCredentials returns the credentials in r. They can be in the Authorization header (HTTP Basic) or in the body.
-// If neither or both contain credentials, or if the query string contains credentials, readCredentials returns an
-// error.
+// readCredentials returns the credentials in the Authorization header (HTTP Basic) or in the body of r. If both or
+// neither contain credentials, it returns an error.
 func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error) {
 	if err := checkQuery(r, "username", "password"); err != nil {
 		return credentials{}, err
@@ -87,11 +86,11 @@ func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error
 	return c.valid()
 }
 
-// valid returns c if its user name and password are valid UTF-8 and do not contain U+FFFD. Otherwise, it returns
-// errNotUTF8. U+FFFD is not allowed, because decoders silently replace invalid bytes with U+FFFD. Different passwords
-// could therefore become the same password.
+// valid returns c, or errNotUTF8 if the user name or the password is not valid UTF-8 or contains U+FFFD.
 func (c credentials) valid() (credentials, error) {
 	for _, s := range []string{c.username, c.password} {
+		// Reject U+FFFD, because decoders silently replace invalid bytes with it, which could make different passwords
+		// equal.
 		if !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError) {
 			return credentials{}, errNotUTF8
 		}
@@ -99,15 +98,16 @@ func (c credentials) valid() (credentials, error) {
 	return c, nil
 }
 
-// basicCredentials returns the HTTP Basic credentials in the Authorization header of r (RFC 7617), and reports whether
-// the header contains such credentials. It ignores other schemes, because a client might send an old access token in
-// the header and the credentials in the body.
+// basicCredentials returns the HTTP Basic credentials (RFC 7617) in the Authorization header of r, and reports whether
+// the header contains such credentials.
 func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {
 		return credentials{}, false, errBasic
 	}
 	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	// Ignore schemes other than Basic, because a client might send an old access token in the header and the
+	// credentials in the body.
 	if !strings.EqualFold(scheme, "Basic") {
 		return credentials{}, false, nil
 	}

@@ -59,16 +59,15 @@ func newHandler(store accountStore, hasher hasher, signer signer, trust client.T
 	}.Handler()
 }
 
-// hashWait is how long a sign-in may wait for a free slot in the password hasher. If no slot becomes free in this
-// time, the response is 503. hashWait is long enough for a burst of 200 sign-ins on one core, and shorter than the
-// timeouts of clients.
+// hashWait limits the wait for a free slot in the password hasher. It is long enough for a burst of 200 sign-ins on
+// one core, but shorter than clients' timeouts.
 const hashWait = 8 * time.Second
 
-// errBadCredentials is the error for a wrong password, an unknown user and a disabled user. It is the same for all
-// three cases, so that a client cannot distinguish them. It sets WWW-Authenticate, because RFC 9110, section 15.5.2,
-// requires a challenge in a 401 response. A browser responds to the challenge with a password prompt, unless the web
-// page calls fetch with credentials: "omit".
+// errBadCredentials is the error for a wrong password, an unknown user and a disabled user, so that a client cannot
+// distinguish the three cases.
 var errBadCredentials = problem.BadCredentials.With("check the user name and the password, and try again").
+	// RFC 9110, Section 15.5.2, requires a challenge in a 401 response. A web page can avoid the browser's password
+	// prompt by calling fetch with credentials: "omit".
 	Header("WWW-Authenticate", `Basic realm="strongroom", charset="UTF-8"`)
 
 // answer is the response body for a sign-in or a refresh. RFC 6749, section 5.1, defines all fields except User.
@@ -126,7 +125,7 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) error {
 }
 
 // answer sends the response to a sign-in or a refresh. The response contains a new access token for the account, and
-// the refresh token with which the client can get the next access token.
+// the given refresh token.
 func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh string) error {
 	roles := []string{account.Role}
 	raw, claims, err := h.signer.Sign(token.Subject{ID: account.ID, Username: account.Username, Roles: roles, Version: account.TokenVersion})
@@ -143,8 +142,8 @@ func (h *handler) answer(w http.ResponseWriter, account accounts.User, refresh s
 	})
 }
 
-// authenticate returns the account to which the credentials belong. Before it rejects credentials for any reason, it
-// computes exactly one password hash, so that the response time does not reveal the reason.
+// authenticate returns the account to which the credentials belong. Before it rejects credentials, it computes exactly
+// one password hash, so that the response time does not reveal the reason.
 func (h *handler) authenticate(ctx context.Context, given credentials, address netip.Addr) (accounts.User, error) {
 	settle, err := h.store.Reserve(ctx, given.username, address)
 	switch {
@@ -182,8 +181,8 @@ func (h *handler) authenticate(ctx context.Context, given credentials, address n
 	return account, nil
 }
 
-// refuse computes one password hash before it returns err, so that the response time does not reveal that the given
-// password was not compared with a stored hash. If the hasher is busy, refuse returns the hasher's error instead.
+// refuse computes one password hash before it returns err, so that the response takes as long as the response to a
+// wrong password.
 func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	if _, _, busy := h.hasher.Verify(ctx, password.Dummy, given); busy != nil {
 		return busy
@@ -191,15 +190,15 @@ func (h *handler) refuse(ctx context.Context, given string, err error) error {
 	return err
 }
 
-// rehash replaces the user's stored password hash with a new hash that has the current parameters. If the
-// replacement fails, rehash only logs the error, because the user can still sign in with the old hash, and the next
-// sign-in calls rehash again.
+// rehash replaces the user's stored password hash with a new hash that has the current parameters.
 func (h *handler) rehash(ctx context.Context, account accounts.User, given string) {
 	hash, err := h.hasher.Hash(ctx, given)
 	if err == nil {
 		err = h.store.ReplaceHash(ctx, account.ID, account.PasswordHash, hash)
 	}
 	if err != nil {
+		// Only log the error, because the user can still sign in with the old hash, and the next sign-in calls rehash
+		// again.
 		slog.WarnContext(ctx, "could not replace outdated password hash", "user_id", account.ID, "error", err)
 	}
 }

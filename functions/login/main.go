@@ -1,5 +1,5 @@
-// Command login is the function that signs users in and out. It checks user names and passwords, issues access
-// tokens, and manages sessions. During a session, a client can get new access tokens without the password.
+// Command login is the serverless function that signs users in and out. It issues access tokens, along with refresh
+// tokens that clients use to get new access tokens.
 package main
 
 import (
@@ -18,14 +18,14 @@ import (
 )
 
 type config struct {
-	// DSN is the data source name of the MySQL account store. It contains the credentials of the runtime user,
-	// who can read and write rows but cannot change the schema.
+	// DSN is the data source name of the MySQL account store. The MySQL user in DSN can read and write rows, but
+	// cannot change the schema.
 	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
 	token.SignerSettings
-	// SessionLifetime is how long a session lasts after the sign-in. Refreshing does not extend the session.
+	// SessionLifetime is how long a session lasts after the sign-in. A token refresh does not extend the session.
 	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"720h"`
-	// TrustSettings determines how the function obtains a client's IP address. The function counts failed sign-ins per
-	// address. If the address is wrong, a lockout might affect all users, or an attacker might evade the lockout.
+	// TrustSettings determines how the function obtains a client's IP address. If the address is wrong, an
+	// attacker might evade a lockout, or a lockout might affect all users.
 	client.TrustSettings
 }
 

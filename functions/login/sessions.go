@@ -14,14 +14,13 @@ import (
 
 var (
 	errNoRefreshToken = problem.BadRequest.With("send a JSON object or a form with exactly one refresh_token and no other members or fields")
-	errScope          = problem.BadRequest.With(`the only valid value for the query parameter scope is "all"`)
+	errScope          = problem.BadRequest.With(`the only valid value of the "scope" query parameter is "all"`)
 	errRefreshType    = problem.UnsupportedType.With("send the refresh token in a body with the content type %s or %s, encoded in UTF-8", typeJSON, typeForm).
 				Header("Accept", typeJSON+", "+typeForm)
 )
 
 // refresh handles POST /refresh. It exchanges a valid refresh token for a new access token and a new refresh token
-// (RFC 6749, section 6). The new access token contains the user's current roles, which might have changed since the
-// sign-in.
+// (RFC 6749, section 6).
 func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	given, err := readRefreshToken(w, r)
 	if err != nil {
@@ -31,12 +30,13 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return token.Challenge(err)
 	}
+	// The account contains the user's current role, so the new access token has the correct scopes even if an operator
+	// has changed the role directly in the database since the sign-in.
 	return h.answer(w, account, next)
 }
 
-// logout handles POST /logout. It ends the session to which the refresh token belongs. With the query string
-// ?scope=all, it ends all sessions of the user. If the refresh token is invalid, the response is the same, because
-// the session has already ended (RFC 7009, section 2.2).
+// logout handles POST /logout. It ends the session to which the refresh token belongs or, with the query string
+// ?scope=all, all sessions of the user.
 func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	query, err := request.Query(r, "scope")
 	if err != nil {
@@ -51,6 +51,8 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	from := accounts.Actor{Address: h.trust.Address(r), RequestID: function.RequestID(r.Context())}
+	// EndSession returns no error for an invalid refresh token, because such a token does not belong to a session that
+	// could be ended (RFC 7009, section 2.2).
 	if err := h.store.EndSession(r.Context(), given, all, from); err != nil {
 		return err
 	}

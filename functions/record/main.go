@@ -1,5 +1,5 @@
-// Command record is the function that writes the file catalog. It receives a CloudEvent for each stored file from an
-// event source, and adds an entry for the file to the catalog.
+// Command record is the serverless function that adds an entry to the file catalog for each CloudEvent that announces
+// a stored file.
 package main
 
 import (

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// requestTimeout is how long one request to the Kubernetes API may take.
+// requestTimeout is the time limit for each request to the Kubernetes API.
 const requestTimeout = 15 * time.Second
 
 var (
@@ -34,8 +34,8 @@ type kubernetes struct {
 	tokenFile string // read again for each request, because the kubelet renews the token
 }
 
-// newKubernetes returns a client for the Kubernetes API at host and port. dir is the directory where Kubernetes mounts
-// the CA certificate of the API and the pod's namespace and service account token.
+// newKubernetes returns a client for the Kubernetes API at host and port. The directory dir contains the files of the
+// pod's service account.
 func newKubernetes(host, port, dir string) (*kubernetes, error) {
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
 	if err != nil {
@@ -59,14 +59,13 @@ func newKubernetes(host, port, dir string) (*kubernetes, error) {
 	}, nil
 }
 
-// secret is a Kubernetes Secret with only the fields that this command uses. The values in Data need no conversion,
-// because the Kubernetes API expects base64, and encoding/json encodes byte slices as base64.
+// secret is a Kubernetes Secret with only the fields that this command uses.
 type secret struct {
 	APIVersion string            `json:"apiVersion,omitempty"`
 	Kind       string            `json:"kind,omitempty"`
 	Metadata   metadata          `json:"metadata"`
 	Type       string            `json:"type,omitempty"`
-	Data       map[string][]byte `json:"data"`
+	Data       map[string][]byte `json:"data"` // in JSON, each value is in base64, as the API requires
 }
 
 type metadata struct {
@@ -90,8 +89,8 @@ func (k *kubernetes) read(ctx context.Context, name string) (*secret, error) {
 	return &found, nil
 }
 
-// get returns the data of the Secret called name, or nil if the Secret does not exist. If the Secret exists but has no
-// data, get returns an empty map.
+// get returns the data of the Secret called name, or nil if the Secret does not exist. If the Secret has no data, get
+// returns an empty map.
 func (k *kubernetes) get(ctx context.Context, name string) (map[string][]byte, error) {
 	found, err := k.read(ctx, name)
 	switch {
@@ -122,8 +121,8 @@ func (k *kubernetes) create(ctx context.Context, name string, data map[string][]
 	return nil
 }
 
-// change writes the entries in data to the existing Secret called name, and keeps the Secret's other entries. The error
-// wraps errConflict if another client changes the Secret at the same time.
+// change writes the entries in data to an existing Secret, and keeps its other entries. The error wraps errConflict if
+// another client changes the Secret at the same time.
 func (k *kubernetes) change(ctx context.Context, name string, data map[string][]byte) error {
 	found, err := k.read(ctx, name)
 	if err == nil && found == nil {
@@ -135,12 +134,12 @@ func (k *kubernetes) change(ctx context.Context, name string, data map[string][]
 	return k.patch(ctx, *found, nil, data)
 }
 
-// patch writes the given annotations and entries to a Secret, and keeps the Secret's other annotations and entries. A
-// nil value in data deletes the entry. If another client has changed the Secret since it was read, patch changes
-// nothing and returns an error that wraps errConflict.
+// patch writes the given annotations and entries to a Secret, and keeps the Secret's other annotations and entries.
+// If the Secret has changed since it was read, patch changes nothing and returns an error that wraps errConflict.
 func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[string]string, data map[string][]byte) error {
 	name := of.Metadata.Name
-	// encoding/json encodes a nil value in data as null, and in a JSON merge patch (RFC 7396), null deletes the entry.
+	// A nil value in data deletes the entry, because encoding/json encodes nil as null, which deletes a member in a
+	// JSON merge patch (RFC 7396).
 	status, err := k.call(ctx, http.MethodPatch, k.url+"/"+name,
 		secret{Metadata: metadata{Version: of.Metadata.Version, Annotations: annotations}, Data: data}, nil)
 	if status == http.StatusConflict {
@@ -152,8 +151,8 @@ func (k *kubernetes) patch(ctx context.Context, of secret, annotations map[strin
 	return nil
 }
 
-// call sends one request to the Kubernetes API. If the API reports an error, the returned error contains the reason
-// from the response. The error never contains the request body, because the body can contain secret values.
+// call sends one request to the Kubernetes API. Its errors contain the reason from the response, but never the request
+// body, which can contain secret values.
 func (k *kubernetes) call(ctx context.Context, method, url string, in, out any) (status int, err error) {
 	token, err := os.ReadFile(k.tokenFile)
 	if err != nil {

@@ -14,9 +14,10 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// The names of the two Secrets that a key rotation changes, and the names of the entries in these Secrets. All private
-// keys are in one Secret, so that a single atomic change can replace the current key.
+// The names of the two Secrets that a key rotation changes, and of the entries in these Secrets.
 const (
+	// All private signing keys are in one Secret, so that a single atomic change can replace the current key and keep
+	// it as the previous key.
 	signingSecret = "token-signing-key"
 	currentKey    = "key.jwk"      // the key that the login function signs with
 	nextKey       = "next.jwk"     // the key that will replace the current key; exists from "add" to "sign"
@@ -26,11 +27,11 @@ const (
 	keySet          = "jwks.json" // the public keys with which the other functions verify tokens
 )
 
-// changedAt is an annotation of the Secrets token-signing-key and token-keys. Its value is the time of the last change
-// to an entry that functions read. A pod that started after this time uses the current keys.
+// changedAt is a Secret annotation that contains the time of the latest change to the entries that the functions
+// use. A pod that started after this time uses the current keys.
 const changedAt = "strongroom.dev/keys-changed"
 
-// phase is the state of a key rotation. It is derived only from the Secrets token-signing-key and token-keys, so that
+// phase is the state of a key rotation. It is derived only from the token-signing-key and token-keys Secrets, so that
 // an interrupted rotation can be continued.
 type phase string
 
@@ -47,16 +48,16 @@ var (
 	errNotAdded  = errors.New(`the key set contains no new key: run "add" before "sign"`)
 	errNotSigned = errors.New(`the login function does not sign with the added key yet: run "sign" or "undo" before "retire"`)
 	errNothing   = errors.New("there is no key rotation step to undo")
-	errTooLate   = errors.New("cannot sign with the old key again, because the key set no longer contains it")
-	errStranger  = errors.New("the Secret token-keys does not contain the key that the login function signs with, so no access token is valid: restore the Secret, or delete it and run the secrets Job")
-	errMoving    = errors.New("the Secrets keep changing: another client is rotating the keys at the same time")
+	errTooLate   = errors.New("cannot sign with the old key again, because that key is no longer in the key set")
+	errStranger  = errors.New("the token-keys Secret does not contain the key that the login function signs with, so no access token is valid: restore the Secret, or delete it and run the secrets Job")
+	errMoving    = errors.New("the token-signing-key and token-keys Secrets keep changing: another client is rotating the keys at the same time")
 )
 
-// maxChanges is the maximum number of changes that one step attempts, including changes that fail because of a
-// conflict. The number is limited, so that a step ends even if another client keeps changing the Secrets.
+// maxChanges is the maximum number of changes that one step attempts, so that the step ends even if another client
+// keeps changing the Secrets.
 const maxChanges = 10
 
-// ring holds the Secrets token-signing-key and token-keys and the keys in them.
+// ring holds the token-signing-key and token-keys Secrets, along with the keys that they contain.
 type ring struct {
 	signing, verifying      secret
 	current, next, previous string // key IDs; "" if the key does not exist
@@ -65,16 +66,17 @@ type ring struct {
 	set                     []json.RawMessage
 }
 
-// change is one atomic change to a Secret. A nil value in data deletes the entry.
+// change describes an atomic update of one Secret. data maps entry names to new values. A nil value deletes the
+// entry.
 type change struct {
 	of   secret
 	data map[string][]byte
-	// read reports whether the change affects an entry that the functions use.
+	// read is true if a serverless function reads any of the entries in data.
 	read bool
 }
 
-// rotate performs one step of a key rotation. Repeating a completed step changes nothing. After the step, rotate writes
-// the state of the rotation to out, in lines of the form NAME=VALUE. The lines contain no private data.
+// rotate performs one step of a key rotation. It then writes the state of the rotation to out as NAME=VALUE lines,
+// which contain no private data.
 func rotate(ctx context.Context, api *kubernetes, step string, now func() time.Time, out io.Writer) error {
 	plan, known := map[string]func(*ring) (*change, error){
 		"add": planAdd, "sign": planSign, "retire": planRetire, "undo": planUndo,
@@ -92,7 +94,7 @@ func rotate(ctx context.Context, api *kubernetes, step string, now func() time.T
 		if err != nil {
 			return err
 		}
-		if c == nil {
+		if c == nil { // the step is complete, perhaps since an earlier run
 			return r.report(out)
 		}
 		annotations := map[string]string{}
@@ -114,14 +116,13 @@ func rotate(ctx context.Context, api *kubernetes, step string, now func() time.T
 	return errMoving
 }
 
-// planAdd returns the next change for the step "add", or nil if the step is complete. The first change creates the next
-// key. The second change adds the public part of that key to the key set.
+// planAdd returns the next change for the "add" step of a key rotation, or nil if the step is complete.
 func planAdd(r *ring) (*change, error) {
 	switch r.phase() {
-	case settled:
+	case settled: // first, create the next key
 		private, _, err := token.GenerateKey()
 		return &change{of: r.signing, data: map[string][]byte{nextKey: private}}, err
-	case adding:
+	case adding: // then, add the public part of the next key to the key set
 		return r.newSet(append(slices.Clone(r.set), r.nextPublic))
 	case added:
 		return nil, nil
@@ -129,7 +130,8 @@ func planAdd(r *ring) (*change, error) {
 	return nil, errUnderWay
 }
 
-// planSign returns the change that makes the next key the current key, or nil if this change has already been made.
+// planSign returns the change that replaces the current key with the next key, or nil if this change has already
+// been made.
 func planSign(r *ring) (*change, error) {
 	switch r.phase() {
 	case added:
@@ -142,24 +144,23 @@ func planSign(r *ring) (*change, error) {
 	return nil, errNotAdded
 }
 
-// planRetire returns the next change for the step "retire", or nil if the step is complete. The first change removes
-// all keys except the current key from the key set. The second change deletes the previous private key.
+// planRetire returns the next change for the "retire" step of a key rotation, or nil if the step is complete.
 func planRetire(r *ring) (*change, error) {
 	switch {
 	case r.phase() == settled:
 		return nil, nil
 	case r.phase() != signed:
 		return nil, errNotSigned
-	case len(r.set) > 1:
+	case len(r.set) > 1: // first, remove all keys except the current key from the key set
 		i := slices.Index(r.ids, r.current)
 		return r.newSet(r.set[i : i+1])
 	}
+	// Then, delete the previous private key.
 	return &change{of: r.signing, data: map[string][]byte{previousKey: nil}}, nil
 }
 
-// planUndo returns the change that undoes the last step: it deletes the next key, or makes the previous key the current
-// key again. The public part of the undone key stays in the key set until "retire", because the login function might
-// have signed tokens with that key.
+// planUndo returns the change that undoes the last step: it deletes the next key, or makes the previous key the
+// current key again.
 func planUndo(r *ring) (*change, error) {
 	switch {
 	case r.next != "":
@@ -169,12 +170,14 @@ func planUndo(r *ring) (*change, error) {
 	case !slices.Contains(r.ids, r.previous):
 		return nil, errTooLate
 	}
+	// Do not change the key set until the "retire" step, because the login function might have signed tokens with the
+	// key that "undo" replaces.
 	return &change{of: r.signing, read: true, data: map[string][]byte{
 		currentKey: r.signing.Data[previousKey], previousKey: nil,
 	}}, nil
 }
 
-// readRing reads the Secrets token-signing-key and token-keys, and parses and checks the keys in them.
+// readRing reads the token-signing-key and token-keys Secrets, and parses and checks the keys that they contain.
 func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 	var r ring
 	for name, into := range map[string]*secret{signingSecret: &r.signing, verifyingSecret: &r.verifying} {
@@ -215,7 +218,7 @@ func readRing(ctx context.Context, api *kubernetes) (*ring, error) {
 	return &r, nil
 }
 
-// split returns the IDs and the keys in a JWK Set, in the same order.
+// split returns the keys in a JWK Set and, in the same order, their IDs.
 func split(set []byte) (ids []string, keys []json.RawMessage, err error) {
 	parsed, err := token.ParseKeys(set)
 	if err != nil {
@@ -270,8 +273,8 @@ func (r *ring) report(out io.Writer) error {
 	return err
 }
 
-// changed returns the time of the last change to an entry that functions read, in RFC 3339 format. If there has been no
-// such change, changed returns the time at which the Secret was created.
+// changed returns the time, in RFC 3339 format, of the latest change to the entries that the functions use. If none
+// of these entries has changed, the result is the time when the Secret was created.
 func (s secret) changed() string {
 	if at := s.Metadata.Annotations[changedAt]; at != "" {
 		return at

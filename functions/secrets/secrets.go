@@ -25,14 +25,13 @@ const (
 	database        = "strongroom"
 )
 
-// values contains the data of several Secrets, by Secret name and key.
+// values contains the entries of several Secrets, indexed by Secret name and then by entry name.
 type values map[string]map[string][]byte
 
-// source is a Secret that does not depend on other Secrets, because its passwords and keys are generated at random. The
-// data is used only if the Secret does not exist.
+// source is a Secret whose passwords and keys are generated at random, not derived from other Secrets.
 type source struct {
 	name string
-	data map[string][]byte
+	data map[string][]byte // used only if the Secret does not exist
 }
 
 // group consists of one or more source Secrets and, optionally, a Secret that is derived from them.
@@ -40,9 +39,8 @@ type group struct {
 	sources []source
 	derived string
 	derive  func(values) (map[string][]byte, error)
-	// follows reports whether ensure updates an existing derived Secret if derive now returns different data. If
-	// follows is false, ensure never changes the derived Secret. It also does not generate a missing source while the
-	// derived Secret exists, because the new source would not match the derived Secret.
+	// follows reports whether the ensure method updates an existing derived Secret if the derive function returns
+	// different data. If follows is false, ensure never changes an existing derived Secret.
 	follows bool
 }
 
@@ -59,8 +57,8 @@ func groups() ([]group, error) {
 			derived: verifyingSecret,
 			derive:  publicKeys,
 		},
-		// The Secrets mysql-admin and mysql can be generated independently, because the setup Job sets the runtime
-		// user's password to the password in the Secret mysql.
+		// The mysql-admin and mysql Secrets can be generated independently of each other, because the setup Job
+		// sets the runtime user's password to the password in the mysql Secret.
 		single("mysql-admin", "password", mysqlRoot, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", mysqlRoot, mysqlAddress, database)),
 		single("mysql", "dsn", fmt.Sprintf("strongroom:%s@tcp(%s)/%s", newPassword(), mysqlAddress, database)),
 		single("mongodb-admin", "username", "root", "password", mongodbRoot,
@@ -76,10 +74,10 @@ func groups() ([]group, error) {
 			},
 			derived: "rabbitmq-definitions",
 			derive:  definitions,
-			follows: true, // after an update, `make deploy` restarts RabbitMQ
+			follows: true, // the only Secret that ensure updates; after an update, `make deploy` restarts RabbitMQ
 		},
-		// The gateway signs the client's address with this key. The login and accounts functions verify the signature
-		// with the same key.
+		// The gateway signs the client's IP address with this key. The login and accounts functions verify the
+		// signature with the same key.
 		single("gateway-key", "key", newKey()),
 		// The files function signs download links with this key, so that a link works without an access token.
 		single("link-key", "key", newKey()),
@@ -87,13 +85,13 @@ func groups() ([]group, error) {
 	}, nil
 }
 
-// single returns a group of one source. The pairs are alternating keys and values.
+// single returns a group with only one Secret. pairs contains alternating entry names and values.
 func single(name string, pairs ...string) group {
 	return group{sources: []source{{name, text(pairs...)}}}
 }
 
-// newPassword returns a random 192-bit password. It contains only characters that are safe in a URL, because the
-// RabbitMQ source inserts its password into a URL without escaping it.
+// newPassword returns a random 192-bit password. It contains only characters that are safe in a URL, because Knative's
+// RabbitmqSource inserts its password into a URL without escaping it.
 func newPassword() string { return randomText(24) }
 
 // newKey returns a random 256-bit key for HMAC-SHA-256, in base64url without padding.
@@ -105,7 +103,7 @@ func randomText(size int) string {
 	return base64.RawURLEncoding.EncodeToString(random)
 }
 
-// text returns the data of a Secret. The arguments are alternating keys and values.
+// text builds the data of a Secret from pairs, which contains alternating entry names and values.
 func text(pairs ...string) map[string][]byte {
 	data := map[string][]byte{}
 	for i := 0; i < len(pairs); i += 2 {
@@ -114,11 +112,11 @@ func text(pairs ...string) map[string][]byte {
 	return data
 }
 
-// publicKeys returns the data of the Secret token-keys, which contains the public part of the signing key.
+// publicKeys returns the data for the token-keys Secret, which contains the public part of the signing key.
 func publicKeys(from values) (map[string][]byte, error) {
 	set, err := publicSet(from["token-signing-key"]["key.jwk"])
 	if err != nil {
-		return nil, fmt.Errorf(`read entry key.jwk of Secret "token-signing-key": %w`, err)
+		return nil, fmt.Errorf("read entry %s of Secret %q: %w", currentKey, signingSecret, err)
 	}
 	return map[string][]byte{"jwks.json": set}, nil
 }
@@ -145,16 +143,15 @@ func rabbitUser(name string) map[string][]byte {
 	return text("username", name, "password", password, "url", fmt.Sprintf("amqp://%s:%s@%s:5672", name, password, rabbitmqAddress))
 }
 
-// rabbitConnection returns the data of the Secret that Knative's RabbitmqSource reads. The entry "uri" is the URL of
-// the management API, but the RabbitmqSource uses only the host in this URL. The entry "port" is the AMQP port.
+// rabbitConnection returns the data of the Secret that Knative's RabbitmqSource reads.
 func rabbitConnection(name string) map[string][]byte {
+	// The "uri" entry is the URL of the management API, but the RabbitmqSource uses only the host in this URL. The
+	// "port" entry is the AMQP port.
 	return text("username", name, "password", newPassword(), "uri", fmt.Sprintf("http://%s:15672", rabbitmqAddress), "port", "5672")
 }
 
-// definitions returns the definitions that RabbitMQ loads whenever it starts (rabbitmq.com/docs/definitions). They
-// contain the virtual host, and one user per client with only the permissions that the client needs. There is no other
-// user, because RabbitMQ creates no default user if it loads definitions. The result depends only on the user names and
-// passwords, so that ensure can compare it with the stored definitions to detect a change.
+// definitions returns the users and permissions that RabbitMQ imports whenever it starts
+// (rabbitmq.com/docs/definitions). Because of this import, RabbitMQ does not create a default user.
 func definitions(from values) (map[string][]byte, error) {
 	type user struct {
 		Name      string   `json:"name"`
@@ -179,13 +176,14 @@ func definitions(from values) (map[string][]byte, error) {
 	}
 	const nothing = "^$"
 	all.Vhosts = []vhost{{"/"}}
+	// Create one user per client, with only the permissions that the client needs.
 	for _, may := range []struct{ secret, configure, write, read string }{
 		{"rabbitmq-setup", `^strongroom\..*`, `^strongroom\..*`, `^strongroom\..*`},
 		{"rabbitmq-upload", nothing, `^strongroom\.events$`, nothing},
-		// The sweep function publishes events, and it uses passive declares to count the messages in the queues. In
-		// RabbitMQ 4.2.7 and later, a passive declare requires configure or write permission on the queue. The user can
-		// do nothing else with write permission on a queue, because binding a queue also requires read permission on an
-		// exchange, and publishing directly to a queue requires write permission on the default exchange.
+		// The sweep function uses passive declares to count messages. For a passive declare, RabbitMQ 4.2.7 and
+		// later require configure or write permission on the queue. Grant write permission, because it does not by
+		// itself allow a client to bind the queue, which also requires read permission on an exchange, or to publish
+		// to it directly, which requires write permission on the default exchange.
 		{"rabbitmq-sweep", nothing, `^strongroom\.(events|files|files\.dead)$`, nothing},
 		{"rabbitmq-source", nothing, nothing, `^strongroom\.files$`},
 	} {
@@ -200,11 +198,11 @@ func definitions(from values) (map[string][]byte, error) {
 	return map[string][]byte{"definitions.json": document}, err
 }
 
-// passwordHash returns the hash of a password in RabbitMQ's format (rabbitmq.com/docs/passwords), in base64. The hash
-// consists of a 32-bit salt and the SHA-256 hash of the salt and the password. A slow hash and a random salt are not
-// necessary, because the passwords have 192 random bits. passwordHash derives the salt from the password, so that
-// equal passwords have equal hashes.
+// passwordHash returns a password hash in RabbitMQ's format (rabbitmq.com/docs/passwords). A fast hash and a salt
+// derived from the password are secure, because the passwords have 192 random bits.
 func passwordHash(password string) string {
+	// Derive the 32-bit salt from the password, because a random salt would change the RabbitMQ definitions in
+	// every run.
 	derived := sha256.Sum256([]byte("salt" + password))
 	salt := derived[:4]
 	sum := sha256.Sum256(append(salt[:4:4], password...))
@@ -218,8 +216,8 @@ type store interface {
 	change(ctx context.Context, name string, data map[string][]byte) error
 }
 
-// ensureAll creates the missing Secrets of all groups. If a group fails, it continues with the other groups, so that
-// the returned error reports all problems.
+// ensureAll creates the missing Secrets of all groups. If an error occurs in one group, ensureAll continues with the
+// next group, so that the returned error reports all problems.
 func ensureAll(ctx context.Context, api store) error {
 	groups, err := groups()
 	if err != nil {
@@ -232,12 +230,10 @@ func ensureAll(ctx context.Context, api store) error {
 	return errors.Join(errs...)
 }
 
-// ensure creates the missing Secrets of the group. If g.follows is set, it also updates the derived Secret. It derives
-// this Secret from the stored sources, not from newly generated data, so that concurrent runs produce the same Secret.
+// ensure creates the missing Secrets of the group. If g.follows is set, it also updates the derived Secret.
 func (g group) ensure(ctx context.Context, api store) error {
-	// Read the derived Secret first. Every run creates the sources before the derived Secret. Therefore, if the
-	// derived Secret exists but a source does not, the source has been deleted, and no other run is about to create
-	// it.
+	// Read the derived Secret first. Every run creates it last, so if it exists, a missing source Secret has been
+	// deleted and is not about to be created by a concurrent run.
 	var derived map[string][]byte
 	if g.derived != "" {
 		var err error
@@ -253,7 +249,8 @@ func (g group) ensure(ctx context.Context, api store) error {
 		}
 		if data == nil {
 			if derived != nil && !g.follows {
-				return fmt.Errorf("the Secret %q exists, but its source %q does not: restore the source, or delete all Secrets of this group and run the Job again (kubectl delete secret -n strongroom --ignore-not-found %s)",
+				// Do not generate the missing source Secret, because its new data would not match the derived Secret.
+				return fmt.Errorf("the Secret %q exists, but its source %q does not: restore the source, or delete the Secret and all related Secrets (kubectl delete secret -n strongroom --ignore-not-found %s) and run the Job again",
 					g.derived, s.name, strings.Join(g.names(), " "))
 			}
 			if data, err = ensureSource(ctx, api, s); err != nil {
@@ -265,6 +262,7 @@ func (g group) ensure(ctx context.Context, api store) error {
 	if g.derived == "" || derived != nil && !g.follows {
 		return nil
 	}
+	// Use the stored source Secrets, not newly generated data, so that concurrent runs derive the same Secret.
 	data, err := g.derive(stored)
 	if err != nil {
 		return fmt.Errorf("derive Secret %q: %w", g.derived, err)
@@ -298,7 +296,7 @@ func ensureSource(ctx context.Context, api store, s source) (map[string][]byte, 
 	return s.data, nil
 }
 
-// names returns the names of all Secrets in the group, which must have a derived Secret.
+// names returns the names of all Secrets in the group. The group must have a derived Secret.
 func (g group) names() []string {
 	var names []string
 	for _, s := range g.sources {

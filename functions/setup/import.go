@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// maxLine is the maximum length of a line in an import file, in bytes. It is long enough for every valid user, even
-	// if all characters are written as JSON escape sequences.
+	// maxLine is the maximum length of a line in an import file, in bytes. It is large enough for every valid
+	// user, even if every character is written as a JSON escape sequence.
 	maxLine = 8 << 10
-	// maxImport is the maximum number of users in an import file. The number is limited, because all users are read
-	// into memory before the first user is created.
+	// maxImport is the maximum number of users in an import file. The number is limited, because the import holds
+	// all users in memory.
 	maxImport = 200_000
 	// maxFaults is the maximum number of invalid lines that one error reports.
 	maxFaults = 20
@@ -39,9 +39,8 @@ type importStore interface {
 	Create(ctx context.Context, by accounts.Actor, n accounts.NewUser) (accounts.User, error)
 }
 
-// importUsers creates a user for each line of the named file, and writes a summary to out. Each line is a JSON object.
-// If file is "-", importUsers reads from standard input. It does not change users that already exist, so that an import
-// can be repeated.
+// importUsers imports the users in the named file ("-" for standard input) and writes a summary to out. It does not
+// change existing users, so an import can be repeated.
 func importUsers(ctx context.Context, cfg config, file string, out io.Writer) error {
 	if err := demand("MYSQL_DSN", cfg.DSN); err != nil {
 		return err
@@ -59,8 +58,8 @@ func importUsers(ctx context.Context, cfg config, file string, out io.Writer) er
 	})
 }
 
-// importFrom creates the users in an import file. It reads and checks all lines before it creates the first user, so
-// that an invalid line prevents the whole import.
+// importFrom creates the users in an import file. It checks all lines before it creates the first user, so that an
+// invalid line prevents the whole import.
 func importFrom(ctx context.Context, in io.Reader, store importStore, out io.Writer) error {
 	users, err := readNewcomers(in)
 	if err != nil {
@@ -83,8 +82,8 @@ func importFrom(ctx context.Context, in io.Reader, store importStore, out io.Wri
 	return errors.Join(err, noted)
 }
 
-// readNewcomers reads and checks all lines of an import file. Its error contains the numbers of the first invalid
-// lines. It does not show the lines, because any part of a line can be a password.
+// readNewcomers reads and checks all lines of an import file. Its error identifies invalid lines by number and never
+// quotes them, because any part of a line can be a password.
 func readNewcomers(in io.Reader) ([]newcomer, error) {
 	var users []newcomer
 	var faults []error
@@ -99,7 +98,7 @@ func readNewcomers(in io.Reader) ([]newcomer, error) {
 		}
 		user, name, err := readNewcomer(scanner.Bytes())
 		if first, twice := lines[name]; err == nil && twice {
-			err = fmt.Errorf("the user name is already used in line %d", first)
+			err = fmt.Errorf("the user name is already used on line %d", first)
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("line %d: %w", n, err))
@@ -130,7 +129,7 @@ func readNewcomer(line []byte) (user newcomer, name string, err error) {
 		err = errors.Join(err, errRole)
 	}
 	if wrong := password.CheckHash(user.PasswordHash); wrong != nil {
-		err = errors.Join(err, fmt.Errorf("password_hash: %w", wrong))
+		err = errors.Join(err, fmt.Errorf("invalid password_hash: %w", wrong))
 	}
 	return user, name, err
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// mongoTimeout is how long all commands that create or update the MongoDB runtime user may take together.
+// mongoTimeout is the time limit for creating or updating the functions' MongoDB user.
 const mongoTimeout = 15 * time.Second
 
-// mongoURI parses a MongoDB URI, which must contain a database name. Its error names the environment variable, but does
-// not show the URI, because the URI contains a password.
+// mongoURI parses a MongoDB URI, which must contain a database name. Its error does not show the URI, because the
+// URI contains a password.
 func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	parsed, err := connstring.ParseAndValidate(uri)
 	if err != nil || parsed.Database == "" {
@@ -30,8 +30,8 @@ func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	return parsed, nil
 }
 
-// setUpMongoDB creates the indexes in MongoDB. If MONGODB_ADMIN_URI is set, it first creates or updates the runtime
-// user.
+// setUpMongoDB creates the indexes in MongoDB. If MONGODB_ADMIN_URI is set, it first creates or updates the
+// functions' MongoDB user.
 func setUpMongoDB(ctx context.Context, cfg config) error {
 	if cfg.MongoAdminURI == "" {
 		slog.InfoContext(ctx, "MONGODB_ADMIN_URI is not set, so setup does not create a MongoDB user")
@@ -44,7 +44,8 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 	))
 }
 
-// withStore opens the store at the address in a setting, passes the store to action, and closes the store.
+// withStore opens the store at address, calls action with the open store, and then closes the store. setting is the
+// name of the environment variable that contains address.
 func withStore[S io.Closer](setting, address string, open func(address string) (S, error), action func(S) error) error {
 	store, err := open(address)
 	if err != nil {
@@ -53,10 +54,8 @@ func withStore[S io.Closer](setting, address string, open func(address string) (
 	return errors.Join(action(store), store.Close())
 }
 
-// ensureMongoUser creates the runtime user, with the user name and the password in runtimeURI. It connects as the
-// administrator in adminURI, and creates the user in the database against which the user authenticates. The user gets
-// the role readWrite on the database in runtimeURI. If the user already exists with another password or other roles,
-// ensureMongoUser updates them.
+// ensureMongoUser creates or updates the MongoDB user in runtimeURI, and gives this user the readWrite role on the
+// database in runtimeURI. It connects with the credentials in adminURI.
 func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error) {
 	admin, err := mongoURI("MONGODB_ADMIN_URI", adminURI)
 	if err != nil {
@@ -71,7 +70,7 @@ func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err erro
 		slog.InfoContext(ctx, "MONGODB_URI contains no user name, so setup does not create a MongoDB user")
 		return nil
 	case runtime.Username == admin.Username && runtime.AuthSource == admin.AuthSource:
-		slog.WarnContext(ctx, "MONGODB_URI and MONGODB_ADMIN_URI name the same MongoDB user, so setup does not change its roles", "user", admin.Username)
+		slog.WarnContext(ctx, "MONGODB_URI and MONGODB_ADMIN_URI name the same MongoDB user, so setup does not change that user's roles", "user", admin.Username)
 		return nil
 	}
 	db, err := mongodb.Open(adminURI)
@@ -103,25 +102,23 @@ func signIn(ctx context.Context, uri string) (err error) {
 	return db.RunCommand(ctx, bson.D{{Key: "ping", Value: 1}}).Err()
 }
 
-// role is a role name together with the database on which a MongoDB user has that role.
+// role is a MongoDB role and the database to which the role applies.
 type role struct {
 	Role string `bson:"role"`
 	DB   string `bson:"db"`
 }
 
-// mongoUser describes a MongoDB user, which its ensure method creates or updates.
+// mongoUser is a MongoDB user that setup creates or updates.
 type mongoUser struct {
 	name, password string
 	roles          []role
-	// run sends a command to the database against which the user authenticates, and decodes the response into result.
+	// run sends a command to the user's authentication database and decodes the response into result.
 	run func(ctx context.Context, command bson.D, result any) error
-	// signIn returns an error if the server does not accept the user name and the password.
+	// signIn checks that the server accepts the user name and the password.
 	signIn func(ctx context.Context) error
 }
 
-// ensure creates the user. If the user already exists with another password or other roles, ensure updates them. If the
-// server cannot update roles, as is the case with DocumentDB, ensure only logs a warning, because the existing roles
-// might be sufficient. If they are not, setup fails later, when it creates the indexes.
+// ensure creates the user. If the user already exists with another password or other roles, ensure updates them.
 func (u mongoUser) ensure(ctx context.Context) error {
 	roles, exists, err := u.find(ctx)
 	if err != nil {
@@ -132,8 +129,8 @@ func (u mongoUser) ensure(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		// Another setup process might have created the user at the same time. Look for the user again instead of
-		// checking the error code, because servers have different error codes for a user that already exists.
+		// Another setup process might have created the user at the same time. Look for the user instead of checking
+		// the error code, which differs from server to server.
 		var findErr error
 		if roles, exists, findErr = u.find(ctx); findErr != nil || !exists {
 			return errors.Join(err, findErr)
@@ -150,6 +147,8 @@ func (u mongoUser) ensure(ctx context.Context) error {
 		return nil
 	}
 	err = u.command(ctx, "updateUser", bson.E{Key: "roles", Value: u.roles})
+	// Some servers, such as DocumentDB, cannot update roles. Continue, because the existing roles might be
+	// sufficient. If they are not, the creation of the indexes fails later.
 	if err != nil && !mongodb.IsRefusal(err) && !mongodb.Away(err) {
 		slog.WarnContext(ctx, "could not update the roles of the MongoDB user", "user", u.name, "roles", roles, "error", err)
 		return nil
@@ -165,7 +164,7 @@ func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err err
 		} `bson:"users"`
 	}
 	if err := u.run(ctx, bson.D{{Key: "usersInfo", Value: u.name}}, &found); err != nil {
-		return nil, false, fmt.Errorf("run usersInfo: %w", err)
+		return nil, false, fmt.Errorf("run the MongoDB command usersInfo: %w", err)
 	}
 	if len(found.Users) == 0 {
 		return nil, false, nil
@@ -176,7 +175,7 @@ func (u mongoUser) find(ctx context.Context) (roles []role, exists bool, err err
 // command runs a MongoDB command that creates or updates the user.
 func (u mongoUser) command(ctx context.Context, name string, arguments ...bson.E) error {
 	if err := u.run(ctx, append(bson.D{{Key: name, Value: u.name}}, arguments...), &bson.D{}); err != nil {
-		return fmt.Errorf("run %s: %w", name, err)
+		return fmt.Errorf("run the MongoDB command %s: %w", name, err)
 	}
 	return nil
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// patience is how long setup may take to prepare the stores, including the time until the stores are available. It is
-// long, because a new cluster first has to pull the stores' container images.
+// patience is the time limit for the setup of all stores, including the wait until the stores are available. It is
+// long, because a new cluster must first pull the stores' container images.
 const patience = 5 * time.Minute
 
 // prepare checks the settings, and then sets up all stores concurrently, so that an unavailable store does not delay
-// the setup of the other stores. If a check fails, prepare returns an error before it connects to a store.
+// the setup of the other stores.
 func prepare(ctx context.Context, cfg config) error {
 	users, err := firstUsers(cfg)
 	if err != nil {
@@ -53,7 +53,7 @@ func prepare(ctx context.Context, cfg config) error {
 }
 
 // check returns an error if a required setting is not set, or if MYSQL_DSN, MONGODB_URI or MONGODB_ADMIN_URI is
-// malformed. It does not check the other settings, because they are checked when setup uses them.
+// malformed. The other settings are checked where setup uses them.
 func (cfg config) check() error {
 	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
 		return err
@@ -69,7 +69,7 @@ func (cfg config) check() error {
 
 func openAccounts(dsn string) (*accounts.Store, error) { return accounts.Open(dsn, time.Now) }
 
-// demand returns an error with the name of the environment variable if its value is empty.
+// demand returns an error if the environment variable's value is empty. The error contains the variable's name.
 func demand(variable, value string) error {
 	if value == "" {
 		return fmt.Errorf("settings: %s is not set", variable)
@@ -77,8 +77,8 @@ func demand(variable, value string) error {
 	return nil
 }
 
-// setUpMySQL migrates the tables in MySQL, and creates the given users of Strongroom. If MYSQL_ADMIN_DSN is set, it
-// also creates or updates the MySQL runtime user.
+// setUpMySQL migrates the tables in MySQL and creates the given Strongroom users. If MYSQL_ADMIN_DSN is set, it also
+// creates or updates the functions' MySQL user.
 func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if cfg.AdminDSN == "" {
 		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set, so setup migrates the tables as the user in MYSQL_DSN and does not create a MySQL user")
@@ -99,9 +99,8 @@ const (
 	maxPause   = 5 * time.Second
 )
 
-// await calls the function step, which sets up a store, until step succeeds or ctx is done. It retries only errors that
-// wrap problem.Unavailable, because waiting cannot remove the cause of any other error. The interval between the calls
-// doubles each time, up to maxPause.
+// await calls step, which sets up a store. If step returns a problem.Unavailable, await retries until ctx is done.
+// It does not retry after other errors, because waiting cannot resolve them.
 func await(ctx context.Context, store string, step func(ctx context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := step(ctx)

@@ -14,17 +14,15 @@ import (
 )
 
 const (
-	// recatalogueTimeout is how long the recatalogue command may take. When this time has passed, the remaining events
-	// stay unpublished until the next run.
+	// recatalogueTimeout is the time limit for the recatalogue command. After a timeout, the next run publishes
+	// the remaining events.
 	recatalogueTimeout = 15 * time.Minute
 	// idsAtOnce is the maximum number of files per query.
 	idsAtOnce = 500
 )
 
-// recatalogue republishes the event for each file that has no catalog entry even though RabbitMQ confirmed the event.
-// An entry can be absent if RabbitMQ has lost the event, or if a backup was restored. recatalogue writes the number of
-// published events to out. If an event is still in the queue, the record function receives the event twice. This does
-// no harm, because the record function creates only one catalog entry.
+// recatalogue finds the files that have no catalog entry even though RabbitMQ confirmed their events, and publishes
+// these events again. It writes the number of published events to out.
 func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	if err := errors.Join(demand("MONGODB_URI", cfg.MongoURI), demand("EVENTS_ADMIN_URL", cfg.EventsURL)); err != nil {
 		return err
@@ -45,6 +43,8 @@ func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 					return err
 				}
 				after = ids[len(ids)-1]
+				// A catalog entry can be missing if RabbitMQ lost the event that announced the file, or if a
+				// database was restored from a backup.
 				missing, err := entries.Missing(ctx, ids)
 				if err != nil {
 					return err
@@ -65,8 +65,9 @@ func recatalogue(ctx context.Context, cfg config, out io.Writer) (err error) {
 	return errors.Join(err, noted)
 }
 
-// republish publishes a file's event, and reports whether it has done so. It does not publish an event that RabbitMQ
-// has never confirmed, because the sweep function publishes such an event. It publishes nothing for a deleted file.
+// republish sends the event for the file with the given ID to RabbitMQ again, and reports whether it has done so. It
+// does nothing if the file has been deleted or if RabbitMQ has never confirmed the event. The sweep function
+// publishes unconfirmed events.
 func republish(ctx context.Context, files *content.Store, publisher events.Publisher, id string) (done bool, err error) {
 	if confirmed, err := files.Confirmed(ctx, id); err != nil || !confirmed {
 		return false, err
@@ -78,6 +79,7 @@ func republish(ctx context.Context, files *content.Store, publisher events.Publi
 	if err != nil {
 		return false, err
 	}
+	// Publishing an event twice does no harm, because the record function creates only one catalog entry.
 	if err := publisher.Publish(ctx, e); err != nil {
 		return false, fmt.Errorf("publish the event for file %s: %w", id, err)
 	}

@@ -10,12 +10,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/events"
 )
 
-// redriveTimeout is how long the redrive command may take. When this time has passed, the remaining dead letters stay
-// in the dead-letter queue until the next run.
+// redriveTimeout is the time limit for the redrive command. After a timeout, the remaining dead letters stay in the
+// dead-letter queue until the next run.
 const redriveTimeout = 15 * time.Minute
 
-// redrive moves dead letters, the events that could not be processed, back to the event queue. It writes the number of
-// moved dead letters to out.
+// redrive moves dead letters, which are events that could not be processed, back to the event queue. It reports to out
+// how many dead letters it moved.
 func redrive(ctx context.Context, cfg config, out io.Writer) error {
 	if err := demand("EVENTS_ADMIN_URL", cfg.EventsURL); err != nil {
 		return err

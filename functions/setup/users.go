@@ -14,7 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// seed is a user that setup creates if no user with that name exists.
+// seed is a user that setup creates if no user with the same name exists.
 type seed struct {
 	Username string `json:"username"`
 	Password string `json:"password"`
@@ -86,9 +86,8 @@ type hasher interface {
 	Hash(ctx context.Context, password string) (string, error)
 }
 
-// createUsers creates the users that do not exist yet. It does not change the password or the role of an existing
-// user, because an admin or the user might have changed them since setup created the user, and a deployment must not
-// undo that change.
+// createUsers creates the users that do not exist yet. It never changes an existing user, because an admin or the
+// user might have changed the password or the role.
 func createUsers(ctx context.Context, store userStore, hasher hasher, users []seed) error {
 	for _, user := range users {
 		_, err := store.ByUsername(ctx, user.Username)

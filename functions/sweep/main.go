@@ -1,5 +1,5 @@
-// Command sweep is the function that completes interrupted work. It publishes events that the broker has not confirmed,
-// completes interrupted uploads and deletions, and deletes expired data. An event source calls it at regular intervals.
+// Command sweep is the serverless function that completes interrupted uploads and deletions, publishes unconfirmed
+// events, and deletes expired data. An event source calls it at regular intervals.
 package main
 
 import (
@@ -17,15 +17,14 @@ import (
 type config struct {
 	// MongoURI is the URI of the MongoDB database that contains the files and the catalog.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// EventsURL is the URL of a RabbitMQ server or of an HTTP sink for CloudEvents. For RabbitMQ, the user in the URL
-	// must be allowed to publish events and to count the messages in the queues.
+	// EventsURL is the URL of a RabbitMQ server or an HTTP sink for CloudEvents. A RabbitMQ user in the URL must be
+	// allowed to publish events and to count queued messages.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
-	// PendingGrace is how long sweep waits before it publishes a new file's event or completes a deletion, so that the
-	// function that handles the upload or the deletion can do so first.
+	// PendingGrace is how long sweep waits before it completes an interrupted upload or deletion. The delay is needed
+	// because another function might still be processing the client's request.
 	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"1m"`
-	// OrphanGrace is how long sweep waits before it deletes bytes that do not belong to a file. It must exceed the
-	// duration of the longest request to the upload function, because sweep would otherwise delete the bytes of an
-	// upload that is still in progress.
+	// OrphanGrace is how long sweep keeps bytes that do not belong to a file. It must exceed the duration of any
+	// upload request, because sweep could otherwise delete the bytes of an upload in progress.
 	OrphanGrace time.Duration `env:"ORPHAN_GRACE" envDefault:"15m"`
 }
 

@@ -19,17 +19,16 @@ import (
 )
 
 const (
-	// sweepTime is the time limit for one sweep. It is shorter than REQUEST_TIMEOUT in the sweep function's manifest,
-	// so that the function can still send a response. The next sweep continues with the remaining work.
+	// sweepTime is the time limit for one sweep. It is shorter than REQUEST_TIMEOUT in the sweep function's
+	// manifest, so that the function can still send a response. The next sweep continues with the remaining work.
 	sweepTime = 3 * time.Minute
 	// pageSize is the maximum number of documents per query.
 	pageSize = 100
-	// claimLife is the age at which sweep deletes a claim, which records the file for an Idempotency-Key. After that, a
-	// client can use the key for another file.
+	// claimLife is the lifetime of a claim, which records the file that belongs to an Idempotency-Key. After sweep
+	// has deleted the claim, a client can use the key for another file.
 	claimLife = 24 * time.Hour
-	// tombstoneLife is the age at which sweep deletes a tombstone, which marks a deleted file. It must exceed the
-	// longest expected delay of an event, because the record function needs the tombstone to recognize a late event for
-	// the file.
+	// tombstoneLife is the lifetime of a tombstone, which marks a file as deleted. It must exceed the longest
+	// expected event delay, because the tombstone lets the record function recognize a late event for a deleted file.
 	tombstoneLife = 30 * 24 * time.Hour
 )
 
@@ -54,8 +53,8 @@ type catalogStore interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// sweeper completes interrupted work. Each step of a sweep can be repeated safely, and several processes can run the
-// same step at the same time.
+// sweeper completes interrupted uploads and deletions. Each step of a sweep can be repeated safely, and several
+// processes can run the same step at the same time.
 type sweeper struct {
 	files                     store
 	entries                   catalogStore
@@ -69,26 +68,26 @@ type sweeper struct {
 type counts struct {
 	// Published is the number of events that the sweep published because the broker had not confirmed them.
 	Published int `json:"published"`
-	// Duplicates is the number of files that the sweep deleted because another file was already recorded for the same
-	// Idempotency-Key.
+	// Duplicates is the number of files that the sweep deleted because another file was already recorded for the
+	// same Idempotency-Key.
 	Duplicates int `json:"duplicates"`
 	// Finished is the number of resumable uploads that the sweep committed as files because all their bytes had
 	// arrived.
 	Finished int `json:"finished"`
-	// Discarded is the number of uploads whose bytes the sweep deleted because the uploads did not become files.
+	// Discarded is the number of uploads whose bytes the sweep deleted because the uploads had not become files.
 	Discarded int `json:"discarded"`
 	// Deleted is the number of interrupted file deletions that the sweep completed.
 	Deleted int `json:"deleted"`
-	// ForgottenClaims is the number of expired claims that the sweep deleted. A claim records which file belongs to an
-	// Idempotency-Key. ForgottenTombstones is the number of expired tombstones (markers for deleted files) that the
-	// sweep deleted.
-	ForgottenClaims     int64 `json:"forgotten_claims"`
+	// ForgottenClaims is the number of expired claims that the sweep deleted. A claim records which file belongs to
+	// an Idempotency-Key.
+	ForgottenClaims int64 `json:"forgotten_claims"`
+	// ForgottenTombstones is the number of expired tombstones (markers for deleted files) that the sweep deleted.
 	ForgottenTombstones int64 `json:"forgotten_tombstones"`
 	// Failed is the number of steps that failed. The log contains their errors.
 	Failed int `json:"failed"`
-	// Waiting is the number of messages in the event queue. DeadLetters is the number of messages in the dead-letter
-	// queue.
-	Waiting     int `json:"waiting"`
+	// Waiting is the number of messages in the event queue.
+	Waiting int `json:"waiting"`
+	// DeadLetters is the number of messages in the dead-letter queue.
 	DeadLetters int `json:"dead_letters"`
 }
 
@@ -103,7 +102,7 @@ func (cfg config) check() error {
 	return nil
 }
 
-// newHandler returns a handler that runs one sweep for each POST request to /, and ignores the request body.
+// newHandler returns a handler that runs one sweep for each POST request to / and ignores the request body.
 func newHandler(s *sweeper) http.Handler {
 	serve := problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		done, err := s.sweep(r.Context())
@@ -119,8 +118,8 @@ func newHandler(s *sweeper) http.Handler {
 	return routing.Table{"/": {http.MethodPost: serve}}.Handler()
 }
 
-// sweep runs all steps within a total time limit of sweepTime. If a step fails, sweep still runs the other steps. It
-// returns the first error, so that the event source gets an error response.
+// sweep runs all steps, even if one of them fails. sweepTime is the time limit for all steps together. The returned
+// error is the first error that occurred, so that the event source gets an error response.
 func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTime)
 	defer cancel()
@@ -163,8 +162,8 @@ func (c counts) measure(ctx context.Context) {
 	}
 }
 
-// finishDeletions completes interrupted deletions. If it cannot delete a file, it passes the error to the function
-// report and continues with the next file.
+// finishDeletions completes interrupted deletions. If it cannot delete a file, it calls report with the error and
+// continues with the next file.
 func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, report func(error)) error {
 	for after := ""; ; {
 		ids, err := s.files.PendingDeletions(ctx, now.Add(-s.pendingGrace), after, pageSize)
@@ -194,9 +193,9 @@ func (s *sweeper) delete(ctx context.Context, id string) error {
 	return s.files.Delete(ctx, id)
 }
 
-// finishUploads finds interrupted uploads. It commits or discards each upload that is not a file yet, and publishes the
-// event for each upload that is already a file. If an upload causes an error, finishUploads passes the error to the
-// function report and continues with the next upload.
+// finishUploads handles interrupted uploads. If an upload is already stored as a file, finishUploads publishes the
+// file's event. Otherwise, it calls finish for a resumable upload, and discard for any other upload. It passes each
+// error to report, and then continues with the next upload.
 func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, report func(error)) error {
 	brokerAway := false
 	for after := ""; ; {
@@ -216,12 +215,10 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 			case errors.Is(err, problem.NotFound):
 				err = s.discard(ctx, now, u, done)
 			case err == nil && now.Sub(f.StoredAt) < s.pendingGrace:
-				// The file was stored only a short time ago, so the upload function can still publish the file's event
-				// or delete the file.
+				// Skip a recently stored file, because the upload function might still be processing it.
 			case err == nil && !brokerAway:
 				err = s.announce(ctx, f, done)
-				// If the broker is unavailable, skip the remaining events, because each attempt to publish an event
-				// would also time out.
+				// If an event cannot be published, skip the remaining events, because each attempt might time out.
 				brokerAway = errors.Is(err, errNotPublished)
 			}
 			report(err)
@@ -229,27 +226,24 @@ func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts
 	}
 }
 
-// finish commits a resumable upload as a file if all its bytes are stored. This is necessary if the process that
-// received the last bytes was killed before the commit, because the client has no bytes left to send and therefore
-// might not send another request. A later sweep publishes the file's event. If the upload function commits the same
-// file at the same time, the upload function publishes the event.
-//
-// finish calls discard for an upload that was terminated or lacks bytes.
+// finish commits a resumable upload as a file if all its bytes are stored, and calls discard otherwise. For a
+// committed file, a later sweep publishes the event that announces the file.
 func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
+	// Commit the upload here, because the process that received the last bytes might have been killed before the
+	// commit. The client might not send another request, because it has no bytes left to send.
 	_, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
 	switch {
 	case err == nil:
 		done.Finished++
 		return nil
-	case errors.Is(err, problem.Conflict), errors.Is(err, problem.NotFound):
+	case errors.Is(err, problem.Conflict), errors.Is(err, problem.NotFound): // incomplete or terminated upload
 		return s.discard(ctx, now, u, done)
 	}
 	return err
 }
 
-// discard deletes the bytes of an upload that did not become a file. It does nothing until orphanGrace has passed since
-// the expiry of a resumable upload or the start of a single-request upload, because the client might be able to
-// continue the upload, or a request that sends bytes might still be running.
+// discard deletes the bytes of an upload that did not become a file. It does nothing until orphanGrace has passed
+// since the expiration of a resumable upload or the start of a single-request upload.
 func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
 	ended := u.ExpiresAt
 	if !u.Resumable {
@@ -260,7 +254,7 @@ func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending,
 		ended = time.Unix(id.Time().UnixTime())
 	}
 	if now.Sub(ended) < s.orphanGrace {
-		return nil
+		return nil // the client might continue the upload, or a request might still be sending bytes
 	}
 	if err := s.files.Discard(ctx, u.ID); err != nil {
 		return err
@@ -270,12 +264,10 @@ func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending,
 }
 
 // errNotPublished reports that announce failed because the publisher returned an error.
-var errNotPublished = errors.New("publish the event")
+var errNotPublished = errors.New("the event publisher returned an error")
 
-// announce publishes a file's event. The event has the same ID each time, so a second delivery is harmless. If the
-// file's Idempotency-Key is already recorded for another file, announce deletes the file instead. The deleted file's
-// event might have been published already, so announce also writes a tombstone, which marks the file as deleted, and
-// deletes the catalog entry.
+// announce publishes the event that announces file f. If f's Idempotency-Key is already recorded for another file,
+// announce deletes f and its catalog entry instead.
 func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) error {
 	if f.Key != "" {
 		first, err := s.files.Claim(ctx, f.Key, f)
@@ -283,6 +275,8 @@ func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) er
 			return err
 		}
 		if first.ID != f.ID {
+			// Write a tombstone, which marks f as deleted, so that an event for f that has already been published
+			// does not add f to the catalog.
 			if err := s.files.MarkDeleted(ctx, f.ID); err != nil {
 				return err
 			}
@@ -297,8 +291,9 @@ func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) er
 	if err != nil {
 		return err
 	}
+	// The event has the same ID each time, so a second delivery does no harm.
 	if err := s.publisher.Publish(ctx, e); err != nil {
-		return fmt.Errorf("%w for file %s: %w", errNotPublished, f.ID, err)
+		return fmt.Errorf("announce file %s: %w: %w", f.ID, errNotPublished, err)
 	}
 	if err := s.files.Confirm(ctx, f.ID); err != nil {
 		return err

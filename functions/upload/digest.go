@@ -20,22 +20,20 @@ import (
 // digest.
 type digests struct{ sha256, sha512 []byte }
 
-// byteSequence matches the "=" and the value in a Content-Digest member such as "sha-256=:BASE64:", if the base64 has
-// no padding. contentDigest then adds the padding, which the parser requires.
+// byteSequence matches "=:BASE64:" in a Content-Digest member such as "sha-256=:BASE64:". It matches only a base64
+// value without padding, so that contentDigest can add the padding, which the parser requires.
 var byteSequence = regexp.MustCompile(`=:[A-Za-z0-9+/]+:`)
 
-// contentDigest parses the Content-Digest header (RFC 9530, Section 2), which is a dictionary such as
-// "sha-256=:BASE64:, sha-512=:BASE64:". It returns the SHA-256 and SHA-512 digests. It ignores all other algorithms, as
-// the RFC permits, because the other registered algorithms are insecure. If the header is malformed, the error is a
-// problem.BadRequest.
+// contentDigest returns the SHA-256 and SHA-512 digests from the Content-Digest header (RFC 9530, Section 2). If the
+// header is malformed, the error is a problem.BadRequest.
 func contentDigest(h http.Header) (digests, error) {
 	lines := h.Values("Content-Digest")
 	if len(lines) == 0 {
 		return digests{}, nil
 	}
 	malformed := problem.BadRequest.With("the Content-Digest header is malformed: send sha-256=:BASE64:, sha-512=:BASE64: or both")
-	// Add missing base64 padding, because package httpsfv requires padding, but RFC 9651, Section 4.2.7, recommends
-	// accepting byte sequences without padding.
+	// Add missing base64 padding. Package httpsfv requires the padding, but RFC 9651, Section 4.2.7, recommends
+	// accepting byte sequences without it.
 	padded := byteSequence.ReplaceAllStringFunc(strings.Join(lines, ","), func(s string) string {
 		return s[:len(s)-1] + strings.Repeat("=", -(len(s)-len("=::"))&3) + ":"
 	})
@@ -53,6 +51,7 @@ func contentDigest(h http.Header) (digests, error) {
 		}
 		sums[algorithm] = sum
 	}
+	// Ignore all other algorithms, as RFC 9530 permits. All other registered algorithms are insecure.
 	return digests{sums["sha-256"], sums["sha-512"]}, nil
 }
 
@@ -63,11 +62,12 @@ type checksum struct {
 	sha512   hash.Hash
 }
 
-// over returns a checksum and a reader for body. The caller must read body through this reader, so that the checksum
-// covers all bytes. If isForm is true, body is a multipart form, and the checksum computes its SHA-256 digest.
-// Otherwise, body contains only the file, so the store computes this digest, and the caller must pass it to matches.
+// over returns a checksum for body. It also returns a reader, which the caller must use instead of body, so that the
+// checksum covers every byte that the caller reads.
 func (d digests) over(body io.Reader, isForm bool) (*checksum, io.Reader) {
 	c := &checksum{promised: d}
+	// If body is the file itself, not a form, the store computes the SHA-256 digest, and the caller passes this
+	// digest to the matches method.
 	if d.sha256 != nil && isForm {
 		c.sha256 = sha256.New()
 		body = io.TeeReader(body, c.sha256)
@@ -79,9 +79,8 @@ func (d digests) over(body io.Reader, isForm bool) (*checksum, io.Reader) {
 	return c, body
 }
 
-// matches compares the declared digests with the digests of the received bytes. If they differ, matches returns a
-// problem.DigestMismatch. sum is the SHA-256 digest of the bytes in hexadecimal. matches uses sum only if the checksum
-// does not compute this digest itself.
+// matches returns a problem.DigestMismatch if a declared digest differs from the digest of the received bytes. sum
+// is the file's SHA-256 digest in hexadecimal. For a form, sum is ignored.
 func (c *checksum) matches(sum string) error {
 	if c.sha256 != nil {
 		sum = hex.EncodeToString(c.sha256.Sum(nil))

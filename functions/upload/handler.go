@@ -23,12 +23,13 @@ import (
 )
 
 const (
-	// publishAttempts is the maximum number of attempts to publish an event. retryPause is the interval between two
-	// attempts. publishTimeout limits the total time for all attempts to publish an event.
+	// publishAttempts is the maximum number of attempts to publish an event.
 	publishAttempts = 3
-	publishTimeout  = 20 * time.Second
-	retryPause      = 200 * time.Millisecond
-	// undoTimeout is how long the deletion of a file or a resumable upload may take after the upload failed.
+	// publishTimeout is the total time limit for all attempts to publish an event.
+	publishTimeout = 20 * time.Second
+	// retryPause is the interval between two attempts to publish an event.
+	retryPause = 200 * time.Millisecond
+	// undoTimeout is the time limit for the deletion of a file or a resumable upload after the upload has failed.
 	undoTimeout = 20 * time.Second
 )
 
@@ -51,7 +52,7 @@ type publisher interface {
 	Ready(ctx context.Context) error
 }
 
-// handler handles single-request uploads (POST /upload and POST /). The type tus handles resumable uploads.
+// handler serves single-request uploads (POST /upload and POST /). The tus type serves resumable uploads.
 type handler struct {
 	files     store
 	publisher publisher
@@ -59,7 +60,7 @@ type handler struct {
 	now       func() time.Time
 }
 
-// newHandler returns the HTTP handler of the upload function. It serves single-request uploads at /upload and /, and
+// newHandler returns the upload function's HTTP handler. It serves single-request uploads at / and /upload, and
 // resumable uploads at tusPath and the paths below it.
 func newHandler(verifier *token.Verifier, files store, publisher publisher, limits limits) (http.Handler, error) {
 	h := &handler{files, publisher, limits, time.Now}
@@ -76,8 +77,7 @@ func newHandler(verifier *token.Verifier, files store, publisher publisher, limi
 	}.Handler()), nil
 }
 
-// measured handles a single-request upload. It calls h.upload, records the metrics of the upload, and sends the
-// response.
+// measured handles a single-request upload and records its metrics.
 func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	began := h.now()
 	f, replayed, err := h.upload(r)
@@ -110,16 +110,12 @@ type stored struct {
 	Status      string `json:"status"`
 }
 
-// upload stores the file in the request r. If an earlier request with the same idempotency key has already stored a
-// file, upload returns that file and sets replayed to true.
-//
-// upload returns only after the file's bytes are committed and the broker has confirmed the file's event. From then on,
-// the file's catalog entry can be late but cannot be lost, so the client can rely on the response.
-//
-// Before upload reads the body, it performs all checks that do not need the body, so that a client does not send a
-// large file that the function rejects.
+// upload stores the file in the request r and publishes the event that announces the file. If an earlier request had
+// the same idempotency key, upload returns that request's file and sets replayed to true.
 func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err error) {
 	ctx := r.Context()
+	// First perform all checks that do not need the body, so that a client does not send a large file that the
+	// function rejects.
 	headers, err := declare(r)
 	if err != nil {
 		return content.File{}, false, err
@@ -155,6 +151,8 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 	if err != nil {
 		return content.File{}, false, err
 	}
+	// Check the quota before the event is published, because the function must not delete a file whose event has
+	// been published.
 	if err := h.withinQuota(ctx, owner, f.ID); err != nil {
 		return content.File{}, false, err
 	}
@@ -167,14 +165,16 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 			return h.replay(ctx, first)
 		}
 	}
+	// If publishing fails, keep a file that has an idempotency key, because the response to a concurrent request
+	// with the same key might already have reported that the file is stored.
 	if err := h.announce(ctx, e, key != ""); err != nil {
 		return content.File{}, false, err
 	}
+	// The broker has confirmed the event, so the catalog entry can be late but cannot be lost.
 	return f, false, nil
 }
 
-// keep writes the uploaded bytes to the store. It returns the stored file, including its ID, size, SHA-256 digest and
-// storage time. It also returns the file's event, which the store saves in the file's document.
+// keep writes the uploaded bytes to the store. It returns the stored file and the event that announces the file.
 func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ content.File, e event.Event, err error) {
 	f, err = h.files.Put(ctx, f, in.bytes, func(f *content.File) (encoded []byte, err error) {
 		if err := in.finish(f.SHA256); err != nil {
@@ -183,46 +183,37 @@ func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ cont
 		if e, err = events.NewFileStored(ctx, f.Info); err != nil {
 			return nil, err
 		}
-		return e.MarshalJSON()
+		return e.MarshalJSON() // the store saves the event in the file's document
 	})
 	return f, e, err
 }
 
-// announce publishes the event for a committed file. It continues even if the client disconnects, because every stored
-// file should have a catalog entry.
-//
-// If publishing fails and the broker cannot have received the event, announce deletes the file, so that the client can
-// upload the file again from the beginning.
-//
-// If publishing fails but the broker might have received the event, announce keeps the file, because a late catalog
-// entry could otherwise refer to a file that no longer exists. The event stays pending in the file's document until
-// the sweep function publishes it again. The client gets a 503, because the outcome is unknown. If the client uploads
-// the file again, the store can contain two copies, but no data is lost. Two copies are also possible if announce
-// cannot delete a file.
-//
-// If keepFile is true, announce never deletes the file. The function publishes the event again when the client retries.
-// Callers set keepFile to true if the file has an idempotency key, because another request with this key might be
-// returning the file at the same time. They also set keepFile to true if the file arrived in several requests, so that
-// the client does not have to send the file again.
+// announce publishes the event that announces a committed file. If publishing fails, announce deletes the file,
+// unless keepFile is true or the broker might have received the event.
 func (h *handler) announce(ctx context.Context, e event.Event, keepFile bool) error {
+	// Continue even if the client disconnects, because every stored file should have a catalog entry.
 	ctx = context.WithoutCancel(ctx)
 	sent, err := h.publish(ctx, e)
 	if err == nil {
 		if err := h.files.Confirm(ctx, e.ID()); err != nil {
 			// Do not return an error, because the upload has succeeded. The sweep function will publish the event
 			// again, which does no harm, because the event ID stays the same.
-			slog.WarnContext(ctx, "published event, but could not mark the event as published", "id", e.ID(), "error", err)
+			slog.WarnContext(ctx, "published the event, but could not mark it as published", "id", e.ID(), "error", err)
 		}
 		return nil
 	}
+	// Keep the file if the broker might have received the event, because a late catalog entry could otherwise refer
+	// to a deleted file. The sweep function publishes the event again. If the client uploads the file again without
+	// an idempotency key, the store contains two copies, but no data is lost.
 	if sent || keepFile {
-		return fmt.Errorf("publish the event for file %s (the file stays pending): %w", e.ID(), err)
+		return fmt.Errorf("publish the event for file %s (the sweep function will retry): %w", e.ID(), err)
 	}
+	// Delete the file, so that the store does not contain two copies after the client uploads the file again.
 	return h.undo(ctx, e.ID(), err)
 }
 
-// undo deletes the file or the resumable upload with the given ID. It returns err, the reason for the deletion. If the
-// deletion fails, undo returns err joined with the deletion error.
+// undo deletes the file or the resumable upload with the given ID. It returns err, joined with the deletion error if
+// the deletion fails.
 func (h *handler) undo(ctx context.Context, id string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
@@ -233,11 +224,11 @@ func (h *handler) undo(ctx context.Context, id string, err error) error {
 }
 
 // publish makes up to publishAttempts attempts to publish e and returns the error of the last attempt. sent reports
-// whether the broker might have received e. sent can be true even if publish returns an error. Repeated attempts do no
-// harm, because every attempt sends the same event ID, so that the record function can recognize duplicates.
+// whether the broker might have received e, even if publish returns an error.
 func (h *handler) publish(ctx context.Context, e event.Event) (sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
+	// Repeated attempts do no harm, because the record function recognizes duplicates by the event ID.
 	for attempt := 1; ; attempt++ {
 		err = h.publisher.Publish(ctx, e)
 		if err == nil {

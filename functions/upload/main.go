@@ -1,5 +1,5 @@
-// Command upload is the function that stores uploaded files. It stores the bytes of each file in MongoDB and then
-// publishes a CloudEvent, so that the record function can add the file to the catalog.
+// Command upload is the serverless function that stores uploaded files in MongoDB. It publishes a CloudEvent for
+// each file, so that the record function can add the file to the catalog.
 package main
 
 import (
@@ -17,11 +17,11 @@ type config struct {
 	token.Settings
 	// MongoURI is the URI of the MongoDB database that stores the file content.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
-	// EventsURL is the URL of the RabbitMQ broker or the HTTP sink to which the function publishes CloudEvents. A
-	// RabbitMQ user in the URL needs only the permission to publish.
+	// EventsURL is the URL of a RabbitMQ server or an HTTP sink for CloudEvents. A RabbitMQ user in the URL needs
+	// only the permission to publish.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
-	// MaxSize is the maximum size of a file, in bytes or with the suffix KiB, MiB or GiB. Slow clients must be able to
-	// upload a file of this size within REQUEST_TIMEOUT, because a single-request upload fails after that time.
+	// MaxSize is the maximum size of a file, in bytes or with the suffix KiB, MiB or GiB. Even a slow client must be
+	// able to upload a file of this size in one request within REQUEST_TIMEOUT.
 	MaxSize size `env:"UPLOAD_MAX_SIZE" envDefault:"1GiB"`
 	// Quota is the maximum total size of each user's files, in the same format as MaxSize. 0 means that there is no
 	// quota.

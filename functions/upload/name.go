@@ -8,17 +8,15 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// maxName is the maximum length of a stored file name, in bytes. Common file systems have the same limit, so a client
-// can save the file under its stored name.
+// maxName is the maximum length of a stored file name, in bytes. Common file systems have the same limit.
 const maxName = 255
 
-// safeName converts an untrusted file name into a name that can be stored, displayed and used to save the file. It
-// keeps only the last element of a Unix or Windows path. It replaces invalid UTF-8 and normalizes the name to NFC. It
-// removes control characters, line breaks, and characters that change the direction of text. It shortens the name to at
-// most maxName bytes. If the result is empty, "." or "..", safeName returns "unnamed".
+// safeName converts an untrusted file name or path into a file name that can be stored, displayed and used to save
+// the file. The result is not empty and has at most maxName bytes.
 func safeName(name string) string {
 	name = strings.ToValidUTF8(name, "\uFFFD")
 	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	// Remove control characters, line breaks, and characters that change the direction of text.
 	name = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
 			return -1

@@ -23,13 +23,8 @@ type room struct {
 	full *problem.Problem
 }
 
-// room returns the size limit for a new file that owner uploads, which is the maximum file size or the unused part of
-// the owner's quota, whichever is smaller. length is the file's smallest possible size in bytes; a negative length
-// means that the size is unknown. If length exceeds the limit, room returns a problem.TooLarge or a
-// problem.QuotaExceeded.
-//
-// The used part of the quota does not include concurrent uploads of unknown size. After the file is stored, the caller
-// must therefore call withinQuota to check the quota again.
+// room returns the size limit for a new file. length is the minimum size of the file in bytes, or negative if
+// unknown. If length exceeds the limit, the error is a problem.TooLarge or a problem.QuotaExceeded.
 func (h *handler) room(ctx context.Context, owner string, length int64) (room, error) {
 	r := room{h.limits.file, problem.TooLarge.With("a file may have at most %d bytes", h.limits.file)}
 	if length > r.bytes {
@@ -38,6 +33,8 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 	if h.limits.quota == 0 {
 		return r, nil
 	}
+	// The usage does not include concurrent uploads of unknown size. After the file is stored, the caller must
+	// therefore call withinQuota.
 	used, err := h.files.Usage(ctx, owner)
 	if err != nil {
 		return room{}, err
@@ -51,16 +48,8 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 	return r, nil
 }
 
-// withinQuota checks the owner's quota again after a file was stored or a resumable upload was created. id is the ID of
-// the file or the resumable upload. If the owner exceeds the quota, or if the store cannot report the owner's usage,
-// withinQuota deletes the file or the resumable upload and returns an error.
-//
-// A file must pass this check after its commit and before its event is published, because the function must not delete
-// a file whose event has been published. A resumable upload must pass this check immediately after its creation,
-// because its declared length counts toward the quota from then on.
-//
-// If several concurrent uploads together exceed the quota, withinQuota might delete all of them, but the files that it
-// keeps never exceed the quota.
+// withinQuota returns an error if the owner exceeds the quota, or if the store cannot report the usage. In either case,
+// it also deletes the file or the resumable upload with the given ID.
 func (h *handler) withinQuota(ctx context.Context, owner, id string) error {
 	if h.limits.quota == 0 {
 		return nil
@@ -72,6 +61,8 @@ func (h *handler) withinQuota(ctx context.Context, owner, id string) error {
 		return nil
 	}
 	if err == nil {
+		// If concurrent uploads together exceed the quota, all of them might be deleted, but the remaining files
+		// never exceed the quota.
 		err = problem.QuotaExceeded.With("this file and the files that you uploaded at the same time exceed your quota of %d bytes", h.limits.quota)
 	}
 	return h.undo(ctx, id, err)

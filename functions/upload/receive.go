@@ -14,13 +14,11 @@ import (
 )
 
 const (
-	// formOverhead is the number of bytes that a multipart form may contain in addition to its file. Each form field
-	// other than the file must be shorter than formOverhead.
+	// formOverhead is the maximum number of bytes that a multipart form may contain in addition to its file.
 	formOverhead = 1 << 20
 	// maxFields is the maximum number of fields in a multipart form, not counting the file.
 	maxFields = 32
-	// maxContentType is the maximum length of a content type, in bytes. It matches the limit in the event schema, so
-	// that an event can contain every accepted content type.
+	// maxContentType is the maximum length of a content type, in bytes. The event schema has the same limit.
 	maxContentType = 255
 	// sniffed is the maximum number of bytes that http.DetectContentType examines.
 	sniffed = 512
@@ -31,15 +29,12 @@ type incoming struct {
 	name        string
 	contentType string
 	bytes       io.Reader
-	// finish checks the rest of the request body and the declared digests. It returns a problem if the rest is invalid
-	// or a digest does not match. Callers must first read from the bytes field until EOF, because the digests cover the
-	// whole file. sum is the SHA-256 digest of the file in hexadecimal.
+	// finish checks the rest of the request body and the declared digests. Callers must first read from the bytes
+	// field until EOF. sum is the file's SHA-256 digest in hexadecimal.
 	finish func(sum string) error
 }
 
-// receive returns the file in the body of r. The caller must then read the file's bytes. Reading fails if the file
-// exceeds the size limit in room. receive replaces the file name with a safe name. If the request declares no content
-// type, receive detects the type from the first bytes of the file.
+// receive returns the file in the body of r. Reading the file's bytes fails if the file is larger than room.bytes.
 func receive(r *http.Request, headers declared, room room) (incoming, error) {
 	take := raw
 	if headers.boundary != "" {
@@ -66,14 +61,13 @@ type declared struct {
 	// name and contentType describe the file. Each of them is empty if the request does not declare it.
 	name        string
 	contentType string
-	// boundary is the boundary between the parts of a multipart form. It is empty if the body is not a form.
+	// boundary separates the parts of a multipart form. It is empty if the body is not a form.
 	boundary string
-	// size is the size of the file in bytes, or -1 if the size is unknown. It is always -1 for a form, because the
-	// Content-Length header declares the length of the whole form.
+	// size is the size of the file in bytes, or -1 if unknown. It is unknown for a form, because the Content-Length
+	// header covers the whole form.
 	size int64
-	// least is the smallest size, in bytes, that the file can have if the upload is valid. If least exceeds the size
-	// limit, the request is rejected before the body is read. For a form, least is the length of the body minus
-	// formOverhead. A negative value means that no minimum is known.
+	// least is the minimum size of the file in bytes, or negative if unknown. For a form, it is the length of the
+	// body minus formOverhead.
 	least int64
 	// digests contains the digests that the Content-Digest header declares for the body.
 	digests digests
@@ -81,12 +75,12 @@ type declared struct {
 	key string
 }
 
-// declare parses the headers and the query of r. It does not read the body, so that the function can reject an invalid
-// request before the client sends a large file. If a header or the query is invalid, declare returns a problem.
+// declare parses the headers and the query of r. It does not read the body, so that an invalid request is rejected
+// before the client sends a large file.
 func declare(r *http.Request) (d declared, err error) {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		// Reject an encoded body, because the store would keep the file in its encoded form, and no function decodes
-		// the file for a download.
+		// Reject a body with a content coding such as gzip, because the store would keep the encoded bytes, and no
+		// function decodes them when a client downloads the file.
 		return declared{}, problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").Header("Accept-Encoding", "identity")
 	}
 	if d.digests, err = contentDigest(r.Header); err != nil {
@@ -108,8 +102,7 @@ func declare(r *http.Request) (d declared, err error) {
 	} else {
 		d.contentType = r.Header.Get("Content-Type")
 		if kind == "" || kind == "application/x-www-form-urlencoded" {
-			// Ignore application/x-www-form-urlencoded, because clients such as curl send this type with any body, so
-			// it does not describe the file.
+			// Ignore application/x-www-form-urlencoded, because clients such as curl send this type with any body.
 			d.contentType = ""
 		}
 		if d.name, err = declaredName(r); err != nil {
@@ -133,15 +126,15 @@ func contentType(value string) (kind string, params map[string]string, err error
 	return kind, params, nil
 }
 
-// declaredName returns the file name from the Content-Disposition header (RFC 6266). The filename* parameter (RFC 8187)
-// takes precedence over the filename parameter. If the header contains no file name, declaredName returns the value of
-// the query parameter "name", or an empty string if the query has no such parameter.
+// declaredName returns the file name from the Content-Disposition header (RFC 6266) or else from the query parameter
+// "name". The result is empty if the request declares no file name.
 func declaredName(r *http.Request) (string, error) {
 	if value := r.Header.Get("Content-Disposition"); value != "" {
 		_, params, err := mime.ParseMediaType(value)
 		if err != nil {
 			return "", problem.BadRequest.Because(err, "the Content-Disposition header is malformed")
 		}
+		// ParseMediaType prefers the filename* parameter (RFC 8187) to the filename parameter.
 		if name := params["filename"]; name != "" {
 			return name, nil
 		}
@@ -156,15 +149,14 @@ func raw(r *http.Request, d declared, room room) (incoming, error) {
 	return incoming{d.name, d.contentType, body, check.matches}, nil
 }
 
-// form returns the file in a multipart/form-data body (RFC 7578). A form must contain exactly one file. The file is
-// streamed, and all fields before and after the file are skipped. A Content-Digest covers the whole form, because the
-// form is the content of the HTTP message.
+// form returns the file in a multipart/form-data body (RFC 7578), which must contain exactly one file. It skips all
+// other fields.
 func form(r *http.Request, d declared, room room) (incoming, error) {
+	// A Content-Digest covers the whole form, because the form is the content of the HTTP message.
 	check, body := d.digests.over(room.limit(r.Body, formOverhead), true)
 	parts := multipart.NewReader(body, d.boundary)
 	fields := 0
-	// next skips fields that are not files, and returns the next part that is a file. At the end of the form, next
-	// returns nil.
+	// next skips fields that are not files. It returns the next file, or nil at the end of the form.
 	next := func() (*multipart.Part, error) {
 		for {
 			part, err := parts.NextPart()
@@ -199,8 +191,8 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 		return incoming{}, err
 	}
 	return incoming{part.FileName(), kind, room.limit(part, 0), func(string) error {
-		// Reject a form with a second file, because only the first file is stored. After a successful response, the
-		// client would assume that both files are stored.
+		// Reject a form with a second file, because only the first file is stored, and a successful response would
+		// suggest that both are stored.
 		if another, err := next(); err != nil {
 			return err
 		} else if another != nil {
@@ -213,7 +205,7 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 	}}, nil
 }
 
-// limit returns a reader for body that reads at most r.bytes+extra bytes. If body has more bytes, the reader returns
+// limit returns a reader that reads at most r.bytes+extra bytes from body. If body has more bytes, the reader returns
 // the error r.full.
 func (r room) limit(body io.ReadCloser, extra int64) io.Reader {
 	return bodyReader{http.MaxBytesReader(nil, body, r.bytes+extra), r.full}
@@ -238,8 +230,8 @@ func (b bodyReader) Read(p []byte) (int, error) {
 	return n, broken(err)
 }
 
-// broken converts err, an error from reading a request body, to a problem.BadRequest, because the body ended early,
-// arrived too slowly or is a malformed form. If err already wraps a problem, broken returns that problem.
+// broken converts err, an error from reading a request body, to a problem.BadRequest. If err already wraps a
+// problem, broken returns that problem.
 func broken(err error) error {
 	var already *problem.Problem
 	if errors.As(err, &already) {

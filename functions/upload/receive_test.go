@@ -179,7 +179,7 @@ func TestQuotaSetting(t *testing.T) {
 	}
 	for _, text := range []string{"", "-1", "none", "0GiB"} {
 		var got quota
-		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "or 0 for no quota") {
+		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "use 0 for no quota") {
 			t.Errorf("%q: got %d and error %v, want an error that explains the value 0", text, got, err)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 // size is a number of bytes. Its text form is a decimal number, optionally followed by the suffix KiB, MiB or GiB.
 type size int64
 
-// maxMaxSize is the largest value that UPLOAD_MAX_SIZE and UPLOAD_QUOTA can have, in bytes. It is the size of the
-// largest file that package content can store: 1<<24 chunks of 1 MiB.
+// maxMaxSize is the largest valid value of UPLOAD_MAX_SIZE and UPLOAD_QUOTA, in bytes. The limit is 1<<44 bytes,
+// because package content can store at most 1<<24 chunks of 1 MiB per file.
 const maxMaxSize = 1 << 44
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -30,8 +30,8 @@ func (s *size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// quota is a number of bytes with the same text form as size. Unlike a size, a quota can be 0, which means that there
-// is no quota.
+// quota is a number of bytes with the same text form as size. Unlike a size, a quota can be 0, which means that
+// there is no quota.
 type quota int64
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -42,7 +42,7 @@ func (q *quota) UnmarshalText(text []byte) error {
 	}
 	var s size
 	if err := s.UnmarshalText(text); err != nil {
-		return fmt.Errorf("%w, or 0 for no quota", err)
+		return fmt.Errorf("%w; use 0 for no quota", err)
 	}
 	*q = quota(s)
 	return nil

@@ -27,33 +27,26 @@ const (
 	// tusExtensions lists the supported extensions of the tus protocol. The tusd package implements the first three,
 	// and this package implements checksum and expiration.
 	tusExtensions = "creation,creation-with-upload,termination,checksum,expiration"
-	// tusLifetime is the time from the creation of a resumable upload to its expiration. It is long enough that a
-	// computer can be suspended overnight and then continue its upload. It is short enough that an abandoned upload
-	// does not use storage space and its owner's quota for much longer than a day.
+	// tusLifetime is the time from the creation of a resumable upload to its expiration. It is long enough for a
+	// client that is suspended overnight, but limits how long an abandoned upload uses storage space and its owner's
+	// quota.
 	tusLifetime = 24 * time.Hour
-	// tusSilence is how long the function waits for more bytes of a request body. After that time, the request ends, so
-	// that an idle client does not occupy one of the function's concurrent requests. Unless the request has a checksum,
-	// the store keeps the bytes that have arrived, and the client can continue at the next byte. tusSilence is shorter
-	// than the gateway's timeouts for the upload function, so that the client gets the upload function's response and
-	// not an error from the gateway.
+	// tusSilence is how long the function waits for the next bytes of a request body. The limit is needed because the
+	// function can serve only a limited number of requests concurrently, so idle clients could block others.
 	tusSilence = 30 * time.Second
-	// tusPiece is the content type that the tus protocol requires for a request body with bytes of a file.
+	// tusPiece is the content type that the tus protocol requires for a request body that contains file bytes.
 	tusPiece = "application/offset+octet-stream"
-	// lockedRetry is the value of the Retry-After header in a 423 (Locked) response, which the function sends to a HEAD
-	// request while the store or the broker is unavailable.
+	// lockedRetry is the Retry-After value of the 423 (Locked) response that a HEAD request receives if the store
+	// or the broker is unavailable.
 	lockedRetry = 2 * time.Second
 )
 
-// tus serves resumable uploads with version 1.0.0 of the tus protocol (https://tus.io/protocols/resumable-upload). The
-// tusd package implements the protocol. The type tus adds access control, checksums, expiration and problem documents.
-//
-// When all bytes of an upload have arrived, tus stores the upload as a regular file and publishes one event for it.
-// Only then does tus acknowledge the last byte, because a client that receives the acknowledgment assumes that the
-// file is stored.
+// tus serves resumable uploads with version 1.0.0 of the tus protocol (https://tus.io/protocols/resumable-upload).
+// It adds access control, checksums, expiration and problem documents to the tusd package.
 type tus struct {
 	*handler
 	protocol *tusd.UnroutedHandler
-	// owned requires an access token with the scope files:write and then calls the method serve.
+	// owned is a handler that requires an access token with the files:write scope and then calls the serve method.
 	owned http.Handler
 }
 
@@ -66,12 +59,14 @@ func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
 	// tusd needs no Locker, because the store accepts only one writer at each offset, even across replicas.
 	var err error
 	t.protocol, err = tusd.NewUnroutedHandler(tusd.Config{
-		StoreComposer:           composer,
-		BasePath:                tusPath + "/",
-		MaxSize:                 h.limits.file,
-		DisableDownload:         true,
-		DisableConcatenation:    true,
-		Cors:                    &tusd.CorsConfig{Disable: true}, // the gateway handles CORS
+		StoreComposer:        composer,
+		BasePath:             tusPath + "/",
+		MaxSize:              h.limits.file,
+		DisableDownload:      true,
+		DisableConcatenation: true,
+		Cors:                 &tusd.CorsConfig{Disable: true}, // the gateway handles CORS
+		// This timeout is shorter than the gateway's timeouts, so that the client gets this function's response and
+		// not an error from the gateway.
 		NetworkTimeout:          tusSilence,
 		PreUploadCreateCallback: t.admit,
 		// Discard all log entries from tusd, because the problem package logs the errors.
@@ -85,7 +80,7 @@ func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
 }
 
 // ServeHTTP implements http.Handler. An OPTIONS request requires no access token, because the response contains only
-// the capabilities of the server, which are public.
+// the server's capabilities, which are public.
 func (t *tus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Tus-Resumable", tusVersion)
 	w.Header().Set("Cache-Control", "no-store")
@@ -105,9 +100,9 @@ type exchange struct {
 	body     *pieceBody
 	metadata uploadMetadata
 	checksum *checksummed
-	// upload is the upload that the request creates or refers to. created reports whether the request has created the
-	// upload.
-	upload  content.Upload
+	// upload is the resumable upload that the request creates or refers to.
+	upload content.Upload
+	// created reports whether the request has created the upload.
 	created bool
 	// err is the first error that occurred during the request. The response reports this error.
 	err error
@@ -129,8 +124,8 @@ func (x *exchange) fail(err error) error {
 	return err
 }
 
-// serve passes the request to tusd and sends the response from tusd. If the request fails, serve returns an error
-// instead, which is sent as a problem document.
+// serve passes the request to tusd and sends tusd's response. If the request fails, serve sends no response but
+// returns an error, which the caller sends as a problem document.
 func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").Header("Accept-Encoding", "identity")
@@ -149,8 +144,8 @@ func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
 			t.discard(asked.Context(), x.upload.ID)
 		}
 		if x.method == http.MethodHead && problem.Status(err) == http.StatusServiceUnavailable {
-			// Respond with a 423 (Locked), because tus-js-client repeats a HEAD request only after a 423. After any
-			// other error status, including 503, tus-js-client would start over and send the whole file again.
+			// Respond with a 423 (Locked), because tus-js-client repeats a HEAD request only after this status.
+			// After any other error status, including 503, it would start over and send the whole file again.
 			return problem.Locked.Because(err, "the upload's offset is temporarily unavailable: send the HEAD request again").RetryAfter(lockedRetry)
 		}
 		return err
@@ -175,6 +170,7 @@ func (t *tus) route(w http.ResponseWriter, r *http.Request) {
 	case id == "":
 		_ = x.fail(problem.MethodNotAllowed.With("use POST").Header("Allow", "POST, OPTIONS"))
 	case r.Method == http.MethodHead:
+		// If an earlier request failed after it stored the last byte, settle completes the upload.
 		if x.fail(t.open(r.Context(), x, id)) == nil && x.fail(t.settle(r.Context(), x.upload, true)) == nil {
 			t.protocol.HeadFile(w, r)
 		}
@@ -191,8 +187,8 @@ func (t *tus) route(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// declare parses the Upload-Metadata and Upload-Checksum headers of a request that creates an upload. It rejects a
-// request with an Upload-Concat header. tusd parses the other headers of the protocol.
+// declare parses the Upload-Metadata and Upload-Checksum headers of a request that creates an upload. tusd parses
+// the other headers of the protocol.
 func (x *exchange) declare(r *http.Request) (err error) {
 	if r.Header.Get("Upload-Concat") != "" {
 		return problem.BadRequest.With("concatenation is not supported: send the file as one upload, without the Upload-Concat header")
@@ -204,8 +200,8 @@ func (x *exchange) declare(r *http.Request) (err error) {
 	return err
 }
 
-// append prepares an incoming PATCH request for tusd. The request appends bytes to the upload with the given ID. append
-// records the checksum and the upload in x. It returns an error if tusd must not handle the request.
+// append prepares a PATCH request, which appends bytes to the upload with the given ID. It returns an error if tusd
+// must not handle the request.
 func (t *tus) append(r *http.Request, x *exchange, id string) (err error) {
 	if x.checksum, err = uploadChecksum(r.Header); err != nil {
 		return err
@@ -216,11 +212,12 @@ func (t *tus) append(r *http.Request, x *exchange, id string) (err error) {
 	if x.upload.Complete() && r.ContentLength > 0 && r.Header.Get("Upload-Offset") == strconv.FormatInt(x.upload.Length, 10) {
 		return errTooLong // tusd would discard these bytes and report success
 	}
+	// If an earlier request failed after it stored the last byte, settle completes the upload.
 	return t.settle(r.Context(), x.upload, true)
 }
 
-// open finds the upload with the given ID and records it in x. If the upload belongs to another user, open returns
-// problem.NotFound, so that users cannot find out which uploads of other users exist.
+// open finds the upload with the given ID and records it in x. For another user's upload, the error is a
+// problem.NotFound, which does not reveal that the upload exists.
 func (t *tus) open(ctx context.Context, x *exchange, id string) error {
 	u, err := t.files.Find(ctx, id)
 	if err != nil {
@@ -234,9 +231,11 @@ func (t *tus) open(ctx context.Context, x *exchange, id string) error {
 }
 
 // admit checks the size limit, the quota, and whether the broker is ready. tusd calls admit before it creates an
-// upload, so that a client does not send a large file that the function cannot accept.
+// upload.
 func (t *tus) admit(hook tusd.HookEvent) (tusd.HTTPResponse, tusd.FileInfoChanges, error) {
 	x := exchangeOf(hook.Context)
+	// Check the limits and the broker before tusd creates the upload, so that a client does not send a large file
+	// that the function cannot accept.
 	_, err := t.room(hook.Context, x.owner, hook.Upload.Size)
 	if err == nil {
 		err = t.publisher.Ready(hook.Context)
@@ -244,13 +243,8 @@ func (t *tus) admit(hook tusd.HookEvent) (tusd.HTTPResponse, tusd.FileInfoChange
 	return tusd.HTTPResponse{}, tusd.FileInfoChanges{}, x.fail(err)
 }
 
-// settle turns a complete upload into a file and publishes the file's event. If the upload is incomplete, or if the
-// event is already confirmed, settle does nothing. If keepFile is true, settle keeps the file even if it cannot publish
-// the event.
-//
-// When a response reports that all bytes have arrived, the client assumes that the file is stored. Every handler must
-// therefore call settle before it sends such a response, even for a later request, because the request with the last
-// byte can fail after the byte was stored.
+// settle turns a complete upload into a file and publishes the event that announces the file. It must be called
+// before a response reports that all bytes have arrived, because the client then assumes that the file is stored.
 func (t *tus) settle(ctx context.Context, u content.Upload, keepFile bool) error {
 	if !u.Complete() || u.Stored && !u.Unconfirmed {
 		return nil
@@ -259,8 +253,8 @@ func (t *tus) settle(ctx context.Context, u content.Upload, keepFile bool) error
 	if err != nil {
 		return err
 	}
-	// Publish the event from the file's document, because another request might have turned the upload into a file
-	// with a different event.
+	// Publish the event that is stored in the file's document. It can differ from the event that this request
+	// encoded, because another request might have turned the upload into a file first.
 	if err := t.announceAgain(ctx, f.ID, keepFile); err != nil {
 		return err
 	}
@@ -268,20 +262,20 @@ func (t *tus) settle(ctx context.Context, u content.Upload, keepFile bool) error
 	return nil
 }
 
-// measureTus records the metrics of a resumable upload that has ended. It takes the start time from the upload's ID,
-// because the ID is a UUIDv7, which contains the creation time.
+// measureTus records the metrics of a resumable upload that has ended. It calculates the upload's duration from the
+// upload ID, which is a UUIDv7 and therefore contains the creation time.
 func (t *tus) measureTus(ctx context.Context, u content.Upload, result string, size int64) {
 	if id, err := uuid.Parse(u.ID); err == nil {
 		telemetry.Upload(ctx, "tus", result, size, t.now().Sub(time.Unix(id.Time().UnixTime())))
 	}
 }
 
-// discard deletes an upload after the request that created the upload failed. The client cannot continue this upload,
-// because the client has not received the upload's URL. discard keeps the upload if its conversion into a file has
-// already begun.
+// discard deletes an upload after the request that created the upload failed. The client cannot continue this
+// upload, because the client has not received the upload's URL.
 func (t *tus) discard(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	// A conflict means that the conversion of the upload into a file has already begun, so the upload must be kept.
 	if err := t.files.Discard(ctx, id); err != nil && !errors.Is(err, problem.Conflict) {
 		slog.WarnContext(ctx, "could not discard upload after the request that created it failed", "id", id, "error", err)
 	}

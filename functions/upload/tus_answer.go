@@ -25,17 +25,17 @@ type pieceBody struct {
 	from io.ReadCloser
 	// left is the number of bytes that may still be read from the body.
 	left int64
-	// ended reports whether nothing more can be read, because the body is complete or because reading failed. err is
-	// the reason for the failure, or nil if reading did not fail.
+	// ended reports whether the end of the body has been reached or a read has failed.
 	ended bool
-	err   error
+	// err is the first error that occurred while the body was read, or nil. It is never io.EOF.
+	err error
 }
 
-// allow sets the number of bytes that the body may contain. Until the first call of allow, only an empty body is valid.
+// allow sets the number of bytes that the body may contain. Until allow is called, only an empty body is valid.
 func (b *pieceBody) allow(n int64) { b.left = n }
 
-// Read implements io.Reader. Before it returns the last allowed byte, it checks that the body has no further byte.
-// Without this check, an upload would count as complete even if the client sends more bytes than declared.
+// Read implements io.Reader. Before it returns the last allowed byte, it checks that no byte follows, because an
+// upload with more bytes than declared must not count as complete.
 func (b *pieceBody) Read(p []byte) (int, error) {
 	n, err := b.from.Read(p)
 	b.left -= int64(n)
@@ -61,7 +61,7 @@ func (b *pieceBody) Read(p []byte) (int, error) {
 func (b *pieceBody) Close() error { return b.from.Close() }
 
 // brokenPiece converts err, an error from reading a request body, to a problem. If the body arrived too slowly, the
-// problem is a problem.Unavailable, because a client that is still connected can continue the upload.
+// problem is a problem.Unavailable, so that the client retries.
 func brokenPiece(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return problem.Unavailable.Because(err, "the body arrived too slowly: get the offset with a HEAD request, and send the remaining bytes")
@@ -89,20 +89,18 @@ func (a *answer) WriteHeader(status int) {
 	}
 }
 
-// Write implements http.ResponseWriter. It keeps the whole response body in memory, because tusd writes only one line
-// of text that describes an error.
+// Write implements http.ResponseWriter. It keeps the whole response body in memory, because tusd writes only
+// one-line error descriptions.
 func (a *answer) Write(p []byte) (int, error) {
 	a.text = append(a.text, p...)
 	return len(p), nil
 }
 
-// SetReadDeadline sets the read deadline of the connection to t or to the request's deadline, whichever is earlier.
-// tusd calls SetReadDeadline through http.ResponseController after each read to extend the deadline.
-//
-// After the body has ended, SetReadDeadline ignores t and sets the request's deadline. Otherwise, a read deadline could
-// pass while the request is still being handled, and net/http would then cancel the request as if the client had
-// disconnected.
+// SetReadDeadline sets the connection's read deadline to t or to the request's deadline, whichever is earlier. tusd
+// calls it through http.ResponseController after each read.
 func (a *answer) SetReadDeadline(t time.Time) error {
+	// After the body has ended, do not set the deadline t. Otherwise, net/http could cancel the request when t passes,
+	// as if the client had disconnected.
 	if end, ok := a.request.Deadline(); ok && (a.body.ended || t.After(end)) {
 		t = end
 	}
@@ -112,8 +110,8 @@ func (a *answer) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline does nothing, because the server has already set a write deadline that leaves time for the response.
 func (a *answer) SetWriteDeadline(time.Time) error { return nil }
 
-// verdict returns the error that must be sent instead of the buffered response, or nil if the buffered response
-// reports success.
+// verdict returns the error to send instead of the buffered response, or nil if the buffered response reports
+// success.
 func (t *tus) verdict(a *answer, x *exchange) error {
 	switch {
 	case x.err != nil:
@@ -144,7 +142,8 @@ func (t *tus) verdict(a *answer, x *exchange) error {
 	return fmt.Errorf("unexpected response %d from tusd: %s", a.status, a.text)
 }
 
-// send sends the buffered response. It adds the headers for the protocol features that tusd does not implement.
+// send writes the buffered response to the client. It adds the headers for the protocol features that tusd does not
+// implement.
 func (a *answer) send(x *exchange) {
 	h := a.to.Header()
 	maps.Copy(h, a.header)

@@ -12,9 +12,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// tusChecksums lists the supported checksum algorithms. The list includes SHA-1, because the tus protocol requires it.
-// SHA-1 is not collision-resistant, but that is acceptable, because the checksum only has to detect transmission
-// errors.
+// tusChecksums lists the supported checksum algorithms. The tus protocol requires SHA-1, which is sufficient to
+// detect transmission errors.
 const tusChecksums = "sha1,sha256,sha512"
 
 // errChecksum reports that a request body does not match the checksum in the Upload-Checksum header. The store keeps no
@@ -27,9 +26,8 @@ type checksummed struct {
 	sum  []byte
 }
 
-// uploadChecksum parses the Upload-Checksum header, which contains the name of an algorithm and a checksum in base64.
-// If the request has no such header, uploadChecksum returns nil. If the header is malformed or the algorithm is not
-// supported, the error is a problem.BadRequest.
+// uploadChecksum parses the Upload-Checksum header. It returns nil if there is no such header, and a
+// problem.BadRequest if the header is malformed or the algorithm is not supported.
 func uploadChecksum(h http.Header) (*checksummed, error) {
 	lines := h.Values("Upload-Checksum")
 	if len(lines) == 0 {

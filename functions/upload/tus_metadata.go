@@ -8,25 +8,21 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// maxMetadata is the maximum length of the Upload-Metadata header, in bytes. The limit leaves space for two copies of
-// the longest file name that any file system permits, because Uppy sends the file name twice.
+// maxMetadata is the maximum length of the Upload-Metadata header, in bytes. The limit leaves space for two copies
+// of a long file name, because Uppy sends the name twice.
 const maxMetadata = 8 << 10
 
-// uploadMetadata holds the file properties that a client declares in the Upload-Metadata header when it creates an
-// upload.
+// uploadMetadata holds the file properties that a client declares in the Upload-Metadata header.
 type uploadMetadata struct {
-	// name is the result of safeName for the declared file name. contentType is empty if the client declares no content
+	// name is the declared file name, converted by safeName. contentType is empty if the client declares no content
 	// type.
 	name, contentType string
 	// raw is the whole header value. The response to a HEAD request contains the same value.
 	raw string
 }
 
-// parseMetadata parses the Upload-Metadata header, which consists of pairs of a key and a value in base64. The file
-// name is the value of "filename" or, if this value is missing or empty, of "name". The content type is the value of
-// "filetype" or, if this value is missing or empty, of "type". Both spellings are supported, because the documentation
-// of tusd uses "filename" and "filetype", and Uppy uses "name" and "type". parseMetadata ignores all other keys. If the
-// header is malformed or longer than maxMetadata, the error is a problem.BadRequest.
+// parseMetadata parses the Upload-Metadata header. If the header is malformed or longer than maxMetadata, the error
+// is a problem.BadRequest.
 func parseMetadata(h http.Header) (uploadMetadata, error) {
 	m := uploadMetadata{raw: strings.Join(h.Values("Upload-Metadata"), ",")}
 	if len(m.raw) > maxMetadata {
@@ -44,6 +40,8 @@ func parseMetadata(h http.Header) (uploadMetadata, error) {
 		}
 		return ""
 	}
+	// Accept two keys for each property: the tusd documentation uses filename and filetype, and Uppy uses name and
+	// type.
 	m.name = safeName(first("filename", "name"))
 	m.contentType = first("filetype", "type")
 	if _, _, err := contentType(m.contentType); err != nil {
@@ -52,8 +50,8 @@ func parseMetadata(h http.Header) (uploadMetadata, error) {
 	return m, nil
 }
 
-// metadataPairs returns the keys and the decoded values in raw, the value of an Upload-Metadata header. It also
-// reports whether raw is well-formed.
+// metadataPairs parses raw, the value of an Upload-Metadata header. It returns the decoded values, indexed by key.
+// It also reports whether raw is well-formed.
 func metadataPairs(raw string) (map[string]string, bool) {
 	pairs := map[string]string{}
 	if strings.Trim(raw, " ") == "" {

@@ -23,12 +23,12 @@ type uploads interface {
 	Discard(ctx context.Context, id string) error
 }
 
-// tusStore is the data store of tusd (tusd.DataStore). During a request, it gives tusd access only to the upload that
-// the request creates or refers to, because only that upload has passed the access checks.
+// tusStore is the data store of tusd (tusd.DataStore). It gives tusd access only to the upload that the request
+// creates or refers to, because only that upload has passed the access checks.
 type tusStore struct{ *tus }
 
-// NewUpload implements tusd.DataStore. It takes the file name and the content type from the exchange, which holds the
-// state of the request, because only these values are validated.
+// NewUpload implements tusd.DataStore. It takes the file name and the content type from the request state in ctx,
+// because the values in info are not validated.
 func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Upload, error) {
 	x := exchangeOf(ctx)
 	u, err := s.files.Create(ctx, content.Upload{Owner: x.owner, Name: x.metadata.name, ContentType: x.metadata.contentType,
@@ -36,6 +36,8 @@ func (s tusStore) NewUpload(ctx context.Context, info tusd.FileInfo) (tusd.Uploa
 	if err != nil {
 		return nil, x.fail(err)
 	}
+	// Check the quota again immediately, because the declared length counts toward the quota as soon as the upload
+	// exists.
 	if err := s.withinQuota(ctx, x.owner, u.ID); err != nil {
 		return nil, x.fail(err)
 	}
@@ -65,22 +67,22 @@ type tusUpload struct {
 	x *exchange
 }
 
-// GetInfo implements tusd.Upload. It returns no metadata, because tusd would not send the metadata back to the client
-// exactly as the client sent it. answer.send adds the original metadata to the response instead.
+// GetInfo implements tusd.Upload. It returns no metadata, because tusd would not send the metadata back exactly as
+// received. answer.send adds the original metadata instead.
 func (u tusUpload) GetInfo(context.Context) (tusd.FileInfo, error) {
 	return tusd.FileInfo{ID: u.x.upload.ID, Size: u.x.upload.Length, Offset: u.x.upload.Offset}, nil
 }
 
-// WriteChunk implements tusd.Upload. If the request body is interrupted, src returns io.EOF, because tusd hides the
-// error. WriteChunk keeps the bytes that arrived before the interruption, so that the client can continue at the next
-// byte. If the interrupted request has a checksum, WriteChunk keeps no bytes, because an incomplete body cannot match
-// its checksum.
+// WriteChunk implements tusd.Upload. If a request body without a checksum is interrupted, WriteChunk keeps the bytes
+// that have arrived, so that the client can continue at the next byte.
 func (u tusUpload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (n int64, err error) {
 	u.x.body.allow(u.x.upload.Length - offset)
+	// If the request has a checksum, keep no bytes of an interrupted body, because an incomplete body cannot match
+	// the checksum.
 	if c := u.x.checksum; c != nil {
 		n, err = u.t.files.AppendVerified(ctx, u.x.upload.ID, offset, src, c.hash(), c.sum, errChecksum)
 		if errors.Is(err, errChecksum) && u.x.body.err != nil {
-			err = u.x.body.err // the interruption is the reason for the mismatch
+			err = u.x.body.err // the interruption, which src reports as io.EOF, caused the mismatch
 		}
 	} else {
 		n, err = u.t.files.Append(ctx, u.x.upload.ID, offset, src)
@@ -95,11 +97,12 @@ func (u tusUpload) GetReader(context.Context) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("read upload %s: %w", u.x.upload.ID, errors.ErrUnsupported)
 }
 
-// FinishUpload implements tusd.Upload. It turns the complete upload into a file and publishes the file's event. If
-// publishing fails and the same request also created the upload, FinishUpload can delete the file, as for a
-// single-request upload. The client loses nothing, because it has not received the upload's URL and therefore has to
-// send the whole file again in any case.
+// FinishUpload implements tusd.Upload. It turns the complete upload into a file and publishes the event that
+// announces the file.
 func (u tusUpload) FinishUpload(ctx context.Context) error {
+	// If an earlier request created the upload, keep the file even if publishing fails, so that the client does not
+	// have to send the file again. Otherwise, announce may delete the file, because the client does not have the
+	// upload's URL yet and must send the whole file again anyway.
 	return u.x.fail(u.t.settle(ctx, u.x.upload, !u.x.created))
 }
 

@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	// maxForm is the maximum size of the request body for POST /introspect, in bytes. It is large enough for the
-	// parameter name and a token of 8 KiB, even if every byte is percent-encoded.
+	// maxForm is the maximum size of the request body for POST /introspect, in bytes. It allows a token of 8 KiB in
+	// which every byte is percent-encoded.
 	maxForm = 32 << 10
-	// keysMaxAge is the value of the Cache-Control header in the response with the public keys. Clients can cache the
-	// keys for 300 s. A new key must therefore be published at least 300 s before the login function signs with it.
+	// keysMaxAge lets clients cache the public keys for 300 s. A new key must therefore be published at least 300 s
+	// before the login function signs with it.
 	keysMaxAge = "public, max-age=300"
 )
 
@@ -54,17 +54,17 @@ func newHandler(verifier *token.Verifier, accounts accountStore) *handler {
 	return h
 }
 
-// PassesQuery reports whether function.Wrap must skip its check of the query string in r. Wrap must skip the check if
-// the query string was meant for another function, because the validate function ignores such a query string.
+// PassesQuery reports whether function.Wrap must skip its check of the query string in r. It returns true if the
+// query string was meant for another function.
 func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 
-// hasClientQuery reports whether the query string of r was meant for another function. A proxy such as Envoy appends
-// the path and the query string of a client's request to /validate, so hasClientQuery returns true for all paths below
-// /validate/.
+// hasClientQuery reports whether the query string of r belongs to a client's request to another function. It does for
+// all paths below /validate/, because a proxy such as Envoy appends the path and query string of that request to
+// /validate.
 func hasClientQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/validate/") }
 
-// authenticate verifies the access token in r and returns its claims. If h.accounts is set, authenticate also looks up
-// the account. If the account has changed since the token was issued, the error wraps token.ErrStale.
+// authenticate verifies the access token in r and returns its claims. The error wraps token.ErrStale if h.accounts is
+// set and the account has changed since the token was issued.
 func (h *handler) authenticate(r *http.Request) (*token.Claims, error) {
 	claims, err := h.verifier.Authenticate(r)
 	if err != nil {
@@ -130,8 +130,8 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	if err := claims.Demand(scopes...); err != nil {
 		return err
 	}
-	// Set all four X-Auth headers in every 200 response, even if a value is empty. A proxy copies these headers to the
-	// client's request, so they replace any headers that the client has forged.
+	// Set all four X-Auth headers, even if a value is empty. A proxy copies them to the client's request, where they
+	// replace any headers that the client has forged.
 	header := w.Header()
 	header.Set("X-Auth-User-Id", claims.Subject)
 	header.Set("X-Auth-Username", claims.Username)
@@ -142,9 +142,7 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 }
 
 // demanded returns the scopes that the token must have. The operator of a proxy lists them in the query string, in
-// parameters named "scope". If there is any other parameter, the error is a problem.BadRequest, because the name might
-// be misspelled, and ignoring a required scope would be unsafe. demanded ignores a query string that was meant for
-// another function (see hasClientQuery).
+// parameters named "scope".
 func demanded(r *http.Request) ([]string, error) {
 	if r.URL.RawQuery == "" || hasClientQuery(r) {
 		return nil, nil
@@ -153,9 +151,11 @@ func demanded(r *http.Request) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Reject every parameter except "scope". A parameter with a different name might be a misspelled "scope", and
+	// ignoring a required scope would be unsafe.
 	for name := range query {
 		if name != "scope" {
-			return nil, problem.BadRequest.With("the query string may contain only the parameter scope")
+			return nil, problem.BadRequest.With("the query string may contain only scope parameters")
 		}
 	}
 	for _, scope := range query["scope"] {
@@ -182,8 +182,8 @@ type introspection struct {
 	Roles     []string `json:"roles"`
 }
 
-// introspect reports whether the token in the form is active (RFC 7662). If the token is active, the response also
-// contains its claims. The caller must authenticate with a valid access token of its own.
+// introspect reports whether the token in the form is active and, if so, returns its claims (RFC 7662). The caller
+// must authenticate with its own access token.
 func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	if _, err := h.authenticate(r); err != nil {
 		return err
@@ -201,7 +201,7 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	}
 	values := form["token"]
 	if len(values) != 1 || values[0] == "" {
-		return problem.BadRequest.With("the form must contain the parameter token exactly once, with a value")
+		return problem.BadRequest.With("the form must contain exactly one token parameter, with a value")
 	}
 	claims, err := h.verifier.Verify(values[0])
 	if err == nil {

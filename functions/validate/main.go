@@ -1,5 +1,5 @@
-// Command validate is the function that verifies access tokens and returns their claims. A proxy can use it as its
-// forward-auth endpoint. The function needs only public keys. It uses the account database only if MYSQL_DSN is set.
+// Command validate is the serverless function that verifies access tokens and returns their claims. A proxy can use it
+// as its forward-auth endpoint.
 package main
 
 import (
@@ -15,9 +15,9 @@ import (
 
 type config struct {
 	token.Settings
-	// DSN is the data source name of the MySQL account store. If it is set, the function looks up the account for each
-	// token. A token then becomes invalid as soon as its user is disabled or deleted, is signed out of all sessions, or
-	// is given another role or password. If DSN is not set, a token stays valid until it expires.
+	// DSN is the data source name of the MySQL account store. If DSN is not set, a token stays valid until it
+	// expires, even if its user is disabled, deleted or signed out of all sessions, or gets a new role or password. If
+	// DSN is set, the function looks up the account for each token and rejects such tokens.
 	DSN string `env:"MYSQL_DSN,unset"`
 }
 

@@ -15,15 +15,15 @@ import (
 const (
 	// progressInterval is how often a running build reports its progress.
 	progressInterval = 10 * time.Second
-	// maxErrors is the maximum size of the compiler's output in an error, in bytes.
+	// maxErrors is the maximum number of bytes of compiler output in an error message.
 	maxErrors = 2 << 10
 )
 
-// Build runs `go build` in dir with the given additional arguments. It disables cgo, as ko does for the images that run
-// in a cluster. While the build runs, Build calls progress at regular intervals. If the build fails, the error contains
-// the end of the compiler's output.
+// Build runs `go build` in dir with the given arguments, and calls progress at regular intervals. If the build
+// fails, the error contains the end of the compiler's output.
 func Build(ctx context.Context, dir string, progress func(status string), args ...string) error {
 	cmd := exec.Command("go", append([]string{"build", "-v", "-trimpath", "-buildvcs=false"}, args...)...)
+	// Disable cgo, as ko does for the images that run in a cluster.
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	reader, writer := io.Pipe()
 	cmd.Stdout, cmd.Stderr = writer, writer

@@ -14,14 +14,14 @@ import (
 // ErrLocked reports that another process holds a lock.
 var ErrLocked = errors.New("another process holds the lock")
 
-// Lock locks the file at path. If the file does not exist, Lock first creates it. The lock is released when the file is
-// closed in this process and in all processes that inherit the file. The error wraps ErrLocked if another process holds
+// Lock locks the file at path, after creating it if necessary. The error wraps ErrLocked if another process holds
 // the lock.
 func Lock(path string) (*os.File, error) {
 	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
+	// The lock is held until this process and all processes that inherit the file have closed the file.
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			err = ErrLocked
@@ -46,18 +46,20 @@ func WaitForLock(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// firstPort is the first port that FreePort can choose, and ports is the number of such ports. They are all below
-// 32768, because Linux uses higher ports as the local ports of outgoing connections. A client that tries to connect to
-// a stopped server on a higher port could therefore get the server's port as its own local port. The client would then
-// be connected to itself, or the server could no longer listen on the port.
 const (
+	// firstPort is the lowest port that FreePort can choose.
 	firstPort = 20000
-	ports     = 12000
+	// ports is the number of ports from which FreePort chooses. All of them are below 32768, because Linux assigns
+	// higher ports to outgoing connections.
+	ports = 12000
 )
 
 // FreePort returns a free loopback port.
 func FreePort() (int, error) {
 	for range 100 {
+		// Choose a port below the range from which Linux assigns ports to outgoing connections. Otherwise, an
+		// outgoing connection could occupy a stopped server's port and prevent the server's restart, or a client
+		// could connect to itself.
 		port := firstPort + rand.IntN(ports)
 		if listener, err := net.Listen("tcp", Address(port)); err == nil {
 			return port, listener.Close()

@@ -1,5 +1,5 @@
-// Package process runs child processes. The kernel kills the child processes when their parent process ends, even if
-// the parent process crashes. The package also locks files, finds free ports, and runs `go build`.
+// Package process runs child processes, which the kernel kills when their parent process ends or crashes. The
+// package also locks files, finds free ports, and runs `go build`.
 package process
 
 import (
@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// waitDelay is how long exec.Cmd.Wait waits for a process's output to close after the process has ended. Without
-	// this limit, Wait could block forever, because the process's own children can keep the output open.
+	// waitDelay is how long exec.Cmd.Wait waits for the output to close after a process has ended. Without this
+	// limit, the process's own children could keep the output open and block Wait forever.
 	waitDelay = 10 * time.Second
 	// killTimeout is how long a process may take to end after SIGKILL.
 	killTimeout = 20 * time.Second
@@ -28,17 +28,16 @@ type Process struct {
 	err  error         // result of cmd.Wait; valid after done is closed
 }
 
-// Start starts cmd as the leader of a new process group, so that Ctrl+C in a terminal does not interrupt cmd. Start
-// does not wait until cmd ends. The kernel kills cmd when this process ends. When cmd ends, a goroutine kills all
-// remaining processes in the group and then calls the function ended, if ended is not nil.
+// Start starts cmd in a new process group, so that Ctrl+C in a terminal does not interrupt cmd. If the callback is
+// not nil, it runs after cmd has ended.
 func Start(cmd *exec.Cmd, ended func()) (*Process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = waitDelay
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The kernel kills the child process when the thread that started it ends, even if other threads continue.
-		// Therefore, lock this goroutine to its thread until the child process has ended.
+		// With Pdeathsig, the kernel kills the child process when the thread that started it ends. Therefore, lock
+		// this goroutine to its thread until the child process has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -47,7 +46,7 @@ func Start(cmd *exec.Cmd, ended func()) (*Process, error) {
 			return
 		}
 		p.err = cmd.Wait()
-		p.signalGroup()
+		p.signalGroup() // kill the remaining processes in the group
 		if ended != nil {
 			ended()
 		}
@@ -59,7 +58,8 @@ func Start(cmd *exec.Cmd, ended func()) (*Process, error) {
 	return p, nil
 }
 
-// signalGroup kills the process group. It ignores any error, because an error means that the group has no processes.
+// signalGroup kills the process group. It ignores errors, because an error means that no process is left in the
+// group.
 func (p *Process) signalGroup() { _ = syscall.Kill(-p.Pid(), syscall.SIGKILL) }
 
 // Pid returns the ID of the process, which is also the ID of its process group.
@@ -74,7 +74,7 @@ func (p *Process) Err() error { return p.err }
 // Status returns the exit status of a process that has ended, such as "exit status 1" or "signal: killed".
 func (p *Process) Status() string { return p.cmd.ProcessState.String() }
 
-// Await calls the function ready at the given interval until ready returns nil. If the process ends or ctx
+// Await calls the ready function at the given interval until the function returns nil. If the process ends or ctx
 // is done first, Await returns an error.
 func (p *Process) Await(ctx context.Context, interval time.Duration, ready func(context.Context) error) error {
 	for {
@@ -94,9 +94,11 @@ func (p *Process) Await(ctx context.Context, interval time.Duration, ready func(
 	}
 }
 
-// Stop sends SIGTERM to the process, but not to the rest of its group, so that the process can stop its own children in
-// the right order. If the process does not end within timeout, Stop kills it. Stop returns when the process has ended.
+// Stop sends SIGTERM to the process. If the process does not end within timeout, Stop kills its process group. Stop
+// returns when the process has ended.
 func (p *Process) Stop(timeout time.Duration) error {
+	// Send SIGTERM only to the process itself, not to its process group, so that the process can stop its own
+	// children in the right order.
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error means that the process has already ended
 	select {
 	case <-p.done:

@@ -18,8 +18,8 @@ import (
 type AdapterConfig struct {
 	// Dir is the directory that contains the adapter's log.
 	Dir string
-	// RabbitURL is the AMQP URL of the server. The user in the URL must be allowed to read the queue. The URL must not
-	// contain percent-encoded characters, because the adapter does not decode them.
+	// RabbitURL is the server's AMQP URL. It must not contain percent-encoded characters, because the adapter does
+	// not decode them. The URL's user needs read permission for the queue.
 	RabbitURL string
 	// Queue is the name of the queue from which the adapter receives events. The queue must exist, because the adapter
 	// does not declare it.
@@ -28,22 +28,21 @@ type AdapterConfig struct {
 	Sink string
 	// Parallelism is the maximum number of events that are delivered at the same time. 0 means 1.
 	Parallelism int
-	// Retry is the maximum number of times that the adapter retries a failed delivery. If Retry is 0, an event becomes
-	// a dead letter after its first failed delivery. BackoffPolicy is "exponential", which is the default, or "linear".
-	// It determines how the delay between retries grows. BackoffDelay is the base of this delay, as an ISO 8601
-	// duration such as PT0.5S.
-	Retry         int
+	// Retry is how many times the adapter retries a failed delivery before the event becomes a dead letter.
+	Retry int
+	// BackoffPolicy determines how the delay between retries grows: "exponential", which is the default, or "linear".
 	BackoffPolicy string
-	BackoffDelay  string
-	// Name and Namespace identify the RabbitmqSource. The defaults are strongroom-files and strongroom.
+	// BackoffDelay is the base of the delay between retries, as an ISO 8601 duration such as PT0.5S.
+	BackoffDelay string
+	// Name and Namespace identify the RabbitmqSource. The default name is strongroom-files, and the default namespace
+	// is strongroom.
 	Name, Namespace string
 	// Progress receives the progress messages if the adapter must be built. It can be nil.
 	Progress io.Writer
 }
 
-// StartAdapter starts the receive adapter of eventing-rabbitmq, after building it if necessary. It returns when the
-// queue has a consumer. The adapter exits if RabbitMQ is unavailable for more than about six seconds. The caller must
-// then restart the adapter, as Kubernetes does in a cluster.
+// StartAdapter starts the receive adapter of eventing-rabbitmq. If RabbitMQ is unavailable for more than about six
+// seconds, the adapter exits, and the caller must restart it.
 func StartAdapter(ctx context.Context, config AdapterConfig) (*Server, error) {
 	if config.Progress == nil {
 		config.Progress = io.Discard
@@ -75,7 +74,7 @@ func (c AdapterConfig) environment(dir string) []string {
 		"NAMESPACE=" + cmp.Or(c.Namespace, "strongroom"),
 		"K_LOGGING_CONFIG={}",
 		"K_OBSERVABILITY_CONFIG={}",
-		// The adapter listens on its profiling port even if profiling is disabled, unless the port is invalid.
+		// Use an invalid port, because the adapter would listen on a valid port even if profiling is disabled.
 		"PROFILING_PORT=none",
 	}
 	if c.Retry > 0 {

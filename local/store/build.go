@@ -27,17 +27,15 @@ type nested struct {
 	effort string
 }
 
-// nestedPrograms contains the description of each program. The program's source is in the directory of the same name in
-// local/.
+// nestedPrograms maps each program's name to its description. The source of each program is in local/NAME.
 var nestedPrograms = map[string]nested{
 	"ferretdb": {title: "FerretDB", effort: "about a minute"},
 	"tidb":     {title: "TiDB", effort: "about four minutes and 2 GB of memory"},
 	"adapter":  {title: "the receive adapter", effort: "about a minute and a half"},
 }
 
-// Build builds the program called name, which is ferretdb, tidb or adapter, and returns the path of the binary in
-// .strongroom/bin. It does nothing if the binary is up to date. If another process is building the same program, Build
-// first waits for that build. The working directory must be in the source tree. w receives progress messages.
+// Build returns the path of the program called name (ferretdb, tidb or adapter), after building it if necessary.
+// The working directory must be in the source tree.
 func Build(ctx context.Context, name string, w io.Writer) (binary string, err error) {
 	defer func() {
 		if err != nil {
@@ -58,6 +56,7 @@ func Build(ctx context.Context, name string, w io.Writer) (binary string, err er
 		return "", err
 	}
 	binary = filepath.Join(bin, name)
+	// Wait if another process is building the same program.
 	lock, err := process.WaitForLock(ctx, binary+".lock")
 	if err != nil {
 		return "", err

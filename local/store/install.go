@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// installTimeout is how long the installation of packages may take. It is long because the network can be slow.
+// installTimeout is the time limit for installing packages. It is long because the network can be slow.
 const installTimeout = 5 * time.Minute
 
 // CanInstall reports whether Install can install packages: this process must run as root, and apt-get must exist.
@@ -21,16 +21,16 @@ func CanInstall() bool {
 	return err == nil && os.Getuid() == 0
 }
 
-// MariaDBPackages are the Debian packages that contain the programs of MariaDB, without a system service.
+// MariaDBPackages are the Debian packages that contain MariaDB's programs, without a system service.
 // mariadb-server-core needs my_print_defaults from mariadb-client-core to create a database.
 var MariaDBPackages = []string{"mariadb-server-core", "mariadb-client-core"}
 
-// Install installs Debian packages without starting their system services. If another process is installing packages,
-// Install waits for up to two minutes. The error wraps errors.ErrUnsupported if CanInstall returns false.
+// Install installs Debian packages without starting their system services. The error wraps errors.ErrUnsupported if
+// CanInstall returns false.
 func Install(ctx context.Context, w io.Writer, packages ...string) error {
 	what := strings.Join(packages, " and ")
 	if !CanInstall() {
-		return fmt.Errorf("install %s: %w: this requires root on Debian", what, errors.ErrUnsupported)
+		return fmt.Errorf("install %s: %w: installing packages requires Debian and root privileges", what, errors.ErrUnsupported)
 	}
 	say(w, "installing %s from Debian; this takes about half a minute", what)
 	ctx, cancel := context.WithTimeout(ctx, installTimeout)
@@ -42,6 +42,7 @@ func Install(ctx context.Context, w io.Writer, packages ...string) error {
 	defer os.RemoveAll(shadows)
 	apt := func(args ...string) (string, error) {
 		path := "DPkg::Path=" + shadows + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+		// If another process is installing packages, wait for up to 120 s.
 		args = append([]string{"-y", "-q", "-o", path, "-o", "DPkg::Lock::Timeout=120"}, args...)
 		return run(ctx, "", environment("DEBIAN_FRONTEND=noninteractive"), "apt-get", args...)
 	}
@@ -59,11 +60,11 @@ func Install(ctx context.Context, w io.Writer, packages ...string) error {
 	return nil
 }
 
-// shadowServices creates a directory of programs that do nothing, and returns its path. The programs have the same
-// names as the commands with which Debian packages start their services. Install puts the directory first in apt-get's
-// PATH, so that the packages start no service. Unlike the usual method, the policy file /usr/sbin/policy-rc.d, this
-// does not change the machine's configuration.
+// shadowServices creates a directory of programs that do nothing. In apt-get's PATH, these programs replace the
+// commands with which Debian packages start services.
 func shadowServices() (string, error) {
+	// The usual way to keep packages from starting services is a policy file at /usr/sbin/policy-rc.d, but such a
+	// file would change the machine's configuration.
 	dir, err := os.MkdirTemp("", "strongroom-install-")
 	if err != nil {
 		return "", err

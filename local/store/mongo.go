@@ -21,12 +21,12 @@ import (
 // Mongo is a running server that supports the MongoDB protocol.
 type Mongo struct {
 	*Server
-	// URI is the connection string for the strongroom database. For mongod, it contains the credentials of an account
-	// with all privileges. For FerretDB, it contains none, because FerretDB does not support accounts.
+	// URI is the connection string for the strongroom database. For mongod, it contains the root account's
+	// credentials. For FerretDB, it contains no credentials, because FerretDB does not support accounts.
 	URI string
 }
 
-// FindMongod returns the path of an installed mongod. It returns ErrNotInstalled if mongod is not installed.
+// FindMongod returns the path of an installed mongod. The error wraps ErrNotInstalled if mongod is not installed.
 func FindMongod() (string, error) { return lookup("mongod", "/usr/local/bin", "/usr/sbin") }
 
 // StartFerretDB starts FerretDB, after building it if necessary. FerretDB stores its data in SQLite files in dir.
@@ -98,9 +98,8 @@ func (m *Mongo) prepare(path, dir string) ([]program, error) {
 			"--wiredTigerCacheSizeGB", "0.25",
 		},
 		env: environment(),
-		// While mongod has no account, any process on this machine can create the first account. Therefore, create the
-		// root account with a random password as soon as the port is open. Then sign in with this password. If another
-		// process has already created an account, signing in fails.
+		// While mongod has no account, any process on this machine can create the first account. Therefore, create
+		// the root account as soon as the port is open.
 		ready: func(ctx context.Context) error {
 			if err := dial(ctx, port); err != nil {
 				return err
@@ -108,16 +107,17 @@ func (m *Mongo) prepare(path, dir string) ([]program, error) {
 			if err := createRoot(ctx, anonymous, password); err != nil {
 				return err
 			}
+			// Sign in as root to make sure that no other process has created the first account.
 			return pingMongo(ctx, m.URI)
 		},
 	}}, nil
 }
 
-// unauthorized is mongod's error code for a missing privilege. If an account already exists, mongod returns this error
-// to a client that tries to create an account without signing in.
+// unauthorized is mongod's error code for a missing privilege. If an account already exists, mongod returns this
+// error when a client tries to create an account without signing in.
 const unauthorized = 13
 
-// createRoot creates the account root, which has all privileges. It does nothing if an account already exists.
+// createRoot creates the root account, which has all privileges. It does nothing if an account already exists.
 func createRoot(ctx context.Context, uri, password string) error {
 	return withMongo(uri, func(client *mongo.Client) error {
 		err := client.Database("admin").RunCommand(ctx, bson.D{

@@ -20,8 +20,8 @@ import (
 // MySQL is a running server that supports the MySQL protocol.
 type MySQL struct {
 	*Server
-	// AdminDSN is the DSN for root, in the format of github.com/go-sql-driver/mysql. It contains the name of the
-	// strongroom database, which the server has already created.
+	// AdminDSN is the root user's DSN, in the format of github.com/go-sql-driver/mysql. It selects the strongroom
+	// database, which already exists.
 	AdminDSN string
 }
 
@@ -36,18 +36,18 @@ type MySQLInstall struct {
 
 var serverDirs = []string{"/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/mysql/bin"}
 
-// FindMySQL returns the programs of an installed MariaDB server or, if MariaDB is not installed, of an installed MySQL
-// server. It returns ErrNotInstalled if neither server is installed. It also returns ErrNotInstalled if MariaDB is
-// installed without the programs that create a database.
+// FindMySQL returns the programs of an installed MariaDB server. If MariaDB is not installed, it returns the
+// programs of an installed MySQL server. The error wraps ErrNotInstalled if neither server is installed or if one
+// of the server's programs is missing.
 func FindMySQL(ctx context.Context) (MySQLInstall, error) {
 	server, err := lookup("mariadbd", serverDirs...)
 	if err != nil {
 		if server, err = lookup("mysqld", serverDirs...); err != nil {
-			return MySQLInstall{}, fmt.Errorf("MariaDB or MySQL server: %w", ErrNotInstalled)
+			return MySQLInstall{}, fmt.Errorf("find a MariaDB or MySQL server: %w", ErrNotInstalled)
 		}
 		version, err := exec.CommandContext(ctx, server, "--no-defaults", "--version").Output()
 		if err != nil {
-			return MySQLInstall{}, fmt.Errorf("%s --version: %w", server, err)
+			return MySQLInstall{}, fmt.Errorf("run %s --version: %w", server, err)
 		}
 		if !strings.Contains(string(version), "MariaDB") {
 			return MySQLInstall{Kind: "mysqld", Server: server}, nil
@@ -64,8 +64,8 @@ func FindMySQL(ctx context.Context) (MySQLInstall, error) {
 	return MySQLInstall{Kind: "mariadbd", Server: server, InstallDB: install}, nil
 }
 
-// StartMySQL starts the MariaDB or MySQL server that FindMySQL finds, with its data in dir. The caller must always use
-// the same server with the same directory, because MariaDB and MySQL cannot read each other's files.
+// StartMySQL starts the server that FindMySQL finds, with its data in dir. MariaDB and MySQL need different
+// directories, because they cannot read each other's files.
 func StartMySQL(ctx context.Context, dir string, w io.Writer) (*MySQL, error) {
 	install, err := FindMySQL(ctx)
 	if err != nil {
@@ -113,8 +113,8 @@ func (m *MySQL) prepare(ctx context.Context, install MySQLInstall, dir string, w
 	if err != nil {
 		return nil, err
 	}
-	// This file sets root's password. The server executes it at each start, before it accepts connections, so that root
-	// always has the password from the file root-password.
+	// The server executes init.sql at each start, before it accepts connections, so that root always has the
+	// password in the file root-password.
 	sqlFile := filepath.Join(dir, "init.sql")
 	if err := writeFile(sqlFile, install.initSQL(password)); err != nil {
 		return nil, err
@@ -159,8 +159,8 @@ func (m *MySQL) prepare(ctx context.Context, install MySQLInstall, dir string, w
 	}}, nil
 }
 
-// initSQL returns SQL statements that create the database and set the password of root. They also make sure that only
-// root can sign in, and only from this machine.
+// initSQL returns SQL statements that create the database and set root's password. They also make sure that root can
+// sign in only from this machine, and that nobody can sign in without a user name.
 func (m MySQLInstall) initSQL(password string) string {
 	lines := []string{
 		"CREATE DATABASE IF NOT EXISTS " + database + " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;",
@@ -178,8 +178,8 @@ func (m MySQLInstall) initSQL(password string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// makeData creates the initial database files in a temporary directory. It renames the directory to data when all files
-// exist, so that data is never incomplete.
+// makeData creates the initial database files in a temporary directory. It renames the directory when all files
+// exist, so that the data directory is never incomplete.
 func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) error {
 	temp := data + ".new"
 	if err := os.RemoveAll(temp); err != nil { // an interrupted attempt might have left files
@@ -197,13 +197,12 @@ func (m MySQLInstall) makeData(ctx context.Context, data string, env []string) e
 	return os.Rename(temp, data)
 }
 
-// arguments returns the arguments that this package passes to every MariaDB or MySQL program, followed by the given
-// arguments. With --no-defaults, the programs ignore the machine's configuration files. --user=root is necessary if
-// this process runs as root, because the server would otherwise not start.
+// arguments returns the options that every MariaDB or MySQL program needs, followed by the given additional
+// options.
 func (m MySQLInstall) arguments(more ...string) []string {
-	args := []string{"--no-defaults"}
+	args := []string{"--no-defaults"} // ignore the machine's configuration files
 	if os.Getuid() == 0 {
-		args = append(args, "--user=root")
+		args = append(args, "--user=root") // without this argument, the server does not start as root
 	}
 	if m.Kind == "mysqld" {
 		args = append(args, "--mysqlx=OFF")

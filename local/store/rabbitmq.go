@@ -37,8 +37,8 @@ type RabbitInstall struct {
 	Server, Epmd string
 }
 
-// FindRabbitMQ returns the programs of an installed RabbitMQ server. It returns ErrNotInstalled if one of the programs
-// is missing.
+// FindRabbitMQ returns the programs of an installed RabbitMQ server. The error wraps ErrNotInstalled if one of the
+// programs is missing.
 func FindRabbitMQ() (RabbitInstall, error) {
 	// On Debian, the rabbitmq-server in PATH is a wrapper that works only with the system's RabbitMQ user and
 	// directories. Therefore, prefer the program that the wrapper calls.
@@ -79,9 +79,8 @@ func startRabbitMQ(ctx context.Context, dir string, w io.Writer, managed bool) (
 	return rabbit, err
 }
 
-// prepare writes the configuration files, and sets all fields of r except Server. It returns two programs: the Erlang
-// port mapper and the RabbitMQ server. The port mapper must start first, because the server would otherwise start a
-// port mapper as a daemon, which would keep running after the server has ended.
+// prepare writes the configuration files and sets all fields of r except Server. It returns the two programs to
+// start, which are the Erlang port mapper and the RabbitMQ server.
 func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]program, error) {
 	if strings.ContainsAny(dir, " \t\n") {
 		return nil, fmt.Errorf("%q: RabbitMQ's start script does not support white space in a path", dir)
@@ -107,7 +106,7 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 	r.URL = (&url.URL{Scheme: "amqp", User: user, Host: process.Address(port), Path: "/"}).String()
 	conf := []string{
 		"listeners.tcp.1 = " + process.Address(port),
-		// Load the definitions at every start, because the user might not exist yet if the first start was interrupted.
+		// Load the user definition at every start, because an interrupted first start might not have created the user.
 		"load_definitions = " + filepath.Join(dir, "definitions.json"),
 		"log.console = true",
 		"log.console.level = warning",
@@ -138,9 +137,8 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT="+strconv.Itoa(mapper),
 		"ERL_CRASH_DUMP_SECONDS=0",
-		// The node name must never change, because it is part of the data directory's path. With another name, the
-		// server would not find its data. Several servers can use the same node name, because each server has its own
-		// port mapper.
+		// The node name must never change, because it is part of the path at which the server looks for its data.
+		// Several servers can use the same node name, because each has its own port mapper.
 		"RABBITMQ_NODENAME=strongroom@localhost",
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(dist),
 		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "data"),
@@ -150,10 +148,12 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 		"RABBITMQ_ADVANCED_CONFIG_FILE="+filepath.Join(dir, "advanced.config"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(dir, "enabled_plugins"),
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
-		// This variable makes the start script replace itself with the server by exec. Otherwise, the script would
-		// remain the parent process of the server, and signals would go to the script instead of the server.
+		// With this variable, the start script replaces itself with the server. Otherwise, signals would go to the
+		// script instead of the server.
 		"RUNNING_UNDER_SYSTEMD=true",
 	)
+	// The port mapper must start first, because the server would otherwise start one as a daemon, which would keep
+	// running after the server has ended.
 	return []program{{
 		path: install.Epmd,
 		args: []string{"-port", strconv.Itoa(mapper), "-address", "127.0.0.1"},
@@ -166,12 +166,12 @@ func (r *Rabbit) prepare(install RabbitInstall, dir string, managed bool) ([]pro
 	}}, nil
 }
 
-// definitions returns a definitions file that creates one administrator (see rabbitmq.com/docs/definitions).
+// definitions returns the content of a RabbitMQ definitions file that creates one administrator (see
+// rabbitmq.com/docs/definitions).
 func definitions(password string) string {
 	// The hash is a 32-bit salt, followed by the SHA-256 hash of the salt and the password (see
-	// rabbitmq.com/docs/passwords). The salt does not need to be random, because the password itself is stored in the
-	// same directory.
-	salt := []byte("salt")
+	// rabbitmq.com/docs/passwords).
+	salt := []byte("salt") // not random, because the password itself is stored in the same directory
 	sum := sha256.Sum256(append(salt, password...))
 	hash := base64.StdEncoding.EncodeToString(append(salt, sum[:]...))
 	return fmt.Sprintf(`{"vhosts":[{"name":"/"}],

@@ -24,11 +24,12 @@ const (
 	stopTimeout = 20 * time.Second
 	// pollInterval is the time between two checks of a server that is starting.
 	pollInterval = 50 * time.Millisecond
-	// tailSize is the maximum number of bytes of program output in an error.
+	// tailSize is the maximum number of bytes of program output in an error message.
 	tailSize = 2 << 10
 )
 
-// Server is a server that consists of one or more processes. It can be stopped and restarted.
+// Server is a server that consists of one or more processes. The context passed to a Start function limits only the
+// start. Canceling the context later does not stop the server.
 type Server struct {
 	name     string
 	dir      string
@@ -45,8 +46,8 @@ type program struct {
 	path string
 	args []string
 	env  []string
-	// log is the path of the file to which the process's output is appended. If it is empty, start sets it to the file
-	// server.log in the server's directory.
+	// log is the path of the process's log file. If log is empty, start sets it to server.log in the server's
+	// directory.
 	log string
 	// dir is the working directory. start sets it to the server's directory.
 	dir string
@@ -54,9 +55,8 @@ type program struct {
 	ready func(ctx context.Context) error
 }
 
-// start locks dir. If dir does not exist, start first creates it, with access only for the owner. Then start calls
-// prepare with the absolute path of dir, and starts the programs that prepare returns, in order. It waits until each
-// program is ready. If start returns an error, no process is left running and dir is not locked.
+// start locks dir, calls prepare, and starts the returned programs one after another. If start returns an error,
+// no process is running and dir is not locked.
 func start(ctx context.Context, name, dir string, prepare func(dir string) ([]program, error)) (*Server, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -82,12 +82,11 @@ func start(ctx context.Context, name, dir string, prepare func(dir string) ([]pr
 	return s, nil
 }
 
-// Name returns the name of the server for messages, such as mariadbd.
+// Name returns the server's name, such as mariadbd, for use in messages.
 func (s *Server) Name() string { return s.name }
 
-// Restart starts the server again with the same ports and data. If the server is running, Restart first stops it.
-// Restart returns when the server is ready. If the server ends or is not ready within two minutes, Restart returns an
-// error that contains the end of the server's log.
+// Restart stops the server, if it is running, and starts it again with the same ports and data. It waits up to two
+// minutes for the server to become ready.
 func (s *Server) Restart(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,8 +138,8 @@ func (s *Server) Kill() error {
 	return s.end((*process.Process).Kill)
 }
 
-// Pid returns the process ID of the server, which is also the ID of its process group. If the server has several
-// processes, Pid returns the ID of the main process. While the server is stopped, Pid returns 0.
+// Pid returns the ID of the server's main process, which is also the ID of its process group. While the server is
+// stopped, Pid returns 0.
 func (s *Server) Pid() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,8 +149,8 @@ func (s *Server) Pid() int {
 	return s.running[len(s.running)-1].Pid()
 }
 
-// Done returns a channel that is closed when the current main process of the server has ended. While the server is
-// stopped, Done returns nil, so that a receive operation blocks forever.
+// Done returns a channel that is closed when the server's current main process ends. While the server is stopped,
+// Done returns a nil channel, which blocks forever.
 func (s *Server) Done() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +160,7 @@ func (s *Server) Done() <-chan struct{} {
 	return s.running[len(s.running)-1].Done()
 }
 
-// end calls stop for each process, in the reverse of the order in which the processes were started.
+// end calls the stop function for each process, starting with the process that was started last.
 func (s *Server) end(stop func(*process.Process) error) error {
 	var errs []error
 	for i := len(s.running) - 1; i >= 0; i-- {
@@ -173,8 +172,8 @@ func (s *Server) end(stop func(*process.Process) error) error {
 	return errors.Join(errs...)
 }
 
-// launch starts a child process that runs the program. The child inherits the lock, so that the directory stays locked
-// until the child has ended, even if its parent ends first.
+// launch starts a child process that runs the program. The child inherits the lock, so that the directory stays
+// locked until the child has ended, even if this process ends first.
 func (p program) launch(lock *os.File) (*process.Process, error) {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -209,7 +208,7 @@ func (p program) tail() string {
 }
 
 // run runs the program at path, waits until it ends, and returns the end of its output. If ctx is done first, run
-// kills the process group of the program.
+// kills the program's process group.
 func run(ctx context.Context, dir string, env []string, path string, args ...string) (string, error) {
 	cmd := exec.Command(path, args...)
 	var out bytes.Buffer

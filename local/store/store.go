@@ -1,12 +1,6 @@
-// Package store starts servers on this machine for the use of the calling program: MariaDB, MySQL, TiDB, mongod,
-// FerretDB, RabbitMQ, and the receive adapter of eventing-rabbitmq. Each server has its own data directory and listens
-// on free loopback ports. Clients need a random password, which is stored in the server's directory, except for
-// FerretDB, which does not support passwords. The kernel kills the servers when the process that started them ends,
-// even if that process crashes.
-//
-// In the Start functions, ctx limits the time for the start but does not stop the server later. dir contains all files
-// of the server, including its log, so a server that is started again in the same directory has the same data.
-// w receives progress messages, one per line.
+// Package store starts servers, such as MariaDB, mongod and RabbitMQ, as child processes on this machine. Every
+// server except FerretDB requires clients to sign in with a random password, which is stored in the server's data
+// directory.
 package store
 
 import (
@@ -29,8 +23,8 @@ const database = "strongroom"
 // ErrNotInstalled reports that a server is not installed on this machine.
 var ErrNotInstalled = errors.New("not installed")
 
-// lookup returns the path of a program. It searches PATH and then dirs, because the directories where servers are
-// installed are often missing from a user's PATH. It returns ErrNotInstalled if it does not find the program.
+// lookup searches for a program in PATH and then in dirs, which are often missing from a user's PATH. The error
+// wraps ErrNotInstalled if the program is not found.
 func lookup(name string, dirs ...string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return filepath.Abs(path)
@@ -46,8 +40,8 @@ func lookup(name string, dirs ...string) (string, error) {
 // reserve locks dir, so that two servers cannot use the same directory.
 func reserve(dir string) (*os.File, error) { return process.Lock(filepath.Join(dir, "lock")) }
 
-// secret returns the password in the file at path. If the file does not exist or is empty, secret first writes a random
-// password to it. The password contains only characters that need no encoding in a URL.
+// secret returns the password in the file at path. If the file is missing or empty, secret first writes a random
+// password that needs no encoding in a URL.
 func secret(path string) (string, error) {
 	kept, err := os.ReadFile(path)
 	if err == nil && len(kept) > 0 {
@@ -68,8 +62,8 @@ func writeFile(path, content string) error {
 	return os.Rename(path+".new", path)
 }
 
-// environment returns the environment of this process, followed by the given variables. It omits the variables that
-// configure servers, because those variables are meant for other servers on this machine.
+// environment returns this process's environment and the given variables. It omits inherited server settings, such
+// as variables that begin with MYSQL_, because they are meant for other servers.
 func environment(with ...string) []string {
 	prefixes := []string{"RABBITMQ_", "ERL_", "MYSQL_", "MARIADB_", "NOTIFY_SOCKET="}
 	kept := slices.DeleteFunc(os.Environ(), func(variable string) bool {

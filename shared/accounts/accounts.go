@@ -1,7 +1,5 @@
-// Package accounts stores users, their sessions, their login attempts and the audit trail in MySQL, MariaDB or TiDB.
-//
-// If the cause of an error is known, the error wraps a predefined error from package problem, such as
-// problem.NotFound. It wraps problem.Unavailable if the database is unavailable, busy or not set up yet.
+// Package accounts stores users, sessions, login attempts and audit entries in MySQL, MariaDB or TiDB. Its errors
+// wrap problem.Unavailable if the database is unavailable, busy or not set up.
 package accounts
 
 import (
@@ -18,11 +16,11 @@ import (
 )
 
 const (
-	// maxConns is the maximum number of database connections per replica of a function. The database server must
-	// therefore allow max-scale × maxConns connections per function, where max-scale is the maximum number of replicas.
+	// maxConns is the maximum number of database connections per replica of a serverless function. A function with
+	// max-scale replicas can therefore open up to max-scale × maxConns connections.
 	maxConns = 4
-	// connLifetime is the maximum age of a connection. Older connections are replaced, so that the process connects to
-	// the new address after the server's address has changed.
+	// connLifetime is the maximum age of a connection. It is short, so that the process soon switches to the
+	// database server's new address if the address changes.
 	connLifetime = 3 * time.Minute
 	connIdleTime = 45 * time.Second
 	// callTimeout is how long each query or transaction may take, including the wait for a connection.
@@ -45,9 +43,8 @@ type Store struct {
 	sessionsStarted atomic.Uint64
 }
 
-// Open returns a Store for the database that dsn names. dsn is a data source name in the format of
-// github.com/go-sql-driver/mysql. Open validates it and adds the connection options that this package requires, but
-// does not connect to the database. The Store reads the current time from clock.
+// Open returns a Store for the database that dsn names. The format of dsn is the DSN format of
+// github.com/go-sql-driver/mysql. Open validates dsn, but does not connect to the database.
 func Open(dsn string, clock func() time.Time) (*Store, error) {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
@@ -86,7 +83,7 @@ type User struct {
 	PasswordHash string // in a format that package password supports
 	Role         string // token.RoleUser or token.RoleAdmin
 	Disabled     bool
-	TokenVersion int // access tokens with another version are invalid
+	TokenVersion int // sessions and access tokens with another version are invalid
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 }
@@ -101,8 +98,8 @@ func (s *Store) ByUsername(ctx context.Context, username string) (User, error) {
 	return s.find(ctx, "find user by name", "username = ?", name)
 }
 
-// find returns the user that matches an SQL condition, in which a placeholder stands for the given value. The error is
-// errNoUser if no user matches. Any other error includes the given action, which describes the operation that failed.
+// find returns the user that matches an SQL condition, or errNoUser if no user matches. The value replaces the
+// condition's placeholder.
 func (s *Store) find(ctx context.Context, action, condition string, value any) (u User, err error) {
 	err = s.read(ctx, func(ctx context.Context) (err error) {
 		u, err = scanUser(s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE `+condition, value))
@@ -111,8 +108,8 @@ func (s *Store) find(ctx context.Context, action, condition string, value any) (
 	return u, fail(action, err)
 }
 
-// ReplaceHash replaces a user's stored password hash with newHash. If the stored hash differs from oldHash, ReplaceHash
-// returns a problem.Conflict instead, because it must not undo a password change.
+// ReplaceHash replaces a user's stored password hash with newHash. The error is a problem.Conflict if the stored hash
+// differs from oldHash, because replacing the stored hash would then undo a password change.
 func (s *Store) ReplaceHash(ctx context.Context, id, oldHash, newHash string) error {
 	key, err := uuid.Parse(id)
 	if err != nil {
@@ -131,8 +128,8 @@ func (s *Store) ReplaceHash(ctx context.Context, id, oldHash, newHash string) er
 	return nil
 }
 
-// read runs a query. If the query fails because its connection is broken, read runs the query a second time, so the
-// query must be idempotent.
+// read runs a query. If the query fails because its connection is broken, the query runs once more, so it must be
+// idempotent.
 func (s *Store) read(ctx context.Context, query func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -25,14 +25,17 @@ var (
 
 // Actor is the user or program that changes an account, as recorded in the audit trail.
 type Actor struct {
-	ID        string // empty for a program
-	Username  string
-	Version   int // the token version in the actor's access token
+	ID       string // empty for a program
+	Username string
+	// Version is the token version in the actor's access token. Create, Update and Delete return token.ErrStale if the
+	// actor is not an enabled admin with this token version. Create makes an exception for Setup.
+	Version   int
 	Address   netip.Addr
 	RequestID string
 }
 
-// Setup is the actor for changes by the setup Job, which runs without a signed-in user.
+// Setup is the actor when the setup program creates or imports a user. Setup has no account, so Update and Delete
+// reject this actor.
 var Setup = Actor{Username: "setup"}
 
 // userColumns is the list of columns that scanUser reads, in the same order.
@@ -62,8 +65,8 @@ func (s *Store) ByID(ctx context.Context, id string) (User, error) {
 	return s.find(ctx, "find user "+id, "id = ?", key[:])
 }
 
-// parseID parses a user ID. It accepts only the canonical text form of a UUID, which is in lower case and has
-// hyphens. For any other text, the error is errNoUser, because every user has an ID in canonical form.
+// parseID parses a user ID. Every user ID is a lowercase UUID with hyphens. For any other text, the error is
+// errNoUser.
 func parseID(id string) (uuid.UUID, error) {
 	key, err := uuid.Parse(id)
 	if err != nil || key.String() != id {
@@ -72,8 +75,8 @@ func parseID(id string) (uuid.UUID, error) {
 	return key, nil
 }
 
-// Current returns the user with the given ID. The error is token.ErrStale if the user does not exist or is disabled, or
-// if the given version is not the user's current token version.
+// Current returns the user with the given ID. The error is token.ErrStale if the user does not exist, is disabled or
+// does not have the given token version.
 func (s *Store) Current(ctx context.Context, id string, version int) (User, error) {
 	u, err := s.ByID(ctx, id)
 	if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != version) {
@@ -82,10 +85,8 @@ func (s *Store) Current(ctx context.Context, id string, version int) (User, erro
 	return u, err
 }
 
-// List returns a page of at most limit users, sorted by user name, and the cursor for the next page. If the cursor
-// argument is empty, List returns the first page. On the last page, the returned cursor is empty. A user that exists
-// the whole time that a client is reading the pages is on exactly one page, even if other users are created or deleted
-// in the meantime. The error is a problem.BadRequest if limit or cursor is invalid.
+// List returns a page of users, sorted by user name. An empty cursor selects the first page, and an empty next
+// cursor marks the last page.
 func (s *Store) List(ctx context.Context, limit int, cursor string) (users []User, next string, err error) {
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
@@ -105,6 +106,8 @@ func (s *Store) List(ctx context.Context, limit int, cursor string) (users []Use
 		return nil, "", fail("list users", err)
 	}
 	if len(users) > limit {
+		// The cursor is a user name instead of an offset, so that no existing user is skipped or repeated if other
+		// users are created or deleted between two requests.
 		users = users[:limit]
 		next = base64.RawURLEncoding.EncodeToString([]byte(users[limit-1].Username))
 	}
@@ -119,10 +122,8 @@ type NewUser struct {
 	Disabled     bool
 }
 
-// Create creates a user with a new ID. The actor is Setup, or the admin who creates the user. The error is a
-// problem.Conflict if the user name is already taken, and a problem.Unprocessable if the user name is invalid or the
-// role is unknown. It is token.ErrStale if the actor is neither Setup nor an enabled admin whose token version is
-// actor.Version.
+// Create creates a user. The error is a problem.Conflict if the user name is taken, and a problem.Unprocessable if
+// the user name or role is invalid.
 func (s *Store) Create(ctx context.Context, actor Actor, n NewUser) (User, error) {
 	name, err := CanonicalUsername(n.Username)
 	if err != nil {
@@ -170,15 +171,15 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, actor Actor, id uuid.UUI
 	return err
 }
 
-// Patch contains the changes that an admin makes to a user. A field that is nil changes nothing.
+// Patch contains the changes that an admin makes to a user. A nil field means that the value does not change.
 type Patch struct {
 	Role         *string
 	Disabled     *bool
 	PasswordHash *string
 }
 
-// apply makes the changes in p to u, and returns their audit actions in a fixed order. It returns no action for a role
-// or a disabled state that u already has.
+// apply applies the changes in p to u, and returns an audit action for each change. It ignores a role or disabled
+// state that u already has.
 func (p Patch) apply(u *User) (actions []string) {
 	if p.Role != nil && *p.Role != u.Role {
 		u.Role = *p.Role
@@ -199,13 +200,8 @@ func (p Patch) apply(u *User) (actions []string) {
 	return actions
 }
 
-// Update changes the user with the given ID, and returns the changed user. The actor is the admin who requests the
-// change. Every change except enabling the user increments the token version, which ends all sessions of the user and
-// invalidates the user's access tokens.
-//
-// The error is a problem.NotFound if the user does not exist, and a problem.Unprocessable if the role is unknown. It
-// is ErrLastAdmin if no enabled admin would remain, and token.ErrStale if the actor is not an enabled admin whose token
-// version is actor.Version.
+// Update changes a user. The error is a problem.NotFound if the user does not exist, a problem.Unprocessable if
+// the role is unknown, and ErrLastAdmin if no enabled admin would remain.
 func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch) (User, error) {
 	key, err := parseID(id)
 	if err != nil {
@@ -230,6 +226,8 @@ func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch)
 		if was.enabledAdmin() && !u.enabledAdmin() && admins == 1 {
 			return ErrLastAdmin
 		}
+		// Every change ends the user's sessions and invalidates the user's access tokens, unless the change only
+		// enables the user.
 		if len(actions) > 1 || actions[0] != ActionEnabled {
 			u.TokenVersion++
 		}
@@ -250,9 +248,8 @@ func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch)
 	return u, fail("update user "+id, err)
 }
 
-// Delete deletes the user with the given ID. The actor is the admin who requests the deletion. The error is a
-// problem.NotFound if the user does not exist, ErrLastAdmin if no enabled admin would remain, and token.ErrStale if the
-// actor is not an enabled admin whose token version is actor.Version.
+// Delete deletes a user. The error is a problem.NotFound if the user does not exist, and ErrLastAdmin if no
+// enabled admin would remain.
 func (s *Store) Delete(ctx context.Context, actor Actor, id string) error {
 	key, err := parseID(id)
 	if err != nil {
@@ -273,9 +270,9 @@ func (s *Store) Delete(ctx context.Context, actor Actor, id string) error {
 	}))
 }
 
-// ChangePassword stores a new password hash for the actor's own account. It ends all sessions of the actor and
-// invalidates the actor's access tokens. The caller must have verified the current password. The error is
-// token.ErrStale if the account has changed since the actor's access token was issued.
+// ChangePassword replaces the actor's own password hash, ends the actor's sessions and invalidates the actor's access
+// tokens. The caller must have verified the current password. The error is token.ErrStale if the actor's account does
+// not exist, is disabled or does not have the token version actor.Version.
 func (s *Store) ChangePassword(ctx context.Context, actor Actor, passwordHash string) error {
 	key, err := parseID(actor.ID)
 	if err != nil {
@@ -297,14 +294,14 @@ func (s *Store) ChangePassword(ctx context.Context, actor Actor, passwordHash st
 	}))
 }
 
-// asAdmin calls the function change in a transaction, and passes it the number of enabled admins. The transaction locks
-// all enabled admins, so that no other transaction can demote, disable or delete one of them at the same time. The
-// error is token.ErrStale if the actor is not an enabled admin whose token version is actor.Version.
+// asAdmin calls the change function in a transaction that locks all enabled admins, so that concurrent changes cannot
+// remove the last enabled admin. If the actor is not an enabled admin with the token version actor.Version, the error
+// is token.ErrStale.
 func (s *Store) asAdmin(ctx context.Context, actor Actor, change func(ctx context.Context, tx *sql.Tx, admins int) error) error {
 	return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		// Use a locking read, because on every supported server, only a locking read returns rows that other
-		// transactions have committed since this transaction began. Force the index, so that the read locks only the
-		// rows of admins, and so that all transactions lock these rows in the same order, which prevents deadlocks.
+		// Use a locking read, because other reads might miss rows that were committed after the transaction began.
+		// Force the index, so that the read locks only admins. Every transaction locks them in the order of the
+		// index, which prevents deadlocks.
 		admins, err := queryAll(ctx, tx, scanUser, `SELECT `+userColumns+` FROM users FORCE INDEX (users_role)
 			WHERE role = ? AND disabled_at IS NULL FOR UPDATE`, token.RoleAdmin)
 		if err != nil {
@@ -317,9 +314,8 @@ func (s *Store) asAdmin(ctx context.Context, actor Actor, change func(ctx contex
 	})
 }
 
-// transact calls the function change in a transaction, which is rolled back if change returns an error. If the
-// transaction conflicts with other transactions, transact calls change again in a new transaction, up to maxConflicts
-// times in total.
+// transact calls the change function in a transaction. If the transaction conflicts with another transaction,
+// transact runs it again, up to maxConflicts times in total.
 func (s *Store) transact(ctx context.Context, change func(ctx context.Context, tx *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -351,8 +347,9 @@ func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
 	return scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, key[:]))
 }
 
-// replace sets u.UpdatedAt to the current time, and stores it with u's role, disabled state, password hash and token
-// version. It does not store the other values, because they never change.
+// replace sets u.UpdatedAt to the current time and updates the user's row in the database. It updates only the
+// columns for the role, disabled state, password hash, token version and update time, because the other values never
+// change.
 func (s *Store) replace(ctx context.Context, tx *sql.Tx, key uuid.UUID, u *User) error {
 	u.UpdatedAt = s.timestamp()
 	_, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, disabled_at = IF(?, COALESCE(disabled_at, ?), NULL),

@@ -16,22 +16,21 @@ import (
 const (
 	// attemptWait is how long a login attempt may wait for the outcomes of other attempts for the same user name.
 	attemptWait = 8 * time.Second
-	// userWidth is the maximum number of concurrent login attempts for one user name in one process. It is larger than
-	// the number of passwords that a process hashes at the same time, so that it does not slow down the hashing. It is
-	// smaller than userLimit, so that the attempts in one process do not keep other replicas from admitting attempts.
-	userWidth = 24
-	// reserveConns is the maximum number of connections that a process uses at the same time to reserve login
-	// attempts. The remaining connections are for recording outcomes. Without them, attempts that wait for an outcome
-	// could occupy every connection and prevent the outcome from being recorded.
+	// userWidth is the maximum number of concurrent login attempts for one user name in a process. This limit does
+	// not delay hashing, because it exceeds the number of passwords that the process hashes concurrently.
+	userWidth = 24 // below userLimit, so that other replicas can still admit attempts
+	// reserveConns is the maximum number of connections for reserving login attempts. The remaining connections stay
+	// free for recording outcomes. Otherwise, attempts that wait for an outcome could occupy all connections, and the
+	// outcome could not be recorded.
 	reserveConns = maxConns / 2
-	// A login attempt that waits for the outcomes of other attempts polls the database, because another replica might
-	// record those outcomes. The polling interval starts at firstPoll and doubles with each poll, up to maxPoll.
+	// A login attempt that waits for other attempts polls the database, because another replica might record their
+	// outcomes. The polling interval doubles from firstPoll to maxPoll.
 	firstPoll = 10 * time.Millisecond
 	maxPoll   = 320 * time.Millisecond
-	// maxConflicts is how many times a transaction may run if it keeps conflicting with other transactions.
+	// maxConflicts is how many times a transaction may run in total if it keeps conflicting with other transactions.
 	maxConflicts = 10
-	// After every purgeEvery-th login attempt, up to purgeRows expired counters are deleted. purgeEvery attempts create
-	// at most 2*purgeEvery counters, which is less than purgeRows, so expired counters do not accumulate. The same
+	// Every purgeEvery-th login attempt deletes up to purgeRows expired counters. purgeRows exceeds the
+	// 2*purgeEvery counters that purgeEvery attempts can create, so expired counters do not accumulate. The same
 	// constants apply to expired sessions.
 	purgeEvery = 100
 	purgeRows  = 1000
@@ -46,16 +45,15 @@ const (
 	Succeeded
 )
 
-// Settle is a function that records the outcome of a login attempt. It must be called exactly once, because an attempt
-// without an outcome counts as a failure, and because a second call would record an outcome for another attempt.
+// Settle records the outcome of a login attempt. It must be called exactly once, because a missing outcome counts
+// as a failure, and a second call would count as the outcome of another attempt.
 type Settle func(ctx context.Context, outcome Outcome) error
 
 // settleTimeout is how long Settle.Record may take to record the outcome of a login attempt.
 const settleTimeout = 5 * time.Second
 
-// Record records the outcome even if ctx is canceled because the client has disconnected. Otherwise, the attempt would
-// count as a failure. If recording the outcome fails, Record only logs the error, because the response to the client
-// does not depend on the record.
+// Record calls settle even if ctx is canceled, because a missing outcome counts as a failure. It logs errors instead
+// of returning them, because the response does not depend on whether the outcome was recorded.
 func (settle Settle) Record(ctx context.Context, outcome Outcome) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -64,21 +62,9 @@ func (settle Settle) Record(ctx context.Context, outcome Outcome) {
 	}
 }
 
-// Reserve admits and counts a login attempt for a user name from a client address. The user does not have to exist. If
-// the error is nil, the caller must compare the password and then call the returned Settle function.
-//
-// Reserve limits the consecutive failures for a user name to 5 from one address and to 100 from all addresses
-// together. All IPv6 addresses in a /64 prefix count as one address. After a limit is reached, Reserve admits one
-// attempt at a time, and only after a delay. The delay grows with each failure, from 1 s to 15 min. During the delay,
-// the error is a problem.TooManyAttempts with a Retry-After header.
-//
-// An attempt counts as a failure until its outcome is recorded. If a limit is reached while earlier attempts have no
-// outcome, Reserve waits for their outcomes. Parallel guesses therefore cannot exceed a limit, even if they arrive at
-// several replicas, but parallel sign-ins with the correct password all succeed. If the wait takes too long, the error
-// is a problem.Unavailable.
-//
-// If the user name is invalid, the error is a problem.Unprocessable. Reserve measures delays with the clock of its
-// process, so if the clocks of two replicas differ, a delay can be shorter or longer by that difference.
+// Reserve admits and counts a login attempt, even if the user does not exist. The caller must then compare the
+// password and call the returned Settle function. The error is a problem.TooManyAttempts after too many failures,
+// and a problem.Unprocessable if the user name is invalid.
 func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr) (Settle, error) {
 	name, err := CanonicalUsername(username)
 	if err != nil {
@@ -104,9 +90,8 @@ func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr
 	}, nil
 }
 
-// enter limits the number of login attempts in progress in this process, per user name and per pair of user name and
-// address. If a limit is reached, enter waits until another attempt finishes. The caller must call leave when its
-// attempt is finished.
+// enter waits until this process has capacity for another login attempt with this user name and address. The
+// caller must call leave when its attempt is finished.
 func (s *Store) enter(ctx context.Context, key attemptKey) (leave func(), err error) {
 	leaveAddress, err := s.addressGate.enter(ctx, string(key.subject[:])+key.address)
 	if err != nil {
@@ -123,8 +108,8 @@ func (s *Store) enter(ctx context.Context, key attemptKey) (leave func(), err er
 	}, nil
 }
 
-// admit waits until the counters in the database allow another attempt, and then reserves the attempt. The error is a
-// problem.TooManyAttempts if the address or the user name is blocked, and a problem.Unavailable if ctx is done first.
+// admit waits until the counters in the database allow another attempt, and then reserves the attempt. The error
+// is a problem.TooManyAttempts if the address or the user name is blocked.
 func (s *Store) admit(ctx context.Context, key attemptKey) error {
 	for pause := firstPoll; ; pause = min(2*pause, maxPoll) {
 		var until time.Time
@@ -149,15 +134,19 @@ func (s *Store) admit(ctx context.Context, key attemptKey) error {
 		case admitted:
 			return nil
 		case blocked:
+			// If another replica set blockedUntil, the delay can be too short or too long by the difference between
+			// the two replicas' clocks.
 			return problem.TooManyAttempts.With("try again later").RetryAfter(until.Sub(s.now()))
 		}
+		// Wait for the outcomes of earlier attempts instead of rejecting this attempt, so that parallel sign-ins
+		// with the correct password all succeed.
 		if !sleep(ctx, pause/2+rand.N(pause)) {
 			return problem.Unavailable.Because(ctx.Err(), "too many concurrent sign-ins with this user name: try again later")
 		}
 	}
 }
 
-// sleep waits until the duration d has passed or ctx is done. It reports whether it has waited for the whole duration.
+// sleep waits until the duration d has passed or ctx is done. It reports whether the duration has passed.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -182,15 +171,15 @@ func (s *Store) settle(ctx context.Context, key attemptKey, outcome Outcome) err
 	})
 }
 
-// attemptKey identifies the two database rows that count an attempt. The row for the attempt's address has the primary
-// key (subject, address), where subject stands for the user name. The row for all addresses has the key (subject, "").
+// attemptKey identifies the two counters for a login attempt. Their primary keys are (subject, address) for the
+// client's address and (subject, "") for all addresses together.
 type attemptKey struct {
 	subject [sha256.Size]byte // the SHA-256 hash of the canonical user name
 	address string
 }
 
-// addressKey returns the key under which failures from an address are counted. The key for an IPv6 address is its /64
-// prefix, because a client that has one address in a /64 prefix can usually use all addresses in that prefix.
+// addressKey returns the counter key for a client address. For an IPv6 address, the key is the /64 prefix, because
+// a client can usually use all addresses in its prefix.
 func addressKey(address netip.Addr) string {
 	address = address.Unmap().WithZone("")
 	if address.Is6() {
@@ -199,17 +188,13 @@ func addressKey(address netip.Addr) string {
 	return address.String()
 }
 
-// count runs a transaction that locks two login attempt counters for the user name in key: one for the client address
-// in key, and one for all addresses. It calls the function change with both counters. If change returns true, count
-// stores the counters. If the transaction conflicts with other transactions, count runs it again after a backoff, which
-// grows with each try.
-//
-// A process runs only one such transaction at a time per user name, because several transactions would occupy several
-// connections while they wait for the same rows. The limiter conns limits how many of these transactions run at the
-// same time for all user names together.
+// count locks the two counters for a login attempt (see attemptKey) and passes them to the change function. It stores
+// the counters if the change function returns true.
 func (s *Store) count(ctx context.Context, key attemptKey, conns *gate, change func(one, all *counter, now time.Time) (changed bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	// Run one transaction at a time per user name, because concurrent transactions would occupy several connections
+	// while they wait for the same rows.
 	leaveRows, err := s.rowsGate.enter(ctx, string(key.subject[:]))
 	if err != nil {
 		return problem.Unavailable.Because(err, "too many concurrent sign-ins with this user name: try again later")
@@ -237,8 +222,9 @@ func (s *Store) countOnce(ctx context.Context, key attemptKey, change func(one, 
 	// function already returns an error, or it has no change to store.
 	defer func() { _ = tx.Rollback() }()
 	subject, now := key.subject[:], s.timestamp()
-	// Insert rows that do not exist yet before locking the rows, because locking a nonexistent row does not stop other
-	// transactions from inserting it. All transactions insert the rows in primary key order, which prevents deadlocks.
+	// Insert missing rows before locking the rows, because a lock on a nonexistent row does not prevent other
+	// transactions from inserting the row. Every transaction inserts the rows in primary key order, which prevents
+	// deadlocks.
 	if _, err := tx.ExecContext(ctx, `INSERT INTO login_attempts (subject, address, failures, pending, touched_at)
 		VALUES (?, '', 0, 0, ?), (?, ?, 0, 0, ?) ON DUPLICATE KEY UPDATE failures = failures`,
 		subject, now, subject, key.address, now); err != nil {
@@ -286,8 +272,7 @@ func readCounters(ctx context.Context, tx *sql.Tx, key attemptKey) (map[string]c
 
 func nullTime(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
 
-// purge deletes expired login attempt counters. If the deletion fails, purge only logs the error, because the sign-in
-// does not depend on the deletion, and a later sign-in calls purge again.
+// purge deletes expired login attempt counters. It only logs errors, because a later sign-in retries the deletion.
 func (s *Store) purge(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -24,8 +24,8 @@ const (
 	ActionSessionsEnded   = "sessions.ended" // all sessions, by the user
 )
 
-// AuditEntry describes one change to an account. It contains the user names at the time of the change, because the
-// users might be deleted later.
+// AuditEntry describes one change to an account. It contains user names in addition to user IDs, because the users
+// might be deleted later.
 type AuditEntry struct {
 	ID        string // UUIDv7
 	MadeAt    time.Time
@@ -39,8 +39,8 @@ type AuditEntry struct {
 	RequestID string
 }
 
-// note adds an entry to the audit trail. tx must be the transaction that makes the change, so that the change and its
-// entry are either both stored or both rolled back.
+// note adds an entry to the audit trail. tx must be the transaction that changes the account, so that the change is
+// never stored without an audit entry.
 func (s *Store) note(ctx context.Context, tx *sql.Tx, by Actor, action string, u User, role string) error {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -71,10 +71,8 @@ func addressText(address netip.Addr) string {
 	return address.Unmap().WithZone("").String()
 }
 
-// Audit returns a page of at most limit entries of the audit trail, newest first, and the cursor for the next page. If
-// the cursor argument is empty, Audit returns the first page. On the last page, the returned cursor is empty. An entry
-// that exists when a client reads the first page is on exactly one page, even if entries are added in the meantime. The
-// error is a problem.BadRequest if limit or cursor is invalid.
+// Audit returns a page of audit entries, newest first. An empty cursor selects the first page, and an empty next
+// cursor marks the last page.
 func (s *Store) Audit(ctx context.Context, limit int, cursor string) (entries []AuditEntry, next string, err error) {
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
@@ -95,6 +93,8 @@ func (s *Store) Audit(ctx context.Context, limit int, cursor string) (entries []
 		return nil, "", fail("read the audit trail", err)
 	}
 	if len(entries) > limit {
+		// The cursor is an entry ID instead of an offset, so that new entries do not shift the entries on the
+		// following pages.
 		entries = entries[:limit]
 		next = entries[limit-1].ID
 	}
@@ -137,7 +137,7 @@ type querier interface {
 	QueryContext(ctx context.Context, statement string, args ...any) (*sql.Rows, error)
 }
 
-// queryAll executes a query, calls scan for each row and returns the results.
+// queryAll executes a query, calls the scan function for each row, and returns the results.
 func queryAll[T any](ctx context.Context, on querier, scan func(scanner) (T, error), statement string, args ...any) (all []T, err error) {
 	rows, err := on.QueryContext(ctx, statement, args...)
 	if err != nil {

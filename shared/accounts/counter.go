@@ -3,25 +3,22 @@ package accounts
 import "time"
 
 const (
-	// addressLimit is how many consecutive login attempts for one user name can fail from one address before further
-	// attempts from that address are delayed.
+	// After addressLimit consecutive failed login attempts for one user name from one address, further attempts for
+	// that user name from that address are delayed.
 	addressLimit = 5
-	// userLimit is how many consecutive login attempts for one user name can fail, from all addresses together,
-	// before further attempts from all addresses are delayed. It is as high as NIST SP 800-63B §5.2.2 permits, because
-	// an attacker who reaches the limit also locks out the user.
-	userLimit = 100
-	// After a limit is reached, attempts are rejected until a delay has passed. The delay starts at firstBackoff and
-	// doubles with each failure, up to maxBackoff.
+	// After userLimit consecutive failed login attempts for one user name, from all addresses together, further
+	// attempts for that user name from any address are delayed.
+	userLimit = 100 // the maximum in NIST SP 800-63B §5.2.2, because reaching the limit also locks out the user
+	// After addressLimit or userLimit is reached, login attempts are rejected until a delay has passed. The delay
+	// starts at firstBackoff and doubles with each further failure, up to maxBackoff.
 	firstBackoff = time.Second
 	maxBackoff   = 15 * time.Minute
-	// forgetAfter is the time from the last admitted attempt until a counter expires. It is much longer than maxBackoff,
-	// so that an attacker who waits until a counter expires can make fewer guesses than an attacker who guesses
-	// whenever a delay ends.
+	// A counter expires when no login attempt has been admitted for forgetAfter. This time far exceeds maxBackoff, so
+	// that an attacker gains almost nothing by waiting for the counter to expire.
 	forgetAfter = 24 * time.Hour
-	// When the last admitted attempt is older than staleAfter, all attempts without a recorded outcome become failures,
-	// because a process that was killed never records the outcomes of its attempts. staleAfter is longer than an
-	// attempt can take, so that attempts in progress do not become failures.
-	staleAfter = time.Minute
+	// When no login attempt has been admitted for staleAfter, all attempts without an outcome count as failures. This
+	// is necessary because a killed process never records the outcomes of its attempts.
+	staleAfter = time.Minute // longer than an attempt can take, so that attempts in progress do not become failures
 )
 
 // counter counts the login attempts for one user name, either from one address or from all addresses.
@@ -32,8 +29,8 @@ type counter struct {
 	touchedAt    time.Time // the time of the last admitted attempt
 }
 
-// at returns c, updated to the current time. If the last admitted attempt is older than forgetAfter, the returned
-// counter is empty. If that attempt is older than staleAfter, all attempts without a recorded outcome become failures.
+// at returns the counter's state at the given time. An expired counter is empty (see forgetAfter), and
+// attempts that have been pending for too long count as failures (see staleAfter).
 func (c counter) at(now time.Time) counter {
 	age := now.Sub(c.touchedAt)
 	switch {
@@ -55,14 +52,13 @@ const (
 	blocked          // attempts are rejected until blockedUntil
 )
 
-// judge decides whether to admit a login attempt. It counts pending attempts, which have no recorded outcome yet, as
-// failures, so that the number of passwords that are compared in parallel cannot exceed the limit. After the limit is
-// reached, judge admits one attempt at a time.
+// judge decides whether to admit a login attempt. It counts attempts without an outcome as failures, so that parallel
+// guesses cannot exceed the limit, even across several replicas.
 func (c counter) judge(now time.Time, limit int) verdict {
 	switch {
 	case now.Before(c.blockedUntil):
 		return blocked
-	case c.failures+c.pending < limit, c.pending == 0:
+	case c.failures+c.pending < limit, c.pending == 0: // after the limit, admit one attempt at a time
 		return admitted
 	default:
 		return waiting
@@ -76,14 +72,14 @@ func (c counter) reserve(now time.Time) counter {
 	return c
 }
 
-// release returns c with one fewer pending attempt. It counts neither a failure nor a success.
+// release returns c with one fewer pending attempt. It counts the attempt as neither a failure nor a success.
 func (c counter) release() counter {
 	c.pending = max(0, c.pending-1)
 	return c
 }
 
-// fail returns c with one fewer pending attempt and one more failure. If the number of failures reaches limit, the
-// returned counter is blocked until the backoff has passed.
+// fail returns c with one fewer pending attempt and one more failure. If the number of failures reaches the limit,
+// the returned counter is blocked until the backoff has passed.
 func (c counter) fail(now time.Time, limit int) counter {
 	c = c.release()
 	c.failures++
@@ -93,8 +89,8 @@ func (c counter) fail(now time.Time, limit int) counter {
 	return c
 }
 
-// succeed returns c with one fewer pending attempt. It subtracts only addressFailures, the number of failures from the
-// successful attempt's address, so that the counter for all addresses keeps the failures from other addresses.
+// succeed returns c with one fewer pending attempt and addressFailures fewer failures. addressFailures is the number
+// of failures from the address of the successful attempt, so the counter for all addresses keeps the other failures.
 func (c counter) succeed(addressFailures, limit int) counter {
 	c = c.release()
 	c.failures = max(0, c.failures-addressFailures)

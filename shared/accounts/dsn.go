@@ -17,22 +17,20 @@ const (
 	ioTimeout   = 5 * time.Second
 )
 
-// session contains the session variables for every connection. innodb_lock_wait_timeout, in seconds, is shorter than
-// ioTimeout, so that a long wait for a row lock ends with a server error instead of a broken connection.
+// session contains the MySQL session variables that are set for every connection.
 var session = map[string]string{
 	"time_zone":                "'+00:00'",
 	"sql_mode":                 "'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
-	"innodb_lock_wait_timeout": "3",
+	"innodb_lock_wait_timeout": "3", // seconds; below ioTimeout, so that a lock wait does not break the connection
 }
 
-// parseDSN parses a data source name in the format of github.com/go-sql-driver/mysql, such as
-// user:password@tcp(host:3306)/database. It adds the options that this package requires, and a default for each timeout
-// that dsn does not set. Its errors do not show dsn, because dsn contains a password.
+// parseDSN parses a data source name, such as user:password@tcp(host:3306)/database, and adds required options and
+// default timeouts. Its errors do not show dsn, because dsn contains a password.
 func parseDSN(dsn string) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {
-		// Return only an error that begins with "invalid DSN:", because such an error quotes no part of the DSN. The
-		// driver's other errors quote a part of the DSN, which might be the password.
+		// Return only errors that begin with "invalid DSN:". The driver's other errors quote a part of the DSN and
+		// might therefore contain the password.
 		if strings.HasPrefix(err.Error(), "invalid DSN:") {
 			return nil, err
 		}
@@ -58,8 +56,8 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 	return cfg, nil
 }
 
-// driverLog logs the MySQL driver's messages, which report broken connections. It logs them only at debug level,
-// because the driver also returns these errors to its callers.
+// driverLog logs the MySQL driver's messages about broken connections. It logs them only at debug level, because the
+// driver also returns an error to its caller.
 type driverLog struct{}
 
 func (driverLog) Print(v ...any) { slog.Debug("MySQL driver message", "message", fmt.Sprint(v...)) }

@@ -53,34 +53,33 @@ const (
 	errTiDBWriteConflict      = 9007
 )
 
-// refusals lists the error numbers that report rejected credentials or a missing privilege. Such an error recurs until
-// an operator fixes the MySQL user's privileges or the credentials in the DSN. On a new cluster, it recurs until the
-// setup Job has created the MySQL user.
+// refusals lists the error numbers for rejected credentials or missing privileges. Such errors recur until the
+// setup Job has created the MySQL user, or until an operator fixes the credentials or privileges.
 var refusals = []uint16{errDatabaseAccessDenied, errAccessDenied, errHostNotAllowed, errTableAccessDenied, errColumnAccessDenied,
 	errPrivilegeNeeded, errRoutineAccessDenied, errCannotCreateByGrant, errAccessDeniedNoPassword, errPasswordMustChange,
 	errPasswordExpired, errAccountLocked, errTiDBAccessDenied}
 
-// busy are the errors of a server that is overloaded, read-only or shutting down, or that has ended the statement.
+// busy lists the error numbers for a server that is overloaded, read-only or shutting down, and for a statement that
+// the server aborted.
 var busy = []uint16{errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait, errDeadlock,
 	errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout}
 
-// away are the errors of a server that cannot be reached.
+// away lists the errors that report an unreachable database server.
 var away = []error{driver.ErrBadConn, mysql.ErrInvalidConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
 
-// Refused adds the name of a setting to an error if the server rejected the credentials in that setting, or if the user
-// in that setting lacks a privilege. The returned error does not wrap problem.Unavailable, because a retry cannot
-// succeed. Refused returns any other error unchanged.
+// Refused prefixes an error with the name of a setting if the server rejected the setting's credentials, or if the
+// setting's user lacks a privilege. It returns any other error unchanged.
 func Refused(setting string, err error) error {
 	var server *mysql.MySQLError
 	if errors.As(err, &server) && slices.Contains(refusals, server.Number) {
-		return fmt.Errorf("%s: the server denied the user access: %w", setting, server)
+		// Do not wrap err, because it can be a problem.Unavailable, which would cause retries that cannot succeed.
+		return fmt.Errorf("%s: MySQL denied the user access: %w", setting, server)
 	}
 	return err
 }
 
-// fail prefixes a database error with the action that failed. The returned error is a problem.Unavailable if the
-// database is unavailable, busy or not set up, and a problem.Conflict if a row with the same unique key already exists.
-// If err is nil or already wraps a problem.Problem, fail returns err unchanged.
+// fail prefixes a database error with the action that failed, and converts the error to a problem.Unavailable or a
+// problem.Conflict if the cause is known. It returns a problem.Problem unchanged.
 func fail(action string, err error) error {
 	var known *problem.Problem
 	if err == nil || errors.As(err, &known) {
@@ -109,7 +108,7 @@ func fail(action string, err error) error {
 }
 
 // timedOut returns err. If ctx is done, the returned error also wraps ctx.Err(), because database/sql and the driver
-// sometimes return errors that do not wrap it.
+// sometimes return errors that do not wrap ctx.Err().
 func timedOut(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return err

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// gate is a concurrency limiter. It admits at most width callers per key at the same time. Further callers wait in this
-// process instead of on the database server, so that they do not occupy database connections.
+// gate admits at most width concurrent callers per key. Other callers wait in this process instead of on the
+// database server, so that they do not occupy database connections.
 type gate struct {
 	width int
 	mu    sync.Mutex
@@ -21,9 +21,8 @@ type door struct {
 
 func newGate(width int) *gate { return &gate{width: width, doors: map[string]*door{}} }
 
-// enter waits until fewer than g.width callers with this key are admitted, and then admits the caller. If ctx is done
-// first, enter returns an error. The admitted caller must call leave when it is finished. Only the first call of leave
-// has an effect.
+// enter waits until the gate admits the caller for this key, or until ctx is done. The admitted caller must call
+// leave when it is finished.
 func (g *gate) enter(ctx context.Context, key string) (leave func(), err error) {
 	g.mu.Lock()
 	d := g.doors[key]

@@ -8,7 +8,8 @@ import (
 // allPrivileges is the text that SHOW GRANTS prints if a user has all privileges on an object.
 const allPrivileges = "ALL PRIVILEGES"
 
-// grant is a parsed line from SHOW GRANTS. Its strings are parts of that line and include quotation marks.
+// grant is a parsed line of SHOW GRANTS output. Its strings are copied from that line unchanged, including any
+// quotation marks.
 type grant struct {
 	privileges []string // the roles, if the line names no object
 	on         string   // the object, such as *.*, `db`.*, `db`.`table` or PROCEDURE `db`.`name`; empty for roles
@@ -16,16 +17,16 @@ type grant struct {
 	option     bool // the line contains WITH GRANT OPTION
 }
 
-// parseGrant parses a line that SHOW GRANTS prints in MySQL, MariaDB or TiDB, such as:
+// parseGrant parses a line from SHOW GRANTS. It returns false if the line grants nothing. Examples of lines that grant
+// privileges or roles:
 //
 //	GRANT SELECT, UPDATE (`a`, `b`) ON `db`.`table` TO `user`@`%` WITH GRANT OPTION
 //	GRANT `role`@`%`,`other`@`%` TO `user`@`%`
-//
-// It returns false for a line that grants nothing, such as REVOKE (partial revokes in MySQL) or SET DEFAULT ROLE
-// (MariaDB).
 func parseGrant(line string) (grant, bool) {
 	rest, ok := strings.CutPrefix(line, "GRANT ")
 	if !ok {
+		// Only GRANT lines grant privileges or roles. SHOW GRANTS can also print REVOKE lines (partial revokes in
+		// MySQL) and SET DEFAULT ROLE lines (MariaDB).
 		return grant{}, false
 	}
 	what, rest := cutUnquoted(rest, " TO ")
@@ -64,14 +65,12 @@ func cutUnquoted(s, separator string) (before, after string) {
 	return s, ""
 }
 
-// tableKey returns the key for a table in a map of privileges. The table's name has the form database.table, with or
-// without backquotes. The key has no backquotes and is in lower case, because some servers change table names to lower
-// case.
+// tableKey returns the map key for a name such as `db`.`table`. The key has no backquotes and is in lower case,
+// because some servers convert table names to lower case.
 func tableKey(name string) string { return strings.ToLower(strings.ReplaceAll(name, "`", "")) }
 
-// reduce returns the statements that revoke all privileges and roles in grants, except the privileges in wanted. The
-// keys of wanted are table keys, and its values are the privileges to keep on each table. If a user has all
-// privileges on one of these tables, the statements revoke all of them and grant the wanted privileges again.
+// reduce returns the statements that revoke all privileges and roles in grants, except the privileges in the wanted
+// map. The keys of the wanted map come from tableKey.
 func reduce(grants []grant, wanted map[string][]string) []string {
 	var statements, options []string
 	for _, g := range grants {
@@ -90,11 +89,12 @@ func reduce(grants []grant, wanted map[string][]string) []string {
 		if g.option && !slices.Contains(revoke, "PROXY") { // REVOKE PROXY also revokes its GRANT OPTION
 			options = append(options, "REVOKE GRANT OPTION"+on+" FROM "+g.user)
 		}
+		// REVOKE ALL PRIVILEGES also revokes the wanted privileges, so grant them again.
 		if keep != nil && slices.Contains(revoke, allPrivileges) {
 			statements = append(statements, "GRANT "+strings.Join(keep, ", ")+on+" TO "+g.user)
 		}
 	}
-	// Revoke the grant options last, because in MySQL 9.7, a REVOKE of a single dynamic privilege has no effect if the
-	// grant option of that privilege was revoked earlier.
+	// Revoke the grant options last, because MySQL 9.7 ignores a REVOKE statement for a single dynamic privilege if
+	// the privilege's grant option was revoked earlier.
 	return append(statements, options...)
 }

@@ -24,8 +24,8 @@ var migrations embed.FS
 // take several minutes.
 const migrateTimeout = 10 * time.Minute
 
-// Migrate applies all pending migrations to the database that dsn names. If several processes call Migrate at the same
-// time, one of them applies the migrations, and the other processes wait until it has finished or their ctx is done.
+// Migrate applies all pending migrations to the database that dsn names. If several processes call it at the same
+// time, one process applies the migrations and the others wait.
 func Migrate(ctx context.Context, dsn string) error {
 	cfg, err := parseDSN(dsn)
 	if err != nil {
@@ -50,8 +50,8 @@ func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("read embedded migrations: %w", err)
 	}
-	// Use withLock instead of goose's lock, because goose looks for pending migrations before it takes its lock, and
-	// then fails if another process creates the version table at the same time.
+	// Use withLock instead of goose's own lock, because goose looks for pending migrations before it acquires that
+	// lock, and can then fail if another process creates the version table at the same time.
 	err = withLock(ctx, db, cfg.DBName, func(*sql.Conn) error {
 		done, err := provider.Up(ctx)
 		for _, m := range done {
@@ -63,11 +63,11 @@ func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
 }
 
 // lockPoll is how long one GET_LOCK call waits for the lock, in seconds. It must be shorter than the connection's
-// read timeout, because the server can wait that long before it responds.
+// read timeout, because the server does not respond while the call waits.
 const lockPoll = 2
 
-// withLock takes the server-wide lock for changes to a database, passes the connection that holds the lock to action,
-// and then releases the lock. It returns an error if ctx is done before it gets the lock.
+// withLock acquires the server-wide lock for changes to a database, and calls the action function with the connection
+// that holds the lock. It releases the lock when the action function returns.
 func withLock(ctx context.Context, db *sql.DB, database string, action func(conn *sql.Conn) error) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -79,9 +79,10 @@ func withLock(ctx context.Context, db *sql.DB, database string, action func(conn
 	for {
 		var taken sql.NullInt64
 		err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, ?)`, name, lockPoll).Scan(&taken)
-		// Retry after a conflict, which TiDB can report because it implements GET_LOCK with rows in a table.
+		// Retry if the error is a conflict. TiDB can report conflicts, because it implements GET_LOCK with rows in a
+		// table.
 		if err != nil && !conflicted(err) {
-			return fmt.Errorf("lock database %s for the migration: %w", database, err)
+			return fmt.Errorf("acquire the lock for changes to database %s: %w", database, err)
 		}
 		if taken.Int64 == 1 {
 			break

@@ -17,21 +17,12 @@ import (
 // because Provision inserts the name into SQL statements without escaping it.
 var databaseName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,62}$`)
 
-// auditTable is the name of the append-only table for the audit trail. The functions' MySQL user is allowed to read and
-// insert rows in this table, but not to change or delete them.
+// auditTable is the name of the append-only table for the audit trail. The serverless functions' MySQL user can read
+// and insert rows, but cannot change or delete them.
 const auditTable = "audit"
 
-// Provision prepares a MySQL database for the functions. It connects as the administrator in adminDSN, and creates the
-// database and the runtime user that runtimeDSN names. It sets the runtime user's password to the password in
-// runtimeDSN, and applies all pending migrations.
-//
-// Provision grants the runtime user the privileges to read and insert rows in the audit table, and to read and write
-// rows in all other tables except the table of applied migrations. It revokes all other privileges and roles. If both
-// DSNs name the same user, Provision does not change that user. Provision can be called repeatedly and by several
-// processes at the same time.
-//
-// If the server is unavailable, the error wraps problem.Unavailable. If the server rejects a user's credentials, or if
-// a user lacks a privilege, the error begins with the setting that names the user: MYSQL_ADMIN_DSN or MYSQL_DSN.
+// Provision creates the database and the MySQL user that runtimeDSN names, and applies all pending migrations. It
+// connects as the administrator that adminDSN names. It can be called repeatedly and concurrently.
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
@@ -44,7 +35,7 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	if err != nil || server.User == "" {
 		return errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
 	}
-	// Connect the administrator to the runtime user's database, even if MYSQL_ADMIN_DSN names another database,
+	// Connect as the administrator to the runtime user's database, even if MYSQL_ADMIN_DSN names another database,
 	// because the migrations must run in the runtime user's database.
 	server.DBName = runtime.DBName
 	admin, err := parseDSN(server.FormatDSN())
@@ -59,7 +50,7 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 		return Refused("MYSQL_ADMIN_DSN", err)
 	}
 	if runtime.User == admin.User {
-		slog.WarnContext(ctx, "MYSQL_DSN and MYSQL_ADMIN_DSN name the same MySQL user, so setup does not change its privileges", "user", admin.User)
+		slog.WarnContext(ctx, "MYSQL_DSN and MYSQL_ADMIN_DSN name the same MySQL user, so setup does not change that user's privileges", "user", admin.User)
 		return nil
 	}
 	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createUser(ctx, conn, runtime) })
@@ -69,11 +60,12 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	return checkAppendOnly(ctx, runtime)
 }
 
-// withServer connects to the server in cfg, takes the lock for changes to the database in cfg, and passes the
-// connection to action. The connection does not select the database, because the database might not exist yet.
+// withServer connects to the server in cfg, and acquires the lock for changes to the database in cfg. It then calls
+// the action function with the connection that holds the lock.
 func withServer(ctx context.Context, cfg *mysql.Config, action func(conn *sql.Conn) error) (err error) {
 	database := cfg.DBName
 	cfg = cfg.Clone()
+	// Do not select the database, because it might not exist yet.
 	cfg.DBName = ""
 	// The read timeout must be longer than lockPoll, because the server can take that long to respond to GET_LOCK.
 	cfg.ReadTimeout = max(cfg.ReadTimeout, ioTimeout)
@@ -90,9 +82,8 @@ func createDatabase(ctx context.Context, conn *sql.Conn, name string) error {
 	return err
 }
 
-// createUser creates the MySQL user in cfg. If the user already exists, createUser updates the password and the
-// privileges. It grants the wanted privileges before it revokes all others, so that running functions keep their
-// access.
+// createUser creates the MySQL user in cfg if the user does not exist, and sets the user's password and privileges.
+// It revokes all other privileges and roles.
 func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 	tables, err := tablesOf(ctx, conn, cfg.DBName)
 	if err != nil {
@@ -116,6 +107,8 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 		grants = append(grants, "GRANT "+strings.Join(privileges, ", ")+" ON "+name+" TO ?@'%'")
 		wanted[tableKey(cfg.DBName+"."+table)] = privileges
 	}
+	// Grant the required privileges before revoking all others, so that serverless functions that are already
+	// running do not lose access.
 	if err := execAll(ctx, conn, grants, cfg.User); err != nil {
 		return err
 	}
@@ -128,19 +121,19 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 			return err
 		}
 	}
-	// In MySQL 9.7, a REVOKE of a single dynamic privilege has no effect if the grant option of that privilege was
-	// revoked earlier. Only REVOKE ALL PRIVILEGES removes such a privilege. Because that statement also removes the
-	// wanted privileges, the user has no access until the GRANT statements after it have run.
+	// In MySQL 9.7, only REVOKE ALL PRIVILEGES revokes a dynamic privilege whose grant option was revoked earlier.
+	// REVOKE ALL PRIVILEGES is the last resort, because the user has no access until the GRANT statements have run.
 	return execAll(ctx, conn, append([]string{"REVOKE ALL PRIVILEGES, GRANT OPTION FROM ?@'%'"}, grants...), cfg.User)
 }
 
-// excess returns the statements that revoke all of a user's privileges and roles, except the wanted privileges (see
-// reduce). The statements name the privileges exactly as SHOW GRANTS lists them, because the privileges differ between
-// servers, and because some servers reject a statement that names a privilege that the user lacks (MySQL error 1147).
+// excess returns the statements that revoke all of a user's privileges and roles, except the wanted privileges
+// (see reduce).
 func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string][]string) ([]string, error) {
+	// Revoke only privileges that SHOW GRANTS lists for the user. A server can reject a REVOKE statement for a
+	// privilege that the server does not support or that the user does not have (MySQL error 1147).
 	lines, err := queryAll(ctx, conn, scanValue[string], "SHOW GRANTS FOR ?@'%'", user)
 	if err != nil {
-		return nil, fmt.Errorf("list the privileges of user %s: %w", user, err)
+		return nil, fmt.Errorf("list the privileges of MySQL user %s: %w", user, err)
 	}
 	var grants []grant
 	for _, line := range lines {
@@ -151,8 +144,8 @@ func excess(ctx context.Context, conn *sql.Conn, user string, wanted map[string]
 	return reduce(grants, wanted), nil
 }
 
-// execAll executes statements in order, each with the same args. The driver inserts the quoted args into the statement
-// text, because the server cannot prepare statements that change users and privileges.
+// execAll executes statements in order. The driver inserts the arguments into each statement as quoted text, because
+// servers cannot prepare statements that change users and privileges.
 func execAll(ctx context.Context, conn *sql.Conn, statements []string, args ...any) error {
 	for _, statement := range statements {
 		if _, err := conn.ExecContext(ctx, statement, args...); err != nil {
@@ -162,22 +155,22 @@ func execAll(ctx context.Context, conn *sql.Conn, statements []string, args ...a
 	return nil
 }
 
-// checkAppendOnly connects as the runtime user and returns an error if that user can change or delete rows in the
-// audit table. createUser cannot prevent this in every case, because the user can also get such a privilege from a
-// role that every user has, or from an account with the same user name and a more specific host.
+// checkAppendOnly returns an error if the runtime user can change or delete rows in the audit table.
 func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 	db, err := openDB(runtime)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	// Execute statements that change no rows to find out whether the user still has the privilege to change or
+	// delete rows. The privilege can come from a role that every user has, or from an account with a more specific host.
 	for _, statement := range []string{"UPDATE audit SET id = id WHERE FALSE", "DELETE FROM audit WHERE FALSE"} {
 		_, err := db.ExecContext(ctx, statement)
 		var refused *mysql.MySQLError
 		switch {
 		case err == nil:
-			return fmt.Errorf("MYSQL_DSN: user %s can change or delete rows in the audit table: revoke the UPDATE and DELETE "+
-				"privileges that SHOW GRANTS lists for the user, for the user's roles, and for accounts with the same user name and another host", runtime.User)
+			return fmt.Errorf("MYSQL_DSN: user %s can change or delete rows in the audit table: "+
+				"revoke the UPDATE and DELETE privileges that SHOW GRANTS lists for the user, for the user's roles, and for accounts with the same user name and another host", runtime.User)
 		case errors.As(err, &refused) && (refused.Number == errTableAccessDenied || refused.Number == errTiDBAccessDenied):
 		default:
 			return Refused("MYSQL_DSN", fail("check privileges on the audit table", err))
@@ -186,7 +179,7 @@ func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 	return nil
 }
 
-// tablesOf returns the names of a database's tables, without the names of its views.
+// tablesOf returns the names of the tables in a database, excluding views.
 func tablesOf(ctx context.Context, conn *sql.Conn, database string) ([]string, error) {
 	return queryAll(ctx, conn, scanValue[string], `SELECT table_name FROM information_schema.tables
 		WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name`, database)

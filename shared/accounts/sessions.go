@@ -16,10 +16,11 @@ import (
 )
 
 const (
-	// refreshGrace is how long a refresh token can be used again after its first use. A second use must be possible,
-	// because two browser tabs might refresh at the same time, and because a client retries if the response is lost.
+	// refreshGrace is how long a refresh token remains valid after its first use. The grace period is necessary
+	// because two browser tabs might refresh concurrently and because a client retries if a response is lost.
 	refreshGrace = 10 * time.Second
-	// maxSiblings is how many new refresh tokens a client can get for the same refresh token during refreshGrace.
+	// maxSiblings is the maximum number of times that a refresh token can be exchanged for a new one within
+	// refreshGrace.
 	maxSiblings = 8
 )
 
@@ -27,13 +28,12 @@ const (
 // response does not reveal the reason.
 var ErrSessionEnded = problem.SessionEnded.With("sign in again")
 
-// errReused reports that a refresh token was used again too late or too often (see Refresh). The session must then end,
-// because the token might have been stolen.
+// errReused reports that a refresh token was used again although it was no longer valid (see rotate). The caller must
+// then end the session, because the token might have been stolen.
 var errReused = errors.New("refresh token was reused")
 
-// refreshToken identifies a refresh token by its session ID and its hash. The token that a client gets consists of
-// the session ID, which is random, and a random secret. The database stores only the hash of that token, so that a
-// copy of the database contains no usable tokens.
+// refreshToken identifies a refresh token by its session ID and its hash. The database does not store the token
+// itself, so that a copy of the database contains no usable tokens.
 type refreshToken struct {
 	session uuid.UUID
 	hash    [sha256.Size]byte
@@ -51,16 +51,15 @@ func newRefreshToken(session uuid.UUID) (text string, t refreshToken) {
 func parseRefreshToken(text string) (refreshToken, error) {
 	const size = len(uuid.UUID{}) + secretSize
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	// Check the length of text as well, because DecodeString ignores line breaks.
+	// Compare the length of text, because DecodeString ignores line breaks and would therefore accept a longer text.
 	if err != nil || len(raw) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) {
 		return refreshToken{}, ErrSessionEnded
 	}
 	return refreshToken{uuid.UUID(raw[:len(uuid.UUID{})]), sha256.Sum256(raw)}, nil
 }
 
-// StartSession starts a session for u and returns the session's first refresh token. It does not check credentials,
-// so the caller must have authenticated u. The session ends after the given lifetime, or earlier if the user's
-// token version changes.
+// StartSession starts a session for u, whom the caller must have authenticated. The session ends after the given
+// lifetime, or earlier if the user's token version changes.
 func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration) (refresh string, err error) {
 	user, err := parseID(u.ID)
 	if err != nil {
@@ -74,8 +73,8 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 	now := s.timestamp()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// Do not use a transaction, because it would add two round trips to every sign-in. If the second INSERT fails, the
-	// session does no harm, because no client has a refresh token for it, and it is deleted after it has expired.
+	// Do not use a transaction, because it would add two round trips to every sign-in. If the second INSERT fails,
+	// the session is harmless, because no client has its refresh token.
 	_, err = s.db.ExecContext(ctx, `INSERT INTO sessions (id, user_id, token_version, created_at, expires_at) VALUES (?, ?, ?, ?, ?)`,
 		id[:], user[:], u.TokenVersion, now, now.Add(lifetime))
 	if err == nil {
@@ -90,14 +89,8 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 	return refresh, nil
 }
 
-// Refresh exchanges a refresh token for a new refresh token. It returns the session's user and the new token.
-// Normally, a refresh token is used only once. Within 10 s of its first use, it can be used again, up to maxSiblings
-// times in total, unless a client has already used one of the new tokens that were issued in exchange for it.
-//
-// Any other reuse of a refresh token suggests that the token was stolen. Refresh then ends the session, so that
-// neither the thief nor the user can continue it (RFC 9700 §4.14.2). The error is ErrSessionEnded if the token is
-// invalid, expired or reused, if the user was deleted or disabled, or if the user's token version has changed since the
-// session started.
+// Refresh exchanges a refresh token for a new refresh token. The error is ErrSessionEnded if the session has ended,
+// or if the given token is invalid or can no longer be used.
 func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next string, err error) {
 	used, err := parseRefreshToken(refresh)
 	if err != nil {
@@ -108,6 +101,8 @@ func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next strin
 	var refused error
 	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		u, refused = s.rotate(ctx, tx, used, child, now)
+		// Delete the session if it has ended, or if the token was reused. A reused token must end the session,
+		// because a thief might have the token (RFC 9700 §4.14.2).
 		if errors.Is(refused, errReused) || errors.Is(refused, problem.SessionEnded) {
 			return deleteSession(ctx, tx, used.session) // do not return refused: it would roll back the deletion
 		}
@@ -125,13 +120,13 @@ func (s *Store) Refresh(ctx context.Context, refresh string) (u User, next strin
 	return u, next, nil
 }
 
-// rotate checks a refresh token, records its first use, and stores child, the new refresh token. If the error is
-// errReused or ErrSessionEnded, the caller must end the session.
+// rotate checks the client's refresh token (used) and stores the new refresh token (child). If the error is errReused
+// or ErrSessionEnded, the caller must end the session.
 func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken, now time.Time) (User, error) {
 	var user uuid.UUID
 	var version int
 	var expires time.Time
-	// Lock the session, so that concurrent requests change the session one after another.
+	// Lock the session, so that concurrent requests change the session one at a time.
 	err := tx.QueryRowContext(ctx, `SELECT user_id, token_version, expires_at FROM sessions WHERE id = ? FOR UPDATE`,
 		used.session[:]).Scan(&user, &version, &expires)
 	var u User
@@ -149,8 +144,8 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 		used.session[:], used.hash[:]).Scan(&usedAt)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		// The session exists, and its ID is random, so the client must have received the ID in a token of the session.
-		// The table contains all of the session's valid tokens, so the token in this request is no longer valid.
+		// The session's ID is random, so the client must have received a token of this session. The table contains
+		// all valid tokens of the session, so the token in this request is no longer valid.
 		return u, errReused
 	case err != nil:
 		return User{}, err
@@ -196,12 +191,13 @@ func deleteSession(ctx context.Context, tx *sql.Tx, id uuid.UUID) error {
 	return err
 }
 
-// EndSession ends the session to which a refresh token belongs. If allSessions is true, EndSession ends all sessions
-// of the session's user, invalidates the user's access tokens, and adds an audit entry with the actor's address and
-// request ID. An invalid refresh token is not an error, because its session has already ended (RFC 7009 §2.2).
+// EndSession ends the session to which a refresh token belongs, or all of the user's sessions if allSessions is true.
+// An invalid refresh token is not an error.
 func (s *Store) EndSession(ctx context.Context, refresh string, allSessions bool, actor Actor) error {
 	t, err := parseRefreshToken(refresh)
 	if err != nil {
+		// Do not return an error, because an invalid token does not belong to a session that could be ended (RFC 7009
+		// §2.2).
 		return nil
 	}
 	return fail("end session", s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
@@ -241,8 +237,7 @@ func (s *Store) endAllSessions(ctx context.Context, tx *sql.Tx, user uuid.UUID, 
 	return s.note(ctx, tx, actor, ActionSessionsEnded, u, "")
 }
 
-// purgeSessions deletes expired sessions. If the deletion fails, purgeSessions only logs the error, because the sign-in
-// does not depend on the deletion, and a later sign-in calls purgeSessions again.
+// purgeSessions deletes expired sessions. It only logs errors, because a later sign-in retries the deletion.
 func (s *Store) purgeSessions(ctx context.Context) {
 	err := s.transact(context.WithoutCancel(ctx), func(ctx context.Context, tx *sql.Tx) error {
 		expired, err := queryAll(ctx, tx, scanValue[uuid.UUID], `SELECT id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?`,

@@ -14,13 +14,11 @@ import (
 // maxUsername is the maximum length of a user name, in characters.
 const maxUsername = 64
 
-// CanonicalUsername returns the canonical form of a user name. User names are stored and compared in this form, which
-// is case-folded and normalized to NFKC, so that names that differ only in case or Unicode encoding are the same user
-// name. The error is a problem.Unprocessable if the canonical form does not have 1 to 64 visible characters, or if it
-// begins or ends with a space.
+// CanonicalUsername returns the canonical form of a user name. Names that differ only in case or Unicode
+// normalization have the same canonical form. The error is a problem.Unprocessable if the name is invalid.
 func CanonicalUsername(name string) (string, error) {
-	// Repeat the normalization and the case folding until the name no longer changes, because each step can undo the
-	// effect of the other. Almost all names are stable after one iteration, so a limit of four is more than enough.
+	// Repeat case folding and normalization until the name no longer changes, because each can make the other
+	// necessary again. A name that still changes in the fourth iteration is invalid.
 	for range 4 {
 		if len(name) > 16*maxUsername || !utf8.ValidString(name) {
 			return "", errUsername
@@ -36,9 +34,8 @@ func CanonicalUsername(name string) (string, error) {
 
 var errUsername = problem.Unprocessable.With("the user name must have 1 to %d visible characters and must not begin or end with a space", maxUsername)
 
-// checkUsername checks the length and the characters of a user name. It rejects invisible characters, because users
-// cannot distinguish two names that differ only in invisible characters. It rejects spaces at both ends, because
-// users can overlook them, and because MySQL ignores trailing spaces in comparisons.
+// checkUsername checks the length of a user name. It rejects invisible characters and leading or trailing spaces,
+// because users can overlook them. In addition, MySQL ignores trailing spaces in comparisons.
 func checkUsername(name string) error {
 	n := utf8.RuneCountInString(name)
 	invisible := func(r rune) bool { return !unicode.IsGraphic(r) || r == utf8.RuneError }

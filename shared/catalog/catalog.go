@@ -1,5 +1,5 @@
-// Package catalog stores the file catalog in MongoDB. The record function adds an entry for a file when it receives
-// the file's event.
+// Package catalog stores the file catalog in MongoDB. The record function adds an entry when it receives the event
+// that announces a new file.
 package catalog
 
 import (
@@ -24,10 +24,10 @@ import (
 )
 
 const (
-	// DefaultLimit is the maximum number of entries that List returns if Query.Limit is 0. MaxLimit is the highest
-	// valid value of Query.Limit.
+	// DefaultLimit is the maximum number of entries that List returns if Query.Limit is 0.
 	DefaultLimit = 50
-	MaxLimit     = 100
+	// MaxLimit is the highest valid value of Query.Limit.
+	MaxLimit = 100
 	// MaxName is the maximum length of Query.Name in bytes.
 	MaxName = 255
 
@@ -35,8 +35,8 @@ const (
 	callTimeout = 5 * time.Second
 )
 
-// Entry is the catalog entry for a file. CataloguedAt is the time when the entry was created, in UTC. The database
-// stores it with millisecond precision.
+// Entry is the catalog entry for a file. CataloguedAt is the time when the entry was created, in UTC. In the
+// database, CataloguedAt has millisecond precision.
 type Entry struct {
 	file.Info    `bson:",inline"`
 	CataloguedAt time.Time `bson:"catalogued_at"`
@@ -48,8 +48,8 @@ type Store struct {
 	entries *mongo.Collection
 }
 
-// Open returns a Store for the database that uri names. Open does not wait for a connection. If the server is
-// unreachable, Open succeeds, and the first call that uses the database fails.
+// Open returns a Store for the database that uri names. It does not wait for a connection, so it succeeds even if
+// the server is unreachable.
 func Open(uri string) (*Store, error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
@@ -70,8 +70,8 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 		{{Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}},
 		{{Key: "owner", Value: 1}, {Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}},
 	} {
-		// Create each index with a separate command, because FerretDB returns an error for a command that creates
-		// several indexes if some of them already exist.
+		// Create each index with a separate command, because FerretDB rejects a command with several indexes if some
+		// of these indexes already exist.
 		if _, err := s.entries.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: keys}); err != nil {
 			return mongodb.Problem(err, "create an index on the catalog")
 		}
@@ -79,14 +79,13 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 	return nil
 }
 
-// Insert adds e to the catalog and reports whether it did. If the catalog already contains an entry with the same ID,
-// Insert leaves that entry unchanged and returns no error, so that an event that is delivered twice creates only one
-// entry.
+// Insert adds e to the catalog and returns true. If an entry with the same ID already exists, Insert changes
+// nothing and returns false without an error.
 func (s *Store) Insert(ctx context.Context, e Entry) (inserted bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err = s.entries.InsertOne(ctx, e)
-	if mongo.IsDuplicateKeyError(err) {
+	if mongo.IsDuplicateKeyError(err) { // the broker can deliver the same event twice
 		return false, nil
 	}
 	if err != nil {
@@ -118,7 +117,7 @@ func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
 	return e, nil
 }
 
-// Missing returns the elements of ids that have no catalog entry, in the same order.
+// Missing returns the given IDs that have no catalog entry, in their original order.
 func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -140,23 +139,20 @@ func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, er
 
 // Query selects the entries that List returns.
 type Query struct {
-	// Owner is a user ID. If Owner is not empty, List returns only the entries for files of this user.
+	// Owner is a user ID. If Owner is not empty, List returns only the entries for this user's files.
 	Owner string
-	// Name is a part of a file name. If Name is not empty, List returns only the entries for files whose names contain
-	// Name. The search ignores case. Name must be valid UTF-8 and may have at most MaxName bytes.
+	// Name is the text that List searches for in file names, ignoring case. It must be valid UTF-8 and at most
+	// MaxName bytes long. If Name is empty, List returns files with any name.
 	Name string
-	// Limit is the maximum number of entries that List returns. It must be between 0 and MaxLimit. 0 means
+	// Limit is the maximum number of entries that List returns. It must be between 0 and MaxLimit, where 0 means
 	// DefaultLimit.
 	Limit int
-	// Cursor comes from an earlier call to List, or is empty for the first page. List continues after the last entry
-	// that the earlier call returned.
+	// Cursor is the value that List returned with the previous page, or empty for the first page.
 	Cursor string
 }
 
-// List returns the entries that q selects, with the newest entries first. The result next is the cursor for the
-// following page, or empty if there are no more entries. Each entry that exists the whole time that a caller is reading
-// the pages appears on exactly one page, even if other entries are added in the meantime. If the name, the limit or the
-// cursor in q is invalid, the error wraps problem.BadRequest.
+// List returns the entries that q selects, newest first, and a cursor for the next page (empty on the last page).
+// If q is invalid, the error wraps problem.BadRequest.
 func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string, err error) {
 	if q.Limit == 0 {
 		q.Limit = DefaultLimit
@@ -179,6 +175,8 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 		if err != nil {
 			return nil, "", problem.BadRequest.With("the cursor is invalid")
 		}
+		// Start after the last entry of the previous page. If the query skipped a number of entries instead, new
+		// entries would shift the pages.
 		filter = append(filter, bson.E{Key: "$or", Value: bson.A{
 			bson.D{{Key: "stored_at", Value: bson.D{{Key: "$lt", Value: after.storedAt}}}},
 			bson.D{{Key: "stored_at", Value: after.storedAt}, {Key: "_id", Value: bson.D{{Key: "$lt", Value: after.id}}}},
@@ -216,7 +214,7 @@ func (c cursor) String() string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d.%s", c.storedAt.UnixMilli(), c.id))
 }
 
-// parseCursor decodes a cursor that cursor.String has encoded.
+// parseCursor decodes a string that cursor.String returned.
 func parseCursor(s string) (cursor, error) {
 	plain, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil {

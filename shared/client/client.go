@@ -15,22 +15,21 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
-// HeaderAddress is the name of the header in which the gateway sends the client's address to the login and accounts
-// functions. The header's value consists of the address, the time in Unix seconds, and the HMAC-SHA-256 of both in
-// hexadecimal, separated by spaces.
+// HeaderAddress is the header in which the gateway sends the client's IP address to the login and accounts
+// functions. The Sign method of Trust returns the value for this header.
 const HeaderAddress = "X-Client-Address"
 
-// signatureLifetime is the largest accepted difference, in either direction, between the time in a signed address and
-// the current time.
+// signatureLifetime is the largest accepted difference, in either direction, between the current time and the
+// timestamp in an X-Client-Address header.
 const signatureLifetime = time.Minute
 
-// Trust defines which headers of a request a function trusts when it determines the client's address.
+// Trust defines which request headers a function trusts when it determines the client's IP address.
 type Trust struct {
 	// Hops is the number of trusted proxies in front of the function. Each proxy appends an entry to X-Forwarded-For:
 	// the address from which the proxy received the request.
 	Hops int
-	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, Address ignores the header
-	// that HeaderAddress names.
+	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, the X-Client-Address header
+	// is ignored.
 	Key []byte
 	// Now returns the current time. If Now is nil, time.Now is used.
 	Now func() time.Time
@@ -38,13 +37,11 @@ type Trust struct {
 
 // TrustSettings are the settings that determine which proxies a function trusts to report client addresses.
 type TrustSettings struct {
-	// TrustedHops is the number of trusted proxies in front of the function. Each of these proxies appends the address
-	// of its client to X-Forwarded-For. If TrustedHops is 0, the function uses the peer address of the TCP connection.
-	// If the number is too low, the function uses a proxy's address as the address of every client. If the number is
-	// too high, a client can claim any address.
+	// TrustedHops is the number of trusted proxies in front of the function. If the number is too low, the function
+	// treats a proxy's address as the client's address. If it is too high, clients can forge their addresses.
 	TrustedHops int `env:"TRUSTED_HOPS" envDefault:"0"`
-	// GatewayKeyFile is the path of a file that contains the HMAC key with which the gateway signs client addresses.
-	// Without this key, a function uses the gateway's address as the address of every client that uses the gateway.
+	// GatewayKeyFile is the path of the file that contains the gateway's HMAC key. Without the key, the function
+	// treats the gateway's address as the address of every client that connects through the gateway.
 	GatewayKeyFile string `env:"GATEWAY_KEY_FILE"`
 }
 
@@ -62,14 +59,10 @@ func (s TrustSettings) Trust() (Trust, error) {
 	return trust, err
 }
 
-// Address returns the address of the client that sent the request. It returns the first address in this list that is
-// available and valid:
-//   - the address in the header that HeaderAddress names, if its signature is valid
-//   - the address that the outermost trusted proxy appended to X-Forwarded-For
+// Address returns the client's IP address from the first of these sources that is valid:
+//   - the X-Client-Address header
+//   - the entry in X-Forwarded-For from the outermost trusted proxy
 //   - the peer address of the connection
-//
-// Address uses only the last Hops entries of X-Forwarded-For, which the trusted proxies appended. It ignores the
-// entries before them, because any client can forge those entries.
 func (t Trust) Address(r *http.Request) netip.Addr {
 	if signed := r.Header.Values(HeaderAddress); len(signed) == 1 {
 		if address, ok := t.verify(signed[0]); ok {
@@ -84,15 +77,15 @@ func (t Trust) Address(r *http.Request) netip.Addr {
 	return address
 }
 
-// Forwarded returns the entries of X-Forwarded-For that the trusted proxies appended. It returns nil if no proxy is
-// trusted, if X-Forwarded-For has too few entries, or if the entry from the outermost trusted proxy is not an address.
-// If the result is not nil, the caller can also trust the other headers that the outermost trusted proxy sets, such as
-// X-Forwarded-Proto.
+// Forwarded returns the X-Forwarded-For entries that the trusted proxies appended. It returns nil if no proxy is
+// trusted, if entries are missing, or if the outermost trusted proxy's entry is not an address. If the result is not
+// nil, the caller can also trust other headers that the outermost trusted proxy sets.
 func (t Trust) Forwarded(r *http.Request) []string {
 	entries := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	if t.Hops <= 0 || t.Hops > len(entries) {
 		return nil
 	}
+	// Keep only the entries that the trusted proxies appended, because any client can forge the entries before them.
 	entries = entries[len(entries)-t.Hops:]
 	for i := range entries {
 		entries[i] = strings.TrimSpace(entries[i])
@@ -103,15 +96,15 @@ func (t Trust) Forwarded(r *http.Request) []string {
 	return entries
 }
 
-// Sign returns the address, the current time, and a signature of both, in the format of the header that HeaderAddress
-// names.
+// Sign returns a value for the X-Client-Address header: the address, the current Unix time in seconds, and the
+// hexadecimal HMAC-SHA-256 of both, separated by spaces.
 func (t Trust) Sign(address netip.Addr) string {
 	what := address.String() + " " + strconv.FormatInt(t.now().Unix(), 10)
 	return what + " " + hex.EncodeToString(t.sum(what))
 }
 
-// verify returns the address from a signed value, which has the format that Sign returns. It returns false if the
-// signature is invalid, or if the signed time differs from the current time by more than signatureLifetime.
+// verify returns the address from the value of an X-Client-Address header. It returns false if the signature is
+// invalid, or if the timestamp differs from the current time by more than signatureLifetime.
 func (t Trust) verify(signed string) (netip.Addr, bool) {
 	i := strings.LastIndexByte(signed, ' ')
 	if len(t.Key) == 0 || i < 0 {
@@ -122,7 +115,7 @@ func (t Trust) verify(signed string) (netip.Addr, bool) {
 	if err != nil || !hmac.Equal(sum, t.sum(what)) {
 		return netip.Addr{}, false
 	}
-	// The signature is valid, so the gateway wrote the address and the time.
+	// The signature is valid, so the address and the timestamp come from the gateway.
 	text, at, _ := strings.Cut(what, " ")
 	seconds, err := strconv.ParseInt(at, 10, 64)
 	if err != nil || t.now().Sub(time.Unix(seconds, 0)).Abs() > signatureLifetime {
@@ -132,8 +125,8 @@ func (t Trust) verify(signed string) (netip.Addr, bool) {
 	return address, err == nil
 }
 
-// sum returns the HMAC of a fixed prefix and the given text. Because of the prefix, an HMAC that was computed with the
-// same key for another purpose is never a valid signature of an address.
+// sum returns the HMAC of a fixed prefix followed by the given text. Because of the prefix, an HMAC that was computed
+// for another purpose with the same key is never a valid signature of an address.
 func (t Trust) sum(what string) []byte {
 	mac := hmac.New(sha256.New, t.Key)
 	_, _ = mac.Write([]byte("client address\n" + what)) // never fails
@@ -147,8 +140,8 @@ func (t Trust) now() time.Time {
 	return t.Now()
 }
 
-// parseAddress parses an IP address with or without a port. It accepts a port because some proxies append the client's
-// port to the address in X-Forwarded-For, and because http.Request.RemoteAddr always contains a port.
+// parseAddress parses an IP address with or without a port. http.Request.RemoteAddr includes a port, and some
+// proxies also add a port to the address in X-Forwarded-For.
 func parseAddress(s string) (netip.Addr, bool) {
 	if pair, err := netip.ParseAddrPort(s); err == nil {
 		return pair.Addr(), true

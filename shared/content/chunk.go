@@ -14,18 +14,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// chunkID returns the _id for chunk n of a file. The _id is an ObjectID, because GridFS requires this type. It consists
-// of the file ID's timestamp (4 bytes, in seconds, as in every ObjectID), the last 5 bytes of the file ID, which are
-// random, and n (3 bytes). Because the _id can be computed from the file ID and n, a query for a chunk needs only the
-// _id.
-//
-// A query by files_id and n would be just as fast in MongoDB, but slow in FerretDB, because FerretDB loads all chunks
-// of all files into memory for such a query. FerretDB passes a query by _id to SQLite, which stops at the first match.
+// chunkID returns the _id for chunk n of a file. The _id is an ObjectID, because GridFS requires this type.
 func chunkID(file uuid.UUID, n int32) bson.ObjectID {
 	var id bson.ObjectID
 	seconds, _ := file.Time().UnixTime()
 	binary.BigEndian.PutUint32(id[:4], uint32(seconds))
-	copy(id[4:9], file[11:])
+	copy(id[4:9], file[11:]) // the last 5 bytes of the file ID are random
 	id[9], id[10], id[11] = byte(n>>16), byte(n>>8), byte(n)
 	return id
 }
@@ -38,17 +32,18 @@ type chunkDocument struct {
 	Data    bson.Binary   `bson:"data"`
 }
 
-// newChunk returns the fs.chunks document for chunk n of a file. data contains the chunk's bytes.
+// newChunk returns the fs.chunks document for chunk n of a file.
 func newChunk(file uuid.UUID, n int32, data []byte) chunkDocument {
 	return chunkDocument{chunkID(file, n), file.String(), n, bson.Binary{Data: data}}
 }
 
-// chunk returns the bytes of chunk n of a file, or nil if the chunk does not exist. It reads each chunk with a separate
-// query and does not keep a cursor open, so that a slow client holds no resources on the database server, and the
-// server can restart between two queries.
+// chunk returns the bytes of chunk n of a file, or nil if the chunk does not exist.
 func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, error) {
+	// Read each chunk with a separate query. A cursor for all chunks would hold resources on the database server
+	// while a slow client downloads the file, and a restart of the server would invalidate the cursor.
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
 	defer cancel()
+	// Query by _id. To find a chunk by files_id and n, FerretDB would load all chunks of all files into memory.
 	raw, err := s.chunks.FindOne(ctx, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}).Raw()
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return nil, nil
@@ -65,9 +60,8 @@ func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, err
 	return data, nil
 }
 
-// lentChunk is a chunk whose buffer can be reused before the chunk's insert is complete, because the driver sends an
-// encoded copy of the chunk. The encoder calls returned() as soon as this copy exists, so that the buffer can be filled
-// with other bytes during the insert.
+// lentChunk is a chunk whose buffer can be reused before the insert of the chunk ends. After the BSON encoder has
+// copied the bytes, the encoder releases the buffer by calling the function in the "returned" field.
 type lentChunk struct {
 	chunkDocument
 	returned func()

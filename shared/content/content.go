@@ -1,25 +1,5 @@
-// Package content stores the bytes of files in MongoDB. It uses the GridFS layout and the bucket "fs", so that the
-// GridFS implementation of every driver can read the files.
-//
-// The package has its own GridFS writer, because the Go driver's writer corrupts concurrent uploads, buffers 16 MiB per
-// stream, sends only one batch at a time, and leaves its chunks in the database if an upload is canceled.
-//
-// A file exists if it has a document in the fs.files collection. Inserting this document commits an upload. The
-// document also contains the file's event, so that the event is not lost if the function is killed between the commit
-// and the publication of the event.
-//
-// The package makes each decision, such as which of two concurrent requests succeeds, by inserting or deleting a single
-// document, because all supported servers perform these operations atomically. Five small collections record
-// unfinished work and prevent duplicate work:
-//
-//   - uploads contains an upload record for each upload in progress and for each file whose event the broker has not
-//     confirmed yet. An upload record is inserted before the first chunk. If a function is killed during an upload, the
-//     sweep function uses the upload record to find the unfinished work.
-//   - uploads.journal contains the progress of each resumable upload.
-//   - uploads.claims contains the first file that was stored for each Idempotency-Key.
-//   - deletions contains a deletion record for each incomplete deletion.
-//   - deletions.tombstones contains a tombstone for each deleted file, so that a late event does not add the file to
-//     the catalog again.
+// Package content stores the bytes of files in MongoDB. It uses the GridFS layout, so that the GridFS
+// implementation of every MongoDB driver can read the files.
 package content
 
 import (
@@ -39,45 +19,49 @@ import (
 )
 
 const (
-	// chunkSize is the size of a new file's chunks, in bytes. Only a file's last chunk can be shorter. Each insert
-	// writes one chunk, so chunkSize also limits the number of file bytes per insert.
+	// chunkSize is the size of a new file's chunks, in bytes. Only a file's last chunk can be shorter.
 	chunkSize = 1 << 20
-	// streamInserts is the maximum number of chunks that one upload inserts at the same time. During an insert, the
-	// driver holds three copies of the chunk: the BSON document, the wire message and a copy of that message. Two
-	// concurrent inserts and the buffer that writeChunks fills in the meantime therefore need at most the memory of
-	// seven chunks. A higher limit would not speed up an upload, because two inserts already keep the SHA-256
-	// computation and the connection busy.
+	// streamInserts is the maximum number of chunks that one upload inserts at the same time. Two concurrent
+	// inserts are enough to keep both the SHA-256 computation and the connection busy.
 	streamInserts = 2
-	// storeInserts is the maximum number of concurrent chunk inserts for all uploads to a Store. It limits the memory
-	// that concurrent uploads use. It is lower than the connection pool size, so that connections remain available for
-	// reads.
+	// storeInserts is the maximum number of concurrent chunk inserts per Store. The limit reduces memory use. It
+	// is lower than the connection pool size, so that some connections remain available for reads.
 	storeInserts = 8
 
-	// chunkTimeout is the time limit for a database call that reads or writes chunk bytes. deleteTimeout is the time
-	// limit for a call that deletes many documents. callTimeout is the time limit for all other database calls, except
-	// in EnsureIndexes.
-	chunkTimeout  = 10 * time.Second
-	callTimeout   = 5 * time.Second
+	// chunkTimeout is the time limit for a database call that reads or writes chunk bytes.
+	chunkTimeout = 10 * time.Second
+	// deleteTimeout is the time limit for a database call that deletes many documents.
 	deleteTimeout = 20 * time.Second
+	// callTimeout is the time limit for a database call that neither transfers chunk bytes nor deletes many
+	// documents. EnsureIndexes uses a longer limit.
+	callTimeout = 5 * time.Second
 )
 
-// Store provides access to the files in a MongoDB database. It is safe for concurrent use.
+// Store provides access to the files in a MongoDB database. It is safe for concurrent use. If concurrent calls
+// conflict, a single insert or deletion determines which call succeeds. All supported servers run such an operation
+// atomically.
 type Store struct {
-	db         *mongo.Database
-	files      *mongo.Collection
-	chunks     *mongo.Collection
-	uploads    *mongo.Collection
-	journal    *mongo.Collection
-	claims     *mongo.Collection
-	deletions  *mongo.Collection
+	db *mongo.Database
+	// files contains a document for each file, including the event that announces the file. One insert stores both the
+	// file's metadata and the event, so that the event is not lost if the process is killed.
+	files  *mongo.Collection
+	chunks *mongo.Collection
+	// uploads contains a record for each upload in progress and for each file whose event the broker has not confirmed.
+	uploads *mongo.Collection
+	journal *mongo.Collection // the progress of each resumable upload
+	claims  *mongo.Collection // the first file that was stored for each idempotency key
+	// deletions contains a record for each incomplete deletion.
+	deletions *mongo.Collection
+	// tombstones contains a marker for each deleted file, so that a late event does not add the file to the catalog
+	// again.
 	tombstones *mongo.Collection
 	buffers    sync.Pool     // contains *buffer values
 	slots      chan struct{} // a semaphore that holds one value for each insert in flight
 	now        func() time.Time
 }
 
-// Open returns a Store for the database that uri names. Open does not wait for a connection. If the server is
-// unreachable, Open succeeds, and the first call that uses the database fails.
+// Open returns a Store for the database that uri names. It does not wait for a connection, so it succeeds even if
+// the server is unreachable.
 func Open(uri string) (*Store, error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
@@ -101,14 +85,13 @@ func Open(uri string) (*Store, error) {
 // Close closes the connections to MongoDB.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
-// EnsureIndexes creates the unique index on (files_id, n) that GridFS requires, and the indexes that Usage,
-// ForgetClaims and ForgetDeletions need. It can be called repeatedly and concurrently, because it leaves existing
-// indexes unchanged.
+// EnsureIndexes creates the indexes that GridFS, Usage, ForgetClaims and ForgetDeletions need. It can be called
+// repeatedly and concurrently, because it leaves existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	// Create each index with a separate command, because FerretDB returns an error for a command that creates several
-	// indexes if some of them already exist.
+	// Create each index with a separate command, because FerretDB rejects a command with several indexes if some of
+	// these indexes already exist.
 	for _, index := range []struct {
 		of     *mongo.Collection
 		keys   []string
@@ -135,8 +118,8 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 // File contains the metadata of a stored file.
 type File struct {
 	file.Info
-	// Key identifies an upload, so that Claim can detect a repeated upload. The upload function derives Key from the
-	// Idempotency-Key header. Key is empty if the request did not have this header.
+	// Key is a value derived from the Idempotency-Key header. Claim uses this value to detect a repeated upload.
+	// Key is empty if the request had no such header.
 	Key string
 
 	chunkSize int32
@@ -176,8 +159,8 @@ func (s *Store) Get(ctx context.Context, id string) (File, error) {
 
 var errNoFile = problem.NotFound.With("there is no such file")
 
-// IDs returns up to limit file IDs in ascending order. The parameter after is the last ID of the previous page, or
-// empty for the first page.
+// IDs returns a page of file IDs, in ascending order. To get the next page, pass the last ID of the previous page as
+// "after". For the first page, pass an empty string.
 func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, error) {
 	docs, err := page[fileDocument](ctx, s.files, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}}, limit,
 		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
@@ -208,7 +191,7 @@ func (doc fileDocument) file() (File, error) {
 	}, nil
 }
 
-// document returns the fs.files document for f. The parameter event is the JSON-encoded CloudEvent for f.
+// document converts f and its JSON-encoded CloudEvent to an fs.files document.
 func document(f File, event []byte) fileDocument {
 	return fileDocument{
 		ID:         f.ID,
@@ -233,20 +216,18 @@ func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
 	return []byte(doc.Metadata.Event), nil
 }
 
-// Delete deletes the file with the given ID and the file's upload and deletion records. The tombstone, which marks the
-// file as deleted, remains, because an event for the file can still arrive. If the file does not exist, Delete returns
-// no error.
-//
-// Delete deletes the fs.files document first, because an interrupted deletion could otherwise leave a document without
-// chunks, which would be a corrupt file. Chunks without a document are harmless. Delete deletes the two records last,
-// because the sweep function needs them to complete an interrupted deletion.
+// Delete deletes a file (if it exists), its upload record and its deletion record. It keeps the tombstone (the
+// deletion marker), so that a late event does not restore the catalog entry.
 func (s *Store) Delete(ctx context.Context, id string) error {
+	// Delete the fs.files document before the chunks. If the deletion is interrupted, chunks without this document are
+	// harmless, but a document without chunks would be a corrupt file.
 	if err := s.remove(ctx, s.files, id); err != nil {
 		return err
 	}
 	if err := s.deleteUpload(ctx, id); err != nil {
 		return err
 	}
+	// Delete the deletion record last, because the sweep function needs it to complete an interrupted deletion.
 	return s.remove(ctx, s.deletions, id)
 }
 
@@ -265,8 +246,7 @@ func read[T any](ctx context.Context, from *mongo.Collection, id any, opts ...op
 	return &document, nil
 }
 
-// page searches a collection for documents that match filter, and returns up to limit of them, sorted by ID. If limit
-// is 0, page returns all matching documents.
+// page returns the documents in a collection that match filter, sorted by ID. A limit of 0 means no limit.
 func page[T any](ctx context.Context, from *mongo.Collection, filter bson.D, limit int, opts ...options.Lister[options.FindOptions]) (documents []T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -10,21 +10,20 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// deletion is a deletion record (a document in the deletions collection) or a tombstone (a document in the
-// deletions.tombstones collection).
+// deletion is the document type of two collections. The deletions collection has a document for each incomplete
+// deletion. The deletions.tombstones collection has a document for each deleted file.
 type deletion struct {
 	ID        string    `bson:"_id"`
 	DeletedAt time.Time `bson:"buried_at"`
 }
 
-// MarkDeleted marks the file with the given ID as deleted, so that IsDeleted reports true for the file. The caller must
-// then delete the file's catalog entry and call Delete. Until Delete succeeds, PendingDeletions returns the file's ID.
-// MarkDeleted can be called repeatedly for the same file.
+// MarkDeleted marks a file as deleted. The caller must then delete the file's catalog entry and call Delete.
+// MarkDeleted can be called repeatedly.
 func (s *Store) MarkDeleted(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// Insert the deletion record before the tombstone, because if a failure left only a tombstone, the file would be
-	// hidden, but the sweep function would never delete its bytes.
+	// Insert the deletion record before the tombstone, which marks the file as deleted. If only the tombstone
+	// existed, the file would be hidden, but the sweep function would never delete its bytes.
 	for _, c := range []*mongo.Collection{s.deletions, s.tombstones} {
 		_, err := c.InsertOne(ctx, deletion{id, s.now().UTC()})
 		if err != nil && !mongo.IsDuplicateKeyError(err) {
@@ -41,8 +40,8 @@ func (s *Store) IsDeleted(ctx context.Context, id string) (bool, error) {
 	return tombstone != nil, err
 }
 
-// PendingDeletions returns up to limit IDs of files whose deletion began before the given time and is not complete. The
-// IDs are in ascending order. The parameter after is the last ID of the previous page, or empty for the first page.
+// PendingDeletions lists the files whose deletion began before the given time and is not complete yet. To get the
+// next page, pass the last ID of the previous page as "after". For the first page, pass an empty string.
 func (s *Store) PendingDeletions(ctx context.Context, before time.Time, after string, limit int) ([]string, error) {
 	pending, err := page[deletion](ctx, s.deletions, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}},
 		{Key: "buried_at", Value: bson.D{{Key: "$lt", Value: before.UTC()}}}}, limit)
@@ -54,7 +53,7 @@ func (s *Store) PendingDeletions(ctx context.Context, before time.Time, after st
 }
 
 // ForgetDeletions deletes all tombstones (markers for deleted files) that were created before the given time. It
-// returns how many tombstones it deleted.
+// returns the number of deleted tombstones.
 func (s *Store) ForgetDeletions(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.tombstones, "buried_at", before)
 }

@@ -11,10 +11,8 @@ import (
 
 var errClosed = errors.New("the file reader is closed")
 
-// Reader returns a reader for the bytes of f. f must come from a method of Store, such as Get or Put, because only
-// these methods set the chunk size. The reader holds at most one chunk in memory. The reader's queries use ctx, so they
-// fail after ctx is canceled. If a chunk is missing or has the wrong length, Read returns an error, so that a caller
-// cannot mistake a truncated file for a complete one.
+// Reader returns a reader for the bytes of f. The reader's queries use ctx. f must be a File that a Store method
+// returned, because only Store methods set the chunk size.
 func (s *Store) Reader(ctx context.Context, f File) io.ReadSeekCloser {
 	r := &chunkReader{ctx: ctx, s: s, f: f}
 	return struct {
@@ -63,13 +61,14 @@ func (r *chunkReader) fetch(n int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Detect a missing or short chunk, so that a caller cannot mistake a truncated file for a complete one.
 	if want := min(int64(r.f.chunkSize), r.f.Size-n*int64(r.f.chunkSize)); int64(len(data)) != want {
 		return nil, fmt.Errorf("file %s is corrupt: chunk %d is missing or has the wrong length: got %d bytes, want %d", r.f.ID, n, len(data), want)
 	}
 	return data, nil
 }
 
-// Close implements io.Closer. It releases the chunk in memory. After Close, reading returns an error.
+// Close implements io.Closer. It releases the loaded chunk. After Close, ReadAt returns errClosed.
 func (r *chunkReader) Close() error {
 	r.closed, r.data = true, nil
 	return nil

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// freePieces and pieceSize limit the number of pieces (journal entries) per upload. An upload may have at most
-	// freePieces pieces, plus one for each pieceSize bytes of its length. Without this limit, a client that sends only
-	// a few bytes per request could fill the journal.
+	// freePieces and pieceSize limit the number of pieces (journal entries) per upload. After its first piece, an
+	// upload may have at most freePieces more pieces, plus one piece per pieceSize bytes of its length. Without this
+	// limit, a client could fill the journal with tiny requests.
 	freePieces = 10_000
 	pieceSize  = 16 << 10
 )
@@ -36,19 +36,18 @@ type piece struct {
 	Index int64 `bson:"index"`
 	// Sum is the serialized state of the SHA-256 hash of all bytes up to the end of this piece.
 	Sum []byte `bson:"sum"`
-	// Apart reports whether the bytes of the piece are only in Data, because they have not been added to a chunk in
-	// fs.chunks yet.
+	// Apart reports whether the bytes of the piece are stored in Data and not yet in fs.chunks.
 	Apart bool   `bson:"apart,omitempty"`
 	Data  []byte `bson:"data,omitempty"`
 }
 
 func pieceID(file string, offset int64) string { return fmt.Sprintf("%s/%020d", file, offset) }
 
-// end returns the offset of the first byte after the piece. The zero piece represents an empty chain, so its end is 0.
+// end returns the offset of the first byte after the piece. The zero piece represents an empty upload, so end returns
+// 0 for the zero piece.
 func (p piece) end() int64 { return p.Offset + p.Length }
 
-// hash returns a SHA-256 hash that has already processed all bytes up to the end of the piece. To continue the
-// hash, the caller can write the bytes that come after the piece to it.
+// hash returns a SHA-256 hash that has processed all bytes up to the end of the piece.
 func (p piece) hash() (hash.Hash, error) {
 	sum := sha256.New()
 	if p.end() == 0 {
@@ -60,12 +59,12 @@ func (p piece) hash() (hash.Hash, error) {
 	return sum, nil
 }
 
-// next returns a new piece of the given length that follows p in the chain. sum must be a SHA-256 hash that has
-// processed all bytes up to the end of the new piece.
+// next returns the piece that follows p. The sum parameter must be a SHA-256 hash that has processed all bytes up to
+// the end of the new piece.
 func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	state, err := sum.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
-		return piece{}, fmt.Errorf("serialize the SHA-256 state: %w", err)
+		return piece{}, fmt.Errorf("serialize the SHA-256 state of upload %s: %w", file, err)
 	}
 	q := piece{ID: pieceID(file.String(), p.end()), Offset: p.end(), Length: int64(length), Sum: state}
 	if p.end() > 0 {
@@ -74,7 +73,7 @@ func (p piece) next(file uuid.UUID, length int, sum hash.Hash) (piece, error) {
 	return q, nil
 }
 
-// inChain returns a filter for all pieces of an upload from offset start up to, but not including, offset end.
+// inChain returns a filter for an upload's pieces at offsets between start (inclusive) and end (exclusive).
 func inChain(file string, start, end int64) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, start)}, {Key: "$lt", Value: pieceID(file, end)}}}}
 }
@@ -89,9 +88,8 @@ func inJournal(file string) bson.D {
 // bytes.
 func endsChunk(offset, length int64) bool { return offset%chunkSize == 0 || offset == length }
 
-// tail reads the last documents of an upload's journal. It returns the upload's last piece without its bytes, or the
-// zero piece if the upload has no bytes. It also returns the outcome that the upload's seal records, or an empty string
-// if the upload has no seal.
+// tail reads the last piece of an upload (without its bytes) and the upload's outcome from the journal. The piece
+// is zero if the journal contains no pieces, and the outcome is empty if none is recorded.
 func (s *Store) tail(ctx context.Context, file string) (last piece, outcome string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -117,8 +115,8 @@ func (s *Store) tail(ctx context.Context, file string) (last piece, outcome stri
 	return piece{}, outcome, nil
 }
 
-// ensurePiece inserts the journal entry for piece p after the bytes of p have been stored in a chunk. It returns no
-// error if another caller has already inserted the entry.
+// ensurePiece inserts the journal entry for p, unless the entry already exists. The caller must store the bytes
+// of p in a chunk before the call.
 func (s *Store) ensurePiece(ctx context.Context, p piece) error {
 	err := s.insertPiece(ctx, p)
 	if errors.Is(err, errTaken) {
@@ -141,15 +139,14 @@ func (s *Store) insertPiece(ctx context.Context, p piece) error {
 	return mongodb.Problem(err, "insert journal entry "+p.ID)
 }
 
-// addPiece adds p to an upload as its next piece (range of bytes). It stores the bytes, which are at the start of b,
-// and inserts the journal entry. The parameter length is the size of the whole upload in bytes. addPiece returns
-// errTaken if the upload already has a piece at the same offset. If the upload has too many pieces, the error wraps
-// problem.BadRequest.
+// addPiece adds the piece p (a range of bytes) to an upload of the given length. The bytes of p are at the start
+// of b. The error is errTaken if the upload already has a piece at the same offset.
 func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
 	if p.Index > freePieces+length/pieceSize {
 		return problem.BadRequest.With("the upload was split into too many small requests: send at least %d bytes per request", pieceSize)
 	}
 	if p.Offset%chunkSize != 0 {
+		// The piece starts inside a chunk, so its bytes stay in the journal until the chunk is complete.
 		p.Apart, p.Data = true, b[:p.Length]
 		if err := s.insertPiece(ctx, p); err != nil {
 			return err
@@ -159,6 +156,8 @@ func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p pi
 		}
 		return nil
 	}
+	// The piece starts at a chunk boundary, so insert its bytes as a new chunk, even if they do not fill the
+	// chunk. If the writer is killed before it inserts the journal entry, repair inserts the entry.
 	n := int32(p.Offset / chunkSize)
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 	defer cancel()
@@ -172,15 +171,13 @@ func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p pi
 	return s.ensurePiece(ctx, p)
 }
 
-// assemble combines all pieces of the chunk that ends at the given offset, and replaces the short chunk in fs.chunks
-// with the complete chunk. It then removes the bytes of the chunk's pieces from the journal. The caller must have
-// inserted or read the chunk's last piece, so that all pieces of the chunk exist. assemble returns errTaken if the
-// upload is already committed or if another caller is deleting the journal.
+// assemble completes the chunk that ends at the given offset. It moves the chunk's remaining bytes from the
+// journal to fs.chunks. It returns errTaken if the upload is committed or its journal is being deleted.
 func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	id := file.String()
-	// Do not change a chunk of a committed upload, because the journal might contain wrong bytes. After the commit,
-	// Finish deletes the journal, so a late writer can insert a piece at an offset that already has bytes in the file.
-	// Before the commit, such an insert fails, because the journal still contains all original pieces.
+	// Do not copy bytes from the journal to a committed file, because they can be wrong. After Finish has deleted the
+	// file's journal, a late writer can add different bytes at the same offset. Before that, the writer's insert fails,
+	// because the journal still contains the original piece.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errTaken
 	} else if !errors.Is(err, problem.NotFound) {
@@ -190,12 +187,15 @@ func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	start := n * chunkSize
 	b := s.buffers.Get().(*buffer)
 	defer s.buffers.Put(b)
+	// All pieces of the chunk exist, unless another caller is deleting the journal, because the caller has already
+	// inserted or read the chunk's last piece.
 	filled, err := s.gather(ctx, file, start, end, b[:])
 	if err != nil || filled == 0 {
 		return err
 	}
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
 	defer cancel()
+	// Several callers can replace the chunk at the same time, because all of them write the same bytes.
 	if _, err := s.chunks.ReplaceOne(call, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}, newChunk(file, int32(n), b[:filled])); err != nil {
 		return mongodb.Problem(err, fmt.Sprintf("assemble chunk %d of upload %s", n, id))
 	}
@@ -204,9 +204,8 @@ func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	return mongodb.Problem(err, "remove bytes from the journal of upload "+id)
 }
 
-// gather copies the bytes of all pieces from offset start to offset end into buf, and returns the number of bytes that
-// it copied. start must be a multiple of chunkSize. gather returns 0 if another caller has already assembled the chunk.
-// If pieces are missing, another caller is deleting the journal, so gather returns errTaken.
+// gather copies the bytes of a chunk's pieces into buf and returns the number of copied bytes. The number is 0 if
+// another caller has already assembled the chunk. If pieces are missing, the error is errTaken.
 func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, buf []byte) (filled int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
 	defer cancel()
@@ -218,7 +217,7 @@ func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, bu
 	for cursor.Next(ctx) {
 		var p piece
 		if err := cursor.Decode(&p); err != nil {
-			return 0, fmt.Errorf("decode a piece of upload %s: %w", file, err)
+			return 0, fmt.Errorf("decode a journal entry of upload %s: %w", file, err)
 		}
 		switch {
 		case p.Offset != start+int64(filled) || p.end() > end: // another caller is deleting the journal
@@ -241,7 +240,7 @@ func (s *Store) gather(ctx context.Context, file uuid.UUID, start, end int64, bu
 	if err := cursor.Err(); err != nil {
 		return 0, mongodb.Problem(err, "read the journal of upload "+file.String())
 	}
-	if start+int64(filled) != end {
+	if start+int64(filled) != end { // another caller is deleting the journal
 		return 0, errTaken
 	}
 	return filled, nil

@@ -27,22 +27,23 @@ const (
 // sniffed is the maximum number of bytes that http.DetectContentType examines.
 const sniffed = 512
 
-// errSealGone reports that an upload's seal (the last document in its journal) was deleted before it could be read,
-// because another caller committed or discarded the upload at the same time.
+// errSealGone reports that an upload's seal (the recorded outcome) was deleted before it could be read, because
+// another caller has just committed or discarded the upload.
 var errSealGone = errors.New("the upload's journal was deleted")
 
-// sealDocument is the last document in an upload's journal (the seal). Its By field records how the upload ended. After
-// the seal is inserted, no other outcome can be recorded.
+// sealDocument is the seal, the last document in an upload's journal. The By field contains the upload's outcome.
+// Once the seal exists, no other outcome can be recorded.
 type sealDocument struct {
 	ID string `bson:"_id"`
 	By string `bson:"by"`
 }
 
-// sealID returns the _id of an upload's seal. This _id sorts after the IDs of all the upload's pieces.
+// sealID returns the _id of an upload's seal (the last document in the journal). This _id sorts after the _id of
+// every piece of the upload.
 func sealID(file string) string { return file + "/end" }
 
-// seal records the given outcome of an upload, unless an outcome is already recorded. It returns the recorded outcome.
-// The error is errSealGone if the document with the recorded outcome is deleted before it can be read.
+// seal records the outcome of an upload, unless an outcome is already recorded. It returns the recorded outcome, or
+// errSealGone if the record has just been deleted.
 func (s *Store) seal(ctx context.Context, id, outcome string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
@@ -60,8 +61,8 @@ func (s *Store) seal(ctx context.Context, id, outcome string) (string, error) {
 	return first.By, nil
 }
 
-// end records the given outcome of an upload, so that the upload cannot become a file. The error wraps problem.Conflict
-// if the upload is already a file or is already recorded as complete.
+// end records the outcome of an upload that must not become a file. If Finish has already begun to turn the upload
+// into a file, the error wraps problem.Conflict.
 func (s *Store) end(ctx context.Context, id, outcome string) error {
 	complete := problem.Conflict.With("the upload is complete: delete the file /files/%s instead", id)
 	first, err := s.seal(ctx, id, outcome)
@@ -71,8 +72,8 @@ func (s *Store) end(ctx context.Context, id, outcome string) error {
 	if err != nil {
 		return err
 	}
-	// Check whether the upload is already a file, because after Finish has committed the upload and deleted the
-	// recorded outcome, a new outcome can be recorded.
+	// Check whether the file already exists. Finish deletes the recorded outcome after the commit, so the call to
+	// seal can succeed even though the upload has become a file.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errors.Join(complete, s.dropJournal(ctx, id))
 	} else if !errors.Is(err, problem.NotFound) {
@@ -81,14 +82,9 @@ func (s *Store) end(ctx context.Context, id, outcome string) error {
 	return nil
 }
 
-// Finish turns the complete upload with the given ID into a file, and returns the file. To create the file's event, it
-// calls its finish parameter with the file. If the upload is already a file, Finish returns that file.
-//
-// Finish can be called concurrently, and again after an interrupted call. The result is always one file with one
-// event. Finish also accepts an expired upload.
-//
-// If not all bytes have arrived, the error wraps problem.Conflict. If the upload does not exist or was terminated, the
-// error wraps problem.NotFound.
+// Finish turns a complete upload into a file, even if the upload has expired. Concurrent and repeated calls return
+// the same file, and only one event is stored for it. The error wraps problem.Conflict if bytes are missing, or
+// problem.NotFound if the upload does not exist or was terminated.
 func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event []byte, err error)) (File, error) {
 	for stored := false; !stored; {
 		u, last, err := s.load(ctx, id)
@@ -115,8 +111,8 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 	return f, s.dropJournal(ctx, id)
 }
 
-// commitUpload records that the upload u is complete, and inserts its document into fs.files. The parameter last is the
-// upload's last piece, which contains the hash of the whole file.
+// commitUpload records the outcome "complete" and inserts the fs.files document. The caller passes the upload's last
+// piece (range of bytes), which contains the hash state for the whole file.
 func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish func(*File) ([]byte, error)) error {
 	outcome, err := s.seal(ctx, u.ID, sealComplete)
 	if err != nil {
@@ -125,6 +121,8 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 	if outcome != sealComplete {
 		return errNoUpload
 	}
+	// A concurrent call to Discard might have deleted the chunks and the recorded outcome before seal recorded a new
+	// outcome. Therefore, check that the bytes still exist.
 	if err := s.hasEnd(ctx, u); err != nil {
 		return err
 	}
@@ -149,9 +147,7 @@ func (s *Store) commitUpload(ctx context.Context, u Upload, last piece, finish f
 	return mongodb.Problem(s.commit(ctx, f, event), "commit file "+f.ID)
 }
 
-// hasEnd returns errNoUpload if the last chunk of a complete upload does not exist. This check is necessary, because a
-// concurrent Discard deletes the chunks and then the recorded outcome, so Finish can record the outcome "complete" for
-// an upload that no longer has any bytes.
+// hasEnd returns errNoUpload if the last chunk of a complete upload does not exist.
 func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	if u.Length == 0 {
 		return nil
@@ -163,15 +159,15 @@ func (s *Store) hasEnd(ctx context.Context, u Upload) error {
 	return err
 }
 
-// start returns the first bytes of a file, up to the number that http.DetectContentType examines.
+// start returns the first bytes of a file, at most as many as http.DetectContentType examines.
 func (s *Store) start(ctx context.Context, f File) ([]byte, error) {
 	buf := make([]byte, sniffed)
 	n, err := fill(s.Reader(ctx, f), buf)
 	return buf[:n], unlessEOF(err)
 }
 
-// Terminate ends the upload with the given ID and deletes its bytes. The error wraps problem.Conflict if the upload is
-// already a file or if Finish has begun to turn it into a file.
+// Terminate ends the upload with the given ID and deletes its bytes. If Finish has already begun to turn the
+// upload into a file, the error wraps problem.Conflict.
 func (s *Store) Terminate(ctx context.Context, id string) error {
 	if _, _, err := s.load(ctx, id); err != nil {
 		return err
@@ -182,11 +178,11 @@ func (s *Store) Terminate(ctx context.Context, id string) error {
 	if err := s.deleteChunks(context.WithoutCancel(ctx), id); err != nil {
 		return err
 	}
-	// Keep the upload record and the journal, because a concurrent writer can still add bytes. Set the expiry time to
-	// now, so that the sweep function deletes the remaining data later, when no such writer can be running anymore. Set
-	// the length to 0, so that Usage no longer counts the upload and stillOpen detects that the upload has ended.
+	// Keep the upload record and the journal, because a concurrent writer might still be adding bytes. The upload is
+	// marked as expired, so the sweep function deletes all remaining data after the ORPHAN_GRACE period.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
+	// Set the length to 0, so that Usage does not count the upload and stillOpen detects that the upload has ended.
 	_, err := s.uploads.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}},
 		bson.D{{Key: "$set", Value: bson.D{{Key: "length", Value: int64(0)}, {Key: "expires_at", Value: s.now().UTC()}}}})
 	return mongodb.Problem(err, "mark upload "+id+" as expired")
@@ -199,8 +195,8 @@ type tusDocument struct {
 	Metadata    string `bson:"metadata"`
 }
 
-// dropJournal deletes an upload's journal. It deletes the seal (the recorded outcome) last, so that the outcome remains
-// known while pieces exist.
+// dropJournal deletes an upload's journal. It deletes the seal (the recorded outcome) last, so that the outcome
+// remains known until all pieces (ranges of bytes) are deleted.
 func (s *Store) dropJournal(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 	defer cancel()

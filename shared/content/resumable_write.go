@@ -14,12 +14,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Append adds the bytes of r to the upload with the given ID. It reads until the upload is complete or r ends. If r
-// returns an error, Append first adds the bytes that it read before the error. Append returns the number of bytes that
-// it added, even if it also returns an error, because the added bytes remain.
-//
-// offset must be the upload's current offset. If it is not, or if another writer adds bytes at the same offset first,
-// the error wraps problem.Conflict.
+// Append adds bytes from r to an upload until the upload is complete or r ends. It returns the number of added
+// bytes, even if it returns an error. The error wraps problem.Conflict if the offset is wrong, or if another
+// writer adds bytes at this offset first.
 func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error) {
 	u, last, err := s.load(ctx, id)
 	if err != nil {
@@ -35,9 +32,8 @@ func (s *Store) Append(ctx context.Context, id string, offset int64, r io.Reader
 	return added, err
 }
 
-// extend adds the bytes of r to the upload u as new pieces. The parameter last is the last piece (range of bytes) that
-// u already has. While extend inserts one piece, it reads and hashes the next piece. An upload therefore uses the
-// memory of two buffers plus the driver's copies of one buffer.
+// extend adds the bytes of r to the upload u as new pieces (ranges of bytes). The caller passes the last existing
+// piece of u.
 func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (added int64, err error) {
 	sum, err := last.hash()
 	if err != nil {
@@ -59,6 +55,7 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 		b := s.buffers.Get().(*buffer)
 		end := last.end()
 		room := min(chunkSize-end%chunkSize, u.Length-end)
+		// If r returns an error, still add the bytes that it returned before the error.
 		n, failed := fill(r, b[:room])
 		_, _ = sum.Write(b[:n]) // hash.Hash.Write never returns an error
 		ended = failed != nil || end+int64(n) == u.Length
@@ -70,6 +67,8 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 			s.buffers.Put(b)
 			return added, err
 		}
+		// Insert the piece in a goroutine, so that the loop can read and hash the next piece at the same time. An
+		// upload therefore uses the memory of two buffers, plus the driver's copies of one buffer.
 		inserting = make(chan error, 1)
 		s.slots <- struct{}{}
 		go func(p piece, done chan<- error) {
@@ -96,16 +95,15 @@ func unlessEOF(err error) error {
 	return err
 }
 
-// stillOpen checks, after a write to the upload u, whether another request ended u during the write. If u was
-// terminated or discarded, stillOpen deletes the chunks that the write added, and returns an error that wraps
-// problem.NotFound. If u has become a file whose event is confirmed, stillOpen deletes the journal entries that the
-// write added, and returns no error.
+// stillOpen checks whether the upload u was terminated or discarded during a write. If so, it deletes the upload's
+// chunks and returns an error that wraps problem.NotFound. Call stillOpen after each write.
 func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	open, err := s.uploadRecord(ctx, u.ID)
 	if err != nil || open != nil && open.Length == u.Length {
 		return err
 	}
-	if _, err := s.Get(ctx, u.ID); err == nil { // another request has turned the upload into a file
+	if _, err := s.Get(ctx, u.ID); err == nil {
+		// Another request has turned the upload into a file, so delete the journal entries that the write added.
 		return s.dropJournal(ctx, u.ID)
 	} else if !errors.Is(err, problem.NotFound) {
 		return err
@@ -117,11 +115,8 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	return errors.Join(errNoUpload, err)
 }
 
-// AppendVerified is like Append, but it adds the bytes of r only if their digest is correct. The parameter sum is the
-// hash that computes the digest, and the parameter want is the expected digest. If the digests differ, AppendVerified
-// adds no bytes and returns mismatch, an error that the caller chooses. AppendVerified first stores the bytes as chunks
-// of a temporary file, which never gets a document in fs.files. It copies the bytes to the upload after it has verified
-// the digest.
+// AppendVerified is like Append, but it first uses the sum hash to verify the digest of the bytes. If the digest
+// differs from the expected digest, AppendVerified adds no bytes and returns the caller's mismatch error.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
 	u, _, err := s.load(ctx, id)
 	if err != nil {
@@ -130,6 +125,8 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 	if u.Stored || u.Offset != offset {
 		return 0, errTaken
 	}
+	// Until the digest is verified, store the bytes only as chunks of a temporary file, which never gets a document in
+	// fs.files.
 	staged, err := uuid.NewV7()
 	if err != nil {
 		return 0, fmt.Errorf("generate an ID for a temporary file: %w", err)

@@ -12,13 +12,13 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// uploadDocument is an upload record, which is a document in the uploads collection. An upload record exists from the
-// start of an upload until the broker has confirmed the file's event or the upload is discarded.
+// uploadDocument is an upload record. It exists from the start of an upload until the broker confirms the event for
+// the file, or until the upload is discarded.
 type uploadDocument struct {
 	ID    string `bson:"_id"`
 	Owner string `bson:"owner"`
-	// Length is the declared file size in bytes, or -1 if the client declared no size. Length is 0 for AppendVerified's
-	// temporary files and for terminated uploads, because Usage must not count them.
+	// Length is the declared file size in bytes, or -1 if it is unknown. Length is 0 for the temporary files
+	// of AppendVerified and for terminated uploads, which Usage must not count.
 	Length int64 `bson:"length"`
 	// ExpiresAt is the time when a resumable upload expires. It is nil for a single-request upload.
 	ExpiresAt *time.Time `bson:"expires_at"`
@@ -39,19 +39,19 @@ func (s *Store) uploadRecord(ctx context.Context, id string) (*uploadDocument, e
 	return read[uploadDocument](ctx, s.uploads, id)
 }
 
-// Confirm deletes the upload record for the file with the given ID. A caller must call Confirm after the broker has
-// confirmed the file's event, so that the sweep function does not publish the event again.
+// Confirm deletes a file's upload record. Call it after the broker has confirmed the event for the file, so that
+// the sweep function does not publish the event again.
 func (s *Store) Confirm(ctx context.Context, id string) error { return s.remove(ctx, s.uploads, id) }
 
-// Confirmed reports whether the file with the given ID has no upload record, which means that the broker has confirmed
-// the file's event. Confirmed also reports true for a file that does not exist.
+// Confirmed reports whether the broker has confirmed the event for a file. A file without an upload record counts as
+// confirmed, so Confirmed also reports true for an unknown ID.
 func (s *Store) Confirmed(ctx context.Context, id string) (bool, error) {
 	d, err := s.uploadRecord(ctx, id)
 	return err == nil && d == nil, err
 }
 
-// Discard deletes the bytes and the upload record of an upload that was not committed. If Finish has already begun to
-// turn a resumable upload into a file, Discard keeps the upload, and the error wraps problem.Conflict.
+// Discard deletes an upload that was not committed. If Finish has already begun to turn the upload into a file,
+// Discard keeps the upload, and the error wraps problem.Conflict.
 func (s *Store) Discard(ctx context.Context, id string) error {
 	d, err := s.uploadRecord(ctx, id)
 	if err != nil {
@@ -65,8 +65,7 @@ func (s *Store) Discard(ctx context.Context, id string) error {
 	return s.deleteUpload(ctx, id)
 }
 
-// deleteUpload deletes the chunks, the journal and the upload record of a file or an upload. It deletes the upload
-// record last, so that the sweep function can still find an interrupted deletion and complete it.
+// deleteUpload deletes the chunks, the journal and the upload record of a file or an upload.
 func (s *Store) deleteUpload(ctx context.Context, id string) error {
 	if err := s.deleteChunks(ctx, id); err != nil {
 		return err
@@ -74,16 +73,17 @@ func (s *Store) deleteUpload(ctx context.Context, id string) error {
 	if err := s.dropJournal(ctx, id); err != nil {
 		return err
 	}
+	// Delete the upload record last, so that the sweep function can find an interrupted deletion and complete it.
 	return s.Confirm(ctx, id)
 }
 
-// Usage returns the owner's storage usage in bytes: the total size of the owner's files plus the declared sizes of the
-// owner's uploads in progress. Usage does not count an upload without a declared size.
+// Usage returns the owner's storage usage in bytes. It adds up the sizes of the owner's files and the
+// declared sizes of the owner's uploads in progress. Uploads without a declared size do not count.
 func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// Read the upload records before the files. If the files were read first, neither read would find an upload that
-	// was committed and confirmed between the two reads.
+	// Read the upload records before the files, so that an upload that is committed and confirmed between the two
+	// queries is still counted.
 	records, err := page[uploadDocument](ctx, s.uploads, bson.D{{Key: "owner", Value: owner}, {Key: "length", Value: bson.D{{Key: "$gt", Value: 0}}}}, 0)
 	if err != nil {
 		return 0, err
@@ -106,8 +106,7 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 		usage += sum.Bytes
 	}
 	for _, record := range records {
-		// Do not count an upload that has become a file, because the total above already includes the file. The
-		// upload's record remains until the broker has confirmed the file's event.
+		// Do not count an upload that has become a file, because usage already includes the file's size.
 		n, err := s.files.CountDocuments(ctx, bson.D{{Key: "_id", Value: record.ID}})
 		if err != nil {
 			return 0, mongodb.Problem(err, "find file "+record.ID)
@@ -119,19 +118,17 @@ func (s *Store) Usage(ctx context.Context, owner string) (int64, error) {
 	return usage, nil
 }
 
-// Pending describes an upload that is in progress or was interrupted. It can also describe a stored file whose
-// event is not confirmed yet.
+// Pending describes an upload in progress, an interrupted upload, or a stored file whose event is not confirmed yet.
 type Pending struct {
 	ID string
-	// Resumable reports whether the client can continue the upload in another request until ExpiresAt. ExpiresAt is the
-	// zero time for a single-request upload.
+	// Resumable reports whether the client can continue the upload in another request until it expires.
 	Resumable bool
+	// ExpiresAt is the time when a resumable upload expires. It is the zero time for a single-request upload.
 	ExpiresAt time.Time
 }
 
-// Unfinished returns up to limit uploads that began before the given time and still have an upload record. The oldest
-// upload comes first, because the uploads are sorted by ID and each ID starts with its creation time. The parameter
-// after is the last ID of the previous page, or empty for the first page.
+// Unfinished lists the records of uploads that began before the given time, oldest first. To get the next page, pass
+// the last ID of the previous page as "after". For the first page, pass an empty string.
 func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]Pending, error) {
 	records, err := page[uploadDocument](ctx, s.uploads,
 		bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}, {Key: "$lt", Value: firstID(before)}}}}, limit)
@@ -145,8 +142,8 @@ func (s *Store) Unfinished(ctx context.Context, before time.Time, after string, 
 	return unfinished, err
 }
 
-// firstID returns the lowest UUIDv7 (RFC 9562, Section 5.7) for the given time, rounded down to a millisecond. UUIDv7
-// values sort by time, so every UUIDv7 from an earlier millisecond is lower.
+// firstID returns the lowest UUIDv7 (RFC 9562, Section 5.7) for the millisecond that contains the given time.
+// Because UUIDv7 values sort by time, all UUIDs from earlier milliseconds are lower.
 func firstID(at time.Time) string {
 	ms := uint64(max(at.UnixMilli(), 0))
 	id := uuid.UUID{byte(ms >> 40), byte(ms >> 32), byte(ms >> 24), byte(ms >> 16), byte(ms >> 8), byte(ms), 0x70, 0, 0x80}
@@ -161,7 +158,8 @@ type claimDocument struct {
 	File      fileDocument `bson:"file"`
 }
 
-// Claimed returns the file for which Claim has recorded the idempotency key. found reports whether the key is recorded.
+// Claimed returns the file that Claim recorded for the idempotency key. If no file is recorded for this key, found
+// is false.
 func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, err error) {
 	claim, err := read[claimDocument](ctx, s.claims, key)
 	if err != nil || claim == nil {
@@ -171,15 +169,13 @@ func (s *Store) Claimed(ctx context.Context, key string) (_ File, found bool, er
 	return f, err == nil, err
 }
 
-// claimAttempts is the maximum number of attempts that Claim makes. An attempt fails if the existing claim
-// document for the key is deleted before Claim can read it, or if the store neither responds nor inserts the new one.
+// claimAttempts is the maximum number of attempts in Claim. An attempt fails if another caller deletes the record
+// for the key before Claim reads it, or if an insert gets no response and has no effect.
 const claimAttempts = 3
 
-// Claim records f as the only file for the idempotency key and returns f. If the key is already recorded for another
-// file, Claim returns that file instead. Claim can be called repeatedly for the same key and file.
-//
-// A caller must call Claim after f is committed and before the event for f is published. Otherwise, events could be
-// published for several files with the same key.
+// Claim records f as the file for the idempotency key and returns f. If another file is already recorded for the
+// key, Claim returns that file. To publish only one event per key, call Claim after f is committed, but before you
+// publish the event for f.
 func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	for range claimAttempts {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
@@ -188,8 +184,8 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 		if err == nil {
 			return f, nil
 		}
-		// If the key already has a claim, read this claim. Also try to read a claim if the server did not respond,
-		// because the insert might have succeeded.
+		// Do not return the error in two cases. A duplicate-key error means that a file is already recorded for the
+		// key. If the server did not respond, the insert might have succeeded. In both cases, read the record.
 		if !mongo.IsDuplicateKeyError(err) && !mongodb.Away(err) {
 			return File{}, mongodb.Problem(err, "claim the idempotency key for file "+f.ID)
 		}
@@ -200,14 +196,14 @@ func (s *Store) Claim(ctx context.Context, key string, f File) (File, error) {
 	return File{}, fmt.Errorf("claim the idempotency key for file %s: gave up after %d attempts", f.ID, claimAttempts)
 }
 
-// ForgetClaims deletes all claims (records of the file for an idempotency key) that were created before the given time.
-// It returns how many claims it deleted.
+// ForgetClaims deletes all claims that were created before the given time, and returns how many it deleted. A claim
+// records which file belongs to an idempotency key.
 func (s *Store) ForgetClaims(ctx context.Context, before time.Time) (int64, error) {
 	return s.removeOlder(ctx, s.claims, "claimed_at", before)
 }
 
-// removeOlder deletes all documents in which the given field contains a time before the given time. It returns how many
-// documents it deleted.
+// removeOlder deletes all documents in which the given field contains a time before the given time. It returns the
+// number of deleted documents.
 func (s *Store) removeOlder(ctx context.Context, from *mongo.Collection, field string, before time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()

@@ -14,19 +14,17 @@ import (
 )
 
 const (
-	// dialTimeout is how long connecting to RabbitMQ may take. This includes the name lookup and the TCP, TLS and AMQP
-	// handshakes. On a fast network, connecting takes only about 2 ms, so the limit leaves enough time for a slow
-	// network.
+	// dialTimeout is how long connecting to RabbitMQ may take, including the name lookup and the TCP, TLS and AMQP
+	// handshakes. On a fast network, connecting takes about 2 ms.
 	dialTimeout = 3 * time.Second
-	// writeTimeout is how long each write to the socket may take. Without the limit, a write to a broker with a memory
-	// alarm would block until the alarm ends, because such a broker stops reading from its sockets.
+	// writeTimeout is how long each write to the socket may take. During a memory alarm, RabbitMQ stops reading, so
+	// a write would otherwise block until the alarm ends.
 	writeTimeout = 3 * time.Second
-	// heartbeat is the interval at which both ends of a connection send heartbeats. If nothing arrives on a connection
-	// for 1.5 times this interval, the connection is closed, because the other end is probably unreachable.
+	// heartbeat is the interval at which both ends of a connection send heartbeats. A connection that receives
+	// nothing for 1.5 intervals is closed, because the other end is probably unreachable.
 	heartbeat = 10 * time.Second
-	// maxChannels is the maximum number of channels in use at the same time. When all of them are in use, further
-	// callers wait. Each channel publishes one event at a time and waits for its confirmation, which takes about 1 ms,
-	// so the channels can publish several thousand events per second.
+	// maxChannels is the maximum number of channels in use at the same time. Publishing an event takes about 1 ms,
+	// so this number of channels is enough for several thousand events per second.
 	maxChannels = 16
 )
 
@@ -55,8 +53,8 @@ func newAMQPPublisher(eventsURL string) *amqpPublisher {
 	return &amqpPublisher{url: eventsURL, slots: make(chan struct{}, maxChannels)}
 }
 
-// Publish sends e as a persistent, mandatory message with the event type as the routing key. It waits until RabbitMQ
-// confirms that every queue that is bound to this routing key has stored the message.
+// Publish sends e as a persistent, mandatory message whose routing key is the event type. It waits until RabbitMQ
+// confirms that all matching queues have stored the message.
 func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	body, err := structured(e)
 	if err != nil {
@@ -87,6 +85,8 @@ func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 		Body:         body,
 	})
 	if err != nil {
+		// Do not reuse the channel, because a late response to this message could be mistaken for the response to
+		// the next message.
 		c.discard()
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
 	}
@@ -94,9 +94,8 @@ func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	return nil
 }
 
-// Ready connects to RabbitMQ if necessary. It returns an error if RabbitMQ has sent a connection.blocked notification,
-// which means that RabbitMQ is not accepting messages. RabbitMQ sends this notification only on a connection on which
-// it has received a message. Therefore, Ready returns nil for a new connection until the first event has been sent.
+// Ready connects to RabbitMQ if necessary. It returns an error if RabbitMQ has reported that it is not accepting
+// messages.
 func (p *amqpPublisher) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -104,6 +103,8 @@ func (p *amqpPublisher) Ready(ctx context.Context) error {
 	if err != nil {
 		return unavailable(err)
 	}
+	// RabbitMQ sends a connection.blocked notification only after it has received a message on the connection. Before
+	// the first message, Ready therefore returns nil even if RabbitMQ is not accepting messages.
 	if l.blocked.Load() {
 		return unavailable(errBlocked)
 	}
@@ -123,8 +124,8 @@ func (p *amqpPublisher) Close() error {
 	return nil
 }
 
-// connect returns the open connection. If none is open, it connects to RabbitMQ. If ctx is done before the connection
-// is open, connect returns an error, but the attempt to connect continues for the other callers.
+// connect returns the open connection, or opens one. If ctx is done first, connect returns an error, but the
+// attempt to connect continues for the other callers.
 func (p *amqpPublisher) connect(ctx context.Context) (*link, error) {
 	if l, err := p.current(); l != nil || err != nil {
 		return l, err
@@ -172,8 +173,8 @@ func (p *amqpPublisher) redial() (any, error) {
 	return l, nil
 }
 
-// dialConn connects to RabbitMQ within dialTimeout. It returns the connection and the connection's socket. The caller
-// can close the socket to unblock all calls that are waiting for RabbitMQ on the connection.
+// dialConn connects to RabbitMQ within dialTimeout. It returns the connection and the connection's socket, which
+// the caller can close to unblock calls that are waiting for RabbitMQ.
 func dialConn(amqpURL string) (*amqp.Connection, net.Conn, error) {
 	var socket net.Conn
 	conn, err := amqp.DialConfig(amqpURL, amqp.Config{
@@ -185,8 +186,7 @@ func dialConn(amqpURL string) (*amqp.Connection, net.Conn, error) {
 			if err != nil {
 				return nil, err
 			}
-			// The deadline also covers the TLS and AMQP handshakes. The AMQP library clears the deadline after the
-			// handshakes.
+			// The deadline also covers the TLS and AMQP handshakes. The AMQP library clears the deadline afterward.
 			if err := c.SetDeadline(deadline); err != nil {
 				_ = c.Close()
 				return nil, err

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// openTimeout is how long opening a channel may take. If RabbitMQ does not respond within this time, the
-	// connection is closed, because the AMQP library would otherwise wait without a limit.
+	// openTimeout is how long opening a channel may take. After this time, the connection is closed, because the AMQP
+	// library would otherwise wait indefinitely.
 	openTimeout = 3 * time.Second
 	// closeTimeout is how long closing a connection may take.
 	closeTimeout = 2 * time.Second
 )
 
-// link is a connection to RabbitMQ, together with the connection's idle channels. The method borrow reuses them.
+// link is a connection to RabbitMQ, together with the connection's idle channels, which can be reused.
 type link struct {
 	conn    *amqp.Connection
 	socket  net.Conn
@@ -30,8 +30,8 @@ type link struct {
 	idle []*channel
 }
 
-// dial connects to RabbitMQ and returns the connection as a link. While the connection is open, the link's blocked
-// field is true if RabbitMQ has reported that it is not accepting messages.
+// dial connects to RabbitMQ and returns the connection as a link. The link's blocked field is true while RabbitMQ
+// reports that it is not accepting messages.
 func dial(amqpURL string) (*link, error) {
 	conn, socket, err := dialConn(amqpURL)
 	if err != nil {
@@ -47,15 +47,15 @@ func dial(amqpURL string) (*link, error) {
 	return l, nil
 }
 
-// close closes the connection and the socket. It ignores errors, because no message is in transit and therefore none
-// can be lost.
+// close closes the connection and the socket. It ignores errors, because no message is in transit, so no message can
+// be lost.
 func (l *link) close() {
 	_ = l.conn.CloseDeadline(time.Now().Add(closeTimeout))
 	_ = l.socket.Close()
 }
 
-// borrow returns a channel for the exclusive use of the caller. When the caller no longer needs the channel, it must
-// either pass the channel to giveBack or call the channel's discard method.
+// borrow returns a channel for the exclusive use of the caller. The caller must later pass the channel to giveBack
+// or call the channel's discard method.
 func (l *link) borrow(ctx context.Context) (*channel, error) {
 	if l.blocked.Load() {
 		return nil, errBlocked
@@ -124,17 +124,16 @@ func (l *link) open() (*channel, error) {
 	return c, nil
 }
 
-// channel is an AMQP channel in confirm mode. At most one event is in transit on a channel, so that every returned
-// message and every channel exception belongs to that event.
+// channel is an AMQP channel in confirm mode. At most one event is in transit on a channel, so every returned
+// message and channel exception belongs to that event.
 type channel struct {
 	ch      *amqp.Channel
 	returns chan amqp.Return
 	closes  chan *amqp.Error
 }
 
-// publish sends msg with the message type as the routing key, and waits for the confirmation. The error wraps
-// ErrUnknown if RabbitMQ might have stored msg. After an error, the caller must discard the channel, because a late
-// response to msg could be mistaken for the response to the next message.
+// publish sends msg and waits for the confirmation. The error wraps ErrUnknown if RabbitMQ might have stored msg.
+// After an error, the caller must discard the channel.
 func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	type result struct {
 		confirmation *amqp.DeferredConfirmation
@@ -153,8 +152,8 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	}
 	switch {
 	case errors.Is(r.err, amqp.ErrClosed):
-		// The channel was closed, so the library did not write the last frame of the message. RabbitMQ has therefore
-		// not received the whole message and cannot have stored it.
+		// The channel was closed before the library wrote the last frame of the message, so RabbitMQ cannot have
+		// stored the message.
 		return fmt.Errorf("send the message: %w", r.err)
 	case r.err != nil:
 		return unknown(fmt.Errorf("send the message: %w", r.err))
@@ -169,8 +168,9 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	return c.unconfirmed()
 }
 
-// returned checks that a queue has received the message that RabbitMQ has just acknowledged. If RabbitMQ cannot route
-// a mandatory message to any queue, it first sends the message back and then acknowledges it.
+// returned reports an error if RabbitMQ has sent the message back because no queue matches it. An acknowledgment alone
+// does not mean that a queue has stored the message, because RabbitMQ also acknowledges messages that it sends back. A
+// returned message arrives before its acknowledgment, so returned does not wait.
 func (c *channel) returned() error {
 	select {
 	case r, ok := <-c.returns:
@@ -182,15 +182,15 @@ func (c *channel) returned() error {
 	return nil
 }
 
-// unconfirmed returns an error that explains why RabbitMQ has not acknowledged the message. The AMQP library reports a
-// negative acknowledgment (nack) if RabbitMQ has sent one or if the channel was closed.
+// unconfirmed returns an error that explains why RabbitMQ has not acknowledged the message.
 func (c *channel) unconfirmed() error {
+	// Check first whether the channel is closed, because the AMQP library reports both a closed channel and a rejected
+	// message as a negative acknowledgment (nack).
 	select {
 	case e := <-c.closes:
 		if e != nil && e.Server && (e.Code == amqp.NotFound || e.Code == amqp.AccessRefused || e.Code == amqp.PreconditionFailed) {
-			// The exchange does not exist, the user lacks a permission, or the message violates a rule, such as the
-			// maximum size. RabbitMQ reports these errors before it passes the message to a queue, so the event has
-			// certainly not been stored.
+			// RabbitMQ reports an error such as a missing exchange before it passes the message to any queue, so no
+			// queue has stored the message.
 			return fmt.Errorf("RabbitMQ rejected the event: %w", e)
 		}
 		if e != nil {
@@ -207,8 +207,8 @@ func (c *channel) unconfirmed() error {
 	return unknown(errNack)
 }
 
-// discard closes the channel in the background, so that the caller does not wait for a broker that does not respond.
-// If the broker never responds, the channel is closed together with the connection.
+// discard closes the channel in the background, so that the caller does not wait for an unresponsive broker. If the
+// broker never responds, the channel remains open until the connection is closed.
 func (c *channel) discard() {
 	go func() { _ = c.ch.Close() }()
 }

@@ -17,20 +17,12 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/strictjson"
 )
 
-// MaxBody is the maximum length of a delivered event's HTTP body, in bytes. It is 64 KiB because every intermediary
-// must forward events of up to this size (CloudEvents v1.0.2, "Size Limits"). A valid TypeFileStored event is always
-// much shorter.
+// MaxBody is the maximum length of a delivered event's HTTP body, in bytes. Intermediaries must forward events of
+// up to this size (CloudEvents v1.0.2, "Size Limits").
 const MaxBody = 64 << 10
 
-// Decode decodes the TypeFileStored event in the header and the body of an HTTP request. The event can be in
-// structured mode or in binary mode (CloudEvents HTTP protocol binding).
-//
-// Every error wraps problem.Unprocessable and means that the event is poison: another delivery of the event would fail
-// in the same way, so the event must not be retried. An event is poison in each of these cases:
-//   - It is not a valid CloudEvent of version 1.0.
-//   - Its type, source, dataschema or datacontenttype is not that of a TypeFileStored event.
-//   - Its data does not conform to the schema.
-//   - Its id or its subject differs from the id in its data.
+// Decode decodes a TypeFileStored event from an HTTP request in CloudEvents structured or binary mode. Every error
+// wraps problem.Unprocessable and means that another delivery of the event would also fail.
 func Decode(header http.Header, body []byte) (event.Event, file.Info, error) {
 	e, err := read(header, body)
 	if err != nil {
@@ -46,8 +38,8 @@ func Decode(header http.Header, body []byte) (event.Event, file.Info, error) {
 // read returns the CloudEvent in the header and the body of an HTTP request.
 func read(header http.Header, body []byte) (e *event.Event, err error) {
 	defer func() {
-		// Recover, because the CloudEvents SDK panics on some invalid events. For example, if data_base64 is not a
-		// string, the SDK slices its value without a bounds check.
+		// Recover, because the CloudEvents SDK panics on some invalid events, for example if data_base64 is not a
+		// string.
 		if cause := recover(); cause != nil {
 			e, err = nil, fmt.Errorf("read the event: panic: %v", cause)
 		}
@@ -88,9 +80,8 @@ func fileStored(e *event.Event) (file.Info, error) {
 	return f, nil
 }
 
-// These patterns and the limits below implement the rules in file-stored.v1.schema.json. This package does not
-// evaluate the schema at run time, because compiling the schema would delay the start of a function, which otherwise
-// takes only milliseconds. TestSchema checks that this code and the schema agree.
+// These patterns and the limits below repeat rules of file-stored.v1.schema.json, because compiling the schema at run
+// time would delay the start of a function. TestSchema checks that they agree with the schema.
 var (
 	fileIDs      = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 	digests      = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -104,9 +95,8 @@ const (
 	maxSize  = 1<<53 - 1
 )
 
-// parseFileStored parses the data of a TypeFileStored event. Each member that the schema defines must occur exactly
-// once and must not be null. No other members are allowed. Errors wrap problem.Unprocessable and do not quote values
-// from the data.
+// parseFileStored parses the data of a TypeFileStored event, which must contain exactly the members of the schema.
+// Errors wrap problem.Unprocessable and do not quote values from the data.
 func parseFileStored(data []byte) (file.Info, error) {
 	f, err := decodeFileStored(data)
 	if err != nil {
@@ -148,5 +138,5 @@ func decodeFileStored(data []byte) (file.Info, error) {
 	return file.Info{ID: d.ID, Owner: d.Owner, Name: d.Name, Size: d.Size, SHA256: d.SHA256, ContentType: d.ContentType, StoredAt: storedAt}, nil
 }
 
-// hasLength reports whether the length of s, in characters, is at least 1 and does not exceed the parameter limit.
+// hasLength reports whether s has at least one character and at most limit characters.
 func hasLength(s string, limit int) bool { return s != "" && utf8.RuneCountInString(s) <= limit }

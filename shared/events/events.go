@@ -1,6 +1,5 @@
-// Package events defines the CloudEvents (v1.0.2) that Strongroom's functions send to each other. The package declares
-// the RabbitMQ exchanges and queues for the events, publishes events and waits for confirmations, and decodes delivered
-// events.
+// Package events defines, publishes and decodes the CloudEvents (v1.0.2) that Strongroom's functions send to each
+// other. It also declares the RabbitMQ exchanges and queues for the events.
 package events
 
 import (
@@ -17,24 +16,19 @@ import (
 )
 
 const (
-	// TypeFileStored is the type of the event that reports a new file. The event is published after all bytes of the
-	// file have been stored. TypeFileStored is also the event's routing key.
+	// TypeFileStored is the type and the routing key of the event that reports a new file. The event is published
+	// after all bytes of the file have been stored.
 	TypeFileStored = "dev.strongroom.file.stored.v1"
-	// SourceUpload is the source of all TypeFileStored events. The upload function publishes these events. When the
-	// sweep function or the setup Job publishes an event again, it uses the same source, because consumers identify an
-	// event by its source and its id.
+	// SourceUpload is the source of every TypeFileStored event, even if another function publishes the event again,
+	// because consumers identify an event by its source and its id.
 	SourceUpload = "/strongroom/upload"
 	// SchemaFileStored is the dataschema of TypeFileStored events. It is also the $id of file-stored.v1.schema.json in
 	// this directory.
 	SchemaFileStored = "https://github.com/strongroom-dev/strongroom/blob/main/shared/events/file-stored.v1.schema.json"
 )
 
-// NewFileStored returns the TypeFileStored event for the file f. The event's source, id and time depend only on f. If
-// several events are created from the same f, a consumer can therefore recognize the duplicates. If f does not conform
-// to the schema, the error wraps problem.Unprocessable.
-//
-// The event contains the trace context from ctx (CloudEvents extension "Distributed Tracing"). The event's delivery and
-// processing therefore belong to the same trace as its creation, even if the event is published much later.
+// NewFileStored returns the TypeFileStored event for the file f. The event's source, id and time depend only on f, so
+// that consumers recognize duplicates. If f violates the schema, the error wraps problem.Unprocessable.
 func NewFileStored(ctx context.Context, f file.Info) (event.Event, error) {
 	if !utf8.ValidString(f.Owner + f.Name + f.ContentType) {
 		return event.Event{}, problem.Unprocessable.With("the file's name, owner or content type is not valid UTF-8")
@@ -44,7 +38,7 @@ func NewFileStored(ctx context.Context, f file.Info) (event.Event, error) {
 	if err != nil {
 		return event.Event{}, problem.Unprocessable.Because(err, "the event cannot be encoded as JSON")
 	}
-	// Check f with the rules for delivered events, so that no event is published that its consumer would reject.
+	// Check f against the rules for delivered events, so that no event is published that its consumer would reject.
 	if _, err := parseFileStored(data); err != nil {
 		return event.Event{}, fmt.Errorf("create the event for file %s: %w", f.ID, err)
 	}
@@ -55,6 +49,8 @@ func NewFileStored(ctx context.Context, f file.Info) (event.Event, error) {
 	e.SetSubject(f.ID)
 	e.SetTime(f.StoredAt)
 	e.SetDataSchema(SchemaFileStored)
+	// Add the trace in ctx to the event, so that the event's creation and delivery belong to the same trace, even if
+	// the event is published much later.
 	telemetry.Inherit(ctx, e.SetExtension)
 	if err := e.SetData(event.ApplicationJSON, json.RawMessage(data)); err != nil {
 		return event.Event{}, fmt.Errorf("set the data of event %s: %w", f.ID, err)
@@ -80,8 +76,8 @@ type store interface {
 	Event(ctx context.Context, id string) ([]byte, error)
 }
 
-// Load returns the TypeFileStored event that the store s has saved in the database document of the file with the given
-// ID. If the file does not exist, the error wraps problem.NotFound.
+// Load returns the TypeFileStored event from the database document of the file with the given ID. If the file does
+// not exist, the error wraps problem.NotFound.
 func Load(ctx context.Context, s store, id string) (e event.Event, err error) {
 	encoded, err := s.Event(ctx, id)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// postTimeout is how long the delivery of an event to a sink may take. If the sink is a Knative Service that is
-	// scaled to zero, this time includes the start of the Service.
+	// postTimeout is how long the delivery of an event to a sink may take, including the start of a Knative Service
+	// that is scaled to zero.
 	postTimeout = 15 * time.Second
 	// maxAnswer is the maximum number of bytes that the publisher reads from a sink's response. The publisher reads
 	// the response only so that the connection can be reused.
@@ -28,7 +28,7 @@ const (
 	maxIdleSinkConns = 16
 )
 
-// httpPublisher sends events to a sink in HTTP POST requests, in the structured mode of CloudEvents.
+// httpPublisher sends events to an HTTP sink as POST requests in CloudEvents structured mode.
 type httpPublisher struct {
 	sink   string
 	client *http.Client
@@ -46,13 +46,7 @@ func newHTTPPublisher(sink *url.URL) *httpPublisher {
 	}}
 }
 
-// Publish sends e to the sink. A 2xx response means that the sink has accepted the event. A 3xx or 4xx response,
-// except 408, means that the sink has rejected the event. After a 408 or 5xx response, or if the connection was
-// established but no response arrived, the sink might have accepted the event, so the error wraps ErrUnknown.
-//
-// A 422 response means that the sink cannot process events from this version of the publisher. Although 422 is a 4xx
-// status, the error wraps problem.Unavailable, because no event can be published until an operator deploys matching
-// versions of the publisher and the sink.
+// Publish sends e to the sink. A 2xx response means that the sink has accepted the event.
 func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	body, err := structured(e)
 	if err != nil {
@@ -70,8 +64,8 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), withoutURL(err)))
 	}
 	req.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
-	// If the event has a trace, send that trace instead of the trace in ctx. The two traces can differ, because the
-	// sweep function might publish the event long after the request that created it.
+	// Send the trace that the event carries, if any, instead of the current trace, because the sweep function might
+	// publish the event long after the request that created the event.
 	if parent, ok := e.Extensions()["traceparent"].(string); ok {
 		req.Header.Set("Traceparent", parent)
 		if state, ok := e.Extensions()["tracestate"].(string); ok {
@@ -83,6 +77,7 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	res, err := p.client.Do(req)
 	if err != nil {
 		err = withoutURL(err)
+		// If a connection existed, the sink might have accepted the event, even though no response arrived.
 		if connected.Load() {
 			err = unknown(err)
 		}
@@ -94,9 +89,13 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 		return nil
 	}
 	err = fmt.Errorf("the sink responded with status %d", res.StatusCode)
+	// A sink might have accepted the event even if it responds with status 408 or 5xx.
 	if res.StatusCode >= 500 || res.StatusCode == http.StatusRequestTimeout {
 		err = unknown(err)
 	}
+	// Return problem.Unavailable even if the sink has rejected the event. For example, status 422 means that the sink
+	// cannot process events from this version of the publisher, so no event can be published until an operator deploys
+	// matching versions of both.
 	return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
 }
 

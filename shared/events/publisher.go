@@ -16,38 +16,30 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// ErrUnknown reports that Publish failed, but that the event might have been stored, for example because the
-// confirmation did not arrive in time. The caller must not undo the change that the event reports, because the event
-// might still be delivered. If the caller publishes the event again, it must use the same event ID, so that a consumer
-// can recognize the duplicate. After any other error, the event has not been stored and will never be stored.
+// ErrUnknown reports that the event might still be delivered, although Publish failed. The caller must not undo the
+// change that the event reports. To publish the event again, it must reuse the event ID, so that consumers recognize
+// the duplicate. After any other error, the event has not been stored and will never be delivered.
 var ErrUnknown = errors.New("the event might have been published")
 
 // Publisher sends events to RabbitMQ or to an HTTP sink. It is safe for concurrent use.
 type Publisher interface {
-	// Publish returns nil when RabbitMQ has confirmed that it has stored the event, or when the sink has accepted the
-	// event. If the event is invalid, the error does not wrap problem.Unavailable. Every other error wraps
-	// problem.Unavailable, and also wraps ErrUnknown if the event might have been stored. Publish stops waiting when
-	// ctx is done. Even if ctx has no deadline, Publish returns within publishTimeout (RabbitMQ) or postTimeout (HTTP
-	// sink).
+	// Publish returns nil after RabbitMQ has stored the event or the sink has accepted it. If the event is valid,
+	// every error wraps problem.Unavailable, and also ErrUnknown if the event might have been stored.
 	Publish(ctx context.Context, e event.Event) error
-	// Ready returns an error that wraps problem.Unavailable if Publish would certainly fail. With Ready, a caller can
-	// reject a large file before it receives the file. If no connection is open, Ready opens one. If Ready returns
-	// nil, Publish can still fail.
+	// Ready returns a problem.Unavailable if Publish would certainly fail, so that a caller can reject a large file
+	// early. If Ready returns nil, Publish can still fail.
 	Ready(ctx context.Context) error
 	// Close closes the connection. Afterward, Publish and Ready fail. Do not call Close before all calls to Publish
 	// have returned, because Close can interrupt them.
 	Close() error
 }
 
-// publishTimeout is how long publishing an event to RabbitMQ may take. It includes the time to connect, to wait for a
-// channel, to send the event, and to wait for the confirmation. A quorum queue usually confirms an event within 10 ms,
-// but the confirmation can take a few seconds while the queue elects a leader.
+// publishTimeout is how long publishing an event to RabbitMQ may take. A quorum queue usually confirms events
+// within 10 ms, but needs a few seconds to elect a leader.
 const publishTimeout = 5 * time.Second
 
-// NewPublisher returns a Publisher for eventsURL, the value of EVENTS_URL. An amqp:// or amqps:// URL must refer to a
-// RabbitMQ server on which setup has declared the topology. An http:// or https:// URL must refer to a sink that
-// accepts CloudEvents. NewPublisher does not connect. Errors contain the name EVENTS_URL, but not the URL, because the
-// URL can contain a password.
+// NewPublisher returns a Publisher for the value of EVENTS_URL, which is the URL of a RabbitMQ server or of an HTTP
+// sink for CloudEvents. It does not connect.
 func NewPublisher(eventsURL string) (Publisher, error) {
 	u, err := parseURL("EVENTS_URL", eventsURL, "amqp", "amqps", "http", "https")
 	if err != nil {
@@ -80,8 +72,8 @@ func (o observed) Publish(ctx context.Context, e event.Event) error {
 	return err
 }
 
-// parseURL parses the value of a setting as a URL with one of the given schemes. Its errors contain the setting's name.
-// Unlike errors from url.Parse, they do not contain the URL, because the URL might contain a password.
+// parseURL parses a setting's value as a URL with one of the given schemes. Errors contain the setting's name, but
+// not the URL, which might contain a password.
 func parseURL(variable, raw string, schemes ...string) (*url.URL, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%s: must not be empty", variable)

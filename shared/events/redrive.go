@@ -11,20 +11,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// Redrive moves dead letters, which are events that were not processed, from DeadQueue back to Exchange. It returns
-// the number of dead letters that it has moved. It moves at most as many dead letters as DeadQueue contained at the
-// start, so that it ends even if further dead letters arrive. The user in adminURL needs the same permissions as for
-// DeclareTopology.
-//
-// Dead letters occur even in normal operation. A message becomes a dead letter if the RabbitmqSource's receive adapter
-// stops while it is delivering the message, or if the catalog is unavailable for longer than the source keeps retrying.
-//
-// Redrive acknowledges a dead letter only after Queue has confirmed the republished message, so that no message is
-// lost. If Redrive is interrupted after the confirmation and before the acknowledgment, the event is delivered twice. A
-// message that can never be processed becomes a dead letter again.
-//
-// If RabbitMQ is unavailable or does not confirm a message, the error wraps problem.Unavailable. No error shows the
-// URL, because it contains a password.
+// Redrive moves the dead letters, which are events that were not processed, from DeadQueue back to Exchange. It
+// returns the number of dead letters that it moved. If RabbitMQ is unavailable or does not confirm a message, the
+// error wraps problem.Unavailable.
 func Redrive(ctx context.Context, adminURL string) (moved int, err error) {
 	if _, err := parseURL("EVENTS_ADMIN_URL", adminURL, "amqp", "amqps"); err != nil {
 		return 0, err
@@ -34,7 +23,7 @@ func Redrive(ctx context.Context, adminURL string) (moved int, err error) {
 		return 0, problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
 	defer l.close() // dead letters that are not acknowledged stay in DeadQueue
-	// When ctx is done, close the socket, because the AMQP library would otherwise wait for a response without a limit.
+	// When ctx is done, close the socket, because the AMQP library would otherwise wait indefinitely for a response.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	moved, err = l.redrive(ctx)
 	if err != nil && (l.conn.IsClosed() || ctx.Err() != nil) {
@@ -56,6 +45,8 @@ func (l *link) redrive(ctx context.Context) (moved int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// Move at most as many dead letters as DeadQueue contained at the start, so that the loop ends even if more
+	// arrive.
 	for moved < letters {
 		letter, ok, err := from.Get(DeadQueue, false)
 		if err != nil {
@@ -68,6 +59,8 @@ func (l *link) redrive(ctx context.Context) (moved int, err error) {
 			return moved, problem.Unavailable.Because(fmt.Errorf("republish message %s: %w", letter.MessageId, err),
 				"RabbitMQ did not accept a dead letter for redelivery")
 		}
+		// Acknowledge the dead letter only after Queue has confirmed the event, so that no event is lost. If Redrive
+		// stops between the two, the event is delivered twice.
 		if err := letter.Ack(false); err != nil {
 			return moved, fmt.Errorf("acknowledge message %s in queue %s: %w", letter.MessageId, DeadQueue, err)
 		}
@@ -76,15 +69,15 @@ func (l *link) redrive(ctx context.Context) (moved int, err error) {
 	return moved, nil
 }
 
-// publishWithin calls publish with a timeout of publishTimeout.
+// publishWithin calls publish with publishTimeout as the time limit.
 func (c *channel) publishWithin(ctx context.Context, msg amqp.Publishing) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return c.publish(ctx, msg)
 }
 
-// revived returns a copy of the dead letter d that can be published again. The copy lacks the headers that start with
-// "x-", because RabbitMQ added them when d became a dead letter.
+// revived returns a copy of the dead letter d without the headers that start with "x-", because RabbitMQ added
+// these headers when d became a dead letter.
 func revived(d amqp.Delivery) amqp.Publishing {
 	headers := maps.Clone(d.Headers)
 	maps.DeleteFunc(headers, func(name string, _ any) bool { return strings.HasPrefix(name, "x-") })

@@ -12,7 +12,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// These are the names of the exchanges and queues in RabbitMQ. If you change a name, also change it in the
+// These are the names of the RabbitMQ exchanges and queues. If you change a name, also change it in the
 // RabbitmqSource and in the permissions of the RabbitMQ users.
 const (
 	// Exchange is the topic exchange to which all events are published. The routing key of an event is the event's
@@ -20,36 +20,28 @@ const (
 	Exchange = "strongroom.events"
 	// Queue holds the TypeFileStored events until the record function has added the files to the catalog.
 	Queue = "strongroom.files"
-	// DeadExchange is the topic exchange for dead letters. The routing key of a dead letter is the type of the event
-	// in the dead letter.
+	// DeadExchange is the topic exchange for dead letters. A dead letter keeps the routing key of its event.
 	DeadExchange = "strongroom.dead"
-	// DeadQueue holds the dead letters of Queue until Redrive moves them back.
+	// DeadQueue holds the dead letters of Queue until Redrive moves them back to Exchange.
 	DeadQueue = "strongroom.files.dead"
 )
 
 const (
-	// deliveryLimit is the delivery limit of Queue. It limits how many times RabbitMQ delivers a message whose
-	// consumers crash before they acknowledge it. After that, the message becomes a dead letter. Retries by the
-	// RabbitmqSource do not count, because the source does not return the message to Queue before a retry. The value is
-	// the default of RabbitMQ 4. It is set explicitly because RabbitMQ 3 has no default limit.
+	// deliveryLimit is how many failed deliveries of a message, for example because of consumer crashes, Queue allows.
+	// After one more failure, the message becomes a dead letter. The value is the default of RabbitMQ 4. It is set
+	// explicitly because RabbitMQ 3 has no default limit.
 	deliveryLimit = 20
-	// noDeliveryLimit is the delivery limit of DeadQueue. It is so high that no message ever reaches it. RabbitMQ
-	// would drop a message that exceeds the limit, because DeadQueue has no dead-letter exchange. The documented value
-	// for "no limit" is -1, but RabbitMQ 3 rejects -1.
+	// noDeliveryLimit is the delivery limit of DeadQueue. RabbitMQ would drop a message that exceeded the limit,
+	// because DeadQueue has no dead-letter exchange. The value is therefore too high for any message to exceed.
+	// RabbitMQ 3 rejects -1, the documented value for "no limit".
 	noDeliveryLimit = 1 << 30
-	// declareTimeout is how long DeclareTopology may take. It allows for a new cluster, on which declaring the first
+	// declareTimeout is how long DeclareTopology may take. It allows for a new cluster, in which declaring the first
 	// quorum queue takes one to two seconds.
 	declareTimeout = 30 * time.Second
 )
 
-// DeclareTopology declares the exchanges, queues and bindings on the RabbitMQ server at adminURL. It does not change
-// existing exchanges and queues, so it can be called repeatedly and concurrently. The user in adminURL needs the
-// permissions configure, write and read for `strongroom\..*`.
-//
-// If RabbitMQ is unavailable, the error wraps problem.Unavailable. If an exchange or a queue already exists with
-// different arguments, the error wraps problem.Conflict, because RabbitMQ cannot change the arguments. If RabbitMQ
-// rejects the credentials, or if the user lacks a permission, the error wraps neither of these problems. No error
-// shows the URL, because it contains a password.
+// DeclareTopology declares the exchanges, queues and bindings. The error wraps problem.Unavailable if RabbitMQ is
+// unavailable, or problem.Conflict if an exchange or a queue already exists with different arguments.
 func DeclareTopology(ctx context.Context, adminURL string) error {
 	if _, err := parseURL("EVENTS_ADMIN_URL", adminURL, "amqp", "amqps"); err != nil {
 		return err
@@ -63,10 +55,12 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	case err != nil:
 		return problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
-	// When ctx is done, close the socket, because the AMQP library would otherwise wait for a response without a limit.
+	// When ctx is done, close the socket, because the AMQP library would otherwise wait indefinitely for a response.
 	defer context.AfterFunc(ctx, func() { _ = socket.Close() })()
 	defer func() { _ = conn.CloseDeadline(time.Now().Add(closeTimeout)) }()
 	ch, err := conn.Channel()
+	// The user in adminURL needs the configure, write and read permissions for `strongroom\..*`. Repeated and
+	// concurrent calls are safe, because they do not change existing exchanges and queues.
 	if err == nil {
 		err = declare(ch)
 	}
@@ -93,15 +87,14 @@ func isRefusal(err error) bool {
 	return errors.As(err, &refusal) && refusal.Code == amqp.AccessRefused
 }
 
-// refused wraps err, an error for which isRefusal reports true. It adds the name of the setting that contains the
-// RabbitMQ user's credentials. The result does not wrap problem.Unavailable, because a retry would fail in the same
-// way.
+// refused returns err with the name of the setting that contains the RabbitMQ user's credentials. The result does not
+// wrap problem.Unavailable, because a retry would also fail.
 func refused(setting string, err error) error {
-	return fmt.Errorf("%s: the server denied the user access: %w", setting, err)
+	return fmt.Errorf("%s: RabbitMQ denied the user access: %w", setting, err)
 }
 
-// declare declares the exchanges, queues and bindings on ch. It declares DeadExchange and DeadQueue before Queue, so
-// that RabbitMQ can store every dead letter from Queue.
+// declare declares the exchanges, queues and bindings on the channel ch. It declares DeadExchange and DeadQueue before
+// Queue, so that RabbitMQ can store every dead letter from Queue.
 func declare(ch *amqp.Channel) error {
 	for _, name := range []string{DeadExchange, Exchange} {
 		if err := ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
@@ -117,10 +110,12 @@ func declare(ch *amqp.Channel) error {
 			"x-delivery-limit": noDeliveryLimit,
 		}},
 		{Queue, Exchange, TypeFileStored, amqp.Table{
-			amqp.QueueTypeArg:  amqp.QueueTypeQuorum,
+			amqp.QueueTypeArg: amqp.QueueTypeQuorum,
+			// Retries by the RabbitmqSource do not count toward the limit, because they do not return the message
+			// to Queue.
 			"x-delivery-limit": deliveryLimit,
-			// With the strategy at-least-once, RabbitMQ removes a dead letter from Queue only after DeadQueue has
-			// confirmed the message. This strategy requires the overflow behavior reject-publish.
+			// With the at-least-once strategy, RabbitMQ removes a dead letter from Queue only after DeadQueue has
+			// confirmed it. This strategy requires the reject-publish overflow behavior.
 			"x-dead-letter-exchange": DeadExchange,
 			"x-dead-letter-strategy": "at-least-once",
 			amqp.QueueOverflowArg:    amqp.QueueOverflowRejectPublish,
@@ -147,13 +142,8 @@ type Depths struct {
 	Dead int
 }
 
-// QueueDepths returns the number of messages that are waiting in Queue and in DeadQueue. eventsURL is the value of
-// EVENTS_URL. If eventsURL is a RabbitMQ URL, its user needs configure or write permission for both queues, because
-// RabbitMQ 4.2.7 and later require one of these permissions. If it is the URL of an HTTP sink, both numbers are 0,
-// because a sink stores no messages.
-//
-// If RabbitMQ is unavailable or denies the user access, the error wraps problem.Unavailable. No error shows the URL,
-// because it contains a password.
+// QueueDepths counts the waiting messages in Queue and DeadQueue. For an HTTP sink, both counts are 0. If RabbitMQ
+// is unavailable or denies access, the error wraps problem.Unavailable.
 func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
 	u, err := parseURL("EVENTS_URL", eventsURL, "amqp", "amqps", "http", "https")
 	if err != nil || !strings.HasPrefix(u.Scheme, "amqp") {
@@ -166,7 +156,7 @@ func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
 		return Depths{}, unavailable(err)
 	}
 	defer l.close()
-	// When ctx is done, close the socket, because the AMQP library would otherwise wait for a response without a limit.
+	// When ctx is done, close the socket, because the AMQP library would otherwise wait indefinitely for a response.
 	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
 	channel, err := l.conn.Channel()
 	if err != nil {
@@ -186,6 +176,7 @@ func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
 
 // length returns the number of messages that are waiting in the given queue.
 func length(channel *amqp.Channel, name string) (int, error) {
+	// For a passive declaration, RabbitMQ 4.2.7 and later require the configure or write permission for the queue.
 	queue, err := channel.QueueDeclarePassive(name, true, false, false, false, nil)
 	if err != nil {
 		return 0, fmt.Errorf("count the messages in queue %s: %w", name, err)

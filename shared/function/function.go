@@ -1,6 +1,5 @@
-// Package function runs a Knative function. It reads the settings from the environment, serves HTTP requests, limits
-// how long each request may take, and shuts down gracefully. It also provides JSON logs, a health probe, metrics and
-// traces.
+// Package function runs a Knative function. It reads the settings, serves HTTP requests, and provides timeouts,
+// logs, a health probe, metrics and traces.
 package function
 
 import (
@@ -24,8 +23,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// settings contains the settings that all functions have in common. Each function defines further settings in a struct
-// of its own.
+// settings is the configuration that all functions have in common. Each function also has a settings struct of its own.
 type settings struct {
 	// Port is the TCP port to listen on. Knative sets it.
 	Port int `env:"PORT" envDefault:"8080"`
@@ -34,8 +32,8 @@ type settings struct {
 	Host string `env:"HOST"`
 	// LogLevel is the lowest level of messages that the function logs: debug, info, warn or error.
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info"`
-	// RequestTimeout is how long a whole request may take, including the transfer of its body. The timeoutSeconds in
-	// the function's manifest should be at least as long, because Knative would otherwise end the request first.
+	// RequestTimeout is how long a request may take, including its body. It should not exceed timeoutSeconds in the
+	// function's manifest, because Knative would otherwise end the request first.
 	RequestTimeout time.Duration `env:"REQUEST_TIMEOUT" envDefault:"60s"`
 	// MetricsAddr is the address on which the function serves GET /metrics, for example :9464. If MetricsAddr is
 	// empty, the function serves no metrics.
@@ -44,8 +42,8 @@ type settings struct {
 	// both are empty, the function sends no traces.
 	OTLPEndpoint       string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	OTLPTracesEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
-	// Sampler and SamplerArg determine which traces are recorded. No code uses these two fields, because the
-	// OpenTelemetry SDK itself reads the environment variables.
+	// Sampler and SamplerArg are declared only because a test rejects manifests that set undeclared environment
+	// variables. The OpenTelemetry SDK reads these two variables itself.
 	Sampler    string `env:"OTEL_TRACES_SAMPLER"`
 	SamplerArg string `env:"OTEL_TRACES_SAMPLER_ARG"`
 	// Service and Revision are the names of the function's Knative Service and revision. Every log line contains them.
@@ -54,33 +52,29 @@ type settings struct {
 }
 
 const (
-	// headerTimeout is how long a client may take to send the headers of a request. The limit protects the function
-	// from Slowloris attacks, in which clients send their headers very slowly.
+	// headerTimeout is how long a client may take to send the request headers. The limit protects the function from
+	// Slowloris attacks, in which clients send headers very slowly.
 	headerTimeout = 10 * time.Second
-	// idleTimeout is how long an idle connection stays open. It is longer than queue-proxy's own limit, so that
-	// queue-proxy closes an idle connection first and never sends a request on a connection that the function is
-	// closing.
+	// idleTimeout is how long an idle connection stays open. It exceeds queue-proxy's limit for idle connections, so
+	// that queue-proxy never sends a request on a connection that the function is closing.
 	idleTimeout = 2 * time.Minute
-	// shutdownTimeout is how long the function waits for in-flight requests to finish after SIGTERM. A short time is
-	// enough, because Knative sends SIGTERM only after queue-proxy has waited for the same requests.
+	// shutdownTimeout is how long the function waits for in-flight requests after SIGTERM. It can be short, because
+	// Knative sends SIGTERM only after queue-proxy has waited for these requests.
 	shutdownTimeout = 10 * time.Second
 	// flushTimeout is how long the function may take to send the last trace spans after the in-flight requests have
 	// finished.
 	flushTimeout = 3 * time.Second
-	// answerTimeout is added to RequestTimeout to get the server's write timeout, so that a handler can still clean up
-	// and send the response after its request has exceeded RequestTimeout.
+	// answerTimeout is how long a handler may take to clean up and send a response after RequestTimeout has expired.
+	// The server's write timeout is RequestTimeout plus answerTimeout.
 	answerTimeout = 35 * time.Second
 	// maxHeaderBytes is the maximum size of a request's headers, in bytes. It leaves room for an access token, which
 	// can be up to 8 KiB long.
 	maxHeaderBytes = 32 << 10
 )
 
-// Main runs a function until the process receives SIGTERM or SIGINT. It reads the settings from the environment
-// variables named in the `env` tags of C, passes the settings to setup, and serves the handler that setup returns.
-//
-// After SIGTERM or SIGINT, Main waits for in-flight requests to finish. It then calls Close if the handler implements
-// io.Closer, and cancels the context that setup received. If an error occurs, Main logs it and ends the process with
-// exit code 1. The error for an invalid setting names the environment variable.
+// Main reads the settings of type C from the environment variables in C's `env` tags, passes the settings to setup, and
+// serves the handler that setup returns. After SIGTERM or SIGINT, Main waits for in-flight requests, closes the handler
+// if it is an io.Closer, and cancels the context that setup received. After an error, the exit code is 1.
 func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	os.Exit(run(func(signaled context.Context, base settings, cfg C) error {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -93,7 +87,7 @@ func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	}))
 }
 
-// Closing adds a Close method to handler. The method calls Close on each of the closers, in order. Main calls this
+// Closing returns handler with an added Close method, which closes each of the closers in order. Main calls this
 // method when the function stops.
 func Closing(handler http.Handler, closers ...io.Closer) http.Handler {
 	return closing{handler, closers}
@@ -112,15 +106,14 @@ func (c closing) Close() error {
 	return errors.Join(errs...)
 }
 
-// Job runs a task that ends on its own, such as the setup Job. It calls task with the command-line arguments in args,
-// and exits when task returns. Settings, logs and exit codes work as in Main. When the process receives SIGTERM or
-// SIGINT, Job cancels the task's context.
+// Job calls task with the command-line arguments, and exits when task returns. SIGTERM and SIGINT cancel the task's
+// context. Settings, logs and exit codes work as in Main.
 func Job[C any](task func(ctx context.Context, cfg C, args []string) error) {
 	os.Exit(run(func(signaled context.Context, _ settings, cfg C) error { return task(signaled, cfg, os.Args[1:]) }))
 }
 
-// run reads the settings, calls body, and returns the exit code of the process: 0 if body succeeds, or 1 if an error
-// occurs. The context signaled is canceled at the first SIGTERM or SIGINT.
+// run reads the settings, calls body, and returns the exit code of the process: 0, or 1 after an error. SIGTERM and
+// SIGINT cancel the context that body receives.
 func run[C any](body func(signaled context.Context, base settings, cfg C) error) int {
 	signaled, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer release()
@@ -146,10 +139,10 @@ func run[C any](body func(signaled context.Context, base settings, cfg C) error)
 // in a container.
 const terminationLog = "/dev/termination-log"
 
-// leaveMessage writes err to the termination log at path, so that `kubectl describe pod`, `kn revision describe` and
-// `make deploy` show err. Outside a container, the file does not exist, and leaveMessage does not create it.
-// leaveMessage ignores its own errors, because the program also logs err.
+// leaveMessage writes err to the termination log at path, so that commands such as `kubectl describe pod` show the
+// error. leaveMessage ignores its own errors, because run also logs err.
 func leaveMessage(path string, err error) {
+	// Do not create the termination log, because it exists only in a container.
 	file, openErr := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
 	if openErr != nil {
 		return
@@ -178,8 +171,8 @@ func parse(cfg any) error {
 	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
 }
 
-// serve runs an HTTP server for handler until the channel stop is closed. Then it waits for in-flight requests to
-// finish, calls handler's Close method if it has one, and sends the last trace spans.
+// serve runs an HTTP server until the stop channel is closed. Then it waits for in-flight requests, calls handler's
+// Close method, if any, and sends the last trace spans.
 func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
 	told, err := telemetry.New(ctx, telemetry.Settings{Function: base.Service, Revision: base.Revision,
 		Metrics: base.MetricsAddr != "", Endpoint: base.OTLPEndpoint, TracesEndpoint: base.OTLPTracesEndpoint})
@@ -237,14 +230,15 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 	return nil
 }
 
-// serveMetrics starts a server for handler at address. Closing the returned closer stops the server. If address is
-// empty, serveMetrics starts no server. Metrics have a separate port, because the function's main port is public.
+// serveMetrics serves handler at address until the returned closer is closed. If address is empty, serveMetrics
+// starts no server.
 func serveMetrics(address string, handler http.Handler) (io.Closer, error) {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: headerTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug)}
 	if address == "" {
 		return server, nil
 	}
+	// Serve the metrics on a separate port, because the function's main port is public.
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("METRICS_ADDR: %w", err)

@@ -8,8 +8,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// newLogger returns a logger that writes JSON lines to w. Each line contains the names of the Knative Service and
-// revision, and the request ID and trace ID from the context. Empty names and IDs are omitted.
+// newLogger returns a logger that writes JSON lines to w. Each line contains the Knative Service and revision, the
+// request ID and the trace ID, unless they are empty.
 func newLogger(w io.Writer, base settings) *slog.Logger {
 	var handler slog.Handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: base.LogLevel})
 	handler = requestHandler{handler}

@@ -29,15 +29,9 @@ func RequestID(ctx context.Context) string {
 // characters, so that a client cannot forge log lines or headers.
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
 
-// Wrap returns a handler that calls handler and adds the features that all functions share:
-//   - a health probe at /healthz
-//   - a request ID: the client's X-Request-Id if it is valid, or else a new ID
-//   - a trace: the trace in the request's traceparent header, or else a new trace
-//   - a deadline, so that the whole request takes no longer than timeout
-//   - a log line and metrics for each request
-//   - a 400 response to a query string that cannot be parsed
-//   - a problem document if handler panics
-//   - the delivery of a response that begins before the end of the request body (see Linger)
+// Wrap returns handler with the features that all functions share: the health probe /healthz, request IDs, traces, the
+// given timeout, logs, and metrics. It also sends problem documents for panics and malformed query strings, and uses
+// Linger for request bodies that the wrapped handler does not read.
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 	handler = refuseBadQueries(handler)
 	return Linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +42,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		}
 		w.Header().Set("X-Request-Id", id)
 		if r.URL.Path == "/healthz" {
-			// The probe does not check dependencies. Otherwise, it would fail while the database is unavailable, and
+			// The probe does not check dependencies. If it did, it would fail while the database is unavailable, and
 			// Knative would kill the pods, although a restart would not help.
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = io.WriteString(w, "ok\n")
@@ -88,21 +82,20 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 
 // queryPasser is a handler that can exempt requests from Wrap's check of the query string.
 type queryPasser interface {
-	// PassesQuery reports whether Wrap must pass r to the handler without checking the query string. A handler exempts
-	// a request if another handler checks the query string, or if the query string is not meant for the function.
+	// PassesQuery reports whether Wrap must skip its check of the query string in r. The check is not needed if the
+	// function ignores the query string, or if another handler checks it.
 	PassesQuery(r *http.Request) bool
 }
 
-// refuseBadQueries returns a handler that passes requests to handler and rejects every request whose query string
-// cannot be parsed. If handler is a queryPasser, the requests that it exempts are not checked.
+// refuseBadQueries returns a handler that rejects requests with a malformed query string and passes all other
+// requests to handler. A queryPasser can exempt requests from this check.
 func refuseBadQueries(handler http.Handler) http.Handler {
 	inner := handler
 	if c, ok := handler.(closing); ok {
 		inner = c.Handler
 	}
 	passer, _ := inner.(queryPasser)
-	// Use EndSmallBodies, because some functions need it for all of their responses, including this rejection. It does
-	// no harm to the other functions.
+	// Use EndSmallBodies, because functions that enable full duplex need it for every response, including this one.
 	refusal := EndSmallBodies(problem.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error { return request.CheckQuery(r) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if request.CheckQuery(r) != nil && (passer == nil || !passer.PassesQuery(r)) {

@@ -19,29 +19,18 @@ import (
 )
 
 const (
-	// selectionTimeout is how long a call waits for an available server before the call fails. It is also the time
-	// limit for each connection attempt and for Close.
+	// selectionTimeout is the time limit for finding an available server, for each connection attempt and for Close.
 	selectionTimeout = 3 * time.Second
-	// poolSize is the maximum number of connections from one client to one server. Each call to Open creates a client.
-	// The connections from all replicas together must not exceed the server's connection limit, so poolSize is low, and
-	// max-scale in the manifests limits the number of replicas.
+	// poolSize is the maximum number of connections from one client to one server. It is low, because all replicas
+	// share the server's connection limit. max-scale in the manifests limits the number of replicas.
 	poolSize = 16
-	// maxIdle is how long an unused connection stays open. The driver then closes the connection, so that an idle
-	// function does not hold connections.
+	// maxIdle is the maximum idle time of a connection. The driver closes connections that have been idle for
+	// longer, so that an idle function holds no connections.
 	maxIdle = time.Minute
 )
 
-// Open returns the database whose name is the path of uri. Open does not wait for a connection. If the server is
-// unreachable, Open succeeds, and the first call that uses the database fails.
-//
-// Options in uri take precedence over the defaults of this package, with these exceptions:
-//
-//   - Open ignores timeoutMS, because a client-wide timeout would limit the duration of a whole upload. Instead, every
-//     call must have a context with a deadline.
-//   - Writes are always acknowledged by a majority and journaled, so that an acknowledged write is not lost if a
-//     server crashes.
-//   - Reads always go to the primary, because quotas and idempotency keys must not depend on a secondary, which might
-//     not have replicated the latest writes yet.
+// Open returns the database that uri names, without waiting for a connection. It ignores the timeoutMS option in
+// uri, so every database call must have a context with a deadline.
 func Open(uri string) (*mongo.Database, error) {
 	// Do not return the driver's errors, because they can contain the URI and therefore the password.
 	parsed, err := connstring.ParseAndValidate(uri)
@@ -57,10 +46,15 @@ func Open(uri string) (*mongo.Database, error) {
 		SetConnectTimeout(selectionTimeout).
 		SetMaxPoolSize(poolSize).
 		SetMaxConnIdleTime(maxIdle).
-		ApplyURI(uri)
+		ApplyURI(uri) // options in uri override the options above
+	// Ignore timeoutMS, because a client-wide timeout would limit the duration of a whole upload.
 	opts.Timeout = nil
+	// Ignore the write concern in uri. With a weaker write concern, an acknowledged write could be lost if a
+	// server crashes.
 	journaled := true
 	opts.SetWriteConcern(&writeconcern.WriteConcern{W: writeconcern.WCMajority, Journal: &journaled})
+	// Ignore the read preference in uri, because a secondary might not have the latest writes, on which quotas and
+	// idempotency keys depend.
 	opts.SetReadPreference(readpref.Primary())
 	client, err := mongo.Connect(opts)
 	if err != nil {
@@ -80,51 +74,50 @@ func Close(db *mongo.Database) error {
 	return nil
 }
 
-// awayCodes lists the error codes that a server returns while it cannot run any command, for example because it is
-// shutting down, is not the primary, cannot reach a majority, or has exceeded a limit on time, memory or disk space.
+// awayCodes lists the server error codes for temporary failures, such as a shutdown, a missing primary, a missing
+// majority, or an exceeded limit on time, memory or disk space.
 var awayCodes = []int{50, 64, 89, 91, 100, 146, 189, 202, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
 
-// Away reports whether err means that the server is unreachable, did not respond, or temporarily cannot run any
-// command. Even so, the server might have applied a write that failed with such an error. Away reports false if the
-// error was caused by a canceled context.
+// Away reports whether err means that the server is unreachable, does not respond, or temporarily cannot run
+// commands. If the failed command was a write, the server might still have applied it.
 func Away(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return false
 	}
 	var verdict mongo.ServerError
 	if !errors.As(err, &verdict) {
-		// The driver, not the server, returned this error. The driver has many different errors for an unreachable
-		// server and does not export all of them, so treat every driver error as a sign that the server is unreachable.
+		// The error is from the driver, not from the server. The driver does not export all of its errors for an
+		// unreachable server, so assume that every driver error means that the server is unreachable.
 		return true
 	}
 	var command mongo.CommandError
 	if errors.As(err, &command) && command.Code == 0 {
-		// The driver, not the server, returned this error. A server error always has a code, but the driver returns
-		// some of its own errors, such as a broken connection, as a CommandError without a code.
+		// A server error always has a code, so this is a driver error, such as a broken connection.
 		return true
 	}
 	return mongo.IsTimeout(err) || verdict.HasErrorLabel("RetryableWriteError") ||
 		slices.ContainsFunc(awayCodes, verdict.HasErrorCode)
 }
 
-// refusals lists the error codes that a server returns if it rejects the credentials or if the user lacks a privilege:
-// Unauthorized (13), AuthenticationFailed (18) and AtlasError (8000). MongoDB Atlas returns AtlasError in both cases.
+// refusals lists the error codes for rejected credentials or a missing privilege: Unauthorized (13),
+// AuthenticationFailed (18) and AtlasError (8000), which MongoDB Atlas returns in both cases.
 var refusals = []int{13, 18, 8000}
 
 // IsRefusal reports whether err means that the server rejected the credentials or that the user lacks a privilege.
 func IsRefusal(err error) bool { return refusal(err) != nil }
 
-// Refused returns err with the given setting's name as a prefix if IsRefusal reports true for err. The setting must be
-// the one that contains the credentials. The result does not wrap problem.Unavailable, because a retry would fail in
-// the same way. For any other error, Refused returns err unchanged.
+// Refused returns the server error in err, with a setting's name as a prefix, if IsRefusal reports true for err.
+// Otherwise, it returns err unchanged. Pass the name of the setting that contains the credentials.
 func Refused(setting string, err error) error {
 	if verdict := refusal(err); verdict != nil {
-		return fmt.Errorf("%s: the server denied the user access: %w", setting, verdict)
+		// Do not wrap problem.Unavailable, because a retry would fail in the same way.
+		return fmt.Errorf("%s: MongoDB denied the user access: %w", setting, verdict)
 	}
 	return err
 }
 
-// refusal returns the server error that err wraps, or nil if the error's code is not in the list refusals.
+// refusal returns the server error in err if the code of the server error is in the refusals list. Otherwise, it
+// returns nil.
 func refusal(err error) error {
 	var verdict mongo.ServerError
 	if errors.As(err, &verdict) && slices.ContainsFunc(refusals, verdict.HasErrorCode) {
@@ -133,9 +126,8 @@ func refusal(err error) error {
 	return nil
 }
 
-// Problem wraps err and adds the failed action as a prefix. If Away or IsRefusal reports true for err, the returned
-// error also wraps problem.Unavailable. Any other error counts as an internal error. If err is nil, Problem returns
-// nil.
+// Problem wraps err with the failed action as a prefix. If Away or IsRefusal reports true for err, the result also
+// wraps problem.Unavailable.
 func Problem(err error, action string) error {
 	if err == nil {
 		return nil
@@ -143,7 +135,7 @@ func Problem(err error, action string) error {
 	err = fmt.Errorf("%s: %w", action, err)
 	switch {
 	case IsRefusal(err):
-		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI: the server denied the user access: %w", err), "the store is not set up")
+		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI: MongoDB denied the user access: %w", err), "the store is not set up")
 	case Away(err):
 		return problem.Unavailable.Because(err, "the store is unavailable")
 	}

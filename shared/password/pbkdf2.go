@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// maxIterations is the maximum number of PBKDF2 iterations for all blocks of a key together. A computation with
-	// this number of iterations takes about one second.
+	// maxIterations is the maximum total number of PBKDF2 iterations for all blocks of a key. A computation with this
+	// number of iterations takes about one second.
 	maxIterations = 2_000_000
 
-	// The bounds for the lengths of the salt and the key, in bytes. Even a 1-byte salt is accepted, so that a user
-	// whose hash has a short salt can sign in. The sign-in then replaces the hash.
+	// The bounds for the lengths of the salt and the key, in bytes. Even a 1-byte salt is accepted, because the
+	// user's first sign-in replaces the hash.
 	maxPBKDF2Salt              = 64
 	minPBKDF2Key, maxPBKDF2Key = 16, 64
 )
@@ -31,14 +31,11 @@ type pbkdf2Hash struct {
 	salt, key  []byte
 }
 
-// pbkdf2Spelling is a text format for PBKDF2 hashes. The field syntax is a regular expression with five groups: the
-// digest, the number of iterations, the key length, the salt and the key. The field format is a fmt.Sprintf format with
-// a verb for each of these groups, in the same order. The fields salt and key are codecs that convert the salt and the
-// key to and from text.
+// pbkdf2Spelling is a text format for PBKDF2 hashes.
 type pbkdf2Spelling struct {
-	syntax    *regexp.Regexp
-	format    string
-	salt, key codec
+	syntax    *regexp.Regexp // with groups for the digest, the iterations, the key length, the salt and the key
+	format    string         // for fmt.Sprintf, with a verb for each group of syntax, in the same order
+	salt, key codec          // for converting the salt and the key to and from text
 }
 
 type codec interface {
@@ -80,8 +77,8 @@ func parsePBKDF2(s string) (stored, error) {
 	return nil, ErrMalformed
 }
 
-// read converts s to a hash. parts contains the text that each group of p.syntax matched in s. The error is
-// ErrMalformed if a value is out of bounds, or if the String method of the hash does not return s.
+// read returns the parsed form of the hash s. parts contains the submatches of the regular expression p.syntax in s.
+// The error is ErrMalformed if a value is out of bounds, or if the String method of the parsed hash does not return s.
 func (p *pbkdf2Spelling) read(s string, parts []string) (stored, error) {
 	h := pbkdf2Hash{spelling: p, digest: parts[1]}
 	var err error

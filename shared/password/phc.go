@@ -7,18 +7,18 @@ import (
 	"regexp"
 )
 
-// params contains the parameters of argon2id. The field memory is the memory size in KiB. The field time is the number
-// of passes over the memory.
+// params contains the parameters of argon2id.
 type params struct {
-	memory, time uint32
-	threads      uint8
+	memory  uint32 // KiB
+	time    uint32 // the number of passes over the memory
+	threads uint8
 }
 
 // current contains the parameters for new hashes. OWASP recommends these values for argon2id.
 var current = params{memory: 19456, time: 2, threads: 1}
 
-// The bounds for the parameters of a stored hash. They are checked before memory is allocated for a hash computation,
-// so that a hash that was imported from another system cannot exhaust the memory of the process.
+// The limits for the parameters of a stored hash. They are checked before the hash is computed, so that an imported
+// hash cannot exhaust the memory of the process.
 const (
 	maxMemory  = 64 << 10 // KiB
 	maxTime    = 10

@@ -11,7 +11,8 @@ var ErrMalformed = errors.New("unsupported password hash: the format is unknown 
 
 // stored is a parsed password hash.
 type stored interface {
-	// matches reports whether password matches the hash. It computes exactly one hash.
+	// matches reports whether password matches the hash. It computes exactly one hash. It normalizes the password
+	// only for argon2id hashes, because all other hashes come from systems that did not normalize passwords.
 	matches(a algorithms, password string) (bool, error)
 	// outdated reports whether the algorithm or the parameters of the hash differ from those of new hashes.
 	outdated() bool
@@ -26,8 +27,8 @@ type algorithms struct {
 	pbkdf2   func(digest func() hash.Hash, password string, salt []byte, iterations, keyLength int) ([]byte, error)
 }
 
-// parse converts a stored hash from text. The error is ErrMalformed if the format is not supported or if a parameter
-// is out of bounds.
+// parse parses the text form of a stored hash. The error is ErrMalformed if the format is not supported or if a
+// parameter is out of bounds.
 func parse(s string) (stored, error) {
 	switch {
 	case strings.HasPrefix(s, "$2"):
@@ -38,8 +39,8 @@ func parse(s string) (stored, error) {
 	return parsePHC(s)
 }
 
-// CheckHash returns ErrMalformed if Verify does not support the given password hash. The error does not show the hash,
-// because it is a secret.
+// CheckHash returns ErrMalformed if Verify does not support the given password hash. The error does not contain the
+// hash, because the hash is a secret.
 func CheckHash(hash string) error {
 	_, err := parse(hash)
 	return err

@@ -1,8 +1,5 @@
-// Package problem turns errors into problem documents (RFC 9457). No other package assigns an HTTP status to an error.
-//
-// Every error that a client should see must wrap a Kind, such as NotFound. The client then gets a problem document
-// with the URN, the title and the status of that Kind. An error that wraps no Kind is internal: it is logged in full,
-// and the client gets a 500 response without a detail.
+// Package problem turns errors into problem documents (RFC 9457). An error that wraps no Kind is internal: it is
+// logged, and the client gets only a 500 response.
 package problem
 
 import (
@@ -20,7 +17,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/respond"
 )
 
-// The kinds of problems. Their names never change, because clients test for the type urn:strongroom:problem:NAME.
+// The kinds of problems. A kind's name never changes, because clients compare the type of a problem document with
+// urn:strongroom:problem:NAME.
 var (
 	BadRequest         = kind("bad-request", http.StatusBadRequest, "The request is not well-formed")
 	DigestMismatch     = kind("digest-mismatch", http.StatusBadRequest, "The content does not match its digest")
@@ -49,8 +47,8 @@ var (
 	QuotaExceeded      = kind("quota-exceeded", http.StatusInsufficientStorage, "The upload exceeds the user's storage quota")
 )
 
-// Kind is a category of problems. A Kind is an error, so that errors.Is(err, problem.NotFound) reports whether err
-// belongs to the category NotFound.
+// Kind is a category of problems. It implements error, so that errors.Is(err, problem.NotFound) reports whether err
+// is a problem of the NotFound kind.
 type Kind struct {
 	name   string
 	status int
@@ -62,21 +60,20 @@ func kind(name string, status int, title string) *Kind { return &Kind{name, stat
 // Error returns the kind's name.
 func (k *Kind) Error() string { return k.name }
 
-// With returns a problem of kind k. Its arguments form the problem's detail, as in fmt.Errorf. The client sees the
-// detail, including the text of an error that is formatted with %w. The problem also wraps this error. If the client
-// must not see the cause, use the method Because instead.
+// With returns a problem of kind k. It formats the problem's detail as fmt.Errorf does. The client sees the whole
+// detail, including wrapped errors. To hide an error, use Because.
 func (k *Kind) With(format string, args ...any) *Problem {
 	err := fmt.Errorf(format, args...)
 	return &Problem{kind: k, detail: err.Error(), shown: errors.Unwrap(err)}
 }
 
-// Because returns a problem of kind k with a detail and the cause err. The client sees only the detail. The log also
-// contains err.
+// Because returns a problem of kind k with the given detail. err is the cause, which appears in the log but is
+// hidden from the client.
 func (k *Kind) Because(err error, detail string) *Problem {
 	return &Problem{kind: k, detail: detail, cause: err}
 }
 
-// Problem is an error that belongs to a kind. It contains the detail and the headers of the response to the client.
+// Problem is an error of a specific Kind. It contains the detail and additional headers for the HTTP response.
 type Problem struct {
 	kind   *Kind
 	detail string
@@ -105,7 +102,7 @@ func (p *Problem) Unwrap() []error {
 	return all
 }
 
-// Header returns a copy of p that also sets a header in the HTTP response, such as WWW-Authenticate.
+// Header returns a copy of p with an HTTP response header, such as WWW-Authenticate, set to value.
 func (p *Problem) Header(name, value string) *Problem {
 	q := *p
 	q.header = p.header.Clone()
@@ -116,8 +113,8 @@ func (p *Problem) Header(name, value string) *Problem {
 	return &q
 }
 
-// RetryAfter returns a copy of p that also sets the Retry-After header (RFC 9110, section 10.2.3). The value of the
-// header is d in seconds, rounded up, and at least 1.
+// RetryAfter returns a copy of p with the Retry-After header (RFC 9110, section 10.2.3) set to d, rounded up to
+// whole seconds. The minimum is 1 second.
 func (p *Problem) RetryAfter(d time.Duration) *Problem {
 	return p.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
 }
@@ -134,17 +131,16 @@ type Document struct {
 // unavailableRetry is the default value of the Retry-After header for problems of kind Unavailable.
 const unavailableRetry = 2 * time.Second
 
-// of converts err to a Problem. An http.MaxBytesError becomes a problem of kind TooLarge. Otherwise, the result is the
-// Problem that err wraps, or else a problem of the Kind that err wraps. If err wraps neither,
-// context.DeadlineExceeded becomes a problem of kind Unavailable, and every other error becomes a problem of kind
-// Internal.
+// of converts err to a Problem. An http.MaxBytesError becomes a problem of kind TooLarge. Any other error becomes a
+// problem of the kind that err wraps. If err wraps no kind, the problem is of kind Unavailable for
+// context.DeadlineExceeded, and otherwise of kind Internal.
 func of(err error) *Problem {
 	var p *Problem
 	var k *Kind
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		// Test for MaxBytesError first, because code that reads a body might have wrapped it in another Problem.
+		// Test for MaxBytesError before Problem, because err might be a Problem that wraps a MaxBytesError.
 		p = TooLarge.Because(err, fmt.Sprintf("the limit is %d bytes", tooLarge.Limit))
 	case errors.As(err, &p):
 	case errors.As(err, &k):
@@ -163,16 +159,14 @@ func of(err error) *Problem {
 // Status returns the HTTP status that Write sends for err.
 func Status(err error) int { return of(err).kind.status }
 
-// Write sends a problem document for err, and logs the details of err that the client does not get. The document's
-// instance member is the request ID from the response header X-Request-Id. The caller must not write to w before it
-// calls Write, because Write sends its own status and headers.
+// Write sends a problem document for err and logs the details that the document omits. The caller must not have
+// written to w, because Write sends the status.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	p := of(err)
 	switch {
 	case r.Context().Err() == context.Canceled && p.kind != BodyTimeout:
-		// The client has disconnected, so err is not a failure of the service, and no client receives the response.
-		// BodyTimeout is an exception, because net/http also cancels the context if a request body is late, although
-		// the client is still connected.
+		// A canceled context means that the client disconnected, so err is not a failure of the service. The
+		// exception is a BodyTimeout: net/http cancels the context, but the client is still connected.
 		slog.InfoContext(r.Context(), "client disconnected", "error", err)
 	case p.kind.status >= 500:
 		slog.ErrorContext(r.Context(), "request failed", "status", p.kind.status, "error", err)
@@ -199,8 +193,8 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	respond.Body(w, p.kind.status, "application/problem+json", body)
 }
 
-// HandlerFunc is an HTTP handler that can return an error. It must not write to w before it returns an error, because
-// ServeHTTP sends a problem document to w in response to the error.
+// HandlerFunc is an HTTP handler that can return an error. If it returns an error, it must not have written to w,
+// because ServeHTTP then sends a problem document.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
 // ServeHTTP calls f. If f returns an error, ServeHTTP sends a problem document for the error.

@@ -1,5 +1,5 @@
 // Package request reads the bodies and the query strings of HTTP requests. If a request is invalid, the error is a
-// problem.Problem, which a handler can return so that the client gets a problem document.
+// problem.Problem, which a handler can return.
 package request
 
 import (
@@ -18,21 +18,20 @@ import (
 // TypeJSON is the media type of JSON (RFC 8259).
 const TypeJSON = "application/json"
 
-// bodyTime is how long ReadBody waits for the end of a request body. ReadBody needs its own limit because the server's
-// read timeout must be long enough for the longest upload, and is therefore too long for a small body.
+// bodyTime is the time limit for reading a request body with ReadBody. The server's read timeout is longer, because
+// that timeout must allow for the longest upload.
 const bodyTime = 5 * time.Second
 
-// ReadBody reads the whole request body, which may have at most limit bytes. The body must arrive within bodyTime,
-// because a client that sends its body very slowly could otherwise occupy the function for the whole request timeout.
-//
-// The error is a problem.TooLarge if the body is longer than limit, a problem.BodyTimeout if it arrives too late, and
-// a problem.BadRequest if it cannot be read. If the Content-Length header exceeds limit, ReadBody does not read the
-// body.
+// ReadBody reads a request body of at most limit bytes. The error is a problem.TooLarge if the body is longer, a
+// problem.BodyTimeout if the body does not arrive within bodyTime and before the request's deadline, and a
+// problem.BadRequest if reading fails for another reason.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	errTooLarge := problem.TooLarge.With("the limit is %d bytes", limit)
 	if r.ContentLength > limit {
 		return nil, errTooLarge
 	}
+	// Without this deadline, a client that sends its body very slowly could occupy the function for the whole
+	// request timeout.
 	deadline := time.Now().Add(bodyTime)
 	if end, ok := r.Context().Deadline(); ok && end.Before(deadline) {
 		deadline = end
@@ -40,9 +39,8 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(deadline) // httptest.ResponseRecorder does not support deadlines
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	// Clear the deadline, because net/http would otherwise cancel the request when the deadline passes, even if the
-	// body has been read. Later reads do not need this deadline, because Linger sets one for the rest of an unread
-	// body, and net/http sets one for the next request on the connection.
+	// Clear the deadline, because net/http would otherwise cancel the request when the deadline passes.
+	// function.Linger and net/http set new deadlines for later reads.
 	_ = rc.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -57,9 +55,9 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	}
 }
 
-// MediaType returns the media type of the request body in lower case, without its parameters. It returns an empty
-// string if the Content-Type header is missing or malformed, or if it names a character set other than UTF-8. If the
-// body has a content encoding, such as gzip, the error is a problem.UnsupportedType.
+// MediaType returns the media type in the Content-Type header, in lower case and without parameters. It returns an
+// empty string if the header is missing or malformed, or if it names a charset other than UTF-8. If the body has a
+// content encoding, such as gzip, the error is a problem.UnsupportedType.
 func MediaType(r *http.Request) (string, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return "", problem.UnsupportedType.With("send the body without a content encoding").Header("Accept-Encoding", "identity")
@@ -74,9 +72,8 @@ func MediaType(r *http.Request) (string, error) {
 	return kind, nil
 }
 
-// ReadJSON reads a JSON object of at most limit bytes from the request body, and decodes it into the struct that v
-// points to. If the media type is not application/json, the error is a problem.UnsupportedType. ReadJSON also returns
-// the errors of MediaType, ReadBody and DecodeJSON.
+// ReadJSON decodes a JSON body of at most limit bytes into the struct that v points to. If the media type is not
+// application/json, the error is a problem.UnsupportedType.
 func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	kind, err := MediaType(r)
 	if err != nil {
@@ -92,12 +89,11 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return DecodeJSON(body, v)
 }
 
-// DecodeJSON decodes a JSON object into the flat struct that v points to. Like strictjson.Decode, it rejects unknown
-// members, so that a client that misspells a member does not get a success response for a request that was only partly
-// carried out. If the body is invalid, the error is a problem.BadRequest. It contains no values from the body, because
-// they might be secret.
+// DecodeJSON decodes a JSON object into the flat struct that v points to. It rejects unknown members, so that no
+// misspelled member is ignored. The error is a problem.BadRequest.
 func DecodeJSON(body []byte, v any) error {
 	if err := strictjson.Decode(body, v); err != nil {
+		// The error contains no values from the body, because they might be secret.
 		return problem.BadRequest.With("the body is invalid: %w", err)
 	}
 	return nil

@@ -19,12 +19,13 @@ func CheckQuery(r *http.Request) error {
 	return nil
 }
 
-// Query returns the parameters in the query string of r. It does not check the syntax of the query string, because
-// function.Wrap has already checked it. If a parameter whose name is in singles occurs more than once, the error is a
-// problem.BadRequest, because the function and a proxy in front of it might use different values of the parameter.
+// Query returns the query parameters of r. function.Wrap has already checked their syntax. If a parameter listed in
+// singles occurs more than once, the error is a problem.BadRequest.
 func Query(r *http.Request, singles ...string) (url.Values, error) {
 	query := r.URL.Query()
 	for _, name := range singles {
+		// Reject a repeated parameter, because a proxy in front of the function might use a different value than the
+		// function.
 		if len(query[name]) > 1 {
 			return nil, problem.BadRequest.With("the parameter %s may appear only once in the query string", name)
 		}

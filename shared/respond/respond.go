@@ -18,20 +18,19 @@ func JSON(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-// NoContent responds with the status 204 (No Content) and "Cache-Control: no-store". It always returns nil.
+// NoContent responds with status 204 (No Content) and sets "Cache-Control: no-store". It always returns nil.
 func NoContent(w http.ResponseWriter) error {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// Body sends body, followed by a line feed, with "Cache-Control: no-store". It sets Content-Length, so that the client
-// detects the end of the response even if the connection stays open, for example because the client is still sending
-// the request body.
+// Body sends body, followed by a line feed, with "Cache-Control: no-store".
 func Body(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
+	// With Content-Length, a client that is still sending the request body can detect the end of the response.
 	h.Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body[:len(body):len(body)], '\n')) // an error means that the client has disconnected

@@ -1,5 +1,5 @@
-// Package routing passes HTTP requests to handlers by their path and method. Unlike http.ServeMux, it never redirects,
-// and all of its error responses are problem documents.
+// Package routing selects the handler for an HTTP request by the request's path and method. Unlike http.ServeMux, it
+// never redirects, and all of its error responses are problem documents.
 package routing
 
 import (
@@ -16,10 +16,8 @@ const Any = "*"
 // Methods maps HTTP methods to handlers. The handler for GET also handles HEAD, unless HEAD has its own handler.
 type Methods map[string]http.Handler
 
-// Table maps paths to the methods that each path supports. A segment in braces, such as {id}, matches one segment that
-// is not empty, and http.Request.PathValue returns the matching text. The last segment can be "...", which matches the
-// rest of the path. A path in the table that is identical to the request's path takes precedence over wildcards.
-// Two paths with wildcards must not match the same request path.
+// Table maps paths to methods. A segment in braces, such as {id}, matches any segment that is not empty. A final
+// "..." matches the rest of the path. Two paths with wildcards must not match the same request.
 type Table map[string]Methods
 
 // pattern is a path that contains wildcards.
@@ -28,8 +26,8 @@ type pattern struct {
 	methods  Methods
 }
 
-// Handler returns a handler for the requests to the paths in the table. The response is 404 if no path matches, and 405
-// with an Allow header if the path does not support the method.
+// Handler returns a handler for the table. It responds with 404 to an unknown path, and with 405 to a method that
+// the path does not support.
 func (t Table) Handler() http.Handler {
 	var patterns []pattern
 	for path, methods := range t {
@@ -38,6 +36,7 @@ func (t Table) Handler() http.Handler {
 		}
 	}
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		// A path in the table that is identical to the request's path takes precedence over paths with wildcards.
 		methods, ok := t[r.URL.Path]
 		for i := 0; !ok && i < len(patterns); i++ {
 			if ok = patterns[i].match(r); ok {

@@ -1,6 +1,5 @@
-// Package strictjson decodes JSON objects strictly, so that every JSON parser reads the same members from an object
-// that this package accepts. encoding/json alone is not strict enough, because it replaces invalid UTF-8, because it
-// ignores the case of member names, and because it uses only the last member if a member name occurs more than once.
+// Package strictjson decodes JSON objects strictly, so that every JSON parser reads the same members from an
+// accepted object.
 package strictjson
 
 import (
@@ -20,18 +19,19 @@ var (
 	errTwice     = errors.New("a member name occurs more than once")
 )
 
-// Decode decodes data into the flat struct that v points to. data must be exactly one JSON object (RFC 8259 §4). Each
-// member must have the exact name of a field, must occur only once, and must not be null. A member can be omitted only
-// if the json tag of its field contains omitempty.
-//
-// Errors do not show values or unknown member names, because any part of data might be secret.
+// Decode decodes a JSON object (RFC 8259 §4) into the flat struct that v points to. It rejects unknown, duplicate
+// and null members. Fields without omitempty are required.
 func Decode(data []byte, v any) error { return decode(data, v, false) }
 
-// DecodeKnown decodes data as Decode does, but ignores unknown members. It still rejects a member whose name differs
-// from a field's name only in case, because some JSON parsers treat the two names as equal.
+// DecodeKnown is like Decode, but ignores unknown members. It rejects a name that differs from a field's name only
+// in case, because some JSON parsers ignore case.
 func DecodeKnown(data []byte, v any) error { return decode(data, v, true) }
 
+// decode implements Decode and DecodeKnown. Its errors contain neither values nor unknown member names, because any
+// part of data might be secret.
 func decode(data []byte, v any, ignoreUnknown bool) error {
+	// Use split, because encoding/json alone replaces invalid UTF-8, ignores the case of names, and accepts
+	// duplicate names.
 	members, err := split(data)
 	if err != nil {
 		return err
@@ -62,8 +62,8 @@ func decode(data []byte, v any, ignoreUnknown bool) error {
 	return err
 }
 
-// checkNames returns an error if a member's name is not one of the known names. If ignoreUnknown is true, it allows an
-// unknown name, unless the name equals a known name when case is ignored.
+// checkNames returns an error if a member's name is unknown. If ignoreUnknown is true, it accepts unknown names, except
+// those that differ from a known name only in case.
 func checkNames(members map[string]json.RawMessage, known []string, ignoreUnknown bool) error {
 	for name := range members {
 		if slices.Contains(known, name) {

@@ -28,9 +28,8 @@ const (
 	scrapeTimeout = 5 * time.Second
 )
 
-// metrics holds the metrics of one function, which docs/operations.md describes. The methods of a nil *metrics do
-// nothing. Even metrics without labels are vectors, because GET /metrics omits a vector that contains no value yet. A
-// plain gauge that was never set would appear as 0, which looks healthy.
+// metrics holds one function's metrics, which docs/operations.md describes. The methods of a nil *metrics do
+// nothing.
 type metrics struct {
 	registry        *prometheus.Registry
 	requests        *prometheus.CounterVec
@@ -44,8 +43,10 @@ type metrics struct {
 	records         *prometheus.CounterVec
 	recordDelay     *prometheus.HistogramVec
 	swept           *prometheus.CounterVec
-	queued          *prometheus.GaugeVec
-	deadLetters     *prometheus.GaugeVec
+	// These two gauges are vectors, although they have no labels, because a plain gauge that was never set would appear
+	// as 0, which looks healthy.
+	queued      *prometheus.GaugeVec
+	deadLetters *prometheus.GaugeVec
 }
 
 // newMetrics returns metrics that have the label "function" with the given value.
@@ -104,32 +105,30 @@ func (m *metrics) publish(outcome string) {
 	}
 }
 
-// Login counts a sign-in attempt. result must be one of a small, fixed set of words, because it becomes a metric label,
-// and each label value creates another time series.
+// Login counts a sign-in attempt. result becomes a metric label value, so it must be one of a few fixed words.
 func Login(ctx context.Context, result string) {
 	if m := from(ctx).metrics; m != nil {
 		m.logins.WithLabelValues(result).Inc()
 	}
 }
 
-// HashWait records the time d for which a password hash computation waited before it started or timed out.
+// HashWait records d, the time that a password hash computation waited before it started or timed out.
 func HashWait(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.hashWait.WithLabelValues().Observe(d.Seconds())
 	}
 }
 
-// Validation counts a validation of an access token. status is the HTTP status of the response. reason must be one of a
-// small, fixed set of words, because it becomes a metric label, and each label value creates another time series.
+// Validation counts a validation of an access token. status is the HTTP response status. reason becomes a metric label
+// value, so it must be one of a few fixed words.
 func Validation(ctx context.Context, status int, reason string) {
 	if m := from(ctx).metrics; m != nil {
 		m.validations.WithLabelValues(strconv.Itoa(status), reason).Inc()
 	}
 }
 
-// Upload records an upload with the duration d. protocol is "http" or "tus". size is the size of the stored file in
-// bytes, or 0 if the upload stored no file. result must be one of a small, fixed set of words, because it becomes a
-// metric label, and each label value creates another time series.
+// Upload records an upload that took d. protocol is "http" or "tus". size is the size of the stored file in bytes, or
+// 0 if no file was stored. result becomes a metric label value, so it must be one of a few fixed words.
 func Upload(ctx context.Context, protocol, result string, size int64, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.uploadBytes.WithLabelValues(protocol).Add(float64(size))
@@ -137,23 +136,24 @@ func Upload(ctx context.Context, protocol, result string, size int64, d time.Dur
 	}
 }
 
-// Record counts an event that the record function received. outcome must be one of a small, fixed set of words, because
-// it becomes a metric label, and each label value creates another time series.
+// Record counts an event that the record function received. outcome becomes a metric label value, so it must be one of
+// a few fixed words.
 func Record(ctx context.Context, outcome string) {
 	if m := from(ctx).metrics; m != nil {
 		m.records.WithLabelValues(outcome).Inc()
 	}
 }
 
-// RecordDelay records the time d between the arrival of a file's last byte and the creation of its catalog entry.
+// RecordDelay records d, the delay between the arrival of a file's last byte and the creation of the file's catalog
+// entry.
 func RecordDelay(ctx context.Context, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
 		m.recordDelay.WithLabelValues().Observe(d.Seconds())
 	}
 }
 
-// Swept counts n items of one kind that the sweep function processed. kind must be one of a small, fixed set of words,
-// because it becomes a metric label, and each label value creates another time series.
+// Swept counts n items that the sweep function processed. kind becomes a metric label value, so it must be one of a
+// few fixed words.
 func Swept(ctx context.Context, kind string, n int64) {
 	if m := from(ctx).metrics; m != nil {
 		m.swept.WithLabelValues(kind).Add(float64(n))

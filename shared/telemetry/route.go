@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// routes lists the routes by which metrics and traces group requests. In a route, * matches one path segment, and **
-// matches one or more remaining segments. A path belongs to the first route that matches it.
+// routes lists path patterns that group requests in metrics and traces. In a pattern, * matches one path segment, and
+// ** matches one or more segments at the end. The first matching pattern applies.
 var routes = []string{
 	"/", "/login", "/refresh", "/logout", "/session", "/session/refresh",
 	"/validate", "/validate/**", "/introspect", "/.well-known/**",
@@ -28,8 +28,8 @@ var segments = func() (all [][]string) {
 // otherRoute is the route of every path that matches no element of routes.
 const otherRoute = "other"
 
-// Route returns the route that path belongs to. The route can be used as a label and in a span name, because the set
-// of routes is fixed.
+// Route returns the first element of routes that matches path, or otherRoute. The result can be used as a label value
+// and in a span name, because the set of possible results is fixed.
 func Route(path string) string {
 	if len(path) > 1 {
 		path = strings.TrimSuffix(path, "/")
@@ -55,13 +55,12 @@ func matches(route, given []string) bool {
 	return len(route) == len(given)
 }
 
-// methods lists the HTTP methods that metrics and traces distinguish. knownMethod replaces all other methods, because a
-// client can invent methods, and each would become another label value. Invented methods reach even the validate
-// function, because proxies forward them.
+// methods lists the HTTP methods that metrics and traces distinguish. knownMethod replaces all other methods,
+// because every method that a client invents would otherwise become another label value.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
 
-// knownMethod returns method if it is in methods. Otherwise, it returns _OTHER, which OpenTelemetry defines for unknown
-// methods.
+// knownMethod returns the given method if the methods list contains it. Otherwise, it returns _OTHER, which
+// OpenTelemetry defines for unknown methods.
 func knownMethod(method string) string {
 	if slices.Contains(methods, method) {
 		return method

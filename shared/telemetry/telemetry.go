@@ -1,13 +1,6 @@
-// Package telemetry provides Prometheus metrics and OpenTelemetry traces. A trace follows a file from the gateway
-// through RabbitMQ to the catalog. Metrics and traces are off by default.
-//
-// function.Main adds a Telemetry to the context of every request. The functions of this package, such as Login and
-// Upload, record measurements in the Telemetry from their context, and do nothing if the context contains none. The
-// calling code therefore needs neither a global Telemetry nor settings.
-//
-// A value that a client can choose freely, such as a name, an ID, a path or a query string, never becomes a metric
-// label or a span attribute. Every label has a small, fixed set of values, because each value creates another time
-// series.
+// Package telemetry provides Prometheus metrics and OpenTelemetry traces, which are off by default. Labels and span
+// attributes never contain values that a client can choose freely, such as names or paths. Each label has few possible
+// values, because each value creates another time series.
 package telemetry
 
 import (
@@ -39,9 +32,8 @@ type Settings struct {
 	// Metrics turns metrics on.
 	Metrics bool
 	// Endpoint and TracesEndpoint are the values of OTEL_EXPORTER_OTLP_ENDPOINT and
-	// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. Each is the URL of an OTLP/HTTP receiver for traces. If both are empty,
-	// traces are off. New only checks the two URLs, because the exporter itself reads the environment variables that
-	// start with OTEL_EXPORTER_OTLP_. Likewise, the sampler reads OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG.
+	// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. If both are empty, traces are off. New only checks the values, because
+	// the OpenTelemetry SDK reads the variables itself.
 	Endpoint, TracesEndpoint string
 }
 

@@ -12,34 +12,26 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// w3c reads and writes the fields traceparent and tracestate (W3C Trace Context).
+// w3c reads and writes the traceparent and tracestate fields (W3C Trace Context).
 var w3c = propagation.TraceContext{}
 
-// The names of the two fields that carry a trace. HTTP requests have these fields as headers. Events have them as
-// extension attributes (CloudEvents extension "Distributed Tracing"), which become headers with the prefix "ce-" in
-// binary mode.
+// These two fields carry a trace. In an HTTP request, they are headers. In an event, they are extension attributes
+// (CloudEvents extension "Distributed Tracing"), which become "ce-" headers in binary mode.
 const (
 	traceparent = "traceparent"
 	tracestate  = "tracestate"
 )
 
-// headers lists the pairs of headers that can carry a trace. The headers of an event come first, because they take
-// precedence. The names are in canonical form, so that http.Header.Get does not allocate memory.
+// headers lists the header pairs that can carry a trace, in the order in which extract tries them. The names are in
+// canonical form, so that http.Header.Get does not allocate memory.
 var headers = []struct{ parent, state string }{{"Ce-Traceparent", "Ce-Tracestate"}, {"Traceparent", "Tracestate"}}
 
-// Begin starts a span for the request r, in the trace to which r belongs. It returns a context that carries the trace,
-// and the function end, which ends the span. The caller must call end with the status of the response, or with 0 if the
-// connection was cut.
-//
-// If r delivers an event in binary mode, the event's headers carry the trace in which the event was created. They take
-// precedence over the trace headers of the HTTP request, so that the delivery of the event belongs to the same trace as
-// its creation.
-//
-// If traces are off, Begin starts no span, and the context carries the request's trace unchanged. If the request has no
-// trace, Begin generates a trace ID, so that the log lines of all functions for the request have the same trace ID.
+// Begin starts a span for the request r, and returns a context that carries the request's trace. The caller must
+// call the returned end function with the response status, or with 0 if the connection was cut.
 func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	t, start := from(r.Context()), time.Now()
 	ctx = extract(r)
+	// Generate a trace ID, so that the log lines of all functions for this request have the same trace ID.
 	if t.tracer == nil && !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = trace.ContextWithSpanContext(ctx, newTrace())
 	}
@@ -65,9 +57,11 @@ func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	}
 }
 
-// extract returns the context of r with the trace from the headers of r. If the headers contain no valid trace,
-// extract returns the context of r unchanged.
+// extract returns a copy of r's context that carries the trace from r's headers. If the headers contain no valid
+// trace, extract returns r's context unchanged.
 func extract(r *http.Request) context.Context {
+	// Try an event's trace headers before the trace headers of the HTTP request, so that the event's creation and
+	// delivery belong to the same trace.
 	for _, names := range headers {
 		parent := r.Header.Get(names.parent)
 		if parent == "" {
@@ -81,8 +75,8 @@ func extract(r *http.Request) context.Context {
 	return r.Context()
 }
 
-// newTrace returns a span context with a random trace ID and a random span ID. The span context is not marked as
-// sampled, because no span with these IDs is recorded.
+// newTrace returns a span context with random trace and span IDs. The span context is not marked as sampled,
+// because no span with these IDs is recorded.
 func newTrace() trace.SpanContext {
 	var c trace.SpanContextConfig
 	var random [len(c.TraceID) + len(c.SpanID)]byte
@@ -100,8 +94,8 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// Inject writes the trace in ctx to the headers of a request to another function. It replaces any existing trace
-// headers, which might come from a client's request. If ctx carries no trace, Inject does not change the headers.
+// Inject writes the trace in ctx, if any, to the headers of a request to another function. It replaces trace
+// headers that a client sent.
 func Inject(ctx context.Context, header http.Header) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return
@@ -113,9 +107,8 @@ func Inject(ctx context.Context, header http.Header) {
 	w3c.Inject(ctx, propagation.HeaderCarrier(header))
 }
 
-// Inherit adds the trace in ctx to an event. It calls setExtension with the name and the value of each extension
-// attribute that the event needs. The event has this trace even if it is published several times or by different
-// functions.
+// Inherit adds the trace in ctx to an event by calling setExtension for each extension attribute. The event keeps
+// this trace even if it is published several times.
 func Inherit(ctx context.Context, setExtension func(name string, value any)) {
 	carrier := propagation.MapCarrier{}
 	w3c.Inject(ctx, carrier)
@@ -124,13 +117,8 @@ func Inherit(ctx context.Context, setExtension func(name string, value any)) {
 	}
 }
 
-// Publishing starts a span for publishing an event. system names the system that receives the event, for example
-// "rabbitmq". extensions are the extension attributes of the event. The caller must call the returned end function
-// with the outcome: "confirmed", "failed" or "unknown".
-//
-// The span belongs to the trace in which the event was created, even if a later request publishes the event. For
-// example, the trace of an upload shows that the sweep function published the file's event an hour later. If the event
-// was created in a span other than the one in ctx, the new span also links to the span in ctx.
+// Publishing starts a span for publishing an event to the given system, such as "rabbitmq". The caller must call
+// the returned end function with "confirmed", "failed" or "unknown".
 func Publishing(ctx context.Context, system string, extensions map[string]any) (_ context.Context, end func(outcome string)) {
 	t := from(ctx)
 	if t.tracer == nil && t.metrics == nil {
@@ -142,6 +130,8 @@ func Publishing(ctx context.Context, system string, extensions map[string]any) (
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
 		attribute.String("messaging.system", system), attribute.String("messaging.operation.type", "send"))}
 	here := trace.SpanContextFromContext(ctx)
+	// Start the span in the trace in which the event was created, and link it to the current span. The current trace
+	// might be a different one, because an event can be published long after its creation.
 	if origin := originOf(extensions); origin.IsValid() && !(origin.TraceID() == here.TraceID() && origin.SpanID() == here.SpanID()) {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, origin)
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: here}))

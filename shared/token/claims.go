@@ -1,7 +1,5 @@
-// Package token issues and verifies access tokens. An access token is a JWT that follows the profile of RFC 9068.
-// Signer signs tokens with ES256. Verifier verifies tokens with the public keys from a JWK Set (RFC 7517).
-// Verifier.Require is HTTP middleware that requires a bearer token (RFC 6750) and adds the token's claims to the
-// request's context.
+// Package token issues access tokens, which are JWTs as RFC 9068 defines them, and verifies them with the public
+// keys in a JWK Set (RFC 7517).
 package token
 
 import (
@@ -29,8 +27,8 @@ const (
 	ScopeAccountsManage = "accounts:manage"
 )
 
-// ClientID is the value of the client_id claim in every access token. RFC 9068 requires this claim. The value is always
-// the same, because Strongroom itself is the only client that obtains tokens.
+// ClientID is the value of the client_id claim, which RFC 9068 requires. It is the same in every access token,
+// because Strongroom itself is the only client.
 const ClientID = "strongroom"
 
 // scopes lists the scopes that each role grants.
@@ -70,8 +68,8 @@ type Claims struct {
 	payload []byte // the JSON that the claims were decoded from; nil if the token is new
 }
 
-// Payload returns the JSON from which the claims were decoded, or nil for the claims that Sign returns, because those
-// claims were never decoded. The caller must not change the JSON, because other callers share it.
+// Payload returns the JSON from which the claims were decoded, or nil if Signer.Sign created the claims. The caller
+// must not change the JSON, because other callers share it.
 func (c *Claims) Payload() []byte { return c.payload }
 
 // HasScope reports whether scope is one of the token's scopes.
@@ -111,8 +109,8 @@ func (c *Claims) MarshalJSON() ([]byte, error) {
 		c.Username, c.Roles, c.Scope, c.Version})
 }
 
-// UnmarshalJSON decodes claims strictly. Claim names are case-sensitive, no claim may occur twice, times must be
-// integers, and every required claim must exist. Unknown claims are ignored, as RFC 7519, section 4, requires.
+// UnmarshalJSON decodes and checks claims. Names are case-sensitive, duplicates are invalid, and times must be
+// integers. Unknown claims are ignored, as RFC 7519, section 4, requires.
 func (c *Claims) UnmarshalJSON(data []byte) error {
 	var w wire
 	if err := strictjson.DecodeKnown(data, &w); err != nil {
@@ -122,22 +120,22 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(w.Audience, &audience); err != nil {
 		audience = []string{""}
 		if err := json.Unmarshal(w.Audience, &audience[0]); err != nil {
-			return errors.New("the claim aud is neither a string nor an array of strings")
+			return errors.New("the aud claim is neither a string nor an array of strings")
 		}
 	}
 	if w.NotBefore != nil {
-		// Reject nbf, because Verifier does not check it and would accept a token that is not valid yet. No genuine
-		// token is affected, because the login function never issues a token with nbf.
-		return errors.New("the claim nbf is not supported")
+		// Reject nbf, because Verifier does not check this claim and would accept a token too early. The login
+		// function never issues a token with nbf.
+		return errors.New("the nbf claim is not supported")
 	}
 	for name, seconds := range map[string]int64{"exp": w.ExpiresAt, "iat": w.IssuedAt} {
 		if seconds <= 0 || seconds > maxTime {
-			return fmt.Errorf("the time in the claim %s is out of range", name)
+			return fmt.Errorf("the time in the %s claim is out of range", name)
 		}
 	}
 	for name, value := range map[string]string{"sub": w.Subject, "jti": w.ID, "client_id": w.ClientID, "username": w.Username} {
 		if value == "" {
-			return fmt.Errorf("the claim %s is empty", name)
+			return fmt.Errorf("the %s claim is empty", name)
 		}
 	}
 	*c = Claims{w.Issuer, audience, w.Subject, time.Unix(w.ExpiresAt, 0), time.Unix(w.IssuedAt, 0), w.ID, w.ClientID,

@@ -21,12 +21,11 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/strictjson"
 )
 
-// The limits for a key set. A file of maxKeysFile bytes can contain more keys than a rotation ever needs. RSA keys with
-// fewer bits than minRSABits are weak. RSA keys with more bits than maxRSABits make verification too slow.
+// The limits for a key set.
 const (
-	maxKeysFile = 256 << 10 // bytes
-	minRSABits  = 2048
-	maxRSABits  = 8192
+	maxKeysFile = 256 << 10 // bytes; enough for more keys than a rotation ever needs
+	minRSABits  = 2048      // shorter keys are weak
+	maxRSABits  = 8192      // longer keys make verification too slow
 )
 
 // Keys is a set of public keys (RFC 7517), indexed by key ID. The set never changes after it has been parsed.
@@ -36,7 +35,7 @@ type Keys struct {
 }
 
 // verificationKey is a public key together with the only algorithm that is allowed for it. The key determines the
-// algorithm, because the header of a forged token could name a weaker one.
+// algorithm, because the header of a forged token could name a weaker algorithm.
 type verificationKey struct {
 	method jwt.SigningMethod
 	public crypto.PublicKey
@@ -74,9 +73,8 @@ func LoadKeys(path string) (*Keys, error) {
 	return keys, nil
 }
 
-// ParseKeys parses a public JWK Set. It returns an error if the set is empty or if two keys have the same ID. It also
-// returns an error if a key contains private key parameters, is not meant for signatures, has an unknown type, is weak,
-// or has an alg parameter that does not match the key.
+// ParseKeys parses a public JWK Set. It rejects an empty set, two keys with the same ID, and a key that is
+// private, weak, unsupported or not meant for signatures.
 func ParseKeys(data []byte) (*Keys, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -121,15 +119,15 @@ func parsePublic(raw []byte) (jwk, verificationKey, error) {
 	return parseJWK(raw)
 }
 
-// parseJWK parses a JWK and checks its public part. In the returned JWK, alg and use are always set. If the JWK has no
-// kid, parseJWK uses the key's thumbprint as the kid.
+// parseJWK parses a JWK and checks its public key parameters. In the returned JWK, the alg and use members are always
+// set, and the kid member defaults to the key's thumbprint.
 func parseJWK(raw []byte) (jwk, verificationKey, error) {
 	var key jwk
 	if err := strictjson.DecodeKnown(raw, &key); err != nil {
 		return key, verificationKey{}, err
 	}
 	if key.Use != "" && key.Use != "sig" {
-		return key, verificationKey{}, fmt.Errorf(`the parameter "use" is %q, want "sig"`, key.Use)
+		return key, verificationKey{}, fmt.Errorf(`the "use" parameter is %q, want "sig"`, key.Use)
 	}
 	for _, op := range key.Ops {
 		if op != "verify" && (op != "sign" || key.D == "") {
@@ -141,7 +139,7 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 		return key, verificationKey{}, err
 	}
 	if alg := parsed.method.Alg(); key.Algorithm != "" && key.Algorithm != alg {
-		return key, verificationKey{}, fmt.Errorf("alg is %q, but the key requires %s", key.Algorithm, alg)
+		return key, verificationKey{}, fmt.Errorf("the key's alg is %q, want %s", key.Algorithm, alg)
 	}
 	key.Algorithm, key.Use = parsed.method.Alg(), "sig"
 	if key.ID == "" {
@@ -150,8 +148,8 @@ func parseJWK(raw []byte) (jwk, verificationKey, error) {
 	return key, parsed, nil
 }
 
-// public converts the public key parameters of a JWK to a key that can verify signatures. It returns an error if the
-// key type is not supported, or if the key is malformed or weak.
+// public converts a JWK's public parameters to a verificationKey. It returns an error if the key is unsupported,
+// malformed or weak.
 func (k jwk) public() (verificationKey, error) {
 	switch {
 	case k.KeyType == "EC" && k.Curve == "P-256":
@@ -199,8 +197,8 @@ func (k jwk) thumbprint() string {
 	return encode(sum[:])
 }
 
-// GenerateKey generates an ES256 key pair. It returns the private key as a JWK, with which the login function signs
-// tokens, and the public key in a JWK Set, with which the other functions verify tokens.
+// GenerateKey generates an ES256 key pair. It returns the private JWK for the login function, and a JWK Set with
+// the public key for the functions that verify tokens.
 func GenerateKey() (private, jwks []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -226,12 +224,12 @@ func GenerateKey() (private, jwks []byte, err error) {
 
 func encode(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }
 
-// decode decodes s, which must be base64url without padding (RFC 7515, section 2). The decoded data must have exactly
-// size bytes, or at least one byte if size is 0.
+// decode decodes base64url without padding (RFC 7515, section 2). The result must have exactly size bytes, or at
+// least one byte if size is 0.
 func decode(s string, size int) ([]byte, error) {
 	data, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil {
-		return nil, errors.New("a member of the key is not base64url")
+		return nil, errors.New("a member of the key is not valid base64url")
 	}
 	if size != 0 && len(data) != size || len(data) == 0 {
 		return nil, errors.New("a member of the key has the wrong length")

@@ -22,10 +22,8 @@ func Caller(ctx context.Context) *Claims {
 	return claims
 }
 
-// Require returns a handler that passes a request to next if the request has a valid bearer token and the token has
-// all of the scopes. Otherwise, the handler responds with a problem document and a challenge (RFC 6750, section 3).
-// The status is 401 if the token is missing or invalid, 403 if the token lacks a scope, and 400 if the Authorization
-// header is invalid.
+// Require returns a handler that calls next if the request's bearer token is valid and has all scopes. Otherwise,
+// the handler responds with a challenge (RFC 6750, section 3).
 func (v *Verifier) Require(next http.Handler, scopes ...string) http.Handler {
 	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		claims, err := v.Authenticate(r)
@@ -50,13 +48,13 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	return claims, Challenge(err)
 }
 
-// Challenge adds the WWW-Authenticate header to an error that requires the client to sign in again, because a response
-// with the status 401 must have this header (RFC 9110, section 15.5.2). If err wraps ErrInvalid, ErrExpired or
-// ErrStale, the returned error is a problem.Unauthenticated, and only the log contains the details of err. If err
-// wraps problem.SessionEnded, Challenge adds only the header. It returns any other error unchanged.
+// Challenge adds the WWW-Authenticate header (RFC 9110, section 15.5.2) to an error that requires the client to
+// sign in again. It converts ErrInvalid, ErrExpired and ErrStale to a problem.Unauthenticated. It returns any other
+// error unchanged.
 func Challenge(err error) error {
 	for _, known := range []error{ErrInvalid, ErrExpired, ErrStale} {
 		if errors.Is(err, known) {
+			// The response contains only fixed text, because the details in err are only for the log.
 			return problem.Unauthenticated.Because(err, known.Error()).
 				Header("WWW-Authenticate", fmt.Sprintf(`%s, error="invalid_token", error_description=%q`, realm, known))
 		}
@@ -79,8 +77,8 @@ func (c *Claims) Demand(scopes ...string) error {
 	return nil
 }
 
-// bearer returns the token in the Authorization header (RFC 6750, section 2.1). It does not accept a token in a form or
-// in the query string, although RFC 6750 allows both, because such a token can end up in logs.
+// bearer returns the token in the Authorization header (RFC 6750, section 2.1). It does not accept a token in a
+// form or query string, because such a token can end up in logs.
 func bearer(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {

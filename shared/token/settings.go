@@ -7,7 +7,7 @@ type Settings struct {
 	// KeysFile is the path of a file that contains a JWK Set (RFC 7517) with the public keys for verifying access
 	// tokens.
 	KeysFile string `env:"TOKEN_KEYS_FILE,required,notEmpty"`
-	// Issuer and Audience are the values that the claims iss and aud of an access token must have.
+	// Issuer and Audience are the required values of an access token's iss and aud claims.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
 }
@@ -21,16 +21,16 @@ func (s Settings) Verifier() (*Verifier, error) {
 	return NewVerifier(keys, s.Issuer, s.Audience)
 }
 
-// SignerSettings configures a function that issues access tokens.
+// SignerSettings configures a serverless function that issues access tokens.
 type SignerSettings struct {
 	// SigningKeyFile is the path of a file that contains the private JWK for signing access tokens.
 	SigningKeyFile string `env:"TOKEN_SIGNING_KEY_FILE,required,notEmpty"`
-	// Issuer and Audience become the claims iss and aud of every access token. All functions that verify tokens must
-	// have the same values, because they reject tokens with other values.
+	// Issuer and Audience become the iss and aud claims of every access token. Serverless functions reject tokens
+	// with other values, so all functions must have the same values.
 	Issuer   string `env:"TOKEN_ISSUER,required,notEmpty"`
 	Audience string `env:"TOKEN_AUDIENCE,required,notEmpty"`
-	// Lifetime is how long an access token is valid. After a user is disabled, functions that do not look up accounts
-	// still accept the user's access tokens until the tokens expire.
+	// Lifetime is how long an access token is valid. Serverless functions that do not look up accounts accept a
+	// disabled user's access tokens until the tokens expire.
 	Lifetime time.Duration `env:"TOKEN_LIFETIME" envDefault:"15m"`
 }
 

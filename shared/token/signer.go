@@ -29,13 +29,13 @@ type Signer struct {
 	now      func() time.Time
 }
 
-// LoadSigner reads a private JWK (EC, P-256) from the file at path and returns a Signer. It returns an error if issuer
-// or audience is empty, because these claims limit where a token is valid. lifetime must be at least one second,
-// because the times in a token are whole seconds.
+// LoadSigner reads a private JWK (EC, P-256) from the file at path and returns a Signer.
 func LoadSigner(path, issuer, audience string, lifetime time.Duration, now func() time.Time) (*Signer, error) {
+	// The issuer and the audience limit where a token is valid.
 	if issuer == "" || audience == "" {
 		return nil, errEmptySetting
 	}
+	// The times in a token are whole seconds.
 	if lifetime < time.Second {
 		return nil, errors.New("TOKEN_LIFETIME: must be at least 1 second")
 	}
@@ -52,11 +52,11 @@ func LoadSigner(path, issuer, audience string, lifetime time.Duration, now func(
 	}
 	secret, err := decode(key.D, 32)
 	if err != nil {
-		return nil, fmt.Errorf("load signing key from %s: the key has no valid private part", path)
+		return nil, fmt.Errorf("load signing key from %s: the key is not a valid private key", path)
 	}
 	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), secret)
 	if err != nil || !private.PublicKey.Equal(public.public) {
-		return nil, fmt.Errorf("load signing key from %s: the private part does not match the public part", path)
+		return nil, fmt.Errorf("load signing key from %s: the private key does not match its public key", path)
 	}
 	return &Signer{private, key.ID, issuer, audience, lifetime, now}, nil
 }

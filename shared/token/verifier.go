@@ -25,13 +25,13 @@ const (
 	remembered = 4096
 )
 
-// The errors for an access token that does not authenticate its client. Verify returns ErrInvalid or ErrExpired.
-// Package accounts returns ErrStale if the account was disabled or deleted, its role or password was changed, or all
-// its sessions were ended after the token was issued.
+// The errors for access tokens that are not accepted.
 var (
 	ErrInvalid = errors.New("the access token is invalid")
 	ErrExpired = errors.New("the access token has expired")
-	ErrStale   = errors.New("the account has changed since the token was issued")
+	// ErrStale reports that, after the token was issued, the account was disabled or deleted, its role or password was
+	// changed, or all its sessions were ended. The error comes from package accounts. Verify never returns it.
+	ErrStale = errors.New("the account has changed since the token was issued")
 )
 
 var errEmptySetting = errors.New("TOKEN_ISSUER and TOKEN_AUDIENCE must not be empty")
@@ -40,19 +40,20 @@ var errEmptySetting = errors.New("TOKEN_ISSUER and TOKEN_AUDIENCE must not be em
 type Verifier struct {
 	keys      *Keys
 	validator *jwt.Validator
-	// verified caches the claims of tokens whose signature is valid. The cache saves time, because a client sends the
-	// same token many times, and verifying the signature is the most expensive check. The cache key is a hash of the
-	// whole token, so that a modified token is never found in the cache.
+	// verified caches the claims of tokens with a valid signature, because a client sends the same token many
+	// times, and verifying its signature is slow.
 	verified *lru.Cache[[sha256.Size]byte, *Claims]
 }
 
-// NewVerifier returns a Verifier that accepts tokens that are signed with one of the keys and have the given issuer and
-// audience. It returns an error if issuer or audience is empty, because the JWT library would then not check the claim.
+// NewVerifier returns a Verifier that accepts tokens that are signed with one of the keys and have the given
+// issuer and audience.
 func NewVerifier(keys *Keys, issuer, audience string) (*Verifier, error) {
 	return newVerifier(keys, issuer, audience, time.Now)
 }
 
 func newVerifier(keys *Keys, issuer, audience string, now func() time.Time) (*Verifier, error) {
+	// With an empty issuer, the JWT library would not check the iss claim. With an empty audience, it would reject
+	// every token that Signer issues.
 	if issuer == "" || audience == "" {
 		return nil, errEmptySetting
 	}
@@ -73,13 +74,13 @@ func newVerifier(keys *Keys, issuer, audience string, now func() time.Time) (*Ve
 // JWKS returns the public keys as an encoded JWK Set (RFC 7517, section 5).
 func (v *Verifier) JWKS() []byte { return v.keys.JWKS() }
 
-// Verify returns the claims of an encoded token if the token is currently valid. It verifies the signature before it
-// decodes the claims. The caller must not change the claims, because Verify returns the same claims to other callers.
-// The error wraps ErrExpired or ErrInvalid. It can also contain a cause, which is only for the log.
+// Verify returns the claims of a valid encoded token. The caller must not change the claims, because other callers
+// share them. The error wraps ErrExpired or ErrInvalid.
 func (v *Verifier) Verify(raw string) (*Claims, error) {
 	if len(raw) > maxToken {
 		return nil, fmt.Errorf("%w: the token is longer than %d bytes", ErrInvalid, maxToken)
 	}
+	// Hash the whole token, so that a modified token is never found in the cache.
 	key := sha256.Sum256([]byte(raw))
 	claims, known := v.verified.Get(key)
 	if !known {
@@ -101,14 +102,14 @@ func (v *Verifier) Verify(raw string) (*Claims, error) {
 	return claims, nil
 }
 
-// open verifies the token's signature and typ, and decodes the token's claims.
+// open verifies the token's signature and checks the typ header parameter. It then decodes the token's claims.
 func (v *Verifier) open(raw string) (*Claims, error) {
 	kind, payload, err := v.keys.Open(raw)
 	if err != nil {
 		return nil, err
 	}
 	if kind = strings.ToLower(kind); kind != mediaType && kind != "application/"+mediaType {
-		return nil, fmt.Errorf("typ is %q, want %s", kind, mediaType)
+		return nil, fmt.Errorf("the header's typ is %q, want %s", kind, mediaType)
 	}
 	claims := new(Claims)
 	if err := claims.UnmarshalJSON(payload); err != nil {

@@ -1,8 +1,5 @@
 // Command audit runs the proofs, which are tests that reproduce known faults, and lists the proofs that still fail.
-//
-// A proof is in a file with the build tag audit. It checks the correct behavior, so it fails until the fault is fixed.
-// Its comment is one sentence: the name of the test, "checks", the audit report's page and ID for the fault (such as
-// "data A7"), a colon, and the correct behavior.
+// A proof fails until its fault is fixed.
 package main
 
 import (
@@ -28,14 +25,14 @@ import (
 // normal builds.
 const constraint = "//go:build audit\n"
 
-// timeout is how long the proofs (the tests that reproduce known faults) in one package may take. It includes the
-// time for the first build of FerretDB, which takes minutes.
+// timeout is the time limit for the proofs (the tests that reproduce known faults) in one package. It is long, because
+// the first build of FerretDB alone takes minutes.
 const timeout = "30m"
 
-// proof is a test that reproduces a known fault: it fails until the fault is fixed.
+// proof is a test that reproduces a known fault. The test fails until the fault is fixed.
 type proof struct {
 	dir, name string
-	// finding is the audit report's page and ID for the fault, such as "data A7". rule is the correct behavior.
+	// finding is the ID of a known fault, such as "data A7". rule describes the behavior that the test requires.
 	finding, rule string
 	// result is "pass", "fail" or "skip". It is empty if the proof did not run to completion.
 	result string
@@ -53,8 +50,8 @@ func main() {
 	}
 }
 
-// find returns the proofs in all files below root. It returns an error if a proof's comment does not have the required
-// form.
+// find returns the proofs (tests that reproduce known faults) in all files below root. It returns an error if a
+// proof's comment does not have the required form.
 func find(root string) (proofs []*proof, err error) {
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -77,7 +74,8 @@ func find(root string) (proofs []*proof, err error) {
 	return proofs, err
 }
 
-// parse returns the proofs in the Go file at path, whose content is source.
+// parse returns the proofs (tests that reproduce known faults) in the Go file at path. The comment on each test
+// must have the form "TestName checks ID: correct behavior".
 func parse(path string, source []byte) (proofs []*proof, err error) {
 	file, err := parser.ParseFile(token.NewFileSet(), path, source, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
@@ -92,15 +90,15 @@ func parse(path string, source []byte) (proofs []*proof, err error) {
 		sentence, named := strings.CutPrefix(comment, f.Name.Name+" checks ")
 		finding, rule, found := strings.Cut(sentence, ": ")
 		if !named || !found {
-			return nil, fmt.Errorf("%s: the comment on %s is %q, want %q", path, f.Name.Name, comment, f.Name.Name+" checks PAGE ID: …")
+			return nil, fmt.Errorf("%s: the comment on %s is %q, want %q", path, f.Name.Name, comment, f.Name.Name+" checks ID: …")
 		}
 		proofs = append(proofs, &proof{dir: filepath.ToSlash(filepath.Dir(path)), name: f.Name.Name, finding: finding, rule: rule})
 	}
 	return proofs, nil
 }
 
-// run runs the proofs and sets their results. It returns an error if a package does not compile, a test binary crashes,
-// or a proof does not run to completion.
+// run runs the tests in proofs and sets their results. It returns an error if a package does not compile, a test
+// binary crashes, or a test does not complete.
 func run(proofs []*proof) error {
 	var names, dirs []string
 	for _, p := range proofs {
@@ -128,8 +126,8 @@ func run(proofs []*proof) error {
 	return err
 }
 
-// collect reads the output of `go test -json` from events, and sets the results of proofs. It writes compiler
-// errors, and the output of packages whose tests crashed, to log.
+// collect sets the result of each test in proofs from the output of `go test -json`. log receives compiler errors
+// and the output of packages whose tests crashed.
 func collect(events io.Reader, proofs []*proof, log io.Writer) (err error) {
 	output, crashed := map[string]string{}, map[string]bool{} // keyed by package
 	for in := json.NewDecoder(bufio.NewReader(events)); ; {
@@ -161,13 +159,14 @@ func collect(events io.Reader, proofs []*proof, log io.Writer) (err error) {
 	}
 	for _, p := range proofs {
 		if p.result == "" {
-			err = errors.Join(err, fmt.Errorf("%s in %s did not run to completion", p.name, p.dir))
+			err = errors.Join(err, fmt.Errorf("proof %s in %s did not run to completion", p.name, p.dir))
 		}
 	}
 	return err
 }
 
-// report writes one line for each proof that fails, and then the number of proofs with each result.
+// report writes one line for each failed test in proofs, followed by the numbers of failed, passed and skipped
+// tests.
 func report(to io.Writer, proofs []*proof) {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	counts := map[string]int{}

@@ -16,18 +16,14 @@ import (
 )
 
 const (
-	// installTime is how long one installation of Debian packages or of npm packages may take.
+	// installTime is the time limit for each installation of Debian or npm packages.
 	installTime = 8 * time.Minute
-	// tryTime is how long the test of the console may take. On an idle machine, the test takes about a minute.
+	// tryTime is the time limit for the test of the console. On an idle machine, the test takes about a minute.
 	tryTime = 5 * time.Minute
 )
 
-// Try tests the web console at url. It signs in as the admin with the given user name and password, and as a user that
-// the admin creates and later deletes. dir is the directory of this package. Try writes three screenshots of every page
-// to dir/output: one in the light theme, one in the dark theme, and one at the width of a phone.
-//
-// If Node.js, npm or Chromium is not installed, Try installs it, which requires root on Debian. Without root, or on
-// another system, Try skips the test. If the environment variable CI is "true", the test fails instead.
+// Try tests the web console at url as the admin with the given credentials, and as a user that the admin creates and
+// deletes. dir is the directory of package browser. Screenshots are written to its output subdirectory.
 func Try(t *testing.T, dir, url, username, password string) {
 	t.Helper()
 	chromium := find(t, []string{"chromium"}, "chromium", "google-chrome")
@@ -58,8 +54,8 @@ func Try(t *testing.T, dir, url, username, password string) {
 	t.Logf("screenshots are in %s\n%s", output, out)
 }
 
-// Project copies the Node.js project in dir, except its build output and installed packages, to a temporary directory.
-// In the copy, it installs the packages that the lock file lists. It returns the path of the copy.
+// Project copies the Node.js project in dir, without its build output and installed packages, to a temporary directory.
+// It installs the packages that the lock file lists in the copy, and returns the path of the copy.
 func Project(t *testing.T, dir string) string {
 	t.Helper()
 	find(t, []string{"nodejs", "npm"}, "node")
@@ -88,8 +84,8 @@ func Project(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// --prefer-offline makes npm use its cache, which is necessary when the tests run in a cluster network from which
-	// the npm registry is not reachable.
+	// Make npm use its cache (--prefer-offline), because the tests can run in a cluster network from which the npm
+	// registry is not reachable.
 	Run(t, project, installTime, "npm", "ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund")
 	return project
 }
@@ -106,8 +102,9 @@ func Run(t *testing.T, dir string, limit time.Duration, name string, args ...str
 	}
 }
 
-// find returns the path of the first program in names that is installed. If none of them is installed, find installs
-// packages and searches again.
+// find returns the path of the first installed program in names. If none is installed, find installs the given
+// Debian packages. If it cannot install them because it is not running as root on Debian, it skips the test, or
+// fails the test if CI is "true".
 func find(t *testing.T, packages []string, names ...string) string {
 	t.Helper()
 	look := func() string {

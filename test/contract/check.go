@@ -17,12 +17,8 @@ import (
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
 )
 
-// check returns the faults in an exchange, which is a request and its response. A fault is a difference from
-// docs/openapi.yaml. check also records which parts of docs/openapi.yaml the exchange covers.
-//
-// The validator checks parameters, headers and JSON schemas. In addition, check reports faults that the validator does
-// not find: a body that docs/openapi.yaml does not describe, a property that no schema describes, and a violation of a
-// rule that docs/openapi.yaml states only in prose.
+// check compares an exchange (a request and its response) with docs/openapi.yaml and returns the differences. It also
+// records which parts of docs/openapi.yaml the exchange covers.
 func (c *Contract) check(d *document, x exchange) (faults []string) {
 	if x.header.Get("X-Request-Id") == "" {
 		faults = append(faults, "the response has no X-Request-Id header")
@@ -57,8 +53,8 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 		}
 		request := rewritten(x, method, operation)
 		response := &http.Response{StatusCode: x.status, Header: x.header, Body: http.NoBody, Request: request}
-		// The validator rejects a response to HEAD that has a body. Therefore, do not pass it the body of the response
-		// to a POST request with X-HTTP-Method-Override: HEAD.
+		// Omit the body of a response to HEAD, because the OpenAPI validator rejects it. Such a body occurs if a POST
+		// request has the header X-HTTP-Method-Override: HEAD.
 		if len(x.got) > 0 && method != http.MethodHead {
 			response.Body = io.NopCloser(bytes.NewReader(x.got))
 		}
@@ -70,6 +66,8 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 			continue // a response to HEAD does not cover the GET operation
 		}
 		c.note(fmt.Sprintf("%s %d", operation.OperationId, x.status))
+		// Do not check a rejected request, and do not record its body and parameters as covered, because they might be
+		// invalid.
 		if known && x.status < 400 {
 			if ok, found := d.validator.ValidateHttpRequestSyncWithPathItem(request, item, template); !ok {
 				faults = append(faults, "the function accepted a request that the document does not allow: "+strings.Join(texts(found), "; "))
@@ -80,13 +78,13 @@ func (c *Contract) check(d *document, x exchange) (faults []string) {
 	return faults
 }
 
-// find returns the path item that describes the request r, the item's path template, and the method of the matching
-// operation. item is nil if the document does not describe the path. Some functions accept additional paths and
-// methods, which the document mentions only in prose. find maps them to the paths and methods that the document
-// defines.
+// find returns the path item for r, the item's path template, and the method of the matching operation. item is nil
+// if the document does not describe the path.
 func (c *Contract) find(d *document, r *http.Request) (template string, item *v3.PathItem, method string) {
 	path, method := r.URL.Path, r.Method
 	below := func(base string) bool { return strings.HasPrefix(path, base+"/") }
+	// docs/openapi.yaml mentions some paths and methods only in prose. Replace such a path or method with one that
+	// docs/openapi.yaml defines.
 	switch {
 	case path == "/" && slices.Contains([]string{"login", "validate", "upload"}, c.function):
 		path = "/" + c.function // these functions also serve the path /
@@ -115,10 +113,8 @@ func (c *Contract) find(d *document, r *http.Request) (template string, item *v3
 	return template, item, method
 }
 
-// meant returns the operations that describe a request with the given method, keyed by method. If the item has no HEAD
-// operation, the GET operation also describes HEAD, because HEAD is GET without the content (RFC 9110 §9.3.2). If the
-// item does not describe the method, known is false, and meant returns all operations except OPTIONS, because each of
-// them describes the 405 response.
+// meant returns the operations that describe a request with the given method. If there is no such operation,
+// known is false, and meant returns the operations that describe the 405 response.
 func meant(item *v3.PathItem, method string) (operations map[string]*v3.Operation, known bool) {
 	operations = map[string]*v3.Operation{}
 	for name, operation := range item.GetOperations().FromOldest() {
@@ -127,6 +123,7 @@ func meant(item *v3.PathItem, method string) (operations map[string]*v3.Operatio
 	if operation := operations[method]; operation != nil {
 		return map[string]*v3.Operation{method: operation}, true
 	}
+	// HEAD is GET without the content (RFC 9110 §9.3.2).
 	if method == http.MethodHead && item.Get != nil {
 		return map[string]*v3.Operation{method: item.Get}, true
 	}
@@ -148,8 +145,8 @@ func rewritten(x exchange, method string, operation *v3.Operation) *http.Request
 	return request
 }
 
-// checkBody reports faults in a response body that the validator does not find: a body that the document does not
-// describe, and a property that no schema describes.
+// checkBody reports faults in a response body that the OpenAPI validator does not find: a body that the document does
+// not describe, and a property that no schema describes.
 func checkBody(d *document, x exchange, operation *v3.Operation) (faults []string) {
 	described := operation.Responses.Codes.GetOrZero(fmt.Sprint(x.status))
 	switch {
@@ -176,8 +173,8 @@ func checkBody(d *document, x exchange, operation *v3.Operation) (faults []strin
 	return faults
 }
 
-// checkProblem checks that the problem document in a response matches the response's status and request ID, because a
-// schema cannot check this. It also works for a path that docs/openapi.yaml does not describe.
+// checkProblem checks that the problem document in a response matches the response's status and request ID, because
+// a schema cannot check this.
 func checkProblem(x exchange) []string {
 	if !isProblem(x.header) {
 		return []string{fmt.Sprintf("the error response has the content type %q, want application/problem+json", x.header.Get("Content-Type"))}
@@ -231,7 +228,7 @@ func isJSON(header http.Header) bool {
 	return mediaType == "application/json" || strings.HasSuffix(mediaType, "+json")
 }
 
-// texts returns one line of text for each of the validator's errors.
+// texts returns one line of text for each of the OpenAPI validator's errors.
 func texts(found []*validatorerrors.ValidationError) (texts []string) {
 	for _, f := range found {
 		text := f.Message + ": " + f.Reason

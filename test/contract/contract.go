@@ -1,12 +1,11 @@
-// Package contract checks the responses of functions against docs/openapi.yaml. It also checks that the tests of a
-// function cover all responses, request bodies and parameters that the document describes for this function. The tests
-// of a function must contain the following code:
+// Package contract checks the responses of a function, and the coverage of the function's tests, against
+// docs/openapi.yaml. To use it, add this code to the function's tests:
 //
 //	var api = contract.Of("login")
 //
 //	func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 //
-// The tests send their requests to api.Handler(t, handler), where handler is the return value of function.Wrap.
+// Then send the requests of the tests to api.Handler(t, handler), where handler is the return value of function.Wrap.
 package contract
 
 import (
@@ -35,12 +34,12 @@ var elsewhere = map[string]string{
 	"showTusUpload 503": "only the gateway sends this response, and the gateway's tests cover it with other operations",
 }
 
-// document is the parsed file docs/openapi.yaml. A test binary reads the file only once.
+// document is the parsed docs/openapi.yaml file. A test binary reads the file only once.
 type document struct {
 	*v3.Document
 	validator validator.Validator
-	// strict contains the options for finding properties that no schema describes. validator does not use these
-	// options, because it would then also require the document to describe every header.
+	// strict contains the options for reporting properties that no schema describes. The document's main validator
+	// does not use these options, because they would make it reject undescribed headers.
 	strict *config.ValidationOptions
 }
 
@@ -67,8 +66,8 @@ var load = sync.OnceValues(func() (*document, error) {
 	return d, nil
 })
 
-// items returns the path items of a function, keyed by path, and its webhooks, keyed by name. For the gateway, items
-// returns all paths, because the gateway forwards requests to the other functions.
+// items returns a function's path items, keyed by path, and its webhooks, keyed by name. For the gateway, items
+// returns all path items, because the gateway forwards requests to the other functions.
 func (d *document) items(function string) map[string]*v3.PathItem {
 	items := map[string]*v3.PathItem{}
 	for path, item := range d.Paths.PathItems.FromOldest() {
@@ -101,14 +100,14 @@ type Contract struct {
 	tried    map[string]bool
 }
 
-// Of returns the contract of a function. The contract consists of the operations that are tagged with the function's
-// name. Of("health") returns the contract of the path /healthz, which every function has.
+// Of returns the contract of a function: the operations that are tagged with the function's name. Of("health")
+// returns the contract of /healthz, which every function has.
 func Of(function string) *Contract {
 	return &Contract{function: function, tried: map[string]bool{}}
 }
 
-// Run runs the tests and returns the exit status. The status is not 0 if a test fails, or if the tests do not cover the
-// whole contract. If only some of the tests run, because of a flag such as -run, Run does not check the coverage.
+// Run runs the tests and returns the exit status, which is nonzero if a test fails or if the tests do not cover the
+// whole contract. Coverage is not checked if a flag such as -run selects tests.
 func (c *Contract) Run(m *testing.M) int {
 	d, err := load() // before the tests, because its goroutines must not start in a testing/synctest bubble
 	if err != nil {
@@ -128,10 +127,8 @@ func (c *Contract) Run(m *testing.M) int {
 	return code
 }
 
-// untried returns a message for each part of the contract that the tests have not covered. A part is a response
-// ("login 200"), the content type of a request body ("login takes application/json"), or a parameter ("login has query
-// name"). A rejected request covers only the response, because the request's body and parameters can be invalid.
-// untried also returns a message for each part in elsewhere that the tests have covered.
+// untried returns a message for each part of the contract that the tests have not covered. It also returns a message
+// for each part that the tests have covered although it is listed in the elsewhere map.
 func (c *Contract) untried(d *document) (faults []string) {
 	described := map[string]bool{}
 	for _, item := range d.items(c.function) {
@@ -149,13 +146,14 @@ func (c *Contract) untried(d *document) (faults []string) {
 		case !c.tried[what] && !excused:
 			faults = append(faults, "no test covers: "+what)
 		case c.tried[what] && excused:
-			faults = append(faults, "a test covers this part, so remove it from the map elsewhere: "+what)
+			faults = append(faults, "a test covers this part, so remove it from the elsewhere map: "+what)
 		}
 	}
 	return faults
 }
 
-// describedBy returns the parts of an operation that the tests must cover, in the notation that untried describes.
+// describedBy returns the parts of an operation that the tests must cover, such as "login 200", "login takes
+// application/json" and "upload has query name".
 func describedBy(item *v3.PathItem, operation *v3.Operation) map[string]bool {
 	described, name := map[string]bool{}, operation.OperationId
 	for status := range operation.Responses.Codes.KeysFromOldest() {
@@ -178,8 +176,8 @@ func (c *Contract) note(what string) {
 	c.tried[what] = true
 }
 
-// Handler returns a handler that calls handler and checks each response. The test fails if docs/openapi.yaml does not
-// allow the response, or if handler accepts a request that docs/openapi.yaml does not allow.
+// Handler wraps an HTTP handler. The test fails if the handler sends a response or accepts a request that
+// docs/openapi.yaml does not allow.
 func (c *Contract) Handler(t testing.TB, handler http.Handler) http.Handler {
 	t.Helper()
 	d, err := load()

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// limit is the maximum number of bytes of each body that are checked. 1 MiB is sufficient, because only file content is
+// limit is the maximum number of bytes that are checked in each body. 1 MiB is sufficient, because only file content is
 // longer, and file content is not checked.
 const limit = 1 << 20
 
@@ -20,7 +20,7 @@ type exchange struct {
 	got     []byte
 }
 
-// watch returns a handler that calls handler, and then passes the request and its response to the function tell.
+// watch returns a handler that first calls handler and then passes the request and its response to the tell callback.
 func watch(handler http.Handler, tell func(exchange)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x, answer := exchange{request: r.Clone(r.Context())}, &watchedWriter{ResponseWriter: w}
@@ -46,7 +46,7 @@ func watch(handler http.Handler, tell func(exchange)) http.Handler {
 	})
 }
 
-// watchedBody is a request body that copies the bytes that the handler reads, up to the number in limit.
+// watchedBody is a request body that records the bytes that the handler reads, up to a total of limit bytes.
 type watchedBody struct {
 	io.ReadCloser
 	kept bytes.Buffer
@@ -59,8 +59,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// watchedWriter is a response writer that copies the status, the headers, and the body up to the number of bytes in
-// limit.
+// watchedWriter is a response writer that records the status, the headers and up to limit bytes of the body.
 type watchedWriter struct {
 	http.ResponseWriter
 	status int

@@ -147,7 +147,7 @@ func TestRunWithNamedStores(t *testing.T) {
 	second := launchRunner(t, dir, freeAddress(t))
 	wantRefusal(t, second, fmt.Sprintf("(process %d) is using %s", r.cmd.Process.Pid, dir))
 	second = launchRunner(t, t.TempDir(), strings.TrimPrefix(r.url, "http://"))
-	wantRefusal(t, second, "use another address, such as ADDR=")
+	wantRefusal(t, second, "set ADDR to a different address, such as ")
 	r.stop(t, syscall.SIGINT)
 }
 

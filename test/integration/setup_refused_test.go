@@ -78,7 +78,7 @@ func TestSetupNamesRefusedSetting(t *testing.T) {
 			for line := range strings.Lines(log) {
 				last = line
 			}
-			if !regexp.MustCompile(`: ` + test.setting + `: the server denied the user access: `).MatchString(last) {
+			if !regexp.MustCompile(`: ` + test.setting + `: (MySQL|RabbitMQ|MongoDB) denied the user access: `).MatchString(last) {
 				t.Errorf("the last line does not name %s:\n%s", test.setting, log)
 			}
 			if strings.Contains(log, "gave up waiting") || strings.Contains(log, `"waiting until`) {

@@ -1,8 +1,5 @@
-// Command servers installs and builds the server programs that the tests start. It builds FerretDB, TiDB and the
-// receive adapter before the tests run, because the first build takes minutes and would slow down the tests. If it runs
-// as root on Debian, it also installs MariaDB and RabbitMQ, without starting their system services. It does not install
-// them if the environment variable STORES is set, which means that servers are already running and that the network is
-// unavailable (see package servertest).
+// Command servers builds and installs the server programs for the tests in advance, because the first build takes
+// minutes. It can install packages only if it runs as root on Debian.
 package main
 
 import (
@@ -32,8 +29,8 @@ func main() {
 	}
 }
 
-// provide installs packages for the server called name if err, the result of the search for that server, is
-// store.ErrNotInstalled. It returns any other err unchanged.
+// provide installs a server's packages if err is store.ErrNotInstalled, and returns any other error unchanged. err
+// is the result of searching for the server.
 func provide(ctx context.Context, name string, err error, packages ...string) error {
 	switch {
 	case err == nil:
@@ -41,6 +38,8 @@ func provide(ctx context.Context, name string, err error, packages ...string) er
 		return nil
 	case !errors.Is(err, store.ErrNotInstalled):
 		return err
+	// Do not install packages if STORES is set. The servers are then already running, and the network is
+	// unavailable.
 	case os.Getenv("STORES") != "" || !store.CanInstall():
 		fmt.Println(name + " is NOT installed: tests that start a private " + name + " server will be skipped")
 		return nil

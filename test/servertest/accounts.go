@@ -19,7 +19,7 @@ func AccountsDSN(t *testing.T) (dsn string) {
 	return dsn
 }
 
-// OpenAccounts opens an account store, which is closed when the test ends. The default for clock is time.Now.
+// OpenAccounts opens an account store. The store is closed when the test ends. The default for clock is time.Now.
 func OpenAccounts(t *testing.T, dsn string, clock ...func() time.Time) *accounts.Store {
 	t.Helper()
 	store, err := accounts.Open(dsn, append(clock, time.Now)[0])
@@ -34,7 +34,8 @@ func OpenAccounts(t *testing.T, dsn string, clock ...func() time.Time) *accounts
 	return store
 }
 
-// LoginFailures returns the sum of all failure counters. Each failure counts twice: for its address and for its user.
+// LoginFailures returns the sum of all failure counters. Each failure is counted twice: once for the user
+// name and the address, and once for the user name and all addresses.
 func LoginFailures(t *testing.T, dsn string) (n int) {
 	t.Helper()
 	if err := OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures) FROM login_attempts`).Scan(&n); err != nil {
@@ -77,7 +78,7 @@ func AuditTrail(t *testing.T, store *accounts.Store) (lines []string) {
 	}
 }
 
-// ReserveAndSettle makes a login attempt with the given outcome, which must be admitted.
+// ReserveAndSettle makes a login attempt and records its outcome. The test fails if the attempt is not admitted.
 func ReserveAndSettle(t *testing.T, store *accounts.Store, name string, address netip.Addr, outcome accounts.Outcome) {
 	t.Helper()
 	settle, err := store.Reserve(t.Context(), name, address)
@@ -85,6 +86,6 @@ func ReserveAndSettle(t *testing.T, store *accounts.Store, name string, address 
 		err = settle(t.Context(), outcome)
 	}
 	if err != nil {
-		t.Fatalf("attempt on %s from %s: %v", name, address, err)
+		t.Fatalf("login attempt for %s from %s: %v", name, address, err)
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 )
 
-// OpenContent returns a store in the database that uri names, and the database. It creates the indexes of the store.
+// OpenContent opens a file store in the database that uri names, and creates the database's indexes. It returns the
+// store and the database.
 func OpenContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
 	t.Helper()
 	s, err := content.Open(uri)
@@ -46,10 +47,11 @@ func SHA256(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// NewReader returns a reader that returns left zero bytes, and then the error of end.
+// NewReader returns a reader for a sequence of zero bytes. The left parameter is the sequence's length. After the last
+// byte, the reader returns the error that the end function returns.
 func NewReader(left int, end func() error) io.Reader { return &reader{left, end} }
 
-// reader returns left bytes and then the error of end.
+// reader is the reader that NewReader returns.
 type reader struct {
 	left int
 	end  func() error
@@ -75,7 +77,7 @@ func CreateUpload(t *testing.T, s *content.Store, length int) content.Upload {
 	return u
 }
 
-// AddPiece appends b to an upload at offset. The test fails if not all bytes are added.
+// AddPiece appends b to an upload at the given offset. The test fails if not all bytes are added.
 func AddPiece(t *testing.T, s *content.Store, id string, offset int, b []byte) {
 	t.Helper()
 	if added, err := s.Append(t.Context(), id, int64(offset), bytes.NewReader(b)); err != nil || added != int64(len(b)) {
@@ -83,7 +85,7 @@ func AddPiece(t *testing.T, s *content.Store, id string, offset int, b []byte) {
 	}
 }
 
-// WantNoJournal checks that the journal has no document of an upload.
+// WantNoJournal checks that the uploads.journal collection contains no documents for an upload.
 func WantNoJournal(t *testing.T, db *mongo.Database, id string) {
 	t.Helper()
 	if n := CountDocuments(t, db.Collection("uploads.journal"), bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: id}, {Key: "$lt", Value: id + "~"}}}}); n != 0 {

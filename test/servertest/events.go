@@ -12,7 +12,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
-// Recovery is the time within which a publisher or a pipeline must work again after its servers have become available.
+// Recovery is how long a publisher or a pipeline may take to recover after its servers become available again.
 const Recovery = 30 * time.Second
 
 // ResetTopology deletes the exchanges and queues of the virtual host and declares them again.
@@ -34,16 +34,17 @@ func ResetTopology(t *testing.T, broker Vhost) {
 	}
 }
 
-// ResetLastingTopology is like ResetTopology, for a broker that the test will kill. It waits for 2 s, because RabbitMQ
-// records the files of a quorum queue up to half a second after the declaration. If RabbitMQ is killed before that, the
-// queue is empty after the restart (RabbitMQ 4.3) or does not confirm any message (RabbitMQ 3.10).
+// ResetLastingTopology calls ResetTopology and then waits long enough for RabbitMQ to save the new queues. Use it for a
+// broker that the test will kill.
 func ResetLastingTopology(t *testing.T, broker Vhost) {
 	t.Helper()
 	ResetTopology(t, broker)
+	// RabbitMQ takes up to half a second to save a new quorum queue. If RabbitMQ is killed before it has saved the
+	// queue, the queue is empty (RabbitMQ 4.3) or confirms no messages (RabbitMQ 3.10) after the next start.
 	time.Sleep(2 * time.Second)
 }
 
-// Publisher returns a publisher for eventsURL, which is closed when the test ends.
+// Publisher returns a publisher for eventsURL. The publisher is closed when the test ends.
 func Publisher(t *testing.T, eventsURL string) events.Publisher {
 	t.Helper()
 	p, err := events.NewPublisher(eventsURL)

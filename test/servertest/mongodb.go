@@ -48,7 +48,7 @@ func (s MongoDBServer) NewDatabase(t *testing.T) (uri string) {
 	t.Helper()
 	u := ParseURL(t, s.AdminURI)
 	if query := u.Query(); u.User != nil && !query.Has("authSource") {
-		// The default of authSource is the database in the path, and the path changes below.
+		// Set authSource, because its default is the database in the path, and the path changes below.
 		query.Set("authSource", cmp.Or(strings.TrimPrefix(u.Path, "/"), "admin"))
 		u.RawQuery = query.Encode()
 	}
@@ -59,14 +59,13 @@ func (s MongoDBServer) NewDatabase(t *testing.T) (uri string) {
 	return u.String()
 }
 
-// NewUser returns uri with a new user in place of the administrator. uri must be a result of NewDatabase. The user does
-// not exist yet and is dropped when the test ends. FerretDB 1 has no users. For FerretDB, NewUser returns uri
-// unchanged.
+// NewUser returns uri with the credentials of a user that does not exist yet. uri must be a result of NewDatabase. The
+// test must create the user. The user is dropped when the test ends.
 func (s MongoDBServer) NewUser(t *testing.T, uri string) string {
 	t.Helper()
 	u := ParseURL(t, uri)
 	if u.User == nil {
-		return uri
+		return uri // FerretDB 1 has no users
 	}
 	name := UniqueName()
 	u.User = url.UserPassword(name, rand.Text())
@@ -79,8 +78,7 @@ func (s MongoDBServer) NewUser(t *testing.T, uri string) string {
 	return u.String()
 }
 
-// Database returns the database that uri names. The connection uses the driver directly, without the packages of
-// Strongroom.
+// Database returns the database that uri names. It connects directly with the MongoDB driver.
 func Database(t *testing.T, uri string) *mongo.Database {
 	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))

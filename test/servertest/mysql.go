@@ -46,8 +46,8 @@ func OwnTiDB(t *testing.T) MySQLServer {
 	return MySQLServer{private, private.AdminDSN}
 }
 
-// NewDatabase returns the DSN of the administrator, and a DSN of a new runtime user and a new database. Neither the
-// user nor the database exists yet. NewDatabase drops both when the test ends.
+// NewDatabase returns the administrator's DSN, and a DSN for a runtime user and a database that do not exist yet. The
+// user and the database are dropped when the test ends.
 func (s MySQLServer) NewDatabase(t *testing.T) (admin, runtime string) {
 	t.Helper()
 	cfg, err := mysql.ParseDSN(s.AdminDSN)
@@ -86,8 +86,8 @@ func (s MySQLServer) EmptyDatabase(t *testing.T) (dsn string) {
 	return cfg.FormatDSN()
 }
 
-// DatabaseName returns the name of the database in a DSN, which is also the name of the runtime user in a DSN of
-// NewDatabase.
+// DatabaseName returns the database name in a DSN. In a runtime DSN from NewDatabase, the user name is the same as
+// the database name.
 func DatabaseName(t *testing.T, dsn string) string {
 	t.Helper()
 	cfg, err := mysql.ParseDSN(dsn)
@@ -97,7 +97,7 @@ func DatabaseName(t *testing.T, dsn string) string {
 	return cfg.DBName
 }
 
-// OpenSQL opens a database without the packages of Strongroom. The connections are closed when the test ends.
+// OpenSQL opens a database directly with the MySQL driver. The connections are closed when the test ends.
 func OpenSQL(t *testing.T, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("mysql", dsn)

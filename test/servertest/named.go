@@ -10,21 +10,25 @@ import (
 
 // Killable is a server that a test is allowed to kill.
 type Killable interface {
-	// Kill kills the server. As in a power failure, the server does not shut down cleanly.
+	// Kill ends the server process without a clean shutdown, as in a power failure.
 	Kill() error
-	// Restart kills the server if it is running, starts it on the same data, and returns when it accepts connections.
+	// Restart kills the server if it is running. It then starts the server with the same data and waits until the
+	// server accepts connections.
 	Restart(ctx context.Context) error
 }
 
-// namedServer is the name of a server that the script in STORES started.
+// namedServer is the name of a server that was started by the script whose path is in the environment variable STORES.
+// "STORES kill NAME" kills the server, and "STORES start NAME" starts it again. The directory STORES_DIR/NAME/root is
+// the server's root directory.
 type namedServer string
 
-// ownNamed returns a named server for a test that kills it. Other tests must not use the server at the same time, so
-// the tests of a package run one at a time, and "make integration" tests one package at a time. If the test fails,
-// ownNamed restarts the server for the following tests.
+// ownNamed returns a named server for a test that kills it. Test only one package at a time (`go test -p 1`),
+// because the tests of other packages cannot use a killed server.
 func ownNamed(t *testing.T, name string) namedServer {
 	t.Helper()
 	server := namedServer(name)
+	// Restart the server after a failed test, because the test might have failed before it restarted the server, and
+	// later tests need the server.
 	AtEnd(t, "restart "+name, func(ctx context.Context) error {
 		if !t.Failed() {
 			return nil

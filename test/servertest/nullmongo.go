@@ -9,8 +9,8 @@ import (
 	"github.com/strongroom-dev/strongroom/test/bench/nullmongo"
 )
 
-// NullMongoDB starts a MongoDB server that stores nothing, stops it when the test ends, and returns its URI. The
-// function reply is called as nullmongo.Server.Intercept describes.
+// NullMongoDB starts a MongoDB server that stores nothing, and returns the server's URI. The server sends the documents
+// that the reply function returns (see nullmongo.Server.Intercept). The server is stopped when the test ends.
 func NullMongoDB(t *testing.T, reply func(command, collection string) bson.D) string {
 	t.Helper()
 	server, err := nullmongo.Start(nil)
@@ -26,11 +26,8 @@ func NullMongoDB(t *testing.T, reply func(command, collection string) bson.D) st
 	return server.URI()
 }
 
-// WithoutMajority returns a reply function for NullMongoDB. inserts is the command to which the function replies as a
-// primary that cannot reach the secondaries, such as "insert fs.files". The first reply is that the document is
-// written, but that no majority has it. Each later reply is that the document already exists, and again that no
-// majority has it. A real server sends both in one reply, as MongoDB's test
-// jstests/replsets/noop_writes_wait_for_write_concern.js proves.
+// WithoutMajority returns a reply function for NullMongoDB. The function simulates a primary that cannot reach its
+// secondaries. It handles only the command and collection in the inserts parameter, such as "insert fs.files".
 func WithoutMajority(inserts string) func(command, collection string) bson.D {
 	var n atomic.Int32
 	return func(command, collection string) bson.D {
@@ -41,9 +38,12 @@ func WithoutMajority(inserts string) func(command, collection string) bson.D {
 			{Key: "ok", Value: 1.0},
 			{Key: "writeConcernError", Value: bson.D{{Key: "code", Value: int32(50)}, {Key: "codeName", Value: "MaxTimeMSExpired"}, {Key: "errmsg", Value: "operation exceeded time limit"}}},
 		}
+		// The first reply reports that the document was written, but not to a majority of the servers.
 		if n.Add(1) == 1 {
 			return append(reply, bson.E{Key: "n", Value: int32(1)})
 		}
+		// Later replies report a write concern error and a duplicate key error, as in MongoDB's test
+		// jstests/replsets/noop_writes_wait_for_write_concern.js.
 		duplicate := bson.D{{Key: "index", Value: int32(0)}, {Key: "code", Value: int32(11000)}, {Key: "errmsg", Value: "E11000 duplicate key error"}}
 		return append(reply, bson.E{Key: "n", Value: int32(0)}, bson.E{Key: "writeErrors", Value: bson.A{duplicate}})
 	}

@@ -52,8 +52,8 @@ func OwnRabbitMQ(t *testing.T) RabbitMQServer {
 	return RabbitMQServer{private, private.URL, private.ManagementURL, private}
 }
 
-// namedRabbitMQ returns the RabbitMQ server that the environment names. It reports false if the environment names no
-// server.
+// namedRabbitMQ returns the RabbitMQ server that EVENTS_ADMIN_URL and EVENTS_MANAGEMENT_URL specify. It returns
+// false if these environment variables are not set.
 func namedRabbitMQ(t *testing.T) (RabbitMQServer, bool) {
 	t.Helper()
 	named := RabbitMQServer{AdminURL: os.Getenv("EVENTS_ADMIN_URL"), ManagementURL: os.Getenv("EVENTS_MANAGEMENT_URL")}
@@ -72,8 +72,8 @@ type Vhost struct {
 	URL string
 }
 
-// Permissions are regular expressions of the names that a RabbitMQ user is allowed to configure, write to and read
-// from.
+// Permissions are regular expressions for the names of the exchanges and queues that a RabbitMQ user is allowed to
+// configure, write to and read from.
 type Permissions struct {
 	Configure string `json:"configure"`
 	Write     string `json:"write"`
@@ -147,8 +147,8 @@ func (s RabbitMQServer) manage(ctx context.Context, method, path string, object 
 // Rabbitmqctl runs RabbitMQ's command-line tool on a server that OwnRabbitMQ returned.
 func (s RabbitMQServer) Rabbitmqctl(t *testing.T, args ...string) {
 	t.Helper()
-	// On Debian, the rabbitmqctl on the PATH is a wrapper that requires the system user rabbitmq. The program that it
-	// wraps does not.
+	// Do not use the rabbitmqctl script on Debian's PATH, because it requires the system user rabbitmq. The following
+	// program, which the script runs, does not require this user.
 	tool := "/usr/lib/rabbitmq/bin/rabbitmqctl"
 	var cmd *exec.Cmd
 	if s.private == nil {
@@ -175,7 +175,7 @@ func (s RabbitMQServer) Rabbitmqctl(t *testing.T, args ...string) {
 	}
 }
 
-// Channel returns an AMQP channel of a new connection to the virtual host, which is closed when the test ends.
+// Channel connects to a virtual host and returns an AMQP channel. The connection is closed when the test ends.
 func Channel(t *testing.T, broker Vhost) *amqp.Channel {
 	t.Helper()
 	conn, err := amqp.Dial(broker.URL)
@@ -218,7 +218,7 @@ func GetMessage(t *testing.T, ch *amqp.Channel, queue string) amqp.Delivery {
 	return message
 }
 
-// WithPassword returns the URL of a store with another password.
+// WithPassword replaces the password in the URL of a store.
 func WithPassword(t *testing.T, raw, password string) string {
 	t.Helper()
 	u := ParseURL(t, raw)

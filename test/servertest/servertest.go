@@ -1,16 +1,7 @@
-// Package servertest provides real servers, and helpers for tests that use them. The environment names the servers. For
-// each server that the environment does not name, the tests of a package start a private server on a free loopback
-// port: MariaDB, RabbitMQ or FerretDB. The tests build FerretDB from its nested module, so it is always available. A
-// test that needs a server that is not installed is skipped. With CI=true, it fails instead.
-//
-// MYSQL_ADMIN_DSN, MONGODB_ADMIN_URI, and EVENTS_ADMIN_URL with EVENTS_MANAGEMENT_URL name the servers and their
-// administrators. Each test creates its own databases, virtual hosts and users and deletes them when it ends, so that
-// several runs can share a server.
-//
-// If a script started the named servers, STORES is the path of that script. "STORES kill NAME" kills a server and
-// "STORES start NAME" starts it again. STORES_DIR/NAME/root is the root directory of that server. Without STORES, a
-// test that kills a server starts a private server. With STORES, test the packages one after another (go test -p 1),
-// because a test that kills a named server would interrupt the tests of other packages.
+// Package servertest provides real servers for tests, and helpers that use the servers. MYSQL_ADMIN_DSN,
+// MONGODB_ADMIN_URI, EVENTS_ADMIN_URL and EVENTS_MANAGEMENT_URL specify existing servers. If the variables for a server
+// are not set, the tests start a private server (MariaDB, FerretDB or RabbitMQ). A test that kills a server also starts
+// a private server, unless STORES is set (see namedServer).
 package servertest
 
 import (
@@ -31,10 +22,11 @@ import (
 	"github.com/strongroom-dev/strongroom/local/store"
 )
 
-// StartTimeout bounds the start of a server. It includes the time for the first build of FerretDB or of the adapter.
+// StartTimeout is the time limit for starting a server. It includes the time for the first build of a server that is
+// built from Go modules, such as FerretDB, or of the receive adapter.
 const StartTimeout = 8 * time.Minute
 
-// dropTimeout limits how long a test waits until its database, virtual host or user is deleted.
+// dropTimeout is the time limit for each cleanup operation, such as the deletion of a test's database or user.
 const dropTimeout = 30 * time.Second
 
 // servers is the state that all tests of this binary share.
@@ -57,7 +49,7 @@ var (
 // call Main in TestMain.
 func Main(m *testing.M) { os.Exit(run(m)) }
 
-// TempDir returns the directory that contains the private servers. Main deletes the directory after the last test.
+// TempDir returns the directory for the files of the private servers. Main deletes the directory after the last test.
 func TempDir() string { return servers.dir }
 
 func run(m *testing.M) (code int) {
@@ -119,8 +111,8 @@ func own[S stopper](t *testing.T, pkg, name string, begin func(context.Context, 
 	return server
 }
 
-// Need ends the test if err, the error of starting a server, is not nil. The test is skipped if the server is not
-// installed and CI is not "true". Otherwise the test fails. pkg is the name of the package that provides the server.
+// Need ends the test if err is not nil. err is the result of starting a server. If the server is not installed and CI
+// is not "true", the test is skipped. Otherwise, the test fails.
 func Need(t *testing.T, pkg string, err error) {
 	t.Helper()
 	switch {
@@ -137,8 +129,8 @@ func Need(t *testing.T, pkg string, err error) {
 	}
 }
 
-// Eventually calls ok every 20 ms until ok returns nil. If that takes longer than limit, Eventually fails the test with
-// the last error of ok. what is a statement that holds when ok returns nil, such as "the queue is full".
+// Eventually calls the ok function repeatedly until it returns nil. If this takes longer than limit, the test fails.
+// The what parameter describes the expected state in the test's message, such as "the queue is full".
 func Eventually(t *testing.T, limit time.Duration, what string, ok func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
@@ -158,7 +150,8 @@ func Eventually(t *testing.T, limit time.Duration, what string, ok func() error)
 // which is MySQL's limit for user names.
 func UniqueName() string { return "test_" + strings.ToLower(rand.Text()[:16]) }
 
-// AtEnd calls do when the test ends, and fails the test if do fails.
+// AtEnd calls the do function when the test ends. If the function returns an error, the test fails. The what parameter
+// describes the failed action in the test's message.
 func AtEnd(t *testing.T, what string, do func(ctx context.Context) error) {
 	t.Helper()
 	t.Cleanup(func() {

@@ -1,6 +1,5 @@
-// Package console serves the web console. In the console, users sign in, upload files and download files, and
-// administrators also manage accounts. `make console` builds the console from its TypeScript source into the directory
-// dist. The built files are committed to the repository, so that building the gateway does not require Node.js.
+// Package console serves the web console. After a change to the TypeScript source of the console, run `make console`
+// to rebuild the files in the dist directory.
 package console
 
 import (
@@ -20,15 +19,18 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
+// dist contains the built console. It is committed to the repository, so that building the gateway does not require
+// Node.js.
+//
 //go:embed all:dist
 var dist embed.FS
 
-// pages contains the paths of the console's pages. The server sends the same HTML document for all of these paths,
-// because the script in the document selects the page by the path.
+// pages contains the paths of the console's pages. All pages use the same HTML document. Its script selects the page
+// to show based on the path.
 var pages = map[string]bool{"/": true, "/password": true, "/admin/files": true, "/admin/accounts": true, "/admin/audit": true}
 
-// types maps file name extensions to content types. Package mime is not used, because its results depend on the
-// configuration of the machine.
+// types maps file name extensions to content types. The console does not use the mime package, because that package's
+// results depend on the machine's configuration.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
@@ -40,14 +42,12 @@ var types = map[string]string{
 // asset is a file of the web console, together with its response headers.
 type asset struct {
 	content, contentType, cacheControl, etag string
-	// gzipped returns the content, compressed with gzip. The content is compressed only on the first call.
+	// gzipped returns the asset's content, compressed with gzip. It compresses the content once, on the first call.
 	gzipped func() string
 }
 
-// Handler returns a handler that serves the console's pages and assets for GET and HEAD. The handler responds with
-// problem.NotFound to any other path, and with problem.MethodNotAllowed to any other method. It sets the headers that
-// describe an asset, such as Content-Type. The caller must set the headers that restrict a page, such as
-// Content-Security-Policy.
+// Handler returns a handler that serves the console's pages and assets. The caller must set the headers that restrict
+// a page, such as Content-Security-Policy.
 func Handler() http.Handler {
 	assets := map[string]*asset{}
 	err := fs.WalkDir(dist, "dist", func(name string, entry fs.DirEntry, err error) error {
@@ -60,7 +60,7 @@ func Handler() http.Handler {
 		}
 		contentType, ok := types[path.Ext(name)]
 		if !ok {
-			return fmt.Errorf("file %s has an extension with an unknown content type", name)
+			return fmt.Errorf("file %s: the content type for the file name extension is unknown", name)
 		}
 		assets[strings.TrimPrefix(name, "dist")] = newAsset(content, contentType, strings.HasPrefix(name, "dist/assets/"))
 		return nil
@@ -85,12 +85,13 @@ func Handler() http.Handler {
 	})
 }
 
-// newAsset returns an asset with the given content. hashed reports whether the file's name contains a digest of the
-// content. If so, browsers may cache the asset for a year, because changed content gets a new name.
+// newAsset returns an asset with the given content. Set hashed to true if the asset's file name contains a digest of
+// the content.
 func newAsset(content []byte, contentType string, hashed bool) *asset {
 	sum := sha256.Sum256(content)
 	a := &asset{content: string(content), contentType: contentType, cacheControl: "no-cache", etag: hex.EncodeToString(sum[:12])}
 	if hashed {
+		// A browser may cache the asset for a year, because changed content gets a new file name.
 		a.cacheControl = "public, max-age=31536000, immutable"
 	}
 	a.gzipped = sync.OnceValue(func() string {

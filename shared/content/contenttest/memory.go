@@ -29,10 +29,11 @@ import (
 type Memory struct {
 	// Now returns the current time. If Now is nil, the store uses time.Now.
 	Now func() time.Time
-	// If Before is set, each method calls it with the method's name and with the ID or key that the method received.
-	// Put and Append call Before after they have read all bytes; all other methods call it first. If Before returns an
-	// error, the method has no effect and returns this error. If Before is set, readers also call it for each Read and
-	// Close, and return at most one byte per Read.
+	// Before is an optional hook. Each method calls the hook with the method's name and with the ID or key that the
+	// method received. Put and Append call the hook after they have read all bytes. AppendVerified calls it only
+	// through Append. All other methods call it first. If the hook returns an error, the method returns this error and
+	// has no effect. If the hook is set, readers also call it for each Read and Close, and return at most one byte per
+	// Read.
 	Before func(method, id string) error
 
 	mu                    sync.Mutex
@@ -75,7 +76,8 @@ func New() *Memory {
 		deletions: map[string]time.Time{}, tombstones: map[string]time.Time{}}
 }
 
-// Fail returns a function for Memory.Before that makes the methods with the given names fail with err.
+// Fail returns a function for Memory.Before. The function returns err for the given methods and nil for all other
+// methods.
 func Fail(err error, methods ...string) func(method, id string) error {
 	return func(method, _ string) error {
 		if slices.Contains(methods, method) {
@@ -85,7 +87,7 @@ func Fail(err error, methods ...string) func(method, id string) error {
 	}
 }
 
-// Add adds f, with the given bytes, as a file whose event is confirmed. Unlike Put, it keeps all fields of f unchanged.
+// Add stores a file with the given bytes and marks its event as confirmed. Unlike Put, Add keeps all fields of f.
 func (m *Memory) Add(f content.File, b string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -105,14 +107,15 @@ func (m *Memory) Files() []Stored {
 	return all
 }
 
-// BytesRead returns how many bytes Put and Append have read, including the bytes that they have not stored.
+// BytesRead returns the number of bytes that Put and Append have read, including bytes that they did not store.
 func (m *Memory) BytesRead() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.read
 }
 
-// begin calls Before, if it is set, and returns its error. If Before returns no error, begin returns ctx.Err().
+// begin calls the Before hook, if it is set, and returns any error from the hook. If there is no such error, begin
+// returns ctx.Err().
 func (m *Memory) begin(ctx context.Context, method, id string) error {
 	if m.Before != nil {
 		if err := m.Before(method, id); err != nil {
@@ -161,6 +164,7 @@ func (m *Memory) Put(ctx context.Context, f content.File, r io.Reader, finish fu
 	if err != nil {
 		return content.File{}, err
 	}
+	// Call Before only after all bytes have been read.
 	if err := m.begin(ctx, "Put", f.ID); err != nil {
 		return content.File{}, err
 	}
@@ -212,8 +216,8 @@ func (m *Memory) IDs(ctx context.Context, after string, limit int) ([]string, er
 	return page(m.files, after, limit, func(string) bool { return true }), nil
 }
 
-// page returns up to limit keys of a map in ascending order. It returns only keys that are greater than the parameter
-// after and for which match reports true.
+// page returns up to limit keys of a map, in ascending order. It skips all keys up to and including "after", and all
+// keys for which match returns false.
 func page[T any](all map[string]T, after string, limit int, match func(key string) bool) []string {
 	keys := slices.Sorted(maps.Keys(all))
 	keys = slices.DeleteFunc(keys, func(key string) bool { return key <= after || !match(key) })
@@ -229,8 +233,8 @@ func (m *Memory) Reader(ctx context.Context, f content.File) io.ReadSeekCloser {
 
 type reader struct {
 	*bytes.Reader
-	begin  func(method string) error
-	slow   bool
+	begin  func(method string) error // calls Memory.Before
+	slow   bool                      // if true, Read returns at most one byte
 	closed bool
 }
 
@@ -444,6 +448,7 @@ func (m *Memory) Append(ctx context.Context, id string, offset int64, r io.Reade
 		return 0, err
 	}
 	b, failed := m.readAll(io.LimitReader(r, u.Length-offset))
+	// Call Before only after all bytes have been read.
 	if err := m.begin(context.WithoutCancel(ctx), "Append", id); err != nil {
 		return 0, err
 	}

@@ -57,8 +57,8 @@ var (
 	_ Store = (*Memory)(nil)
 )
 
-// Test checks that a store behaves as the comments on the methods of content.Store specify. open must return an empty
-// store whose clock is time.Now.
+// Test checks that a store behaves as documented for content.Store. Each call to the open function must return an
+// empty store whose clock is time.Now.
 func Test(t *testing.T, open func(t *testing.T) Store) {
 	for name, test := range map[string]func(suite){
 		"Files": suite.files, "Refused": suite.refused, "Unfinished": suite.unfinished, "Claims": suite.claims,
@@ -75,7 +75,7 @@ type suite struct {
 	*testing.T
 }
 
-// anyEvent returns a minimal event. Tests use it as the finish argument of Put and Finish.
+// anyEvent returns a minimal event. Tests pass anyEvent to Put and Finish.
 func anyEvent(f *content.File) ([]byte, error) { return []byte(`{"id":"` + f.ID + `"}`), nil }
 
 func (s suite) put(b string) content.File {
@@ -112,7 +112,7 @@ func (s suite) want(doing string, err, kind error) {
 	}
 }
 
-// wantUnfinished fails the test unless upload records exist for the given IDs and for no others.
+// wantUnfinished fails the test unless upload records exist for exactly the given IDs.
 func (s suite) wantUnfinished(want ...string) {
 	s.Helper()
 	var got []string
@@ -167,7 +167,7 @@ func (s suite) files() {
 			s.Errorf("Get: got %+v and error %v, want %+v", got, err, f)
 		}
 		if got, err := s.Event(s.Context(), f.ID); err != nil || string(got) != `{"id":"`+f.ID+`"}` {
-			s.Errorf("Event: got %s and error %v, want the event from finish", got, err)
+			s.Errorf("Event: got %s and error %v, want the event that finish returned", got, err)
 		}
 		s.wantBytes(f, b)
 		r := s.Reader(s.Context(), f)
@@ -221,7 +221,7 @@ func (s suite) refused() {
 	}
 }
 
-// readerFunc is a reader that returns no bytes, only the error from the function.
+// readerFunc implements io.Reader. Its Read method calls the function and returns 0 bytes and the function's error.
 type readerFunc func() error
 
 func (f readerFunc) Read([]byte) (int, error) { return 0, f() }
@@ -254,7 +254,8 @@ func (s suite) unfinished() {
 		s.wantUnfinished(ids[1:]...)
 		s.wantUsage(7)
 	}
-	// The upload record already exists when Put reads the first byte, and Usage counts the declared length.
+	// Check that the upload record already exists when Put reads the first byte, and that Usage counts the
+	// declared length.
 	_, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: 8}}, readerFunc(func() error {
 		s.wantUsage(15)
 		return io.ErrUnexpectedEOF
@@ -267,7 +268,7 @@ func (s suite) claims() {
 	first, second := s.put("first"), s.put("second")
 	for round, want := range []content.File{first, second} {
 		if got, found, err := s.Claimed(s.Context(), "key"); err != nil || found {
-			s.Errorf("Claimed: got %+v, %t and error %v, want none", got, found, err)
+			s.Errorf("Claimed: got %+v, %t, and error %v, want no file, false, and no error", got, found, err)
 		}
 		for _, f := range [][]content.File{{first, first, second}, {second, first}}[round] { // the same file can claim the key again
 			if got, err := s.Claim(s.Context(), "key", f); err != nil || got != want {
@@ -275,7 +276,7 @@ func (s suite) claims() {
 			}
 		}
 		if got, found, err := s.Claimed(s.Context(), "key"); err != nil || !found || got != want {
-			s.Errorf("Claimed: got %+v, %t and error %v, want %+v", got, found, err, want)
+			s.Errorf("Claimed: got %+v, %t, and error %v, want %+v, true and no error", got, found, err, want)
 		}
 		for n, age := range []time.Duration{time.Minute, -time.Minute} {
 			if got, err := s.ForgetClaims(s.Context(), time.Now().Add(-age)); err != nil || got != int64(n) {
@@ -303,7 +304,7 @@ func (s suite) deletions() {
 	state(true, f.ID)
 	for after, before := range map[string]time.Duration{f.ID: time.Second, "": -time.Minute} {
 		if got, err := s.PendingDeletions(s.Context(), time.Now().Add(before), after, 10); err != nil || len(got) != 0 {
-			s.Errorf("PendingDeletions(now + %v, %q): got %q and error %v, want none", before, after, got, err)
+			s.Errorf("PendingDeletions(now + %v, %q): got %q and error %v, want no IDs and no error", before, after, got, err)
 		}
 	}
 	s.want("Delete", s.Delete(s.Context(), f.ID), nil)
@@ -328,7 +329,7 @@ func (s suite) resumable() {
 	for _, offset := range []int64{0, 4, 6} {
 		n, err := s.Append(s.Context(), id, offset, strings.NewReader(page))
 		if s.want("Append at another offset", err, problem.Conflict); n != 0 {
-			s.Errorf("Append at offset %d: got %d bytes, want none", offset, n)
+			s.Errorf("Append at offset %d: got %d bytes, want 0", offset, n)
 		}
 	}
 	_, err := s.Finish(s.Context(), id, anyEvent)
@@ -340,7 +341,7 @@ func (s suite) resumable() {
 	for range 2 { // the second call returns the same file
 		f, err := s.Finish(s.Context(), id, anyEvent)
 		if err != nil || f.ID != id || f.Owner != "ada" || f.SHA256 != digest([]byte(page)) || f.ContentType != "text/html; charset=utf-8" {
-			s.Errorf("Finish: got %+v and error %v, want the file", f, err)
+			s.Errorf("Finish: got %+v and error %v, want file %s", f, err, id)
 		}
 		if first.ID != "" && f != first {
 			s.Errorf("Finish: got %+v, want %+v", f, first)
@@ -351,7 +352,7 @@ func (s suite) resumable() {
 	s.wantUsage(int64(len(page)))
 	for _, unconfirmed := range []bool{true, false} {
 		if u, err := s.Find(s.Context(), id); err != nil || !u.Stored || u.Unconfirmed != unconfirmed || !u.Complete() {
-			s.Errorf("Find: got %+v and error %v, want a stored file and Unconfirmed %t", u, err, unconfirmed)
+			s.Errorf("Find: got %+v and error %v, want a stored upload with Unconfirmed %t", u, err, unconfirmed)
 		}
 		s.want("Confirm", s.Confirm(s.Context(), id), nil)
 	}
@@ -359,8 +360,8 @@ func (s suite) resumable() {
 	s.want("Append to a file", err, problem.Conflict)
 }
 
-// interrupted checks that Append adds the bytes that arrive before a read error, and that it returns a conflict if
-// another writer adds bytes at the same offset first.
+// interrupted checks that Append adds the bytes that arrive before a read error, and that Append returns a
+// conflict error if another writer adds bytes at the same offset first.
 func (s suite) interrupted() {
 	id := s.create(10, time.Hour)
 	n, err := s.Append(s.Context(), id, 0, io.MultiReader(strings.NewReader("hello"), iotest.ErrReader(io.ErrUnexpectedEOF)))
@@ -396,7 +397,7 @@ func (s suite) verified() {
 	s.want("AppendVerified at another offset", err, problem.Conflict)
 }
 
-// expired checks that Find does not return an expired upload, but that Finish still turns it into a file.
+// expired checks that Find does not return an expired upload, but that Finish still turns the upload into a file.
 func (s suite) expired() {
 	id := s.create(5, -time.Second)
 	s.append(id, 0, "hello")

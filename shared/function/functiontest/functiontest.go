@@ -1,5 +1,5 @@
-// Package functiontest serves a function's handler over in-memory connections, for tests. In a testing/synctest
-// bubble, the deadlines of these connections use the bubble's fake clock, so a test does not have to wait for them.
+// Package functiontest serves a function's handler over in-memory connections. In a testing/synctest bubble, the
+// connections' deadlines use the fake clock, so tests do not have to wait for timeouts.
 package functiontest
 
 import (
@@ -17,9 +17,8 @@ import (
 	"time"
 )
 
-// Serve starts a server for handler, and stops the server when the test ends. It returns a function that connects to
-// the server, for use as http.Transport.DialContext. Serve must be called in a testing/synctest bubble, so that the
-// server's read timeout of one hour passes in fake time.
+// Serve serves handler until the test ends, and returns a function for http.Transport.DialContext. Call Serve in a
+// testing/synctest bubble, so that the server's timeouts pass in fake time.
 func Serve(t *testing.T, handler http.Handler) func(ctx context.Context, network, address string) (net.Conn, error) {
 	t.Helper()
 	listener := &listener{connections: make(chan net.Conn), closed: make(chan struct{})}
@@ -77,10 +76,8 @@ func (l *listener) Close() error {
 // Addr implements net.Listener.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{} }
 
-// SlowBodies sends requests whose bodies arrive byte by byte and never end. It sends each request to a new handler in
-// a new testing/synctest bubble. SlowBodies checks that the response is a problem document with the expected status,
-// and that the server then closes the connection. Each request is a string that consists of a method, a target and
-// header lines, for example "POST /login\nContent-Type: application/json".
+// SlowBodies sends each request, such as "POST /login\nContent-Type: application/json", with a slow, endless body. It
+// checks that the server sends a problem document with the expected status, and then closes the connection.
 func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int, requests ...string) {
 	for _, request := range requests {
 		for framing, piece := range map[string]string{"Content-Length: 1000": " ", "Transfer-Encoding: chunked": "1\r\n \r\n"} {
@@ -92,8 +89,8 @@ func SlowBodies(t *testing.T, handler func(t *testing.T) http.Handler, want int,
 	}
 }
 
-// slowBody sends a request. The parameter head contains the method, the target and the header lines. As the endless
-// request body, slowBody sends the string piece once per second. It checks the response as SlowBodies describes.
+// slowBody sends one request for SlowBodies and checks the response. The head parameter contains the request's method,
+// path and header lines. The request body is endless: slowBody sends one copy of the piece parameter per second.
 func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) {
 	client, err := Serve(t, handler)(t.Context(), "", "")
 	if err != nil {
@@ -126,7 +123,7 @@ func slowBody(t *testing.T, handler http.Handler, want int, head, piece string) 
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode != want || response.Header.Get("Content-Type") != "application/problem+json" || !response.Close {
-		t.Errorf("got status %s, body %q, close %t and error %v, want a problem document with status %d and a closed connection",
+		t.Errorf("got status %s, body %q, connection closed %t and error %v, want a problem document with status %d and a closed connection",
 			response.Status, body, response.Close, err, want)
 	}
 	if _, err := responses.ReadByte(); !errors.Is(err, io.EOF) {

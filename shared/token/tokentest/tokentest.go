@@ -10,15 +10,15 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// The issuer, audience and lifetime of the tokens that a signer from New issues.
+// The issuer, audience and lifetime of the tokens that the signer from New issues.
 const (
 	Issuer   = "https://issuer.test"
 	Audience = "strongroom"
 	Lifetime = 15 * time.Minute
 )
 
-// New returns a signer with a new key, a verifier that accepts the tokens of that signer, and the public keys of the
-// verifier.
+// New returns a signer with a new key, a verifier that accepts the signer's tokens, and the verifier's public
+// keys.
 func New(t testing.TB) (*token.Signer, *token.Verifier, *token.Keys) {
 	t.Helper()
 	private, public, err := token.GenerateKey()

@@ -1,6 +1,5 @@
-// Package nullmongo provides a MongoDB server that acknowledges every write but stores nothing. A benchmark uses it to
-// measure the speed of a writer without the time that a real database takes. The server supports the part of the
-// MongoDB wire protocol that an upload needs. It can pass each inserted document to a callback.
+// Package nullmongo provides a MongoDB server that acknowledges inserts and deletes but stores nothing. It supports only
+// the commands for a single-request upload. Benchmarks use it to measure uploads without the cost of a real database.
 package nullmongo
 
 import (
@@ -50,9 +49,8 @@ type Server struct {
 	err         error
 }
 
-// Start starts a server on a free loopback port. Before the server acknowledges an insert, it calls inserted for each
-// document. Several goroutines can call inserted at the same time. The document is valid until inserted returns. If
-// inserted is nil, the server discards documents without decoding them.
+// Start starts a server on a free loopback port. If inserted is not nil, the server calls it for each document before
+// acknowledging the insert. The callback must be safe for concurrent use and must not keep the document.
 func Start(inserted func(collection string, document bson.Raw)) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -72,9 +70,8 @@ func (s *Server) Hold() (release func()) {
 	return s.hold.Unlock
 }
 
-// Intercept makes the server call the function reply for each command. The function's arguments are the command's name,
-// such as "insert", and the name of the command's collection. If the function returns a document, the server responds
-// with this document. If it returns nil, the server responds as usual. Several goroutines can call it at the same time.
+// Intercept makes the server call the reply function for each command and send the document that the function returns.
+// If the function returns nil, the server responds as usual. The function must be safe for concurrent use.
 func (s *Server) Intercept(reply func(command, collection string) bson.D) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,8 +91,8 @@ func (s *Server) reply(m *message) bson.D {
 	return reply(m.command, m.name, m.documents)
 }
 
-// Close stops the server and closes all connections. It returns the protocol errors of all connections, such as an
-// unsupported message. It does not return network errors, because a client can disconnect at any time.
+// Close stops the server and closes all connections. It returns protocol errors, such as an unsupported message,
+// but no network errors, because a client can disconnect at any time.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -178,18 +175,17 @@ func (s *Server) answer(r *bufio.Reader, w io.Writer) error {
 	return fmt.Errorf("unsupported opcode %d", code)
 }
 
-// message is an incoming message that the server reads in parts.
+// message is an incoming message, which the server reads in parts.
 type message struct {
 	r    *bufio.Reader
 	left int64 // number of unread bytes
-	// command is the command's name, such as "insert". name is the name of the collection in the command. documents is
-	// the number of documents in the sequence after the command.
+	// command is the first key in the command document, such as "insert". name is the collection's name.
 	command, name string
-	documents     int32
+	documents     int32 // number of documents in the sequence after the command
 }
 
-// query reads an OP_QUERY message: flags, a collection name, the numbers of documents to skip and to return, and the
-// command.
+// query reads an OP_QUERY message, which consists of flags, a collection name, the number of documents to skip, the
+// number of documents to return, and the command.
 func (m *message) query() error {
 	if err := m.skip(4); err != nil {
 		return err
@@ -206,7 +202,8 @@ func (m *message) query() error {
 	return m.skip(m.left)
 }
 
-// message reads an OP_MSG message: flags, and then sections. A section is the command or a sequence of documents.
+// message reads an OP_MSG message, which consists of flags and sections. Each section contains either the command or a
+// sequence of documents.
 func (m *message) message(inserted func(string, bson.Raw)) (flags uint32, err error) {
 	flags, err = m.number()
 	if err != nil {
@@ -342,8 +339,8 @@ func (m *message) skip(n int64) error {
 	return err
 }
 
-// reply writes a response that consists of the document in answer. code is the opcode of the response. request is the
-// ID of the message to which the server is responding.
+// reply writes a response. code is the response's opcode, answer is the response's document, and request is the ID of
+// the message to which the server is responding.
 func (m *message) reply(w io.Writer, request, code uint32, answer bson.D) error {
 	document, err := bson.Marshal(answer)
 	if err != nil {

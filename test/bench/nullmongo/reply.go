@@ -7,9 +7,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// reply returns the response that a server without any documents would send to the command. documents is the number of
-// inserted or deleted documents that the response reports. If the command is unsupported, the response reports an
-// error.
+// reply returns the response that a MongoDB server without any data would send to a command. documents is the number
+// of inserted or deleted documents to report. The response to an unsupported command is an error.
 func reply(command, collection string, documents int32) bson.D {
 	ok := bson.E{Key: "ok", Value: float64(1)}
 	switch strings.ToLower(command) {
