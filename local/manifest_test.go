@@ -106,6 +106,13 @@ func TestManifestsAreReadStrictly(t *testing.T) {
 		{"kind that exists only in clusters", someJob, someService + "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n", ""},
 		{"PingSource", someJob, someService + strings.Replace(somePing, "X", "*/5 * * * *", 1), ""},
 		{"unsupported schedule", someJob, someService + strings.Replace(somePing, "X", "@hourly", 1), `knative/f.yaml: timer: "make run" supports only schedules such as`},
+		{"unknown field of a ConfigMap", someJob, someService + "---\napiVersion: v1\nkind: ConfigMap\ndatta: {}\n", `unknown field "datta"`},
+		{"unknown field of the Job", strings.Replace(someJob, "image:", "imagge: x, image:", 1), someService, `unknown field "imagge"`},
+		{"Job with two containers", strings.Replace(someJob, "[{image", "[{image: x}, {image", 1), someService, "setup: the pod has 2 containers"},
+		{
+			"unknown field of a source", someJob, someService + "---\napiVersion: sources.knative.dev/v1alpha1\nkind: RabbitmqSource\nspecs: {}\n",
+			`unknown field "specs"`,
+		},
 		{"PingSource with data", someJob, someService + strings.Replace(somePing, "schedule:", "data: x, schedule:", 1), `unknown field "data"`},
 	}
 	for _, test := range tests {

@@ -175,3 +175,69 @@ func TestSettings(t *testing.T) {
 		})
 	}
 }
+
+// TestRunReportsAnInvalidSetting also checks that the data directory is unlocked after each error.
+func TestRunReportsAnInvalidSetting(t *testing.T) {
+	used, err := serve("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(used.close)
+	t.Chdir("..") // the root directory of the source tree
+	for name, tc := range map[string]struct{ setting, value, want string }{
+		"unknown stores":           {"STRONGROOM_STORES", "borrowed", "STRONGROOM_STORES: "},
+		"address in use":           {"ADDR", used.address, "ADDR: another program is listening on " + used.address},
+		"data directory is a file": {"STRONGROOM_DIR", "go.mod", "go.mod: not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			t.Setenv("ADDR", "127.0.0.1:0")
+			t.Setenv("STRONGROOM_DIR", dir)
+			t.Setenv(tc.setting, tc.value)
+			if err := run(t.Context(), &output{w: &screen{}}); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want an error that contains %q", err, tc.want)
+			}
+			release, err := openData(dir)
+			if err != nil {
+				t.Fatalf("after the error: got %v, want an unlocked data directory", err)
+			}
+			if err := release(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestConnectSources(t *testing.T) {
+	for name, tc := range map[string]struct {
+		events, pings, schedule string // the sinks of a RabbitmqSource and a PingSource, and the schedule
+		want                    string // part of the error; empty if no error is expected
+	}{
+		"the sinks are functions":              {"record", "sweep", "*/5 * * * *", ""},
+		"the events go to no function":         {"absent", "sweep", "*/5 * * * *", `the RabbitmqSource source is "absent"`},
+		"the pings go to no function":          {"record", "absent", "*/5 * * * *", `the PingSource timer is "absent"`},
+		"the schedule of pings is unsupported": {"record", "sweep", "@hourly", `"@hourly"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var events rabbitmqSource
+			events.Metadata.Name, events.Spec.Sink.Ref.Name = "source", tc.events
+			var pings pingSource
+			pings.Metadata.Name, pings.Spec.Sink.Ref.Name, pings.Spec.Schedule = "timer", tc.pings, tc.schedule
+			s := &system{
+				manifests: &manifests{sources: []rabbitmqSource{events}, pings: []pingSource{pings}},
+				inside:    map[string]*server{"record": {address: "a:1"}, "sweep": {address: "b:2"}},
+				sink:      &server{}, stores: &stores{},
+			}
+			err := s.connectSources(t.Context())
+			if tc.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("got %v, want an error that contains %q", err, tc.want)
+				}
+				return
+			}
+			if err != nil || len(s.pingers) != 1 || s.pingers[0].url != "http://b:2" || s.pingers[0].interval != 5*time.Minute {
+				t.Errorf("got pingers %+v and error %v, want one pinger of sweep every 5 minutes", s.pingers, err)
+			}
+		})
+	}
+}

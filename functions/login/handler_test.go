@@ -298,6 +298,7 @@ func TestUnavailable(t *testing.T) {
 		"store down":               {username: "ada", fail: func(f *fixture) { f.store.reserveErr = away }},
 		"store down after Reserve": {username: "ada", fail: func(f *fixture) { f.store.findErr = away }, outcomes: []accounts.Outcome{accounts.Undecided}},
 		"hasher busy":              {username: "ada", fail: func(f *fixture) { f.hasher.err = away }, hashes: 1, outcomes: []accounts.Outcome{accounts.Undecided}},
+		"store down after Verify":  {username: "ada", fail: func(f *fixture) { f.store.sessionErr = away }, hashes: 1, outcomes: []accounts.Outcome{accounts.Succeeded}},
 		"hasher busy, locked user": {username: "locked", fail: func(f *fixture) { f.hasher.err = away }, hashes: 1},
 	} {
 		t.Run(name, func(t *testing.T) {

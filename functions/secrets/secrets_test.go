@@ -392,6 +392,11 @@ func TestSaysWhyItFailed(t *testing.T) {
 		"key is not JSON":  {spoil: func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", "not JSON") }, want: `derive Secret "token-keys"`},
 		"not a key":        {spoil: func(c *cluster, _ *config) { c.secrets["token-signing-key"] = text("key.jwk", `{"kty":"oct"}`) }, want: "not a signing key"},
 		"no password":      {spoil: func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = text() }, want: `"rabbitmq-upload" must contain a username`},
+		"no data":          {spoil: func(c *cluster, _ *config) { c.secrets["rabbitmq-upload"] = nil }, want: `"rabbitmq-upload" must contain a username`},
+		"change forbidden": {spoil: func(c *cluster, _ *config) {
+			c.secrets["rabbitmq-definitions"] = text("definitions.json", "{}")
+			c.refuse["PATCH rabbitmq-definitions"] = 403
+		}, want: `change Secret "rabbitmq-definitions": 403 Forbidden`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, cfg := start(t)

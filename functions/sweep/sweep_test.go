@@ -315,6 +315,38 @@ func TestSweepGoesOn(t *testing.T) {
 	}
 }
 
+// If a call of the store fails, the response is an error, and the next sweep completes the work.
+func TestSweepAfterAFailedCall(t *testing.T) {
+	for name, method := range map[string]string{
+		"uploads cannot be listed":     "Unfinished",
+		"deletions cannot be listed":   "PendingDeletions",
+		"claim cannot be recorded":     "Claim",
+		"event cannot be read":         "Event",
+		"event cannot be confirmed":    "Confirm",
+		"duplicate cannot be marked":   "MarkDeleted",
+		"duplicate cannot be deleted":  "Delete",
+		"upload cannot be discarded":   "Discard",
+		"tombstones cannot be deleted": "ForgetDeletions",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture()
+			first := f.file(t, "key")
+			f.file(t, "key") // a duplicate of the first file
+			f.open(t, -2*f.orphanGrace)
+			f.store.Before = contenttest.Fail(problem.Unavailable, method)
+			f.post(t, http.StatusServiceUnavailable)
+			f.store.Before = nil
+			f.post(t, http.StatusOK)
+			if ids := slices.Compact(f.publisher.ids); !slices.Equal(ids, []string{first}) {
+				t.Errorf("got events of the files %q, want only %s", ids, first)
+			}
+			if files, left := f.store.Files(), f.unfinished(t); len(files) != 1 || files[0].ID != first || len(left) != 0 {
+				t.Errorf("got %d files and uploads %q, want only the first file and no uploads", len(files), left)
+			}
+		})
+	}
+}
+
 func TestSweepMetrics(t *testing.T) {
 	told, err := telemetry.New(t.Context(), telemetry.Settings{Function: "sweep", Metrics: true})
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -209,17 +210,18 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// fakeAccounts is an accountStore with one user. Current accepts the token versions in versions.
+// fakeAccounts is an accountStore with one user. Current accepts the token versions in versions. For all other versions,
+// Current returns err, or token.ErrStale if err is nil.
 type fakeAccounts struct {
 	versions []int
 	err      error
 }
 
 func (f fakeAccounts) Current(_ context.Context, id string, version int) (accounts.User, error) {
-	if f.err == nil && (id != "0190-ada" || !slices.Contains(f.versions, version)) {
-		return accounts.User{}, token.ErrStale
+	if id != "0190-ada" || !slices.Contains(f.versions, version) {
+		return accounts.User{}, cmp.Or(f.err, token.ErrStale)
 	}
-	return accounts.User{ID: id}, f.err
+	return accounts.User{ID: id}, nil
 }
 
 func TestOnline(t *testing.T) {
@@ -231,6 +233,8 @@ func TestOnline(t *testing.T) {
 		"both current": {store: fakeAccounts{versions: []int{1, 2}}, validate: 200, introspect: `"active":true`},
 		"one stale":    {store: fakeAccounts{versions: []int{1}}, validate: 401, introspect: `{"active":false}`},
 		"unavailable":  {store: fakeAccounts{err: problem.Unavailable.With("the account store is unavailable")}, validate: 503, introspect: "urn:strongroom:problem:unavailable"},
+		// Introspect must not report that a token is inactive if its account cannot be looked up.
+		"unavailable for the token in the form": {store: fakeAccounts{versions: []int{1}, err: problem.Unavailable.With("the account store is unavailable")}, validate: 503, introspect: "urn:strongroom:problem:unavailable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, signer := newFixture(t, c.store)

@@ -125,8 +125,56 @@ func TestRunKillsTheGroup(t *testing.T) {
 	if err := Run(t.Context(), exec.Command("true")); err != nil {
 		t.Error(err)
 	}
+	if err := Run(t.Context(), exec.Command("/none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("with a program that does not exist: got %v, want %v", err, os.ErrNotExist)
+	}
 	if err := syscall.Kill(cmd.Process.Pid, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("signal the group leader: got %v, want %v", err, syscall.ESRCH)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	stop, refused := errors.New("stop"), errors.New("connection refused")
+	for name, tc := range map[string]struct {
+		script string
+		ready  int // number of the attempt that succeeds; 0 if none does
+		cancel bool
+		want   string // text of the error; empty if no error is expected
+	}{
+		"a failed attempt is repeated":                          {"exec sleep 600", 2, false, ""},
+		"a process that ends is reported with its status":       {"exit 3", 0, false, "sh ended: exit status 3"},
+		"a canceled wait is reported with the last failure too": {"exec sleep 600", 0, true, "sh is not ready: stop: connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := Start(exec.Command("sh", "-c", tc.script), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			attempts := 0
+			err = p.Await(ctx, time.Millisecond, func(context.Context) error {
+				if tc.cancel {
+					cancel(stop)
+				}
+				if attempts++; attempts == tc.ready {
+					return nil
+				}
+				return refused
+			})
+			if tc.want == "" && (err != nil || attempts != tc.ready) || tc.want != "" && (err == nil || err.Error() != tc.want) {
+				t.Errorf("got %v after %d attempts, want %q", err, attempts, tc.want)
+			}
+			if err := p.Kill(); err != nil {
+				t.Error(err)
+			}
+			if err := p.Stop(time.Minute); err != nil {
+				t.Errorf("stop a process that has ended: got %v, want no error", err)
+			}
+			if err := p.Kill(); err != nil {
+				t.Errorf("kill a process that has ended: got %v, want no error", err)
+			}
+		})
 	}
 }
 
@@ -187,6 +235,10 @@ func TestLock(t *testing.T) {
 		t.Errorf("lock after the child process has ended: %v", err)
 	}
 	lock.Close()
+	path = filepath.Join(path, "file")
+	if _, err := WaitForLock(t.Context(), path); errors.Is(err, ErrLocked) || err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("lock that cannot be created: got %v, want another error than %v, with the path", err, ErrLocked)
+	}
 }
 
 func TestFreePort(t *testing.T) {
@@ -201,15 +253,42 @@ func TestFreePort(t *testing.T) {
 	listener.Close()
 }
 
-func TestBuildErrorHasTheCompilersMessage(t *testing.T) {
-	dir := t.TempDir()
-	for name, content := range map[string]string{"go.mod": "module broken\n", "main.go": "package main\n\nfunc main() { undefinedThing() }\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err := Build(t.Context(), dir, func(string) {}, "-o", os.DevNull, ".")
-	if err == nil || !strings.Contains(err.Error(), "undefinedThing") || !strings.Contains(err.Error(), "exit status 1") {
-		t.Errorf("got %v, want an error with the compiler's message", err)
+func TestBuild(t *testing.T) {
+	stop := errors.New("stop")
+	canceled, cancel := context.WithCancelCause(t.Context())
+	cancel(stop)
+	for name, tc := range map[string]struct {
+		ctx    context.Context
+		source string
+		want   []string // parts of the error; empty if no error is expected
+	}{
+		"a valid program is built":                     {t.Context(), "func main() {}", nil},
+		"an error has the compiler's message":          {t.Context(), "func main() { undefinedThing() }", []string{"undefinedThing", "exit status 1"}},
+		"a canceled build is reported with the reason": {canceled, "func main() {}", []string{"stop"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, content := range map[string]string{"go.mod": "module m\n", "main.go": "package main\n\n" + tc.source + "\n"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			binary := filepath.Join(dir, "program")
+			err := Build(tc.ctx, dir, func(string) {}, "-o", binary, ".")
+			for _, want := range tc.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want an error that contains %q", err, want)
+				}
+			}
+			if tc.want != nil {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := Run(t.Context(), exec.Command(binary)); err != nil {
+				t.Errorf("run the program: got %v, want no error", err)
+			}
+		})
 	}
 }

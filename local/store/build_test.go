@@ -59,4 +59,10 @@ func TestDigestFollowsTheSources(t *testing.T) {
 			t.Errorf("second digest of the same files: got %s, %v, want %s", again, err, sum)
 		}
 	}
+	if err := os.Symlink("absent", filepath.Join(dir, "broken.go")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := digest(dir); err == nil || !strings.Contains(err.Error(), "broken.go") {
+		t.Errorf("file that cannot be read: got %v, want an error that names the file", err)
+	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -44,6 +45,28 @@ func TestMariaDBSharesNoTemporaryDirectory(t *testing.T) {
 	}
 	if _, err := os.Stat(table); err != nil {
 		t.Errorf("the other server lost its table: %v", err)
+	}
+}
+
+// TestDatabaseThatCannotBeCreated runs a script instead of the program that creates the database files.
+func TestDatabaseThatCannotBeCreated(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho no space left\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, install := range map[string]MySQLInstall{
+		"MariaDB": {Kind: "mariadbd", InstallDB: script}, "MySQL": {Kind: "mysqld", Server: script},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			_, err := new(MySQL).prepare(t.Context(), install, dir, t.Output())
+			if want := "script: exit status 3: no space left"; err == nil || err.Error() != want {
+				t.Errorf("got %v, want %q", err, want)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "data")); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("data directory: got %v, want %v, because the next start must create the files", err, os.ErrNotExist)
+			}
+		})
 	}
 }
 

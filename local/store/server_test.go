@@ -164,6 +164,9 @@ func TestSecretIsKept(t *testing.T) {
 	if other, err := secret(path + "2"); err != nil || other == first {
 		t.Errorf("another file: got %q, %v, want a different password", other, err)
 	}
+	if got, err := secret(filepath.Dir(path)); err == nil || got != "" {
+		t.Errorf("directory instead of a file: got %q, %v, want an error and no password", got, err)
+	}
 }
 
 func TestServersDoNotSeeSettingsOfOthers(t *testing.T) {

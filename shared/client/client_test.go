@@ -60,6 +60,7 @@ func TestSignedClientAddress(t *testing.T) {
 		want   string // the signed address, or the address in X-Forwarded-For
 	}{
 		"valid":                            {at(key, now), []string{good}, signer},
+		"signed with the system clock":     {Trust{Hops: 1, Key: []byte(key)}, []string{sign(Trust{Key: []byte(key)})}, signer},
 		"signed a minute ago":              {at(key, now.Add(time.Minute)), []string{good}, signer},
 		"signed by a clock a minute ahead": {at(key, now.Add(-time.Minute)), []string{good}, signer},
 		"signed too long ago":              {at(key, now.Add(time.Minute+time.Second)), []string{good}, "10.0.0.1"},

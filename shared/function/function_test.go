@@ -184,6 +184,8 @@ func TestMainNamesWrongSettings(t *testing.T) {
 		"duration":          {[]string{"SAMPLE_SECRET=x", "SAMPLE_WAIT=long"}, `SAMPLE_WAIT: `},
 		"port":              {[]string{"SAMPLE_SECRET=x", "PORT=many"}, `PORT: `},
 		"port out of range": {[]string{"SAMPLE_SECRET=x", "PORT=-1"}, `PORT: `},
+		"metrics address":   {[]string{"SAMPLE_SECRET=x", "METRICS_ADDR=9464"}, `METRICS_ADDR: `},
+		"trace receiver":    {[]string{"SAMPLE_SECRET=x", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318"}, `OTEL_EXPORTER_OTLP_ENDPOINT: `},
 		"log level":         {[]string{"SAMPLE_SECRET=x", "LOG_LEVEL=loud"}, `LOG_LEVEL: `},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,6 +235,8 @@ func TestWrap(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		panic("late")
 	})
+	mux.HandleFunc("/abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	mux.HandleFunc("/empty", func(http.ResponseWriter, *http.Request) {})
 	mux.Handle("/wait", problem.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		<-r.Context().Done()
 		return r.Context().Err()
@@ -267,6 +271,15 @@ func TestWrap(t *testing.T) {
 	if _, _, err := get("/late", ""); err == nil {
 		t.Error("panic during the response: got a complete response, want an error")
 	}
+	if _, _, err := get("/abort", ""); err == nil {
+		t.Error("abort: got a response, want a closed connection")
+	}
+	if resp, body, err := get("/empty", ""); err != nil || resp.StatusCode != 200 || body != "" {
+		t.Errorf("handler that writes nothing: got body %q and error %v, want status 200 and an empty body", body, err)
+	}
+	if line := log.await(t, `"path":"/empty"`); !strings.Contains(line, `"status":200`) {
+		t.Errorf("handler that writes nothing: got log line %s, want status 200", line)
+	}
 	if resp, body, _ := get("/wait", ""); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("deadline: got %d %s, want 503 with Retry-After", resp.StatusCode, body)
 	}
@@ -274,6 +287,29 @@ func TestWrap(t *testing.T) {
 		if resp, _, _ := get("/none", forged); resp.Header.Get("X-Request-Id") == forged || len(resp.Header.Get("X-Request-Id")) != 36 {
 			t.Errorf("request ID %q: got %q, want a new one", forged, resp.Header.Get("X-Request-Id"))
 		}
+	}
+}
+
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }
+
+// An error of one dependency does not prevent the function from closing the other dependencies.
+func TestClosing(t *testing.T) {
+	var closed []string
+	closer := func(name string, err error) io.Closer {
+		return closerFunc(func() error {
+			closed = append(closed, name)
+			return err
+		})
+	}
+	handler := Closing(http.NotFoundHandler(), closer("first", io.ErrUnexpectedEOF), closer("second", nil), closer("third", net.ErrClosed))
+	err := handler.(io.Closer).Close()
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got error %v, want the errors of the first and third closers", err)
+	}
+	if got, want := strings.Join(closed, " "), "first second third"; got != want {
+		t.Errorf("got closed %q, want %q", got, want)
 	}
 }
 

@@ -18,7 +18,7 @@ func (passer) PassesQuery(r *http.Request) bool { return strings.HasPrefix(r.URL
 
 func TestWrapRefusesQueriesThatCannotBeParsed(t *testing.T) {
 	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	plain, passing := Wrap(ok, time.Minute), Wrap(passer{ok}, time.Minute)
+	plain, passing, closable := Wrap(ok, time.Minute), Wrap(passer{ok}, time.Minute), Wrap(Closing(passer{ok}), time.Minute)
 	for query, bad := range map[string]bool{
 		"": false, "x": false, "x=": false, "x=1&x=2": false, "x=a+b%3B%25": false, "x=%ff%00": false, "&&": false, "=": false,
 		"%": true, "x=%": true, "x=%4": true, "x=%zz": true, "x=1&%zz=2": true, "%zz": true, "x=1&y=%": true,
@@ -28,7 +28,7 @@ func TestWrapRefusesQueriesThatCannotBeParsed(t *testing.T) {
 			handler http.Handler
 			path    string
 			passes  bool
-		}{{plain, "/", false}, {plain, "/pass/", false}, {passing, "/", false}, {passing, "/pass", false}, {passing, "/pass/x", true}} {
+		}{{plain, "/", false}, {plain, "/pass/", false}, {passing, "/", false}, {passing, "/pass", false}, {passing, "/pass/x", true}, {closable, "/pass", false}, {closable, "/pass/x", true}} {
 			w := httptest.NewRecorder()
 			request := httptest.NewRequest("GET", c.path, nil)
 			request.URL.RawQuery = query

@@ -51,3 +51,21 @@ func TestEndSmallBodiesLeavesTheAnswerItsTime(t *testing.T) {
 		t.Errorf("read the response: %v", err)
 	}
 }
+
+// A handler can write the response without calling WriteHeader first.
+func TestEndSmallBodiesBeforeAnImplicitStatus(t *testing.T) {
+	server := httptest.NewServer(Wrap(EndSmallBodies(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half a ")
+		_, _ = io.WriteString(w, "response")
+	})), time.Minute))
+	defer server.Close()
+	res, err := http.Post(server.URL, "text/plain", strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK || string(body) != "half a response" || res.Close {
+		t.Errorf("got %s, %q, close %t and error %v, want 200, the whole response and an open connection", res.Status, body, res.Close, err)
+	}
+}

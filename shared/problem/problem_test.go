@@ -49,6 +49,9 @@ func TestWrite(t *testing.T) {
 			if answer.Code != c.status {
 				t.Errorf("got status %d, want %d", answer.Code, c.status)
 			}
+			if got := Status(c.err); got != c.status {
+				t.Errorf("Status: got %d, want %d", got, c.status)
+			}
 			if got := strings.TrimSpace(answer.Body.String()); got != c.body {
 				t.Errorf("got body\n%s, want\n%s", got, c.body)
 			}

@@ -3,6 +3,7 @@ package request_test
 import (
 	"errors"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -23,6 +24,29 @@ func TestQuery(t *testing.T) {
 		values, err := request.Query(r, "a", "b")
 		if !errors.Is(err, want) || (err == nil) != (values != nil) {
 			t.Errorf("%s: got %v and error %v, want error %v", query, values, err, want)
+		}
+	}
+}
+
+func TestCheckQuery(t *testing.T) {
+	for name, c := range map[string]struct {
+		query string
+		valid bool
+	}{
+		"a request without a query string":      {"", true},
+		"a percent sign and semicolon, escaped": {"a=50%25%3B&b", true},
+		"a percent sign that is not escaped":    {"a=50%", false},
+		"a semicolon that is not escaped":       {"a=1;b=2", false},
+		"a malformed name of a parameter":       {"a=1&%zz=2", false},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.RawQuery = c.query
+		err := request.CheckQuery(r)
+		if c.valid && err != nil {
+			t.Errorf("%s: got error %v, want none", name, err)
+		}
+		if !c.valid && (!errors.Is(err, problem.BadRequest) || !strings.Contains(err.Error(), "write % as %25 and ; as %3B")) {
+			t.Errorf("%s: got error %v, want a BadRequest that explains how to escape the value", name, err)
 		}
 	}
 }

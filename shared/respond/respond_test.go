@@ -23,5 +23,12 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// net/http cancels a request whose client has disconnected, and a request whose body is late. Only the first kind is
-// logged as a disconnected client.
+func TestNoContent(t *testing.T) {
+	answer := httptest.NewRecorder()
+	if err := NoContent(answer); err != nil {
+		t.Fatal(err)
+	}
+	if got := answer.Header().Get("Cache-Control"); answer.Code != 204 || answer.Body.Len() != 0 || got != "no-store" {
+		t.Errorf("got %d %q with Cache-Control %q, want 204 with no body and no-store", answer.Code, answer.Body, got)
+	}
+}

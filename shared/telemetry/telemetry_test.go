@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	"sigs.k8s.io/yaml"
 )
@@ -188,6 +191,96 @@ func TestWrongEndpoint(t *testing.T) {
 		if _, err := New(t.Context(), Settings{Endpoint: wrong}); err == nil || !strings.HasPrefix(err.Error(), "OTEL_EXPORTER_OTLP_ENDPOINT: ") {
 			t.Errorf("%q: got error %v, want one that names the variable", wrong, err)
 		}
+	}
+}
+
+// Begin replaces a method that the client invents, because every label value creates another time series.
+func TestUnknownMethod(t *testing.T) {
+	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
+	_, end := Begin(httptest.NewRequestWithContext(told.In(t.Context()), "SECRET", "/login", nil))
+	end(405)
+	want := `strongroom_http_requests_total{code="405",function="upload",method="_OTHER",route="/login"} 1`
+	if text := scrape(t, told); !strings.Contains(text, want+"\n") || strings.Contains(text, "SECRET") {
+		t.Errorf("got metrics\n%s\nwant the line %s and no other method", text, want)
+	}
+}
+
+func TestInvalidResourceAttributes(t *testing.T) {
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "region")
+	_, err := New(t.Context(), Settings{Endpoint: "http://127.0.0.1:1"})
+	if err == nil || !strings.HasPrefix(err.Error(), "OTEL_RESOURCE_ATTRIBUTES: ") {
+		t.Errorf("got error %v, want one that names the variable", err)
+	}
+}
+
+// recording returns a Telemetry whose spans are in the returned exporter after they have ended.
+func recording() (*Telemetry, *tracetest.InMemoryExporter) {
+	spans := tracetest.NewInMemoryExporter()
+	return &Telemetry{tracer: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)).Tracer("")}, spans
+}
+
+func TestStatusOfRequestSpans(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		want   codes.Code
+	}{
+		"a successful response":          {200, codes.Unset},
+		"an error of the client":         {404, codes.Unset},
+		"an error of the function":       {500, codes.Error},
+		"a connection that has been cut": {0, codes.Error},
+	} {
+		told, spans := recording()
+		_, end := Begin(httptest.NewRequestWithContext(told.In(t.Context()), "GET", "/files/1", nil))
+		end(c.status)
+		if got := spans.GetSpans(); len(got) != 1 || got[0].Name != "GET /files/*" || got[0].Status.Code != c.want {
+			t.Errorf("%s: got spans %v, want one with the name GET /files/* and the status %v", name, got, c.want)
+		}
+	}
+}
+
+// An event can be published long after its creation. The span then belongs to the trace in which the event was created.
+func TestSpansOfPublishing(t *testing.T) {
+	const older = "00-fff7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+	for name, c := range map[string]struct {
+		extensions map[string]any
+		parent     string // the traceparent of the span's parent
+		linked     bool   // whether the span has a link to the current span
+	}{
+		"an event of the current span":         {map[string]any{"traceparent": parent}, parent, false},
+		"an event of an older trace":           {map[string]any{"traceparent": older}, older, true},
+		"an event of an older span":            {map[string]any{"traceparent": parent[:36] + older[36:]}, parent[:36] + older[36:], true},
+		"an event without a trace":             {nil, parent, false},
+		"an event with a malformed trace":      {map[string]any{"traceparent": "00-x"}, parent, false},
+		"an event whose trace is not a string": {map[string]any{"traceparent": 7}, parent, false},
+	} {
+		for outcome, want := range map[string]codes.Code{"confirmed": codes.Unset, "failed": codes.Error, "unknown": codes.Error} {
+			told, spans := recording()
+			ctx := w3c.Extract(told.In(t.Context()), propagation.MapCarrier{traceparent: parent})
+			_, end := Publishing(ctx, "rabbitmq", c.extensions)
+			end(outcome)
+			got := spans.GetSpans()
+			if len(got) != 1 {
+				t.Fatalf("%s: got %d spans, want 1", name, len(got))
+			}
+			carrier := propagation.MapCarrier{}
+			w3c.Inject(trace.ContextWithSpanContext(t.Context(), got[0].Parent), carrier)
+			if carrier[traceparent] != c.parent || got[0].Status.Code != want {
+				t.Errorf("%s, %s: got parent %s and status %v, want %s and %v", name, outcome, carrier[traceparent], got[0].Status.Code, c.parent, want)
+			}
+			links := got[0].Links
+			if linked := len(links) == 1 && links[0].SpanContext.Equal(trace.SpanContextFromContext(ctx)); linked != c.linked || !linked && len(links) > 0 {
+				t.Errorf("%s: got links %v, want a link to the current span: %t", name, links, c.linked)
+			}
+		}
+	}
+}
+
+// Inject leaves the headers of a request unchanged if the context carries no trace.
+func TestInjectWithoutATrace(t *testing.T) {
+	header := http.Header{"Traceparent": {parent}}
+	Inject(t.Context(), header)
+	if got := header.Get("Traceparent"); got != parent || TraceID(t.Context()) != "" {
+		t.Errorf("got traceparent %q and trace ID %q, want %q and none", got, TraceID(t.Context()), parent)
 	}
 }
 

@@ -94,6 +94,10 @@ func TestSignedTokenVerifies(t *testing.T) {
 	if string(gotJSON) != string(wantJSON) {
 		t.Errorf("got claims %s, want %s", gotJSON, wantJSON)
 	}
+	_, payload := cutLast(raw[:strings.LastIndexByte(raw, '.')])
+	if want, _ := decode(payload, 0); string(got.Payload()) != string(want) || issued.Payload() != nil {
+		t.Errorf("got payload %s after verifying and %s after signing, want %s and none", got.Payload(), issued.Payload(), want)
+	}
 	if got, want := got.Scope, "files:read files:write"; got != want {
 		t.Errorf("got scope %q, want %q", got, want)
 	}
@@ -156,6 +160,8 @@ func TestRefused(t *testing.T) {
 		"other issuer":                  replace(`strongroom.test`, `strongroom.test.evil`),
 		"other audience":                replace(`"aud":"strongroom"`, `"aud":"elsewhere"`),
 		"empty audience":                replace(`"aud":"strongroom"`, `"aud":[]`),
+		"audience that is a number":     replace(`"aud":"strongroom"`, `"aud":7`),
+		"audience with a number":        replace(`"aud":"strongroom"`, `"aud":["strongroom",7]`),
 		"payload that is not an object": `[]`,
 		"payload that is not UTF-8":     replace(`"ada"`, "\"a\xffda\""),
 		"trailing data":                 goodPayload + `{}`,
@@ -314,6 +320,24 @@ func TestChallenges(t *testing.T) {
 	}
 }
 
+func TestChallengeOfErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		err       error
+		status    int
+		challenge string
+	}{
+		"an account that has changed": {fmt.Errorf("ada: %w", ErrStale), 401, realm + `, error="invalid_token", error_description="` + ErrStale.Error() + `"`},
+		"a session that has ended":    {fmt.Errorf("ada: %w", problem.SessionEnded.With("sign in again")), 401, realm},
+		"a store that is unavailable": {problem.Unavailable.With("try again"), 503, ""},
+	} {
+		answer := httptest.NewRecorder()
+		problem.Write(answer, httptest.NewRequest("GET", "/", nil), Challenge(c.err))
+		if got := answer.Header().Get("WWW-Authenticate"); answer.Code != c.status || got != c.challenge {
+			t.Errorf("%s: got status %d and challenge %q, want %d and %q", name, answer.Code, got, c.status, c.challenge)
+		}
+	}
+}
+
 func TestParseKeysRefuses(t *testing.T) {
 	_, jwks, err := GenerateKey()
 	if err != nil {
@@ -340,6 +364,8 @@ func TestParseKeysRefuses(t *testing.T) {
 		"point not on the curve":  `{"keys":[{"kty":"EC","crv":"P-256","x":"` + encode(make([]byte, 32)) + `","y":"` + encode(make([]byte, 32)) + `"}]}`,
 		"short coordinate":        `{"keys":[{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}]}`,
 		"RSA key with 1024 bits":  `{"keys":[` + small + encode(append([]byte{0x80}, make([]byte, 127)...)) + `"}]}`,
+		"RSA key, no exponent":    `{"keys":[{"kty":"RSA","n":"` + encode(append([]byte{0x80}, make([]byte, 255)...)) + `"}]}`,
+		"key that is a number":    `{"keys":[7]}`,
 		"RSA key with exponent 1": `{"keys":[{"kty":"RSA","e":"AQ","n":"` + encode(append([]byte{0x80}, make([]byte, 255)...)) + `"}]}`,
 		"duplicate member":        `{"keys":[` + strings.Replace(good, `{`, `{"use":"enc",`, 1) + `]}`,
 		"member not in base64url": `{"keys":[{"kty":"EC","crv":"P-256","x":"!","y":"!"}]}`,
@@ -400,23 +426,73 @@ func TestSettingsRefused(t *testing.T) {
 	mixedJSON, _ := json.Marshal(mixed)
 	public := strings.TrimSuffix(strings.TrimPrefix(string(jwks), `{"keys":[`), `]}`)
 	good := config{path: write("good", private), issuer: issuer, audience: audience, lifetime: time.Minute}
-	for name, change := range map[string]func(*config){
-		"no issuer":               func(c *config) { c.issuer = "" },
-		"no audience":             func(c *config) { c.audience = "" },
-		"no lifetime":             func(c *config) { c.lifetime = 0 },
-		"no file":                 func(c *config) { c.path = filepath.Join(dir, "none") },
-		"no private part":         func(c *config) { c.path = write("public", []byte(public)) },
-		"mismatched private part": func(c *config) { c.path = write("mixed", mixedJSON) },
-		"file too large":          func(c *config) { c.path = write("large", make([]byte, maxKeysFile+1)) },
-		"file is not a JWK":       func(c *config) { c.path = write("nonsense", []byte("x")) },
+	// RFC 8037, appendix A.1, has this key.
+	const ed25519 = `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}`
+	for name, c := range map[string]struct {
+		change func(*config)
+		want   string // a part of the error
+	}{
+		"no issuer":                 {func(c *config) { c.issuer = "" }, "TOKEN_ISSUER"},
+		"no audience":               {func(c *config) { c.audience = "" }, "TOKEN_AUDIENCE"},
+		"no lifetime":               {func(c *config) { c.lifetime = 0 }, "TOKEN_LIFETIME: "},
+		"no file":                   {func(c *config) { c.path = filepath.Join(dir, "none") }, filepath.Join(dir, "none")},
+		"no private part":           {func(c *config) { c.path = write("public", []byte(public)) }, "is not a valid private key"},
+		"mismatched private part":   {func(c *config) { c.path = write("mixed", mixedJSON) }, "does not match its public key"},
+		"key for another algorithm": {func(c *config) { c.path = write("ed25519", []byte(ed25519)) }, "the key is for EdDSA, want ES256"},
+		"file too large":            {func(c *config) { c.path = write("large", make([]byte, maxKeysFile+1)) }, "is larger than 262144 bytes"},
+		"file is not a JWK":         {func(c *config) { c.path = write("nonsense", []byte("x")) }, filepath.Join(dir, "nonsense")},
 	} {
-		c := good
-		change(&c)
-		if _, err := LoadSigner(c.path, c.issuer, c.audience, c.lifetime, time.Now); err == nil {
-			t.Errorf("%s: got a signer, want an error", name)
+		s := good
+		c.change(&s)
+		_, err := SignerSettings{s.path, s.issuer, s.audience, s.lifetime}.Signer()
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v, want one that contains %q", name, err, c.want)
 		} else if strings.Contains(err.Error(), mixed.D) {
 			t.Errorf("%s: the error contains the private key", name)
 		}
+	}
+}
+
+// TestVerifierSettings checks that the verifier publishes its keys and accepts the signer's tokens. The error for an
+// invalid key file names the file.
+func TestVerifierSettings(t *testing.T) {
+	private, jwks, err := GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string][]byte{"private": private, "jwks": jwks, "cut off": jwks[:len(jwks)-1], "large": make([]byte, maxKeysFile+1)} {
+		if err := os.WriteFile(path(name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"none", "private", "cut off", "large"} {
+		if _, err := (Settings{path(name), issuer, audience}).Verifier(); err == nil || !strings.Contains(err.Error(), path(name)) {
+			t.Errorf("file %q: got error %v, want one that names the file", name, err)
+		}
+	}
+	verifier, err := Settings{path("jwks"), issuer, audience}.Verifier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := SignerSettings{path("private"), issuer, audience, time.Minute}.Signer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, _, err := signer.Sign(ada)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verifier.Verify(raw); err != nil {
+		t.Errorf("verify the signer's token: got error %v, want none", err)
+	}
+	published, err := ParseKeys(verifier.JWKS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := published.Open(raw); err != nil {
+		t.Errorf("verify the signer's token with the published keys: got error %v, want none", err)
 	}
 }
 
