@@ -7,12 +7,13 @@ import (
 	"testing"
 )
 
-// person has required and optional members of each type that callers use.
+// person has required and optional members of each type that callers use, and of one other type.
 type person struct {
 	Name  string   `json:"name"`
 	Age   *int64   `json:"age,omitempty"`
 	Admin bool     `json:"admin,omitempty"`
 	Roles []string `json:"roles,omitempty"`
+	Tags  struct{} `json:"tags,omitempty"`
 }
 
 func TestDecode(t *testing.T) {
@@ -41,8 +42,9 @@ func TestDecode(t *testing.T) {
 		`{"name":"ada","age":9999999999999e9}`: "age must be an integer",
 		`{"name":"ada","admin":"s3cret"}`:      "admin must be true or false",
 		`{"name":"ada","roles":"s3cret"}`:      "roles must be an array",
-		`{"name":"ada","s3cret":1}`:            "the only allowed members are name, age, admin, roles",
-		`{"Name":"s3cret"}`:                    "the only allowed members are name, age, admin, roles",
+		`{"name":"ada","tags":"s3cret"}`:       "tags must be of another type",
+		`{"name":"ada","s3cret":1}`:            "the only allowed members are name, age, admin, roles, tags",
+		`{"Name":"s3cret"}`:                    "the only allowed members are name, age, admin, roles, tags",
 	} {
 		var got person
 		if err := Decode([]byte(data), &got); message(err) != want {
