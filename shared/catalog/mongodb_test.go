@@ -222,21 +222,12 @@ func TestCatalogServerUnavailable(t *testing.T) {
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	var group errgroup.Group // the calls run concurrently, because each of them waits some seconds for the server
-	for name, call := range map[string]func() error{
+	servertest.WantUnavailable(t, map[string]func() error{
 		"Insert":        func() error { _, err := s.Insert(t.Context(), e); return err },
 		"Get":           func() error { _, err := s.Get(t.Context(), e.ID); return err },
 		"List":          func() error { _, _, err := s.List(t.Context(), catalog.Query{}); return err },
 		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },
-	} {
-		group.Go(func() error {
-			if err := call(); !errors.Is(err, problem.Unavailable) {
-				t.Errorf("%s: got error %v, want %v", name, err, problem.Unavailable)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // always nil
+	})
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
@@ -43,23 +42,14 @@ func TestContentServerUnavailable(t *testing.T) {
 	if !errors.Is(err, problem.Unavailable) {
 		t.Errorf("Put: got error %v, want %v", err, problem.Unavailable)
 	}
-	var group errgroup.Group // the calls run concurrently, because each of them waits some seconds for the server
-	for name, call := range map[string]func() error{
+	servertest.WantUnavailable(t, map[string]func() error{
 		"Put":           func() error { _, err := put(t.Context(), s, []byte("x")); return err },
 		"Get":           func() error { _, err := s.Get(t.Context(), f.ID); return err },
 		"Confirm":       func() error { return s.Confirm(t.Context(), f.ID) },
 		"Delete":        func() error { return s.Delete(t.Context(), f.ID) },
 		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },
 		"Reader":        func() error { _, err := io.Copy(io.Discard, half); return err },
-	} {
-		group.Go(func() error {
-			if err := call(); !errors.Is(err, problem.Unavailable) {
-				t.Errorf("%s: got error %v, want %v", name, err, problem.Unavailable)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // always nil
+	})
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,9 @@
 package token
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Settings configures a serverless function that verifies access tokens.
 type Settings struct {
@@ -16,7 +19,7 @@ type Settings struct {
 func (s Settings) Verifier() (*Verifier, error) {
 	keys, err := LoadKeys(s.KeysFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("TOKEN_KEYS_FILE: %w", err)
 	}
 	return NewVerifier(keys, s.Issuer, s.Audience)
 }

@@ -41,22 +41,22 @@ func LoadSigner(path, issuer, audience string, lifetime time.Duration, now func(
 	}
 	data, err := readFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("load signing key: %w", err)
+		return nil, fmt.Errorf("TOKEN_SIGNING_KEY_FILE: %w", err)
 	}
 	key, public, err := parseJWK(data)
 	if err != nil {
-		return nil, fmt.Errorf("load signing key from %s: %w", path, err)
+		return nil, fmt.Errorf("TOKEN_SIGNING_KEY_FILE: load %s: %w", path, err)
 	}
 	if key.Algorithm != jwt.SigningMethodES256.Alg() {
-		return nil, fmt.Errorf("load signing key from %s: the key is for %s, want ES256", path, key.Algorithm)
+		return nil, fmt.Errorf("TOKEN_SIGNING_KEY_FILE: load %s: the key is for %s, want ES256", path, key.Algorithm)
 	}
 	secret, err := decode(key.D, 32)
 	if err != nil {
-		return nil, fmt.Errorf("load signing key from %s: the key is not a valid private key", path)
+		return nil, fmt.Errorf("TOKEN_SIGNING_KEY_FILE: load %s: the key is not a valid private key", path)
 	}
 	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), secret)
 	if err != nil || !private.PublicKey.Equal(public.public) {
-		return nil, fmt.Errorf("load signing key from %s: the private key does not match its public key", path)
+		return nil, fmt.Errorf("TOKEN_SIGNING_KEY_FILE: load %s: the private key does not match its public key", path)
 	}
 	return &Signer{private, key.ID, issuer, audience, lifetime, now}, nil
 }

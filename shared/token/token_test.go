@@ -435,12 +435,12 @@ func TestSettingsRefused(t *testing.T) {
 		"no issuer":                 {func(c *config) { c.issuer = "" }, "TOKEN_ISSUER"},
 		"no audience":               {func(c *config) { c.audience = "" }, "TOKEN_AUDIENCE"},
 		"no lifetime":               {func(c *config) { c.lifetime = 0 }, "TOKEN_LIFETIME: "},
-		"no file":                   {func(c *config) { c.path = filepath.Join(dir, "none") }, filepath.Join(dir, "none")},
+		"no file":                   {func(c *config) { c.path = filepath.Join(dir, "none") }, "TOKEN_SIGNING_KEY_FILE: stat " + filepath.Join(dir, "none")},
 		"no private part":           {func(c *config) { c.path = write("public", []byte(public)) }, "is not a valid private key"},
 		"mismatched private part":   {func(c *config) { c.path = write("mixed", mixedJSON) }, "does not match its public key"},
 		"key for another algorithm": {func(c *config) { c.path = write("ed25519", []byte(ed25519)) }, "the key is for EdDSA, want ES256"},
 		"file too large":            {func(c *config) { c.path = write("large", make([]byte, maxKeysFile+1)) }, "is larger than 262144 bytes"},
-		"file is not a JWK":         {func(c *config) { c.path = write("nonsense", []byte("x")) }, filepath.Join(dir, "nonsense")},
+		"file is not a JWK":         {func(c *config) { c.path = write("nonsense", []byte("x")) }, "TOKEN_SIGNING_KEY_FILE: load " + filepath.Join(dir, "nonsense")},
 	} {
 		s := good
 		c.change(&s)
@@ -454,7 +454,7 @@ func TestSettingsRefused(t *testing.T) {
 }
 
 // TestVerifierSettings checks that the verifier publishes its keys and accepts the signer's tokens. The error for an
-// invalid key file names the file.
+// invalid key file names the setting and the file.
 func TestVerifierSettings(t *testing.T) {
 	private, jwks, err := GenerateKey()
 	if err != nil {
@@ -468,8 +468,8 @@ func TestVerifierSettings(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"none", "private", "cut off", "large"} {
-		if _, err := (Settings{path(name), issuer, audience}).Verifier(); err == nil || !strings.Contains(err.Error(), path(name)) {
-			t.Errorf("file %q: got error %v, want one that names the file", name, err)
+		if _, err := (Settings{path(name), issuer, audience}).Verifier(); err == nil || !strings.HasPrefix(err.Error(), "TOKEN_KEYS_FILE: ") || !strings.Contains(err.Error(), path(name)) {
+			t.Errorf("file %q: got error %v, want one that names the setting and the file", name, err)
 		}
 	}
 	verifier, err := Settings{path("jwks"), issuer, audience}.Verifier()

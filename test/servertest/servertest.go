@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/local/store"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 // StartTimeout is the time limit for starting a server. It includes the time for the first build of a server that is
@@ -144,6 +145,21 @@ func Eventually(t *testing.T, limit time.Duration, what string, ok func() error)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// WantUnavailable checks that each call returns problem.Unavailable. It makes the calls concurrently, because each of
+// them waits some seconds for the server.
+func WantUnavailable(t *testing.T, calls map[string]func() error) {
+	t.Helper()
+	var group sync.WaitGroup
+	for name, call := range calls {
+		group.Go(func() {
+			if err := call(); !errors.Is(err, problem.Unavailable) {
+				t.Errorf("%s: got error %v, want %v", name, err, problem.Unavailable)
+			}
+		})
+	}
+	group.Wait()
 }
 
 // UniqueName returns a unique name for a database, a virtual host or a user. The name has fewer than 32 characters,

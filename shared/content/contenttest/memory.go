@@ -9,10 +9,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"hash"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -20,7 +18,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
-	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -388,145 +385,4 @@ func (m *Memory) ForgetDeletions(ctx context.Context, before time.Time) (int64, 
 	all := len(m.tombstones)
 	maps.DeleteFunc(m.tombstones, func(_ string, at time.Time) bool { return at.Before(before) })
 	return int64(all - len(m.tombstones)), nil
-}
-
-func (m *Memory) Create(ctx context.Context, u content.Upload) (content.Upload, error) {
-	u.ID, u.Offset = uuid.Must(uuid.NewV7()).String(), 0
-	u.ExpiresAt = u.ExpiresAt.UTC().Truncate(time.Millisecond)
-	if err := m.lock(ctx, "Create", u.ID); err != nil {
-		return content.Upload{}, err
-	}
-	defer m.mu.Unlock()
-	m.uploads[u.ID] = &upload{Upload: u, resumable: true}
-	return u, nil
-}
-
-func (m *Memory) Find(ctx context.Context, id string) (content.Upload, error) {
-	if err := m.lock(ctx, "Find", id); err != nil {
-		return content.Upload{}, err
-	}
-	defer m.mu.Unlock()
-	u, err := m.load(id)
-	if err == nil && !u.Stored && m.now().After(u.ExpiresAt) {
-		return content.Upload{}, errNoUpload
-	}
-	return u, err
-}
-
-// load is like Find, but it also returns an expired upload.
-func (m *Memory) load(id string) (content.Upload, error) {
-	u, open := m.uploads[id]
-	if f, stored := m.files[id]; stored {
-		if _, deleted := m.tombstones[id]; deleted {
-			return content.Upload{}, errNoUpload
-		}
-		return content.Upload{ID: id, Owner: f.Owner, Name: f.Name, ContentType: f.ContentType, Length: f.Size, Offset: f.Size,
-			Stored: true, Unconfirmed: open}, nil
-	}
-	if !open || !u.resumable || u.terminated {
-		return content.Upload{}, errNoUpload
-	}
-	u.Offset = int64(len(u.bytes))
-	return u.Upload, nil
-}
-
-// at returns the upload with the given ID, even if the upload has expired. It returns an error if bytes cannot be
-// appended at the given offset.
-func (m *Memory) at(id string, offset int64) (content.Upload, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	u, err := m.load(id)
-	if err == nil && (u.Stored || u.Offset != offset) {
-		err = errTaken
-	}
-	return u, err
-}
-
-func (m *Memory) Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error) {
-	u, err := m.at(id, offset)
-	if err != nil {
-		return 0, err
-	}
-	b, failed := m.readAll(io.LimitReader(r, u.Length-offset))
-	// Call Before only after all bytes have been read.
-	if err := m.begin(context.WithoutCancel(ctx), "Append", id); err != nil {
-		return 0, err
-	}
-	if _, err := m.at(id, offset); err != nil {
-		return 0, errors.Join(err, failed)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.uploads[id].bytes = append(m.uploads[id].bytes, b...)
-	return int64(len(b)), failed
-}
-
-func (m *Memory) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
-	u, err := m.at(id, offset)
-	if err != nil {
-		return 0, err
-	}
-	b, err := io.ReadAll(io.TeeReader(io.LimitReader(r, u.Length-offset), sum))
-	if err != nil {
-		return 0, err
-	}
-	if !bytes.Equal(sum.Sum(nil), want) {
-		return 0, mismatch
-	}
-	return m.Append(ctx, id, offset, bytes.NewReader(b))
-}
-
-func (m *Memory) Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error) {
-	if err := m.lock(ctx, "Finish", id); err != nil {
-		return content.File{}, err
-	}
-	defer m.mu.Unlock()
-	u, err := m.load(id)
-	switch {
-	case err != nil:
-		return content.File{}, err
-	case u.Stored:
-		return m.files[id].File, nil
-	case !u.Complete():
-		return content.File{}, problem.Conflict.With("the upload is incomplete")
-	}
-	b := m.uploads[id].bytes
-	m.uploads[id].complete = true
-	f := content.File{Info: file.Info{ID: id, Owner: u.Owner, Name: u.Name, Size: u.Length, SHA256: digest(b),
-		ContentType: cmp.Or(u.ContentType, http.DetectContentType(b)), StoredAt: m.now()}}
-	event, err := finish(&f)
-	if err != nil {
-		return content.File{}, err
-	}
-	m.files[id] = Stored{File: f, Bytes: b, Event: event}
-	return f, nil
-}
-
-func (m *Memory) Terminate(ctx context.Context, id string) error {
-	if err := m.lock(ctx, "Terminate", id); err != nil {
-		return err
-	}
-	defer m.mu.Unlock()
-	found, err := m.load(id)
-	if err != nil {
-		return err
-	}
-	u := m.uploads[id]
-	if found.Stored || u.complete {
-		return errComplete
-	}
-	u.terminated, u.bytes, u.Length, u.ExpiresAt = true, nil, 0, m.now()
-	return nil
-}
-
-func (m *Memory) Discard(ctx context.Context, id string) error {
-	if err := m.lock(ctx, "Discard", id); err != nil {
-		return err
-	}
-	defer m.mu.Unlock()
-	if u := m.uploads[id]; u != nil && u.complete {
-		return errComplete
-	}
-	delete(m.uploads, id)
-	return nil
 }
