@@ -3,20 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"hash"
 	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	tusd "github.com/tus/tusd/v2/pkg/handler"
-	xslog "golang.org/x/exp/slog"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
@@ -24,16 +23,14 @@ import (
 const (
 	tusPath    = "/upload/tus"
 	tusVersion = "1.0.0"
-	// tusExtensions lists the supported extensions of the tus protocol. The tusd package implements the first three,
-	// and this package implements checksum and expiration.
+	// tusExtensions lists the supported extensions of the tus protocol.
 	tusExtensions = "creation,creation-with-upload,termination,checksum,expiration"
 	// tusLifetime is the time from the creation of a resumable upload to its expiration. It is long enough for a
 	// client that is suspended overnight, but limits how long an abandoned upload uses storage space and its owner's
 	// quota.
 	tusLifetime = 24 * time.Hour
-	// tusSilence is how long the function waits for the next bytes of a request body. The limit is needed because the
-	// function can serve only a limited number of requests concurrently, so idle clients could block others.
-	tusSilence = 30 * time.Second
+	// tusGrace is how long a request may use the store after its deadline, to keep the bytes that have arrived.
+	tusGrace = 10 * time.Second
 	// tusPiece is the content type that the tus protocol requires for a request body that contains file bytes.
 	tusPiece = "application/offset+octet-stream"
 	// lockedRetry is the Retry-After value of the 423 (Locked) response that a HEAD request receives if the store
@@ -41,42 +38,40 @@ const (
 	lockedRetry = 2 * time.Second
 )
 
+// uploads contains the methods of content.Store that only resumable uploads need.
+type uploads interface {
+	Create(ctx context.Context, u content.Upload) (content.Upload, error)
+	Find(ctx context.Context, id string) (content.Upload, error)
+	Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error)
+	AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte,
+		mismatch error) (int64, error)
+	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error)
+	Terminate(ctx context.Context, id string) error
+	Discard(ctx context.Context, id string) error
+}
+
 // tus serves resumable uploads with version 1.0.0 of the tus protocol (https://tus.io/protocols/resumable-upload).
-// It adds access control, checksums, expiration and problem documents to the tusd package.
 type tus struct {
 	*handler
-	protocol *tusd.UnroutedHandler
-	// owned is a handler that requires an access token with the files:write scope and then calls the serve method.
+	// owned is the handler for all requests except OPTIONS. It requires an access token with the files:write scope.
 	owned http.Handler
 }
 
 // newTus returns the handler for resumable uploads. The handler serves tusPath and the paths below it.
 func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
 	t := &tus{handler: h}
-	composer := tusd.NewStoreComposer()
-	composer.UseCore(tusStore{t})
-	composer.UseTerminater(tusStore{t})
-	// tusd needs no Locker, because the store accepts only one writer at each offset, even across replicas.
-	var err error
-	t.protocol, err = tusd.NewUnroutedHandler(tusd.Config{
-		StoreComposer:        composer,
-		BasePath:             tusPath + "/",
-		MaxSize:              h.limits.file,
-		DisableDownload:      true,
-		DisableConcatenation: true,
-		Cors:                 &tusd.CorsConfig{Disable: true}, // the gateway handles CORS
-		// This timeout is shorter than the gateway's timeouts, so that the client gets this function's response and
-		// not an error from the gateway.
-		NetworkTimeout:          tusSilence,
-		PreUploadCreateCallback: t.admit,
-		// Discard all log entries from tusd, because the problem package logs the errors.
-		Logger: xslog.New(xslog.NewTextHandler(io.Discard, &xslog.HandlerOptions{Level: xslog.LevelError + 1})),
-	})
-	if err != nil {
-		return nil, err
+	create := routing.Methods{http.MethodPost: problem.HandlerFunc(t.create)}
+	routes := routing.Table{
+		tusPath:       create,
+		tusPath + "/": create,
+		tusPath + "/{id}": {
+			http.MethodHead:   problem.HandlerFunc(t.show),
+			http.MethodPatch:  problem.HandlerFunc(t.append),
+			http.MethodDelete: problem.HandlerFunc(t.terminate),
+		},
 	}
-	t.owned = verifier.Require(problem.HandlerFunc(t.serve), token.ScopeFilesWrite)
-	return http.StripPrefix(tusPath, t), nil
+	t.owned = verifier.Require(checkHeaders(routes.Handler()), token.ScopeFilesWrite)
+	return t, nil
 }
 
 // ServeHTTP implements http.Handler. An OPTIONS request requires no access token, because the response contains only
@@ -84,168 +79,235 @@ func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
 func (t *tus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Tus-Resumable", tusVersion)
 	w.Header().Set("Cache-Control", "no-store")
+	if method := r.Header.Get("X-HTTP-Method-Override"); method != "" && r.Method == http.MethodPost {
+		r = r.WithContext(r.Context()) // a copy of the request, because the caller's request must not change
+		r.Method = method
+	}
 	if r.Method == http.MethodOptions {
-		problem.HandlerFunc(t.serve).ServeHTTP(w, r)
+		problem.HandlerFunc(t.options).ServeHTTP(w, r)
 		return
 	}
 	t.owned.ServeHTTP(w, r)
 }
 
-// exchange holds the state of one request. The request's context contains this state, because tusd passes the context
-// to the methods of tusStore.
-type exchange struct {
-	owner string
-	// method is the request method after X-HTTP-Method-Override has been applied.
-	method   string
-	body     *pieceBody
-	metadata uploadMetadata
-	checksum *checksummed
-	// upload is the resumable upload that the request creates or refers to.
-	upload content.Upload
-	// created reports whether the request has created the upload.
-	created bool
-	// err is the first error that occurred during the request. The response reports this error.
-	err error
-}
-
-type exchangeKey struct{}
-
-// exchangeOf returns the request state that serve has stored in ctx, or nil if ctx contains none.
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return x
-}
-
-// fail returns err. If err is not nil and the request has no earlier error, fail also records err in x.
-func (x *exchange) fail(err error) error {
-	if x.err == nil {
-		x.err = err
-	}
-	return err
-}
-
-// serve passes the request to tusd and sends tusd's response. If the request fails, serve sends no response but
-// returns an error, which the caller sends as a problem document.
-func (t *tus) serve(w http.ResponseWriter, r *http.Request) error {
-	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").Header("Accept-Encoding", "identity")
-	}
-	x := &exchange{body: &pieceBody{from: r.Body, ended: r.ContentLength == 0}}
-	if caller := token.Caller(r.Context()); caller != nil {
-		x.owner = caller.Subject
-	}
-	asked := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
-	asked.Body = x.body
-	a := &answer{to: w, request: r.Context(), body: x.body, header: http.Header{}}
-	t.protocol.Middleware(http.HandlerFunc(t.route)).ServeHTTP(a, asked)
-	err := t.verdict(a, x)
-	if err != nil {
-		if x.created {
-			t.discard(asked.Context(), x.upload.ID)
+// checkHeaders returns a handler that rejects requests with an unsupported protocol version or content coding. The
+// handler passes all other requests to next. A HEAD request can omit the version, as docs/openapi.yaml states.
+func checkHeaders(next http.Handler) http.Handler {
+	return problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+			return problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").
+				Header("Accept-Encoding", "identity")
 		}
-		if x.method == http.MethodHead && problem.Status(err) == http.StatusServiceUnavailable {
-			// Respond with a 423 (Locked), because tus-js-client repeats a HEAD request only after this status.
-			// After any other error status, including 503, it would start over and send the whole file again.
-			return problem.Locked.Because(err, "the upload's offset is temporarily unavailable: send the HEAD request again").RetryAfter(lockedRetry)
+		if r.Method != http.MethodHead && r.Header.Get("Tus-Resumable") != tusVersion {
+			return problem.WrongTusVersion.With("send the header Tus-Resumable: %s", tusVersion).
+				Header("Tus-Version", tusVersion)
 		}
-		return err
-	}
-	a.send(x)
+		next.ServeHTTP(w, r)
+		return nil
+	})
+}
+
+// options describes the server's capabilities. The status is 200, because some browsers accept no other status as the
+// response to a preflight request.
+func (t *tus) options(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Tus-Version", tusVersion)
+	w.Header().Set("Tus-Extension", tusExtensions)
+	w.Header().Set("Tus-Max-Size", strconv.FormatInt(t.limits.file, 10))
+	w.Header().Set("Tus-Checksum-Algorithm", tusChecksums)
+	w.WriteHeader(http.StatusOK)
 	return nil
 }
 
-// route calls the handler for the path and the method of r. tusd calls route after it has checked the protocol version
-// and applied X-HTTP-Method-Override.
-func (t *tus) route(w http.ResponseWriter, r *http.Request) {
-	x := exchangeOf(r.Context())
-	x.method = r.Method
-	id := strings.TrimPrefix(r.URL.Path, "/")
-	switch {
-	case strings.Contains(id, "/"):
-		_ = x.fail(problem.NotFound.With("no such endpoint"))
-	case id == "" && r.Method == http.MethodPost:
-		if x.fail(x.declare(r)) == nil {
-			t.protocol.PostFile(w, r)
-		}
-	case id == "":
-		_ = x.fail(problem.MethodNotAllowed.With("use POST").Header("Allow", "POST, OPTIONS"))
-	case r.Method == http.MethodHead:
-		// If an earlier request failed after it stored the last byte, settle completes the upload.
-		if x.fail(t.open(r.Context(), x, id)) == nil && x.fail(t.settle(r.Context(), x.upload, true)) == nil {
-			t.protocol.HeadFile(w, r)
-		}
-	case r.Method == http.MethodPatch:
-		if x.fail(t.append(r, x, id)) == nil {
-			t.protocol.PatchFile(w, r)
-		}
-	case r.Method == http.MethodDelete:
-		if x.fail(t.open(r.Context(), x, id)) == nil {
-			t.protocol.DelFile(w, r)
-		}
-	default:
-		_ = x.fail(problem.MethodNotAllowed.With("use HEAD, PATCH or DELETE").Header("Allow", "HEAD, PATCH, DELETE, OPTIONS"))
-	}
-}
-
-// declare parses the Upload-Metadata and Upload-Checksum headers of a request that creates an upload. tusd parses
-// the other headers of the protocol.
-func (x *exchange) declare(r *http.Request) (err error) {
+// create creates an upload. If the body has the content type tusPiece, the body contains the first bytes of the file.
+// A body with any other content type is ignored.
+func (t *tus) create(w http.ResponseWriter, r *http.Request) error {
+	ctx, owner := r.Context(), token.Caller(r.Context()).Subject
 	if r.Header.Get("Upload-Concat") != "" {
-		return problem.BadRequest.With("concatenation is not supported: send the file as one upload, without the Upload-Concat header")
+		return problem.BadRequest.With("concatenation is not supported: send the file as one upload, " +
+			"without the Upload-Concat header")
 	}
-	if x.metadata, err = parseMetadata(r.Header); err != nil {
-		return err
+	length, err := strconv.ParseUint(r.Header.Get("Upload-Length"), 10, 63)
+	if err != nil || r.Header.Get("Upload-Defer-Length") != "" {
+		return errLength
 	}
-	x.checksum, err = uploadChecksum(r.Header)
-	return err
-}
-
-// append prepares a PATCH request, which appends bytes to the upload with the given ID. It returns an error if tusd
-// must not handle the request.
-func (t *tus) append(r *http.Request, x *exchange, id string) (err error) {
-	if x.checksum, err = uploadChecksum(r.Header); err != nil {
-		return err
-	}
-	if err := t.open(r.Context(), x, id); err != nil {
-		return err
-	}
-	if x.upload.Complete() && r.ContentLength > 0 && r.Header.Get("Upload-Offset") == strconv.FormatInt(x.upload.Length, 10) {
-		return errTooLong // tusd would discard these bytes and report success
-	}
-	// If an earlier request failed after it stored the last byte, settle completes the upload.
-	return t.settle(r.Context(), x.upload, true)
-}
-
-// open finds the upload with the given ID and records it in x. For another user's upload, the error is a
-// problem.NotFound, which does not reveal that the upload exists.
-func (t *tus) open(ctx context.Context, x *exchange, id string) error {
-	u, err := t.files.Find(ctx, id)
+	metadata, err := parseMetadata(r.Header)
 	if err != nil {
 		return err
 	}
-	if u.Owner != x.owner {
-		return problem.NotFound.With("there is no such upload")
+	sum, err := uploadChecksum(r.Header)
+	if err != nil {
+		return err
 	}
-	x.upload = u
+	// Check the limits before the upload is created, so that a client does not send a large file that the function
+	// cannot accept.
+	if _, err := t.room(ctx, owner, int64(length)); err != nil {
+		return err
+	}
+	u, err := t.files.Create(ctx, content.Upload{Owner: owner, Name: metadata.name, ContentType: metadata.contentType,
+		Metadata: metadata.raw, Length: int64(length), ExpiresAt: t.now().Add(tusLifetime)})
+	if err != nil {
+		return err
+	}
+	// Check the quota again immediately, because the declared length counts toward the quota as soon as the upload
+	// exists.
+	if err := t.withinQuota(ctx, owner, u.ID); err != nil {
+		return err
+	}
+	withPiece := r.Header.Get("Content-Type") == tusPiece
+	if withPiece {
+		u, err = t.receive(w, r, u, sum)
+	} else {
+		err = t.settle(ctx, u) // a file of 0 bytes is complete already
+	}
+	if err != nil {
+		t.discard(ctx, u.ID)
+		return err
+	}
+	if withPiece {
+		setOffset(w, u)
+	}
+	w.Header().Set("Location", tusPath+"/"+u.ID)
+	setExpires(w, u)
+	w.WriteHeader(http.StatusCreated)
 	return nil
 }
 
-// admit checks the size limit, the quota, and whether the broker is ready. tusd calls admit before it creates an
-// upload.
-func (t *tus) admit(hook tusd.HookEvent) (tusd.HTTPResponse, tusd.FileInfoChanges, error) {
-	x := exchangeOf(hook.Context)
-	// Check the limits and the broker before tusd creates the upload, so that a client does not send a large file
-	// that the function cannot accept.
-	_, err := t.room(hook.Context, x.owner, hook.Upload.Size)
+// show reports how many bytes of an upload are stored.
+func (t *tus) show(w http.ResponseWriter, r *http.Request) error {
+	u, err := t.find(r)
 	if err == nil {
-		err = t.publisher.Ready(hook.Context)
+		// If an earlier request failed after it stored the last byte, settle completes the upload.
+		err = t.settle(r.Context(), u)
 	}
-	return tusd.HTTPResponse{}, tusd.FileInfoChanges{}, x.fail(err)
+	if err != nil && problem.Status(err) == http.StatusServiceUnavailable {
+		// Respond with a 423 (Locked), because tus-js-client repeats a HEAD request only after this status. After any
+		// other error status, including 503, tus-js-client would start over and send the whole file again.
+		return problem.Locked.Because(err, "the upload's offset is temporarily unavailable: send the HEAD request again").
+			RetryAfter(lockedRetry)
+	}
+	if err != nil {
+		return err
+	}
+	setOffset(w, u)
+	w.Header().Set("Upload-Length", strconv.FormatInt(u.Length, 10))
+	if u.Metadata != "" {
+		w.Header().Set("Upload-Metadata", u.Metadata)
+	}
+	setExpires(w, u)
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// append adds the bytes in the body to an upload.
+func (t *tus) append(w http.ResponseWriter, r *http.Request) error {
+	sum, err := uploadChecksum(r.Header)
+	if err != nil {
+		return err
+	}
+	if r.Header.Get("Content-Type") != tusPiece {
+		return problem.UnsupportedType.With("send the bytes with the content type %s", tusPiece).
+			Header("Accept-Patch", tusPiece)
+	}
+	if r.Header.Get("Upload-Length") != "" {
+		return errLength
+	}
+	offset, err := strconv.ParseUint(r.Header.Get("Upload-Offset"), 10, 63)
+	if err != nil {
+		return problem.BadRequest.With("set Upload-Offset to the number of bytes that the server already has")
+	}
+	u, err := t.find(r)
+	if err != nil {
+		return err
+	}
+	if int64(offset) != u.Offset {
+		return problem.Conflict.With("the server has %d bytes of the upload: "+
+			"set Upload-Offset to this number and send the remaining bytes", u.Offset)
+	}
+	if u, err = t.receive(w, r, u, sum); err != nil {
+		return err
+	}
+	setOffset(w, u)
+	setExpires(w, u)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// terminate deletes an upload that is not complete.
+func (t *tus) terminate(w http.ResponseWriter, r *http.Request) error {
+	u, err := t.find(r)
+	if err != nil {
+		return err
+	}
+	if err := t.files.Terminate(r.Context(), u.ID); err != nil {
+		return err
+	}
+	t.measureTus(r.Context(), u, "terminated", 0)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// errLength reports that the Upload-Length header is missing, invalid, or in a request that cannot set the length.
+var errLength = problem.BadRequest.With("set Upload-Length to the size of the file in bytes " +
+	"when you create the upload, because the size cannot be sent later")
+
+// setOffset sets the Upload-Offset header.
+func setOffset(w http.ResponseWriter, u content.Upload) {
+	w.Header().Set("Upload-Offset", strconv.FormatInt(u.Offset, 10))
+}
+
+// setExpires sets the Upload-Expires header. A complete upload does not expire and has no such header.
+func setExpires(w http.ResponseWriter, u content.Upload) {
+	if !u.Complete() {
+		w.Header().Set("Upload-Expires", u.ExpiresAt.UTC().Format(http.TimeFormat))
+	}
+}
+
+// find returns the upload that the path of r refers to. For another user's upload, the error is a problem.NotFound,
+// which does not reveal that the upload exists.
+func (t *tus) find(r *http.Request) (content.Upload, error) {
+	u, err := t.files.Find(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return content.Upload{}, err
+	}
+	if u.Owner != token.Caller(r.Context()).Subject {
+		return content.Upload{}, problem.NotFound.With("there is no such upload")
+	}
+	return u, nil
+}
+
+// receive appends the body of r to the upload u and settles u. It returns u with the new offset, even if it returns an
+// error. sum is the declared checksum of the body, or nil.
+func (t *tus) receive(w http.ResponseWriter, r *http.Request, u content.Upload, sum *checksummed) (
+	content.Upload, error) {
+	left := u.Length - u.Offset
+	if r.ContentLength > left {
+		return u, errTooLong
+	}
+	// Continue if the client disconnects or the deadline passes, so that the bytes that have arrived are stored. The
+	// client can then continue at the next byte. function.Wrap sets the deadline of every request.
+	deadline, _ := r.Context().Deadline()
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), deadline.Add(tusGrace))
+	defer cancel()
+	body := &pieceBody{r.Body, left, http.NewResponseController(w), deadline}
+	var n int64
+	var err error
+	switch {
+	case left == 0: // the store refuses to append to a complete upload
+	case sum == nil:
+		n, err = t.files.Append(ctx, u.ID, u.Offset, body)
+	default:
+		n, err = t.files.AppendVerified(ctx, u.ID, u.Offset, body, sum.hash(), sum.sum, errChecksum)
+	}
+	u.Offset += n
+	if err != nil {
+		return u, err
+	}
+	return u, t.settle(ctx, u)
 }
 
 // settle turns a complete upload into a file and publishes the event that announces the file. It must be called
 // before a response reports that all bytes have arrived, because the client then assumes that the file is stored.
-func (t *tus) settle(ctx context.Context, u content.Upload, keepFile bool) error {
+func (t *tus) settle(ctx context.Context, u content.Upload) error {
 	if !u.Complete() || u.Stored && !u.Unconfirmed {
 		return nil
 	}
@@ -255,19 +317,11 @@ func (t *tus) settle(ctx context.Context, u content.Upload, keepFile bool) error
 	}
 	// Publish the event that is stored in the file's document. It can differ from the event that this request
 	// encoded, because another request might have turned the upload into a file first.
-	if err := t.announceAgain(ctx, f.ID, keepFile); err != nil {
+	if err := t.announceAgain(ctx, f.ID, true); err != nil {
 		return err
 	}
 	t.measureTus(ctx, u, "stored", f.Size)
 	return nil
-}
-
-// measureTus records the metrics of a resumable upload that has ended. It calculates the upload's duration from the
-// upload ID, which is a UUIDv7 and therefore contains the creation time.
-func (t *tus) measureTus(ctx context.Context, u content.Upload, result string, size int64) {
-	if id, err := uuid.Parse(u.ID); err == nil {
-		telemetry.Upload(ctx, "tus", result, size, t.now().Sub(time.Unix(id.Time().UnixTime())))
-	}
 }
 
 // discard deletes an upload after the request that created the upload failed. The client cannot continue this
@@ -278,5 +332,13 @@ func (t *tus) discard(ctx context.Context, id string) {
 	// A conflict means that the conversion of the upload into a file has already begun, so the upload must be kept.
 	if err := t.files.Discard(ctx, id); err != nil && !errors.Is(err, problem.Conflict) {
 		slog.WarnContext(ctx, "could not discard upload after the request that created it failed", "id", id, "error", err)
+	}
+}
+
+// measureTus records the metrics of a resumable upload that has ended. It calculates the upload's duration from the
+// upload ID, which is a UUIDv7 and therefore contains the creation time.
+func (t *tus) measureTus(ctx context.Context, u content.Upload, result string, size int64) {
+	if id, err := uuid.Parse(u.ID); err == nil {
+		telemetry.Upload(ctx, "tus", result, size, t.now().Sub(time.Unix(id.Time().UnixTime())))
 	}
 }

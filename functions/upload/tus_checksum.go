@@ -18,7 +18,8 @@ const tusChecksums = "sha1,sha256,sha512"
 
 // errChecksum reports that a request body does not match the checksum in the Upload-Checksum header. The store keeps no
 // bytes of that body.
-var errChecksum = problem.ChecksumMismatch.With("the body does not match the Upload-Checksum header and was discarded: send the body again")
+var errChecksum = problem.ChecksumMismatch.With("the body does not match the Upload-Checksum header " +
+	"and was discarded: send the body again")
 
 // checksummed is the checksum that the Upload-Checksum header declares for a request body.
 type checksummed struct {
@@ -43,12 +44,14 @@ func uploadChecksum(h http.Header) (*checksummed, error) {
 	case "sha512":
 		c.hash = sha512.New
 	default:
-		return nil, problem.BadRequest.With("the algorithm in the Upload-Checksum header is not supported: use one of %s", tusChecksums).
-			Header("Tus-Checksum-Algorithm", tusChecksums)
+		return nil, problem.BadRequest.With("the algorithm in the Upload-Checksum header is not supported: "+
+			"use one of %s", tusChecksums).Header("Tus-Checksum-Algorithm", tusChecksums)
 	}
 	var err error
-	if c.sum, err = base64.StdEncoding.DecodeString(encoded); err != nil || len(c.sum) != c.hash().Size() || len(lines) > 1 {
-		return nil, problem.BadRequest.With("the Upload-Checksum header is malformed: send the algorithm, a space and the checksum in base64")
+	c.sum, err = base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(c.sum) != c.hash().Size() || len(lines) > 1 {
+		return nil, problem.BadRequest.With("the Upload-Checksum header is malformed: " +
+			"send the algorithm, a space and the checksum in base64")
 	}
 	return c, nil
 }

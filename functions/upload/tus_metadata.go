@@ -30,7 +30,8 @@ func parseMetadata(h http.Header) (uploadMetadata, error) {
 	}
 	pairs, ok := metadataPairs(m.raw)
 	if !ok {
-		return uploadMetadata{}, problem.BadRequest.With("the Upload-Metadata header is malformed: send comma-separated pairs of a unique key, a space and a base64 value")
+		return uploadMetadata{}, problem.BadRequest.With("the Upload-Metadata header is malformed: " +
+			"send comma-separated pairs of a unique key, a space and a base64 value")
 	}
 	first := func(keys ...string) string {
 		for _, key := range keys {

@@ -88,6 +88,7 @@ func TestTus(t *testing.T) {
 		wantTus(t, answer, 201, map[string]string{"Upload-Expires": expires, "Upload-Offset": "", "Upload-Metadata": ""})
 		wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "0", "Upload-Length": "11",
 			"Upload-Metadata": declared["Upload-Metadata"], "Upload-Expires": expires, "Content-Length": ""})
+		wantTus(t, f.tus("HEAD", location, nil, map[string]string{"Tus-Resumable": ""}), 200, map[string]string{"Upload-Offset": "0"})
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("hello "), piece(0)), 204, map[string]string{"Upload-Offset": "6", "Upload-Expires": expires})
 		wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "6"})
 		if len(f.files.Files()) != 0 || len(f.publisher.attempts) != 0 {
@@ -236,6 +237,8 @@ func TestTusRefused(t *testing.T) {
 		"no length":                                {nil, "POST", new, nil, nil, 400, "bad-request"},
 		"length that is not a number":              {nil, "POST", new, nil, map[string]string{"Upload-Length": "5x"}, 400, "bad-request"},
 		"negative length":                          {nil, "POST", new, nil, map[string]string{"Upload-Length": "-1"}, 400, "bad-request"},
+		"length with a sign":                       {nil, "POST", new, nil, map[string]string{"Upload-Length": "+5"}, 400, "bad-request"},
+		"length and a deferred length":             {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Defer-Length": "1"}, 400, "bad-request"},
 		"deferred length":                          {nil, "POST", new, nil, map[string]string{"Upload-Defer-Length": "1"}, 400, "bad-request"},
 		"too large":                                {nil, "POST", new, nil, map[string]string{"Upload-Length": fmt.Sprint(maxSize + 1)}, 413, "too-large"},
 		"over the quota":                           {func(f *fixture) { f.limit(t, 9) }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 507, "quota-exceeded"},
@@ -245,7 +248,6 @@ func TestTusRefused(t *testing.T) {
 		"malformed content type of the file":       {nil, "POST", new, nil, withLength(metadata("type", "text/\n")), 400, "bad-request"},
 		"metadata that is too long":                {nil, "POST", new, nil, withLength(metadata("name", strings.Repeat("x", maxMetadata))), 400, "bad-request"},
 		"unsupported checksum algorithm":           {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Checksum": "md5 XUFAKrxLKna5cZ2REBfFkg=="}, 400, "bad-request"},
-		"broker unavailable":                       {func(f *fixture) { f.publisher.notReady = unavailable }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
 		"store unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
 		"store unavailable during a piece":         {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Append") }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
 		"store unavailable during a termination":   {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "DELETE", there, nil, nil, 503, "unavailable"},
@@ -425,8 +427,8 @@ func TestTusFinishLater(t *testing.T) {
 	wantProblem(t, f.tus("PATCH", location, strings.NewReader("more"), piece(5)), 413, "too-large")
 }
 
-// TestTusCreationFails checks that a failed creation leaves nothing behind, because the client did not receive the
-// location of the upload. The file must stay only if its event might have been published.
+// TestTusCreationFails checks that a failed creation leaves no upload behind, because the client did not receive the
+// location of the upload. A complete file must stay, because the sweep function publishes its event later.
 func TestTusCreationFails(t *testing.T) {
 	unknown := fmt.Errorf("%w: %w", problem.Unavailable, events.ErrUnknown)
 	for name, c := range map[string]struct {
@@ -437,13 +439,16 @@ func TestTusCreationFails(t *testing.T) {
 	}{
 		"event not published": {func(f *fixture) {
 			f.publisher.errs = []error{problem.Unavailable, problem.Unavailable, problem.Unavailable}
-		}, strings.NewReader("hello"), 503, 0},
+		}, strings.NewReader("hello"), 503, 1},
 		"event might be published": {func(f *fixture) { f.publisher.errs = []error{unknown, unknown, unknown} }, strings.NewReader("hello"), 503, 1},
 		"interrupted body":         {func(*fixture) {}, io.MultiReader(strings.NewReader("hel"), iotest.ErrReader(io.ErrUnexpectedEOF)), 400, 0},
 		"body that is too long":    {func(*fixture) {}, strings.NewReader("hello!"), 413, 0},
 		"quota used up by another upload": {func(f *fixture) {
 			f.limit(t, 5)
-			f.publisher.ready = func() { f.createTus(t, 5) } // after the first check of the quota
+			f.files.Before = during("Create", func() { // after the first check of the quota
+				f.files.Before = nil
+				f.createTus(t, 5)
+			})
 		}, nil, 507, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
