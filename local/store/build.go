@@ -25,11 +25,13 @@ type nested struct {
 	title string
 	// effort describes the time, and possibly the memory, that the first build needs on a machine with two cores.
 	effort string
+	// patch is a change to a dependency of the program, or nil.
+	patch *patch
 }
 
 // nestedPrograms maps each program's name to its description. The source of each program is in local/NAME.
 var nestedPrograms = map[string]nested{
-	"ferretdb": {title: "FerretDB", effort: "about a minute"},
+	"ferretdb": {title: "FerretDB", effort: "about a minute", patch: ferretDBPatch},
 	"tidb":     {title: "TiDB", effort: "about four minutes and 2 GB of memory"},
 	"adapter":  {title: "the receive adapter", effort: "about a minute and a half"},
 }
@@ -66,6 +68,9 @@ func Build(ctx context.Context, name string, w io.Writer) (binary string, err er
 	if err != nil {
 		return "", err
 	}
+	if what.patch != nil {
+		want += fmt.Sprint(*what.patch)
+	}
 	// Compare digests instead of always running go build, because go build needs several seconds to check the program's
 	// many packages even if nothing has changed.
 	if built, err := os.ReadFile(binary + ".stamp"); err == nil && string(built) == want {
@@ -76,7 +81,15 @@ func Build(ctx context.Context, name string, w io.Writer) (binary string, err er
 	say(w, "building %s; the first build takes %s", what.title, what.effort)
 	begin := time.Now()
 	progress := func(status string) { say(w, "building %s: %s", what.title, status) }
-	if err := process.Build(ctx, source, progress, "-ldflags=-s -w", "-o", binary+".new", "."); err != nil {
+	arguments := []string{"-ldflags=-s -w", "-o", binary + ".new", "."}
+	if what.patch != nil {
+		modfile, err := what.patch.apply(ctx, source, binary)
+		if err != nil {
+			return "", err
+		}
+		arguments = append([]string{"-modfile=" + modfile}, arguments...)
+	}
+	if err := process.Build(ctx, source, progress, arguments...); err != nil {
 		return "", err
 	}
 	if err := os.Rename(binary+".new", binary); err != nil {
@@ -103,8 +116,8 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// digest returns a hash of all inputs of a build: the Go version and the files in the source directory, including
-// go.mod and go.sum.
+// digest returns a hash of all inputs of a build except the patch: the Go version and the files in the source
+// directory, including go.mod and go.sum.
 func digest(source string) (string, error) {
 	hash := sha256.New()
 	fmt.Fprintln(hash, runtime.Version())
