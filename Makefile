@@ -14,7 +14,7 @@ SERVER_TESTS := ./shared/accounts ./shared/catalog ./shared/content ./shared/eve
 # The files whose spelling and wording `make check` checks.
 TEXTS := ':!*/dist/*' ':!*/testdata/*' ':!*.sum' ':!*/package-lock.json' ':!LICENSE'
 
-.PHONY: help run test integration check audit console bench deploy undeploy rotate-keys cluster tunnel e2e upgrade
+.PHONY: help run test integration check audit console bench soak deploy undeploy rotate-keys cluster tunnel e2e upgrade
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -55,6 +55,10 @@ console: ## rebuild the gateway's web console (requires Node.js; commit the resu
 
 bench: ## run the benchmarks and print the figures for docs/benchmarks.md
 	go test -run "^$$" -bench . ./test/bench/... ./functions/... ./shared/telemetry
+
+soak: ## upload 10,000 files (150 to FerretDB) while everything is killed (options: UPLOADS CLIENTS SEED KILL_INTERVAL)
+	go run ./test/servers
+	SOAK=1 go test -count=1 -timeout 6h -v -run '^TestSoak$$' ./test/integration
 
 deploy: ## deploy to the cluster of the current kubectl context (options: EXPOSE=gateway STORES=external)
 	deploy/deploy

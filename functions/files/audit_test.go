@@ -6,28 +6,13 @@ import (
 	"bytes"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
 )
-
-// TestAuditEntryWithoutFile checks security S3, data A4: the owner and an admin can delete a listed file that has an entry and no content.
-func TestAuditEntryWithoutFile(t *testing.T) {
-	for _, user := range []string{"ada", "root"} {
-		f := newFixture(t)
-		f.entries.entries = slices.Insert(f.entries.entries, 0, catalog.Entry{Info: file.Info{ID: noID, Owner: "ada", Name: "x", Size: 1,
-			SHA256: strings.Repeat("0a", 32), ContentType: "application/pdf", StoredAt: now}, CataloguedAt: now})
-		show, deletion := f.send(user, http.MethodGet, "/files/"+noID, nil), f.send(user, http.MethodDelete, "/files/"+noID, nil)
-		if show.Code == http.StatusOK && deletion.Code != http.StatusNoContent {
-			t.Errorf("%s: got status %d for the file and %d for its deletion, want 204 for the deletion", user, show.Code, deletion.Code)
-		}
-	}
-}
 
 // TestAuditUploadedScript checks security S12: a browser that loads an uploaded file as a script does not get a script.
 func TestAuditUploadedScript(t *testing.T) {

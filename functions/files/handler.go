@@ -23,7 +23,6 @@ type store interface {
 	Get(ctx context.Context, id string) (content.File, error)
 	Reader(ctx context.Context, f content.File) io.ReadSeekCloser
 	MarkDeleted(ctx context.Context, id string) error
-	IsDeleted(ctx context.Context, id string) (bool, error)
 	Delete(ctx context.Context, id string) error
 }
 
@@ -121,81 +120,62 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
-	id := r.PathValue("id")
-	answer, err := h.find(r.Context(), id)
+	// Read the file from the store first, because a new file might not have a catalog entry yet, and a deleted file
+	// might still have one.
+	f, err := h.readable(r)
 	if err != nil {
 		return err
 	}
-	if err := mayRead(r.Context(), answer.Owner); err != nil {
+	answer := description{Info: f.Info, Status: statusStored}
+	e, err := h.entries.Get(r.Context(), f.ID)
+	if err == nil {
+		answer = catalogued(e)
+	} else if !errors.Is(err, problem.NotFound) {
 		return err
 	}
 	return respond.JSON(w, http.StatusOK, answer)
 }
 
-// find returns the description of the file with the given ID. If the file does not exist or is marked deleted, the
-// error is problem.NotFound.
-func (h *handler) find(ctx context.Context, id string) (description, error) {
-	e, err := h.entries.Get(ctx, id)
-	if errors.Is(err, problem.NotFound) {
-		// Read the file from the store, because a new file might not have a catalog entry yet.
-		f, err := h.stored(ctx, id)
-		return description{Info: f.Info, Status: statusStored}, err
-	}
-	if err != nil {
-		return description{}, err
-	}
-	return catalogued(e), h.exists(ctx, id)
-}
-
-// stored returns the file with the given ID from the store. If the file does not exist or is marked deleted, the error
-// is problem.NotFound.
-func (h *handler) stored(ctx context.Context, id string) (content.File, error) {
-	f, err := h.files.Get(ctx, id)
-	if err != nil {
-		return content.File{}, err
-	}
-	return f, h.exists(ctx, id)
-}
-
 // readable returns the stored file whose ID is in the path of r. It returns an error if the caller is not allowed to
 // read the file (see mayRead).
 func (h *handler) readable(r *http.Request) (content.File, error) {
-	f, err := h.stored(r.Context(), r.PathValue("id"))
+	f, err := h.files.Get(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return content.File{}, err
 	}
 	return f, mayRead(r.Context(), f.Owner)
 }
 
-// exists returns problem.NotFound if the file with the given ID is marked deleted. It does not check whether the
-// catalog or the store contains the file.
-func (h *handler) exists(ctx context.Context, id string) error {
-	deleted, err := h.files.IsDeleted(ctx, id)
-	if err == nil && deleted {
-		err = errNoFile
-	}
-	return err
-}
-
-var errNoFile = problem.NotFound.With("there is no such file")
-
 // delete handles DELETE /files/{id}. If an error occurs after the file is marked deleted, the sweep function completes
 // the deletion.
 func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
-	f, err := h.readable(r)
+	id := r.PathValue("id")
+	f, err := h.files.Get(r.Context(), id)
+	owner := f.Owner
+	if errors.Is(err, problem.NotFound) {
+		// An interrupted deletion can leave a catalog entry without a file. The client can delete this entry.
+		var e catalog.Entry
+		e, err = h.entries.Get(r.Context(), id)
+		owner = e.Owner
+	}
 	if err != nil {
+		return err
+	}
+	if err := mayRead(r.Context(), owner); err != nil {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context()) // complete the deletion even if the client disconnects
 	// Mark the file deleted first, so that all requests for it fail. Delete the content last, because the catalog must
 	// not list a file without content.
 	for _, step := range []func(context.Context, string) error{h.files.MarkDeleted, h.entries.Delete, h.files.Delete} {
-		if err := step(ctx, f.ID); err != nil {
+		if err := step(ctx, id); err != nil {
 			return err
 		}
 	}
 	return respond.NoContent(w)
 }
+
+var errNoFile = problem.NotFound.With("there is no such file")
 
 // mayRead returns errNoFile if the caller is not allowed to access files whose owner has the given user ID.
 func mayRead(ctx context.Context, owner string) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,8 @@ type fakeCatalog struct {
 	next    string
 	query   catalog.Query
 	err     error
+	// deleteErr is the error of Delete. If it is nil, the error is err.
+	deleteErr error
 }
 
 func (c *fakeCatalog) Get(_ context.Context, id string) (catalog.Entry, error) {
@@ -52,8 +55,8 @@ func (c *fakeCatalog) Get(_ context.Context, id string) (catalog.Entry, error) {
 }
 
 func (c *fakeCatalog) Delete(_ context.Context, id string) error {
-	if c.err != nil {
-		return c.err
+	if err := cmp.Or(c.deleteErr, c.err); err != nil {
+		return err
 	}
 	c.entries = slices.DeleteFunc(c.entries, func(e catalog.Entry) bool { return e.ID == id })
 	return nil
@@ -81,6 +84,23 @@ type fixture struct {
 	open      int   // the number of readers that are not closed
 	readErr   error // if set, reading a file fails with readErr after failAfter bytes
 	failAfter int
+}
+
+// wantRemaining fails the test unless wantFile, wantEntry and wantPending report whether the file, its catalog entry and
+// its pending deletion exist.
+func (f *fixture) wantRemaining(t *testing.T, id string, wantFile, wantEntry, wantPending bool) {
+	t.Helper()
+	deletions, err := f.files.PendingDeletions(t.Context(), time.Now().Add(time.Hour), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotFile := slices.ContainsFunc(f.files.Files(), func(k contenttest.Stored) bool { return k.ID == id })
+	gotEntry := slices.ContainsFunc(f.entries.entries, func(e catalog.Entry) bool { return e.ID == id })
+	gotPending := slices.Contains(deletions, id)
+	if gotFile != wantFile || gotEntry != wantEntry || gotPending != wantPending {
+		t.Errorf("got file %t, catalog entry %t and pending deletion %t, want %t, %t and %t", gotFile, gotEntry, gotPending,
+			wantFile, wantEntry, wantPending)
+	}
 }
 
 // before is called before each operation of the store.
@@ -131,7 +151,9 @@ func newFixture(t *testing.T) *fixture {
 	f.files.Add(content.File{Info: file.Info{ID: storedID, Owner: "ada", Name: "new.bin", Size: 3, SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ContentType: "application/octet-stream", StoredAt: at.Add(1994 * time.Millisecond)}}, "abc")
 	f.files.Add(content.File{Info: file.Info{ID: gracesID, Owner: "grace", Name: "x", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", ContentType: "text/plain", StoredAt: before}}, "")
 	signer, verifier, _ := tokentest.New(t)
-	for user, roles := range map[string][]string{"ada": {token.RoleUser}, "root": {token.RoleAdmin}, "none": {}} {
+	for user, roles := range map[string][]string{
+		"ada": {token.RoleUser}, "grace": {token.RoleUser}, "root": {token.RoleAdmin}, "none": {},
+	} {
 		raw, _, err := signer.Sign(token.Subject{ID: user, Username: user, Roles: roles, Version: 1})
 		if err != nil {
 			t.Fatal(err)
@@ -316,9 +338,11 @@ func TestStoreAway(t *testing.T) {
 		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
 	}
 	f = newFixture(t)
-	f.files.Before = contenttest.Fail(errAway, "Get", "IsDeleted")
+	f.files.Before = contenttest.Fail(errAway, "Get")
 	for _, target := range []string{"/files/" + storedID, "/files/" + cataloguedID + "/content"} {
 		wantProblem(t, f.send("ada", "GET", target, nil), 503, "unavailable")
 	}
 	wantProblem(t, f.askLink("ada", cataloguedID, ""), 503, "unavailable")
+	wantProblem(t, f.send("ada", "DELETE", "/files/"+cataloguedID, nil), 503, "unavailable")
+	f.wantRemaining(t, cataloguedID, true, true, false)
 }

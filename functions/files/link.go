@@ -118,7 +118,7 @@ func (h *handler) linked(w http.ResponseWriter, r *http.Request) error {
 	if err := h.links.verify(id, r.URL.Query()); err != nil {
 		return err
 	}
-	f, err := h.stored(r.Context(), id)
+	f, err := h.files.Get(r.Context(), id)
 	if errors.Is(err, problem.NotFound) {
 		return problem.NotFound.With("the file no longer exists")
 	}

@@ -8,49 +8,123 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
+// ghost adds a catalog entry of the user ada that has no file. It returns the entry's ID.
+func (f *fixture) ghost() string {
+	info := file.Info{ID: ghostID, Owner: "ada", Name: "x", Size: 1, SHA256: strings.Repeat("0a", 32),
+		ContentType: "application/pdf", StoredAt: now}
+	f.entries.entries = slices.Insert(f.entries.entries, 0, catalog.Entry{Info: info, CataloguedAt: now})
+	return ghostID
+}
+
+const ghostID = "0195a3f0-0000-7000-8000-000000000004"
+
 func TestDelete(t *testing.T) {
-	for user, ids := range map[string][]string{"ada": {cataloguedID, storedID}, "root": {cataloguedID, gracesID}} {
-		for _, id := range ids {
+	for name, c := range map[string]struct {
+		user, id string
+		removed  int // files and catalog entries
+	}{
+		"file in the catalog":                {"ada", cataloguedID, 2},
+		"file not in the catalog yet":        {"ada", storedID, 1},
+		"entry without a file":               {"ada", ghostID, 1},
+		"file in the catalog, admin":         {"root", cataloguedID, 2},
+		"file of another user, admin":        {"root", gracesID, 2},
+		"file not in the catalog yet, admin": {"root", storedID, 1},
+		"entry without a file, admin":        {"root", ghostID, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			if answer := f.send(user, "DELETE", "/files/"+id, nil); answer.Code != 204 || answer.Body.Len() != 0 {
-				t.Errorf("%s, %s: got %d %s, want 204", user, id, answer.Code, answer.Body)
+			f.ghost()
+			before := len(f.files.Files()) + len(f.entries.entries)
+			if answer := f.send(c.user, "DELETE", "/files/"+c.id, nil); answer.Code != 204 || answer.Body.Len() != 0 {
+				t.Errorf("got %d %s, want 204", answer.Code, answer.Body)
 			}
-			if _, err := f.files.Get(t.Context(), id); !errors.Is(err, problem.NotFound) {
-				t.Errorf("%s, %s: the content still exists", user, id)
+			if _, err := f.files.Get(t.Context(), c.id); !errors.Is(err, problem.NotFound) {
+				t.Errorf("Get: got error %v, want problem.NotFound", err)
 			}
-			for _, e := range f.entries.entries {
-				if e.ID == id {
-					t.Errorf("%s, %s: the catalog entry still exists", user, id)
-				}
+			f.wantRemaining(t, c.id, false, false, false)
+			if got := before - len(f.files.Files()) - len(f.entries.entries); got != c.removed {
+				t.Errorf("got %d removed files and entries, want %d", got, c.removed)
 			}
-			wantProblem(t, f.send(user, "DELETE", "/files/"+id, nil), 404, "not-found")
-		}
+			wantProblem(t, f.send(c.user, "DELETE", "/files/"+c.id, nil), 404, "not-found")
+		})
 	}
 }
 
-// TestDeleteInterrupted checks that all requests for a file fail as soon as its deletion has begun, even if a later
-// step of the deletion fails.
-func TestDeleteInterrupted(t *testing.T) {
+// TestEntryWithoutFile checks that no request can read a file that has a catalog entry but does not exist, and that only
+// its owner and admins can delete the entry.
+func TestEntryWithoutFile(t *testing.T) {
 	f := newFixture(t)
-	f.files.Before = contenttest.Fail(errAway, "Delete")
-	wantProblem(t, f.send("ada", "DELETE", "/files/"+cataloguedID, nil), 503, "unavailable")
-	if len(f.entries.entries) != 1 {
-		t.Error("the catalog entry still exists, although the content might be deleted")
+	id := f.ghost()
+	for _, user := range []string{"ada", "grace", "root"} {
+		wantProblem(t, f.send(user, "GET", "/files/"+id, nil), 404, "not-found")
+		wantProblem(t, f.send(user, "GET", "/files/"+id+"/content", nil), 404, "not-found")
+		wantProblem(t, f.askLink(user, id, ""), 404, "not-found")
 	}
-	for _, request := range [][2]string{{"GET", ""}, {"GET", "/content"}, {"POST", "/link"}, {"DELETE", ""}} {
-		wantProblem(t, f.send("ada", request[0], "/files/"+cataloguedID+request[1], nil), 404, "not-found")
+	wantProblem(t, f.send("", "GET", f.links.address(id, now.Add(time.Hour).Unix()), nil), 404, "not-found")
+	// The response for an entry of another user must be the same as for an ID without an entry.
+	others, none := f.send("grace", "DELETE", "/files/"+id, nil), f.send("grace", "DELETE", "/files/"+noID, nil)
+	wantProblem(t, others, 404, "not-found")
+	if got, want := others.Body.String(), none.Body.String(); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
-	// The file must be deleted even if the client disconnects after the deletion has begun.
-	f = newFixture(t)
+	wantProblem(t, f.send("none", "DELETE", "/files/"+id, nil), 403, "insufficient-scope")
+	wantProblem(t, f.send("", "DELETE", "/files/"+id, nil), 401, "unauthenticated")
+	f.wantRemaining(t, id, false, true, false)
+	f.entries.err = errAway
+	wantProblem(t, f.send("ada", "DELETE", "/files/"+id, nil), 503, "unavailable")
+}
+
+// TestDeleteInterrupted checks that all requests for a file fail as soon as its deletion has begun, even if a later step
+// of the deletion fails. A second request must complete the deletion while the catalog entry exists.
+func TestDeleteInterrupted(t *testing.T) {
+	fail := func(method string) func(f *fixture) {
+		return func(f *fixture) { f.files.Before = contenttest.Fail(errAway, method) }
+	}
+	for name, c := range map[string]struct {
+		prepare              func(f *fixture)
+		file, entry, pending bool // what remains after the first deletion
+		again                int  // the status of the second deletion
+		pendingAgain         bool // whether sweep must complete the second deletion
+	}{
+		"before the file is deleted":   {fail("MarkDeleted"), true, true, false, 204, false},
+		"before the entry is deleted":  {func(f *fixture) { f.entries.deleteErr = errAway }, false, true, true, 204, false},
+		"before the bytes are deleted": {fail("Delete"), false, false, true, 404, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			c.prepare(f)
+			wantProblem(t, f.send("ada", "DELETE", "/files/"+cataloguedID, nil), 503, "unavailable")
+			f.wantRemaining(t, cataloguedID, c.file, c.entry, c.pending)
+			f.files.Before, f.entries.deleteErr = nil, nil
+			if !c.file {
+				for _, request := range [][2]string{{"GET", ""}, {"GET", "/content"}, {"POST", "/link"}} {
+					wantProblem(t, f.send("ada", request[0], "/files/"+cataloguedID+request[1], nil), 404, "not-found")
+				}
+			}
+			wantProblem(t, f.send("grace", "DELETE", "/files/"+cataloguedID, nil), 404, "not-found")
+			if answer := f.send("ada", "DELETE", "/files/"+cataloguedID, nil); answer.Code != c.again {
+				t.Errorf("second deletion: got %d %s, want %d", answer.Code, answer.Body, c.again)
+			}
+			f.wantRemaining(t, cataloguedID, false, false, c.pendingAgain)
+		})
+	}
+}
+
+// TestDeleteClientGone checks that a file is deleted even if the client disconnects after the deletion has begun.
+func TestDeleteClientGone(t *testing.T) {
+	f := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	f.files.Before = func(method, _ string) error {
 		if method == "MarkDeleted" {
@@ -61,9 +135,7 @@ func TestDeleteInterrupted(t *testing.T) {
 	request := httptest.NewRequestWithContext(ctx, "DELETE", "/files/"+cataloguedID, nil)
 	request.Header.Set("Authorization", "Bearer "+f.tokens["ada"])
 	f.handler.ServeHTTP(httptest.NewRecorder(), request)
-	if len(f.files.Files()) != 2 {
-		t.Error("the file still exists")
-	}
+	f.wantRemaining(t, cataloguedID, false, false, false)
 }
 
 // askLink requests a link. If body is empty, the request has no body.

@@ -10,15 +10,17 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// insertTimeout limits the total time of the store calls for one event. After this time, the response is a 503, so
-// that the event source sends the event again.
-const insertTimeout = 10 * time.Second
+// recordTimeout is the time limit for all queries of the stores for one event. If a query exceeds this limit, the
+// response is a 503, so that the event source sends the event again. Writes have their own time limits instead (see the
+// package mongodb).
+const recordTimeout = 10 * time.Second
 
 // catalogStore contains the methods of catalog.Store that the record function uses.
 type catalogStore interface {
@@ -28,21 +30,23 @@ type catalogStore interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// tombstones contains the method of content.Store that the record function uses. A tombstone marks a deleted file.
-type tombstones interface {
+// store contains the methods of content.Store that the record function uses.
+type store interface {
+	Get(ctx context.Context, id string) (content.File, error)
 	IsDeleted(ctx context.Context, id string) (bool, error)
+	CloseNote(ctx context.Context, id string) error
 }
 
 // handler receives events from an event source. It responds only with 204, 422 or 503, because the effect of other
 // statuses depends on the event source.
 type handler struct {
-	catalog    catalogStore
-	tombstones tombstones
-	now        func() time.Time
+	catalog catalogStore
+	files   store
+	now     func() time.Time
 }
 
-func newHandler(catalog catalogStore, tombstones tombstones, now func() time.Time) http.Handler {
-	return &handler{catalog, tombstones, now}
+func newHandler(catalog catalogStore, files store, now func() time.Time) http.Handler {
+	return &handler{catalog, files, now}
 }
 
 // ServeHTTP handles one event. Event sources send no query string, so they never receive the 400 that function.Wrap
@@ -79,8 +83,8 @@ func (h *handler) guard(w http.ResponseWriter, r *http.Request) (err error) {
 	return h.record(w, r)
 }
 
-// record writes the catalog entry for the event in r. The error wraps problem.Unprocessable if every delivery of the
-// event would fail.
+// record writes the catalog entry for the file that the event in r names. The error wraps problem.Unprocessable if
+// every delivery of the event would fail.
 func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		// Do not return a 405, because its effect depends on the event source.
@@ -94,43 +98,71 @@ func (h *handler) record(w http.ResponseWriter, r *http.Request) error {
 		// source retry, because the next delivery might contain the whole body.
 		return err
 	}
-	_, f, err := events.Decode(r.Header, body)
+	_, announced, err := events.Decode(r.Header, body)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), insertTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), recordTimeout)
 	defer cancel()
-	inserted, err := h.catalog.Insert(ctx, catalog.Entry{Info: f, CataloguedAt: h.now().UTC()})
-	if err != nil {
-		return fmt.Errorf("add file %s to the catalog: %w", f.ID, err)
-	}
-	// The catalog must not list a deleted file. A deletion writes a tombstone (a marker for the deleted file) before
-	// it deletes the catalog entry. Therefore, if this check finds no tombstone, a later deletion also deletes the
-	// entry that now exists.
-	deleted, err := h.tombstones.IsDeleted(ctx, f.ID)
-	if err != nil {
-		return fmt.Errorf("check whether file %s was deleted: %w", f.ID, err)
-	}
-	switch {
-	case deleted:
-		// Delete the entry even if another process inserted it, because that process might have been killed before
-		// it checked whether the file was deleted.
-		if err := h.catalog.Delete(ctx, f.ID); err != nil {
-			return fmt.Errorf("remove deleted file %s from the catalog: %w", f.ID, err)
+	return h.catalogue(ctx, announced.ID)
+}
+
+// catalogue adds the file with the given ID to the catalog, if the file exists. It takes all values from the stored
+// file, because an event could be old or forged.
+func (h *handler) catalogue(ctx context.Context, id string) error {
+	f, err := h.files.Get(ctx, id)
+	if errors.Is(err, problem.NotFound) {
+		if err := h.gone(ctx, id); err != nil {
+			return err
 		}
-		// Return no error, so that the event source acknowledges the event. A deleted file needs no catalog entry.
-		slog.InfoContext(ctx, "file was deleted before it was cataloged", "file", f.ID)
-		telemetry.Record(ctx, "deleted")
-	case inserted:
+		// Get the file again, because a forged event can name an upload in progress. If the upload has become a file
+		// since the first call, gone might have deleted the new entry.
+		if f, err = h.files.Get(ctx, id); errors.Is(err, problem.NotFound) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read file %s: %w", id, err)
+	}
+	inserted, err := h.catalog.Insert(ctx, catalog.Entry{Info: f.Info, CataloguedAt: h.now().UTC()})
+	if err != nil {
+		return fmt.Errorf("add file %s to the catalog: %w", id, err)
+	}
+	// Check the file again, because the catalog must not list a deleted file. A deletion deletes the file before the
+	// entry. Therefore, if the file still exists, a later deletion also deletes the entry that now exists.
+	deleted, err := h.files.IsDeleted(ctx, id)
+	if err != nil {
+		return fmt.Errorf("check whether file %s was deleted: %w", id, err)
+	}
+	if deleted {
+		return h.gone(ctx, id)
+	}
+	// Close the note last. If an earlier step fails, the note remains, and the sweep function publishes the event
+	// again.
+	if err := h.files.CloseNote(ctx, id); err != nil {
+		return fmt.Errorf("close the note of file %s: %w", id, err)
+	}
+	if inserted {
 		after := h.now().Sub(f.StoredAt)
-		slog.InfoContext(ctx, "cataloged file", "file", f.ID, "after_ms", after.Milliseconds())
+		slog.InfoContext(ctx, "cataloged file", "file", id, "after_ms", after.Milliseconds())
 		telemetry.Record(ctx, "catalogued")
 		telemetry.RecordDelay(ctx, after)
-	default:
-		// Return no error, because the existing entry is from the same event. A source can deliver an event twice, and
-		// the upload and sweep functions can both publish it.
-		slog.InfoContext(ctx, "file is already in the catalog", "file", f.ID)
-		telemetry.Record(ctx, "duplicate")
+		return nil
 	}
+	// Return no error, so that the event source acknowledges the event. A source can deliver an event twice, and the
+	// upload and sweep functions can both publish it.
+	slog.InfoContext(ctx, "file is already in the catalog", "file", id)
+	telemetry.Record(ctx, "duplicate")
+	return nil
+}
+
+// gone deletes the catalog entry of a file that does not exist, if there is an entry. It returns no error if that
+// succeeds, so that the event source acknowledges the event.
+func (h *handler) gone(ctx context.Context, id string) error {
+	if err := h.catalog.Delete(ctx, id); err != nil {
+		return fmt.Errorf("remove file %s, which does not exist, from the catalog: %w", id, err)
+	}
+	slog.InfoContext(ctx, "file does not exist", "file", id)
+	telemetry.Record(ctx, "deleted")
 	return nil
 }

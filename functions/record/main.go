@@ -14,8 +14,7 @@ import (
 )
 
 type config struct {
-	// MongoURI is the URI of the MongoDB database. The user in the URI must be allowed to write catalog entries and to
-	// read tombstones, which mark deleted files.
+	// MongoURI is the URI of the MongoDB database that contains the files and the catalog.
 	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
 }
 

@@ -39,7 +39,7 @@ type config struct {
 
 func main() { function.Job(setup) }
 
-var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to the event queue) | setup recatalogue (publish the events for files that are missing from the catalog) | setup users import FILE (create users from a file of JSON lines; - means standard input)")
+var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to the event queue) | setup fsck [--repair] (find files without a catalog entry, and data without a file; --repair repairs both) | setup scrub [AFTER] (read all files, or those with an ID after AFTER, and report missing or changed bytes) | setup users import FILE (create users from a file of JSON lines; - means standard input)")
 
 // setup runs the command that args selects. If args is empty, setup prepares MySQL, MongoDB and RabbitMQ.
 func setup(ctx context.Context, cfg config, args []string) error {
@@ -48,8 +48,12 @@ func setup(ctx context.Context, cfg config, args []string) error {
 		return prepare(ctx, cfg)
 	case slices.Equal(args, []string{"redrive"}), slices.Equal(args, []string{"--redrive"}):
 		return redrive(ctx, cfg, os.Stdout)
-	case slices.Equal(args, []string{"recatalogue"}):
-		return recatalogue(ctx, cfg, os.Stdout)
+	case slices.Equal(args, []string{"fsck"}), slices.Equal(args, []string{"fsck", "--repair"}):
+		return fsck(ctx, cfg, len(args) == 2, os.Stdout)
+	case len(args) == 1 && args[0] == "scrub":
+		return scrub(ctx, cfg, "", os.Stdout)
+	case len(args) == 2 && args[0] == "scrub":
+		return scrub(ctx, cfg, args[1], os.Stdout)
 	case len(args) == 3 && args[0] == "users" && args[1] == "import":
 		return importUsers(ctx, cfg, args[2], os.Stdout)
 	}

@@ -30,18 +30,21 @@ func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	return parsed, nil
 }
 
-// setUpMongoDB creates the indexes in MongoDB. If MONGODB_ADMIN_URI is set, it first creates or updates the
-// functions' MongoDB user.
+// setUpMongoDB creates the indexes in MongoDB, and upgrades the data of the previous version. If MONGODB_ADMIN_URI is
+// set, it first creates or updates the functions' MongoDB user.
 func setUpMongoDB(ctx context.Context, cfg config) error {
 	if cfg.MongoAdminURI == "" {
 		slog.InfoContext(ctx, "MONGODB_ADMIN_URI is not set, so setup does not create a MongoDB user")
 	} else if err := ensureMongoUser(ctx, cfg.MongoAdminURI, cfg.MongoURI); err != nil {
 		return err
 	}
-	return mongodb.Refused("MONGODB_URI", errors.Join(
-		withStore("MONGODB_URI", cfg.MongoURI, content.Open, func(s *content.Store) error { return s.EnsureIndexes(ctx) }),
-		withStore("MONGODB_URI", cfg.MongoURI, catalog.Open, func(s *catalog.Store) error { return s.EnsureIndexes(ctx) }),
-	))
+	err := withStores(cfg, func(files *content.Store, entries *catalog.Store) error {
+		return errors.Join(files.EnsureIndexes(ctx), entries.EnsureIndexes(ctx))
+	})
+	if err == nil {
+		err = upgrade(ctx, cfg)
+	}
+	return mongodb.Refused("MONGODB_URI", err)
 }
 
 // withStore opens the store at address, calls action with the open store, and then closes the store. setting is the

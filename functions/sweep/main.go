@@ -1,5 +1,5 @@
-// Command sweep is the serverless function that completes interrupted uploads and deletions, publishes unconfirmed
-// events, and deletes expired data. An event source calls it at regular intervals.
+// Command sweep is the serverless function that completes interrupted uploads and deletions, publishes the events of
+// files without a catalog entry, and deletes expired data. An event source calls it at regular intervals.
 package main
 
 import (
@@ -20,11 +20,13 @@ type config struct {
 	// EventsURL is the URL of a RabbitMQ server or an HTTP sink for CloudEvents. A RabbitMQ user in the URL must be
 	// allowed to publish events and to count queued messages.
 	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
-	// PendingGrace is how long sweep waits before it completes an interrupted upload or deletion. The delay is needed
-	// because another function might still be processing the client's request.
-	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"1m"`
-	// OrphanGrace is how long sweep keeps bytes that do not belong to a file. It must exceed the duration of any
-	// upload request, because sweep could otherwise delete the bytes of an upload in progress.
+	// PendingGrace is how long sweep waits before it completes an interrupted upload or deletion, because another
+	// function might still be processing the client's request. It is also the time from the commit of a file to the
+	// first publication of its event by sweep. The interval doubles with each further publication, up to 24 hours.
+	PendingGrace time.Duration `env:"PENDING_GRACE" envDefault:"2m"`
+	// OrphanGrace is how long sweep keeps the bytes of an upload that is not a file, since the start of a
+	// single-request upload or since the expiration of a resumable upload. If a single-request upload takes longer,
+	// sweep ends the upload, and the client gets an error.
 	OrphanGrace time.Duration `env:"ORPHAN_GRACE" envDefault:"15m"`
 }
 
@@ -47,7 +49,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
 	return function.Closing(newHandler(&sweeper{
-		files: files, entries: entries, publisher: publisher,
+		files: files, notes: files.Notes, entries: entries, publisher: publisher,
 		queueDepths:  func(ctx context.Context) (events.Depths, error) { return events.QueueDepths(ctx, cfg.EventsURL) },
 		pendingGrace: cfg.PendingGrace, orphanGrace: cfg.OrphanGrace, now: time.Now,
 	}), publisher, files, entries), nil

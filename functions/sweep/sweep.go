@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/respond"
 	"github.com/strongroom-dev/strongroom/shared/routing"
@@ -22,41 +25,61 @@ const (
 	// sweepTime is the time limit for one sweep. It is shorter than REQUEST_TIMEOUT in the sweep function's
 	// manifest, so that the function can still send a response. The next sweep continues with the remaining work.
 	sweepTime = 3 * time.Minute
+	// stepTime is the time limit for one step of a sweep. It prevents a step with much work from using up the time of
+	// the other steps.
+	stepTime = 50 * time.Second
 	// pageSize is the maximum number of documents per query.
 	pageSize = 100
+	// maxPublished is the maximum number of events that one sweep publishes.
+	maxPublished = 1000
+	// maxQueued is the maximum length of the event queue at which sweep publishes events. If the queue is longer, the
+	// events that are already in the queue must be processed first.
+	maxQueued = 1000
+	// maxFailures is the number of failed publications after which a sweep publishes no more events, because each
+	// attempt might time out.
+	maxFailures = 3
 	// claimLife is the lifetime of a claim, which records the file that belongs to an Idempotency-Key. After sweep
 	// has deleted the claim, a client can use the key for another file.
 	claimLife = 24 * time.Hour
-	// tombstoneLife is the lifetime of a tombstone, which marks a file as deleted. It must exceed the longest
-	// expected event delay, because the tombstone lets the record function recognize a late event for a deleted file.
-	tombstoneLife = 30 * 24 * time.Hour
+	// tombstoneLife is the lifetime of a mark with which functions of the previous version recognize a deleted file.
+	tombstoneLife = 24 * time.Hour
 )
 
 // store contains the methods of content.Store that sweep uses.
 type store interface {
-	Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]content.Pending, error)
 	Get(ctx context.Context, id string) (content.File, error)
-	Event(ctx context.Context, id string) ([]byte, error)
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
-	Confirm(ctx context.Context, id string) error
+	CloseNote(ctx context.Context, id string) error
 	Discard(ctx context.Context, id string) error
 	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	MarkDeleted(ctx context.Context, id string) error
-	PendingDeletions(ctx context.Context, before time.Time, after string, limit int) ([]string, error)
+	PendingDeletions(ctx context.Context, at time.Time, limit int) ([]string, error)
+	PostponeDeletion(ctx context.Context, id string, until time.Time) error
 	Delete(ctx context.Context, id string) error
 	ForgetClaims(ctx context.Context, before time.Time) (int64, error)
-	ForgetDeletions(ctx context.Context, before time.Time) (int64, error)
+	ForgetDeletions(ctx context.Context, before time.Time) error
 }
 
-// catalogStore contains the method of catalog.Store that sweep uses.
+// notes contains the methods of outbox.Notes that sweep uses.
+type notes interface {
+	Adopt(ctx context.Context) error
+	Due(ctx context.Context, stored bool, at time.Time, limit int) ([]outbox.Note, error)
+	Postpone(ctx context.Context, id string, until time.Time) error
+	Stored(ctx context.Context, id string, at time.Time, published int, due time.Time) error
+	Waiting(ctx context.Context) (files int64, since time.Time, err error)
+}
+
+// catalogStore contains the methods of catalog.Store that sweep uses.
 type catalogStore interface {
+	Missing(ctx context.Context, ids []string) ([]string, error)
 	Delete(ctx context.Context, id string) error
 }
 
-// sweeper completes interrupted uploads and deletions. Each step of a sweep can be repeated safely, and several
-// processes can run the same step at the same time.
+// sweeper completes interrupted uploads and deletions, and publishes the events of files without a catalog entry. Each
+// step of a sweep can be repeated safely, and several processes can run the same step at the same time.
 type sweeper struct {
 	files                     store
+	notes                     notes
 	entries                   catalogStore
 	publisher                 events.Publisher
 	queueDepths               func(ctx context.Context) (events.Depths, error)
@@ -66,25 +89,26 @@ type sweeper struct {
 
 // counts is the result of one sweep. The response body contains it as JSON.
 type counts struct {
-	// Published is the number of events that the sweep published because the broker had not confirmed them.
+	// Published is the number of events that the sweep published because their files had no catalog entry.
 	Published int `json:"published"`
-	// Duplicates is the number of files that the sweep deleted because another file was already recorded for the
-	// same Idempotency-Key.
-	Duplicates int `json:"duplicates"`
 	// Finished is the number of resumable uploads that the sweep committed as files because all their bytes had
 	// arrived.
 	Finished int `json:"finished"`
 	// Discarded is the number of uploads whose bytes the sweep deleted because the uploads had not become files.
 	Discarded int `json:"discarded"`
-	// Deleted is the number of interrupted file deletions that the sweep completed.
+	// Deleted is the number of files that the sweep deleted, because their deletion was interrupted or because another
+	// file already had their idempotency key.
 	Deleted int `json:"deleted"`
 	// ForgottenClaims is the number of expired claims that the sweep deleted. A claim records which file belongs to
 	// an Idempotency-Key.
 	ForgottenClaims int64 `json:"forgotten_claims"`
-	// ForgottenTombstones is the number of expired tombstones (markers for deleted files) that the sweep deleted.
-	ForgottenTombstones int64 `json:"forgotten_tombstones"`
-	// Failed is the number of steps that failed. The log contains their errors.
+	// Failed is the number of operations that failed. The log contains their errors.
 	Failed int `json:"failed"`
+	// Uncataloged is the number of stored files that the sweep function has found without a catalog entry, and whose
+	// notes still exist.
+	Uncataloged int64 `json:"uncataloged"`
+	// UncatalogedSeconds is the time since the first of the Uncataloged files was stored, in seconds.
+	UncatalogedSeconds int64 `json:"uncataloged_seconds"`
 	// Waiting is the number of messages in the event queue.
 	Waiting int `json:"waiting"`
 	// DeadLetters is the number of messages in the dead-letter queue.
@@ -106,9 +130,9 @@ func (cfg config) check() error {
 func newHandler(s *sweeper) http.Handler {
 	serve := problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		done, err := s.sweep(r.Context())
-		slog.InfoContext(r.Context(), "completed sweep", "published", done.Published, "duplicates", done.Duplicates,
-			"finished", done.Finished, "discarded", done.Discarded, "deleted", done.Deleted, "failed", done.Failed,
-			"waiting", done.Waiting, "dead_letters", done.DeadLetters)
+		slog.InfoContext(r.Context(), "completed sweep", "published", done.Published, "finished", done.Finished,
+			"discarded", done.Discarded, "deleted", done.Deleted, "failed", done.Failed, "uncataloged", done.Uncataloged,
+			"uncataloged_seconds", done.UncatalogedSeconds, "waiting", done.Waiting, "dead_letters", done.DeadLetters)
 		done.measure(r.Context())
 		if err != nil {
 			return err
@@ -118,186 +142,250 @@ func newHandler(s *sweeper) http.Handler {
 	return routing.Table{"/": {http.MethodPost: serve}}.Handler()
 }
 
-// sweep runs all steps, even if one of them fails. sweepTime is the time limit for all steps together. The returned
-// error is the first error that occurred, so that the event source gets an error response.
-func (s *sweeper) sweep(ctx context.Context) (counts, error) {
-	ctx, cancel := context.WithTimeout(ctx, sweepTime)
-	defer cancel()
-	var done counts
-	var first error
-	report := func(err error) {
-		if err == nil {
-			return
-		}
-		done.Failed++
-		if first == nil {
-			first = err
-		}
-		slog.WarnContext(ctx, "sweep step failed", "error", err)
-	}
-	now := s.now()
-	report(s.finishDeletions(ctx, now, &done, report))
-	report(s.finishUploads(ctx, now, &done, report))
-	var err error
-	done.ForgottenClaims, err = s.files.ForgetClaims(ctx, now.Add(-claimLife))
-	report(err)
-	done.ForgottenTombstones, err = s.files.ForgetDeletions(ctx, now.Add(-tombstoneLife))
-	report(err)
-	depths, err := s.queueDepths(ctx)
-	report(err)
-	done.Waiting, done.DeadLetters = depths.Waiting, depths.Dead
-	if err == nil {
-		telemetry.Queues(ctx, depths.Waiting, depths.Dead)
-	}
-	return done, first
-}
-
 // measure adds the counts of one sweep to the metrics.
 func (c counts) measure(ctx context.Context) {
 	for what, n := range map[string]int64{
-		"published": int64(c.Published), "duplicate": int64(c.Duplicates), "finished": int64(c.Finished), "discarded": int64(c.Discarded),
-		"deleted": int64(c.Deleted), "claim": c.ForgottenClaims, "tombstone": c.ForgottenTombstones, "failed": int64(c.Failed),
+		"published": int64(c.Published), "finished": int64(c.Finished), "discarded": int64(c.Discarded),
+		"deleted": int64(c.Deleted), "claim": c.ForgottenClaims, "failed": int64(c.Failed),
 	} {
 		telemetry.Swept(ctx, what, n)
 	}
 }
 
-// finishDeletions completes interrupted deletions. If it cannot delete a file, it calls report with the error and
-// continues with the next file.
-func (s *sweeper) finishDeletions(ctx context.Context, now time.Time, done *counts, report func(error)) error {
-	for after := ""; ; {
-		ids, err := s.files.PendingDeletions(ctx, now.Add(-s.pendingGrace), after, pageSize)
-		if err != nil || len(ids) == 0 {
-			return err
-		}
-		for _, id := range ids {
-			after = id
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("complete interrupted deletions: %w", err)
-			}
-			if err := s.delete(ctx, id); err != nil {
-				report(err)
-				continue
-			}
-			done.Deleted++
-		}
-	}
+// run is the state of one sweep.
+type run struct {
+	*sweeper
+	counts
+	// due is the latest due time of the work that this sweep does. It is pendingGrace before the start of the sweep,
+	// because another function might still be processing the client's request.
+	start, due time.Time
+	first      error // the first error
 }
 
-// delete completes the deletion of a file. It deletes the catalog entry first, so that the catalog never lists a file
-// whose bytes no longer exist.
-func (s *sweeper) delete(ctx context.Context, id string) error {
-	if err := s.entries.Delete(ctx, id); err != nil {
-		return err
+// sweep runs all steps, even if one of them fails. The returned error is the first error that occurred, so that the
+// event source gets an error response.
+func (s *sweeper) sweep(ctx context.Context) (counts, error) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	r := &run{sweeper: s, start: s.now(), due: s.now().Add(-s.pendingGrace)}
+	for _, step := range []func(context.Context) error{r.finishDeletions, r.finishUploads, r.publish, r.measureWaiting, r.forget} {
+		ctx, cancel := context.WithTimeout(ctx, stepTime)
+		r.report(ctx, step(ctx))
+		cancel()
 	}
-	return s.files.Delete(ctx, id)
+	return r.counts, r.first
 }
 
-// finishUploads handles interrupted uploads. If an upload is already stored as a file, finishUploads publishes the
-// file's event. Otherwise, it calls finish for a resumable upload, and discard for any other upload. It passes each
-// error to report, and then continues with the next upload.
-func (s *sweeper) finishUploads(ctx context.Context, now time.Time, done *counts, report func(error)) error {
-	brokerAway := false
-	for after := ""; ; {
-		page, err := s.files.Unfinished(ctx, now.Add(-s.pendingGrace), after, pageSize)
+// report logs and counts err, unless it is nil.
+func (r *run) report(ctx context.Context, err error) {
+	if err == nil {
+		return
+	}
+	r.Failed++
+	if r.first == nil {
+		r.first = err
+	}
+	slog.WarnContext(ctx, "sweep step failed", "error", err)
+}
+
+// each calls visit for each item that list returns, until list returns no items. Before the call, it postpones the item
+// to the start of the sweep, so that list does not return it again. If visit fails, the next sweep visits the item
+// after all items that became due earlier.
+func each[T any](ctx context.Context, r *run, list func() ([]T, error), postpone, visit func(T) error) error {
+	for {
+		page, err := list()
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		for _, u := range page {
-			after = u.ID
+		for _, item := range page {
 			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("complete interrupted uploads: %w", err)
+				return fmt.Errorf("continue with the next sweep: %w", err)
 			}
-			f, err := s.files.Get(ctx, u.ID)
-			switch {
-			case errors.Is(err, problem.NotFound) && u.Resumable:
-				err = s.finish(ctx, now, u, done)
-			case errors.Is(err, problem.NotFound):
-				err = s.discard(ctx, now, u, done)
-			case err == nil && now.Sub(f.StoredAt) < s.pendingGrace:
-				// Skip a recently stored file, because the upload function might still be processing it.
-			case err == nil && !brokerAway:
-				err = s.announce(ctx, f, done)
-				// If an event cannot be published, skip the remaining events, because each attempt might time out.
-				brokerAway = errors.Is(err, errNotPublished)
+			if err := postpone(item); err != nil {
+				return err
 			}
-			report(err)
+			r.report(ctx, visit(item))
 		}
 	}
 }
 
-// finish commits a resumable upload as a file if all its bytes are stored, and calls discard otherwise. For a
-// committed file, a later sweep publishes the event that announces the file.
-func (s *sweeper) finish(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
-	// Commit the upload here, because the process that received the last bytes might have been killed before the
-	// commit. The client might not send another request, because it has no bytes left to send.
-	_, err := s.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
-	switch {
-	case err == nil:
-		done.Finished++
-		return nil
-	case errors.Is(err, problem.Conflict), errors.Is(err, problem.NotFound): // incomplete or terminated upload
-		return s.discard(ctx, now, u, done)
-	}
-	return err
+// finishDeletions completes interrupted deletions.
+func (r *run) finishDeletions(ctx context.Context) error {
+	return each(ctx, r,
+		func() ([]string, error) { return r.files.PendingDeletions(ctx, r.due, pageSize) },
+		func(id string) error { return r.files.PostponeDeletion(ctx, id, r.start) },
+		func(id string) error { return r.delete(ctx, id) })
 }
 
-// discard deletes the bytes of an upload that did not become a file. It does nothing until orphanGrace has passed
-// since the expiration of a resumable upload or the start of a single-request upload.
-func (s *sweeper) discard(ctx context.Context, now time.Time, u content.Pending, done *counts) error {
-	ended := u.ExpiresAt
-	if !u.Resumable {
-		id, err := uuid.Parse(u.ID)
-		if err != nil {
-			return fmt.Errorf("parse upload ID %q: %w", u.ID, err)
+// delete deletes a file, from the first step to the last.
+func (r *run) delete(ctx context.Context, id string) error {
+	for _, step := range []func(context.Context, string) error{r.files.MarkDeleted, r.entries.Delete, r.files.Delete} {
+		if err := step(ctx, id); err != nil {
+			return err
 		}
-		ended = time.Unix(id.Time().UnixTime())
 	}
-	if now.Sub(ended) < s.orphanGrace {
-		return nil // the client might continue the upload, or a request might still be sending bytes
-	}
-	if err := s.files.Discard(ctx, u.ID); err != nil {
-		return err
-	}
-	done.Discarded++
+	r.Deleted++
 	return nil
 }
 
-// errNotPublished reports that announce failed because the publisher returned an error.
-var errNotPublished = errors.New("the event publisher returned an error")
+// finishUploads completes or discards the uploads that were interrupted.
+func (r *run) finishUploads(ctx context.Context) error {
+	if err := r.notes.Adopt(ctx); err != nil {
+		return err
+	}
+	return each(ctx, r,
+		func() ([]outbox.Note, error) { return r.notes.Due(ctx, false, r.due, pageSize) },
+		func(n outbox.Note) error { return r.notes.Postpone(ctx, n.ID, r.start) },
+		func(n outbox.Note) error { return r.finishUpload(ctx, n) })
+}
 
-// announce publishes the event that announces file f. If f's Idempotency-Key is already recorded for another file,
-// announce deletes f and its catalog entry instead.
-func (s *sweeper) announce(ctx context.Context, f content.File, done *counts) error {
-	if f.Key != "" {
-		first, err := s.files.Claim(ctx, f.Key, f)
-		if err != nil {
+// finishUpload records that an upload has become a file. If a resumable upload is complete, finishUpload first commits
+// it. If an upload is neither a file nor complete, finishUpload discards it, but not before orphanGrace has passed since
+// the expiration of a resumable upload or since the start of any other upload.
+func (r *run) finishUpload(ctx context.Context, n outbox.Note) error {
+	var ended time.Time
+	if n.ExpiresAt != nil {
+		ended = *n.ExpiresAt
+	} else if id, err := uuid.Parse(n.ID); err == nil {
+		ended = time.Unix(id.Time().UnixTime())
+	}
+	end := ended.Add(r.orphanGrace)
+	f, found, err := r.commit(ctx, n)
+	if err == nil && !found && n.Tus != nil && r.start.Before(end) {
+		if err := r.notes.Postpone(ctx, n.ID, end.Add(-r.pendingGrace)); err != nil {
 			return err
 		}
-		if first.ID != f.ID {
-			// Write a tombstone, which marks f as deleted, so that an event for f that has already been published
-			// does not add f to the catalog.
-			if err := s.files.MarkDeleted(ctx, f.ID); err != nil {
-				return err
-			}
-			if err := s.delete(ctx, f.ID); err != nil {
-				return err
-			}
-			done.Duplicates++
-			return nil
+		// Try again, because the upload might have become complete since the first attempt. In that case, the due time
+		// that its writer has set is lost.
+		f, found, err = r.commit(ctx, n)
+	}
+	switch {
+	case err != nil:
+		return err
+	case found && n.Previous && f.Key != "" && r.start.Sub(f.StoredAt) < claimLife:
+		return r.claim(ctx, f)
+	case found:
+		return r.notes.Stored(ctx, n.ID, f.StoredAt, 0, f.StoredAt)
+	case r.start.Before(end): // the upload can become a file at any time, so a later sweep visits it again
+		return nil
+	}
+	if err := r.files.Discard(ctx, n.ID); err != nil {
+		return err
+	}
+	r.Discarded++
+	return nil
+}
+
+// commit returns the file of an upload. If a resumable upload is complete but not a file, commit first commits it.
+func (r *run) commit(ctx context.Context, n outbox.Note) (_ content.File, found bool, err error) {
+	f, err := r.files.Get(ctx, n.ID)
+	if errors.Is(err, problem.NotFound) && n.Tus != nil {
+		// Commit the upload here, because the process that received the last bytes might have been killed before the
+		// commit. The client might not send another request, because it has no bytes left to send.
+		f, err = r.files.Finish(ctx, n.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
+		if err == nil {
+			r.Finished++
 		}
 	}
-	e, err := events.Load(ctx, s.files, f.ID)
+	if errors.Is(err, problem.NotFound) || errors.Is(err, problem.Conflict) { // a conflict means that bytes are missing
+		return content.File{}, false, nil
+	}
+	return f, err == nil, err
+}
+
+// claim claims the idempotency key of a file that the previous version stored, because the previous version claims a
+// key only after the commit. If another file already has the key, claim deletes f.
+func (r *run) claim(ctx context.Context, f content.File) error {
+	first, err := r.files.Claim(ctx, f.Key, f)
 	if err != nil {
 		return err
 	}
-	// The event has the same ID each time, so a second delivery does no harm.
-	if err := s.publisher.Publish(ctx, e); err != nil {
-		return fmt.Errorf("announce file %s: %w: %w", f.ID, errNotPublished, err)
+	if first.ID != f.ID {
+		return r.delete(ctx, f.ID)
 	}
-	if err := s.files.Confirm(ctx, f.ID); err != nil {
+	return r.notes.Stored(ctx, f.ID, f.StoredAt, 0, f.StoredAt)
+}
+
+// publish publishes the events of files that have no catalog entry. If the event queue is longer than maxQueued,
+// publish only records the lengths of the queues.
+func (r *run) publish(ctx context.Context) error {
+	depths, err := r.queueDepths(ctx)
+	if err != nil {
 		return err
 	}
-	done.Published++
+	r.Waiting, r.DeadLetters = depths.Waiting, depths.Dead
+	telemetry.Queues(ctx, depths.Waiting, depths.Dead)
+	if depths.Waiting > maxQueued {
+		return nil
+	}
+	due, err := r.notes.Due(ctx, true, r.due, maxPublished)
+	if err != nil || len(due) == 0 {
+		return err
+	}
+	ids := make([]string, len(due))
+	for i, n := range due {
+		ids[i] = n.ID
+	}
+	missing, err := r.entries.Missing(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for failures := 0; len(due) > 0 && failures < maxFailures; due = due[1:] {
+		n := due[0]
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("continue with the next sweep: %w", err)
+		}
+		// Postpone the note first. If a later step fails, the next sweeps then visit the other due notes before this
+		// note.
+		if err := r.notes.Postpone(ctx, n.ID, r.start); err != nil {
+			return err
+		}
+		if !slices.Contains(missing, n.ID) {
+			r.report(ctx, r.files.CloseNote(ctx, n.ID))
+			continue
+		}
+		f, err := r.files.Get(ctx, n.ID)
+		if errors.Is(err, problem.NotFound) { // the file was deleted
+			r.report(ctx, r.files.Discard(ctx, n.ID))
+			continue
+		}
+		var e event.Event
+		if err == nil {
+			e, err = events.Parse(f.Event)
+		}
+		if err != nil {
+			r.report(ctx, fmt.Errorf("read the event of file %s: %w", n.ID, err))
+			continue
+		}
+		// The event has the same ID each time, so a second delivery does no harm.
+		if err := r.publisher.Publish(ctx, e); err != nil {
+			r.report(ctx, fmt.Errorf("publish the event of file %s: %w", n.ID, err))
+			failures++
+			continue
+		}
+		r.Published++
+		published := n.Published + 1
+		next := r.start.Add(outbox.Interval(published, r.pendingGrace) - r.pendingGrace)
+		r.report(ctx, r.notes.Stored(ctx, n.ID, *n.StoredAt, published, next))
+	}
 	return nil
+}
+
+// measureWaiting measures how many files wait for their catalog entries, and for how long.
+func (r *run) measureWaiting(ctx context.Context) error {
+	files, since, err := r.notes.Waiting(ctx)
+	if err != nil {
+		return err
+	}
+	if r.Uncataloged = files; files > 0 {
+		r.UncatalogedSeconds = int64(r.start.Sub(since).Seconds())
+	}
+	telemetry.Uncataloged(ctx, r.Uncataloged, r.UncatalogedSeconds)
+	return nil
+}
+
+// forget deletes expired data.
+func (r *run) forget(ctx context.Context) (err error) {
+	r.ForgottenClaims, err = r.files.ForgetClaims(ctx, r.start.Add(-claimLife))
+	return errors.Join(err, r.files.ForgetDeletions(ctx, r.start.Add(-tombstoneLife)))
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"sync"
@@ -13,6 +15,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 	"github.com/strongroom-dev/strongroom/test/contract"
@@ -24,6 +28,12 @@ var api = contract.Of("upload")
 func TestMain(m *testing.M) { os.Exit(api.Run(m)) }
 
 const maxSize = 10_000
+
+// The errors of a store that is unavailable. After errUnknown, it is unknown whether the store has done the write.
+var (
+	errAway    = problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
+	errUnknown = fmt.Errorf("%w: %w", mongodb.ErrUnknown, errAway)
+)
 
 // owner is the subject of the access token in the fixture.
 const owner = "0190-ada"
@@ -63,10 +73,7 @@ func newFixture(t testing.TB) *fixture {
 // limit replaces the handler by a handler with the given quota for all users, in bytes.
 func (f *fixture) limit(t testing.TB, quota int64) {
 	t.Helper()
-	var err error
-	if f.bare, err = newHandler(f.verifier, f.files, f.publisher, limits{maxSize, quota}); err != nil {
-		t.Fatal(err)
-	}
+	f.bare = newHandler(f.verifier, f.files, f.files.Notes(), f.publisher, limits{maxSize, quota})
 	f.handler = f.served(t, time.Minute)
 }
 
@@ -86,15 +93,22 @@ func (f *fixture) only(t testing.TB) contenttest.Stored {
 	return files[0]
 }
 
+// wantCounts fails the test unless the store has the given numbers of files and notes, and the handler has tried to
+// publish the given number of events.
+func (f *fixture) wantCounts(t testing.TB, files, notes, attempts int) {
+	t.Helper()
+	gotFiles, gotNotes, gotAttempts := len(f.files.Files()), len(f.files.NoteIDs()), len(f.publisher.attempts)
+	if gotFiles != files || gotNotes != notes || gotAttempts != attempts {
+		t.Errorf("got %d files, %d notes and %d attempts to publish an event, want %d, %d and %d", gotFiles, gotNotes, gotAttempts,
+			files, notes, attempts)
+	}
+}
+
 // uploads returns the resumable uploads in progress.
 func (f *fixture) uploads(t testing.TB) (open []content.Upload) {
 	t.Helper()
-	unfinished, err := f.files.Unfinished(t.Context(), time.Now().Add(time.Minute), "", 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, u := range unfinished {
-		if found, err := f.files.Find(t.Context(), u.ID); err == nil && !found.Stored {
+	for _, id := range f.files.NoteIDs() {
+		if found, err := f.files.Find(t.Context(), id); err == nil && !found.Stored {
 			open = append(open, found)
 		}
 	}
@@ -111,38 +125,31 @@ func during(method string, do func()) func(method, id string) error {
 	}
 }
 
-// fakePublisher returns the errors in errs one after another, and then succeeds.
+// fakePublisher publishes an event unless do is set and returns an error.
 type fakePublisher struct {
+	do        func(ctx context.Context) error
 	mu        sync.Mutex
-	notReady  error
-	ready     func() // called once by Ready, if it is set
-	errs      []error
 	attempts  []event.Event
 	published []event.Event
 }
 
-func (p *fakePublisher) Ready(context.Context) error {
-	if do := p.ready; do != nil {
-		p.ready = nil
-		do()
-	}
-	return p.notReady
-}
-
 func (p *fakePublisher) Publish(ctx context.Context, e event.Event) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.attempts = append(p.attempts, e)
-	if len(p.errs) > 0 {
-		err := p.errs[0]
-		p.errs = p.errs[1:]
-		if err != nil {
+	p.mu.Unlock()
+	if p.do != nil {
+		if err := p.do(ctx); err != nil {
 			return err
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.published = append(p.published, e)
 	return nil
 }
+
+// notPublished implements the do function of a fakePublisher that cannot publish any event.
+func notPublished(context.Context) error { return problem.Unavailable.With("RabbitMQ is unavailable") }

@@ -120,7 +120,7 @@ func FuzzForm(f *testing.F) {
 				t.Errorf("got a file of %d bytes that is not part of the form: %q", k.Size, k.Bytes)
 			}
 			var e event.Event
-			if err := json.Unmarshal(k.Event, &e); err != nil {
+			if err := json.Unmarshal([]byte(k.Event), &e); err != nil {
 				t.Fatalf("decode event %s: %v", k.Event, err)
 			}
 			var told file.Info

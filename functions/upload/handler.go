@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -23,13 +22,10 @@ import (
 )
 
 const (
-	// publishAttempts is the maximum number of attempts to publish an event.
-	publishAttempts = 3
-	// publishTimeout is the total time limit for all attempts to publish an event.
-	publishTimeout = 20 * time.Second
-	// retryPause is the interval between two attempts to publish an event.
-	retryPause = 200 * time.Millisecond
-	// undoTimeout is the time limit for the deletion of a file or a resumable upload after the upload has failed.
+	// publishTimeout is the time limit for publishing an event. It is short, because the sweep function publishes the
+	// event later if publishing fails.
+	publishTimeout = 3 * time.Second
+	// undoTimeout is the time limit for the deletion of a resumable upload whose creation has failed.
 	undoTimeout = 20 * time.Second
 )
 
@@ -37,24 +33,26 @@ const (
 type store interface {
 	uploads
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
-	Confirm(ctx context.Context, id string) error
-	Confirmed(ctx context.Context, id string) (bool, error)
-	Event(ctx context.Context, id string) ([]byte, error)
-	Delete(ctx context.Context, id string) error
 	Usage(ctx context.Context, owner string) (int64, error)
 	Claimed(ctx context.Context, key string) (f content.File, found bool, err error)
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
 }
 
-// publisher contains the methods of events.Publisher that the upload function needs.
+// notes contains the methods of outbox.Notes that the upload function needs.
+type notes interface {
+	Resize(ctx context.Context, id string, length int64) error
+	Resumable(ctx context.Context, owner string, limit int64) (int64, error)
+}
+
+// publisher contains the method of events.Publisher that the upload function needs.
 type publisher interface {
 	Publish(ctx context.Context, e event.Event) error
-	Ready(ctx context.Context) error
 }
 
 // handler serves single-request uploads (POST /upload and POST /). The tus type serves resumable uploads.
 type handler struct {
 	files     store
+	notes     notes
 	publisher publisher
 	limits    limits
 	now       func() time.Time
@@ -62,19 +60,16 @@ type handler struct {
 
 // newHandler returns the upload function's HTTP handler. It serves single-request uploads at / and /upload, and
 // resumable uploads at tusPath and the paths below it.
-func newHandler(verifier *token.Verifier, files store, publisher publisher, limits limits) (http.Handler, error) {
-	h := &handler{files, publisher, limits, time.Now}
+func newHandler(verifier *token.Verifier, files store, notes notes, publisher publisher, limits limits) http.Handler {
+	h := &handler{files, notes, publisher, limits, time.Now}
 	upload := verifier.Require(problem.HandlerFunc(h.measured), token.ScopeFilesWrite)
-	resumable, err := newTus(verifier, h)
-	if err != nil {
-		return nil, err
-	}
+	resumable := newTus(verifier, h)
 	return function.EndSmallBodies(routing.Table{
 		"/":              {http.MethodPost: upload},
 		"/upload":        {http.MethodPost: upload},
 		tusPath:          {routing.Any: resumable},
 		tusPath + "/...": {routing.Any: resumable},
-	}.Handler()), nil
+	}.Handler())
 }
 
 // measured handles a single-request upload and records its metrics.
@@ -129,17 +124,12 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 			return content.File{}, false, err
 		}
 		if found {
-			if err := headers.repeats(first, r.ContentLength); err != nil {
-				return content.File{}, false, err
-			}
-			return h.replay(ctx, first)
+			err = headers.repeats(first, r.ContentLength)
+			return first, err == nil, err
 		}
 	}
 	room, err := h.room(ctx, owner, headers.least)
 	if err != nil {
-		return content.File{}, false, err
-	}
-	if err := h.publisher.Ready(ctx); err != nil {
 		return content.File{}, false, err
 	}
 	in, err := receive(r, headers, room)
@@ -147,101 +137,41 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 		return content.File{}, false, err
 	}
 	info := file.Info{Owner: owner, Name: in.name, ContentType: in.contentType, Size: headers.size}
-	f, e, err := h.keep(ctx, content.File{Info: info, Key: key}, in)
-	if err != nil {
-		return content.File{}, false, err
-	}
-	// Check the quota before the event is published, because the function must not delete a file whose event has
-	// been published.
-	if err := h.withinQuota(ctx, owner, f.ID); err != nil {
-		return content.File{}, false, err
-	}
-	if key != "" {
-		first, err := h.claim(ctx, key, f)
-		if err != nil {
-			return content.File{}, false, err
-		}
-		if first.ID != f.ID {
-			return h.replay(ctx, first)
-		}
-	}
-	// If publishing fails, keep a file that has an idempotency key, because the response to a concurrent request
-	// with the same key might already have reported that the file is stored.
-	if err := h.announce(ctx, e, key != ""); err != nil {
-		return content.File{}, false, err
-	}
-	// The broker has confirmed the event, so the catalog entry can be late but cannot be lost.
-	return f, false, nil
-}
-
-// keep writes the uploaded bytes to the store. It returns the stored file and the event that announces the file.
-func (h *handler) keep(ctx context.Context, f content.File, in incoming) (_ content.File, e event.Event, err error) {
-	f, err = h.files.Put(ctx, f, in.bytes, func(f *content.File) (encoded []byte, err error) {
+	var e event.Event
+	f, err = h.files.Put(ctx, content.File{Info: info, Key: key}, in.bytes, func(f *content.File) ([]byte, error) {
+		// Perform all checks that can refuse the file here, because Put commits the file immediately afterward.
 		if err := in.finish(f.SHA256); err != nil {
+			return nil, err
+		}
+		if err := h.reserve(ctx, f.Info, headers.size < 0); err != nil {
 			return nil, err
 		}
 		if e, err = events.NewFileStored(ctx, f.Info); err != nil {
 			return nil, err
 		}
+		if err := h.claim(ctx, key, *f); err != nil {
+			return nil, err
+		}
 		return e.MarshalJSON() // the store saves the event in the file's document
 	})
-	return f, e, err
+	var taken *takenError
+	switch {
+	case errors.As(err, &taken):
+		return taken.replay()
+	case err != nil:
+		return content.File{}, false, err
+	}
+	h.announce(ctx, e)
+	return f, false, nil
 }
 
-// announce publishes the event that announces a committed file. If publishing fails, announce deletes the file,
-// unless keepFile is true or the broker might have received the event.
-func (h *handler) announce(ctx context.Context, e event.Event, keepFile bool) error {
-	// Continue even if the client disconnects, because every stored file should have a catalog entry.
-	ctx = context.WithoutCancel(ctx)
-	sent, err := h.publish(ctx, e)
-	if err == nil {
-		if err := h.files.Confirm(ctx, e.ID()); err != nil {
-			// Do not return an error, because the upload has succeeded. The sweep function will publish the event
-			// again, which does no harm, because the event ID stays the same.
-			slog.WarnContext(ctx, "published the event, but could not mark it as published", "id", e.ID(), "error", err)
-		}
-		return nil
-	}
-	// Keep the file if the broker might have received the event, because a late catalog entry could otherwise refer
-	// to a deleted file. The sweep function publishes the event again. If the client uploads the file again without
-	// an idempotency key, the store contains two copies, but no data is lost.
-	if sent || keepFile {
-		return fmt.Errorf("publish the event for file %s (the sweep function will retry): %w", e.ID(), err)
-	}
-	// Delete the file, so that the store does not contain two copies after the client uploads the file again.
-	return h.undo(ctx, e.ID(), err)
-}
-
-// undo deletes the file or the resumable upload with the given ID. It returns err, joined with the deletion error if
-// the deletion fails.
-func (h *handler) undo(ctx context.Context, id string, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+// announce publishes the event of a committed file. If publishing fails, announce only logs the error, because the
+// sweep function publishes the event later.
+func (h *handler) announce(ctx context.Context, e event.Event) {
+	// Continue even if the client disconnects, because the file is already stored.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 	defer cancel()
-	if failed := h.files.Delete(ctx, id); failed != nil {
-		return errors.Join(err, fmt.Errorf("undo the upload of file %s: %w", id, failed))
-	}
-	return err
-}
-
-// publish makes up to publishAttempts attempts to publish e and returns the error of the last attempt. sent reports
-// whether the broker might have received e, even if publish returns an error.
-func (h *handler) publish(ctx context.Context, e event.Event) (sent bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
-	// Repeated attempts do no harm, because the record function recognizes duplicates by the event ID.
-	for attempt := 1; ; attempt++ {
-		err = h.publisher.Publish(ctx, e)
-		if err == nil {
-			return true, nil
-		}
-		sent = sent || errors.Is(err, events.ErrUnknown)
-		if attempt == publishAttempts {
-			return sent, err
-		}
-		select {
-		case <-time.After(retryPause):
-		case <-ctx.Done():
-			return sent, err
-		}
+	if err := h.publisher.Publish(ctx, e); err != nil {
+		slog.WarnContext(ctx, "could not publish the event, so sweep publishes it later", "id", e.ID(), "error", err)
 	}
 }

@@ -11,11 +11,12 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
-	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
@@ -75,12 +76,12 @@ func TestUpload(t *testing.T) {
 		if got := answer.Header().Get("Cache-Control"); got != "no-store" {
 			t.Errorf("got Cache-Control %q, want no-store", got)
 		}
-		if string(k.Bytes) != "hello" || k.Owner != owner || !k.Confirmed {
-			t.Errorf("got file %+v", k)
+		if string(k.Bytes) != "hello" || k.Owner != owner || !k.HasNote {
+			t.Errorf("got file %+v, want a file of user %s with its note", k, owner)
 		}
 		// The document of the file must contain the event that was published.
 		var carried event.Event
-		if err := json.Unmarshal(k.Event, &carried); err != nil {
+		if err := json.Unmarshal([]byte(k.Event), &carried); err != nil {
 			t.Fatal(err)
 		}
 		if len(f.publisher.published) != 1 {
@@ -161,9 +162,7 @@ func TestUploadRefused(t *testing.T) {
 			f := newFixture(t)
 			answer := f.send(c.method, c.target, c.body, c.headers)
 			wantProblem(t, answer, c.status, c.problem)
-			if len(f.files.Files()) != 0 || len(f.publisher.attempts) != 0 {
-				t.Errorf("got %d files and %d events, want none", len(f.files.Files()), len(f.publisher.attempts))
-			}
+			f.wantCounts(t, 0, 0, 0)
 			if c.unread && f.files.BytesRead() != 0 {
 				t.Errorf("got %d bytes read, want none", f.files.BytesRead())
 			}
@@ -184,89 +183,95 @@ func TestUploadRefused(t *testing.T) {
 	})
 }
 
+// TestUploadStoreAway checks an upload during which the store fails. The note must remain if the file is possibly
+// stored, so that the sweep function finds it.
 func TestUploadStoreAway(t *testing.T) {
-	f := newFixture(t)
-	f.files.Before = contenttest.Fail(problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable"), "Put")
-	answer := f.send("POST", "/upload", strings.NewReader("x"), nil)
-	wantProblem(t, answer, 503, "unavailable")
-	if strings.Contains(answer.Body.String(), "secret") {
-		t.Errorf("got %s, which exposes the cause", answer.Body)
-	}
-}
-
-func TestUploadBrokerAway(t *testing.T) {
-	refused := problem.Unavailable.With("refused")
-	unknown := problem.Unavailable.Because(events.ErrUnknown, "unknown")
-	deletion := problem.Unavailable.With("the store is unavailable")
 	for name, c := range map[string]struct {
-		publisher *fakePublisher
-		deleteErr error
-		status    int
-		attempts  int
-		kept      int
+		method string
+		err    error
+		notes  int
 	}{
-		"known before the upload": {&fakePublisher{notReady: refused}, nil, 503, 0, 0},
-		"refused, then published": {&fakePublisher{errs: []error{refused, refused}}, nil, 202, 3, 1},
-		"unknown, then published": {&fakePublisher{errs: []error{unknown}}, nil, 202, 2, 1},
-		"refused":                 {&fakePublisher{errs: []error{refused, refused, refused}}, nil, 503, 3, 0},
-		"unknown":                 {&fakePublisher{errs: []error{unknown, unknown, unknown}}, nil, 503, 3, 1},
-		"unknown, then refused":   {&fakePublisher{errs: []error{unknown, refused, refused}}, nil, 503, 3, 1},
-		"refused and not deleted": {&fakePublisher{errs: []error{refused, refused, refused}}, deletion, 503, 3, 1},
+		"before the commit":            {"Put", errAway, 0},
+		"failed commit":                {"Commit", errAway, 0},
+		"commit of an unknown outcome": {"Commit", errUnknown, 1},
+		"chunk of an unknown outcome":  {"Put", errUnknown, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.publisher = c.publisher
-			f.limit(t, 0)
-			f.files.Before = contenttest.Fail(c.deleteErr, "Delete")
-			answer := f.send("POST", "/upload", strings.NewReader("hello"), nil)
-			if c.status != 202 {
-				wantProblem(t, answer, c.status, "unavailable")
-				if answer.Header().Get("Location") != "" {
-					t.Errorf("got Location %q in a problem response, want none", answer.Header().Get("Location"))
-				}
-			} else if answer.Code != 202 {
-				t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
+			f.files.Before = contenttest.Fail(c.err, c.method)
+			answer := f.send("POST", "/upload", strings.NewReader("x"), nil)
+			wantProblem(t, answer, 503, "unavailable")
+			if strings.Contains(answer.Body.String(), "secret") {
+				t.Errorf("got %s, which exposes the cause", answer.Body)
 			}
-			if len(f.publisher.attempts) != c.attempts || len(f.files.Files()) != c.kept {
-				t.Errorf("got %d attempts and %d files, want %d and %d", len(f.publisher.attempts), len(f.files.Files()), c.attempts, c.kept)
+			if got := answer.Header().Get("Location"); got != "" {
+				t.Errorf("got Location %q, want none", got)
 			}
-			for _, e := range f.publisher.attempts {
-				if e.ID() != f.publisher.attempts[0].ID() {
-					t.Error("got attempts with different event IDs")
-				}
-			}
-			for _, k := range f.files.Files() {
-				if k.Confirmed != (c.status == 202) {
-					t.Errorf("got published %t with status %d", k.Confirmed, c.status)
-				}
-			}
-			if c.publisher.notReady != nil && f.files.BytesRead() != 0 {
-				t.Errorf("got %d bytes read, want none", f.files.BytesRead())
-			}
+			f.wantCounts(t, 0, c.notes, 0)
 		})
 	}
 }
 
-// TestUploadConfirmFails checks that an upload succeeds if the store cannot record that the event was published.
-func TestUploadConfirmFails(t *testing.T) {
-	f := newFixture(t)
-	f.files.Before = contenttest.Fail(problem.Unavailable.With("the store is unavailable"), "Confirm")
-	if answer := f.send("POST", "/upload", strings.NewReader("x"), nil); answer.Code != 202 {
-		t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
+// TestUploadNotPublished checks that an upload succeeds if its event cannot be published. The handler must make only one
+// attempt, and it must not wait longer than publishTimeout. The file must keep its note, so that the sweep function
+// publishes the event later.
+func TestUploadNotPublished(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(ctx context.Context) error
+		took time.Duration
+	}{
+		"unavailable broker": {notPublished, 0},
+		"any other error":    {func(context.Context) error { return errors.New("the event is invalid") }, 0},
+		"slow broker":        {func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, publishTimeout},
+	} {
+		for _, key := range []string{"", "k"} {
+			t.Run(fmt.Sprintf("%s, key %q", name, key), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := newFixture(t)
+					f.publisher.do = c.do
+					start := time.Now()
+					answer := f.send("POST", "/upload", strings.NewReader("hello"), map[string]string{"Idempotency-Key": key})
+					if got := time.Since(start); got != c.took {
+						t.Errorf("got a response after %v, want %v", got, c.took)
+					}
+					k := f.only(t)
+					if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || !k.HasNote || string(k.Bytes) != "hello" {
+						t.Errorf("got %d %s and file %+v, want 202 and a file with its note", answer.Code, answer.Body, k)
+					}
+					f.wantCounts(t, 1, 1, 1)
+				})
+			})
+		}
 	}
 }
 
-// TestUploadClientGone checks that the event is published even if the client disconnects after the file is stored.
+// TestUploadClientGone checks that a client that disconnects before the commit gets no file, and that the event is
+// published if the client disconnects after the commit.
 func TestUploadClientGone(t *testing.T) {
-	f := newFixture(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	f.files.Before = during("Claim", cancel)
-	request := httptest.NewRequestWithContext(ctx, http.MethodPost, "/upload", strings.NewReader("hello"))
-	request.Header.Set("Authorization", "Bearer "+f.bearer)
-	request.Header.Set("Idempotency-Key", "k")
-	f.handler.ServeHTTP(httptest.NewRecorder(), request)
-	if !f.only(t).Confirmed || len(f.publisher.published) != 1 {
-		t.Errorf("got %d events, want 1", len(f.publisher.published))
+	for name, c := range map[string]struct {
+		prepare func(f *fixture, disconnect func())
+		files   int
+	}{
+		"before the claim":  {func(f *fixture, disconnect func()) { f.files.Before = during("Claim", disconnect) }, 0},
+		"before the commit": {func(f *fixture, disconnect func()) { f.files.Before = during("Commit", disconnect) }, 0},
+		"after the commit": {func(f *fixture, disconnect func()) {
+			f.publisher.do = func(context.Context) error { disconnect(); return nil }
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			c.prepare(f, cancel)
+			request := httptest.NewRequestWithContext(ctx, http.MethodPost, "/upload", strings.NewReader("hello"))
+			request.Header.Set("Authorization", "Bearer "+f.bearer)
+			request.Header.Set("Idempotency-Key", "k")
+			f.handler.ServeHTTP(httptest.NewRecorder(), request)
+			f.wantCounts(t, c.files, c.files, c.files)
+			if got := len(f.publisher.published); got != c.files {
+				t.Errorf("got %d published events, want %d", got, c.files)
+			}
+		})
 	}
 }
 

@@ -4,16 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 
 	"github.com/dunglas/httpsfv"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
-	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -81,56 +78,30 @@ func (d declared) repeats(file content.File, length int64) error {
 	return nil
 }
 
-// replay handles a request whose idempotency key was already used by an earlier request. It returns the file that
-// the earlier request stored, and sets replayed to true.
-func (h *handler) replay(ctx context.Context, first content.File) (_ content.File, replayed bool, err error) {
-	confirmed, err := h.files.Confirmed(ctx, first.ID)
-	// Publish an unconfirmed event again, because a success response promises that the broker has received the
-	// event.
-	if err == nil && !confirmed {
-		err = h.announceAgain(ctx, first.ID, true)
-	}
-	if err != nil {
-		return content.File{}, false, err
-	}
-	return first, true, nil
+// takenError reports that another file already has the idempotency key of an upload.
+type takenError struct{ first, refused content.File }
+
+func (e *takenError) Error() string {
+	return fmt.Sprintf("file %s has the idempotency key of upload %s", e.first.ID, e.refused.ID)
 }
 
-// announceAgain loads the event for the file with the given ID, and calls announce to publish it. If the file no
-// longer exists, announceAgain does nothing.
-func (h *handler) announceAgain(ctx context.Context, id string, keepFile bool) error {
-	e, err := events.Load(ctx, h.files, id)
-	if errors.Is(err, problem.NotFound) {
-		return nil // the file was deleted in the meantime
+// replay returns the file that has the key, or errReused if the refused upload is different from this file.
+func (e *takenError) replay() (content.File, bool, error) {
+	if e.first.SHA256 != e.refused.SHA256 || e.first.Name != e.refused.Name || e.first.ContentType != e.refused.ContentType {
+		return content.File{}, false, errReused
 	}
-	if err != nil {
-		return err
-	}
-	return h.announce(ctx, e, keepFile)
+	return e.first, true, nil
 }
 
-// claim assigns the idempotency key to the given file and returns this file. If another file already has the key,
-// claim deletes the given file. It then returns the other file, or errReused if the two files differ in content, name
-// or content type.
-func (h *handler) claim(ctx context.Context, key string, file content.File) (content.File, error) {
-	// Continue even if the client disconnects, because a committed file must either be assigned the idempotency key
-	// or be deleted.
-	ctx = context.WithoutCancel(ctx)
-	first, err := h.files.Claim(ctx, key, file)
-	switch {
-	case err != nil:
-		// Keep the file, because the store might have assigned the key to it despite the error. The sweep function
-		// later publishes the event or deletes the file.
-		return content.File{}, fmt.Errorf("claim the idempotency key for file %s (the sweep function will retry): %w", file.ID, err)
-	case first.ID == file.ID:
-		return file, nil
+// claim assigns the idempotency key to the given file, which must not be committed yet. If another file already has the
+// key, the error is a *takenError. If the key is empty, claim does nothing.
+func (h *handler) claim(ctx context.Context, key string, f content.File) error {
+	if key == "" {
+		return nil
 	}
-	// If the deletion fails, continue, because the sweep function deletes the file later.
-	if err := h.undo(ctx, file.ID, nil); err != nil {
-		slog.WarnContext(ctx, "could not delete file whose idempotency key was already assigned to another file", "id", file.ID, "error", err)
+	first, err := h.files.Claim(ctx, key, f)
+	if err == nil && first.ID != f.ID {
+		err = &takenError{first, f}
 	}
-	if first.SHA256 != file.SHA256 || first.Name != file.Name || first.ContentType != file.ContentType {
-		return content.File{}, errReused
-	}
-	return first, nil
+	return err
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"io"
 	"maps"
 	"net/http"
@@ -9,13 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
-	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
-	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 func TestIdempotencyKey(t *testing.T) {
@@ -94,8 +92,8 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 			"Content-Disposition": "attachment; filename*=UTF-8''%2Ftmp%2Fnotes.txt"},
 	} {
 		for length, body := range map[string]io.Reader{"known": strings.NewReader("hello"), "unknown": io.MultiReader(strings.NewReader("hello"))} {
-			f.publisher.notReady = problem.Unavailable.With("unavailable") // a replay must not need the broker or the quota
-			f.files.Before = contenttest.Fail(f.publisher.notReady, "Usage")
+			// A replay must not need the quota, and it must not store or publish anything.
+			f.files.Before = contenttest.Fail(errAway, "Usage", "Put", "Claim")
 			before := f.files.BytesRead()
 			again := f.send("POST", "/upload", body, headers)
 			if again.Code != 202 || again.Body.String() != first.Body.String() || again.Header().Get("Location") != first.Header().Get("Location") {
@@ -108,20 +106,10 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 	}
 	f.only(t)
 	t.Run("another user's key", func(t *testing.T) {
-		f.publisher.notReady, f.files.Before = nil, nil
+		f.files.Before = nil
 		other := f.send("POST", "/upload", strings.NewReader("hallo"), map[string]string{"Idempotency-Key": "k", "Authorization": "Bearer " + f.stranger})
 		if other.Code != 202 || other.Header().Get("Location") == first.Header().Get("Location") {
 			t.Errorf("got %d %s, want a new file of the other user", other.Code, other.Body)
-		}
-	})
-	t.Run("deleted meanwhile", func(t *testing.T) {
-		for _, k := range f.files.Files() {
-			if err := f.files.Delete(t.Context(), k.ID); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if again := f.repeated(); again.Code != 202 || again.Body.String() != first.Body.String() {
-			t.Errorf("got %d %s, want 202 %s", again.Code, again.Body, first.Body)
 		}
 	})
 }
@@ -168,130 +156,197 @@ func TestKeyOfAnotherFile(t *testing.T) {
 	}
 }
 
-// TestRetryPublishes checks that a file with an idempotency key stays if its event cannot be published. It also
-// checks that a retry publishes the event before it succeeds.
-func TestRetryPublishes(t *testing.T) {
-	refused := problem.Unavailable.With("refused")
-	unknown := problem.Unavailable.Because(events.ErrUnknown, "unknown")
-	for name, err := range map[string]error{"refused": refused, "unknown": unknown} {
+// TestKeyWithoutFile checks a key whose upload has ended without a file, or whose file was deleted. The next request with
+// the key must store a new file, and the request after that must get the same response.
+func TestKeyWithoutFile(t *testing.T) {
+	failed := func(err error) func(t *testing.T, f *fixture) {
+		return func(t *testing.T, f *fixture) {
+			t.Helper()
+			f.files.Before = contenttest.Fail(err, "Commit")
+			wantProblem(t, f.repeated(), 503, "unavailable")
+		}
+	}
+	deleted := func(steps ...func(f *fixture, id string) error) func(t *testing.T, f *fixture) {
+		return func(t *testing.T, f *fixture) {
+			t.Helper()
+			f.repeated()
+			id := f.only(t).ID
+			for _, step := range steps {
+				if err := step(f, id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.publisher.attempts = nil
+		}
+	}
+	mark := func(f *fixture, id string) error { return f.files.MarkDeleted(context.Background(), id) }
+	remove := func(f *fixture, id string) error { return f.files.Delete(context.Background(), id) }
+	for name, c := range map[string]struct {
+		prepare func(t *testing.T, f *fixture)
+		notes   int // of the first upload
+	}{
+		"failed commit":                {failed(errAway), 0},
+		"commit of an unknown outcome": {failed(errUnknown), 1},
+		"killed process": {func(t *testing.T, f *fixture) {
+			t.Helper()
+			first := content.File{Info: file.Info{ID: firstID, Owner: owner}}
+			if _, err := f.files.Claim(t.Context(), claimKey(owner, "k"), first); err != nil {
+				t.Fatal(err)
+			}
+		}, 0},
+		"deleted file":         {deleted(mark, remove), 0},
+		"interrupted deletion": {deleted(mark), 1},
+	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			f.publisher.errs = []error{err, err, err, err, err, err}
-			for range 2 {
-				wantProblem(t, f.repeated(), 503, "unavailable")
-				if f.only(t).Confirmed {
-					t.Error("got a file whose event is published, want a pending event")
+			synctest.Test(t, func(t *testing.T) { // the handler waits for the first upload
+				f := newFixture(t)
+				c.prepare(t, f)
+				f.files.Before = nil
+				second := f.repeated()
+				k := f.only(t)
+				if second.Code != 202 || second.Header().Get("Location") != "/files/"+k.ID || string(k.Bytes) != "hello" {
+					t.Errorf("got %d %s and file %+v, want 202 and a new file", second.Code, second.Body, k)
 				}
-			}
-			answer := f.repeated()
-			k := f.only(t)
-			if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || !k.Confirmed || f.files.BytesRead() != len("hello") {
-				t.Errorf("got %d %s for file %+v after %d bytes, want 202 after %d bytes", answer.Code, answer.Body, k, f.files.BytesRead(), len("hello"))
-			}
-			for _, e := range f.publisher.attempts {
-				if e.ID() != k.ID || string(e.Data()) != string(f.publisher.attempts[0].Data()) {
-					t.Errorf("got event %s, want the same event of file %s in each attempt", e, k.ID)
+				if third := f.repeated(); third.Code != 202 || third.Body.String() != second.Body.String() {
+					t.Errorf("got %d %s, want 202 %s", third.Code, third.Body, second.Body)
 				}
-			}
-			if len(f.publisher.published) != 1 {
-				t.Errorf("got %d events, want 1", len(f.publisher.published))
-			}
+				f.wantCounts(t, 1, c.notes+1, 1)
+			})
 		})
 	}
 }
 
-func TestManyAtOnceWithOneKey(t *testing.T) {
-	const n = 8
+// TestKeyOfUnknownCommit checks that a retry gets the file of the first request if the commit succeeded although its
+// outcome was unknown.
+func TestKeyOfUnknownCommit(t *testing.T) {
 	f := newFixture(t)
-	var all sync.WaitGroup
-	all.Add(n)
-	// No request claims the key before all requests have sent their bytes.
-	f.files.Before = during("Put", func() { all.Done(); all.Wait() })
-	answers := make([]*httptest.ResponseRecorder, n)
-	var group sync.WaitGroup
-	for i := range n {
-		group.Go(func() { answers[i] = f.repeated() })
+	f.files.Before = func(method, id string) error {
+		if method != "Commit" {
+			return nil
+		}
+		info := file.Info{ID: id, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: helloHex}
+		f.files.Add(content.File{Info: info}, "hello")
+		return errUnknown
 	}
-	group.Wait()
+	wantProblem(t, f.repeated(), 503, "unavailable")
 	k := f.only(t)
-	if !k.Confirmed {
-		t.Error("got a file whose event is pending, want a published event")
+	if again := f.repeated(); again.Code != 202 || again.Header().Get("Location") != "/files/"+k.ID || !k.HasNote {
+		t.Errorf("got %d %s and file %+v, want 202 and file %s with its note", again.Code, again.Body, k, k.ID)
 	}
-	for _, answer := range answers {
-		if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID || answer.Body.String() != answers[0].Body.String() {
-			t.Errorf("got %d %s, want 202 %s", answer.Code, answer.Body, answers[0].Body)
-		}
-	}
-	for _, e := range f.publisher.published {
-		if e.ID() != k.ID {
-			t.Errorf("got an event of file %s, want only events of file %s", e.ID(), k.ID)
-		}
-	}
+	f.wantCounts(t, 1, 1, 0)
 }
 
-// TestKeyIsTakenMeanwhile checks an upload during which another request with the same key stores its file first.
+func TestManyAtOnceWithOneKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the uploads wait for each other
+		const n = 8
+		f := newFixture(t)
+		var all sync.WaitGroup
+		all.Add(n)
+		// No request claims the key before all requests have sent their bytes.
+		f.files.Before = during("Put", func() { all.Done(); all.Wait() })
+		answers := make([]*httptest.ResponseRecorder, n)
+		var group sync.WaitGroup
+		for i := range n {
+			group.Go(func() { answers[i] = f.repeated() })
+		}
+		group.Wait()
+		k := f.only(t)
+		for _, answer := range answers {
+			if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID ||
+				answer.Body.String() != answers[0].Body.String() {
+				t.Errorf("got %d %s, want 202 %s", answer.Code, answer.Body, answers[0].Body)
+			}
+		}
+		f.wantCounts(t, 1, 1, 1)
+		if got := f.publisher.attempts[0].ID(); got != k.ID {
+			t.Errorf("got an event of file %s, want file %s", got, k.ID)
+		}
+	})
+}
+
+// firstID is the ID of a file that is already stored, or of an upload that has already claimed a key.
+const firstID = "0195a3f0-0000-7000-8000-000000000001"
+
+// TestKeyIsTakenMeanwhile checks an upload during which another request with the same key stores its file first. Nothing
+// of the second upload must remain.
 func TestKeyIsTakenMeanwhile(t *testing.T) {
-	const firstID = "0195a3f0-0000-7000-8000-000000000001"
+	same := file.Info{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: helloHex}
 	for name, c := range map[string]struct {
-		sum       string
-		deleteErr error
-		status    int
-		kept      int
+		change func(first *file.Info)
+		status int
 	}{
-		"the same file":                 {helloHex, nil, 202, 1},
-		"another file":                  {strings.Repeat("0", 64), nil, 422, 1},
-		"the same file, deletion fails": {helloHex, problem.Unavailable.With("unavailable"), 202, 2},
+		"the same file":        {func(*file.Info) {}, 202},
+		"another content":      {func(first *file.Info) { first.SHA256 = strings.Repeat("0", 64) }, 422},
+		"another name":         {func(first *file.Info) { first.Name = "other.txt" }, 422},
+		"another content type": {func(first *file.Info) { first.ContentType = "text/html" }, 422},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			first := content.File{Info: file.Info{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: c.sum, StoredAt: time.Now()}}
+			first := content.File{Info: same}
+			c.change(&first.Info)
 			f.files.Before = func(method, _ string) error {
-				switch method {
-				case "Put":
-					f.files.Add(first, "")
-					_, err := f.files.Claim(t.Context(), claimKey(owner, "k"), first)
-					return err
-				case "Delete":
-					return c.deleteErr
+				if method != "Put" {
+					return nil
 				}
-				return nil
+				f.files.Add(first, "")
+				_, err := f.files.Claim(t.Context(), claimKey(owner, "k"), first)
+				return err
 			}
 			answer := f.repeated()
 			if c.status == 422 {
 				wantProblem(t, answer, 422, "idempotency-key-reused")
 			} else if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+firstID {
-				t.Errorf("got %d %s, want the first file", answer.Code, answer.Body)
+				t.Errorf("got %d %s, want 202 and file %s", answer.Code, answer.Body, firstID)
 			}
-			if len(f.files.Files()) != c.kept || len(f.publisher.attempts) != 0 {
-				t.Errorf("got %d files and %d events, want %d and none", len(f.files.Files()), len(f.publisher.attempts), c.kept)
+			if got := f.only(t).ID; got != firstID {
+				t.Errorf("got file %s, want file %s", got, firstID)
 			}
+			f.wantCounts(t, 1, 0, 0)
 		})
 	}
 }
 
+// TestKeyIsTakenOver checks an upload that is suspended between its claim and its commit for so long that another request
+// takes over the key. The first upload must not become a file.
+func TestKeyIsTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var second *httptest.ResponseRecorder
+		f.files.Before = during("Commit", func() {
+			f.files.Before = nil
+			second = f.repeated()
+		})
+		wantProblem(t, f.repeated(), 503, "unavailable")
+		k := f.only(t)
+		for name, answer := range map[string]*httptest.ResponseRecorder{"second request": second, "retry": f.repeated()} {
+			if answer.Code != 202 || answer.Header().Get("Location") != "/files/"+k.ID {
+				t.Errorf("%s: got %d %s, want 202 and file %s", name, answer.Code, answer.Body, k.ID)
+			}
+		}
+		f.wantCounts(t, 1, 1, 1)
+	})
+}
+
+// TestKeysAway checks an upload during which the store cannot read or write the claims of keys.
 func TestKeysAway(t *testing.T) {
-	away := problem.Unavailable.Because(errors.New("secret address"), "the store is unavailable")
-	t.Run("before the upload", func(t *testing.T) {
-		f := newFixture(t)
-		f.files.Before = contenttest.Fail(away, "Claimed")
-		wantProblem(t, f.repeated(), 503, "unavailable")
-		if f.files.BytesRead() != 0 {
-			t.Errorf("got %d bytes read, want none", f.files.BytesRead())
-		}
-	})
-	t.Run("after the file is stored", func(t *testing.T) {
-		f := newFixture(t)
-		f.files.Before = contenttest.Fail(away, "Claim")
-		wantProblem(t, f.repeated(), 503, "unavailable")
-		// It is not known whether the claim was stored. The file must stay for sweep, and no event must be published.
-		if f.only(t).Confirmed || len(f.publisher.attempts) != 0 {
-			t.Errorf("got %d events, want none", len(f.publisher.attempts))
-		}
-	})
-	t.Run("at a retry", func(t *testing.T) {
-		f := newFixture(t)
-		f.repeated()
-		f.files.Before = contenttest.Fail(away, "Confirmed")
-		wantProblem(t, f.repeated(), 503, "unavailable")
-	})
+	for name, c := range map[string]struct {
+		method string
+		err    error
+		read   int // bytes
+		notes  int
+	}{
+		"lookup fails":                      {"Claimed", errAway, 0, 0},
+		"claim fails":                       {"Claim", errAway, 5, 0},
+		"claim that is possibly done later": {"Claim", errUnknown, 5, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.files.Before = contenttest.Fail(c.err, c.method)
+			wantProblem(t, f.repeated(), 503, "unavailable")
+			if got := f.files.BytesRead(); got != c.read {
+				t.Errorf("got %d bytes read, want %d", got, c.read)
+			}
+			f.wantCounts(t, 0, c.notes, 0)
+		})
+	}
 }

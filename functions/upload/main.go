@@ -44,9 +44,6 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	handler, err := newHandler(verifier, files, publisher, limits{file: int64(cfg.MaxSize), quota: int64(cfg.Quota)})
-	if err != nil {
-		return nil, err
-	}
+	handler := newHandler(verifier, files, files.Notes, publisher, limits{file: int64(cfg.MaxSize), quota: int64(cfg.Quota)})
 	return function.Closing(handler, publisher, files), nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -33,8 +34,6 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 	if h.limits.quota == 0 {
 		return r, nil
 	}
-	// The usage does not include concurrent uploads of unknown size. After the file is stored, the caller must
-	// therefore call withinQuota.
 	used, err := h.files.Usage(ctx, owner)
 	if err != nil {
 		return room{}, err
@@ -48,22 +47,22 @@ func (h *handler) room(ctx context.Context, owner string, length int64) (room, e
 	return r, nil
 }
 
-// withinQuota returns an error if the owner exceeds the quota, or if the store cannot report the usage. In either case,
-// it also deletes the file or the resumable upload with the given ID.
-func (h *handler) withinQuota(ctx context.Context, owner, id string) error {
+// reserve returns an error if the owner would exceed the quota with f. f must have a note, but must not be committed
+// yet. resize must be true if the size of f was not declared, so that Usage also counts f for concurrent uploads.
+func (h *handler) reserve(ctx context.Context, f file.Info, resize bool) error {
 	if h.limits.quota == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	used, err := h.files.Usage(ctx, owner)
-	if err == nil && used <= h.limits.quota {
-		return nil
+	if resize {
+		if err := h.notes.Resize(ctx, f.ID, f.Size); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		// If concurrent uploads together exceed the quota, all of them might be deleted, but the remaining files
-		// never exceed the quota.
+	used, err := h.files.Usage(ctx, f.Owner)
+	if err == nil && used > h.limits.quota {
+		// If concurrent uploads together exceed the quota, all of them might be refused, but the remaining files never
+		// exceed the quota.
 		err = problem.QuotaExceeded.With("this file and the files that you uploaded at the same time exceed your quota of %d bytes", h.limits.quota)
 	}
-	return h.undo(ctx, id, err)
+	return err
 }

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"io"
+	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/file"
-	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 func TestQuota(t *testing.T) {
@@ -63,31 +66,114 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// TestQuotaAtTheSameTime checks two concurrent uploads that each fit into the quota, but not both together.
+// TestQuotaAtTheSameTime checks concurrent uploads that each fit into the quota, but not together.
 func TestQuotaAtTheSameTime(t *testing.T) {
-	f := newFixture(t)
-	f.limit(t, 100)
-	f.files.Before = during("Put", func() {
-		f.files.Add(content.File{Info: file.Info{ID: "meanwhile", Owner: owner, Size: 60}}, "")
+	const size = 60
+	body := strings.Repeat("x", size)
+	t.Run("another file is stored meanwhile", func(t *testing.T) {
+		f := newFixture(t)
+		f.limit(t, 100)
+		f.files.Before = during("Put", func() {
+			f.files.Add(content.File{Info: file.Info{ID: "meanwhile", Owner: owner, Size: size}}, "")
+		})
+		wantProblem(t, f.send("POST", "/upload", strings.NewReader(body), nil), 507, "quota-exceeded")
+		if got := f.only(t).ID; got != "meanwhile" {
+			t.Errorf("got file %s, want only the other file", got)
+		}
+		f.wantCounts(t, 1, 0, 0)
 	})
-	wantProblem(t, f.send("POST", "/upload", strings.NewReader(strings.Repeat("x", 60)), nil), 507, "quota-exceeded")
-	if f.only(t).ID != "meanwhile" || len(f.publisher.attempts) != 0 {
-		t.Errorf("got %d events, want none", len(f.publisher.attempts))
+	form, kind := newForm(t, part{hello.disposition, "text/plain", body})
+	for name, send := range map[string]func(f *fixture) *httptest.ResponseRecorder{
+		"two uploads of unknown length": func(f *fixture) *httptest.ResponseRecorder {
+			return f.send("POST", "/upload", io.MultiReader(strings.NewReader(body)), nil)
+		},
+		"two forms": func(f *fixture) *httptest.ResponseRecorder {
+			return f.send("POST", "/upload", bytes.NewReader(form), map[string]string{"Content-Type": kind})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.limit(t, 100)
+			// Each upload waits until the other one has sent its bytes, and until both have recorded their sizes.
+			var sent, resized sync.WaitGroup
+			sent.Add(2)
+			resized.Add(2)
+			var isSent atomic.Bool
+			f.files.Before = func(method, _ string) error {
+				switch {
+				case method == "Put":
+					sent.Done()
+					sent.Wait()
+					isSent.Store(true)
+				case method == "Usage" && isSent.Load():
+					resized.Done()
+					resized.Wait()
+				}
+				return nil
+			}
+			var answers [2]*httptest.ResponseRecorder
+			var both sync.WaitGroup
+			for i := range answers {
+				both.Go(func() { answers[i] = send(f) })
+			}
+			both.Wait()
+			// The handler can refuse both uploads, but it must not accept both.
+			accepted := 0
+			for _, answer := range answers {
+				if answer.Code == 202 && accepted == 0 {
+					accepted++
+					continue
+				}
+				wantProblem(t, answer, 507, "quota-exceeded")
+			}
+			f.wantCounts(t, accepted, accepted, accepted)
+			f.files.Before = nil
+			if answer := send(f); (answer.Code == 202) != (accepted == 0) {
+				t.Errorf("got %d %s for a later upload after %d accepted uploads", answer.Code, answer.Body, accepted)
+			}
+		})
 	}
 }
 
+// TestQuotaUnknown checks that nothing is stored if the store cannot calculate the usage.
 func TestQuotaUnknown(t *testing.T) {
-	away := problem.Unavailable.With("the store is unavailable")
-	f := newFixture(t)
-	f.limit(t, 100)
-	f.files.Before = contenttest.Fail(away, "Usage")
-	wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), nil), 503, "unavailable")
-	if f.files.BytesRead() != 0 {
-		t.Errorf("got %d bytes read, want none", f.files.BytesRead())
+	known := func() io.Reader { return strings.NewReader("x") }
+	unknown := func() io.Reader { return io.MultiReader(known()) }
+	for name, c := range map[string]struct {
+		body    func() io.Reader
+		prepare func(f *fixture)
+		read    int // bytes
+		status  int
+	}{
+		"before the upload":          {known, func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Usage") }, 0, 503},
+		"after all bytes":            {known, failAfterPut("Usage"), 1, 503},
+		"size that cannot be noted":  {unknown, failAfterPut("Resize"), 1, 503},
+		"size that was noted before": {known, failAfterPut("Resize"), 1, 202},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.limit(t, 100)
+			c.prepare(f)
+			answer := f.send("POST", "/upload", c.body(), nil)
+			if got := f.files.BytesRead(); got != c.read {
+				t.Errorf("got %d bytes read, want %d", got, c.read)
+			}
+			if c.status == 202 {
+				if answer.Code != 202 {
+					t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
+				}
+				f.wantCounts(t, 1, 1, 1)
+				return
+			}
+			wantProblem(t, answer, 503, "unavailable")
+			f.wantCounts(t, 0, 0, 0)
+		})
 	}
-	f.files.Before = during("Put", func() { f.files.Before = contenttest.Fail(away, "Usage") })
-	wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), nil), 503, "unavailable")
-	if len(f.files.Files()) != 0 || len(f.publisher.attempts) != 0 {
-		t.Errorf("got %d files and %d events, want none", len(f.files.Files()), len(f.publisher.attempts))
+}
+
+// failAfterPut returns a function that makes the given method of the store fail after an upload has sent all bytes.
+func failAfterPut(method string) func(f *fixture) {
+	return func(f *fixture) {
+		f.files.Before = during("Put", func() { f.files.Before = contenttest.Fail(errAway, method) })
 	}
 }

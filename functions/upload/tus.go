@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/routing"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
@@ -29,12 +32,15 @@ const (
 	// client that is suspended overnight, but limits how long an abandoned upload uses storage space and its owner's
 	// quota.
 	tusLifetime = 24 * time.Hour
+	// maxOpen is the maximum number of open uploads per user, as counted by outbox.Notes.Resumable. It limits the work
+	// that one user can cause for the sweep function.
+	maxOpen = 1000
 	// tusGrace is how long a request may use the store after its deadline, to keep the bytes that have arrived.
 	tusGrace = 10 * time.Second
 	// tusPiece is the content type that the tus protocol requires for a request body that contains file bytes.
 	tusPiece = "application/offset+octet-stream"
 	// lockedRetry is the Retry-After value of the 423 (Locked) response that a HEAD request receives if the store
-	// or the broker is unavailable.
+	// is unavailable.
 	lockedRetry = 2 * time.Second
 )
 
@@ -58,7 +64,7 @@ type tus struct {
 }
 
 // newTus returns the handler for resumable uploads. The handler serves tusPath and the paths below it.
-func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
+func newTus(verifier *token.Verifier, h *handler) http.Handler {
 	t := &tus{handler: h}
 	create := routing.Methods{http.MethodPost: problem.HandlerFunc(t.create)}
 	routes := routing.Table{
@@ -71,7 +77,7 @@ func newTus(verifier *token.Verifier, h *handler) (http.Handler, error) {
 		},
 	}
 	t.owned = verifier.Require(checkHeaders(routes.Handler()), token.ScopeFilesWrite)
-	return t, nil
+	return t
 }
 
 // ServeHTTP implements http.Handler. An OPTIONS request requires no access token, because the response contains only
@@ -143,6 +149,11 @@ func (t *tus) create(w http.ResponseWriter, r *http.Request) error {
 	if _, err := t.room(ctx, owner, int64(length)); err != nil {
 		return err
 	}
+	if open, err := t.notes.Resumable(ctx, owner, maxOpen); err != nil {
+		return err
+	} else if open >= maxOpen {
+		return problem.TooManyUploads.With("you have %d unfinished uploads: complete or delete some of them, and try again later", open)
+	}
 	u, err := t.files.Create(ctx, content.Upload{Owner: owner, Name: metadata.name, ContentType: metadata.contentType,
 		Metadata: metadata.raw, Length: int64(length), ExpiresAt: t.now().Add(tusLifetime)})
 	if err != nil {
@@ -150,17 +161,17 @@ func (t *tus) create(w http.ResponseWriter, r *http.Request) error {
 	}
 	// Check the quota again immediately, because the declared length counts toward the quota as soon as the upload
 	// exists.
-	if err := t.withinQuota(ctx, owner, u.ID); err != nil {
-		return err
-	}
+	err = t.reserve(ctx, file.Info{ID: u.ID, Owner: owner, Size: u.Length}, false)
 	withPiece := r.Header.Get("Content-Type") == tusPiece
-	if withPiece {
+	switch {
+	case err != nil:
+	case withPiece:
 		u, err = t.receive(w, r, u, sum)
-	} else {
+	default:
 		err = t.settle(ctx, u) // a file of 0 bytes is complete already
 	}
 	if err != nil {
-		t.discard(ctx, u.ID)
+		t.discard(ctx, u.ID, err)
 		return err
 	}
 	if withPiece {
@@ -308,7 +319,7 @@ func (t *tus) receive(w http.ResponseWriter, r *http.Request, u content.Upload, 
 // settle turns a complete upload into a file and publishes the event that announces the file. It must be called
 // before a response reports that all bytes have arrived, because the client then assumes that the file is stored.
 func (t *tus) settle(ctx context.Context, u content.Upload) error {
-	if !u.Complete() || u.Stored && !u.Unconfirmed {
+	if !u.Complete() || u.Stored {
 		return nil
 	}
 	f, err := t.files.Finish(ctx, u.ID, func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) })
@@ -317,19 +328,24 @@ func (t *tus) settle(ctx context.Context, u content.Upload) error {
 	}
 	// Publish the event that is stored in the file's document. It can differ from the event that this request
 	// encoded, because another request might have turned the upload into a file first.
-	if err := t.announceAgain(ctx, f.ID, true); err != nil {
-		return err
+	e, err := events.Parse(f.Event)
+	if err != nil {
+		return fmt.Errorf("read file %s: %w", f.ID, err)
 	}
+	t.announce(ctx, e)
 	t.measureTus(ctx, u, "stored", f.Size)
 	return nil
 }
 
-// discard deletes an upload after the request that created the upload failed. The client cannot continue this
+// discard deletes an upload after the request that created the upload failed with err. The client cannot continue this
 // upload, because the client has not received the upload's URL.
-func (t *tus) discard(ctx context.Context, id string) {
+func (t *tus) discard(ctx context.Context, id string, err error) {
+	if errors.Is(err, mongodb.ErrUnknown) {
+		return // a write might still be done, so sweep discards the upload when it has expired
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	// A conflict means that the conversion of the upload into a file has already begun, so the upload must be kept.
+	// A conflict means that the upload has become a file.
 	if err := t.files.Discard(ctx, id); err != nil && !errors.Is(err, problem.Conflict) {
 		slog.WarnContext(ctx, "could not discard upload after the request that created it failed", "id", id, "error", err)
 	}

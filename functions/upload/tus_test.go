@@ -12,9 +12,10 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/events"
-	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // tus sends a request with the header Tus-Resumable and the given headers. An empty value removes a header.
@@ -96,17 +97,29 @@ func TestTus(t *testing.T) {
 		}
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("world"), piece(6)), 204, map[string]string{"Upload-Offset": "11", "Upload-Expires": ""})
 		k := f.only(t)
-		if k.ID != id || string(k.Bytes) != "hello world" || k.Owner != owner || k.Name != "notes Ω.txt" || k.ContentType != "text/plain" || !k.Confirmed {
+		if k.ID != id || string(k.Bytes) != "hello world" || k.Owner != owner || k.Name != "notes Ω.txt" || k.ContentType != "text/plain" || !k.HasNote {
 			t.Errorf("got file %+v", k)
 		}
 		if len(f.publisher.published) != 1 || f.publisher.published[0].ID() != id || f.publisher.published[0].Type() != events.TypeFileStored {
 			t.Errorf("got events %v, want the event of the file", f.publisher.published)
 		}
-		// Later requests must get the same response, and the event must not be published again.
-		wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "11", "Upload-Length": "11", "Upload-Expires": ""})
-		wantTus(t, f.tus("PATCH", location, nil, piece(11)), 204, map[string]string{"Upload-Offset": "11"})
-		if len(f.publisher.attempts) != 1 {
-			t.Errorf("got %d events, want one", len(f.publisher.attempts))
+		// Later requests must get the same response before and after the file has its catalog entry, and the event must not
+		// be published again.
+		for notes := 1; notes >= 0; notes-- {
+			wantTus(t, f.tus("HEAD", location, nil), 200,
+				map[string]string{"Upload-Offset": "11", "Upload-Length": "11", "Upload-Expires": "", "Upload-Metadata": ""})
+			wantTus(t, f.tus("PATCH", location, nil, piece(11)), 204, map[string]string{"Upload-Offset": "11"})
+			wantProblem(t, f.tus("DELETE", location, nil), 409, "conflict")
+			f.wantCounts(t, 1, notes, 1)
+			if err := f.files.CloseNote(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.files.MarkDeleted(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
+			wantProblem(t, f.tus(method, location, nil, piece(11)), 404, "not-found")
 		}
 	}
 }
@@ -115,7 +128,7 @@ func TestTusCreationWithUpload(t *testing.T) {
 	f := newFixture(t)
 	answer := f.tus("POST", "/upload/tus/", strings.NewReader("hello"), piece(0), map[string]string{"Upload-Length": "5"})
 	wantTus(t, answer, 201, map[string]string{"Upload-Offset": "5", "Upload-Expires": "", "Location": "/upload/tus/" + f.only(t).ID})
-	if k := f.only(t); string(k.Bytes) != "hello" || k.Name != "unnamed" || k.ContentType != "text/plain; charset=utf-8" || !k.Confirmed {
+	if k := f.only(t); string(k.Bytes) != "hello" || k.Name != "unnamed" || k.ContentType != "text/plain; charset=utf-8" || !k.HasNote {
 		t.Errorf("got file %+v", k)
 	}
 	f = newFixture(t)
@@ -134,9 +147,10 @@ func TestTusEmptyFile(t *testing.T) {
 	for _, headers := range []map[string]string{nil, piece(0)} {
 		f := newFixture(t)
 		f.createTus(t, 0, headers)
-		if k := f.only(t); k.Size != 0 || !k.Confirmed {
-			t.Errorf("got file %+v", k)
+		if k := f.only(t); k.Size != 0 {
+			t.Errorf("got file %+v, want an empty file", k)
 		}
+		f.wantCounts(t, 1, 1, 1)
 	}
 }
 
@@ -175,9 +189,7 @@ func TestTusTermination(t *testing.T) {
 	}
 	location = f.createTus(t, 0)
 	wantProblem(t, f.tus("DELETE", location, nil), 409, "conflict")
-	if k := f.only(t); !k.Confirmed {
-		t.Errorf("got file %+v", k)
-	}
+	f.wantCounts(t, 1, 2, 1) // sweep removes the note of the terminated upload
 }
 
 func TestTusExpiration(t *testing.T) {
@@ -204,7 +216,7 @@ func TestTusChecksum(t *testing.T) {
 		right := f.tus("PATCH", location, strings.NewReader("hello"), piece(offset-5), map[string]string{"Upload-Checksum": good})
 		wantTus(t, right, 204, map[string]string{"Upload-Offset": fmt.Sprint(offset)})
 	}
-	if k := f.only(t); string(k.Bytes) != "hellohello" || !k.Confirmed {
+	if k := f.only(t); string(k.Bytes) != "hellohello" {
 		t.Errorf("got file %+v", k)
 	}
 	// A creation can also have a checksum. A creation that fails must leave nothing behind.
@@ -222,7 +234,6 @@ func TestTusChecksum(t *testing.T) {
 
 func TestTusRefused(t *testing.T) {
 	const new, there = "/upload/tus/", "there" // "there" is an upload of 5 bytes that has 2 of them
-	unavailable := problem.Unavailable.With("unavailable")
 	for name, c := range map[string]struct {
 		prepare        func(f *fixture)
 		method, target string
@@ -248,10 +259,12 @@ func TestTusRefused(t *testing.T) {
 		"malformed content type of the file":       {nil, "POST", new, nil, withLength(metadata("type", "text/\n")), 400, "bad-request"},
 		"metadata that is too long":                {nil, "POST", new, nil, withLength(metadata("name", strings.Repeat("x", maxMetadata))), 400, "bad-request"},
 		"unsupported checksum algorithm":           {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Checksum": "md5 XUFAKrxLKna5cZ2REBfFkg=="}, 400, "bad-request"},
-		"store unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
-		"store unavailable during a piece":         {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Append") }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
-		"store unavailable during a termination":   {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "DELETE", there, nil, nil, 503, "unavailable"},
-		"store unavailable during a HEAD":          {func(f *fixture) { f.files.Before = contenttest.Fail(unavailable, "Create", "Find") }, "HEAD", there, nil, nil, 423, "locked"},
+		"store unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Create", "Find") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
+		"notes unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Resumable") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
+		"usage unavailable during a creation":      {func(f *fixture) { f.limit(t, 100); f.files.Before = contenttest.Fail(errAway, "Usage") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
+		"store unavailable during a piece":         {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Append") }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
+		"store unavailable during a termination":   {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Create", "Find") }, "DELETE", there, nil, nil, 503, "unavailable"},
+		"store unavailable during a HEAD":          {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Create", "Find") }, "HEAD", there, nil, nil, 423, "locked"},
 		"encoded piece":                            {nil, "PATCH", there, strings.NewReader("llo"), map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
 		"encoded creation":                         {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
 		"encoded termination":                      {nil, "DELETE", there, nil, map[string]string{"Content-Encoding": "gzip"}, 415, "unsupported-media-type"},
@@ -304,9 +317,7 @@ func TestTusRefused(t *testing.T) {
 				}
 			}
 			f.files.Before = nil
-			if len(f.files.Files()) != 0 || len(f.uploads(t)) != 1 || len(f.publisher.attempts) != 0 {
-				t.Errorf("got %d files, %d uploads and %d events, want 0, 1 and 0", len(f.files.Files()), len(f.uploads(t)), len(f.publisher.attempts))
-			}
+			f.wantCounts(t, 0, 1, 0)
 			want := "2"
 			if name == "interrupted piece" {
 				want = "3" // no other request changes the offset
@@ -374,93 +385,213 @@ func TestTusOvertaken(t *testing.T) {
 		wantTus(t, f.tus("PATCH", location, strings.NewReader("hello"), piece(0)), 204, map[string]string{"Upload-Offset": "5"})
 	})
 	wantProblem(t, f.tus("PATCH", location, strings.NewReader("HELLO"), piece(0)), 409, "conflict")
-	if k := f.only(t); string(k.Bytes) != "hello" || len(f.publisher.published) != 1 {
-		t.Errorf("got file content %q and %d events, want hello and 1", k.Bytes, len(f.publisher.published))
+	if got := string(f.only(t).Bytes); got != "hello" {
+		t.Errorf("got file content %q, want hello", got)
 	}
+	f.wantCounts(t, 1, 1, 1)
 }
 
-// TestTusPublishLater checks that a file whose event cannot be published is neither lost nor acknowledged. The next
-// request for the upload must publish the event.
-func TestTusPublishLater(t *testing.T) {
-	away := problem.Unavailable.With("RabbitMQ is unavailable")
-	for name, again := range map[string]func(f *fixture, location string) *httptest.ResponseRecorder{
-		"HEAD": func(f *fixture, location string) *httptest.ResponseRecorder { return f.tus("HEAD", location, nil) },
-		"PATCH": func(f *fixture, location string) *httptest.ResponseRecorder {
+// tusComplete contains the requests that complete an upload of 5 bytes. Each function prepares an upload and returns its
+// location, or an empty string if the request creates the upload.
+var tusComplete = map[string]struct {
+	prepare func(t *testing.T, f *fixture) string
+	request func(f *fixture, location string) *httptest.ResponseRecorder
+	status  int
+}{
+	"creation with all bytes": {
+		func(*testing.T, *fixture) string { return "" },
+		func(f *fixture, _ string) *httptest.ResponseRecorder {
+			return f.tus("POST", "/upload/tus/", strings.NewReader("hello"), piece(0), map[string]string{"Upload-Length": "5"})
+		}, 201,
+	},
+	"last bytes": {
+		func(t *testing.T, f *fixture) string { t.Helper(); return f.createTus(t, 5) },
+		func(f *fixture, location string) *httptest.ResponseRecorder {
+			return f.tus("PATCH", location, strings.NewReader("hello"), piece(0))
+		}, 204,
+	},
+	"HEAD after all bytes": {
+		arrived,
+		func(f *fixture, location string) *httptest.ResponseRecorder { return f.tus("HEAD", location, nil) }, 200,
+	},
+	"PATCH after all bytes": {
+		arrived,
+		func(f *fixture, location string) *httptest.ResponseRecorder {
 			return f.tus("PATCH", location, nil, piece(5))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			location := f.createTus(t, 5)
-			for range 2 * publishAttempts {
-				f.publisher.errs = append(f.publisher.errs, away)
-			}
-			wantProblem(t, f.tus("PATCH", location, strings.NewReader("hello"), piece(0)), 503, "unavailable")
-			if k := f.only(t); k.Confirmed {
-				t.Error("got a file whose event is published, want a pending event")
-			}
-			// tus-js-client gives up the upload if it gets any other error status.
-			wantProblem(t, f.tus("HEAD", location, nil), 423, "locked")
-			answer := again(f, location)
-			if answer.Code/100 != 2 || answer.Header().Get("Upload-Offset") != "5" {
-				t.Errorf("got %d %s with offset %s, want success with offset 5", answer.Code, answer.Body, answer.Header().Get("Upload-Offset"))
-			}
-			if k := f.only(t); !k.Confirmed || len(f.publisher.published) != 1 || f.publisher.published[0].ID() != k.ID {
-				t.Errorf("got file %+v and events %v", k, f.publisher.published)
-			}
-		})
-	}
+		}, 204,
+	},
 }
 
-// TestTusFinishLater checks an upload whose function was killed after all bytes had arrived and before the file was
-// committed. The next request for the upload must commit the file.
-func TestTusFinishLater(t *testing.T) {
-	f := newFixture(t)
+// arrived creates an upload all of whose bytes have arrived, but whose function was killed before it committed the file.
+func arrived(t *testing.T, f *fixture) string {
+	t.Helper()
 	location := f.createTus(t, 5)
 	if _, err := f.files.Append(t.Context(), location[len("/upload/tus/"):], 0, strings.NewReader("hello")); err != nil {
 		t.Fatal(err)
 	}
-	wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "5"})
-	if k := f.only(t); !k.Confirmed || len(f.publisher.published) != 1 {
-		t.Errorf("got file %+v and %d events", k, len(f.publisher.published))
+	return location
+}
+
+// TestTusCompletes checks that each request that completes an upload stores the file and publishes its event. The request
+// must also succeed if the event cannot be published, because the sweep function publishes the event later.
+func TestTusCompletes(t *testing.T) {
+	for name, c := range tusComplete {
+		for fault, with := range map[string]struct {
+			prepare func(f *fixture)
+			events  int
+		}{
+			"no fault":                  {func(*fixture) {}, 1},
+			"event cannot be published": {func(f *fixture) { f.publisher.do = notPublished }, 0},
+		} {
+			t.Run(name+", "+fault, func(t *testing.T) {
+				f := newFixture(t)
+				location := c.prepare(t, f)
+				with.prepare(f)
+				answer := c.request(f, location)
+				k := f.only(t)
+				wantTus(t, answer, c.status, map[string]string{"Upload-Offset": "5", "Upload-Expires": ""})
+				if got, want := string(k.Bytes), "hello"; got != want || !k.HasNote {
+					t.Errorf("got file %+v, want a file with its note and with the content %q", k, want)
+				}
+				if got := len(f.publisher.published); got != with.events {
+					t.Errorf("got %d published events, want %d", got, with.events)
+				}
+				// Later requests must not try to publish the event again.
+				wantTus(t, f.tus("HEAD", "/upload/tus/"+k.ID, nil), 200, map[string]string{"Upload-Offset": "5"})
+				wantTus(t, f.tus("PATCH", "/upload/tus/"+k.ID, nil, piece(5)), 204, map[string]string{"Upload-Offset": "5"})
+				wantProblem(t, f.tus("PATCH", "/upload/tus/"+k.ID, strings.NewReader("more"), piece(5)), 413, "too-large")
+				f.wantCounts(t, 1, 1, 1)
+			})
+		}
 	}
-	wantProblem(t, f.tus("PATCH", location, strings.NewReader("more"), piece(5)), 413, "too-large")
+}
+
+// TestTusCommitFails checks that a request does not succeed if it cannot commit a complete upload. A later HEAD request
+// must commit the file.
+func TestTusCommitFails(t *testing.T) {
+	for name, c := range tusComplete {
+		for fault, err := range map[string]error{"failed commit": errAway, "commit of an unknown outcome": errUnknown} {
+			t.Run(name+", "+fault, func(t *testing.T) {
+				f := newFixture(t)
+				location := c.prepare(t, f)
+				f.files.Before = contenttest.Fail(err, "Finish")
+				answer := c.request(f, location)
+				if c.status == 200 {
+					// tus-js-client gives up the upload if a HEAD request gets any other error status.
+					wantProblem(t, answer, 423, "locked")
+				} else {
+					wantProblem(t, answer, 503, "unavailable")
+				}
+				f.files.Before = nil
+				if location == "" {
+					return // TestTusCreationFails checks what remains
+				}
+				f.wantCounts(t, 0, 1, 0)
+				wantTus(t, f.tus("HEAD", location, nil), 200, map[string]string{"Upload-Offset": "5"})
+				f.wantCounts(t, 1, 1, 1)
+			})
+		}
+	}
 }
 
 // TestTusCreationFails checks that a failed creation leaves no upload behind, because the client did not receive the
-// location of the upload. A complete file must stay, because the sweep function publishes its event later.
+// location of the upload. After a write of an unknown outcome, the upload must remain, because it is possibly a file.
 func TestTusCreationFails(t *testing.T) {
-	unknown := fmt.Errorf("%w: %w", problem.Unavailable, events.ErrUnknown)
+	fail := func(err error, methods ...string) func(f *fixture) {
+		return func(f *fixture) { f.files.Before = contenttest.Fail(err, methods...) }
+	}
 	for name, c := range map[string]struct {
 		prepare func(f *fixture)
-		body    io.Reader
+		body    string
 		status  int
 		files   int
+		notes   int
 	}{
-		"event not published": {func(f *fixture) {
-			f.publisher.errs = []error{problem.Unavailable, problem.Unavailable, problem.Unavailable}
-		}, strings.NewReader("hello"), 503, 1},
-		"event might be published": {func(f *fixture) { f.publisher.errs = []error{unknown, unknown, unknown} }, strings.NewReader("hello"), 503, 1},
-		"interrupted body":         {func(*fixture) {}, io.MultiReader(strings.NewReader("hel"), iotest.ErrReader(io.ErrUnexpectedEOF)), 400, 0},
-		"body that is too long":    {func(*fixture) {}, strings.NewReader("hello!"), 413, 0},
+		"interrupted body":              {func(*fixture) {}, "hel", 400, 0, 0},
+		"body that is too long":         {func(*fixture) {}, "hello!", 413, 0, 0},
+		"bytes cannot be stored":        {fail(errAway, "Append"), "hello", 503, 0, 0},
+		"bytes are possibly stored":     {fail(errUnknown, "Append"), "hello", 503, 0, 1},
+		"failed commit":                 {fail(errAway, "Finish"), "hello", 503, 0, 0},
+		"commit of an unknown outcome":  {fail(errUnknown, "Finish"), "hello", 503, 0, 1},
+		"upload that cannot be deleted": {fail(errAway, "Finish", "Discard"), "hello", 503, 0, 1},
+		"usage unavailable": {func(f *fixture) {
+			f.limit(t, 5)
+			f.files.Before = during("Create", func() { fail(errAway, "Usage")(f) })
+		}, "hello", 503, 0, 0},
+		"another request stores the file": {func(f *fixture) {
+			f.files.Before = func(method, id string) error {
+				if method != "Finish" {
+					return nil
+				}
+				f.files.Add(content.File{Info: file.Info{ID: id, Owner: owner, Size: 5}}, "hello")
+				return errAway
+			}
+		}, "hello", 503, 1, 1},
 		"quota used up by another upload": {func(f *fixture) {
 			f.limit(t, 5)
 			f.files.Before = during("Create", func() { // after the first check of the quota
 				f.files.Before = nil
 				f.createTus(t, 5)
 			})
-		}, nil, 507, 0},
+		}, "hello", 507, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			c.prepare(f)
-			answer := f.tus("POST", "/upload/tus", c.body, piece(0), map[string]string{"Upload-Length": "5"})
+			var body io.Reader = strings.NewReader(c.body)
+			if len(c.body) < 5 {
+				body = io.MultiReader(body, iotest.ErrReader(io.ErrUnexpectedEOF))
+			}
+			answer := f.tus("POST", "/upload/tus", body, piece(0), map[string]string{"Upload-Length": "5"})
 			if answer.Code != c.status || answer.Header().Get("Location") != "" {
 				t.Errorf("got %d %s with Location %q, want %d and none", answer.Code, answer.Body, answer.Header().Get("Location"), c.status)
 			}
-			if len(f.files.Files()) != c.files || (len(f.uploads(t)) != 0) != (name == "quota used up by another upload") {
-				t.Errorf("got %d files and %d uploads, want %d files", len(f.files.Files()), len(f.uploads(t)), c.files)
-			}
+			f.wantCounts(t, c.files, c.notes, 0)
 		})
 	}
+}
+
+// TestTusTooMany checks that a user can have at most maxOpen resumable uploads, not counting expired and terminated uploads
+// and files that sweep has found.
+func TestTusTooMany(t *testing.T) {
+	f := newFixture(t)
+	length := map[string]string{"Upload-Length": "5"}
+	others := map[string]string{"Upload-Length": "5", "Authorization": "Bearer " + f.stranger}
+	for range maxOpen - 3 {
+		open := content.Upload{Owner: owner, Length: 1, ExpiresAt: time.Now().Add(time.Hour)}
+		if _, err := f.files.Create(t.Context(), open); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.createTus(t, 0) // a complete upload counts until it has its catalog entry, or until sweep has found the file
+	complete, terminated := f.only(t).ID, f.createTus(t, 5)
+	if answer := f.tus("POST", "/upload/tus/", nil, length); answer.Code != 201 {
+		t.Fatalf("got %d %s for upload %d, want 201", answer.Code, answer.Body, maxOpen)
+	}
+	tooMany := func(headers ...map[string]string) {
+		t.Helper()
+		before, read := len(f.files.NoteIDs()), f.files.BytesRead()
+		answer := f.tus("POST", "/upload/tus/", strings.NewReader("hello"), append(headers, length)...)
+		wantProblem(t, answer, 429, "too-many-uploads")
+		if after := len(f.files.NoteIDs()); after != before || f.files.BytesRead() != read || answer.Header().Get("Location") != "" {
+			t.Errorf("got %d notes, %d bytes read and Location %q, want %d notes, none and none", after, f.files.BytesRead()-read,
+				answer.Header().Get("Location"), before)
+		}
+	}
+	tooMany()
+	tooMany(piece(0))
+	if answer := f.tus("POST", "/upload/tus/", nil, others); answer.Code != 201 {
+		t.Errorf("got %d %s for another user, want 201", answer.Code, answer.Body)
+	}
+	if answer := f.send("POST", "/upload", strings.NewReader("hello"), nil); answer.Code != 202 {
+		t.Errorf("got %d %s for an upload in one request, want 202", answer.Code, answer.Body)
+	}
+	wantTus(t, f.tus("DELETE", terminated, nil), 204, nil)
+	if err := f.files.Notes().Stored(t.Context(), complete, time.Now(), 0, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		f.createTus(t, 5)
+	}
+	tooMany()
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 )
 
 // rawClient is a connection to a function that runs as in production. Tests write the bytes of HTTP/1.1 requests to it.
@@ -95,8 +95,8 @@ func TestExpectContinue(t *testing.T) {
 		"too large":        {nil, nil, []string{fmt.Sprintf("Content-Length: %d", maxSize+1)}, 413},
 		"encoded body":     {nil, nil, []string{"Content-Length: 5", "Content-Encoding: gzip"}, 415},
 		"malformed digest": {nil, nil, []string{"Content-Length: 5", "Content-Digest: md5"}, 400},
-		"broker unavailable": {func(f *fixture) { f.publisher.notReady = problem.Unavailable.With("unavailable") }, nil,
-			[]string{"Transfer-Encoding: chunked"}, 503},
+		"store unavailable": {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Claimed") }, nil,
+			[]string{"Transfer-Encoding: chunked", "Idempotency-Key: k"}, 503},
 		"over the quota":       {func(f *fixture) { f.limit(t, 4) }, nil, []string{"Content-Length: 5"}, 507},
 		"key of another file":  {keyed, nil, []string{"Content-Length: 6", "Idempotency-Key: k"}, 422},
 		"key of the same file": {keyed, nil, []string{"Content-Length: 5", "Idempotency-Key: k"}, 202},

@@ -30,9 +30,6 @@ const (
 	MaxLimit = 100
 	// MaxName is the maximum length of Query.Name in bytes.
 	MaxName = 255
-
-	// callTimeout is the time limit for a call to MongoDB, except in EnsureIndexes.
-	callTimeout = 5 * time.Second
 )
 
 // Entry is the catalog entry for a file. CataloguedAt is the time when the entry was created, in UTC. In the
@@ -64,77 +61,61 @@ func (s *Store) Close() error { return mongodb.Close(s.db) }
 // EnsureIndexes creates the indexes that List needs. It can be called repeatedly and concurrently, because it leaves
 // existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for _, keys := range []bson.D{
-		{{Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}},
-		{{Key: "owner", Value: 1}, {Key: "stored_at", Value: -1}, {Key: "_id", Value: -1}},
-	} {
-		// Create each index with a separate command, because FerretDB rejects a command with several indexes if some
-		// of these indexes already exist.
-		if _, err := s.entries.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: keys}); err != nil {
-			return mongodb.Problem(err, "create an index on the catalog")
-		}
-	}
-	return nil
+	return mongodb.EnsureIndexes(ctx,
+		mongodb.Index{On: s.entries, Fields: []string{"-stored_at", "-_id"}},
+		mongodb.Index{On: s.entries, Fields: []string{"owner", "-stored_at", "-_id"}})
 }
 
 // Insert adds e to the catalog and returns true. If an entry with the same ID already exists, Insert changes
 // nothing and returns false without an error.
 func (s *Store) Insert(ctx context.Context, e Entry) (inserted bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err = s.entries.InsertOne(ctx, e)
-	if mongo.IsDuplicateKeyError(err) { // the broker can deliver the same event twice
+	err = mongodb.Insert(ctx, s.entries, mongodb.CallTimeout, e, "insert the catalog entry for file "+e.ID)
+	if errors.Is(err, mongodb.ErrExists) { // the broker can deliver the same event twice
 		return false, nil
 	}
-	if err != nil {
-		return false, mongodb.Problem(err, "insert the catalog entry for file "+e.ID)
-	}
-	return true, nil
+	return err == nil, err
 }
 
 // Delete deletes the entry with the given ID. If the entry does not exist, Delete returns no error.
 func (s *Store) Delete(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := s.entries.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}})
-	return mongodb.Problem(err, "delete the catalog entry for file "+id)
+	_, err := mongodb.Remove(ctx, s.entries, mongodb.ID(id))
+	return err
 }
 
 // Get returns the entry with the given ID. If the entry does not exist, the error wraps problem.NotFound.
 func (s *Store) Get(ctx context.Context, id string) (Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var e Entry
-	err := s.entries.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Decode(&e)
-	if errors.Is(err, mongo.ErrNoDocuments) {
+	e, err := mongodb.Read[Entry](ctx, s.entries, id)
+	if err != nil {
+		return Entry{}, err
+	}
+	if e == nil {
 		return Entry{}, problem.NotFound.With("there is no such file")
 	}
-	if err != nil {
-		return Entry{}, mongodb.Problem(err, "read the catalog entry for file "+id)
+	return *e, nil
+}
+
+// IDs returns up to limit entry IDs after the given ID, in ascending order.
+func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, error) {
+	return s.ids(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}}, limit)
+}
+
+// ids returns the IDs of up to limit entries that match filter, in ascending order. A limit of 0 means no limit.
+func (s *Store) ids(ctx context.Context, filter bson.D, limit int) ([]string, error) {
+	entries, err := mongodb.List[Entry](ctx, s.entries, filter, "_id", limit, options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
+	ids := make([]string, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
 	}
-	return e, nil
+	return ids, err
 }
 
 // Missing returns the given IDs that have no catalog entry, in their original order.
 func (s *Store) Missing(ctx context.Context, ids []string) (missing []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	found, err := s.entries.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}},
-		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
-	if err != nil {
-		return nil, mongodb.Problem(err, "find catalog entries")
+	if len(ids) == 0 {
+		return nil, nil
 	}
-	var entries []Entry
-	if err := found.All(ctx, &entries); err != nil {
-		return nil, mongodb.Problem(err, "read the IDs of catalog entries")
-	}
-	there := map[string]bool{}
-	for _, e := range entries {
-		there[e.ID] = true
-	}
-	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return there[id] }), nil
+	found, err := s.ids(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}}, 0)
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(found, id) }), err
 }
 
 // Query selects the entries that List returns.
@@ -182,7 +163,7 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 			bson.D{{Key: "stored_at", Value: after.storedAt}, {Key: "_id", Value: bson.D{{Key: "$lt", Value: after.id}}}},
 		}})
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, mongodb.CallTimeout)
 	defer cancel()
 	// Request one more entry than the limit to find out whether there is a next page.
 	found, err := s.entries.Find(ctx, filter, options.Find().

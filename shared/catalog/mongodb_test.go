@@ -210,6 +210,66 @@ func TestCatalogSearchAndDelete(t *testing.T) {
 	search(catalog.Query{Name: "."}, "100% (1).pdf", "notes.TXT", "Notes Ω.txt")
 }
 
+// TestCatalogIDs proves that IDs returns the IDs of all entries in ascending order, in pages. Missing returns the IDs
+// without an entry, in the order of its argument.
+func TestCatalogIDs(t *testing.T) {
+	s := newCatalog(t, servertest.MongoDB(t).NewDatabase(t))
+	var all []string
+	for n := range int64(5) {
+		e := entry("ada", -n) // the order of the IDs is not the order of the times
+		if _, err := s.Insert(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e.ID)
+	}
+	for name, c := range map[string]struct {
+		after string
+		limit int
+		want  []string
+	}{
+		"first page":         {"", 2, all[:2]},
+		"next page":          {all[1], 2, all[2:4]},
+		"last page":          {all[3], 2, all[4:]},
+		"after the last":     {all[4], 2, nil},
+		"after an absent ID": {all[1] + "~", 2, all[2:4]},
+		"no limit":           {"", 0, all},
+	} {
+		if got, err := s.IDs(t.Context(), c.after, c.limit); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q and error %v, want %q", name, got, err, c.want)
+		}
+	}
+	for name, c := range map[string]struct{ ids, want []string }{
+		"no IDs":       {nil, nil},
+		"all exist":    {all, nil},
+		"none exists":  {[]string{"y", "x"}, []string{"y", "x"}},
+		"some of them": {[]string{"y", all[3], "x", all[0]}, []string{"y", "x"}},
+	} {
+		given := slices.Clone(c.ids)
+		if got, err := s.Missing(t.Context(), given); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q and error %v, want %q", name, got, err, c.want)
+		}
+		if !slices.Equal(given, c.ids) {
+			t.Errorf("%s: Missing has changed its argument to %q, want %q", name, given, c.ids)
+		}
+	}
+}
+
+// TestCatalogInsertWithoutMajority proves that Insert fails if it is unknown whether a majority of the servers has the
+// entry. Otherwise, the record function would acknowledge the event, and the entry could be lost.
+func TestCatalogInsertWithoutMajority(t *testing.T) {
+	s, err := catalog.Open(servertest.NullMongoDB(t, servertest.WithoutMajority("insert catalogue")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	e := entry("ada", 0)
+	for delivery := 1; delivery <= 2; delivery++ { // the second reply reports a duplicate key
+		if inserted, err := s.Insert(t.Context(), e); inserted || !errors.Is(err, problem.Unavailable) {
+			t.Errorf("delivery %d: got %t and error %v, want false and %v", delivery, inserted, err, problem.Unavailable)
+		}
+	}
+}
+
 // TestCatalogServerUnavailable proves that every call returns problem.Unavailable while MongoDB is down, and that the
 // same store works again afterward.
 func TestCatalogServerUnavailable(t *testing.T) {
@@ -226,6 +286,9 @@ func TestCatalogServerUnavailable(t *testing.T) {
 		"Insert":        func() error { _, err := s.Insert(t.Context(), e); return err },
 		"Get":           func() error { _, err := s.Get(t.Context(), e.ID); return err },
 		"List":          func() error { _, _, err := s.List(t.Context(), catalog.Query{}); return err },
+		"Delete":        func() error { return s.Delete(t.Context(), e.ID) },
+		"IDs":           func() error { _, err := s.IDs(t.Context(), "", 1); return err },
+		"Missing":       func() error { _, err := s.Missing(t.Context(), []string{e.ID}); return err },
 		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },
 	})
 	if err := server.Restart(t.Context()); err != nil {

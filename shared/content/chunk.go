@@ -2,7 +2,6 @@ package content
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -10,16 +9,16 @@ import (
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// chunkID returns the _id for chunk n of a file. The _id is an ObjectID, because GridFS requires this type.
+// chunkID returns the _id for chunk n of a file. The _id is an ObjectID, because GridFS requires this type. It contains
+// the last 9 bytes of the file ID, of which 62 bits are random.
 func chunkID(file uuid.UUID, n int32) bson.ObjectID {
 	var id bson.ObjectID
-	seconds, _ := file.Time().UnixTime()
-	binary.BigEndian.PutUint32(id[:4], uint32(seconds))
-	copy(id[4:9], file[11:]) // the last 5 bytes of the file ID are random
+	copy(id[:9], file[7:])
 	id[9], id[10], id[11] = byte(n>>16), byte(n>>8), byte(n)
 	return id
 }
@@ -39,25 +38,37 @@ func newChunk(file uuid.UUID, n int32, data []byte) chunkDocument {
 
 // chunk returns the bytes of chunk n of a file, or nil if the chunk does not exist.
 func (s *Store) chunk(ctx context.Context, file uuid.UUID, n int64) ([]byte, error) {
+	raw, err := s.rawChunk(ctx, file, n)
+	if err != nil || raw == nil {
+		return nil, err
+	}
+	_, data, ok := raw.Lookup("data").BinaryOK()
+	if number, _ := raw.Lookup("n").AsInt64OK(); number != n || !ok {
+		return nil, fmt.Errorf("file %s is corrupt: chunk %d has the number %d or no data", file, n, number)
+	}
+	return data, nil
+}
+
+// withoutData is an option for rawChunk. It omits the bytes of the chunk.
+var withoutData = options.FindOne().SetProjection(bson.D{{Key: "n", Value: 1}})
+
+// rawChunk returns the document of chunk n of a file, or nil if the chunk does not exist.
+func (s *Store) rawChunk(ctx context.Context, file uuid.UUID, n int64, opts ...options.Lister[options.FindOneOptions]) (bson.Raw, error) {
 	// Read each chunk with a separate query. A cursor for all chunks would hold resources on the database server
 	// while a slow client downloads the file, and a restart of the server would invalidate the cursor.
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout)
 	defer cancel()
-	// Query by _id. To find a chunk by files_id and n, FerretDB would load all chunks of all files into memory.
-	raw, err := s.chunks.FindOne(ctx, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}).Raw()
+	raw, err := s.chunks.FindOne(ctx, inFile(file, n), opts...).Raw()
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, mongodb.Problem(err, fmt.Sprintf("read chunk %d of file %s", n, file))
-	}
-	owner, _ := raw.Lookup("files_id").StringValueOK()
-	number, _ := raw.Lookup("n").AsInt64OK()
-	_, data, ok := raw.Lookup("data").BinaryOK()
-	if owner != file.String() || number != n || !ok {
-		return nil, fmt.Errorf("file %s is corrupt: got chunk %d of file %q, want chunk %d", file, number, owner, n)
-	}
-	return data, nil
+	return raw, mongodb.Problem(err, fmt.Sprintf("read chunk %d of file %s", n, file))
+}
+
+// inFile returns a filter for chunk n of a file. It does not use the _id of the chunk, because another file's chunk
+// could have the same _id, and because earlier versions generated the _id in another way.
+func inFile(file uuid.UUID, n int64) bson.D {
+	return bson.D{{Key: "files_id", Value: file.String()}, {Key: "n", Value: int32(n)}}
 }
 
 // lentChunk is a chunk whose buffer can be reused before the insert of the chunk ends. After the BSON encoder has

@@ -15,6 +15,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -30,34 +31,29 @@ const (
 
 	// chunkTimeout is the time limit for a database call that reads or writes chunk bytes.
 	chunkTimeout = 10 * time.Second
-	// deleteTimeout is the time limit for a database call that deletes many documents.
-	deleteTimeout = 20 * time.Second
-	// callTimeout is the time limit for a database call that neither transfers chunk bytes nor deletes many
-	// documents. EnsureIndexes uses a longer limit.
-	callTimeout = 5 * time.Second
 )
 
 // Store provides access to the files in a MongoDB database. It is safe for concurrent use. If concurrent calls
-// conflict, a single insert or deletion determines which call succeeds. All supported servers run such an operation
+// conflict, the write of a single document determines which call succeeds. All supported servers run such a write
 // atomically.
 type Store struct {
 	db *mongo.Database
+	// Notes contains a note of each upload that has no catalog entry yet.
+	Notes *outbox.Notes
 	// files contains a document for each file, including the event that announces the file. One insert stores both the
-	// file's metadata and the event, so that the event is not lost if the process is killed.
-	files  *mongo.Collection
-	chunks *mongo.Collection
-	// uploads contains a record for each upload in progress and for each file whose event the broker has not confirmed.
-	uploads *mongo.Collection
+	// file's metadata and the event, so that the event is not lost if the process is killed. For an upload that must
+	// not become a file, and for a deleted file, the collection contains a tombstone with the same _id. The first
+	// insert of either document decides whether the upload becomes a file, because the insert of the other document
+	// then fails.
+	files   *mongo.Collection
+	chunks  *mongo.Collection
 	journal *mongo.Collection // the progress of each resumable upload
-	claims  *mongo.Collection // the first file that was stored for each idempotency key
+	claims  *mongo.Collection // the uploads that have claimed an idempotency key
 	// deletions contains a record for each incomplete deletion.
 	deletions *mongo.Collection
-	// tombstones contains a marker for each deleted file, so that a late event does not add the file to the catalog
-	// again.
-	tombstones *mongo.Collection
-	buffers    sync.Pool     // contains *buffer values
-	slots      chan struct{} // a semaphore that holds one value for each insert in flight
-	now        func() time.Time
+	buffers   sync.Pool     // contains *buffer values
+	slots     chan struct{} // a semaphore that holds one value for each insert in flight
+	now       func() time.Time
 }
 
 // Open returns a Store for the database that uri names. It does not wait for a connection, so it succeeds even if
@@ -68,51 +64,30 @@ func Open(uri string) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
-		db:         db,
-		files:      db.Collection("fs.files"),
-		chunks:     db.Collection("fs.chunks", options.Collection().SetRegistry(lending())),
-		uploads:    db.Collection("uploads"),
-		journal:    db.Collection("uploads.journal"),
-		claims:     db.Collection("uploads.claims"),
-		deletions:  db.Collection("deletions"),
-		tombstones: db.Collection("deletions.tombstones"),
-		buffers:    sync.Pool{New: func() any { return new(buffer) }},
-		slots:      make(chan struct{}, storeInserts),
-		now:        time.Now,
+		db:        db,
+		Notes:     outbox.New(db),
+		files:     db.Collection("fs.files"),
+		chunks:    db.Collection("fs.chunks", options.Collection().SetRegistry(lending())),
+		journal:   db.Collection("uploads.journal"),
+		claims:    db.Collection("uploads.claims"),
+		deletions: db.Collection("deletions"),
+		buffers:   sync.Pool{New: func() any { return new(buffer) }},
+		slots:     make(chan struct{}, storeInserts),
+		now:       time.Now,
 	}, nil
 }
 
 // Close closes the connections to MongoDB.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
-// EnsureIndexes creates the indexes that GridFS, Usage, ForgetClaims and ForgetDeletions need. It can be called
-// repeatedly and concurrently, because it leaves existing indexes unchanged.
+// EnsureIndexes creates the indexes that GridFS, Usage, the notes, PendingDeletions and ForgetClaims need. It can be
+// called repeatedly and concurrently, because it leaves existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	// Create each index with a separate command, because FerretDB rejects a command with several indexes if some of
-	// these indexes already exist.
-	for _, index := range []struct {
-		of     *mongo.Collection
-		keys   []string
-		unique bool
-	}{
-		{s.chunks, []string{"files_id", "n"}, true},
-		{s.files, []string{"metadata.owner"}, false},
-		{s.uploads, []string{"owner"}, false},
-		{s.claims, []string{"claimed_at"}, false},
-		{s.tombstones, []string{"buried_at"}, false},
-	} {
-		var keys bson.D
-		for _, key := range index.keys {
-			keys = append(keys, bson.E{Key: key, Value: 1})
-		}
-		model := mongo.IndexModel{Keys: keys, Options: options.Index().SetUnique(index.unique)}
-		if _, err := index.of.Indexes().CreateOne(ctx, model); err != nil {
-			return mongodb.Problem(err, "create an index on "+index.of.Name())
-		}
-	}
-	return nil
+	return errors.Join(s.Notes.EnsureIndexes(ctx), mongodb.EnsureIndexes(ctx,
+		mongodb.Index{On: s.chunks, Fields: []string{"files_id", "n"}, Unique: true},
+		mongodb.Index{On: s.files, Fields: []string{"metadata.owner"}},
+		mongodb.Index{On: s.claims, Fields: []string{"claimed_at"}},
+		mongodb.Index{On: s.deletions, Fields: []string{"buried_at"}}))
 }
 
 // File contains the metadata of a stored file.
@@ -121,6 +96,8 @@ type File struct {
 	// Key is a value derived from the Idempotency-Key header. Claim uses this value to detect a repeated upload.
 	// Key is empty if the request had no such header.
 	Key string
+	// Event is the CloudEvent that announces the file, encoded as JSON.
+	Event string
 
 	chunkSize int32
 }
@@ -137,38 +114,55 @@ type fileDocument struct {
 }
 
 type metadata struct {
-	Owner       string `bson:"owner"`
-	ContentType string `bson:"content_type"`
-	SHA256      string `bson:"sha256"`
-	// Event is the file's CloudEvent, encoded as JSON.
-	Event string `bson:"event"`
-	Key   string `bson:"idempotency_key,omitempty"`
+	Owner       string `bson:"owner,omitempty"`
+	ContentType string `bson:"content_type,omitempty"`
+	SHA256      string `bson:"sha256,omitempty"`
+	Event       string `bson:"event,omitempty"`
+	Key         string `bson:"idempotency_key,omitempty"`
+	// EndedAt is set only in a tombstone. It is the time when the upload was ended or the file was deleted.
+	EndedAt *time.Time `bson:"ended_at,omitempty"`
 }
+
+// tombstone returns the document that takes the place of a file's document if the file must not exist. The tombstone is
+// never deleted. Otherwise, a process that was suspended for a long time could still insert the file's document.
+func (s *Store) tombstone(id string) fileDocument {
+	now := s.now().UTC()
+	return fileDocument{ID: id, ChunkSize: chunkSize, UploadDate: now, Metadata: metadata{EndedAt: &now}}
+}
+
+// live reports whether doc is the document of a file. It returns false for nil and for a tombstone.
+func (doc *fileDocument) live() bool { return doc != nil && doc.Metadata.EndedAt == nil }
+
+var errNoFile = problem.NotFound.With("there is no such file")
 
 // Get returns the file with the given ID. If the file does not exist, the error wraps problem.NotFound.
 func (s *Store) Get(ctx context.Context, id string) (File, error) {
-	doc, err := read[fileDocument](ctx, s.files, id, options.FindOne().SetProjection(bson.D{{Key: "metadata.event", Value: 0}}))
-	if err != nil {
+	doc, err := s.document(ctx, id)
+	switch {
+	case err != nil:
 		return File{}, err
-	}
-	if doc == nil {
+	case !doc.live():
 		return File{}, errNoFile
 	}
 	return doc.file()
 }
 
-var errNoFile = problem.NotFound.With("there is no such file")
+// document returns the document of a file, or the tombstone, or nil if neither exists.
+func (s *Store) document(ctx context.Context, id string) (*fileDocument, error) {
+	return mongodb.Read[fileDocument](ctx, s.files, id)
+}
 
-// IDs returns a page of file IDs, in ascending order. To get the next page, pass the last ID of the previous page as
-// "after". For the first page, pass an empty string.
-func (s *Store) IDs(ctx context.Context, after string, limit int) ([]string, error) {
-	docs, err := page[fileDocument](ctx, s.files, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}}, limit,
-		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
-	ids := make([]string, len(docs))
-	for i, doc := range docs {
-		ids[i] = doc.ID
+// IDs reads a page of up to limit documents. It returns the IDs of the files among them, in ascending order, and the
+// value of "after" for the next page. For the first page, pass an empty string. After the last page, next is empty.
+func (s *Store) IDs(ctx context.Context, after string, limit int) (ids []string, next string, err error) {
+	docs, err := mongodb.List[fileDocument](ctx, s.files, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}}, "_id", limit,
+		options.Find().SetProjection(bson.D{{Key: "metadata.ended_at", Value: 1}}))
+	for _, doc := range docs {
+		if next = doc.ID; doc.live() {
+			ids = append(ids, doc.ID)
+		}
 	}
-	return ids, err
+	return ids, next, err
 }
 
 // file converts doc to a File. It returns an error if the length or the chunk size in doc is invalid.
@@ -187,90 +181,77 @@ func (doc fileDocument) file() (File, error) {
 			StoredAt:    doc.UploadDate.UTC(),
 		},
 		Key:       doc.Metadata.Key,
+		Event:     doc.Metadata.Event,
 		chunkSize: doc.ChunkSize,
 	}, nil
 }
 
-// document converts f and its JSON-encoded CloudEvent to an fs.files document.
-func document(f File, event []byte) fileDocument {
+// document converts f to an fs.files document.
+func document(f File) fileDocument {
 	return fileDocument{
 		ID:         f.ID,
 		Length:     f.Size,
 		ChunkSize:  f.chunkSize,
 		UploadDate: f.StoredAt,
 		Filename:   f.Name,
-		Metadata:   metadata{Owner: f.Owner, ContentType: f.ContentType, SHA256: f.SHA256, Event: string(event), Key: f.Key},
+		Metadata:   metadata{Owner: f.Owner, ContentType: f.ContentType, SHA256: f.SHA256, Event: f.Event, Key: f.Key},
 	}
 }
 
-// Event returns the JSON-encoded CloudEvent for the file with the given ID. If the file does not exist, the error wraps
-// problem.NotFound.
-func (s *Store) Event(ctx context.Context, id string) ([]byte, error) {
-	doc, err := read[fileDocument](ctx, s.files, id, options.FindOne().SetProjection(bson.D{{Key: "metadata", Value: 1}}))
-	if err != nil {
-		return nil, err
+// commit inserts the document of f, which makes f a file. If the document already exists, commit returns nil. If a
+// tombstone exists, the error is errEnded. If the error wraps mongodb.ErrUnknown, f might be a file.
+func (s *Store) commit(ctx context.Context, f File) error {
+	insert := func() error {
+		return mongodb.Insert(ctx, s.files, mongodb.CallTimeout, document(f), "commit file "+f.ID)
 	}
-	if doc == nil {
-		return nil, errNoFile
+	err := insert()
+	if errors.Is(err, mongodb.ErrUnknown) { // a retry cannot create a second file, because the _id is unique
+		if again := insert(); again == nil || errors.Is(again, mongodb.ErrExists) {
+			err = again // any other error does not reveal whether the first insert has been done
+		}
 	}
-	return []byte(doc.Metadata.Event), nil
-}
-
-// Delete deletes a file (if it exists), its upload record and its deletion record. It keeps the tombstone (the
-// deletion marker), so that a late event does not restore the catalog entry.
-func (s *Store) Delete(ctx context.Context, id string) error {
-	// Delete the fs.files document before the chunks. If the deletion is interrupted, chunks without this document are
-	// harmless, but a document without chunks would be a corrupt file.
-	if err := s.remove(ctx, s.files, id); err != nil {
+	if !errors.Is(err, mongodb.ErrExists) {
 		return err
 	}
-	if err := s.deleteUpload(ctx, id); err != nil {
+	doc, err := s.document(context.WithoutCancel(ctx), f.ID)
+	if err != nil {
+		return fmt.Errorf("%w: %w", mongodb.ErrUnknown, err)
+	}
+	if !doc.live() {
+		return errEnded
+	}
+	return nil
+}
+
+// errEnded reports that an upload cannot become a file, because another process has ended the upload.
+var errEnded = problem.Unavailable.With("another process has ended the upload: send the file again")
+
+// end inserts the tombstone of an upload, so that the upload cannot become a file. If the upload is already a file, the
+// error wraps problem.Conflict. If end has been called before for the upload, it does nothing.
+func (s *Store) end(ctx context.Context, id string) error {
+	err := mongodb.Insert(ctx, s.files, mongodb.CallTimeout, s.tombstone(id), "end upload "+id)
+	if !errors.Is(err, mongodb.ErrExists) {
 		return err
 	}
-	// Delete the deletion record last, because the sweep function needs it to complete an interrupted deletion.
-	return s.remove(ctx, s.deletions, id)
-}
-
-// read returns the document with the given ID from a collection, or nil if the document does not exist.
-func read[T any](ctx context.Context, from *mongo.Collection, id any, opts ...options.Lister[options.FindOneOptions]) (*T, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var document T
-	err := from.FindOne(ctx, bson.D{{Key: "_id", Value: id}}, opts...).Decode(&document)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return nil, nil
+	if doc, err := s.document(ctx, id); err != nil || !doc.live() {
+		return err
 	}
-	if err != nil {
-		return nil, mongodb.Problem(err, fmt.Sprintf("read document %v from %s", id, from.Name()))
+	return problem.Conflict.With("the upload is complete: delete the file /files/%s instead", id)
+}
+
+// purge deletes the chunks, the journal and the note of an upload that is not a file, or of a deleted file.
+func (s *Store) purge(ctx context.Context, id string) error {
+	if err := s.purgeBytes(ctx, id); err != nil {
+		return err
 	}
-	return &document, nil
+	// Delete the note last, so that the sweep function can find an interrupted deletion and complete it.
+	return s.Notes.Remove(ctx, id)
 }
 
-// page returns the documents in a collection that match filter, sorted by ID. A limit of 0 means no limit.
-func page[T any](ctx context.Context, from *mongo.Collection, filter bson.D, limit int, opts ...options.Lister[options.FindOptions]) (documents []T, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	opts = append(opts, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
-	found, err := from.Find(ctx, filter, opts...)
-	if err == nil {
-		err = found.All(ctx, &documents)
+// purgeBytes is like purge, but it keeps the note.
+func (s *Store) purgeBytes(ctx context.Context, id string) error {
+	if _, err := mongodb.RemoveAll(ctx, s.chunks, bson.D{{Key: "files_id", Value: id}}); err != nil {
+		return fmt.Errorf("delete the chunks of file %s: %w", id, err)
 	}
-	return documents, mongodb.Problem(err, "list documents in "+from.Name())
-}
-
-// remove deletes the document with the given ID from a collection. If the document does not exist, remove returns no
-// error.
-func (s *Store) remove(ctx context.Context, from *mongo.Collection, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := from.DeleteOne(ctx, bson.D{{Key: "_id", Value: id}})
-	return mongodb.Problem(err, "delete document "+id+" from "+from.Name())
-}
-
-// deleteChunks deletes all chunks of the file or upload with the given ID.
-func (s *Store) deleteChunks(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
-	defer cancel()
-	_, err := s.chunks.DeleteMany(ctx, bson.D{{Key: "files_id", Value: id}})
-	return mongodb.Problem(err, "delete the chunks of file "+id)
+	return s.DropJournal(ctx, id)
 }

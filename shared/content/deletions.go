@@ -2,58 +2,59 @@ package content
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
-// deletion is the document type of two collections. The deletions collection has a document for each incomplete
-// deletion. The deletions.tombstones collection has a document for each deleted file.
+// deletion is a document in the deletions collection. It exists while the deletion of a file is incomplete.
 type deletion struct {
-	ID        string    `bson:"_id"`
-	DeletedAt time.Time `bson:"buried_at"`
+	ID string `bson:"_id"`
+	// DueAt is the time when the deletion becomes due. The sweep function visits the deletion when it has been due for
+	// PENDING_GRACE.
+	DueAt time.Time `bson:"buried_at"`
 }
 
-// MarkDeleted marks a file as deleted. The caller must then delete the file's catalog entry and call Delete.
-// MarkDeleted can be called repeatedly.
+// MarkDeleted replaces the document of a file with a tombstone, so that the file no longer exists. The caller must then
+// delete the catalog entry and call Delete. MarkDeleted can be called repeatedly.
 func (s *Store) MarkDeleted(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	// Insert the deletion record before the tombstone, which marks the file as deleted. If only the tombstone
-	// existed, the file would be hidden, but the sweep function would never delete its bytes.
-	for _, c := range []*mongo.Collection{s.deletions, s.tombstones} {
-		_, err := c.InsertOne(ctx, deletion{id, s.now().UTC()})
-		if err != nil && !mongo.IsDuplicateKeyError(err) {
-			return mongodb.Problem(err, "mark file "+id+" as deleted")
-		}
+	// Insert the deletion record before the tombstone. If only the tombstone existed, the sweep function would never
+	// delete the file's chunks.
+	err := mongodb.Insert(ctx, s.deletions, mongodb.CallTimeout, deletion{id, s.now().UTC()}, "begin the deletion of file "+id)
+	if err != nil && !errors.Is(err, mongodb.ErrExists) {
+		return err
 	}
-	return nil
+	if err := s.markForPrevious(ctx, id); err != nil {
+		return err
+	}
+	// If the file has no document, insert the tombstone, so that a suspended process cannot insert the document later.
+	return mongodb.Put(ctx, s.files, id, s.tombstone(id))
 }
 
-// IsDeleted reports whether the file with the given ID is marked as deleted. An event handler must call IsDeleted, so
-// that a late event does not add a deleted file to the catalog again.
-func (s *Store) IsDeleted(ctx context.Context, id string) (bool, error) {
-	tombstone, err := read[deletion](ctx, s.tombstones, id)
-	return tombstone != nil, err
+// Delete deletes the chunks, the journal, the note and the deletion record of a file that is marked as deleted.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	if err := s.purge(ctx, id); err != nil {
+		return err
+	}
+	// Delete the deletion record last, because the sweep function needs it to complete an interrupted deletion.
+	_, err := mongodb.Remove(ctx, s.deletions, mongodb.ID(id))
+	return err
 }
 
-// PendingDeletions lists the files whose deletion began before the given time and is not complete yet. To get the
-// next page, pass the last ID of the previous page as "after". For the first page, pass an empty string.
-func (s *Store) PendingDeletions(ctx context.Context, before time.Time, after string, limit int) ([]string, error) {
-	pending, err := page[deletion](ctx, s.deletions, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}},
-		{Key: "buried_at", Value: bson.D{{Key: "$lt", Value: before.UTC()}}}}, limit)
-	ids := make([]string, len(pending))
-	for i, d := range pending {
-		ids[i] = d.ID
+// PendingDeletions returns the IDs of up to limit files whose deletion is incomplete and whose due time is not after
+// the given time. It sorts them by the due time.
+func (s *Store) PendingDeletions(ctx context.Context, at time.Time, limit int) (ids []string, err error) {
+	pending, err := mongodb.List[deletion](ctx, s.deletions, bson.D{{Key: "buried_at", Value: bson.D{{Key: "$lte", Value: at.UTC()}}}}, "buried_at", limit)
+	for _, d := range pending {
+		ids = append(ids, d.ID)
 	}
 	return ids, err
 }
 
-// ForgetDeletions deletes all tombstones (markers for deleted files) that were created before the given time. It
-// returns the number of deleted tombstones.
-func (s *Store) ForgetDeletions(ctx context.Context, before time.Time) (int64, error) {
-	return s.removeOlder(ctx, s.tombstones, "buried_at", before)
+// PostponeDeletion sets the due time of an incomplete deletion.
+func (s *Store) PostponeDeletion(ctx context.Context, id string, until time.Time) error {
+	return mongodb.Update(ctx, s.deletions, mongodb.CallTimeout, mongodb.ID(id), bson.D{{Key: "$set", Value: bson.D{{Key: "buried_at", Value: until.UTC()}}}})
 }

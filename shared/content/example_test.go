@@ -14,7 +14,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
-// Put stores a file together with the event that announces the file. The file is unconfirmed until Confirm is called.
+// Put stores a file together with the event that announces the file.
 func ExampleStore_Put() {
 	ctx, store := context.Background(), contenttest.New() // a function calls content.Open(uri) instead
 	event := func(f *content.File) ([]byte, error) { return events.Encode(ctx, f.Info) }
@@ -22,14 +22,11 @@ func ExampleStore_Put() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	e, err := events.Load(ctx, store, f.ID)
+	e, err := events.Parse(f.Event)
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Publish the event here. If the function is killed before Confirm, the sweep function publishes the event.
-	if err := store.Confirm(ctx, f.ID); err != nil {
-		log.Fatal(err)
-	}
+	// Publish the event here. If the function is killed first, the sweep function publishes the event.
 	b, err := io.ReadAll(store.Reader(ctx, f))
 	fmt.Printf("%s: %s %v, %s\n", f.Name, b, err, e.Type())
 	// Output: a.txt: hello <nil>, dev.strongroom.file.stored.v1

@@ -33,11 +33,22 @@ func put(ctx context.Context, s *content.Store, b []byte) (content.File, error) 
 	return s.Put(ctx, content.File{Info: file.Info{Owner: "ada", Name: "notes Ω.txt", ContentType: "text/plain"}}, bytes.NewReader(b), anyEvent)
 }
 
-// wantEmpty checks that the database has no files, chunks, upload records, claims and deletion records.
+// deleteFile deletes a file as the files function does.
+func deleteFile(t *testing.T, s *content.Store, id string) {
+	t.Helper()
+	if err := errors.Join(s.MarkDeleted(t.Context(), id), s.Delete(t.Context(), id)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantEmpty checks that the database has no files, chunks, journal entries, notes, claims and deletion records. It can
+// have tombstones.
 func wantEmpty(t *testing.T, db *mongo.Database) {
 	t.Helper()
-	for _, name := range []string{"fs.files", "fs.chunks", "uploads", "uploads.claims", "deletions"} {
-		if n := servertest.CountDocuments(t, db.Collection(name), bson.D{}); n != 0 {
+	for name, filter := range map[string]bson.D{
+		"fs.files": {{Key: "metadata.ended_at", Value: nil}}, "fs.chunks": {}, "uploads": {}, "uploads.journal": {}, "uploads.claims": {}, "deletions": {},
+	} {
+		if n := servertest.CountDocuments(t, db.Collection(name), filter); n != 0 {
 			t.Errorf("got %d documents in %s, want none", n, name)
 		}
 	}
@@ -45,9 +56,9 @@ func wantEmpty(t *testing.T, db *mongo.Database) {
 
 // TestContentStore proves that content.Store and contenttest.Memory do the same.
 func TestContentStore(t *testing.T) {
-	contenttest.Test(t, func(t *testing.T) contenttest.Store {
+	contenttest.Test(t, func(t *testing.T) (contenttest.Store, contenttest.Notes) {
 		s, _ := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
-		return s
+		return s, s.Notes
 	})
 }
 
@@ -100,8 +111,8 @@ func TestContentSizes(t *testing.T) {
 	}
 }
 
-// TestContentDocument proves that the file document contains the owner, the event and the digest, that Confirm marks
-// the event confirmed, and that Delete leaves no document.
+// TestContentDocument proves that the file document contains the owner, the event and the digest, and that a deletion
+// leaves only a tombstone.
 func TestContentDocument(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	f, err := put(t.Context(), s, []byte("x"))
@@ -120,28 +131,21 @@ func TestContentDocument(t *testing.T) {
 	if m := document().Metadata; m.Owner != "ada" || m.Event != `{"id":"1"}` || m.SHA256 != servertest.SHA256([]byte("x")) {
 		t.Errorf(`got the metadata %+v, want the owner ada, the event {"id":"1"} and the digest %s`, m, servertest.SHA256([]byte("x")))
 	}
-	if event, err := s.Event(t.Context(), f.ID); err != nil || string(event) != `{"id":"1"}` {
-		t.Errorf(`Event: got %s, %v, want {"id":"1"}`, event, err)
-	}
-	for _, want := range []bool{false, true} {
-		if got, err := s.Confirmed(t.Context(), f.ID); err != nil || got != want {
-			t.Errorf("Confirmed: got %t, %v, want %t", got, err, want)
-		}
-		if err := s.Confirm(t.Context(), f.ID); err != nil {
-			t.Fatal(err)
-		}
+	if got, err := s.Get(t.Context(), f.ID); err != nil || got.Event != `{"id":"1"}` {
+		t.Errorf(`Get: got %+v and error %v, want the event {"id":"1"}`, got, err)
 	}
 	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
 		t.Errorf("Get of an unknown file: got error %v, want %v", err, problem.NotFound)
 	}
-	if _, err := s.Event(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
-		t.Errorf("Event of an unknown file: got error %v, want %v", err, problem.NotFound)
+	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, problem.NotFound) {
+		t.Errorf("Get of an unknown file: got error %v, want %v", err, problem.NotFound)
 	}
 	for range 2 { // a second call is not an error
-		if err := s.Delete(t.Context(), f.ID); err != nil {
-			t.Fatal(err)
-		}
+		deleteFile(t, s, f.ID)
 		wantEmpty(t, db)
+	}
+	if m := document().Metadata; m.Owner != "" || m.Event != "" || m.SHA256 != "" {
+		t.Errorf("got a tombstone with the metadata %+v, want no owner, event and digest", m)
 	}
 }
 

@@ -2,8 +2,11 @@ package content
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
 	"github.com/google/uuid"
@@ -12,9 +15,10 @@ import (
 var errClosed = errors.New("the file reader is closed")
 
 // Reader returns a reader for the bytes of f. The reader's queries use ctx. f must be a File that a Store method
-// returned, because only Store methods set the chunk size.
+// returned, because only Store methods set the chunk size. If a caller reads the whole file from start to end, and the
+// SHA-256 of the bytes is wrong, the reader returns an error instead of the bytes of the last chunk.
 func (s *Store) Reader(ctx context.Context, f File) io.ReadSeekCloser {
-	r := &chunkReader{ctx: ctx, s: s, f: f}
+	r := &chunkReader{ctx: ctx, s: s, f: f, sum: sha256.New()}
 	return struct {
 		*io.SectionReader
 		io.Closer
@@ -30,6 +34,8 @@ type chunkReader struct {
 	number int64  // the index of the chunk whose bytes are in data
 	data   []byte // the bytes of the loaded chunk; empty if no chunk is loaded
 	closed bool
+	sum    hash.Hash // the SHA-256 hash of the first chunks
+	hashed int64     // the number of chunks in sum
 }
 
 // ReadAt implements io.ReaderAt. The range to read must lie within the file.
@@ -64,6 +70,13 @@ func (r *chunkReader) fetch(n int64) ([]byte, error) {
 	// Detect a missing or short chunk, so that a caller cannot mistake a truncated file for a complete one.
 	if want := min(int64(r.f.chunkSize), r.f.Size-n*int64(r.f.chunkSize)); int64(len(data)) != want {
 		return nil, fmt.Errorf("file %s is corrupt: chunk %d is missing or has the wrong length: got %d bytes, want %d", r.f.ID, n, len(data), want)
+	}
+	if n == r.hashed {
+		_, _ = r.sum.Write(data) // hash.Hash.Write never returns an error
+		r.hashed++
+		if got := hex.EncodeToString(r.sum.Sum(nil)); r.hashed*int64(r.f.chunkSize) >= r.f.Size && got != r.f.SHA256 {
+			return nil, fmt.Errorf("file %s is corrupt: got the SHA-256 %s, want %s", r.f.ID, got, r.f.SHA256)
+		}
 	}
 	return data, nil
 }

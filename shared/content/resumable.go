@@ -8,12 +8,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 // The bytes of a resumable upload are stored as a chain of pieces (ranges of bytes). A writer adds a piece by inserting
 // a document whose _id is derived from the piece's offset. Writers need no locks, because only one of them can insert a
-// piece at a given offset. The chain ends with the seal, a document that contains the outcome of the upload.
+// piece at a given offset.
 
 // Upload describes a resumable upload.
 type Upload struct {
@@ -34,8 +35,6 @@ type Upload struct {
 	ExpiresAt time.Time
 	// Stored reports whether the upload has become a file.
 	Stored bool
-	// Unconfirmed reports whether the upload has become a file whose event the broker has not confirmed yet.
-	Unconfirmed bool
 
 	id uuid.UUID // the parsed ID of an upload that is not stored
 }
@@ -57,8 +56,8 @@ func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	}
 	u.ID, u.Offset = id.String(), 0
 	u.ExpiresAt = u.ExpiresAt.UTC().Truncate(time.Millisecond)
-	return u, s.begin(ctx, uploadDocument{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt,
-		Tus: &tusDocument{u.Name, u.ContentType, u.Metadata}})
+	return u, s.Notes.Add(ctx, outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
+		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata}})
 }
 
 // Find returns the upload with the given ID. The error wraps problem.NotFound if the upload does not exist, was
@@ -78,56 +77,43 @@ func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 	if err != nil || file.String() != id {
 		return Upload{}, piece{}, errNoUpload
 	}
-	open, err := s.uploadRecord(ctx, id)
+	note, err := s.Notes.Note(ctx, id)
 	if err != nil {
 		return Upload{}, piece{}, err
 	}
-	if open == nil || open.Tus == nil {
-		u, err := s.findStored(ctx, id, open != nil)
-		return u, piece{}, err
+	var last piece
+	if note != nil && note.Tus != nil {
+		var sealed bool
+		if last, sealed, err = s.tail(ctx, id); err != nil {
+			return Upload{}, piece{}, err
+		} else if sealed {
+			return Upload{}, piece{}, errNoUpload
+		}
 	}
-	last, outcome, err := s.tail(ctx, id)
-	if err != nil {
+	doc, err := s.document(ctx, id)
+	switch {
+	case err != nil:
 		return Upload{}, piece{}, err
-	}
-	// Look for the file only after reading the journal. Finish creates the file before it deletes the journal, so if
-	// the file does not exist yet, the journal was still complete when it was read.
-	if u, err := s.findStored(ctx, id, true); !errors.Is(err, problem.NotFound) {
-		return u, piece{}, err
-	}
-	if outcome != "" && outcome != sealComplete {
+	case doc.live():
+		return Upload{ID: id, Owner: doc.Metadata.Owner, Name: doc.Filename, ContentType: doc.Metadata.ContentType,
+			Length: doc.Length, Offset: doc.Length, Stored: true}, piece{}, nil
+	case doc != nil, note == nil, note.Tus == nil:
 		return Upload{}, piece{}, errNoUpload
 	}
-	u := Upload{id: file, ID: id, Owner: open.Owner, Name: open.Tus.Name, ContentType: open.Tus.ContentType, Metadata: open.Tus.Metadata, Length: open.Length}
-	if open.ExpiresAt != nil {
-		u.ExpiresAt = open.ExpiresAt.UTC()
+	u := Upload{id: file, ID: id, Owner: note.Owner, Name: note.Tus.Name, ContentType: note.Tus.ContentType, Metadata: note.Tus.Metadata, Length: note.Length}
+	if note.ExpiresAt != nil {
+		u.ExpiresAt = note.ExpiresAt.UTC()
 	}
-	if last, err = s.repair(ctx, file, u.Length, last); err != nil {
-		return Upload{}, piece{}, err
-	}
-	u.Offset = last.end()
-	return u, last, nil
-}
-
-// findStored returns an Upload that describes the stored file with the given ID. The caller specifies the value of
-// Upload.Unconfirmed.
-func (s *Store) findStored(ctx context.Context, id string, unconfirmed bool) (Upload, error) {
-	f, err := s.Get(ctx, id)
-	if errors.Is(err, problem.NotFound) {
-		return Upload{}, errNoUpload
+	repaired, err := s.repair(ctx, file, u.Length, last)
+	if err == nil && repaired.end() > last.end() {
+		err = s.stillOpen(ctx, u) // the repair has inserted journal entries
 	}
 	if err != nil {
-		return Upload{}, err
+		return Upload{}, piece{}, err
 	}
-	// A client can still request the upload's URL after the file's deletion, but the response must not report the file
-	// as stored.
-	if deleted, err := s.IsDeleted(ctx, id); err != nil {
-		return Upload{}, err
-	} else if deleted {
-		return Upload{}, errNoUpload
-	}
-	return Upload{ID: id, Owner: f.Owner, Name: f.Name, ContentType: f.ContentType, Length: f.Size, Offset: f.Size,
-		Stored: true, Unconfirmed: unconfirmed}, nil
+	last = repaired
+	u.Offset = last.end()
+	return u, last, nil
 }
 
 // repair completes an upload's last write if the writer was killed. The caller passes the journal's last piece (range
@@ -162,7 +148,7 @@ func (s *Store) repair(ctx context.Context, file uuid.UUID, length int64, last p
 		if last, err = last.next(file, len(data), sum); err != nil {
 			return piece{}, err
 		}
-		if err := s.ensurePiece(ctx, last); err != nil {
+		if err := s.insertPiece(ctx, last); err != nil && !errors.Is(err, errTaken) {
 			return piece{}, err
 		}
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
@@ -19,8 +18,9 @@ import (
 
 const (
 	// freePieces and pieceSize limit the number of pieces (journal entries) per upload. After its first piece, an
-	// upload may have at most freePieces more pieces, plus one piece per pieceSize bytes of its length. Without this
-	// limit, a client could fill the journal with tiny requests.
+	// upload may have at most freePieces more pieces, plus one piece per pieceSize bytes that have arrived. Without
+	// this limit, a client could fill the journal with tiny requests. A client that exceeds the limit can continue with
+	// larger requests.
 	freePieces = 10_000
 	pieceSize  = 16 << 10
 )
@@ -78,71 +78,60 @@ func inChain(file string, start, end int64) bson.D {
 	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, start)}, {Key: "$lt", Value: pieceID(file, end)}}}}
 }
 
-// inJournal returns a filter for an upload's whole journal: the pieces and the seal, which records the upload's
-// outcome.
+// inJournal returns a filter for an upload's whole journal.
 func inJournal(file string) bson.D {
-	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, 0)}, {Key: "$lte", Value: sealID(file)}}}}
+	return bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: pieceID(file, 0)}, {Key: "$lte", Value: file + "/end"}}}}
 }
 
 // endsChunk reports whether a chunk ends at the given offset. The last chunk ends at length, the upload's size in
 // bytes.
 func endsChunk(offset, length int64) bool { return offset%chunkSize == 0 || offset == length }
 
-// tail reads the last piece of an upload (without its bytes) and the upload's outcome from the journal. The piece
-// is zero if the journal contains no pieces, and the outcome is empty if none is recorded.
-func (s *Store) tail(ctx context.Context, file string) (last piece, outcome string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+// tail reads the last piece of an upload (without its bytes) from the journal. The piece is zero if the journal
+// contains no pieces. sealed reports whether the previous version of Strongroom has ended the upload. The previous
+// version recorded this in the last document of the journal.
+func (s *Store) tail(ctx context.Context, file string) (last piece, sealed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, mongodb.CallTimeout)
 	defer cancel()
-	cursor, err := s.journal.Find(ctx, inJournal(file), options.Find().SetSort(bson.D{{Key: "_id", Value: -1}}).SetLimit(2).
-		SetProjection(bson.D{{Key: "data", Value: 0}}))
-	if err != nil {
-		return piece{}, "", mongodb.Problem(err, "read the journal of upload "+file)
-	}
 	var documents []struct {
 		Piece piece  `bson:",inline"`
 		By    string `bson:"by"`
 	}
-	if err := cursor.All(ctx, &documents); err != nil {
-		return piece{}, "", mongodb.Problem(err, "read the journal of upload "+file)
+	cursor, err := s.journal.Find(ctx, inJournal(file), options.Find().SetSort(bson.D{{Key: "_id", Value: -1}}).SetLimit(2).
+		SetProjection(bson.D{{Key: "data", Value: 0}}))
+	if err == nil {
+		err = cursor.All(ctx, &documents)
+	}
+	if err != nil {
+		return piece{}, false, mongodb.Problem(err, "read the journal of upload "+file)
 	}
 	for _, document := range documents {
-		if document.By != "" {
-			outcome = document.By
-			continue
+		if document.By == "" {
+			return document.Piece, sealed, nil
 		}
-		return document.Piece, outcome, nil
+		sealed = document.By != "complete"
 	}
-	return piece{}, outcome, nil
-}
-
-// ensurePiece inserts the journal entry for p, unless the entry already exists. The caller must store the bytes
-// of p in a chunk before the call.
-func (s *Store) ensurePiece(ctx context.Context, p piece) error {
-	err := s.insertPiece(ctx, p)
-	if errors.Is(err, errTaken) {
-		return nil
-	}
-	return err
+	return piece{}, sealed, nil
 }
 
 // insertPiece inserts piece p into the journal. It returns errTaken if the journal already has a piece at the same
 // offset.
 func (s *Store) insertPiece(ctx context.Context, p piece) error {
-	// Ignore the cancellation of ctx, because after a canceled insert, it would be unknown whether the journal contains
-	// the piece.
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
-	defer cancel()
-	_, err := s.journal.InsertOne(call, p)
-	if mongo.IsDuplicateKeyError(err) {
+	return taken(mongodb.Insert(ctx, s.journal, chunkTimeout, p, "insert journal entry "+p.ID))
+}
+
+// taken converts mongodb.ErrExists to errTaken.
+func taken(err error) error {
+	if errors.Is(err, mongodb.ErrExists) {
 		return errTaken
 	}
-	return mongodb.Problem(err, "insert journal entry "+p.ID)
+	return err
 }
 
 // addPiece adds the piece p (a range of bytes) to an upload of the given length. The bytes of p are at the start
 // of b. The error is errTaken if the upload already has a piece at the same offset.
 func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p piece, b *buffer) error {
-	if p.Index > freePieces+length/pieceSize {
+	if p.Index > freePieces+p.end()/pieceSize {
 		return problem.BadRequest.With("the upload was split into too many small requests: send at least %d bytes per request", pieceSize)
 	}
 	if p.Offset%chunkSize != 0 {
@@ -159,24 +148,21 @@ func (s *Store) addPiece(ctx context.Context, file uuid.UUID, length int64, p pi
 	// The piece starts at a chunk boundary, so insert its bytes as a new chunk, even if they do not fill the
 	// chunk. If the writer is killed before it inserts the journal entry, repair inserts the entry.
 	n := int32(p.Offset / chunkSize)
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
-	defer cancel()
-	_, err := s.chunks.InsertOne(call, newChunk(file, n, b[:p.Length]))
-	if mongo.IsDuplicateKeyError(err) {
-		return errTaken
+	if err := mongodb.Insert(ctx, s.chunks, chunkTimeout, newChunk(file, n, b[:p.Length]), fmt.Sprintf("write chunk %d of upload %s", n, file)); err != nil {
+		return taken(err)
 	}
-	if err != nil {
-		return mongodb.Problem(err, fmt.Sprintf("write chunk %d of upload %s", n, file))
+	if err := s.insertPiece(ctx, p); !errors.Is(err, errTaken) {
+		return err
 	}
-	return s.ensurePiece(ctx, p)
+	return nil // another caller has repaired the upload
 }
 
 // assemble completes the chunk that ends at the given offset. It moves the chunk's remaining bytes from the
 // journal to fs.chunks. It returns errTaken if the upload is committed or its journal is being deleted.
 func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	id := file.String()
-	// Do not copy bytes from the journal to a committed file, because they can be wrong. After Finish has deleted the
-	// file's journal, a late writer can add different bytes at the same offset. Before that, the writer's insert fails,
+	// Do not copy bytes from the journal to a committed file, because they can be wrong. After the file's journal has
+	// been deleted, a late writer can add different bytes at the same offset. Before that, the writer's insert fails,
 	// because the journal still contains the original piece.
 	if _, err := s.Get(ctx, id); err == nil {
 		return errTaken
@@ -193,15 +179,16 @@ func (s *Store) assemble(ctx context.Context, file uuid.UUID, end int64) error {
 	if err != nil || filled == 0 {
 		return err
 	}
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
-	defer cancel()
-	// Several callers can replace the chunk at the same time, because all of them write the same bytes.
-	if _, err := s.chunks.ReplaceOne(call, bson.D{{Key: "_id", Value: chunkID(file, int32(n))}}, newChunk(file, int32(n), b[:filled])); err != nil {
-		return mongodb.Problem(err, fmt.Sprintf("assemble chunk %d of upload %s", n, id))
+	// Several callers can replace the bytes at the same time, because all of them write the same bytes.
+	complete := bson.D{{Key: "$set", Value: bson.D{{Key: "data", Value: b[:filled]}}}}
+	if err := mongodb.Update(ctx, s.chunks, chunkTimeout, inFile(file, n), complete); err != nil {
+		return fmt.Errorf("assemble chunk %d of upload %s: %w", n, id, err)
 	}
 	bare := bson.D{{Key: "$unset", Value: bson.D{{Key: "apart", Value: ""}, {Key: "data", Value: ""}}}}
-	_, err = s.journal.UpdateMany(call, inChain(id, start, end), bare)
-	return mongodb.Problem(err, "remove bytes from the journal of upload "+id)
+	if err := mongodb.UpdateAll(ctx, s.journal, inChain(id, start, end), bare); err != nil {
+		return fmt.Errorf("remove bytes from the journal of upload %s: %w", id, err)
+	}
+	return nil
 }
 
 // gather copies the bytes of a chunk's pieces into buf and returns the number of copied bytes. The number is 0 if

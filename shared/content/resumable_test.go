@@ -32,20 +32,16 @@ func wantOffset(t *testing.T, s *content.Store, id string, want int) {
 }
 
 // wantFinished calls Finish for an upload and checks the file. Reader and the driver's GridFS must both read the bytes
-// want. The journal must have no entry for the upload.
+// want. After CloseNote, the journal must have no entry for the upload.
 func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string, want []byte) {
 	t.Helper()
 	f, err := s.Finish(t.Context(), id, anyEvent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	event, err := s.Event(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(event) != `{"id":"1"}` || f.Owner != "ada" || f.Name != "notes Ω.txt" || f.ContentType != "text/plain" || f.SHA256 != servertest.SHA256(want) || f.Size != int64(len(want)) {
-		t.Errorf("Finish: got the event %s and the file %+v, want the file that was created, with %d bytes and the digest %s",
-			event, f, len(want), servertest.SHA256(want))
+	if f.Event != `{"id":"1"}` || f.Owner != "ada" || f.Name != "notes Ω.txt" || f.ContentType != "text/plain" || f.SHA256 != servertest.SHA256(want) || f.Size != int64(len(want)) {
+		t.Errorf("Finish: got %+v, want the file that was created, with %d bytes and the digest %s",
+			f, len(want), servertest.SHA256(want))
 	}
 	got, err := io.ReadAll(s.Reader(t.Context(), f))
 	if err != nil || !bytes.Equal(got, want) {
@@ -60,8 +56,11 @@ func wantFinished(t *testing.T, s *content.Store, db *mongo.Database, id string,
 		t.Errorf("GridFS of the driver: got %d bytes with the digest %s and error %v, want %d bytes with %s",
 			len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
 	}
-	if u, err := s.Find(t.Context(), id); err != nil || !u.Stored || !u.Unconfirmed || !u.Complete() {
-		t.Errorf("Find: got %+v and error %v, want a stored file whose event is not confirmed", u, err)
+	if u, err := s.Find(t.Context(), id); err != nil || !u.Stored || !u.Complete() {
+		t.Errorf("Find: got %+v and error %v, want a stored file", u, err)
+	}
+	if err := s.CloseNote(t.Context(), id); err != nil {
+		t.Fatal(err)
 	}
 	servertest.WantNoJournal(t, db, id)
 }
@@ -225,27 +224,44 @@ func TestResumableAfterAKill(t *testing.T) {
 		servertest.AddPiece(t, s, u.ID, mebi, want[mebi:])
 		wantFinished(t, s, db, u.ID, want)
 	})
-	t.Run("a seal without its file", func(t *testing.T) {
-		u := servertest.CreateUpload(t, s, len(want))
-		servertest.AddPiece(t, s, u.ID, 0, want)
-		broken := errors.New("killed")
-		if _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
-			t.Fatalf("Finish: got error %v, want %v", err, broken)
+	t.Run("a seal of the previous version", func(t *testing.T) {
+		for outcome, wantErr := range map[string]error{"complete": nil, "terminated": problem.NotFound, "expired": problem.NotFound} {
+			u := servertest.CreateUpload(t, s, len(want))
+			servertest.AddPiece(t, s, u.ID, 0, want)
+			if _, err := journal.InsertOne(t.Context(), bson.D{{Key: "_id", Value: u.ID + "/end"}, {Key: "by", Value: outcome}}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Find(t.Context(), u.ID); !errors.Is(err, wantErr) {
+				t.Errorf("Find with the seal %q: got error %v, want %v", outcome, err, wantErr)
+			}
+			if _, err := s.Finish(t.Context(), u.ID, anyEvent); !errors.Is(err, wantErr) {
+				t.Errorf("Finish with the seal %q: got error %v, want %v", outcome, err, wantErr)
+			}
 		}
-		wantOffset(t, s, u.ID, len(want))
-		if err := s.Terminate(t.Context(), u.ID); !errors.Is(err, problem.Conflict) {
-			t.Errorf("Terminate of a sealed upload: got error %v, want %v", err, problem.Conflict)
-		}
-		wantFinished(t, s, db, u.ID, want)
 	})
 	t.Run("more pieces than the limit", func(t *testing.T) {
 		u := servertest.CreateUpload(t, s, len(want))
 		servertest.AddPiece(t, s, u.ID, 0, want[:10])
-		if _, err := journal.UpdateOne(t.Context(), last(u.ID, 0), bson.D{{Key: "$set", Value: bson.D{{Key: "index", Value: int64(1 << 40)}}}}); err != nil {
+		// Produce the state after 10,000 pieces, which each upload may have.
+		if _, err := journal.UpdateOne(t.Context(), last(u.ID, 0), bson.D{{Key: "$set", Value: bson.D{{Key: "index", Value: int64(10_000)}}}}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Append(t.Context(), u.ID, 10, bytes.NewReader(want[10:20])); !errors.Is(err, problem.BadRequest) {
-			t.Errorf("Append: got error %v, want %v", err, problem.BadRequest)
+			t.Errorf("Append of a small piece: got error %v, want %v", err, problem.BadRequest)
+		}
+		servertest.AddPiece(t, s, u.ID, 10, want[10:]) // larger requests are still accepted
+		wantFinished(t, s, db, u.ID, want)
+	})
+	t.Run("a chunk that a failover has removed", func(t *testing.T) {
+		for _, n := range []int{0, 1, 2} {
+			u := servertest.CreateUpload(t, s, len(want))
+			servertest.AddPiece(t, s, u.ID, 0, want)
+			if _, err := db.Collection("fs.chunks").DeleteOne(t.Context(), bson.D{{Key: "files_id", Value: u.ID}, {Key: "n", Value: n}}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Finish(t.Context(), u.ID, anyEvent); !errors.Is(err, problem.Conflict) {
+				t.Errorf("Finish without chunk %d: got error %v, want %v", n, err, problem.Conflict)
+			}
 		}
 	})
 }
@@ -259,45 +275,51 @@ func addPieceUnlessComplete(t *testing.T, s *content.Store, id string, offset in
 }
 
 // TestResumableLateWriter proves that a slow writer cannot change a file that another writer has completed in the
-// meantime. The slow writer gets problem.Conflict and leaves no journal entry.
+// meantime, whether or not the note of the upload is closed. The slow writer gets problem.Conflict and leaves no journal
+// entry.
 func TestResumableLateWriter(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	want := servertest.RandomBytes(2*mebi + 900)
-	for _, cut := range []int{0, 300, mebi, mebi + 300, 2*mebi + 898} {
-		u := servertest.CreateUpload(t, s, len(want))
-		if cut > 0 {
-			servertest.AddPiece(t, s, u.ID, 0, want[:cut])
+	for _, noteOpen := range []bool{false, true} {
+		for _, cut := range []int{0, 300, mebi, mebi + 300, 2*mebi + 898} {
+			u := servertest.CreateUpload(t, s, len(want))
+			if cut > 0 {
+				servertest.AddPiece(t, s, u.ID, 0, want[:cut])
+			}
+			r, w := io.Pipe()
+			late := make(chan error, 1)
+			go func() {
+				_, err := s.Append(t.Context(), u.ID, int64(cut), r)
+				late <- err
+			}()
+			if _, err := w.Write([]byte("f")); err != nil { // returns after the late writer has found the upload and reads
+				t.Fatal(err)
+			}
+			servertest.AddPiece(t, s, u.ID, cut, want[cut:])
+			if noteOpen {
+				if _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				wantFinished(t, s, db, u.ID, want)
+			}
+			go func() {
+				_, _ = w.Write(bytes.Repeat([]byte("forged"), len(want))) // returns when the reader is closed
+			}()
+			if err := <-late; !errors.Is(err, problem.Conflict) {
+				t.Errorf("late Append at offset %d: got error %v, want %v", cut, err, problem.Conflict)
+			}
+			_ = r.Close()
+			f, err := s.Get(t.Context(), u.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(s.Reader(t.Context(), f)); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("file after a late Append at offset %d: got %d bytes with the digest %s and error %v, want %d bytes with %s",
+					cut, len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
+			}
+			servertest.WantNoJournal(t, db, u.ID)
 		}
-		r, w := io.Pipe()
-		late := make(chan error, 1)
-		go func() {
-			_, err := s.Append(t.Context(), u.ID, int64(cut), r)
-			late <- err
-		}()
-		if _, err := w.Write([]byte("f")); err != nil { // returns after the late writer has found the upload and reads
-			t.Fatal(err)
-		}
-		servertest.AddPiece(t, s, u.ID, cut, want[cut:])
-		wantFinished(t, s, db, u.ID, want)
-		if err := s.Confirm(t.Context(), u.ID); err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			_, _ = w.Write(bytes.Repeat([]byte("forged"), len(want))) // returns when the reader is closed
-		}()
-		if err := <-late; !errors.Is(err, problem.Conflict) {
-			t.Errorf("late Append at offset %d: got error %v, want %v", cut, err, problem.Conflict)
-		}
-		_ = r.Close()
-		f, err := s.Get(t.Context(), u.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := io.ReadAll(s.Reader(t.Context(), f)); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("file after a late Append at offset %d: got %d bytes with the digest %s and error %v, want %d bytes with %s",
-				cut, len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
-		}
-		servertest.WantNoJournal(t, db, u.ID)
 	}
 }
 
@@ -359,9 +381,7 @@ func TestResumableTerminate(t *testing.T) {
 					t.Errorf("Terminate after a successful Finish: got error %v, want %v", terminated, problem.Conflict)
 				}
 				wantFinished(t, s, db, u.ID, want)
-				if err := s.Delete(t.Context(), u.ID); err != nil {
-					t.Fatal(err)
-				}
+				deleteFile(t, s, u.ID)
 			} else {
 				if terminated != nil || !errors.Is(finished, problem.NotFound) {
 					t.Errorf("got error %v from Finish and %v from Terminate, want success of exactly one of them", finished, terminated)
@@ -400,13 +420,13 @@ func TestResumableVerified(t *testing.T) {
 		t.Errorf("AppendVerified: got %d bytes and error %v, want %d and no error", added, err, 2*mebi+9)
 	}
 	wantFinished(t, s, db, u.ID, want)
-	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 1 {
-		t.Errorf("got %d upload records, want only the record of the unconfirmed file", n)
+	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 0 {
+		t.Errorf("got %d notes, want none, because wantFinished closes the note", n)
 	}
 }
 
-// TestResumableDiscard proves that Discard deletes an incomplete upload, but refuses to delete an upload that is sealed
-// as complete or is already a file.
+// TestResumableDiscard proves that Discard deletes an incomplete upload, but refuses to delete an upload that has become a
+// file.
 func TestResumableDiscard(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	want := servertest.RandomBytes(mebi + 5)
@@ -418,25 +438,15 @@ func TestResumableDiscard(t *testing.T) {
 	if _, err := s.Find(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
 		t.Errorf("Find after Discard: got error %v, want %v", err, problem.NotFound)
 	}
+	wantEmpty(t, db)
 	u = servertest.CreateUpload(t, s, len(want))
 	servertest.AddPiece(t, s, u.ID, 0, want)
-	broken := errors.New("killed")
-	if _, err := s.Finish(t.Context(), u.ID, func(*content.File) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
-		t.Fatalf("Finish: got error %v, want %v", err, broken)
-	}
-	for range 2 { // the upload is first sealed, and then a file
-		if err := s.Discard(t.Context(), u.ID); !errors.Is(err, problem.Conflict) {
-			t.Errorf("Discard: got error %v, want %v", err, problem.Conflict)
-		}
+	for range 2 {
 		wantFinished(t, s, db, u.ID, want)
-	}
-	if err := s.Delete(t.Context(), u.ID); err != nil {
-		t.Fatal(err)
-	}
-	wantEmpty(t, db)
-	for _, name := range []string{"uploads", "uploads.journal"} {
-		if n := servertest.CountDocuments(t, db.Collection(name), bson.D{}); n != 0 {
-			t.Errorf("got %d documents in %s, want none", n, name)
+		if err := s.Discard(t.Context(), u.ID); !errors.Is(err, problem.Conflict) {
+			t.Errorf("Discard of a file: got error %v, want %v", err, problem.Conflict)
 		}
 	}
+	deleteFile(t, s, u.ID)
+	wantEmpty(t, db)
 }

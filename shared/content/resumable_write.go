@@ -8,10 +8,7 @@ import (
 	"hash"
 	"io"
 
-	"github.com/google/uuid"
-
 	"github.com/strongroom-dev/strongroom/shared/file"
-	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 // Append adds bytes from r to an upload until the upload is complete or r ends. It returns the number of added
@@ -63,14 +60,24 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 			s.buffers.Put(b)
 			return added, errors.Join(err, unlessEOF(failed))
 		}
-		if last, err = last.next(u.id, n, sum); err != nil {
+		if last, err = last.next(u.id, n, sum); err == nil && last.end() == u.Length {
+			// Make the note due, so that the sweep function completes the upload if this process is killed before the
+			// commit.
+			err = s.Notes.Postpone(ctx, u.ID, s.now())
+		}
+		if err != nil {
 			s.buffers.Put(b)
 			return added, err
+		}
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			s.buffers.Put(b)
+			return added, fmt.Errorf("write upload %s: %w", u.ID, ctx.Err())
 		}
 		// Insert the piece in a goroutine, so that the loop can read and hash the next piece at the same time. An
 		// upload therefore uses the memory of two buffers, plus the driver's copies of one buffer.
 		inserting = make(chan error, 1)
-		s.slots <- struct{}{}
 		go func(p piece, done chan<- error) {
 			defer func() {
 				s.buffers.Put(b)
@@ -95,24 +102,21 @@ func unlessEOF(err error) error {
 	return err
 }
 
-// stillOpen checks whether the upload u was terminated or discarded during a write. If so, it deletes the upload's
-// chunks and returns an error that wraps problem.NotFound. Call stillOpen after each write.
+// stillOpen checks whether the upload u was ended during a write. If so, it deletes the bytes that the write might have
+// added after the end. The error wraps problem.Conflict if the upload has become a file, and otherwise
+// problem.NotFound. Call stillOpen after each write.
 func (s *Store) stillOpen(ctx context.Context, u Upload) error {
-	open, err := s.uploadRecord(ctx, u.ID)
-	if err != nil || open != nil && open.Length == u.Length {
+	ctx = context.WithoutCancel(ctx)
+	doc, err := s.document(ctx, u.ID)
+	switch {
+	case err != nil || doc == nil:
 		return err
+	case doc.live():
+		// Report a conflict even if the file contains the added bytes. The client then gets the offset, which shows
+		// that the upload is complete.
+		return errors.Join(errTaken, s.DropJournal(ctx, u.ID))
 	}
-	if _, err := s.Get(ctx, u.ID); err == nil {
-		// Another request has turned the upload into a file, so delete the journal entries that the write added.
-		return s.dropJournal(ctx, u.ID)
-	} else if !errors.Is(err, problem.NotFound) {
-		return err
-	}
-	err = s.deleteChunks(context.WithoutCancel(ctx), u.ID)
-	if open == nil { // u was discarded, so its journal is no longer needed; a terminated upload still needs its journal
-		err = errors.Join(err, s.dropJournal(ctx, u.ID))
-	}
-	return errors.Join(errNoUpload, err)
+	return errors.Join(errNoUpload, s.purgeBytes(ctx, u.ID))
 }
 
 // AppendVerified is like Append, but it first uses the sum hash to verify the digest of the bytes. If the digest
@@ -125,28 +129,23 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 	if u.Stored || u.Offset != offset {
 		return 0, errTaken
 	}
-	// Until the digest is verified, store the bytes only as chunks of a temporary file, which never gets a document in
-	// fs.files.
-	staged, err := uuid.NewV7()
-	if err != nil {
-		return 0, fmt.Errorf("generate an ID for a temporary file: %w", err)
-	}
-	f := File{Info: file.Info{ID: staged.String(), Owner: u.Owner}, chunkSize: chunkSize}
-	// The length in the temporary file's upload record is 0, because Usage already counts the full length of u.
-	if err := s.begin(ctx, uploadDocument{ID: f.ID, Owner: u.Owner}); err != nil {
-		return 0, err
-	}
-	added, err := func() (int64, error) {
-		if err := s.writeChunks(ctx, staged, &f, io.TeeReader(io.LimitReader(r, u.Length-offset), sum)); err != nil {
-			return 0, err
-		}
+	// Until the digest is verified, store the bytes only as chunks of a temporary file, which is never committed. Its
+	// declared size is 0, because Usage already counts the full length of u.
+	var added int64
+	_, err = s.Put(ctx, File{Info: file.Info{Owner: u.Owner}}, io.TeeReader(io.LimitReader(r, u.Length-offset), sum), func(f *File) ([]byte, error) {
 		if subtle.ConstantTimeCompare(sum.Sum(nil), want) == 0 {
-			return 0, mismatch
+			return nil, mismatch
 		}
-		return s.Append(ctx, id, offset, s.Reader(ctx, f))
-	}()
-	if failed := s.Discard(context.WithoutCancel(ctx), f.ID); failed != nil {
-		err = errors.Join(err, failed) // sweep deletes the temporary file later
+		if added, err = s.Append(ctx, id, offset, s.Reader(ctx, *f)); err == nil {
+			err = errVerified
+		}
+		return nil, err
+	})
+	if errors.Is(err, errVerified) {
+		err = nil // if Put could not delete the temporary file, sweep deletes it later
 	}
 	return added, err
 }
+
+// errVerified prevents Put from committing the temporary file after its bytes were verified and appended.
+var errVerified = errors.New("the bytes are verified and appended")

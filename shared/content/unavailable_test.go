@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func TestContentServerUnavailable(t *testing.T) {
 	servertest.WantUnavailable(t, map[string]func() error{
 		"Put":           func() error { _, err := put(t.Context(), s, []byte("x")); return err },
 		"Get":           func() error { _, err := s.Get(t.Context(), f.ID); return err },
-		"Confirm":       func() error { return s.Confirm(t.Context(), f.ID) },
+		"CloseNote":     func() error { return s.CloseNote(t.Context(), f.ID) },
 		"Delete":        func() error { return s.Delete(t.Context(), f.ID) },
 		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },
 		"Reader":        func() error { _, err := io.Copy(io.Discard, half); return err },
@@ -67,7 +68,7 @@ func TestContentServerUnavailable(t *testing.T) {
 
 // TestContentCommitUnanswered proves that Put handles a commit without a reply. If one reply is lost, Put succeeds. If
 // every reply is lost, Put returns problem.Unavailable, because the outcome is unknown. In both cases, the file exists
-// once and is not confirmed.
+// once, and its note exists.
 func TestContentCommitUnanswered(t *testing.T) {
 	for name, c := range map[string]struct {
 		cuts int32
@@ -86,7 +87,7 @@ func TestContentCommitUnanswered(t *testing.T) {
 			if _, err := put(t.Context(), s, want); !errors.Is(err, c.want) {
 				t.Errorf("Put: got error %v, want %v", err, c.want)
 			}
-			// The file must not be confirmed, so that sweep will publish its event if no other process does.
+			// The note must exist, so that sweep publishes the event if no other process does.
 			var found []struct {
 				ID string `bson:"_id"`
 			}
@@ -98,8 +99,8 @@ func TestContentCommitUnanswered(t *testing.T) {
 			if err != nil || len(found) != 1 {
 				t.Fatalf("got %+v (%v), want one file", found, err)
 			}
-			if confirmed, err := s.Confirmed(t.Context(), found[0].ID); err != nil || confirmed {
-				t.Errorf("Confirmed: got %t, %v, want false", confirmed, err)
+			if note, err := s.Notes.Note(t.Context(), found[0].ID); err != nil || note == nil {
+				t.Errorf("Note: got %+v, %v, want a note", note, err)
 			}
 			stock, err := direct.GridFSBucket().OpenDownloadStream(t.Context(), found[0].ID)
 			if err != nil {
@@ -110,6 +111,47 @@ func TestContentCommitUnanswered(t *testing.T) {
 					len(got), servertest.SHA256(got), err, len(want), servertest.SHA256(want))
 			}
 		})
+	}
+}
+
+// TestContentWithoutMajority proves that Put returns a file only if a majority of the servers has the document of the file.
+// A duplicate key error is no proof if the server also reports a write concern error.
+func TestContentWithoutMajority(t *testing.T) {
+	s, err := content.Open(servertest.NullMongoDB(t, servertest.WithoutMajority("insert fs.files")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if f, err := put(t.Context(), s, []byte("hello")); err == nil {
+		t.Errorf("got file %s, want an error", f.ID)
+	}
+}
+
+// TestContentInterruptedCommit proves that Put deletes nothing if it is unknown whether the commit has been done.
+func TestContentInterruptedCommit(t *testing.T) {
+	var mu sync.Mutex
+	var deleted []string
+	s, err := content.Open(servertest.NullMongoDB(t, func(command, collection string) bson.D {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case command == "delete":
+			deleted = append(deleted, collection)
+		case command == "insert" && collection == "fs.files":
+			return bson.D{{Key: "ok", Value: 1.0}, {Key: "n", Value: int32(1)}, {Key: "writeConcernError", Value: bson.D{
+				{Key: "code", Value: int32(11601)}, {Key: "codeName", Value: "Interrupted"}, {Key: "errmsg", Value: "operation was interrupted"}}}}
+		}
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, err = put(t.Context(), s, []byte("hello"))
+	mu.Lock()
+	defer mu.Unlock()
+	if !errors.Is(err, problem.Unavailable) || len(deleted) > 0 {
+		t.Errorf("Put: got error %v and deletions in %q, want %v and no deletions", err, deleted, problem.Unavailable)
 	}
 }
 

@@ -1,24 +1,27 @@
 package content
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 )
 
-// Put stores the bytes of r as a new file with the owner, name, content type and key of f. f.Size must be the
-// declared size in bytes, or -1 if it is unknown. Call Confirm after the broker has confirmed the event that the
-// finish function returned.
+// Put stores the bytes of r as a new file with the owner, name, content type and key of f. f.Size must be the declared
+// size in bytes, or -1 if it is unknown. After all bytes are stored, Put calls finish, which returns the file's event
+// or an error that refuses the file. Then Put commits the file. If Put returns an error that wraps mongodb.ErrUnknown,
+// the file might exist, and the sweep function completes or deletes the upload.
 func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File) (event []byte, err error)) (_ File, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -26,17 +29,17 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	}
 	f.ID = id.String()
 	f.chunkSize = chunkSize
-	// Insert the upload record before the first chunk, so that the sweep function can find an interrupted upload.
-	if err := s.begin(ctx, uploadDocument{ID: f.ID, Owner: f.Owner, Length: f.Size}); err != nil {
+	// Insert the note before the first chunk, so that the sweep function can find an interrupted upload.
+	if err := s.Notes.Add(ctx, outbox.Note{ID: f.ID, Owner: f.Owner, Length: f.Size, DueAt: s.now().UTC()}); err != nil {
 		return File{}, err
 	}
-	keep := false
 	defer func() {
-		if keep {
+		// After an unknown outcome, delete nothing: the file might exist, or a chunk might still be inserted later.
+		if err == nil || errors.Is(err, mongodb.ErrUnknown) {
 			return
 		}
 		// Ignore the cancellation of ctx, because the bytes must be deleted even if the client has disconnected.
-		if failed := s.Discard(context.WithoutCancel(ctx), f.ID); failed != nil {
+		if failed := s.purge(context.WithoutCancel(ctx), f.ID); failed != nil {
 			err = errors.Join(err, failed) // sweep deletes the upload later
 		}
 	}()
@@ -48,17 +51,13 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	if err != nil {
 		return File{}, err
 	}
+	f.Event = string(event)
 	if err := ctx.Err(); err != nil {
 		return File{}, fmt.Errorf("prepare the commit of file %s: %w", f.ID, err)
 	}
-	if err := s.commit(ctx, f, event); err != nil {
-		// If the store did not respond, keep the chunks, because the file might exist, and a file without chunks
-		// would be corrupt. Later, the sweep function publishes the file's event, or deletes the chunks if the file
-		// does not exist.
-		keep = mongodb.Away(err)
-		return File{}, mongodb.Problem(err, "commit file "+f.ID)
+	if err := s.commit(ctx, f); err != nil {
+		return File{}, err
 	}
-	keep = true
 	return f, nil
 }
 
@@ -70,6 +69,7 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 	// The driver holds three copies of each chunk while it inserts the chunk. With two concurrent inserts, and one more
 	// buffer that is being filled, an upload needs memory for at most seven chunks.
 	group.SetLimit(streamInserts)
+	var unknown atomic.Bool // whether the outcome of an insert is unknown
 	sum := sha256.New()
 	f.Size = 0
 	read := func(n int32) (more bool, err error) {
@@ -97,12 +97,12 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		}
 		group.Go(func() error {
 			defer func() { <-s.slots }()
-			// Ignore the cancellation of ctx, because the server could write the chunk of a canceled insert after
-			// the upload's other chunks were deleted.
-			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkTimeout)
-			defer cancel()
-			_, err := s.chunks.InsertOne(call, &lentChunk{newChunk(id, n, b[:length]), func() { s.buffers.Put(b) }})
-			return mongodb.Problem(err, fmt.Sprintf("write chunk %d of file %s", n, f.ID))
+			err := mongodb.Insert(ctx, s.chunks, chunkTimeout, &lentChunk{newChunk(id, n, b[:length]), func() { s.buffers.Put(b) }},
+				fmt.Sprintf("write chunk %d of file %s", n, f.ID))
+			if errors.Is(err, mongodb.ErrUnknown) {
+				unknown.Store(true)
+			}
+			return err
 		})
 		return more, nil
 	}
@@ -111,11 +111,12 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 		more, err = read(n)
 	}
 	// Wait for all inserts. An insert error takes precedence over an error from r, because a failed insert can be
-	// the reason why the loop ended.
-	if failed := group.Wait(); failed != nil {
-		return failed
+	// the reason why the loop ended. If the outcome of any insert is unknown, the caller must keep the chunks.
+	failed := group.Wait()
+	if unknown.Load() {
+		failed = fmt.Errorf("%w: %w", mongodb.ErrUnknown, failed)
 	}
-	if err != nil {
+	if err := cmp.Or(failed, err); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -123,26 +124,6 @@ func (s *Store) writeChunks(ctx context.Context, id uuid.UUID, f *File, r io.Rea
 	}
 	f.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	return nil
-}
-
-// commit inserts the fs.files document for f, unless the document already exists. If the store is unavailable or
-// does not respond, commit tries once more.
-func (s *Store) commit(ctx context.Context, f File, event []byte) error {
-	insert := func() error {
-		// Ignore the cancellation of ctx, because after a canceled insert, it would be unknown whether the file exists.
-		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		defer cancel()
-		_, err := s.files.InsertOne(call, document(f, event))
-		if mongo.IsDuplicateKeyError(err) {
-			return nil
-		}
-		return err
-	}
-	err := insert()
-	if mongodb.Away(err) { // a retry cannot create a second file, because the _id is unique
-		err = insert()
-	}
-	return err
 }
 
 // fill reads from r until buf is full or r returns an error. Unlike io.ReadFull, it never replaces io.EOF with

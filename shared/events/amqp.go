@@ -36,7 +36,7 @@ var (
 	errAway    = errors.New("the connection was lost before RabbitMQ confirmed the event")
 )
 
-// amqpPublisher publishes events to RabbitMQ over one connection. Publish and Ready open the connection if it is not
+// amqpPublisher publishes events to RabbitMQ over one connection. Publish opens the connection if it is not
 // open yet or has been lost.
 type amqpPublisher struct {
 	url   string
@@ -94,24 +94,7 @@ func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	return nil
 }
 
-// Ready connects to RabbitMQ if necessary. It returns an error if RabbitMQ has reported that it is not accepting
-// messages.
-func (p *amqpPublisher) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	l, err := p.connect(ctx)
-	if err != nil {
-		return unavailable(err)
-	}
-	// RabbitMQ sends a connection.blocked notification only after it has received a message on the connection. Before
-	// the first message, Ready therefore returns nil even if RabbitMQ is not accepting messages.
-	if l.blocked.Load() {
-		return unavailable(errBlocked)
-	}
-	return nil
-}
-
-// Close closes the connection. Afterward, Ready and Publish return errors.
+// Close closes the connection. Afterward, Publish returns errors.
 func (p *amqpPublisher) Close() error {
 	p.mu.Lock()
 	p.closed = true

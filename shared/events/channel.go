@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -132,7 +131,7 @@ type channel struct {
 	closes  chan *amqp.Error
 }
 
-// publish sends msg and waits for the confirmation. The error wraps ErrUnknown if RabbitMQ might have stored msg.
+// publish sends msg and waits for the confirmation.
 // After an error, the caller must discard the channel.
 func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	type result struct {
@@ -148,20 +147,15 @@ func (c *channel) publish(ctx context.Context, msg amqp.Publishing) error {
 	select {
 	case r = <-sent:
 	case <-ctx.Done():
-		return unknown(fmt.Errorf("send the message: %w", ctx.Err()))
+		return fmt.Errorf("send the message: %w", ctx.Err())
 	}
-	switch {
-	case errors.Is(r.err, amqp.ErrClosed):
-		// The channel was closed before the library wrote the last frame of the message, so RabbitMQ cannot have
-		// stored the message.
+	if r.err != nil {
 		return fmt.Errorf("send the message: %w", r.err)
-	case r.err != nil:
-		return unknown(fmt.Errorf("send the message: %w", r.err))
 	}
 	ack, err := r.confirmation.WaitContext(ctx)
 	switch {
 	case err != nil:
-		return unknown(fmt.Errorf("wait for the confirmation: %w", err))
+		return fmt.Errorf("wait for the confirmation: %w", err)
 	case ack:
 		return c.returned()
 	}
@@ -188,23 +182,16 @@ func (c *channel) unconfirmed() error {
 	// message as a negative acknowledgment (nack).
 	select {
 	case e := <-c.closes:
-		if e != nil && e.Server && (e.Code == amqp.NotFound || e.Code == amqp.AccessRefused || e.Code == amqp.PreconditionFailed) {
-			// RabbitMQ reports an error such as a missing exchange before it passes the message to any queue, so no
-			// queue has stored the message.
-			return fmt.Errorf("RabbitMQ rejected the event: %w", e)
-		}
 		if e != nil {
-			return unknown(fmt.Errorf("%w: %w", errAway, e))
+			return fmt.Errorf("RabbitMQ closed the channel: %w", e)
 		}
-		return unknown(errAway)
+		return errAway
 	default:
 	}
 	if c.ch.IsClosed() {
-		return unknown(errAway)
+		return errAway
 	}
-	// A queue rejected the message. The outcome is unknown, because an operator might have bound a second queue that
-	// has stored the message.
-	return unknown(errNack)
+	return errNack
 }
 
 // discard closes the channel in the background, so that the caller does not wait for an unresponsive broker. If the

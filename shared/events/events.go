@@ -71,20 +71,10 @@ func Encode(ctx context.Context, f file.Info) ([]byte, error) {
 	return e.MarshalJSON()
 }
 
-// store contains the method of content.Store that Load uses.
-type store interface {
-	Event(ctx context.Context, id string) ([]byte, error)
-}
-
-// Load returns the TypeFileStored event from the database document of the file with the given ID. If the file does
-// not exist, the error wraps problem.NotFound.
-func Load(ctx context.Context, s store, id string) (e event.Event, err error) {
-	encoded, err := s.Event(ctx, id)
-	if err != nil {
-		return event.Event{}, err
-	}
-	if err := e.UnmarshalJSON(encoded); err != nil {
-		return event.Event{}, fmt.Errorf("decode the event for file %s: %w", id, err)
+// Parse returns the event that Encode has encoded as JSON.
+func Parse(encoded string) (e event.Event, err error) {
+	if err := e.UnmarshalJSON([]byte(encoded)); err != nil {
+		return event.Event{}, fmt.Errorf("decode an event: %w", err)
 	}
 	return e, nil
 }

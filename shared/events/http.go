@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -55,10 +54,6 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	if p.closed.Load() {
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), errClosed))
 	}
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.sink, bytes.NewReader(body))
 	if err != nil {
 		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), withoutURL(err)))
@@ -76,12 +71,7 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 	}
 	res, err := p.client.Do(req)
 	if err != nil {
-		err = withoutURL(err)
-		// If a connection existed, the sink might have accepted the event, even though no response arrived.
-		if connected.Load() {
-			err = unknown(err)
-		}
-		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
+		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), withoutURL(err)))
 	}
 	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer) // the content does not matter
 	_ = res.Body.Close()
@@ -89,25 +79,13 @@ func (p *httpPublisher) Publish(ctx context.Context, e event.Event) error {
 		return nil
 	}
 	err = fmt.Errorf("the sink responded with status %d", res.StatusCode)
-	// A sink might have accepted the event even if it responds with status 408 or 5xx.
-	if res.StatusCode >= 500 || res.StatusCode == http.StatusRequestTimeout {
-		err = unknown(err)
-	}
 	// Return problem.Unavailable even if the sink has rejected the event. For example, status 422 means that the sink
 	// cannot process events from this version of the publisher, so no event can be published until an operator deploys
 	// matching versions of both.
 	return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
 }
 
-// Ready returns an error only after Close, because the state of the sink is not known before Publish sends an event.
-func (p *httpPublisher) Ready(context.Context) error {
-	if p.closed.Load() {
-		return unavailable(errClosed)
-	}
-	return nil
-}
-
-// Close closes the idle connections. Afterward, Ready and Publish return errors.
+// Close closes the idle connections. Afterward, Publish returns errors.
 func (p *httpPublisher) Close() error {
 	p.closed.Store(true)
 	p.client.CloseIdleConnections()

@@ -3,7 +3,6 @@ package events
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -16,21 +15,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// ErrUnknown reports that the event might still be delivered, although Publish failed. The caller must not undo the
-// change that the event reports. To publish the event again, it must reuse the event ID, so that consumers recognize
-// the duplicate. After any other error, the event has not been stored and will never be delivered.
-var ErrUnknown = errors.New("the event might have been published")
-
 // Publisher sends events to RabbitMQ or to an HTTP sink. It is safe for concurrent use.
 type Publisher interface {
-	// Publish returns nil after RabbitMQ has stored the event or the sink has accepted it. If the event is valid,
-	// every error wraps problem.Unavailable, and also ErrUnknown if the event might have been stored.
+	// Publish returns nil after RabbitMQ has stored the event or the sink has accepted it. If the event is valid, every
+	// error wraps problem.Unavailable. After an error, the event might have been published nevertheless. To publish the
+	// event again, the caller must reuse the event ID, so that consumers recognize the duplicate.
 	Publish(ctx context.Context, e event.Event) error
-	// Ready returns a problem.Unavailable if Publish would certainly fail, so that a caller can reject a large file
-	// early. If Ready returns nil, Publish can still fail.
-	Ready(ctx context.Context) error
-	// Close closes the connection. Afterward, Publish and Ready fail. Do not call Close before all calls to Publish
-	// have returned, because Close can interrupt them.
+	// Close closes the connection. Afterward, Publish fails. Do not call Close before all calls to Publish have
+	// returned, because Close can interrupt them.
 	Close() error
 }
 
@@ -61,12 +53,9 @@ type observed struct {
 func (o observed) Publish(ctx context.Context, e event.Event) error {
 	ctx, end := telemetry.Publishing(ctx, o.system, e.Extensions())
 	err := o.Publisher.Publish(ctx, e)
-	switch {
-	case err == nil:
+	if err == nil {
 		end("confirmed")
-	case errors.Is(err, ErrUnknown):
-		end("unknown")
-	default:
+	} else {
 		end("failed")
 	}
 	return err
@@ -104,12 +93,7 @@ func structured(e event.Event) ([]byte, error) {
 	return body, nil
 }
 
-// unavailable returns a problem.Unavailable for Publish and Ready, with err as the cause.
+// unavailable returns a problem.Unavailable for Publish, with err as the cause.
 func unavailable(err error) error {
 	return problem.Unavailable.Because(err, "events cannot be published at the moment")
-}
-
-// unknown returns an error that wraps err and ErrUnknown.
-func unknown(err error) error {
-	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }

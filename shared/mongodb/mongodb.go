@@ -1,5 +1,5 @@
-// Package mongodb opens MongoDB databases with the options that shared/content and shared/catalog need. It also
-// converts MongoDB errors to the errors in the problem package.
+// Package mongodb opens MongoDB databases, and contains the database operations that the packages content, outbox and
+// catalog share. It also converts MongoDB errors to the errors in the problem package.
 package mongodb
 
 import (
@@ -11,6 +11,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
@@ -53,9 +54,11 @@ func Open(uri string) (*mongo.Database, error) {
 	// server crashes.
 	journaled := true
 	opts.SetWriteConcern(&writeconcern.WriteConcern{W: writeconcern.WCMajority, Journal: &journaled})
-	// Ignore the read preference in uri, because a secondary might not have the latest writes, on which quotas and
-	// idempotency keys depend.
+	// Ignore the read preference and the read concern in uri. A secondary might not have the latest writes. A write
+	// that only a minority of the servers has can be lost in a failover. A decision must not depend on old data or on a
+	// write that can be lost.
 	opts.SetReadPreference(readpref.Primary())
+	opts.SetReadConcern(readconcern.Majority())
 	client, err := mongo.Connect(opts)
 	if err != nil {
 		return nil, errors.New("the MongoDB URI contains unsupported or invalid options")
@@ -74,9 +77,12 @@ func Close(db *mongo.Database) error {
 	return nil
 }
 
-// awayCodes lists the server error codes for temporary failures, such as a shutdown, a missing primary, a missing
-// majority, or an exceeded limit on time, memory or disk space.
-var awayCodes = []int{50, 64, 89, 91, 100, 146, 189, 202, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
+// awayCodes lists the server error codes for temporary failures, such as a shutdown, an unreachable host, a missing
+// primary, a missing majority, or an exceeded limit on time, memory or disk space. InternalError (1) is in the list,
+// because FerretDB reports it while its PostgreSQL server is unavailable.
+var awayCodes = []int{
+	1, 6, 7, 50, 64, 89, 91, 100, 112, 146, 189, 202, 262, 9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031,
+}
 
 // Away reports whether err means that the server is unreachable, does not respond, or temporarily cannot run
 // commands. If the failed command was a write, the server might still have applied it.
@@ -94,6 +100,10 @@ func Away(err error) bool {
 	if errors.As(err, &command) && command.Code == 0 {
 		// A server error always has a code, so this is a driver error, such as a broken connection.
 		return true
+	}
+	var write mongo.WriteException
+	if errors.As(err, &write) && write.WriteConcernError != nil {
+		return true // whatever the code is, it is unknown whether a majority has the write
 	}
 	return mongo.IsTimeout(err) || verdict.HasErrorLabel("RetryableWriteError") ||
 		slices.ContainsFunc(awayCodes, verdict.HasErrorCode)

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strings"
 	"testing"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -32,6 +34,33 @@ func TestOpen(t *testing.T) {
 	} {
 		if _, err := Open(uri); err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "sec%ret") {
 			t.Errorf("Open(%q): got error %v, want an error without the password", uri, err)
+		}
+	}
+}
+
+// TestOpenIgnoresReadSettings proves that the URI can neither send reads to secondaries nor weaken their read concern,
+// because decisions depend on what is read.
+func TestOpenIgnoresReadSettings(t *testing.T) {
+	db, err := Open("mongodb://h:1/strongroom?readPreference=secondaryPreferred&readConcernLevel=available")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = Close(db) })
+	settings := reflect.ValueOf(db).Elem() // the driver has no method that returns these settings
+	if got := readpref.Mode(settings.FieldByName("readPreference").Elem().FieldByName("mode").Uint()); got != readpref.PrimaryMode {
+		t.Errorf("got read preference %v, want %v", got, readpref.PrimaryMode)
+	}
+	if got := settings.FieldByName("readConcern").Elem().FieldByName("Level").String(); got != "majority" {
+		t.Errorf("got read concern %q, want majority", got)
+	}
+}
+
+// TestAwayAfterWriteConcernError proves that Away reports true for every write concern error, because the server might
+// keep the write.
+func TestAwayAfterWriteConcernError(t *testing.T) {
+	for _, code := range []int{6, 7, 13, 50, 64, 79, 91, 133, 189, 290, 317, 384, 11601} {
+		if !Away(mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: code}}) {
+			t.Errorf("write concern error %d: got false, want true", code)
 		}
 	}
 }

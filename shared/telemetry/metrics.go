@@ -43,10 +43,13 @@ type metrics struct {
 	records         *prometheus.CounterVec
 	recordDelay     *prometheus.HistogramVec
 	swept           *prometheus.CounterVec
-	// These two gauges are vectors, although they have no labels, because a plain gauge that was never set would appear
-	// as 0, which looks healthy.
+	// The gauges are vectors, although they have no labels, because a plain gauge that was never set would appear as 0,
+	// which looks healthy.
 	queued      *prometheus.GaugeVec
 	deadLetters *prometheus.GaugeVec
+
+	uncataloged    *prometheus.GaugeVec
+	uncatalogedFor *prometheus.GaugeVec
 }
 
 // newMetrics returns metrics that have the label "function" with the given value.
@@ -77,6 +80,8 @@ func newMetrics(function string) *metrics {
 	m.swept = counter("strongroom_swept_total", "Items that the sweep function processed, by kind.", "what")
 	m.queued = gauge("strongroom_queued_events", "Events in the queue when the sweep function last ran.")
 	m.deadLetters = gauge("strongroom_dead_letters", "Events in the dead-letter queue when the sweep function last ran.")
+	m.uncataloged = gauge("strongroom_uncataloged_files", "Stored files that the sweep function has found without a catalog entry.")
+	m.uncatalogedFor = gauge("strongroom_uncataloged_seconds", "Time since the first of the uncataloged files was stored, in seconds.")
 	return m
 }
 
@@ -165,5 +170,13 @@ func Queues(ctx context.Context, waiting, dead int) {
 	if m := from(ctx).metrics; m != nil {
 		m.queued.WithLabelValues().Set(float64(waiting))
 		m.deadLetters.WithLabelValues().Set(float64(dead))
+	}
+}
+
+// Uncataloged records how many stored files have no catalog entry, and how long the first of them has been stored.
+func Uncataloged(ctx context.Context, files, seconds int64) {
+	if m := from(ctx).metrics; m != nil {
+		m.uncataloged.WithLabelValues().Set(float64(files))
+		m.uncatalogedFor.WithLabelValues().Set(float64(seconds))
 	}
 }

@@ -61,6 +61,7 @@ func tellOfWork(ctx context.Context) {
 	RecordDelay(ctx, time.Second)
 	Swept(ctx, "published", 2)
 	Queues(ctx, 3, 4)
+	Uncataloged(ctx, 5, 6)
 }
 
 func TestMetrics(t *testing.T) {
@@ -85,6 +86,8 @@ func TestMetrics(t *testing.T) {
 		`strongroom_swept_total{function="upload",what="published"} 2`,
 		`strongroom_queued_events{function="upload"} 3`,
 		`strongroom_dead_letters{function="upload"} 4`,
+		`strongroom_uncataloged_files{function="upload"} 5`,
+		`strongroom_uncataloged_seconds{function="upload"} 6`,
 	} {
 		if !strings.Contains(text, want+"\n") {
 			t.Errorf("the metrics do not contain the line %s", want)

@@ -118,7 +118,7 @@ func Inherit(ctx context.Context, setExtension func(name string, value any)) {
 }
 
 // Publishing starts a span for publishing an event to the given system, such as "rabbitmq". The caller must call
-// the returned end function with "confirmed", "failed" or "unknown".
+// the returned end function with "confirmed" or "failed".
 func Publishing(ctx context.Context, system string, extensions map[string]any) (_ context.Context, end func(outcome string)) {
 	t := from(ctx)
 	if t.tracer == nil && t.metrics == nil {

@@ -35,7 +35,7 @@ func TestRecordDeliveredManyTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	record := runFunction(t, "record", "MONGODB_URI="+uri)
-	e, f := servertest.FileStored(t)
+	e, f := servertest.StoreFile(t, uri)
 	body, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestRecordOfADeletedFile(t *testing.T) {
 	}
 	record := runFunction(t, "record", "MONGODB_URI="+uri)
 	for range 30 {
-		e, f := servertest.FileStored(t)
+		e, f := servertest.StoreFile(t, uri)
 		body, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)
@@ -192,7 +192,7 @@ func TestAdapterStops(t *testing.T) {
 	p := servertest.Publisher(t, broker.URL)
 	publish := func(n int) {
 		for range n {
-			e, f := servertest.FileStored(t)
+			e, f := servertest.StoreFile(t, uri)
 			if err := p.Publish(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -114,7 +115,7 @@ func TestPipeline(t *testing.T) {
 	adapter(t, broker, runFunction(t, "record", "MONGODB_URI="+uri))
 	p := servertest.Publisher(t, broker.URL)
 
-	e, f := servertest.FileStored(t)
+	e, f := servertest.StoreFile(t, uri)
 	for range 2 { // a publisher also publishes an event again if the confirmation was lost
 		if err := p.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
@@ -131,7 +132,7 @@ func TestPipeline(t *testing.T) {
 	if err := ch.PublishWithContext(t.Context(), events.Exchange, events.TypeFileStored, true, false, poison); err != nil {
 		t.Fatal(err)
 	}
-	e, next := servertest.FileStored(t)
+	e, next := servertest.StoreFile(t, uri)
 	if err := p.Publish(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
@@ -173,17 +174,20 @@ func TestPipelineWithoutMongoDB(t *testing.T) {
 	sink := httptest.NewServer(watched)
 	defer sink.Close()
 	adapter(t, broker, sink.URL)
+	p := servertest.Publisher(t, broker.URL)
+	var files []file.Info
+	var announced []event.Event
+	for range 5 {
+		e, f := servertest.StoreFile(t, uri)
+		announced, files = append(announced, e), append(files, f)
+	}
 	if err := mongo.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	p := servertest.Publisher(t, broker.URL)
-	var files []file.Info
-	for range 5 {
-		e, f := servertest.FileStored(t)
+	for _, e := range announced {
 		if err := p.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, f)
 	}
 	servertest.Eventually(t, 2*servertest.Recovery, "record has refused the events several times", func() error {
 		if n := refusals.Load(); n < int32(3*len(files)) {

@@ -94,8 +94,9 @@ func TestRunIsStoppedWhileItStarts(t *testing.T) {
 	r.stop(t, syscall.SIGINT)
 }
 
-// TestRunWithNamedStores proves that `make run` uses the servers in its settings, responds with 503 while one of them
-// is down, and works again when the server is up. A second runner must not use the same directory or the same address.
+// TestRunWithNamedStores proves that `make run` uses the servers in its settings, responds with 503 to the requests that
+// need a server that is down, accepts uploads while RabbitMQ is down, and works again when the server is up. A second
+// runner must not use the same directory or the same address.
 func TestRunWithNamedStores(t *testing.T) {
 	mysql, mongo, rabbit := servertest.OwnMySQL(t), servertest.OwnMongoDB(t), servertest.OwnRabbitMQ(t)
 	dir := t.TempDir()
@@ -113,11 +114,12 @@ func TestRunWithNamedStores(t *testing.T) {
 		name   string
 		server servertest.Killable
 		try    func() answer
+		status int
 	}{
-		{"MySQL", mysql, func() answer { return r.tryLogin(t) }},
-		{"MongoDB", mongo, func() answer { return r.ask(t, http.MethodGet, "/files/"+id, token, "", nil) }},
-		{"MongoDB", mongo, func() answer { return r.tryUpload(t, token, []byte("lost")) }},
-		{"RabbitMQ", rabbit, func() answer { return r.tryUpload(t, token, []byte("unconfirmed")) }},
+		{"MySQL", mysql, func() answer { return r.tryLogin(t) }, 503},
+		{"MongoDB", mongo, func() answer { return r.ask(t, http.MethodGet, "/files/"+id, token, "", nil) }, 503},
+		{"MongoDB", mongo, func() answer { return r.tryUpload(t, token, []byte("lost")) }, 503},
+		{"RabbitMQ", rabbit, func() answer { return r.tryUpload(t, token, []byte("not announced")) }, 202},
 	}
 	for _, outage := range outages {
 		if err := outage.server.Kill(); err != nil {
@@ -125,10 +127,10 @@ func TestRunWithNamedStores(t *testing.T) {
 		}
 		for range 3 { // the first request can use a connection that breaks; later requests find no server
 			got := outage.try()
-			if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" ||
-				got.header.Get("Content-Type") != "application/problem+json" {
-				t.Errorf("%s is down: got %s with Retry-After %q, want a 503 problem document with Retry-After",
-					outage.name, got, got.header.Get("Retry-After"))
+			refused := got.header.Get("Retry-After") != "" && got.header.Get("Content-Type") == "application/problem+json"
+			if got.status != outage.status || refused != (outage.status == http.StatusServiceUnavailable) {
+				t.Errorf("%s is down: got %s with Retry-After %q, want status %d, and a problem document with Retry-After if it is 503",
+					outage.name, got, got.header.Get("Retry-After"), outage.status)
 			}
 		}
 		if err := outage.server.Restart(t.Context()); err != nil {

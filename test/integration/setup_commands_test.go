@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -12,10 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/catalog"
-	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
-	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -145,56 +141,5 @@ func TestRedriveCommand(t *testing.T) {
 		if again := servertest.GetMessage(t, ch, events.Queue); again.MessageId != f.ID {
 			t.Errorf("setup %s: got the message %s in the queue, want %s", command, again.MessageId, f.ID)
 		}
-	}
-}
-
-// TestRecatalogueCommand proves that `setup recatalogue` publishes the events of confirmed files without a catalog
-// entry. Their events can be lost with RabbitMQ's data or when the stores are restored from backups of different times.
-func TestRecatalogueCommand(t *testing.T) {
-	broker := servertest.RabbitMQ(t).NewVhost(t)
-	servertest.ResetTopology(t, broker)
-	uri := servertest.MongoDB(t).NewDatabase(t)
-	s, err := content.Open(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	c := openCatalog(t, uri)
-	var want []string
-	for i := range 7 {
-		f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "x", ContentType: "text/plain", Size: 1}}, bytes.NewReader([]byte{1}), eventOf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch {
-		case i == 0: // this file is not confirmed: sweep will publish its event
-			continue
-		case i == 1: // this file is in the catalog
-			if _, err := c.Insert(t.Context(), catalog.Entry{Info: f.Info}); err != nil {
-				t.Fatal(err)
-			}
-		default:
-			want = append(want, f.ID)
-		}
-		if err := s.Confirm(t.Context(), f.ID); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, log, err := setupCommand(t, "", []string{"MONGODB_URI=" + uri, "EVENTS_ADMIN_URL=" + broker.URL}, "recatalogue")
-	if err != nil || out != "events published again: 5\n" {
-		t.Fatalf("setup recatalogue: got error %v and output %q, want 5 events published again\n%s", err, out, log)
-	}
-	ch := servertest.Channel(t, broker)
-	var got []string
-	for range servertest.QueueDepth(t, ch, events.Queue) {
-		got = append(got, servertest.GetMessage(t, ch, events.Queue).MessageId)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got the events of the files %q, want %q", got, want)
-	}
-
-	_, log, err = setupCommand(t, "", []string{"MONGODB_URI=" + uri, "EVENTS_ADMIN_URL=amqp://u:s3cret@127.0.0.1:1"}, "recatalogue")
-	if err == nil || strings.Contains(log, "s3cret") {
-		t.Errorf("without a broker: got error %v, want an error and a log without the password\n%s", err, log)
 	}
 }

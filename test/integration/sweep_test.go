@@ -22,9 +22,9 @@ import (
 
 // swept is the response body of sweep.
 type swept struct {
-	Published, Duplicates, Finished, Discarded, Deleted, Failed, Waiting int
-	DeadLetters                                                          int   `json:"dead_letters"`
-	ForgottenClaims                                                      int64 `json:"forgotten_claims"`
+	Published, Finished, Discarded, Deleted, Failed, Uncataloged, Waiting int
+	DeadLetters                                                           int `json:"dead_letters"`
+	ForgottenClaims                                                       int `json:"forgotten_claims"`
 }
 
 // postSweep runs one sweep and returns the status and, if the status is 200, the response body.
@@ -52,9 +52,9 @@ func postSweep(t *testing.T, url string) (int, swept) {
 // eventOf is a finish function for Put that returns the same event as the upload function.
 func eventOf(f *content.File) ([]byte, error) { return events.Encode(context.Background(), f.Info) }
 
-// TestSweep proves what sweep does with unfinished work that is older than the grace period. It publishes events that
-// are not confirmed, deletes duplicates and orphaned chunks, and completes deletions. It does not touch younger uploads
-// or complete files.
+// TestSweep proves what sweep does with unfinished work that is older than the grace period. It publishes the events of
+// files without a catalog entry, deletes the duplicates that the previous version left and orphaned chunks, and completes
+// deletions. It does not touch younger uploads or cataloged files.
 func TestSweep(t *testing.T) {
 	broker := servertest.RabbitMQ(t).NewVhost(t)
 	servertest.ResetTopology(t, broker)
@@ -84,15 +84,20 @@ func TestSweep(t *testing.T) {
 	}
 	patient, eager := start(time.Hour, time.Hour), start(grace, grace)
 
-	// pending is not confirmed. claimer is not confirmed and has claimed a key. duplicate was uploaded again with the
-	// same key.
+	// The event of pending was lost. The previous version stored claimer and duplicate with the same key, and was killed
+	// before it deleted duplicate.
 	pending, claimer := newFile(""), newFile("key")
 	if _, err := s.Claim(ctx, "key", claimer); err != nil {
 		t.Fatal(err)
 	}
 	duplicate := newFile("key")
+	previous := bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: bson.A{claimer.ID, duplicate.ID}}}}}
+	if _, err := db.Collection("uploads").UpdateMany(ctx, previous, bson.D{{Key: "$unset", Value: bson.D{{Key: "due_at", Value: ""}}}}); err != nil {
+		t.Fatal(err)
+	}
+	// record was killed before it closed the note of this file.
 	done := newFile("")
-	if err := s.Confirm(ctx, done.ID); err != nil {
+	if _, err := c.Insert(ctx, catalog.Entry{Info: done.Info}); err != nil {
 		t.Fatal(err)
 	}
 	// The deletion of this file was interrupted.
@@ -103,14 +108,14 @@ func TestSweep(t *testing.T) {
 	if err := s.MarkDeleted(ctx, deleted.ID); err != nil {
 		t.Fatal(err)
 	}
-	// The function was killed during this upload. Only the chunk and the upload record exist.
+	// The function was killed during this upload. Only the chunk and the note exist.
 	orphan := newFile("")
 	if _, err := db.Collection("fs.files").DeleteOne(ctx, bson.D{{Key: "_id", Value: orphan.ID}}); err != nil {
 		t.Fatal(err)
 	}
 
-	if status, got := postSweep(t, patient); status != http.StatusOK || got != (swept{}) {
-		t.Errorf("sweep within the grace period: got %d %+v, want 200 with only zeros", status, got)
+	if status, got := postSweep(t, patient); status != http.StatusOK || got != (swept{Uncataloged: 1}) {
+		t.Errorf("sweep within the grace period: got %d %+v, want 200 with only the adopted file", status, got)
 	}
 	time.Sleep(grace + 100*time.Millisecond)
 	// This upload is younger than the grace period, so the sweeps during the upload must not touch it.
@@ -144,8 +149,8 @@ func TestSweep(t *testing.T) {
 		t.Errorf("got the events of the files %q, want %q", got, want)
 	}
 	for id, want := range map[string]bool{pending.ID: true, claimer.ID: true, done.ID: true, young.ID: true, duplicate.ID: false, deleted.ID: false, orphan.ID: false} {
-		if n := servertest.CountDocuments(t, db.Collection("fs.files"), bson.D{{Key: "_id", Value: id}}); (n == 1) != want {
-			t.Errorf("document of file %s exists: got %t, want %t", id, n == 1, want)
+		if _, err := s.Get(ctx, id); (err == nil) != want {
+			t.Errorf("Get of file %s: got error %v, want a file: %t", id, err, want)
 		}
 		if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); (n == 1) != want {
 			t.Errorf("chunk of file %s exists: got %t, want %t", id, n == 1, want)
@@ -154,8 +159,8 @@ func TestSweep(t *testing.T) {
 	if _, err := c.Get(ctx, deleted.ID); err == nil {
 		t.Error("got a catalog entry of the deleted file, want none")
 	}
-	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 1 {
-		t.Errorf("got %d unfinished uploads, want only the young upload", n)
+	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 3 {
+		t.Errorf("got %d notes, want those of pending, claimer and young", n)
 	}
 	if n := servertest.CountDocuments(t, db.Collection("deletions"), bson.D{}); n != 0 {
 		t.Errorf("got %d unfinished deletions, want none", n)
@@ -192,7 +197,7 @@ func TestSweepResumable(t *testing.T) {
 	underway, complete := create(time.Now().Add(time.Hour), "hel"), create(time.Now().Add(time.Hour), "hello")
 	expired, terminated := create(time.Now().Add(-time.Hour), "hel"), create(time.Now().Add(time.Hour), "hel")
 	late := create(time.Now().Add(-time.Hour), "hello")
-	sealed := create(time.Now().Add(time.Hour), "hello") // the function was killed during Finish
+	sealed := create(time.Now().Add(time.Hour), "hello") // Finish failed before the commit
 	if _, err := s.Finish(t.Context(), sealed.ID, func(*content.File) ([]byte, error) { return nil, io.ErrUnexpectedEOF }); err == nil {
 		t.Fatal("Finish with a failing event function: got no error, want an error")
 	}
@@ -200,7 +205,7 @@ func TestSweepResumable(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(grace + 100*time.Millisecond)
-	if status, got := postSweep(t, sweep); status != http.StatusOK || got != (swept{Finished: 3, Discarded: 2}) {
+	if status, got := postSweep(t, sweep); status != http.StatusOK || got != (swept{Finished: 3, Discarded: 2, Uncataloged: 3}) {
 		t.Errorf("first sweep: got %d %+v, want 3 finished and 2 discarded", status, got)
 	}
 	time.Sleep(grace + 100*time.Millisecond)
@@ -222,8 +227,8 @@ func TestSweepResumable(t *testing.T) {
 		}
 	}
 	servertest.AddPiece(t, s, underway.ID, 3, []byte("lo"))
-	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 1 {
-		t.Errorf("got %d unfinished uploads, want only the upload in progress", n)
+	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 4 {
+		t.Errorf("got %d notes, want those of the upload in progress and of the 3 files", n)
 	}
 	for _, id := range []string{expired.ID, terminated.ID} {
 		if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: id}}); n != 0 {
@@ -275,7 +280,7 @@ func TestSweepWithoutBroker(t *testing.T) {
 	if got := servertest.GetMessage(t, servertest.Channel(t, broker), events.Queue).MessageId; got != files[0].ID {
 		t.Errorf("got the event %s, want %s", got, files[0].ID)
 	}
-	if confirmed, err := s.Confirmed(ctx, files[0].ID); err != nil || !confirmed {
-		t.Errorf("Confirmed: got %t, %v, want true", confirmed, err)
+	if note, err := s.Notes.Note(ctx, files[0].ID); err != nil || note == nil || note.Published != 1 {
+		t.Errorf("Note: got %+v, %v, want a note of 1 publication", note, err)
 	}
 }

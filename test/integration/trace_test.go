@@ -247,7 +247,7 @@ func TestTrace(t *testing.T) {
 
 	// The event belongs to the trace even if sweep publishes it after the request has ended.
 	s.silent.Store(true)
-	s.upload(t, late.traceparent(), http.StatusServiceUnavailable)
+	s.upload(t, late.traceparent(), http.StatusAccepted)
 	s.silent.Store(false)
 	servertest.Eventually(t, servertest.Recovery, "sweep publishes the event", func() error {
 		if status, got := postSweep(t, s.sweep); status != http.StatusOK || got.Published != 1 {
@@ -257,9 +257,9 @@ func TestTrace(t *testing.T) {
 	})
 	s.wantJoined(t, late.trace, "gateway", "upload", "record")
 	want[late] = "" +
-		"gateway: server POST /upload, 503, error\n" +
-		"  upload: server POST /upload, 503, error\n" +
-		strings.Repeat("    upload: producer publish, rabbitmq, error unknown\n", 3) +
+		"gateway: server POST /upload, 202\n" +
+		"  upload: server POST /upload, 202\n" +
+		"    upload: producer publish, rabbitmq, error failed\n" +
 		"    sweep: producer publish, rabbitmq, linked to sweep POST /\n" +
 		"    record: server POST /, 204\n"
 
@@ -330,12 +330,12 @@ func TestTraceIDWithoutCollector(t *testing.T) {
 		t.Errorf("record cataloged file %s: got the trace %s, want %s", id, got, from.trace)
 	}
 	s.wantJoined(t, from.trace, "gateway", "upload", "record")
-	raw, err := s.files.Event(t.Context(), id)
+	f, err := s.files.Get(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var event struct{ Traceparent, Tracestate string }
-	if err := json.Unmarshal(raw, &event); err != nil || event.Traceparent != from.traceparent() || event.Tracestate != "theirs=1" {
+	if err := json.Unmarshal([]byte(f.Event), &event); err != nil || event.Traceparent != from.traceparent() || event.Tracestate != "theirs=1" {
 		t.Errorf("event: got traceparent %q and tracestate %q (%v), want %q and theirs=1",
 			event.Traceparent, event.Tracestate, err, from.traceparent())
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -36,7 +37,12 @@ type wire struct {
 	// watch is called twice for each message: before and after the proxy forwards the message. If it returns true, the
 	// proxy closes the connection immediately.
 	watch func(moment) (cut bool)
+	// serving waits for the connections.
+	serving sync.WaitGroup
 }
+
+// drainTimeout is how long a proxy waits until the store has executed the last command of a connection.
+const drainTimeout = 5 * time.Second
 
 // parser reads the next message and returns it with the description for moment.what.
 type parser func(r *bufio.Reader) (message []byte, what string, err error)
@@ -49,24 +55,26 @@ func newWire(t *testing.T, target string, open func() (fromClient, fromServer pa
 		t.Fatal(err)
 	}
 	w := &wire{address: listener.Addr().String(), target: target, watch: watch, open: open}
-	var connections sync.WaitGroup
+	var accepting sync.WaitGroup
 	t.Cleanup(func() {
 		_ = listener.Close()
-		connections.Wait()
+		accepting.Wait()
+		w.serving.Wait()
 	})
-	connections.Go(func() {
+	accepting.Go(func() {
 		for {
 			client, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			connections.Go(func() { w.serve(client) })
+			w.serving.Go(func() { w.serve(client) })
 		}
 	})
 	return w
 }
 
-// serve forwards the messages of one connection until a side closes the connection or watch returns true.
+// serve forwards the messages of one connection until a side closes the connection or watch returns true. It returns
+// only after the store has executed all forwarded commands, or after drainTimeout.
 func (w *wire) serve(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", w.target)
@@ -76,15 +84,24 @@ func (w *wire) serve(client net.Conn) {
 	defer server.Close()
 	fromClient, fromServer := w.open()
 	var both sync.WaitGroup
-	both.Go(func() { w.pass(server, client, fromClient, false) })
-	both.Go(func() { w.pass(client, server, fromServer, true) })
+	both.Go(func() {
+		defer client.Close()
+		w.pass(server, client, fromClient, false)
+		// Close only this direction. The store executes the commands that it has received, and then closes the other
+		// direction.
+		_ = server.(*net.TCPConn).CloseWrite() // fails if the store has closed the connection
+		_ = server.SetReadDeadline(time.Now().Add(drainTimeout))
+	})
+	both.Go(func() {
+		w.pass(client, server, fromServer, true)
+		_ = client.Close()
+		_, _ = io.Copy(io.Discard, server) // ends when the store closes the connection
+	})
 	both.Wait()
 }
 
-// pass forwards messages in one direction. When it ends, it closes both connections.
-func (w *wire) pass(to, from net.Conn, read parser, answer bool) {
-	defer to.Close()
-	defer from.Close()
+// pass forwards messages in one direction.
+func (w *wire) pass(to io.Writer, from io.Reader, read parser, answer bool) {
 	for buffered := bufio.NewReaderSize(from, 64<<10); ; {
 		message, what, err := read(buffered)
 		if err != nil {

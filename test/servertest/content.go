@@ -9,10 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 )
 
 // OpenContent opens a file store in the database that uri names, and creates the database's indexes. It returns the
@@ -32,6 +35,29 @@ func OpenContent(t *testing.T, uri string) (*content.Store, *mongo.Database) {
 		t.Fatal(err)
 	}
 	return s, Database(t, uri)
+}
+
+// StoreFile stores a file in the database that uri names. It returns the file's event, which is not published, and the
+// file's metadata.
+func StoreFile(t *testing.T, uri string) (event.Event, file.Info) {
+	t.Helper()
+	s, err := content.Open(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var e event.Event
+	f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Name: "größe \"1\".txt", ContentType: "text/plain", Size: 1}},
+		bytes.NewReader([]byte("x")), func(f *content.File) (encoded []byte, err error) {
+			if e, err = events.NewFileStored(t.Context(), f.Info); err != nil {
+				return nil, err
+			}
+			return e.MarshalJSON()
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, f.Info
 }
 
 // RandomBytes returns n pseudorandom bytes, which are the same in every run.

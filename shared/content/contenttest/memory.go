@@ -18,6 +18,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -27,32 +29,33 @@ type Memory struct {
 	// Now returns the current time. If Now is nil, the store uses time.Now.
 	Now func() time.Time
 	// Before is an optional hook. Each method calls the hook with the method's name and with the ID or key that the
-	// method received. Put and Append call the hook after they have read all bytes. AppendVerified calls it only
-	// through Append. All other methods call it first. If the hook returns an error, the method returns this error and
-	// has no effect. If the hook is set, readers also call it for each Read and Close, and return at most one byte per
-	// Read.
+	// method received. Put and Append call the hook after they have read all bytes. Put calls the hook again, with the
+	// method name Commit, before it commits the file. AppendVerified calls it only through Append. All other methods
+	// call it first. If the hook returns an error, the method returns this error and has no effect. If the hook is set,
+	// readers also call it for each Read and Close, and return at most one byte per Read.
 	Before func(method, id string) error
 
-	mu                    sync.Mutex
-	read                  int
-	files                 map[string]Stored
-	uploads               map[string]*upload // the upload records
-	claims                map[string]claim
-	deletions, tombstones map[string]time.Time
+	mu        sync.Mutex
+	read      int
+	files     map[string]Stored
+	ended     map[string]bool // the IDs of ended uploads and deleted files
+	uploads   map[string]*upload
+	claims    map[string]claim
+	deletions map[string]time.Time // the due times of incomplete deletions
 }
 
 // Stored is a file in a Memory.
 type Stored struct {
 	content.File
-	Bytes, Event []byte
-	// Confirmed reports whether Confirm was called for the file.
-	Confirmed bool
+	Bytes []byte
+	// HasNote reports whether the file has a note. Only the Files method sets HasNote.
+	HasNote bool
 }
 
+// upload is a note, and the bytes of a resumable upload.
 type upload struct {
-	content.Upload
-	resumable, complete, terminated bool
-	bytes                           []byte
+	outbox.Note
+	bytes []byte
 }
 
 type claim struct {
@@ -69,8 +72,8 @@ var (
 
 // New returns an empty store.
 func New() *Memory {
-	return &Memory{files: map[string]Stored{}, uploads: map[string]*upload{}, claims: map[string]claim{},
-		deletions: map[string]time.Time{}, tombstones: map[string]time.Time{}}
+	return &Memory{files: map[string]Stored{}, ended: map[string]bool{}, uploads: map[string]*upload{}, claims: map[string]claim{},
+		deletions: map[string]time.Time{}}
 }
 
 // Fail returns a function for Memory.Before. The function returns err for the given methods and nil for all other
@@ -84,7 +87,7 @@ func Fail(err error, methods ...string) func(method, id string) error {
 	}
 }
 
-// Add stores a file with the given bytes and marks its event as confirmed. Unlike Put, Add keeps all fields of f.
+// Add stores a file with the given bytes, but without a note. Unlike Put, Add keeps all fields of f.
 func (m *Memory) Add(f content.File, b string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,7 +100,7 @@ func (m *Memory) Files() []Stored {
 	defer m.mu.Unlock()
 	var all []Stored
 	for id, f := range m.files {
-		f.Confirmed = m.uploads[id] == nil
+		f.HasNote = m.uploads[id] != nil
 		all = append(all, f)
 	}
 	slices.SortFunc(all, func(a, b Stored) int { return cmp.Compare(a.ID, b.ID) })
@@ -150,11 +153,13 @@ func (m *Memory) readAll(r io.Reader) ([]byte, error) {
 func (m *Memory) Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (_ content.File, err error) {
 	f.ID = uuid.Must(uuid.NewV7()).String()
 	m.mu.Lock()
-	m.uploads[f.ID] = &upload{Upload: content.Upload{ID: f.ID, Owner: f.Owner, Length: f.Size}}
+	m.uploads[f.ID] = &upload{Note: outbox.Note{ID: f.ID, Owner: f.Owner, Length: f.Size, DueAt: m.now()}}
 	m.mu.Unlock()
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.Discard(context.WithoutCancel(ctx), f.ID))
+		if err != nil && !errors.Is(err, mongodb.ErrUnknown) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.uploads, f.ID)
 		}
 	}()
 	b, err := m.readAll(r)
@@ -167,12 +172,18 @@ func (m *Memory) Put(ctx context.Context, f content.File, r io.Reader, finish fu
 	}
 	f.Size, f.SHA256, f.StoredAt = int64(len(b)), digest(b), m.now()
 	event, err := finish(&f)
-	if err = cmp.Or(err, ctx.Err()); err != nil {
+	if err != nil {
 		return content.File{}, err
 	}
-	m.mu.Lock()
+	if err := m.lock(ctx, "Commit", f.ID); err != nil {
+		return content.File{}, err
+	}
 	defer m.mu.Unlock()
-	m.files[f.ID] = Stored{File: f, Bytes: b, Event: event}
+	if m.ended[f.ID] {
+		return content.File{}, problem.Unavailable.With("the upload was ended")
+	}
+	f.Event = string(event)
+	m.files[f.ID] = Stored{File: f, Bytes: b}
 	return f, nil
 }
 
@@ -193,24 +204,15 @@ func (m *Memory) Get(ctx context.Context, id string) (content.File, error) {
 	return f.File, nil
 }
 
-func (m *Memory) Event(ctx context.Context, id string) ([]byte, error) {
-	if err := m.lock(ctx, "Event", id); err != nil {
-		return nil, err
-	}
-	defer m.mu.Unlock()
-	f, ok := m.files[id]
-	if !ok {
-		return nil, errNoFile
-	}
-	return f.Event, nil
-}
-
-func (m *Memory) IDs(ctx context.Context, after string, limit int) ([]string, error) {
+func (m *Memory) IDs(ctx context.Context, after string, limit int) (ids []string, next string, err error) {
 	if err := m.lock(ctx, "IDs", after); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer m.mu.Unlock()
-	return page(m.files, after, limit, func(string) bool { return true }), nil
+	if ids = page(m.files, after, limit, func(string) bool { return true }); len(ids) > 0 {
+		next = ids[len(ids)-1]
+	}
+	return ids, next, nil
 }
 
 // page returns up to limit keys of a map, in ascending order. It skips all keys up to and including "after", and all
@@ -261,27 +263,18 @@ func (m *Memory) Delete(ctx context.Context, id string) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	delete(m.files, id)
 	delete(m.uploads, id)
 	delete(m.deletions, id)
 	return nil
 }
 
-func (m *Memory) Confirm(ctx context.Context, id string) error {
-	if err := m.lock(ctx, "Confirm", id); err != nil {
+func (m *Memory) CloseNote(ctx context.Context, id string) error {
+	if err := m.lock(ctx, "CloseNote", id); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
 	delete(m.uploads, id)
 	return nil
-}
-
-func (m *Memory) Confirmed(ctx context.Context, id string) (bool, error) {
-	if err := m.lock(ctx, "Confirmed", id); err != nil {
-		return false, err
-	}
-	defer m.mu.Unlock()
-	return m.uploads[id] == nil, nil
 }
 
 func (m *Memory) Usage(ctx context.Context, owner string) (used int64, err error) {
@@ -295,46 +288,50 @@ func (m *Memory) Usage(ctx context.Context, owner string) (used int64, err error
 		}
 	}
 	for id, u := range m.uploads {
-		if _, stored := m.files[id]; u.Owner == owner && !stored {
+		if _, stored := m.files[id]; u.Owner == owner && !stored && !m.ended[id] {
 			used += max(0, u.Length)
 		}
 	}
 	return used, nil
 }
 
-func (m *Memory) Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]content.Pending, error) {
-	if err := m.lock(ctx, "Unfinished", after); err != nil {
-		return nil, err
-	}
-	defer m.mu.Unlock()
-	var pending []content.Pending
-	for _, id := range page(m.uploads, after, limit, func(id string) bool {
-		return time.Unix(uuid.MustParse(id).Time().UnixTime()).Before(before.Truncate(time.Millisecond))
-	}) {
-		u := m.uploads[id]
-		pending = append(pending, content.Pending{ID: id, Resumable: u.resumable, ExpiresAt: u.ExpiresAt})
-	}
-	return pending, nil
-}
-
-func (m *Memory) Claimed(ctx context.Context, key string) (f content.File, found bool, err error) {
+func (m *Memory) Claimed(ctx context.Context, key string) (content.File, bool, error) {
 	if err := m.lock(ctx, "Claimed", key); err != nil {
 		return content.File{}, false, err
 	}
 	defer m.mu.Unlock()
-	c, found := m.claims[key]
-	return c.file, found, nil
+	f, found := m.files[m.claims[key].file.ID]
+	return f.File, found, nil
 }
+
+// claimWait is how long Claim waits for the commit of another upload that has claimed the key.
+const claimWait = 2 * time.Second
 
 func (m *Memory) Claim(ctx context.Context, key string, f content.File) (content.File, error) {
 	if err := m.lock(ctx, "Claim", key); err != nil {
 		return content.File{}, err
 	}
 	defer m.mu.Unlock()
-	if _, claimed := m.claims[key]; !claimed {
-		m.claims[key] = claim{f, m.now()}
+	for deadline := time.Now().Add(claimWait); m.isClaiming(key, f.ID) && time.Now().Before(deadline); {
+		m.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		m.mu.Lock()
 	}
-	return m.claims[key].file, nil
+	if c, claimed := m.claims[key]; claimed && c.file.ID != f.ID {
+		if first, stored := m.files[c.file.ID]; stored {
+			return first.File, nil
+		}
+		m.ended[c.file.ID] = true
+	}
+	m.claims[key] = claim{f, m.now()}
+	return f, nil
+}
+
+// isClaiming reports whether an upload other than the given one has claimed the key and is still in progress.
+func (m *Memory) isClaiming(key, id string) bool {
+	other := m.claims[key].file.ID
+	_, stored := m.files[other]
+	return other != id && m.uploads[other] != nil && !stored && !m.ended[other]
 }
 
 func (m *Memory) ForgetClaims(ctx context.Context, before time.Time) (int64, error) {
@@ -352,11 +349,11 @@ func (m *Memory) MarkDeleted(ctx context.Context, id string) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	for _, marks := range []map[string]time.Time{m.deletions, m.tombstones} {
-		if _, marked := marks[id]; !marked {
-			marks[id] = m.now()
-		}
+	if _, marked := m.deletions[id]; !marked {
+		m.deletions[id] = m.now()
 	}
+	delete(m.files, id)
+	m.ended[id] = true
 	return nil
 }
 
@@ -365,24 +362,31 @@ func (m *Memory) IsDeleted(ctx context.Context, id string) (bool, error) {
 		return false, err
 	}
 	defer m.mu.Unlock()
-	_, deleted := m.tombstones[id]
-	return deleted, nil
+	_, stored := m.files[id]
+	return !stored, nil
 }
 
-func (m *Memory) PendingDeletions(ctx context.Context, before time.Time, after string, limit int) ([]string, error) {
-	if err := m.lock(ctx, "PendingDeletions", after); err != nil {
+func (m *Memory) PendingDeletions(ctx context.Context, at time.Time, limit int) ([]string, error) {
+	if err := m.lock(ctx, "PendingDeletions", ""); err != nil {
 		return nil, err
 	}
 	defer m.mu.Unlock()
-	return page(m.deletions, after, limit, func(id string) bool { return m.deletions[id].Before(before) }), nil
+	ids := page(m.deletions, "", len(m.deletions), func(id string) bool { return !m.deletions[id].After(at) })
+	slices.SortStableFunc(ids, func(a, b string) int { return m.deletions[a].Compare(m.deletions[b]) })
+	return ids[:min(limit, len(ids))], nil
 }
 
-func (m *Memory) ForgetDeletions(ctx context.Context, before time.Time) (int64, error) {
-	if err := m.lock(ctx, "ForgetDeletions", ""); err != nil {
-		return 0, err
+func (m *Memory) PostponeDeletion(ctx context.Context, id string, until time.Time) error {
+	if err := m.lock(ctx, "PostponeDeletion", id); err != nil {
+		return err
 	}
 	defer m.mu.Unlock()
-	all := len(m.tombstones)
-	maps.DeleteFunc(m.tombstones, func(_ string, at time.Time) bool { return at.Before(before) })
-	return int64(all - len(m.tombstones)), nil
+	if _, ok := m.deletions[id]; ok {
+		m.deletions[id] = until
+	}
+	return nil
+}
+
+func (m *Memory) ForgetDeletions(ctx context.Context, _ time.Time) error {
+	return m.begin(ctx, "ForgetDeletions", "")
 }

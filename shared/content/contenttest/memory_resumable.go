@@ -14,6 +14,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -24,7 +25,8 @@ func (m *Memory) Create(ctx context.Context, u content.Upload) (content.Upload, 
 		return content.Upload{}, err
 	}
 	defer m.mu.Unlock()
-	m.uploads[u.ID] = &upload{Upload: u, resumable: true}
+	m.uploads[u.ID] = &upload{Note: outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
+		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata}}}
 	return u, nil
 }
 
@@ -42,19 +44,15 @@ func (m *Memory) Find(ctx context.Context, id string) (content.Upload, error) {
 
 // load is like Find, but it also returns an expired upload.
 func (m *Memory) load(id string) (content.Upload, error) {
-	u, open := m.uploads[id]
 	if f, stored := m.files[id]; stored {
-		if _, deleted := m.tombstones[id]; deleted {
-			return content.Upload{}, errNoUpload
-		}
-		return content.Upload{ID: id, Owner: f.Owner, Name: f.Name, ContentType: f.ContentType, Length: f.Size, Offset: f.Size,
-			Stored: true, Unconfirmed: open}, nil
+		return content.Upload{ID: id, Owner: f.Owner, Name: f.Name, ContentType: f.ContentType, Length: f.Size, Offset: f.Size, Stored: true}, nil
 	}
-	if !open || !u.resumable || u.terminated {
+	u := m.uploads[id]
+	if u == nil || u.Tus == nil || m.ended[id] {
 		return content.Upload{}, errNoUpload
 	}
-	u.Offset = int64(len(u.bytes))
-	return u.Upload, nil
+	return content.Upload{ID: id, Owner: u.Owner, Name: u.Tus.Name, ContentType: u.Tus.ContentType, Metadata: u.Tus.Metadata,
+		Length: u.Length, Offset: int64(len(u.bytes)), ExpiresAt: *u.ExpiresAt}, nil
 }
 
 // at returns the upload with the given ID, even if the upload has expired. It returns an error if bytes cannot be
@@ -84,7 +82,10 @@ func (m *Memory) Append(ctx context.Context, id string, offset int64, r io.Reade
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.uploads[id].bytes = append(m.uploads[id].bytes, b...)
+	open := m.uploads[id]
+	if open.bytes = append(open.bytes, b...); int64(len(open.bytes)) == open.Length {
+		open.DueAt = m.now()
+	}
 	return int64(len(b)), failed
 }
 
@@ -118,14 +119,15 @@ func (m *Memory) Finish(ctx context.Context, id string, finish func(*content.Fil
 		return content.File{}, problem.Conflict.With("the upload is incomplete")
 	}
 	b := m.uploads[id].bytes
-	m.uploads[id].complete = true
 	f := content.File{Info: file.Info{ID: id, Owner: u.Owner, Name: u.Name, Size: u.Length, SHA256: digest(b),
 		ContentType: cmp.Or(u.ContentType, http.DetectContentType(b)), StoredAt: m.now()}}
 	event, err := finish(&f)
 	if err != nil {
 		return content.File{}, err
 	}
-	m.files[id] = Stored{File: f, Bytes: b, Event: event}
+	f.Event = string(event)
+	m.uploads[id].DueAt = m.now()
+	m.files[id] = Stored{File: f, Bytes: b}
 	return f, nil
 }
 
@@ -138,11 +140,13 @@ func (m *Memory) Terminate(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	u := m.uploads[id]
-	if found.Stored || u.complete {
+	if found.Stored {
 		return errComplete
 	}
-	u.terminated, u.bytes, u.Length, u.ExpiresAt = true, nil, 0, m.now()
+	now := m.now()
+	m.ended[id] = true
+	u := m.uploads[id]
+	u.bytes, u.ExpiresAt, u.DueAt = nil, &now, now
 	return nil
 }
 
@@ -151,9 +155,10 @@ func (m *Memory) Discard(ctx context.Context, id string) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	if u := m.uploads[id]; u != nil && u.complete {
+	if _, stored := m.files[id]; stored {
 		return errComplete
 	}
+	m.ended[id] = true
 	delete(m.uploads, id)
 	return nil
 }

@@ -7,5 +7,8 @@ import (
 )
 
 func TestMemory(t *testing.T) {
-	contenttest.Test(t, func(*testing.T) contenttest.Store { return contenttest.New() })
+	contenttest.Test(t, func(*testing.T) (contenttest.Store, contenttest.Notes) {
+		m := contenttest.New()
+		return m, m.Notes()
+	})
 }

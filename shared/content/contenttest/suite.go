@@ -17,6 +17,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -24,15 +25,11 @@ import (
 type Store interface {
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Get(ctx context.Context, id string) (content.File, error)
-	Event(ctx context.Context, id string) ([]byte, error)
-	IDs(ctx context.Context, after string, limit int) ([]string, error)
+	IDs(ctx context.Context, after string, limit int) (ids []string, next string, err error)
 	Reader(ctx context.Context, f content.File) io.ReadSeekCloser
-	Delete(ctx context.Context, id string) error
-
-	Confirm(ctx context.Context, id string) error
-	Confirmed(ctx context.Context, id string) (bool, error)
 	Usage(ctx context.Context, owner string) (int64, error)
-	Unfinished(ctx context.Context, before time.Time, after string, limit int) ([]content.Pending, error)
+
+	CloseNote(ctx context.Context, id string) error
 	Discard(ctx context.Context, id string) error
 
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
@@ -41,8 +38,10 @@ type Store interface {
 
 	MarkDeleted(ctx context.Context, id string) error
 	IsDeleted(ctx context.Context, id string) (bool, error)
-	PendingDeletions(ctx context.Context, before time.Time, after string, limit int) ([]string, error)
-	ForgetDeletions(ctx context.Context, before time.Time) (int64, error)
+	Delete(ctx context.Context, id string) error
+	PendingDeletions(ctx context.Context, at time.Time, limit int) ([]string, error)
+	PostponeDeletion(ctx context.Context, id string, until time.Time) error
+	ForgetDeletions(ctx context.Context, before time.Time) error
 
 	Create(ctx context.Context, u content.Upload) (content.Upload, error)
 	Find(ctx context.Context, id string) (content.Upload, error)
@@ -52,26 +51,44 @@ type Store interface {
 	Terminate(ctx context.Context, id string) error
 }
 
+// Notes contains the methods of outbox.Notes that the serverless functions use.
+type Notes interface {
+	Note(ctx context.Context, id string) (*outbox.Note, error)
+	Postpone(ctx context.Context, id string, until time.Time) error
+	Resize(ctx context.Context, id string, length int64) error
+	Stored(ctx context.Context, id string, at time.Time, published int, due time.Time) error
+	Adopt(ctx context.Context) error
+	Due(ctx context.Context, stored bool, at time.Time, limit int) ([]outbox.Note, error)
+	Waiting(ctx context.Context) (files int64, since time.Time, err error)
+	Resumable(ctx context.Context, owner string, limit int64) (int64, error)
+}
+
 var (
 	_ Store = (*content.Store)(nil)
 	_ Store = (*Memory)(nil)
+	_ Notes = (*outbox.Notes)(nil)
+	_ Notes = MemoryNotes{}
 )
 
-// Test checks that a store behaves as documented for content.Store. Each call to the open function must return an
-// empty store whose clock is time.Now.
-func Test(t *testing.T, open func(t *testing.T) Store) {
+// Test checks that a store and its notes behave as documented for content.Store and outbox.Notes. Each call to the open
+// function must return an empty store whose clock is time.Now.
+func Test(t *testing.T, open func(t *testing.T) (Store, Notes)) {
 	for name, test := range map[string]func(suite){
-		"Files": suite.files, "Refused": suite.refused, "Unfinished": suite.unfinished, "Claims": suite.claims,
+		"Files": suite.files, "Refused": suite.refused, "Notes": suite.noted, "Waiting": suite.waiting, "Claims": suite.claims,
 		"Deletions": suite.deletions, "Resumable": suite.resumable, "Interrupted": suite.interrupted, "Verified": suite.verified,
 		"Expired": suite.expired, "Terminated": suite.terminated, "Complete": suite.complete,
 	} {
-		t.Run(name, func(t *testing.T) { test(suite{open(t), t}) })
+		t.Run(name, func(t *testing.T) {
+			store, notes := open(t)
+			test(suite{store, notes, t})
+		})
 	}
 }
 
 // suite is a store and the test that checks it.
 type suite struct {
 	Store
+	notes Notes
 	*testing.T
 }
 
@@ -112,16 +129,23 @@ func (s suite) want(doing string, err, kind error) {
 	}
 }
 
-// wantUnfinished fails the test unless upload records exist for exactly the given IDs.
-func (s suite) wantUnfinished(want ...string) {
+// wantNotes fails the test unless notes exist for exactly the given IDs.
+func (s suite) wantNotes(want ...string) {
 	s.Helper()
 	var got []string
-	pending, err := s.Unfinished(s.Context(), time.Now().Add(time.Second), "", 10)
-	for _, p := range pending {
-		got = append(got, p.ID)
+	for _, stored := range []bool{false, true} {
+		due, err := s.notes.Due(s.Context(), stored, time.Now().Add(1000*time.Hour), 100)
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, n := range due {
+			got = append(got, n.ID)
+		}
 	}
-	if err != nil || !slices.Equal(got, want) {
-		s.Errorf("Unfinished: got %q and error %v, want %q", got, err, want)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		s.Errorf("got notes of the uploads %q, want %q", got, want)
 	}
 }
 
@@ -159,15 +183,12 @@ func (s suite) files() {
 		f := s.put(b)
 		ids = append(ids, f.ID)
 		want := content.File{Info: file.Info{ID: f.ID, Owner: "ada", Name: "notes Ω.txt", Size: int64(len(b)), SHA256: digest([]byte(b)),
-			ContentType: "text/plain", StoredAt: f.StoredAt}, Key: "k"}
-		if f.Info != want.Info || f.Key != want.Key || time.Since(f.StoredAt) > time.Minute || f.StoredAt.Location() != time.UTC {
+			ContentType: "text/plain", StoredAt: f.StoredAt}, Key: "k", Event: `{"id":"` + f.ID + `"}`}
+		if f.Info != want.Info || f.Key != want.Key || f.Event != want.Event || time.Since(f.StoredAt) > time.Minute || f.StoredAt.Location() != time.UTC {
 			s.Errorf("Put: got %+v, want %+v", f, want)
 		}
 		if got, err := s.Get(s.Context(), f.ID); err != nil || got != f {
 			s.Errorf("Get: got %+v and error %v, want %+v", got, err, f)
-		}
-		if got, err := s.Event(s.Context(), f.ID); err != nil || string(got) != `{"id":"`+f.ID+`"}` {
-			s.Errorf("Event: got %s and error %v, want the event that finish returned", got, err)
 		}
 		s.wantBytes(f, b)
 		r := s.Reader(s.Context(), f)
@@ -181,21 +202,23 @@ func (s suite) files() {
 			s.Errorf("Read after Seek: got %q and error %v, want the last 3 bytes", got, err)
 		}
 	}
-	if got, err := s.IDs(s.Context(), ids[0], 1); err != nil || !slices.Equal(got, ids[1:2]) {
-		s.Errorf("IDs after the first: got %q and error %v, want %q", got, err, ids[1:2])
+	if got, next, err := s.IDs(s.Context(), ids[0], 1); err != nil || !slices.Equal(got, ids[1:2]) || next != ids[1] {
+		s.Errorf("IDs after the first: got %q, %q and error %v, want %q", got, next, err, ids[1:2])
+	}
+	if got, next, err := s.IDs(s.Context(), ids[2], 1); err != nil || len(got) > 0 || next != "" {
+		s.Errorf("IDs after the last: got %q, %q and error %v, want none", got, next, err)
 	}
 	s.wantUsage(1_500_005)
 	for range 2 { // a second call is not an error
+		s.want("MarkDeleted", s.MarkDeleted(s.Context(), ids[2]), nil)
 		s.want("Delete", s.Delete(s.Context(), ids[2]), nil)
 	}
 	for _, id := range []string{ids[2], uuid.NewString(), ""} {
 		_, err := s.Get(s.Context(), id)
 		s.want("Get", err, problem.NotFound)
-		_, err = s.Event(s.Context(), id)
-		s.want("Event", err, problem.NotFound)
 	}
 	s.wantUsage(5)
-	s.wantUnfinished(ids[:2]...)
+	s.wantNotes(ids[:2]...)
 }
 
 func (s suite) refused() {
@@ -217,7 +240,7 @@ func (s suite) refused() {
 		_, err := s.Put(call, content.File{Info: file.Info{Owner: "ada"}}, c.r, func(*content.File) ([]byte, error) { return nil, c.finish })
 		s.want(name, err, c.want)
 		s.wantUsage(0)
-		s.wantUnfinished()
+		s.wantNotes()
 	}
 }
 
@@ -226,97 +249,184 @@ type readerFunc func() error
 
 func (f readerFunc) Read([]byte) (int, error) { return 0, f() }
 
-func (s suite) unfinished() {
-	ids := []string{s.put("x").ID, s.put("x").ID, s.create(5, time.Hour)}
+func (s suite) noted() {
+	ids := []string{s.put("x").ID, s.put("x").ID, s.create(5, time.Hour), s.create(5, -time.Hour)}
+	now := time.Now()
+	s.want("Postpone", s.notes.Postpone(s.Context(), ids[0], now.Add(-time.Minute)), nil)
+	s.want("Postpone", s.notes.Postpone(s.Context(), ids[1], now.Add(-2*time.Minute)), nil)
 	for _, c := range []struct {
-		age   time.Duration
-		after string
+		at    time.Duration
 		limit int
 		want  []string
-	}{{0, "", 2, ids[:2]}, {0, ids[1], 2, ids[2:]}, {time.Minute, "", 2, nil}} {
-		found, err := s.Unfinished(s.Context(), time.Now().Add(time.Second-c.age), c.after, c.limit)
+	}{
+		{-3 * time.Hour, 10, nil}, {-time.Minute, 1, []string{ids[3]}}, {-time.Minute, 10, []string{ids[3], ids[1], ids[0]}},
+		{2 * time.Hour, 10, []string{ids[3], ids[1], ids[0], ids[2]}},
+	} {
+		due, err := s.notes.Due(s.Context(), false, now.Add(c.at), c.limit)
 		var got []string
-		for _, u := range found {
-			got = append(got, u.ID)
-			if resumable := u.ID == ids[2]; u.Resumable != resumable || u.ExpiresAt.IsZero() == resumable {
-				s.Errorf("Unfinished: got %+v, want Resumable %t", u, resumable)
+		for _, n := range due {
+			got = append(got, n.ID)
+			if resumable := n.ID == ids[2] || n.ID == ids[3]; n.Owner != "ada" || (n.Tus != nil) != resumable || (n.ExpiresAt != nil) != resumable {
+				s.Errorf("Due: got %+v, want Tus and ExpiresAt only for a resumable upload", n)
 			}
 		}
 		if err != nil || !slices.Equal(got, c.want) {
-			s.Errorf("Unfinished(now + %v, %q): got %q and error %v, want %q", time.Second-c.age, c.after, got, err, c.want)
+			s.Errorf("Due(now + %v, %d): got %q and error %v, want %q", c.at, c.limit, got, err, c.want)
 		}
 	}
-	for _, want := range []bool{false, true} {
-		if got, err := s.Confirmed(s.Context(), ids[0]); err != nil || got != want {
-			s.Errorf("Confirmed: got %t and error %v, want %t", got, err, want)
+	for limit, want := range map[int64]int64{10: 1, 1: 1} { // ids[3] has expired
+		if got, err := s.notes.Resumable(s.Context(), "ada", limit); err != nil || got != want {
+			s.Errorf("Resumable: got %d and error %v, want %d", got, err, want)
 		}
-		s.want("Confirm", s.Confirm(s.Context(), ids[0]), nil)
-		s.wantUnfinished(ids[1:]...)
-		s.wantUsage(7)
 	}
-	// Check that the upload record already exists when Put reads the first byte, and that Usage counts the
-	// declared length.
+	s.want("Postpone without a note", s.notes.Postpone(s.Context(), uuid.NewString(), now), nil)
+	s.want("Adopt", s.notes.Adopt(s.Context()), nil)
+	for range 2 { // a second call is not an error
+		s.want("CloseNote", s.CloseNote(s.Context(), ids[0]), nil)
+		s.wantNotes(ids[1:]...)
+		s.wantUsage(12)
+		if note, err := s.notes.Note(s.Context(), ids[0]); err != nil || note != nil {
+			s.Errorf("Note: got %+v and error %v, want none", note, err)
+		}
+	}
+	// Check that the note already exists when Put reads the first byte, and that Usage counts the declared length.
 	_, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: 8}}, readerFunc(func() error {
-		s.wantUsage(15)
+		s.wantUsage(20)
 		return io.ErrUnexpectedEOF
-	}), anyEvent)
+	}), func(*content.File) ([]byte, error) { return nil, nil })
 	s.want("Put", err, io.ErrUnexpectedEOF)
-	s.wantUsage(7)
+	s.wantUsage(12)
+	// Check that Usage counts the size of an upload without a declared size after Resize.
+	f, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: -1}}, strings.NewReader("four"), func(f *content.File) ([]byte, error) {
+		s.wantUsage(12)
+		s.want("Resize", s.notes.Resize(s.Context(), f.ID, f.Size), nil)
+		s.wantUsage(16)
+		return anyEvent(f)
+	})
+	s.want("Put", err, nil)
+	s.want("Discard of a file", s.Discard(s.Context(), f.ID), problem.Conflict)
+	s.wantUsage(16)
+}
+
+func (s suite) waiting() {
+	want := func(want int64, wantSince time.Time) {
+		s.Helper()
+		if files, since, err := s.notes.Waiting(s.Context()); err != nil || files != want || !since.Equal(wantSince) {
+			s.Errorf("Waiting: got %d, %v and error %v, want %d, %v", files, since, err, want, wantSince)
+		}
+	}
+	want(0, time.Time{})
+	first, second := s.put("x"), s.put("x")
+	want(0, time.Time{})
+	for n, f := range []content.File{second, first} {
+		s.want("Stored", s.notes.Stored(s.Context(), f.ID, f.StoredAt, n, f.StoredAt), nil)
+		want(int64(n+1), f.StoredAt)
+	}
+	for stored, ids := range map[bool][]string{false: nil, true: {first.ID, second.ID}} {
+		due, err := s.notes.Due(s.Context(), stored, time.Now(), 10)
+		var got []string
+		for _, n := range due {
+			if got = append(got, n.ID); n.Published != 0 && n.ID == second.ID || n.StoredAt == nil || !n.IsStored {
+				s.Errorf("Due: got %+v, want the values that Stored set", n)
+			}
+		}
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, ids) {
+			s.Errorf("Due: got %q and error %v, want %q", got, err, ids)
+		}
+	}
+	s.want("CloseNote", s.CloseNote(s.Context(), first.ID), nil)
+	want(1, second.StoredAt)
 }
 
 func (s suite) claims() {
-	first, second := s.put("first"), s.put("second")
-	for round, want := range []content.File{first, second} {
-		if got, found, err := s.Claimed(s.Context(), "key"); err != nil || found {
-			s.Errorf("Claimed: got %+v, %t, and error %v, want no file, false, and no error", got, found, err)
-		}
-		for _, f := range [][]content.File{{first, first, second}, {second, first}}[round] { // the same file can claim the key again
-			if got, err := s.Claim(s.Context(), "key", f); err != nil || got != want {
-				s.Errorf("Claim: got %+v and error %v, want %+v", got, err, want)
-			}
-		}
-		if got, found, err := s.Claimed(s.Context(), "key"); err != nil || !found || got != want {
-			s.Errorf("Claimed: got %+v, %t, and error %v, want %+v, true and no error", got, found, err, want)
-		}
-		for n, age := range []time.Duration{time.Minute, -time.Minute} {
-			if got, err := s.ForgetClaims(s.Context(), time.Now().Add(-age)); err != nil || got != int64(n) {
-				s.Errorf("ForgetClaims(now + %v): got %d and error %v, want %d", -age, got, err, n)
-			}
+	wantClaimed := func(want string) {
+		s.Helper()
+		if got, found, err := s.Claimed(s.Context(), "key"); err != nil || found != (want != "") || got.ID != want {
+			s.Errorf("Claimed: got %+v, %t, and error %v, want file %q", got, found, err, want)
 		}
 	}
+	// put stores a file, and claims the key for the file before the commit. It returns the file, and the file to which
+	// the key belongs.
+	put := func(fail error) (f, claimer content.File) {
+		s.Helper()
+		f, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada"}, Key: "key"}, strings.NewReader("x"), func(f *content.File) (event []byte, err error) {
+			if claimer, err = s.Claim(s.Context(), "key", *f); err == nil && claimer.ID == f.ID {
+				claimer, err = s.Claim(s.Context(), "key", *f) // the same file can claim the key again
+			}
+			if fail != nil {
+				err = fail
+			}
+			return nil, err
+		})
+		s.want("Put", err, fail)
+		return f, claimer
+	}
+	wantClaimed("")
+	put(errors.New("killed after the claim"))
+	wantClaimed("")
+	first, claimer := put(nil)
+	if claimer.ID != first.ID {
+		s.Errorf("Claim after a failed upload: got file %s, want %s", claimer.ID, first.ID)
+	}
+	wantClaimed(first.ID)
+	if second, claimer := put(nil); claimer != first {
+		s.Errorf("Claim of file %s: got %+v, want %+v", second.ID, claimer, first)
+	}
+	s.want("MarkDeleted", s.MarkDeleted(s.Context(), first.ID), nil)
+	wantClaimed("")
+	third, claimer := put(nil)
+	if claimer.ID != third.ID {
+		s.Errorf("Claim after a deletion: got file %s, want %s", claimer.ID, third.ID)
+	}
+	wantClaimed(third.ID)
+	if n, err := s.ForgetClaims(s.Context(), time.Now().Add(-time.Minute)); err != nil || n != 0 {
+		s.Errorf("ForgetClaims: got %d and error %v, want 0", n, err)
+	}
+	if n, err := s.ForgetClaims(s.Context(), time.Now().Add(time.Minute)); err != nil || n == 0 {
+		s.Errorf("ForgetClaims: got %d and error %v, want at least 1", n, err)
+	}
+	wantClaimed("")
 }
 
 func (s suite) deletions() {
-	f := s.put("x")
-	state := func(wantDeleted bool, wantPending ...string) {
+	files := []content.File{s.put("x"), s.put("x")}
+	state := func(id string, wantDeleted bool, wantPending ...string) {
 		s.Helper()
-		if got, err := s.IsDeleted(s.Context(), f.ID); err != nil || got != wantDeleted {
+		if got, err := s.IsDeleted(s.Context(), id); err != nil || got != wantDeleted {
 			s.Errorf("IsDeleted: got %t and error %v, want %t", got, err, wantDeleted)
 		}
-		if got, err := s.PendingDeletions(s.Context(), time.Now().Add(time.Second), "", 10); err != nil || !slices.Equal(got, wantPending) {
+		if got, err := s.PendingDeletions(s.Context(), time.Now().Add(time.Second), 10); err != nil || !slices.Equal(got, wantPending) {
 			s.Errorf("PendingDeletions: got %q and error %v, want %q", got, err, wantPending)
 		}
 	}
-	state(false)
-	for range 2 { // a second call is not an error
+	id := files[0].ID
+	state(id, false)
+	for _, f := range []content.File{files[1], files[0], files[0]} { // a second call is not an error
 		s.want("MarkDeleted", s.MarkDeleted(s.Context(), f.ID), nil)
+		time.Sleep(2 * time.Millisecond) // the due times of the deletions must differ
 	}
-	state(true, f.ID)
-	for after, before := range map[string]time.Duration{f.ID: time.Second, "": -time.Minute} {
-		if got, err := s.PendingDeletions(s.Context(), time.Now().Add(before), after, 10); err != nil || len(got) != 0 {
-			s.Errorf("PendingDeletions(now + %v, %q): got %q and error %v, want no IDs and no error", before, after, got, err)
-		}
-	}
-	s.want("Delete", s.Delete(s.Context(), f.ID), nil)
-	state(true)
-	_, err := s.Find(s.Context(), f.ID)
+	state(id, true, files[1].ID, id)
+	_, err := s.Get(s.Context(), id)
+	s.want("Get", err, problem.NotFound)
+	_, err = s.Find(s.Context(), id)
 	s.want("Find", err, problem.NotFound)
-	for want, before := range []time.Duration{-time.Minute, time.Minute} {
-		if n, err := s.ForgetDeletions(s.Context(), time.Now().Add(before)); err != nil || n != int64(want) {
-			s.Errorf("ForgetDeletions(now + %v): got %d and error %v, want %d", before, n, err, want)
-		}
+	s.want("PostponeDeletion", s.PostponeDeletion(s.Context(), files[1].ID, time.Now()), nil)
+	state(id, true, id, files[1].ID)
+	if got, err := s.PendingDeletions(s.Context(), time.Now().Add(time.Second), 1); err != nil || !slices.Equal(got, []string{id}) {
+		s.Errorf("PendingDeletions with the limit 1: got %q and error %v, want %q", got, err, id)
 	}
-	state(false)
+	if got, err := s.PendingDeletions(s.Context(), time.Now().Add(-time.Minute), 10); err != nil || len(got) != 0 {
+		s.Errorf("PendingDeletions a minute ago: got %q and error %v, want none", got, err)
+	}
+	for range 2 { // a second call is not an error
+		s.want("Delete", s.Delete(s.Context(), id), nil)
+		state(id, true, files[1].ID)
+	}
+	s.wantNotes(files[1].ID)
+	state(uuid.NewString(), true, files[1].ID)
+	s.want("ForgetDeletions", s.ForgetDeletions(s.Context(), time.Now()), nil)
+	state(id, true, files[1].ID)
 }
 
 func (s suite) resumable() {
@@ -350,11 +460,11 @@ func (s suite) resumable() {
 	}
 	s.wantBytes(first, page)
 	s.wantUsage(int64(len(page)))
-	for _, unconfirmed := range []bool{true, false} {
-		if u, err := s.Find(s.Context(), id); err != nil || !u.Stored || u.Unconfirmed != unconfirmed || !u.Complete() {
-			s.Errorf("Find: got %+v and error %v, want a stored upload with Unconfirmed %t", u, err, unconfirmed)
+	for range 2 { // before and after CloseNote
+		if u, err := s.Find(s.Context(), id); err != nil || !u.Stored || !u.Complete() {
+			s.Errorf("Find: got %+v and error %v, want a stored upload", u, err)
 		}
-		s.want("Confirm", s.Confirm(s.Context(), id), nil)
+		s.want("CloseNote", s.CloseNote(s.Context(), id), nil)
 	}
 	_, err = s.Append(s.Context(), id, int64(len(page)), strings.NewReader("x"))
 	s.want("Append to a file", err, problem.Conflict)
@@ -392,7 +502,7 @@ func (s suite) verified() {
 		}
 	}
 	s.wantOffset(id, 5)
-	s.wantUnfinished(id)
+	s.wantNotes(id)
 	_, err := s.AppendVerified(s.Context(), id, 0, strings.NewReader("hello"), sha1.New(), sum[:], mismatch)
 	s.want("AppendVerified at another offset", err, problem.Conflict)
 }
@@ -421,26 +531,36 @@ func (s suite) terminated() {
 	for _, err := range []error{found, appended, finished, s.Terminate(s.Context(), id)} {
 		s.want("terminated upload", err, problem.NotFound)
 	}
-	s.wantUnfinished(id) // the record remains until sweep calls Discard, because a writer might still be adding bytes
-	pending, err := s.Unfinished(s.Context(), time.Now().Add(time.Second), "", 1)
-	if err != nil || len(pending) != 1 || time.Since(pending[0].ExpiresAt).Abs() > time.Minute {
-		s.Errorf("Unfinished: got %+v and error %v, want an upload that has just expired", pending, err)
+	s.wantNotes(id) // the note remains until sweep calls Discard, because a writer might still be adding bytes
+	due, err := s.notes.Due(s.Context(), false, time.Now().Add(time.Second), 1)
+	if err != nil || len(due) != 1 || time.Since(*due[0].ExpiresAt).Abs() > time.Minute {
+		s.Errorf("Due: got %+v and error %v, want an upload that has just expired", due, err)
 	}
 	s.want("Discard", s.Discard(s.Context(), id), nil)
-	s.wantUnfinished()
+	s.wantNotes()
 }
 
-// complete checks that an upload cannot be terminated or discarded after Finish has begun to turn it into a file.
+// complete checks that the note of a complete upload is due, and that an upload cannot be terminated or discarded after
+// it has become a file. If Finish fails before the commit, the upload remains complete.
 func (s suite) complete() {
 	id, broken := s.create(5, time.Hour), errors.New("broken")
-	s.append(id, 0, "hello")
+	s.append(id, 0, "hell")
+	for _, want := range []int{0, 1} {
+		due, err := s.notes.Due(s.Context(), false, time.Now().Add(time.Second), 10)
+		if err != nil || len(due) != want {
+			s.Errorf("Due: got %+v and error %v, want %d notes", due, err, want)
+		}
+		if want == 0 {
+			s.append(id, 4, "o")
+		}
+	}
 	_, err := s.Finish(s.Context(), id, func(*content.File) ([]byte, error) { return nil, broken })
 	s.want("Finish", err, broken)
 	for range 2 {
-		s.want("Terminate", s.Terminate(s.Context(), id), problem.Conflict)
-		s.want("Discard", s.Discard(s.Context(), id), problem.Conflict)
 		f, err := s.Finish(s.Context(), id, anyEvent)
 		s.want("Finish", err, nil)
 		s.wantBytes(f, "hello")
+		s.want("Terminate", s.Terminate(s.Context(), id), problem.Conflict)
+		s.want("Discard", s.Discard(s.Context(), id), problem.Conflict)
 	}
 }
