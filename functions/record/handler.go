@@ -17,9 +17,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// recordTimeout is the time limit for all queries of the stores for one event. If a query exceeds this limit, the
-// response is a 503, so that the event source sends the event again. Writes have their own time limits instead (see the
-// package mongodb).
+// recordTimeout is the time limit for all database calls for one event. After this time, the response is a 503, so that
+// the event source sends the event again.
 const recordTimeout = 10 * time.Second
 
 // catalogStore contains the methods of catalog.Store that the record function uses.

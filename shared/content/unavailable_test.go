@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,13 +69,13 @@ func TestContentServerUnavailable(t *testing.T) {
 // once, and its note exists.
 func TestContentCommitUnanswered(t *testing.T) {
 	for name, c := range map[string]struct {
-		cuts int32
+		cuts int32 // the number of lost replies; 0 for all replies
 		want error
-	}{"once": {1, nil}, "always": {1 << 30, problem.Unavailable}} {
+	}{"once": {1, nil}, "always": {0, problem.Unavailable}} {
 		t.Run(name, func(t *testing.T) {
 			uri := servertest.MongoDB(t).NewDatabase(t)
 			u := servertest.ParseURL(t, uri)
-			u.Host = cutReplies(t, u.Host, "fs.files", c.cuts)
+			u.Host = servertest.Cut{Text: "fs.files", Forward: true, Times: c.cuts}.Proxy(t, u.Host)
 			s, err := content.Open(u.String())
 			if err != nil {
 				t.Fatal(err)
@@ -153,63 +151,4 @@ func TestContentInterruptedCommit(t *testing.T) {
 	if !errors.Is(err, problem.Unavailable) || len(deleted) > 0 {
 		t.Errorf("Put: got error %v and deletions in %q, want %v and no deletions", err, deleted, problem.Unavailable)
 	}
-}
-
-// cutReplies starts a proxy in front of a server and returns its address. If a request contains text, the proxy
-// forwards the request, but closes the connection instead of returning the reply. times is the maximum number of
-// replies that it cuts off.
-func cutReplies(t *testing.T, server, text string, times int32) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	var left atomic.Int32
-	left.Store(times)
-	serve := func(client net.Conn) {
-		defer client.Close()
-		upstream, err := net.Dial("tcp", server)
-		if err != nil {
-			return
-		}
-		defer upstream.Close()
-		var cut atomic.Bool
-		go func() {
-			defer upstream.Close()
-			buffer := make([]byte, 64<<10)
-			for {
-				n, err := client.Read(buffer)
-				if err != nil {
-					return
-				}
-				if bytes.Contains(buffer[:n], []byte(text)) && left.Add(-1) >= 0 {
-					cut.Store(true)
-				}
-				if _, err := upstream.Write(buffer[:n]); err != nil {
-					return
-				}
-			}
-		}()
-		buffer := make([]byte, 64<<10)
-		for {
-			n, err := upstream.Read(buffer)
-			if err != nil || cut.Load() {
-				return
-			}
-			if _, err := client.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-	}
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go serve(client)
-		}
-	}()
-	return listener.Addr().String()
 }

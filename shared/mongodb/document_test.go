@@ -1,11 +1,8 @@
 package mongodb_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -151,7 +148,7 @@ func TestOutcome(t *testing.T) {
 func TestOutcomeWithoutReply(t *testing.T) {
 	uri := servertest.NullMongoDB(t, func(_, collection string) bson.D { return nil })
 	u := servertest.ParseURL(t, uri)
-	u.Host = hangUp(t, u.Host, "documents")
+	u.Host = servertest.Cut{Text: "documents"}.Proxy(t, u.Host)
 	for name, uri := range map[string]string{
 		"the connection ends":    u.String(),
 		"no server is available": "mongodb://127.0.0.1:1/strongroom?serverSelectionTimeoutMS=100",
@@ -228,44 +225,4 @@ func open(t *testing.T, uri string) *mongo.Database {
 	}
 	t.Cleanup(func() { _ = mongodb.Close(db) })
 	return db
-}
-
-// hangUp starts a proxy in front of a server and returns its address. The proxy closes a connection instead of forwarding
-// a request that contains text.
-func hangUp(t *testing.T, server, text string) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	serve := func(client net.Conn) {
-		defer client.Close()
-		upstream, err := net.Dial("tcp", server)
-		if err != nil {
-			return
-		}
-		defer upstream.Close()
-		go func() { _, _ = io.Copy(client, upstream) }()
-		buffer := make([]byte, 64<<10)
-		for {
-			n, err := client.Read(buffer)
-			if err != nil || bytes.Contains(buffer[:n], []byte(text)) {
-				return
-			}
-			if _, err := upstream.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-	}
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go serve(client)
-		}
-	}()
-	return listener.Addr().String()
 }

@@ -43,7 +43,7 @@ func TestCheckStore(t *testing.T) {
 	}
 	var want []string
 	for _, c := range []struct {
-		what  string // a part of the violation, or "" if there is none
+		what  string // a part of the violation; empty if CheckStore must find no violation
 		store func(id string)
 	}{
 		{"", func(id string) { complete(id, "") }},
