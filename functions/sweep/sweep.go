@@ -96,8 +96,7 @@ type counts struct {
 	Finished int `json:"finished"`
 	// Discarded is the number of uploads whose bytes the sweep deleted because the uploads had not become files.
 	Discarded int `json:"discarded"`
-	// Deleted is the number of files that the sweep deleted, because their deletion was interrupted or because another
-	// file already had their idempotency key.
+	// Deleted is the number of interrupted file deletions that the sweep completed.
 	Deleted int `json:"deleted"`
 	// ForgottenClaims is the number of expired claims that the sweep deleted. A claim records which file belongs to
 	// an Idempotency-Key.
@@ -214,7 +213,13 @@ func (r *run) finishDeletions(ctx context.Context) error {
 	return each(ctx, r,
 		func() ([]string, error) { return r.files.PendingDeletions(ctx, r.due, pageSize) },
 		func(id string) error { return r.files.PostponeDeletion(ctx, id, r.start) },
-		func(id string) error { return r.delete(ctx, id) })
+		func(id string) error {
+			err := r.delete(ctx, id)
+			if err == nil {
+				r.Deleted++
+			}
+			return err
+		})
 }
 
 // delete deletes a file, from the first step to the last.
@@ -224,7 +229,6 @@ func (r *run) delete(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	r.Deleted++
 	return nil
 }
 

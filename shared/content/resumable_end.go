@@ -65,6 +65,13 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 	} else if err != nil {
 		return File{}, err
 	}
+	// Look for the mark again, because another call might have committed the file, and a function of the previous version
+	// might have deleted it, before this commit.
+	if deleted, err := s.markedByPrevious(ctx, id); err != nil {
+		return File{}, err
+	} else if deleted {
+		return File{}, cmp.Or[error](s.MarkDeleted(ctx, id), errNoUpload)
+	}
 	// Read the file from the store, because another caller might have committed the upload first, with a different
 	// StoredAt.
 	return s.Get(ctx, id)

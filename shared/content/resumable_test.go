@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -394,6 +395,34 @@ func TestResumableTerminate(t *testing.T) {
 		}
 		t.Logf("outcomes of Finish, by success: %v", outcomes)
 	})
+}
+
+// TestResumableDeletedByPrevious proves that a file does not come back if a function of the previous version deletes it
+// while Finish is between its checks and its commit. The previous version deletes the document of the file.
+func TestResumableDeletedByPrevious(t *testing.T) {
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	u := servertest.CreateUpload(t, s, 1)
+	servertest.AddPiece(t, s, u.ID, 0, []byte("x"))
+	_, err := s.Finish(t.Context(), u.ID, func(f *content.File) ([]byte, error) {
+		if _, err := s.Finish(t.Context(), u.ID, anyEvent); err != nil {
+			t.Fatal(err)
+		}
+		_, marked := db.Collection("deletions.tombstones").InsertOne(t.Context(), bson.D{{Key: "_id", Value: u.ID}, {Key: "buried_at", Value: time.Now()}})
+		_, deleted := db.Collection("fs.files").DeleteOne(t.Context(), bson.D{{Key: "_id", Value: u.ID}})
+		if err := errors.Join(marked, deleted); err != nil {
+			t.Fatal(err)
+		}
+		return anyEvent(f)
+	})
+	if !errors.Is(err, problem.NotFound) {
+		t.Errorf("Finish: got error %v, want %v", err, problem.NotFound)
+	}
+	if f, err := s.Get(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
+		t.Errorf("Get: got file %+v and error %v, want %v", f, err, problem.NotFound)
+	}
+	if ids, err := s.PendingDeletions(t.Context(), time.Now().Add(time.Minute), 2); err != nil || !slices.Equal(ids, []string{u.ID}) {
+		t.Errorf("PendingDeletions: got %q and error %v, want the file", ids, err)
+	}
 }
 
 // ask returns the error of a call that also returns an upload.
