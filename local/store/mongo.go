@@ -133,11 +133,12 @@ func createRoot(ctx context.Context, uri, password string) error {
 	})
 }
 
-// pingMongo checks that the server is ready by listing the databases. If the server has accounts, this also checks the
-// password in uri.
+// pingMongo checks that the server is ready by listing the collections of a database without files. If the server has
+// accounts, this also checks the password in uri. Do not list the databases: FerretDB then reads all data to add up the
+// sizes, which takes longer than startTimeout if there is more than about 1 GiB.
 func pingMongo(ctx context.Context, uri string) error {
 	return withMongo(uri, func(client *mongo.Client) error {
-		_, err := client.ListDatabaseNames(ctx, bson.D{})
+		_, err := client.Database("admin").ListCollectionNames(ctx, bson.D{})
 		return err
 	})
 }
