@@ -56,7 +56,7 @@ console: ## rebuild the gateway's web console (requires Node.js; commit the resu
 bench: ## run the benchmarks and print the figures for docs/benchmarks.md
 	go test -run "^$$" -bench . ./test/bench/... ./functions/... ./shared/telemetry
 
-soak: ## upload 10,000 files (150 to FerretDB) while everything is killed (options: UPLOADS CLIENTS SEED KILL_INTERVAL)
+soak: ## upload 10,000 files (1,000 to FerretDB) while everything is killed (options: UPLOADS CLIENTS SEED KILL_INTERVAL)
 	go run ./test/servers
 	SOAK=1 go test -count=1 -timeout 6h -v -run '^TestSoak$$' ./test/integration
 

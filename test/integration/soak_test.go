@@ -78,9 +78,9 @@ func newSoakPlan(t *testing.T) soakPlan {
 			limit: 5 * time.Hour, settle: 15 * time.Minute,
 		}
 		if os.Getenv("MONGODB_ADMIN_URI") == "" {
-			// FerretDB on SQLite decodes the whole collection to count documents or to find them without an index. More
-			// than a few hundred MiB would exceed the time limits of the functions.
-			p.uploads = 150
+			// FerretDB on SQLite decodes the whole collection to count documents or to find them without an index, so each
+			// upload takes longer than the one before.
+			p.uploads = 1000
 		}
 	}
 	p.seed = number("SEED", rand.Uint64N(1_000_000))
