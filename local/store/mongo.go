@@ -134,8 +134,9 @@ func createRoot(ctx context.Context, uri, password string) error {
 }
 
 // pingMongo checks that the server is ready by listing the collections of a database without files. If the server has
-// accounts, this also checks the password in uri. Do not list the databases: FerretDB then reads all data to add up the
-// sizes, which takes longer than startTimeout if there is more than about 1 GiB.
+// accounts, this also checks the password in uri. It does not list the databases, because FerretDB then computes the
+// size of each database. With more than 1 GiB of files, this takes longer than the time limit of a check
+// (process.Await).
 func pingMongo(ctx context.Context, uri string) error {
 	return withMongo(uri, func(client *mongo.Client) error {
 		_, err := client.Database("admin").ListCollectionNames(ctx, bson.D{})

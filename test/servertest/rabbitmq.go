@@ -116,8 +116,8 @@ func (s RabbitMQServer) put(t *testing.T, path string, object any) {
 	}
 }
 
-// deleteAtEnd deletes an object through the management API when the test ends. It tries again after an error: for some
-// seconds after a crash, RabbitMQ responds to the deletion of a virtual host with status 500.
+// deleteAtEnd deletes an object through the management API when the test ends. It tries again after an error, because
+// RabbitMQ can respond with status 500 to the deletion of a virtual host after a crash.
 func (s RabbitMQServer) deleteAtEnd(t *testing.T, path string) {
 	t.Helper()
 	AtEnd(t, "RabbitMQ", func(ctx context.Context) error {
@@ -135,7 +135,8 @@ func (s RabbitMQServer) deleteAtEnd(t *testing.T, path string) {
 	})
 }
 
-// manage sends a request to the management API. To delete an object that does not exist is not an error.
+// manage sends a request to the management API. It returns no error for the deletion of an object that does not exist,
+// because an earlier attempt might have deleted the object.
 func (s RabbitMQServer) manage(ctx context.Context, method, path string, object any) error {
 	body, err := json.Marshal(object)
 	if err != nil {
