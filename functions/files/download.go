@@ -48,12 +48,10 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) e
 	header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 
 	bytes := &watched{reader: h.files.Reader(r.Context(), f)}
-	late := &lateWriter{ResponseWriter: w}
+	late := &lateWriter{ResponseWriter: problem.ContentWriter(w, r, f.Size)}
 	http.ServeContent(late, r, "", f.StoredAt, bytes)
 	failed := bytes.close()
 	switch {
-	case late.unsatisfiable:
-		return problem.RangeUnsatisfiable.With("the requested range is outside the file, which is %d bytes long", f.Size).Header("Content-Range", fmt.Sprintf("bytes */%d", f.Size))
 	case failed == nil:
 		late.start()
 		return nil
@@ -102,20 +100,13 @@ func (w *watched) close() error {
 // still replace the response.
 type lateWriter struct {
 	http.ResponseWriter
-	status        int
-	started       bool
-	unsatisfiable bool
+	status  int
+	started bool
 }
 
-func (w *lateWriter) WriteHeader(status int) {
-	w.status = status
-	w.unsatisfiable = status == http.StatusRequestedRangeNotSatisfiable
-}
+func (w *lateWriter) WriteHeader(status int) { w.status = status }
 
 func (w *lateWriter) Write(p []byte) (int, error) {
-	if w.unsatisfiable {
-		return len(p), nil // discard the error text, because a problem document replaces it
-	}
 	w.start()
 	return w.ResponseWriter.Write(p)
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestContent(t *testing.T) {
@@ -31,7 +32,7 @@ func TestContent(t *testing.T) {
 		"not modified":                   {"GET", map[string]string{"If-None-Match": etag}, 304, "", "", ""},
 		"not modified, weak ETag":        {"HEAD", map[string]string{"If-None-Match": `"x", W/` + etag}, 304, "", "", ""},
 		"modified":                       {"GET", map[string]string{"If-None-Match": `"x"`}, 200, "hello world", "11", ""},
-		"failed precondition":            {"GET", map[string]string{"If-Match": `"x"`}, 412, "", "", ""},
+		"matching precondition":          {"GET", map[string]string{"If-Match": `"x", ` + etag}, 200, "hello world", "11", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -56,6 +57,30 @@ func TestContent(t *testing.T) {
 			}
 			if f.open != 0 {
 				t.Errorf("got %d open readers, want none", f.open)
+			}
+		})
+	}
+	for name, headers := range map[string]map[string]string{
+		"If-Match":            {"If-Match": `"x"`},
+		"If-Match, weak ETag": {"If-Match": "W/" + etag},
+		"If-Unmodified-Since": {"If-Unmodified-Since": now.Add(-24 * time.Hour).Format(http.TimeFormat)},
+		"with a range":        {"If-Match": `"x"`, "Range": "bytes=0-1"},
+	} {
+		t.Run("failed precondition, "+name, func(t *testing.T) {
+			for _, method := range []string{"GET", "HEAD"} {
+				f := newFixture(t)
+				answer := f.send("ada", method, "/files/"+cataloguedID+"/content", headers)
+				if method == "GET" {
+					wantProblem(t, answer, 412, "precondition-failed")
+				}
+				for header, want := range map[string]string{"Content-Type": "application/problem+json", "ETag": "", "Content-Disposition": ""} {
+					if got := answer.Header().Get(header); answer.Code != 412 || got != want {
+						t.Errorf("%s: got status %d and %s %q, want 412 and %q", method, answer.Code, header, got, want)
+					}
+				}
+				if f.open != 0 {
+					t.Errorf("%s: got %d open readers, want none", method, f.open)
+				}
 			}
 		})
 	}

@@ -33,6 +33,7 @@ var (
 	BodyTimeout        = kind("body-timeout", http.StatusRequestTimeout, "The request body did not arrive in time")
 	MethodNotAllowed   = kind("method-not-allowed", http.StatusMethodNotAllowed, "The resource does not allow this method")
 	Conflict           = kind("conflict", http.StatusConflict, "The request conflicts with the current state of the resource")
+	PreconditionFailed = kind("precondition-failed", http.StatusPreconditionFailed, "The resource does not match the condition in the request")
 	WrongTusVersion    = kind("unsupported-tus-version", http.StatusPreconditionFailed, "This version of the tus protocol is not supported")
 	TooLarge           = kind("too-large", http.StatusRequestEntityTooLarge, "The request body is too large")
 	UnsupportedType    = kind("unsupported-media-type", http.StatusUnsupportedMediaType, "The content type is not supported")

@@ -106,3 +106,36 @@ func TestWriteLogsTheReasonOfACancelledRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestContentWriter checks that a problem document replaces each error response of http.ServeContent, and that all other
+// responses stay the same.
+func TestContentWriter(t *testing.T) {
+	for name, c := range map[string]struct {
+		header, value string
+		status        int
+		body          string
+		extent        string // Content-Range
+	}{
+		"whole content":       {"", "", 200, "hello", ""},
+		"range":               {"Range", "bytes=1-2", 206, "el", "bytes 1-2/5"},
+		"not modified":        {"If-None-Match", `"x"`, 304, "", ""},
+		"failed precondition": {"If-Match", `"y"`, 412, `{"type":"urn:strongroom:problem:precondition-failed",`, ""},
+		"modified":            {"If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT", 412, `{"type":"urn:strongroom:problem:precondition-failed",`, ""},
+		"range after the end": {"Range", "bytes=5-", 416, `{"type":"urn:strongroom:problem:range-not-satisfiable",`, "bytes */5"},
+		"malformed range":     {"Range", "x", 416, `{"type":"urn:strongroom:problem:range-not-satisfiable",`, "bytes */5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+			r.Header.Set(c.header, c.value)
+			answer.Header().Set("ETag", `"x"`)
+			http.ServeContent(ContentWriter(answer, r, 5), r, "x.txt", time.Unix(1e9, 0), strings.NewReader("hello"))
+			got := answer.Body.String()
+			if answer.Code != c.status || answer.Header().Get("Content-Range") != c.extent || !strings.HasPrefix(got, c.body) {
+				t.Errorf("got %d %s and headers %v, want %d %s and Content-Range %q", answer.Code, got, answer.Header(), c.status, c.body, c.extent)
+			}
+			if refused, length := c.status > 400, answer.Header().Get("Content-Length"); refused && length != strconv.Itoa(len(got)) || !refused && got != c.body {
+				t.Errorf("got %q with Content-Length %s, want %q", got, length, c.body)
+			}
+		})
+	}
+}

@@ -116,7 +116,7 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("ETag", `"`+etag+`"`)
-	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
+	http.ServeContent(problem.ContentWriter(w, r, int64(len(content))), r, "", time.Time{}, strings.NewReader(content))
 }
 
 // acceptsGzip reports whether the client accepts responses that are compressed with gzip (RFC 9110, Section 12.5.3).

@@ -37,6 +37,12 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s with If-None-Match: got status %d and %d bytes, want 304 and none", path, again.Code, again.Body.Len())
 		}
 	}
+	for header, want := range map[string]int{"If-Match": http.StatusPreconditionFailed, "Range": http.StatusRequestedRangeNotSatisfiable} {
+		got := ask(http.MethodGet, "/", header, `"x"`)
+		if got.Code != want || got.Header().Get("Content-Type") != "application/problem+json" || got.Header().Get("ETag") != "" {
+			t.Errorf("%s: got status %d and headers %v, want a %d problem document", header, got.Code, got.Header(), want)
+		}
+	}
 	for _, path := range []string{"/admin", "/admin/", "/index.htm", "/assets/", "/assets", "/assets/index.js", "/admin/files/x", "/../console.go", "/favicon.ico"} {
 		if got := ask(http.MethodGet, path); got.Code != http.StatusNotFound || got.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s: got status %d and Content-Type %s, want a 404 problem document", path, got.Code, got.Header().Get("Content-Type"))
