@@ -39,6 +39,7 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, f content.File) e
 	header.Set("Content-Type", f.ContentType)
 	header.Set("Content-Disposition", attachment(f.Name))
 	header.Set("ETag", `"`+f.SHA256+`"`)
+	setDigests(header, r, f.SHA256)
 	// A file's content never changes, but a user's permission to read the file can change. A cache must therefore check
 	// with the server before each use of the content.
 	header.Set("Cache-Control", "private, no-cache")
@@ -115,6 +116,7 @@ func (w *lateWriter) Write(p []byte) (int, error) {
 func (w *lateWriter) start() {
 	if !w.started {
 		w.started = true
+		omitDigests(w.Header(), w.status)
 		w.ResponseWriter.WriteHeader(w.status)
 	}
 }

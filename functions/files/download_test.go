@@ -73,7 +73,8 @@ func TestContent(t *testing.T) {
 				if method == "GET" {
 					wantProblem(t, answer, 412, "precondition-failed")
 				}
-				for header, want := range map[string]string{"Content-Type": "application/problem+json", "ETag": "", "Content-Disposition": ""} {
+				for header, want := range map[string]string{"Content-Type": "application/problem+json", "ETag": "", "Content-Disposition": "",
+					"Repr-Digest": "", "Content-Digest": ""} {
 					if got := answer.Header().Get(header); answer.Code != 412 || got != want {
 						t.Errorf("%s: got status %d and %s %q, want 412 and %q", method, answer.Code, header, got, want)
 					}
@@ -116,6 +117,58 @@ func TestContent(t *testing.T) {
 	})
 }
 
+// TestDigests checks which digests a response has, and that a client can refuse each of them.
+func TestDigests(t *testing.T) {
+	const etag = `"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"`
+	const digest = "sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:" // the same in base64
+	want := func(repr, content string) map[string]string {
+		return map[string]string{"Want-Repr-Digest": repr, "Want-Content-Digest": content}
+	}
+	for name, c := range map[string]struct {
+		method        string
+		headers       map[string]string
+		status        int
+		repr, content string
+	}{
+		"whole file":               {"GET", nil, 200, digest, digest},
+		"HEAD":                     {"HEAD", nil, 200, digest, ""},
+		"range":                    {"GET", map[string]string{"Range": "bytes=6-"}, 206, digest, ""},
+		"range of the whole file":  {"GET", map[string]string{"Range": "bytes=0-"}, 206, digest, ""},
+		"several ranges":           {"GET", map[string]string{"Range": "bytes=0-0,10-10"}, 206, digest, ""},
+		"HEAD with a range":        {"HEAD", map[string]string{"Range": "bytes=6-"}, 206, digest, ""},
+		"not modified":             {"GET", map[string]string{"If-None-Match": etag}, 304, "", ""},
+		"out of range":             {"GET", map[string]string{"Range": "bytes=11-"}, 416, "", ""},
+		"wanted":                   {"GET", want("sha-256=10", "sha-256=1, sha-512=10"), 200, digest, digest},
+		"no Repr-Digest":           {"GET", want("sha-256=0", ""), 200, "", digest},
+		"no Content-Digest":        {"GET", want("", "sha-512=3, sha-256=0"), 200, digest, ""},
+		"no digest":                {"HEAD", want("sha-256=0", "sha-256=0"), 200, "", ""},
+		"no digest with a range":   {"GET", map[string]string{"Want-Repr-Digest": "sha-256=0", "Range": "bytes=6-"}, 206, "", ""},
+		"unsupported algorithm":    {"GET", want("sha-512=10", "md5=1"), 200, digest, digest},
+		"other algorithm refused":  {"GET", want("sha-512=0", "sha-512=0"), 200, digest, digest},
+		"malformed":                {"GET", want("sha-256=", "sha-256=0, sha-512=:"), 200, digest, digest},
+		"weight of another type":   {"GET", want("sha-256=?0", "sha-256=0.0"), 200, digest, digest},
+		"weight out of range":      {"GET", want("sha-256=11", "sha-256=-1"), 200, digest, digest},
+		"value that is a list":     {"GET", want("sha-256=(0)", "sha-256"), 200, digest, digest},
+		"algorithm in upper case":  {"GET", want("SHA-256=0", "SHA-256=0"), 200, digest, digest},
+		"last value counts":        {"GET", want("sha-256=0, sha-256=5", "sha-256=5, sha-256=0"), 200, digest, ""},
+		"weight with a parameter":  {"GET", want("sha-256=0;q=1", ""), 200, "", digest},
+		"empty Want-* headers":     {"GET", want("", ""), 200, digest, digest},
+		"too many ranges, ignored": {"GET", map[string]string{"Range": "bytes=0-0" + strings.Repeat(",0-0", maxRanges)}, 200, digest, digest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := newFixture(t).send("ada", c.method, "/files/"+cataloguedID+"/content", c.headers)
+			if answer.Code != c.status {
+				t.Errorf("got %d %s, want %d", answer.Code, answer.Body, c.status)
+			}
+			for header, want := range map[string]string{"Repr-Digest": c.repr, "Content-Digest": c.content} {
+				if got := answer.Header().Get(header); got != want {
+					t.Errorf("got %s %q, want %q", header, got, want)
+				}
+			}
+		})
+	}
+}
+
 func TestContentBreaksOff(t *testing.T) {
 	for name, c := range map[string]struct {
 		err     error
@@ -130,7 +183,8 @@ func TestContentBreaksOff(t *testing.T) {
 			f.readErr = c.err
 			answer := f.send("ada", "GET", "/files/"+cataloguedID+"/content", nil)
 			wantProblem(t, answer, c.status, c.problem)
-			for header, want := range map[string]string{"ETag": "", "Content-Length": strconv.Itoa(answer.Body.Len()), "Content-Disposition": ""} {
+			for header, want := range map[string]string{"ETag": "", "Content-Length": strconv.Itoa(answer.Body.Len()), "Content-Disposition": "",
+				"Repr-Digest": "", "Content-Digest": ""} {
 				if got := answer.Header().Get(header); got != want {
 					t.Errorf("got %s %q with a problem, want %q", header, got, want)
 				}

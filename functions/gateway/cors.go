@@ -17,14 +17,16 @@ var (
 	corsMethods = strings.Join([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, ", ")
 	// corsSent lists the headers that a page may send.
 	corsSent = strings.Join([]string{
-		"Authorization", "Content-Type", "Content-Digest", "Content-Disposition", "Idempotency-Key", "If-None-Match", "If-Range", "Range",
+		"Authorization", "Content-Type", "Content-Digest", "Repr-Digest", "Want-Content-Digest", "Want-Repr-Digest",
+		"Content-Disposition", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range", "Range",
 		"X-Request-Id", "traceparent", "tracestate",
 		"Tus-Resumable", "Upload-Length", "Upload-Defer-Length", "Upload-Offset", "Upload-Metadata", "Upload-Checksum", "Upload-Concat",
 		"X-HTTP-Method-Override", // for tus clients
 	}, ", ")
 	// corsRead lists the response headers that a page may read.
 	corsRead = strings.Join([]string{
-		"Location", "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition", "Retry-After", "WWW-Authenticate", "X-Request-Id",
+		"Location", "ETag", "Accept-Ranges", "Content-Range", "Content-Digest", "Repr-Digest", "Content-Disposition", "Retry-After",
+		"WWW-Authenticate", "X-Request-Id",
 		"Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
 		"Upload-Length", "Upload-Defer-Length", "Upload-Offset", "Upload-Metadata", "Upload-Expires", "Upload-Concat",
 	}, ", ")

@@ -21,7 +21,8 @@ func TestPreflight(t *testing.T) {
 			"Access-Control-Allow-Methods": {"POST", "PATCH", "HEAD", "DELETE", "PUT", "GET"},
 			// The request headers of Strongroom and of tus clients: those of the protocol, and the checksum and the
 			// method override of tus-js-client.
-			"Access-Control-Allow-Headers": {"authorization", "content-type", "content-digest", "idempotency-key", "tus-resumable", "upload-length",
+			"Access-Control-Allow-Headers": {"authorization", "content-type", "content-digest", "repr-digest", "want-content-digest",
+				"want-repr-digest", "if-match", "idempotency-key", "tus-resumable", "upload-length",
 				"upload-offset", "upload-metadata", "upload-defer-length", "upload-concat", "upload-checksum", "x-http-method-override", "x-request-id", "traceparent"},
 			"Access-Control-Max-Age": {"7200"},
 			"Vary":                   {"origin", "access-control-request-headers", "access-control-request-method"},
@@ -54,7 +55,7 @@ func TestCORSAnswers(t *testing.T) {
 			t.Errorf("%s: got headers %v, want origin %s and Vary with Origin", path, got.header, friend)
 		}
 		exposed := ", " + got.header.Get("Access-Control-Expose-Headers") + ","
-		for _, want := range []string{"Location", "Retry-After", "X-Request-Id", "Content-Disposition", "Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Tus-Max-Size"} {
+		for _, want := range []string{"Location", "Retry-After", "X-Request-Id", "Content-Disposition", "Content-Digest", "Repr-Digest", "Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Tus-Max-Size"} {
 			if !strings.Contains(exposed, ", "+want+",") {
 				t.Errorf("%s: got Access-Control-Expose-Headers without %s", path, want)
 			}

@@ -179,7 +179,8 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	maps.Copy(h, p.header)
 	// Delete the headers that the handler has set for the body of a successful response, because they do not describe
 	// the problem document.
-	for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Disposition", "Content-Range", "ETag", "Last-Modified", "Location"} {
+	for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Disposition", "Content-Range", "Content-Digest",
+		"Repr-Digest", "ETag", "Last-Modified", "Location"} {
 		if p.header.Get(name) == "" {
 			h.Del(name)
 		}
