@@ -264,6 +264,10 @@ func (r *run) finishUpload(ctx context.Context, n outbox.Note) error {
 		f, found, err = r.commit(ctx, n)
 	}
 	switch {
+	case errors.Is(err, problem.DigestMismatch):
+		// The upload has ended. A later sweep deletes its note.
+		slog.InfoContext(ctx, "ended an upload that does not match its digest", "id", n.ID, "error", err)
+		return nil
 	case err != nil:
 		return err
 	case found && n.Previous && f.Key != "" && r.start.Sub(f.StoredAt) < claimLife:

@@ -490,6 +490,27 @@ func TestCompleteUploads(t *testing.T) {
 	}
 }
 
+// TestWrongDigest proves that sweep ends a complete resumable upload that does not have the declared digest, and discards
+// it after orphanGrace.
+func TestWrongDigest(t *testing.T) {
+	f := newFixture()
+	u, err := f.store.Create(t.Context(), content.Upload{Owner: "ada", SHA256: strings.Repeat("0", 64), Length: 1, ExpiresAt: f.clock.Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.append(t, u.ID)
+	f.pass(f.pendingGrace)
+	f.wantCounts(t, counts{})
+	if _, err := f.store.Find(t.Context(), u.ID); !errors.Is(err, problem.NotFound) {
+		t.Errorf("Find: got error %v, want %v", err, problem.NotFound)
+	}
+	wantIDs(t, "notes", f.store.NoteIDs(), u.ID)
+	f.pass(f.orphanGrace)
+	f.wantCounts(t, counts{Discarded: 1})
+	wantIDs(t, "notes", f.store.NoteIDs())
+	wantIDs(t, "published events", f.publisher.ids)
+}
+
 // TestOpenUploads proves that open uploads do not delay the publication of an event, however many there are. sweep does
 // not visit them, because they are not due.
 func TestOpenUploads(t *testing.T) {

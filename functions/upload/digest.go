@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"crypto/sha512"
+	"crypto"
+	_ "crypto/sha1" // registers the algorithm
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"encoding/base64"
 	"encoding/hex"
 	"hash"
 	"io"
@@ -16,22 +19,32 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// digests holds the digests that a Content-Digest header declares. A field is nil if the header does not declare that
-// digest.
-type digests struct{ sha256, sha512 []byte }
+// digest is a digest that a request header declares.
+type digest struct {
+	header    string // the name of the header
+	algorithm crypto.Hash
+	sum       []byte
+}
 
-// byteSequence matches "=:BASE64:" in a Content-Digest member such as "sha-256=:BASE64:". It matches only a base64
-// value without padding, so that contentDigest can add the padding, which the parser requires.
+// digests contains the digests that a request declares for the same bytes.
+type digests []digest
+
+// digestAlgorithms contains the supported algorithms of Content-Digest and Repr-Digest. All other registered
+// algorithms are insecure.
+var digestAlgorithms = map[string]crypto.Hash{"sha-256": crypto.SHA256, "sha-512": crypto.SHA512}
+
+// byteSequence matches "=:BASE64:" in a member such as "sha-256=:BASE64:". It matches only a base64 value without
+// padding, so that integrityDigests can add the padding, which the parser requires.
 var byteSequence = regexp.MustCompile(`=:[A-Za-z0-9+/]+:`)
 
-// contentDigest returns the SHA-256 and SHA-512 digests from the Content-Digest header (RFC 9530, Section 2). If the
-// header is malformed, the error is a problem.BadRequest.
-func contentDigest(h http.Header) (digests, error) {
-	lines := h.Values("Content-Digest")
+// integrityDigests returns the digests from the Content-Digest or the Repr-Digest header (RFC 9530). It ignores
+// unsupported algorithms, as RFC 9530 permits. If the header is malformed, the error is a problem.BadRequest.
+func integrityDigests(h http.Header, header string) (digests, error) {
+	lines := h.Values(header)
 	if len(lines) == 0 {
-		return digests{}, nil
+		return nil, nil
 	}
-	malformed := problem.BadRequest.With("the Content-Digest header is malformed: send sha-256=:BASE64:, sha-512=:BASE64: or both")
+	malformed := problem.BadRequest.With("the %s header is malformed: send sha-256=:BASE64:, sha-512=:BASE64: or both", header)
 	// Add missing base64 padding. Package httpsfv requires the padding, but RFC 9651, Section 4.2.7, recommends
 	// accepting byte sequences without it.
 	padded := byteSequence.ReplaceAllStringFunc(strings.Join(lines, ","), func(s string) string {
@@ -39,59 +52,96 @@ func contentDigest(h http.Header) (digests, error) {
 	})
 	members, err := httpsfv.UnmarshalDictionary([]string{padded})
 	if err != nil || len(members.Names()) == 0 {
-		return digests{}, malformed
+		return nil, malformed
 	}
-	sums := map[string][]byte{}
-	for _, algorithm := range members.Names() {
-		member, _ := members.Get(algorithm)
+	var all digests
+	for _, name := range members.Names() {
+		member, _ := members.Get(name)
 		item, _ := member.(httpsfv.Item)
 		sum, ok := item.Value.([]byte)
-		if !ok || algorithm == "sha-256" && len(sum) != sha256.Size || algorithm == "sha-512" && len(sum) != sha512.Size {
-			return digests{}, malformed
-		}
-		sums[algorithm] = sum
-	}
-	// Ignore all other algorithms, as RFC 9530 permits. All other registered algorithms are insecure.
-	return digests{sums["sha-256"], sums["sha-512"]}, nil
-}
-
-// checksum computes the digests of a body while the body is being read, and compares them with the declared digests.
-type checksum struct {
-	promised digests
-	sha256   hash.Hash // nil if the store computes this digest, or if the request declares none
-	sha512   hash.Hash
-}
-
-// over returns a checksum for body. It also returns a reader, which the caller must use instead of body, so that the
-// checksum covers every byte that the caller reads.
-func (d digests) over(body io.Reader, isForm bool) (*checksum, io.Reader) {
-	c := &checksum{promised: d}
-	// If body is the file itself, not a form, the store computes the SHA-256 digest, and the caller passes this
-	// digest to the matches method.
-	if d.sha256 != nil && isForm {
-		c.sha256 = sha256.New()
-		body = io.TeeReader(body, c.sha256)
-	}
-	if d.sha512 != nil {
-		c.sha512 = sha512.New()
-		body = io.TeeReader(body, c.sha512)
-	}
-	return c, body
-}
-
-// matches returns a problem.DigestMismatch if a declared digest differs from the digest of the received bytes. sum
-// is the file's SHA-256 digest in hexadecimal. For a form, sum is ignored.
-func (c *checksum) matches(sum string) error {
-	if c.sha256 != nil {
-		sum = hex.EncodeToString(c.sha256.Sum(nil))
-	}
-	if c.promised.sha256 != nil && hex.EncodeToString(c.promised.sha256) != sum {
-		return problem.DigestMismatch.With("the received content has the SHA-256 digest %s, which differs from the Content-Digest header", sum)
-	}
-	if c.sha512 != nil {
-		if got := c.sha512.Sum(nil); !bytes.Equal(got, c.promised.sha512) {
-			return problem.DigestMismatch.With("the received content has the SHA-512 digest %x, which differs from the Content-Digest header", got)
+		algorithm, supported := digestAlgorithms[name]
+		switch {
+		case !ok, supported && len(sum) != algorithm.Size():
+			return nil, malformed
+		case supported:
+			all = append(all, digest{header, algorithm, sum})
 		}
 	}
-	return nil
+	return all, nil
+}
+
+// checksumHeader is the name of the header that the tus protocol defines for the digest of a request body.
+const checksumHeader = "Upload-Checksum"
+
+// tusChecksums lists the supported algorithms of Upload-Checksum. The tus protocol requires SHA-1, which is sufficient
+// to detect transmission errors.
+const tusChecksums = "sha1,sha256,sha512"
+
+// uploadChecksum returns the digest from the Upload-Checksum header, if there is one. If the header is malformed or the
+// algorithm is not supported, the error is a problem.BadRequest.
+func uploadChecksum(h http.Header) (digests, error) {
+	lines := h.Values(checksumHeader)
+	if len(lines) == 0 {
+		return nil, nil
+	}
+	name, encoded, _ := strings.Cut(lines[0], " ")
+	algorithm, supported := map[string]crypto.Hash{"sha1": crypto.SHA1, "sha256": crypto.SHA256, "sha512": crypto.SHA512}[name]
+	if !supported {
+		return nil, problem.BadRequest.With("the algorithm in the Upload-Checksum header is not supported: "+
+			"use one of %s", tusChecksums).Header("Tus-Checksum-Algorithm", tusChecksums)
+	}
+	sum, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(sum) != algorithm.Size() || len(lines) > 1 {
+		return nil, problem.BadRequest.With("the Upload-Checksum header is malformed: " +
+			"send the algorithm, a space and the checksum in base64")
+	}
+	return digests{{checksumHeader, algorithm, sum}}, nil
+}
+
+// pieceDigests returns the digests that a request of the tus protocol declares for its body.
+func pieceDigests(h http.Header) (digests, error) {
+	checksum, err := uploadChecksum(h)
+	if err != nil {
+		return nil, err
+	}
+	content, err := integrityDigests(h, "Content-Digest")
+	return append(checksum, content...), err
+}
+
+// sha256 returns the declared SHA-256 digest in hexadecimal, or an empty string if none is declared.
+func (d digests) sha256() string {
+	for _, one := range d {
+		if one.algorithm == crypto.SHA256 {
+			return hex.EncodeToString(one.sum)
+		}
+	}
+	return ""
+}
+
+// over returns a reader, which the caller must use instead of body, and a function that compares the digests of the
+// bytes that the caller has read with the declared digests. If a digest differs, the error of this function is a
+// problem.ChecksumMismatch for the Upload-Checksum header, and otherwise a problem.DigestMismatch.
+func (d digests) over(body io.Reader) (_ io.Reader, verify func() error) {
+	sums := map[crypto.Hash]hash.Hash{}
+	for _, one := range d {
+		if sums[one.algorithm] == nil {
+			sums[one.algorithm] = one.algorithm.New()
+			body = io.TeeReader(body, sums[one.algorithm])
+		}
+	}
+	return body, func() error {
+		for _, one := range d {
+			got := sums[one.algorithm].Sum(nil)
+			if bytes.Equal(got, one.sum) {
+				continue
+			}
+			kind := problem.DigestMismatch
+			if one.header == checksumHeader {
+				kind = problem.ChecksumMismatch // the tus protocol requires another status for this header
+			}
+			return kind.With("the received content has the %v digest %x, which differs from the %s header: "+
+				"the content was discarded, so send it again", one.algorithm, got, one.header)
+		}
+		return nil
+	}
 }

@@ -140,7 +140,7 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 	var e event.Event
 	f, err = h.files.Put(ctx, content.File{Info: info, Key: key}, in.bytes, func(f *content.File) ([]byte, error) {
 		// Perform all checks that can refuse the file here, because Put commits the file immediately afterward.
-		if err := in.finish(f.SHA256); err != nil {
+		if err := in.finish(); err != nil {
 			return nil, err
 		}
 		if err := h.reserve(ctx, f.Info, headers.size < 0); err != nil {

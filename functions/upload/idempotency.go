@@ -70,7 +70,7 @@ func (d declared) repeats(file content.File, length int64) error {
 	}
 	switch {
 	case length >= 0 && length != file.Size,
-		d.digests.sha256 != nil && hex.EncodeToString(d.digests.sha256) != file.SHA256,
+		d.digests.sha256() != "" && d.digests.sha256() != file.SHA256,
 		d.name != "" && safeName(d.name) != file.Name,
 		d.contentType != "" && d.contentType != file.ContentType:
 		return errReused

@@ -30,8 +30,8 @@ type incoming struct {
 	contentType string
 	bytes       io.Reader
 	// finish checks the rest of the request body and the declared digests. Callers must first read from the bytes
-	// field until EOF. sum is the file's SHA-256 digest in hexadecimal.
-	finish func(sum string) error
+	// field until EOF.
+	finish func() error
 }
 
 // receive returns the file in the body of r. Reading the file's bytes fails if the file is larger than room.bytes.
@@ -69,7 +69,8 @@ type declared struct {
 	// least is the minimum size of the file in bytes, or negative if unknown. For a form, it is the length of the
 	// body minus formOverhead.
 	least int64
-	// digests contains the digests that the Content-Digest header declares for the body.
+	// digests contains the digests that the Content-Digest and Repr-Digest headers declare for the body. Both headers
+	// cover the same bytes, because the body is a whole representation without a content coding.
 	digests digests
 	// key is the value of the Idempotency-Key header. It is empty if the request does not have this header.
 	key string
@@ -83,8 +84,12 @@ func declare(r *http.Request) (d declared, err error) {
 		// function decodes them when a client downloads the file.
 		return declared{}, problem.UnsupportedType.With("Content-Encoding is not supported: send the file without this header").Header("Accept-Encoding", "identity")
 	}
-	if d.digests, err = contentDigest(r.Header); err != nil {
-		return declared{}, err
+	for _, header := range []string{"Content-Digest", "Repr-Digest"} {
+		more, err := integrityDigests(r.Header, header)
+		if err != nil {
+			return declared{}, err
+		}
+		d.digests = append(d.digests, more...)
 	}
 	if d.key, err = idempotencyKey(r.Header); err != nil {
 		return declared{}, err
@@ -145,15 +150,15 @@ func declaredName(r *http.Request) (string, error) {
 
 // raw returns a file that consists of the whole request body.
 func raw(r *http.Request, d declared, room room) (incoming, error) {
-	check, body := d.digests.over(room.limit(r.Body, 0), false)
-	return incoming{d.name, d.contentType, body, check.matches}, nil
+	body, verify := d.digests.over(room.limit(r.Body, 0))
+	return incoming{d.name, d.contentType, body, verify}, nil
 }
 
 // form returns the file in a multipart/form-data body (RFC 7578), which must contain exactly one file. It skips all
 // other fields.
 func form(r *http.Request, d declared, room room) (incoming, error) {
-	// A Content-Digest covers the whole form, because the form is the content of the HTTP message.
-	check, body := d.digests.over(room.limit(r.Body, formOverhead), true)
+	// The digests cover the whole form, because the form is the body of the request.
+	body, verify := d.digests.over(room.limit(r.Body, formOverhead))
 	parts := multipart.NewReader(body, d.boundary)
 	fields := 0
 	// next skips fields that are not files. It returns the next file, or nil at the end of the form.
@@ -190,7 +195,7 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 	if _, _, err := contentType(kind); err != nil {
 		return incoming{}, err
 	}
-	return incoming{part.FileName(), kind, room.limit(part, 0), func(string) error {
+	return incoming{part.FileName(), kind, room.limit(part, 0), func() error {
 		// Reject a form with a second file, because only the first file is stored, and a successful response would
 		// suggest that both are stored.
 		if another, err := next(); err != nil {
@@ -201,7 +206,7 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 		if _, err := io.Copy(io.Discard, body); err != nil {
 			return broken(err)
 		}
-		return check.matches("")
+		return verify()
 	}}, nil
 }
 

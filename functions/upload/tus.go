@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"log/slog"
 	"net/http"
@@ -49,8 +48,7 @@ type uploads interface {
 	Create(ctx context.Context, u content.Upload) (content.Upload, error)
 	Find(ctx context.Context, id string) (content.Upload, error)
 	Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error)
-	AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte,
-		mismatch error) (int64, error)
+	AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, verify func() error) (int64, error)
 	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Terminate(ctx context.Context, id string) error
 	Discard(ctx context.Context, id string) error
@@ -140,7 +138,11 @@ func (t *tus) create(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	sum, err := uploadChecksum(r.Header)
+	piece, err := pieceDigests(r.Header)
+	if err != nil {
+		return err
+	}
+	whole, err := integrityDigests(r.Header, "Repr-Digest")
 	if err != nil {
 		return err
 	}
@@ -155,7 +157,7 @@ func (t *tus) create(w http.ResponseWriter, r *http.Request) error {
 		return problem.TooManyUploads.With("you have %d unfinished uploads: complete or delete some of them, and try again later", open)
 	}
 	u, err := t.files.Create(ctx, content.Upload{Owner: owner, Name: metadata.name, ContentType: metadata.contentType,
-		Metadata: metadata.raw, Length: int64(length), ExpiresAt: t.now().Add(tusLifetime)})
+		Metadata: metadata.raw, SHA256: whole.sha256(), Length: int64(length), ExpiresAt: t.now().Add(tusLifetime)})
 	if err != nil {
 		return err
 	}
@@ -166,7 +168,7 @@ func (t *tus) create(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 	case withPiece:
-		u, err = t.receive(w, r, u, sum)
+		u, err = t.receive(w, r, u, piece)
 	default:
 		err = t.settle(ctx, u) // a file of 0 bytes is complete already
 	}
@@ -211,7 +213,11 @@ func (t *tus) show(w http.ResponseWriter, r *http.Request) error {
 
 // append adds the bytes in the body to an upload.
 func (t *tus) append(w http.ResponseWriter, r *http.Request) error {
-	sum, err := uploadChecksum(r.Header)
+	piece, err := pieceDigests(r.Header)
+	if err != nil {
+		return err
+	}
+	whole, err := integrityDigests(r.Header, "Repr-Digest")
 	if err != nil {
 		return err
 	}
@@ -230,11 +236,17 @@ func (t *tus) append(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// Accept a repeated Repr-Digest, because some clients send the same headers in all requests. Refuse any other value,
+	// because it would be lost if this request is interrupted after the last byte.
+	if sum := whole.sha256(); sum != "" && sum != u.SHA256 {
+		return problem.BadRequest.With("the Repr-Digest header differs from the creation of the upload: " +
+			"declare the digest of the whole file when you create the upload, and use Content-Digest for the body of this request")
+	}
 	if int64(offset) != u.Offset {
 		return problem.Conflict.With("the server has %d bytes of the upload: "+
 			"set Upload-Offset to this number and send the remaining bytes", u.Offset)
 	}
-	if u, err = t.receive(w, r, u, sum); err != nil {
+	if u, err = t.receive(w, r, u, piece); err != nil {
 		return err
 	}
 	setOffset(w, u)
@@ -287,9 +299,8 @@ func (t *tus) find(r *http.Request) (content.Upload, error) {
 }
 
 // receive appends the body of r to the upload u and settles u. It returns u with the new offset, even if it returns an
-// error. sum is the declared checksum of the body, or nil.
-func (t *tus) receive(w http.ResponseWriter, r *http.Request, u content.Upload, sum *checksummed) (
-	content.Upload, error) {
+// error. piece contains the declared digests of the body.
+func (t *tus) receive(w http.ResponseWriter, r *http.Request, u content.Upload, piece digests) (content.Upload, error) {
 	left := u.Length - u.Offset
 	if r.ContentLength > left {
 		return u, errTooLong
@@ -299,15 +310,16 @@ func (t *tus) receive(w http.ResponseWriter, r *http.Request, u content.Upload, 
 	deadline, _ := r.Context().Deadline()
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), deadline.Add(tusGrace))
 	defer cancel()
-	body := &pieceBody{r.Body, left, http.NewResponseController(w), deadline}
+	body, verify := piece.over(&pieceBody{r.Body, left, http.NewResponseController(w), deadline})
 	var n int64
 	var err error
 	switch {
-	case left == 0: // the store refuses to append to a complete upload
-	case sum == nil:
+	case left == 0:
+		err = verify() // do not append, because the store refuses to append to a complete upload
+	case len(piece) == 0:
 		n, err = t.files.Append(ctx, u.ID, u.Offset, body)
 	default:
-		n, err = t.files.AppendVerified(ctx, u.ID, u.Offset, body, sum.hash(), sum.sum, errChecksum)
+		n, err = t.files.AppendVerified(ctx, u.ID, u.Offset, body, verify)
 	}
 	u.Offset += n
 	if err != nil {

@@ -28,6 +28,9 @@ type Upload struct {
 	ContentType string
 	// Metadata is the metadata that the client sent. The store saves it only so that the client can read it later.
 	Metadata string
+	// SHA256 is the digest that the client has declared for the whole file, in hexadecimal. It is empty if the client
+	// has declared none. If Stored is true, SHA256 is the digest of the file.
+	SHA256 string
 	// Length is the size of the complete file in bytes. Offset is the number of bytes that have arrived.
 	Length, Offset int64
 	// ExpiresAt is the time when the upload expires. It is the zero time if Stored is true, because a stored file does
@@ -57,7 +60,7 @@ func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	u.ID, u.Offset = id.String(), 0
 	u.ExpiresAt = u.ExpiresAt.UTC().Truncate(time.Millisecond)
 	return u, s.Notes.Add(ctx, outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
-		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata}})
+		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata, SHA256: u.SHA256}})
 }
 
 // Find returns the upload with the given ID. The error wraps problem.NotFound if the upload does not exist, was
@@ -96,11 +99,12 @@ func (s *Store) load(ctx context.Context, id string) (Upload, piece, error) {
 		return Upload{}, piece{}, err
 	case doc.live():
 		return Upload{ID: id, Owner: doc.Metadata.Owner, Name: doc.Filename, ContentType: doc.Metadata.ContentType,
-			Length: doc.Length, Offset: doc.Length, Stored: true}, piece{}, nil
+			SHA256: doc.Metadata.SHA256, Length: doc.Length, Offset: doc.Length, Stored: true}, piece{}, nil
 	case doc != nil, note == nil, note.Tus == nil:
 		return Upload{}, piece{}, errNoUpload
 	}
-	u := Upload{id: file, ID: id, Owner: note.Owner, Name: note.Tus.Name, ContentType: note.Tus.ContentType, Metadata: note.Tus.Metadata, Length: note.Length}
+	u := Upload{id: file, ID: id, Owner: note.Owner, Name: note.Tus.Name, ContentType: note.Tus.ContentType, Metadata: note.Tus.Metadata,
+		SHA256: note.Tus.SHA256, Length: note.Length}
 	if note.ExpiresAt != nil {
 		u.ExpiresAt = note.ExpiresAt.UTC()
 	}

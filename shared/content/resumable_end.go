@@ -18,7 +18,8 @@ import (
 
 // Finish turns a complete upload into a file, even if the upload has expired. Concurrent and repeated calls return
 // the same file, and only one event is stored for it. The error wraps problem.Conflict if bytes are missing, or
-// problem.NotFound if the upload does not exist or was terminated.
+// problem.NotFound if the upload does not exist or was terminated. If the SHA-256 digest of the file differs from the
+// declared digest, Finish terminates the upload, and the error wraps problem.DigestMismatch.
 func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event []byte, err error)) (File, error) {
 	u, last, err := s.load(ctx, id)
 	switch {
@@ -43,6 +44,13 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 	}
 	f := File{Info: file.Info{ID: u.ID, Owner: u.Owner, Name: u.Name, Size: u.Length, SHA256: hex.EncodeToString(sum.Sum(nil)),
 		ContentType: u.ContentType}, chunkSize: chunkSize}
+	if u.SHA256 != "" && u.SHA256 != f.SHA256 {
+		if err := s.Terminate(ctx, id); err != nil {
+			return File{}, err
+		}
+		return File{}, problem.DigestMismatch.With("the file has the SHA-256 digest %s, which differs from the declared digest: "+
+			"the upload was deleted, so start a new upload", f.SHA256)
+	}
 	if f.ContentType == "" {
 		start, err := s.chunk(ctx, u.id, 0)
 		if err != nil {

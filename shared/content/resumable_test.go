@@ -2,7 +2,6 @@ package content_test
 
 import (
 	"bytes"
-	"crypto/sha1"
 	"crypto/sha256"
 	"encoding"
 	"errors"
@@ -428,30 +427,56 @@ func TestResumableDeletedByPrevious(t *testing.T) {
 // ask returns the error of a call that also returns an upload.
 func ask(_ content.Upload, err error) error { return err }
 
-// TestResumableVerified proves that AppendVerified adds the bytes of a request only if they match the digest, and that
-// it leaves no other chunks behind.
+// TestResumableVerified proves that AppendVerified adds the bytes of a request only if they are verified, and that it
+// leaves no other chunks behind.
 func TestResumableVerified(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	want := servertest.RandomBytes(3*mebi + 10)
 	u := servertest.CreateUpload(t, s, len(want))
 	servertest.AddPiece(t, s, u.ID, 0, want[:mebi+1])
 	mismatch := errors.New("mismatch")
-	wrong := sha1.Sum(want[:10])
-	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), sha1.New(), wrong[:], mismatch); !errors.Is(err, mismatch) || added != 0 {
-		t.Errorf("AppendVerified with a wrong digest: got %d bytes and error %v, want 0 and %v", added, err, mismatch)
+	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), func() error { return mismatch }); !errors.Is(err, mismatch) || added != 0 {
+		t.Errorf("AppendVerified of wrong bytes: got %d bytes and error %v, want 0 and %v", added, err, mismatch)
 	}
 	wantOffset(t, s, u.ID, mebi+1)
 	if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{{Key: "files_id", Value: bson.D{{Key: "$ne", Value: u.ID}}}}); n != 0 {
 		t.Errorf("got %d chunks that do not belong to the upload, want none", n)
 	}
-	right := sha1.Sum(want[mebi+1:])
-	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), sha1.New(), right[:], mismatch); err != nil || added != 2*mebi+9 {
+	if added, err := s.AppendVerified(t.Context(), u.ID, mebi+1, bytes.NewReader(want[mebi+1:]), func() error { return nil }); err != nil || added != 2*mebi+9 {
 		t.Errorf("AppendVerified: got %d bytes and error %v, want %d and no error", added, err, 2*mebi+9)
 	}
 	wantFinished(t, s, db, u.ID, want)
 	if n := servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}); n != 0 {
 		t.Errorf("got %d notes, want none, because wantFinished closes the note", n)
 	}
+}
+
+// TestResumableWrongDigest proves that nothing remains of a complete upload that does not have the declared digest, even if
+// several callers finish it at the same time.
+func TestResumableWrongDigest(t *testing.T) {
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	want := servertest.RandomBytes(mebi + 5)
+	u, err := s.Create(t.Context(), content.Upload{Owner: "ada", SHA256: servertest.SHA256(want[1:]), Length: int64(len(want)), ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.AddPiece(t, s, u.ID, 0, want)
+	var group errgroup.Group
+	for range 3 {
+		group.Go(func() error {
+			if f, err := s.Finish(t.Context(), u.ID, anyEvent); !errors.Is(err, problem.DigestMismatch) && !errors.Is(err, problem.NotFound) {
+				return fmt.Errorf("Finish: got file %+v and error %w, want %w or %w", f, err, problem.DigestMismatch, problem.NotFound)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Discard(t.Context(), u.ID); err != nil { // sweep discards the note later
+		t.Fatal(err)
+	}
+	wantEmpty(t, db)
 }
 
 // TestResumableDiscard proves that Discard deletes an incomplete upload, but refuses to delete an upload that has become a

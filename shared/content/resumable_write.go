@@ -2,10 +2,8 @@ package content
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/strongroom-dev/strongroom/shared/file"
@@ -119,9 +117,9 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	return errors.Join(errNoUpload, s.purgeBytes(ctx, u.ID))
 }
 
-// AppendVerified is like Append, but it first uses the sum hash to verify the digest of the bytes. If the digest
-// differs from the expected digest, AppendVerified adds no bytes and returns the caller's mismatch error.
-func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
+// AppendVerified is like Append, but it adds no bytes before it has read all bytes of r and has called verify. If verify
+// returns an error, AppendVerified adds no bytes and returns this error.
+func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, verify func() error) (int64, error) {
 	u, _, err := s.load(ctx, id)
 	if err != nil {
 		return 0, err
@@ -129,12 +127,12 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 	if u.Stored || u.Offset != offset {
 		return 0, errTaken
 	}
-	// Until the digest is verified, store the bytes only as chunks of a temporary file, which is never committed. Its
+	// Until the bytes are verified, store the bytes only as chunks of a temporary file, which is never committed. Its
 	// declared size is 0, because Usage already counts the full length of u.
 	var added int64
-	_, err = s.Put(ctx, File{Info: file.Info{Owner: u.Owner}}, io.TeeReader(io.LimitReader(r, u.Length-offset), sum), func(f *File) ([]byte, error) {
-		if subtle.ConstantTimeCompare(sum.Sum(nil), want) == 0 {
-			return nil, mismatch
+	_, err = s.Put(ctx, File{Info: file.Info{Owner: u.Owner}}, io.LimitReader(r, u.Length-offset), func(f *File) ([]byte, error) {
+		if err := verify(); err != nil {
+			return nil, err
 		}
 		if added, err = s.Append(ctx, id, offset, s.Reader(ctx, *f)); err == nil {
 			err = errVerified

@@ -49,6 +49,9 @@ type Tus struct {
 	ContentType string `bson:"content_type"`
 	// Metadata is the Upload-Metadata header of the request that created the upload.
 	Metadata string `bson:"metadata"`
+	// SHA256 is the digest that the client has declared for the whole file, in hexadecimal. It is empty if the client
+	// has declared none.
+	SHA256 string `bson:"sha256,omitempty"`
 }
 
 // maxInterval is the longest interval between two publications of the same event by the sweep function.

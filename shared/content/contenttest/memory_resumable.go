@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"hash"
 	"io"
 	"net/http"
 	"time"
@@ -26,7 +25,7 @@ func (m *Memory) Create(ctx context.Context, u content.Upload) (content.Upload, 
 	}
 	defer m.mu.Unlock()
 	m.uploads[u.ID] = &upload{Note: outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
-		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata}}}
+		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata, SHA256: u.SHA256}}}
 	return u, nil
 }
 
@@ -45,14 +44,14 @@ func (m *Memory) Find(ctx context.Context, id string) (content.Upload, error) {
 // load is like Find, but it also returns an expired upload.
 func (m *Memory) load(id string) (content.Upload, error) {
 	if f, stored := m.files[id]; stored {
-		return content.Upload{ID: id, Owner: f.Owner, Name: f.Name, ContentType: f.ContentType, Length: f.Size, Offset: f.Size, Stored: true}, nil
+		return content.Upload{ID: id, Owner: f.Owner, Name: f.Name, ContentType: f.ContentType, SHA256: f.SHA256, Length: f.Size, Offset: f.Size, Stored: true}, nil
 	}
 	u := m.uploads[id]
 	if u == nil || u.Tus == nil || m.ended[id] {
 		return content.Upload{}, errNoUpload
 	}
 	return content.Upload{ID: id, Owner: u.Owner, Name: u.Tus.Name, ContentType: u.Tus.ContentType, Metadata: u.Tus.Metadata,
-		Length: u.Length, Offset: int64(len(u.bytes)), ExpiresAt: *u.ExpiresAt}, nil
+		SHA256: u.Tus.SHA256, Length: u.Length, Offset: int64(len(u.bytes)), ExpiresAt: *u.ExpiresAt}, nil
 }
 
 // at returns the upload with the given ID, even if the upload has expired. It returns an error if bytes cannot be
@@ -89,17 +88,17 @@ func (m *Memory) Append(ctx context.Context, id string, offset int64, r io.Reade
 	return int64(len(b)), failed
 }
 
-func (m *Memory) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error) {
+func (m *Memory) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, verify func() error) (int64, error) {
 	u, err := m.at(id, offset)
 	if err != nil {
 		return 0, err
 	}
-	b, err := io.ReadAll(io.TeeReader(io.LimitReader(r, u.Length-offset), sum))
+	b, err := io.ReadAll(io.LimitReader(r, u.Length-offset))
+	if err == nil {
+		err = verify()
+	}
 	if err != nil {
 		return 0, err
-	}
-	if !bytes.Equal(sum.Sum(nil), want) {
-		return 0, mismatch
 	}
 	return m.Append(ctx, id, offset, bytes.NewReader(b))
 }
@@ -119,6 +118,10 @@ func (m *Memory) Finish(ctx context.Context, id string, finish func(*content.Fil
 		return content.File{}, problem.Conflict.With("the upload is incomplete")
 	}
 	b := m.uploads[id].bytes
+	if u.SHA256 != "" && u.SHA256 != digest(b) {
+		m.terminate(id)
+		return content.File{}, problem.DigestMismatch.With("the file does not match its digest")
+	}
 	f := content.File{Info: file.Info{ID: id, Owner: u.Owner, Name: u.Name, Size: u.Length, SHA256: digest(b),
 		ContentType: cmp.Or(u.ContentType, http.DetectContentType(b)), StoredAt: m.now()}}
 	event, err := finish(&f)
@@ -143,11 +146,15 @@ func (m *Memory) Terminate(ctx context.Context, id string) error {
 	if found.Stored {
 		return errComplete
 	}
+	m.terminate(id)
+	return nil
+}
+
+func (m *Memory) terminate(id string) {
 	now := m.now()
 	m.ended[id] = true
 	u := m.uploads[id]
 	u.bytes, u.ExpiresAt, u.DueAt = nil, &now, now
-	return nil
 }
 
 func (m *Memory) Discard(ctx context.Context, id string) error {

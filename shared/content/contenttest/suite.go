@@ -3,7 +3,6 @@ package contenttest
 import (
 	"context"
 	"errors"
-	"hash"
 	"io"
 	"slices"
 	"strings"
@@ -44,7 +43,7 @@ type Store interface {
 	Create(ctx context.Context, u content.Upload) (content.Upload, error)
 	Find(ctx context.Context, id string) (content.Upload, error)
 	Append(ctx context.Context, id string, offset int64, r io.Reader) (int64, error)
-	AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, sum hash.Hash, want []byte, mismatch error) (int64, error)
+	AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, verify func() error) (int64, error)
 	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	Terminate(ctx context.Context, id string) error
 }
@@ -73,7 +72,7 @@ var (
 func Test(t *testing.T, open func(t *testing.T) (Store, Notes)) {
 	for name, test := range map[string]func(suite){
 		"Files": suite.files, "Refused": suite.refused, "Notes": suite.noted, "Waiting": suite.waiting, "Claims": suite.claims,
-		"Deletions": suite.deletions, "Resumable": suite.resumable, "Interrupted": suite.interrupted, "Verified": suite.verified,
+		"Deletions": suite.deletions, "Resumable": suite.resumable, "Interrupted": suite.interrupted, "Verified": suite.verified, "Declared": suite.declared,
 		"Expired": suite.expired, "Terminated": suite.terminated, "Complete": suite.complete,
 	} {
 		t.Run(name, func(t *testing.T) {

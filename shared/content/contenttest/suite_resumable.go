@@ -2,7 +2,6 @@ package contenttest
 
 import (
 	"bytes"
-	"crypto/sha1"
 	"errors"
 	"io"
 	"strings"
@@ -77,20 +76,58 @@ func (s suite) interrupted() {
 
 func (s suite) verified() {
 	id, mismatch := s.create(10, time.Hour), errors.New("mismatch")
-	sum := sha1.Sum([]byte("hello"))
 	for _, c := range []struct {
 		b    string
 		want error
 	}{{"hullo", mismatch}, {"hello", nil}} {
-		n, err := s.AppendVerified(s.Context(), id, 0, strings.NewReader(c.b), sha1.New(), sum[:], mismatch)
+		r := strings.NewReader(c.b)
+		n, err := s.AppendVerified(s.Context(), id, 0, r, func() error {
+			if r.Len() != 0 {
+				s.Errorf("AppendVerified: got %d unread bytes, want none", r.Len())
+			}
+			return c.want
+		})
 		if s.want("AppendVerified", err, c.want); c.want == nil && n != 5 || c.want != nil && n != 0 {
 			s.Errorf("AppendVerified: got %d bytes and error %v, want 5 bytes and no error, or 0 bytes and an error", n, err)
 		}
 	}
 	s.wantOffset(id, 5)
 	s.wantNotes(id)
-	_, err := s.AppendVerified(s.Context(), id, 0, strings.NewReader("hello"), sha1.New(), sum[:], mismatch)
+	_, err := s.AppendVerified(s.Context(), id, 0, strings.NewReader("hello"), func() error { return nil })
 	s.want("AppendVerified at another offset", err, problem.Conflict)
+}
+
+// declared checks that an upload becomes a file only if it has the declared digest. Otherwise, Finish terminates it.
+func (s suite) declared() {
+	for _, c := range []struct {
+		sum  string
+		want error
+	}{{digest([]byte("hello")), nil}, {digest([]byte("hullo")), problem.DigestMismatch}} {
+		u, err := s.Create(s.Context(), content.Upload{Owner: "ada", SHA256: c.sum, Length: 5, ExpiresAt: time.Now().Add(time.Hour)})
+		s.want("Create", err, nil)
+		if found, err := s.Find(s.Context(), u.ID); err != nil || found.SHA256 != c.sum {
+			s.Errorf("Find: got %+v and error %v, want the digest %s", found, err, c.sum)
+		}
+		s.append(u.ID, 0, "hello")
+		_, err = s.Finish(s.Context(), u.ID, anyEvent)
+		s.want("Finish", err, c.want)
+		found, err := s.Find(s.Context(), u.ID)
+		if c.want == nil {
+			if err != nil || !found.Stored || found.SHA256 != c.sum {
+				s.Errorf("Find: got %+v and error %v, want a file with the digest %s", found, err, c.sum)
+			}
+			continue
+		}
+		s.want("Find", err, problem.NotFound)
+		_, err = s.Finish(s.Context(), u.ID, anyEvent)
+		s.want("Finish again", err, problem.NotFound)
+		s.wantUsage(5) // only the first upload
+		if due, err := s.notes.Due(s.Context(), false, time.Now().Add(time.Second), 2); err != nil || len(due) != 2 ||
+			time.Since(*due[1].ExpiresAt).Abs() > time.Minute {
+			s.Errorf("Due: got %+v and error %v, want the file and an upload that has just expired", due, err)
+		}
+		s.want("Discard", s.Discard(s.Context(), u.ID), nil)
+	}
 }
 
 // expired checks that Find does not return an expired upload, but that Finish still turns the upload into a file.
