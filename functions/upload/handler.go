@@ -124,7 +124,7 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 			return content.File{}, false, err
 		}
 		if found {
-			err = headers.repeats(first, r.ContentLength)
+			err = repeats(r, headers, first)
 			return first, err == nil, err
 		}
 	}

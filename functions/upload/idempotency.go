@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/dunglas/httpsfv"
@@ -56,21 +59,45 @@ func claimKey(owner, key string) string {
 // errReused reports that the request's idempotency key was already used for a different file.
 var errReused = problem.KeyReused.With("the idempotency key was used for another file: use a new key for each file, and reuse a key only to retry the upload of the same file")
 
-// repeats returns errReused if the headers alone prove that the request does not upload the given file again. length
-// is the length of the body in bytes, or -1 if the length is unknown. A nil result does not prove that the request
-// uploads the same file, because repeats does not compare the content of the body.
-func (d declared) repeats(file content.File, length int64) error {
-	if d.boundary != "" {
-		// For a form, compare only the lengths, because a declared digest covers the whole form, not only the
-		// file. A form may have at most formOverhead bytes more than its file.
-		if length >= 0 && (length < file.Size || length > file.Size+formOverhead) {
-			return errReused
+// repeats returns an error unless the request r uploads the file first again. It reads the body of r and compares the
+// bytes, so that a client that uses the key for another file does not lose this file. It skips the body only if the
+// client waits for the response before it sends the body, and has declared the SHA-256 digest of the same file.
+func repeats(r *http.Request, d declared, first content.File) error {
+	isForm := d.boundary != ""
+	if !isForm { // the headers of a form do not describe the file
+		if err := d.mayRepeat(first, r.ContentLength); err != nil {
+			return err
 		}
-		return nil
+		if d.digests.sha256() == first.SHA256 && r.Header.Get("Expect") != "" {
+			return nil
+		}
+	}
+	in, err := receive(r, d, room{first.Size, errReused})
+	if err != nil {
+		return err
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, in.bytes); err != nil {
+		return err
+	}
+	if err := in.finish(); err != nil {
+		return err
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != first.SHA256 || isForm && (in.name != first.Name || in.contentType != first.ContentType) {
+		return errReused
+	}
+	return nil
+}
+
+// mayRepeat returns errReused if the headers alone prove that the request does not upload the given file again. length
+// is the length of the body in bytes, or -1 if the length is unknown.
+func (d declared) mayRepeat(file content.File, length int64) error {
+	otherDigest := func(one digest) bool {
+		return one.algorithm == crypto.SHA256 && hex.EncodeToString(one.sum) != file.SHA256
 	}
 	switch {
 	case length >= 0 && length != file.Size,
-		d.digests.sha256() != "" && d.digests.sha256() != file.SHA256,
+		slices.ContainsFunc(d.digests, otherDigest),
 		d.name != "" && safeName(d.name) != file.Name,
 		d.contentType != "" && d.contentType != file.ContentType:
 		return errReused

@@ -97,9 +97,10 @@ func TestExpectContinue(t *testing.T) {
 		"malformed digest": {nil, nil, []string{"Content-Length: 5", "Content-Digest: md5"}, 400},
 		"store unavailable": {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Claimed") }, nil,
 			[]string{"Transfer-Encoding: chunked", "Idempotency-Key: k"}, 503},
-		"over the quota":       {func(f *fixture) { f.limit(t, 4) }, nil, []string{"Content-Length: 5"}, 507},
-		"key of another file":  {keyed, nil, []string{"Content-Length: 6", "Idempotency-Key: k"}, 422},
-		"key of the same file": {keyed, nil, []string{"Content-Length: 5", "Idempotency-Key: k"}, 202},
+		"over the quota":                    {func(f *fixture) { f.limit(t, 4) }, nil, []string{"Content-Length: 5"}, 507},
+		"key of another file":               {keyed, nil, []string{"Content-Length: 6", "Idempotency-Key: k"}, 422},
+		"key of the same file":              {keyed, nil, []string{"Content-Length: 5", "Idempotency-Key: k", "Content-Digest: " + digestOf("hello")}, 202},
+		"key of a file with another digest": {keyed, nil, []string{"Content-Length: 5", "Idempotency-Key: k", "Repr-Digest: " + digestOf("hullo")}, 422},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -129,20 +130,34 @@ func TestExpectContinue(t *testing.T) {
 			}
 		})
 	}
-	t.Run("accepted", func(t *testing.T) {
-		f := newFixture(t)
-		client := dialRaw(t, f)
-		client.post(t, f.bearer, "Content-Length: 5", "Expect: 100-continue")
-		if res, _ := client.answer(t); res.StatusCode != http.StatusContinue {
-			t.Fatalf("got %s, want 100 first", res.Status)
-		}
-		if _, err := io.WriteString(client, "hello"); err != nil {
-			t.Fatal(err)
-		}
-		if res, body := client.answer(t); res.StatusCode != 202 || res.Close {
-			t.Errorf("got %s (close %t) %s, want 202 and the connection kept", res.Status, res.Close, body)
-		}
-	})
+	for name, c := range map[string]struct {
+		prepare func(f *fixture)
+		headers []string
+		body    string
+		status  int
+	}{
+		"accepted": {func(*fixture) {}, nil, "hello", 202},
+		// Without a digest, the bytes must be compared.
+		"key of the same file, no digest":    {keyed, []string{"Idempotency-Key: k"}, "hello", 202},
+		"key of another file, no digest":     {keyed, []string{"Idempotency-Key: k"}, "hullo", 422},
+		"key of the same file, wrong digest": {keyed, []string{"Idempotency-Key: k", "Repr-Digest: sha-512=:" + strings.Repeat("A", 86) + "==:"}, "hello", 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			c.prepare(f)
+			client := dialRaw(t, f)
+			client.post(t, f.bearer, append(c.headers, "Content-Length: 5", "Expect: 100-continue")...)
+			if res, _ := client.answer(t); res.StatusCode != http.StatusContinue {
+				t.Fatalf("got %s, want 100 first", res.Status)
+			}
+			if _, err := io.WriteString(client, c.body); err != nil {
+				t.Fatal(err)
+			}
+			if res, body := client.answer(t); res.StatusCode != c.status || res.Close {
+				t.Errorf("got %s (close %t) %s, want %d and the connection kept", res.Status, res.Close, body, c.status)
+			}
+		})
+	}
 }
 
 // TestRefusalIsNotLost checks that a client receives the response to a refused request even if the client sends the

