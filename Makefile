@@ -9,7 +9,7 @@ MODULES := local/ferretdb shared/token/wycheproof
 
 # The packages whose tests use real servers, through test/servertest. `make integration` tests one package at a time
 # (-p 1), because some tests kill a named server, which would interrupt the tests of other packages.
-SERVER_TESTS := ./shared/accounts ./shared/catalog ./shared/content ./shared/events ./test/integration
+SERVER_TESTS := ./shared/accounts ./shared/catalog ./shared/content ./shared/events ./shared/mongodb ./test/integration
 
 # The files whose spelling and wording `make check` checks.
 TEXTS := ':!*/dist/*' ':!*/testdata/*' ':!*.sum' ':!*/package-lock.json' ':!LICENSE'

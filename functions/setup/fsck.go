@@ -49,14 +49,14 @@ func withStores(cfg config, check func(files *content.Store, entries *catalog.St
 	})
 }
 
-// fsck reports files that will never be cataloged, catalog entries without a file, and data without a file. If repair
-// is true, it also repairs these problems.
+// fsck reports files that will never be cataloged, catalog entries without a file, data without a file, and wrong usages.
+// If repair is true, it also repairs these problems.
 func fsck(ctx context.Context, cfg config, repair bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	return withStores(cfg, func(files *content.Store, entries *catalog.Store) error {
 		c := &checker{files: files, entries: entries, out: out, repair: repair}
-		for _, check := range []func(context.Context) error{c.checkFiles, c.checkEntries, c.checkChunks, c.checkJournals} {
+		for _, check := range []func(context.Context) error{c.checkFiles, c.checkEntries, c.checkChunks, c.checkJournals, c.checkUsage} {
 			if err := check(ctx); err != nil {
 				return err
 			}
@@ -164,9 +164,9 @@ func eachForgotten(ctx context.Context, files *content.Store, entries *catalog.S
 	return nil
 }
 
-// addNote adds a note that is due immediately.
+// addNote adds a note that is due immediately. The owner's usage already contains the file.
 func addNote(ctx context.Context, files *content.Store, f content.File) error {
-	err := files.Notes.Add(ctx, outbox.Note{ID: f.ID, Owner: f.Owner, Length: f.Size, DueAt: f.StoredAt})
+	err := files.Notes.Add(ctx, outbox.Note{ID: f.ID, Owner: f.Owner, Length: f.Size, IsReserved: true, DueAt: f.StoredAt})
 	if errors.Is(err, mongodb.ErrExists) {
 		return nil
 	}
@@ -215,6 +215,26 @@ func (c *checker) checkJournals(ctx context.Context) error {
 	return c.checkStrays(ctx, journals, func(id string, _ bool) error {
 		return c.report(id, "the journal belongs to no upload", func() error { return c.files.DropJournal(ctx, id) })
 	})
+}
+
+// checkUsage reports users whose recorded usage is not the sum of their files, for example after a backup was restored.
+func (c *checker) checkUsage(ctx context.Context) error {
+	for owner := ""; ; {
+		var err error
+		if owner, err = c.files.NextOwner(ctx, owner); err != nil || owner == "" {
+			return err
+		}
+		ok, err := c.files.IsUsageCorrect(ctx, owner)
+		if err != nil {
+			return err
+		}
+		if ok {
+			continue
+		}
+		if err := c.report(owner, "the recorded usage of this user is wrong", func() error { return c.files.Recount(ctx, owner) }); err != nil {
+			return err
+		}
+	}
 }
 
 // checkStrays calls visit for each listed ID that has neither a note nor a deletion record. The parameter stored

@@ -50,6 +50,7 @@ type store interface {
 	Get(ctx context.Context, id string) (content.File, error)
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
 	CloseNote(ctx context.Context, id string) error
+	Settle(ctx context.Context, note outbox.Note) error
 	Discard(ctx context.Context, id string) error
 	Finish(ctx context.Context, id string, finish func(*content.File) (event []byte, err error)) (content.File, error)
 	MarkDeleted(ctx context.Context, id string) error
@@ -271,9 +272,9 @@ func (r *run) finishUpload(ctx context.Context, n outbox.Note) error {
 	case err != nil:
 		return err
 	case found && n.Previous && f.Key != "" && r.start.Sub(f.StoredAt) < claimLife:
-		return r.claim(ctx, f)
+		return r.claim(ctx, n, f)
 	case found:
-		return r.notes.Stored(ctx, n.ID, f.StoredAt, 0, f.StoredAt)
+		return r.stored(ctx, n, f)
 	case r.start.Before(end): // the upload can become a file at any time, so a later sweep visits it again
 		return nil
 	}
@@ -303,7 +304,7 @@ func (r *run) commit(ctx context.Context, n outbox.Note) (_ content.File, found 
 
 // claim claims the idempotency key of a file that the previous version stored, because the previous version claims a
 // key only after the commit. If another file already has the key, claim deletes f.
-func (r *run) claim(ctx context.Context, f content.File) error {
+func (r *run) claim(ctx context.Context, n outbox.Note, f content.File) error {
 	first, err := r.files.Claim(ctx, f.Key, f)
 	if err != nil {
 		return err
@@ -311,7 +312,15 @@ func (r *run) claim(ctx context.Context, f content.File) error {
 	if first.ID != f.ID {
 		return r.delete(ctx, f.ID)
 	}
-	return r.notes.Stored(ctx, f.ID, f.StoredAt, 0, f.StoredAt)
+	return r.stored(ctx, n, f)
+}
+
+// stored records that the upload of the note n has become the file f.
+func (r *run) stored(ctx context.Context, n outbox.Note, f content.File) error {
+	if err := r.files.Settle(ctx, n); err != nil {
+		return err
+	}
+	return r.notes.Stored(ctx, n.ID, f.StoredAt, 0, f.StoredAt)
 }
 
 // publish publishes the events of files that have no catalog entry. If the event queue is longer than maxQueued,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -161,7 +162,12 @@ func (f *fixture) orphan(t *testing.T) (id string) {
 // open creates a resumable upload of one byte that expires after the given time.
 func (f *fixture) open(t *testing.T, left time.Duration) string {
 	t.Helper()
-	u, err := f.store.Create(t.Context(), content.Upload{Owner: "ada", Name: "x", ContentType: "text/plain", Length: 1,
+	return f.openFor(t, "ada", left)
+}
+
+func (f *fixture) openFor(t *testing.T, owner string, left time.Duration) string {
+	t.Helper()
+	u, err := f.store.Create(t.Context(), content.Upload{Owner: owner, Name: "x", ContentType: "text/plain", Length: 1,
 		ExpiresAt: f.clock.Add(left)})
 	if err != nil {
 		t.Fatal(err)
@@ -515,8 +521,8 @@ func TestWrongDigest(t *testing.T) {
 // not visit them, because they are not due.
 func TestOpenUploads(t *testing.T) {
 	f := newFixture()
-	for range 30_000 {
-		f.open(t, time.Hour)
+	for n := range 3_000 {
+		f.openFor(t, fmt.Sprint("user", n/1000), time.Hour)
 	}
 	id := f.file(t, "")
 	f.pass(f.pendingGrace)

@@ -73,7 +73,8 @@ func newFixture(t testing.TB) *fixture {
 // limit replaces the handler by a handler with the given quota for all users, in bytes.
 func (f *fixture) limit(t testing.TB, quota int64) {
 	t.Helper()
-	f.bare = newHandler(f.verifier, f.files, f.files.Notes(), f.publisher, limits{maxSize, quota})
+	f.files.Limits = content.Limits{Bytes: quota}
+	f.bare = newHandler(f.verifier, f.files, f.publisher, maxSize)
 	f.handler = f.served(t, time.Minute)
 }
 

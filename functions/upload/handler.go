@@ -33,15 +33,9 @@ const (
 type store interface {
 	uploads
 	Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (content.File, error)
-	Usage(ctx context.Context, owner string) (int64, error)
+	Room(ctx context.Context, owner string, least int64) (bytes int64, full, err error)
 	Claimed(ctx context.Context, key string) (f content.File, found bool, err error)
 	Claim(ctx context.Context, key string, f content.File) (content.File, error)
-}
-
-// notes contains the methods of outbox.Notes that the upload function needs.
-type notes interface {
-	Resize(ctx context.Context, id string, length int64) error
-	Resumable(ctx context.Context, owner string, limit int64) (int64, error)
 }
 
 // publisher contains the method of events.Publisher that the upload function needs.
@@ -52,16 +46,15 @@ type publisher interface {
 // handler serves single-request uploads (POST /upload and POST /). The tus type serves resumable uploads.
 type handler struct {
 	files     store
-	notes     notes
 	publisher publisher
-	limits    limits
+	maxSize   int64 // the maximum size of a file in bytes
 	now       func() time.Time
 }
 
 // newHandler returns the upload function's HTTP handler. It serves single-request uploads at / and /upload, and
 // resumable uploads at tusPath and the paths below it.
-func newHandler(verifier *token.Verifier, files store, notes notes, publisher publisher, limits limits) http.Handler {
-	h := &handler{files, notes, publisher, limits, time.Now}
+func newHandler(verifier *token.Verifier, files store, publisher publisher, maxSize int64) http.Handler {
+	h := &handler{files, publisher, maxSize, time.Now}
 	upload := verifier.Require(problem.HandlerFunc(h.measured), token.ScopeFilesWrite)
 	resumable := newTus(verifier, h)
 	return function.EndSmallBodies(routing.Table{
@@ -141,9 +134,6 @@ func (h *handler) upload(r *http.Request) (f content.File, replayed bool, err er
 	f, err = h.files.Put(ctx, content.File{Info: info, Key: key}, in.bytes, func(f *content.File) ([]byte, error) {
 		// Perform all checks that can refuse the file here, because Put commits the file immediately afterward.
 		if err := in.finish(); err != nil {
-			return nil, err
-		}
-		if err := h.reserve(ctx, f.Info, headers.size < 0); err != nil {
 			return nil, err
 		}
 		if e, err = events.NewFileStored(ctx, f.Info); err != nil {

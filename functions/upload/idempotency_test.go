@@ -93,7 +93,7 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 	} {
 		for length, body := range map[string]io.Reader{"known": strings.NewReader("hello"), "unknown": io.MultiReader(strings.NewReader("hello"))} {
 			// A replay must not need the quota, and it must not store or publish anything.
-			f.files.Before = contenttest.Fail(errAway, "Usage", "Put", "Claim")
+			f.files.Before = contenttest.Fail(errAway, "Room", "Put", "Claim")
 			before := f.files.BytesRead()
 			again := f.send("POST", "/upload", body, headers)
 			if again.Code != 202 || again.Body.String() != first.Body.String() || again.Header().Get("Location") != first.Header().Get("Location") {

@@ -23,8 +23,8 @@ type config struct {
 	// MaxSize is the maximum size of a file, in bytes or with the suffix KiB, MiB or GiB. Even a slow client must be
 	// able to upload a file of this size in one request within REQUEST_TIMEOUT.
 	MaxSize size `env:"UPLOAD_MAX_SIZE" envDefault:"1GiB"`
-	// Quota is the maximum total size of each user's files, in the same format as MaxSize. 0 means that there is no
-	// quota.
+	// Quota is the maximum total size of each user's files, in the same format as MaxSize. It also limits the number of
+	// files (see content.Limits). 0 means that there is no quota.
 	Quota quota `env:"UPLOAD_QUOTA" envDefault:"0"`
 }
 
@@ -44,6 +44,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	handler := newHandler(verifier, files, files.Notes, publisher, limits{file: int64(cfg.MaxSize), quota: int64(cfg.Quota)})
+	files.Limits = content.Limits{Bytes: int64(cfg.Quota)}
+	handler := newHandler(verifier, files, publisher, int64(cfg.MaxSize))
 	return function.Closing(handler, publisher, files), nil
 }

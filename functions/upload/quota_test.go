@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
@@ -94,20 +94,13 @@ func TestQuotaAtTheSameTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.limit(t, 100)
-			// Each upload waits until the other one has sent its bytes, and until both have recorded their sizes.
-			var sent, resized sync.WaitGroup
+			// Each upload waits until the other one has sent its bytes.
+			var sent sync.WaitGroup
 			sent.Add(2)
-			resized.Add(2)
-			var isSent atomic.Bool
 			f.files.Before = func(method, _ string) error {
-				switch {
-				case method == "Put":
+				if method == "Put" {
 					sent.Done()
 					sent.Wait()
-					isSent.Store(true)
-				case method == "Usage" && isSent.Load():
-					resized.Done()
-					resized.Wait()
 				}
 				return nil
 			}
@@ -117,7 +110,6 @@ func TestQuotaAtTheSameTime(t *testing.T) {
 				both.Go(func() { answers[i] = send(f) })
 			}
 			both.Wait()
-			// The handler can refuse both uploads, but it must not accept both.
 			accepted := 0
 			for _, answer := range answers {
 				if answer.Code == 202 && accepted == 0 {
@@ -126,54 +118,38 @@ func TestQuotaAtTheSameTime(t *testing.T) {
 				}
 				wantProblem(t, answer, 507, "quota-exceeded")
 			}
-			f.wantCounts(t, accepted, accepted, accepted)
-			f.files.Before = nil
-			if answer := send(f); (answer.Code == 202) != (accepted == 0) {
-				t.Errorf("got %d %s for a later upload after %d accepted uploads", answer.Code, answer.Body, accepted)
-			}
+			f.wantCounts(t, 1, 1, 1)
 		})
 	}
 }
 
-// TestQuotaUnknown checks that nothing is stored if the store cannot calculate the usage.
+// TestQuotaUnknown checks that nothing is stored if the store cannot read the usage.
 func TestQuotaUnknown(t *testing.T) {
-	known := func() io.Reader { return strings.NewReader("x") }
-	unknown := func() io.Reader { return io.MultiReader(known()) }
-	for name, c := range map[string]struct {
-		body    func() io.Reader
-		prepare func(f *fixture)
-		read    int // bytes
-		status  int
-	}{
-		"before the upload":          {known, func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Usage") }, 0, 503},
-		"after all bytes":            {known, failAfterPut("Usage"), 1, 503},
-		"size that cannot be noted":  {unknown, failAfterPut("Resize"), 1, 503},
-		"size that was noted before": {known, failAfterPut("Resize"), 1, 202},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			f.limit(t, 100)
-			c.prepare(f)
-			answer := f.send("POST", "/upload", c.body(), nil)
-			if got := f.files.BytesRead(); got != c.read {
-				t.Errorf("got %d bytes read, want %d", got, c.read)
-			}
-			if c.status == 202 {
-				if answer.Code != 202 {
-					t.Errorf("got %d %s, want 202", answer.Code, answer.Body)
-				}
-				f.wantCounts(t, 1, 1, 1)
-				return
-			}
-			wantProblem(t, answer, 503, "unavailable")
-			f.wantCounts(t, 0, 0, 0)
-		})
+	f := newFixture(t)
+	f.limit(t, 100)
+	f.files.Before = contenttest.Fail(errAway, "Room")
+	wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), nil), 503, "unavailable")
+	if got := f.files.BytesRead(); got != 0 {
+		t.Errorf("got %d bytes read, want none", got)
 	}
+	f.wantCounts(t, 0, 0, 0)
 }
 
-// failAfterPut returns a function that makes the given method of the store fail after an upload has sent all bytes.
-func failAfterPut(method string) func(f *fixture) {
-	return func(f *fixture) {
-		f.files.Before = during("Put", func() { f.files.Before = contenttest.Fail(errAway, method) })
+// TestQuotaCountsFiles checks that a small quota does not let a user upload any number of empty files.
+func TestQuotaCountsFiles(t *testing.T) {
+	const most = 1000
+	f := newFixture(t)
+	f.limit(t, 1)
+	for n := range most - 1 {
+		f.files.Add(content.File{Info: file.Info{ID: fmt.Sprint(n), Owner: owner}}, "")
+	}
+	if answer := f.send("POST", "/upload", strings.NewReader(""), nil); answer.Code != 202 {
+		t.Fatalf("got %d %s for file %d, want 202", answer.Code, answer.Body, most)
+	}
+	for name, body := range map[string]io.Reader{"empty": strings.NewReader(""), "unknown length": io.MultiReader(strings.NewReader(""))} {
+		answer := f.send("POST", "/upload", body, nil)
+		if wantProblem(t, answer, 507, "quota-exceeded"); len(f.files.Files()) != most {
+			t.Errorf("%s: got %d files, want %d", name, len(f.files.Files()), most)
+		}
 	}
 }

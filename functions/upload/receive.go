@@ -220,7 +220,7 @@ func (r room) limit(body io.ReadCloser, extra int64) io.Reader {
 // report an internal error whenever a client disconnects during an upload.
 type bodyReader struct {
 	r    io.Reader
-	full *problem.Problem
+	full error
 }
 
 func (b bodyReader) Read(p []byte) (int, error) {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
-	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/routing"
@@ -31,9 +30,6 @@ const (
 	// client that is suspended overnight, but limits how long an abandoned upload uses storage space and its owner's
 	// quota.
 	tusLifetime = 24 * time.Hour
-	// maxOpen is the maximum number of open uploads per user, as counted by outbox.Notes.Resumable. It limits the work
-	// that one user can cause for the sweep function.
-	maxOpen = 1000
 	// tusGrace is how long a request may use the store after its deadline, to keep the bytes that have arrived.
 	tusGrace = 10 * time.Second
 	// tusPiece is the content type that the tus protocol requires for a request body that contains file bytes.
@@ -116,7 +112,7 @@ func checkHeaders(next http.Handler) http.Handler {
 func (t *tus) options(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Tus-Version", tusVersion)
 	w.Header().Set("Tus-Extension", tusExtensions)
-	w.Header().Set("Tus-Max-Size", strconv.FormatInt(t.limits.file, 10))
+	w.Header().Set("Tus-Max-Size", strconv.FormatInt(t.maxSize, 10))
 	w.Header().Set("Tus-Checksum-Algorithm", tusChecksums)
 	w.WriteHeader(http.StatusOK)
 	return nil
@@ -146,30 +142,18 @@ func (t *tus) create(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// Check the limits before the upload is created, so that a client does not send a large file that the function
-	// cannot accept.
-	if _, err := t.room(ctx, owner, int64(length)); err != nil {
+	if err := t.fits(int64(length)); err != nil {
 		return err
-	}
-	if open, err := t.notes.Resumable(ctx, owner, maxOpen); err != nil {
-		return err
-	} else if open >= maxOpen {
-		return problem.TooManyUploads.With("you have %d unfinished uploads: complete or delete some of them, and try again later", open)
 	}
 	u, err := t.files.Create(ctx, content.Upload{Owner: owner, Name: metadata.name, ContentType: metadata.contentType,
 		Metadata: metadata.raw, SHA256: whole.sha256(), Length: int64(length), ExpiresAt: t.now().Add(tusLifetime)})
 	if err != nil {
 		return err
 	}
-	// Check the quota again immediately, because the declared length counts toward the quota as soon as the upload
-	// exists.
-	err = t.reserve(ctx, file.Info{ID: u.ID, Owner: owner, Size: u.Length}, false)
 	withPiece := r.Header.Get("Content-Type") == tusPiece
-	switch {
-	case err != nil:
-	case withPiece:
+	if withPiece {
 		u, err = t.receive(w, r, u, piece)
-	default:
+	} else {
 		err = t.settle(ctx, u) // a file of 0 bytes is complete already
 	}
 	if err != nil {

@@ -259,9 +259,7 @@ func TestTusRefused(t *testing.T) {
 		"malformed content type of the file":       {nil, "POST", new, nil, withLength(metadata("type", "text/\n")), 400, "bad-request"},
 		"metadata that is too long":                {nil, "POST", new, nil, withLength(metadata("name", strings.Repeat("x", maxMetadata))), 400, "bad-request"},
 		"unsupported checksum algorithm":           {nil, "POST", new, nil, map[string]string{"Upload-Length": "5", "Upload-Checksum": "md5 XUFAKrxLKna5cZ2REBfFkg=="}, 400, "bad-request"},
-		"store unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Create", "Find") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
-		"notes unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Resumable") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
-		"usage unavailable during a creation":      {func(f *fixture) { f.limit(t, 100); f.files.Before = contenttest.Fail(errAway, "Usage") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
+		"store unavailable during a creation":      {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Create") }, "POST", new, nil, map[string]string{"Upload-Length": "5"}, 503, "unavailable"},
 		"store unavailable during a piece":         {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Append") }, "PATCH", there, strings.NewReader("llo"), nil, 503, "unavailable"},
 		"store unavailable during a termination":   {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Create", "Find") }, "DELETE", there, nil, nil, 503, "unavailable"},
 		"store unavailable during a HEAD":          {func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Create", "Find") }, "HEAD", there, nil, nil, 423, "locked"},
@@ -514,10 +512,6 @@ func TestTusCreationFails(t *testing.T) {
 		"failed commit":                 {fail(errAway, "Finish"), "hello", 503, 0, 0},
 		"commit of an unknown outcome":  {fail(errUnknown, "Finish"), "hello", 503, 0, 1},
 		"upload that cannot be deleted": {fail(errAway, "Finish", "Discard"), "hello", 503, 0, 1},
-		"usage unavailable": {func(f *fixture) {
-			f.limit(t, 5)
-			f.files.Before = during("Create", func() { fail(errAway, "Usage")(f) })
-		}, "hello", 503, 0, 0},
 		"another request stores the file": {func(f *fixture) {
 			f.files.Before = func(method, id string) error {
 				if method != "Finish" {
@@ -529,7 +523,7 @@ func TestTusCreationFails(t *testing.T) {
 		}, "hello", 503, 1, 1},
 		"quota used up by another upload": {func(f *fixture) {
 			f.limit(t, 5)
-			f.files.Before = during("Create", func() { // after the first check of the quota
+			f.files.Before = during("Create", func() {
 				f.files.Before = nil
 				f.createTus(t, 5)
 			})
@@ -551,22 +545,42 @@ func TestTusCreationFails(t *testing.T) {
 	}
 }
 
-// TestTusTooMany checks that a user can have at most maxOpen resumable uploads, not counting expired and terminated uploads
-// and files that sweep has found.
+// TestTusLocked checks that only one request at a time adds bytes with a checksum to an upload.
+func TestTusLocked(t *testing.T) {
+	f := newFixture(t)
+	location := f.createTus(t, 5)
+	headers := map[string]string{"Content-Digest": "sha-256=:" + helloBase64 + ":"}
+	second := readerFunc(func([]byte) (int, error) {
+		answer := f.tus("PATCH", location, strings.NewReader("hello"), piece(0), headers)
+		if wantProblem(t, answer, 423, "locked"); answer.Header().Get("Retry-After") == "" {
+			t.Error("got no Retry-After header, want one")
+		}
+		return 0, io.EOF
+	})
+	wantTus(t, f.tus("PATCH", location, io.MultiReader(second, strings.NewReader("hello")), piece(0), headers), 204, map[string]string{"Upload-Offset": "5"})
+}
+
+// readerFunc implements io.Reader.
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestTusTooMany checks that a user can have at most 1,000 resumable uploads in progress.
 func TestTusTooMany(t *testing.T) {
 	f := newFixture(t)
 	length := map[string]string{"Upload-Length": "5"}
 	others := map[string]string{"Upload-Length": "5", "Authorization": "Bearer " + f.stranger}
-	for range maxOpen - 3 {
+	const most = 1000
+	for range most - 2 {
 		open := content.Upload{Owner: owner, Length: 1, ExpiresAt: time.Now().Add(time.Hour)}
 		if _, err := f.files.Create(t.Context(), open); err != nil {
 			t.Fatal(err)
 		}
 	}
-	f.createTus(t, 0) // a complete upload counts until it has its catalog entry, or until sweep has found the file
-	complete, terminated := f.only(t).ID, f.createTus(t, 5)
+	f.createTus(t, 0) // a complete upload does not count
+	terminated := f.createTus(t, 5)
 	if answer := f.tus("POST", "/upload/tus/", nil, length); answer.Code != 201 {
-		t.Fatalf("got %d %s for upload %d, want 201", answer.Code, answer.Body, maxOpen)
+		t.Fatalf("got %d %s for upload %d, want 201", answer.Code, answer.Body, most)
 	}
 	tooMany := func(headers ...map[string]string) {
 		t.Helper()
@@ -587,11 +601,6 @@ func TestTusTooMany(t *testing.T) {
 		t.Errorf("got %d %s for an upload in one request, want 202", answer.Code, answer.Body)
 	}
 	wantTus(t, f.tus("DELETE", terminated, nil), 204, nil)
-	if err := f.files.Notes().Stored(t.Context(), complete, time.Now(), 0, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		f.createTus(t, 5)
-	}
+	f.createTus(t, 5)
 	tooMany()
 }

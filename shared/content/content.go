@@ -51,9 +51,12 @@ type Store struct {
 	claims  *mongo.Collection // the uploads that have claimed an idempotency key
 	// deletions contains a record for each incomplete deletion.
 	deletions *mongo.Collection
-	buffers   sync.Pool     // contains *buffer values
-	slots     chan struct{} // a semaphore that holds one value for each insert in flight
-	now       func() time.Time
+	usage     *mongodb.Registers[usage] // the storage usage of each user
+	// Limits limits the files of each user. Set it before the first upload.
+	Limits  Limits
+	buffers sync.Pool     // contains *buffer values
+	slots   chan struct{} // a semaphore that holds one value for each insert in flight
+	now     func() time.Time
 }
 
 // Open returns a Store for the database that uri names. It does not wait for a connection, so it succeeds even if
@@ -71,6 +74,7 @@ func Open(uri string) (*Store, error) {
 		journal:   db.Collection("uploads.journal"),
 		claims:    db.Collection("uploads.claims"),
 		deletions: db.Collection("deletions"),
+		usage:     mongodb.NewRegisters[usage](db.Collection("usage")),
 		buffers:   sync.Pool{New: func() any { return new(buffer) }},
 		slots:     make(chan struct{}, storeInserts),
 		now:       time.Now,
@@ -80,14 +84,15 @@ func Open(uri string) (*Store, error) {
 // Close closes the connections to MongoDB.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
-// EnsureIndexes creates the indexes that GridFS, Usage, the notes, PendingDeletions and ForgetClaims need. It can be
+// EnsureIndexes creates the indexes that GridFS, the usage, the notes, PendingDeletions and ForgetClaims need. It can be
 // called repeatedly and concurrently, because it leaves existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	return errors.Join(s.Notes.EnsureIndexes(ctx), mongodb.EnsureIndexes(ctx,
 		mongodb.Index{On: s.chunks, Fields: []string{"files_id", "n"}, Unique: true},
 		mongodb.Index{On: s.files, Fields: []string{"metadata.owner"}},
 		mongodb.Index{On: s.claims, Fields: []string{"claimed_at"}},
-		mongodb.Index{On: s.deletions, Fields: []string{"buried_at"}}))
+		mongodb.Index{On: s.deletions, Fields: []string{"buried_at"}},
+		mongodb.Index{On: s.deletions, Fields: []string{"owner"}}))
 }
 
 // File contains the metadata of a stored file.
@@ -239,10 +244,16 @@ func (s *Store) end(ctx context.Context, id string) error {
 	return problem.Conflict.With("the upload is complete: delete the file /files/%s instead", id)
 }
 
-// purge deletes the chunks, the journal and the note of an upload that is not a file, or of a deleted file.
-func (s *Store) purge(ctx context.Context, id string) error {
+// purge deletes the chunks, the journal, the reservation and the note of an upload that is not a file, or of a deleted
+// file. owner is empty if no note and no deletion record names the owner.
+func (s *Store) purge(ctx context.Context, owner, id string) error {
 	if err := s.purgeBytes(ctx, id); err != nil {
 		return err
+	}
+	if owner != "" {
+		if err := s.release(ctx, owner, id); err != nil {
+			return err
+		}
 	}
 	// Delete the note last, so that the sweep function can find an interrupted deletion and complete it.
 	return s.Notes.Remove(ctx, id)

@@ -13,6 +13,9 @@ import (
 // deletion is a document in the deletions collection. It exists while the deletion of a file is incomplete.
 type deletion struct {
 	ID string `bson:"_id"`
+	// Owner is the owner of the file. It is empty if the file did not exist, or if the previous version began the
+	// deletion.
+	Owner string `bson:"owner,omitempty"`
 	// DueAt is the time when the deletion becomes due. The sweep function visits the deletion when it has been due for
 	// PENDING_GRACE.
 	DueAt time.Time `bson:"buried_at"`
@@ -21,11 +24,24 @@ type deletion struct {
 // MarkDeleted replaces the document of a file with a tombstone, so that the file no longer exists. The caller must then
 // delete the catalog entry and call Delete. MarkDeleted can be called repeatedly.
 func (s *Store) MarkDeleted(ctx context.Context, id string) error {
+	doc, err := s.document(ctx, id)
+	if err != nil {
+		return err
+	}
+	var owner string
+	if doc.live() {
+		owner = doc.Metadata.Owner
+	}
 	// Insert the deletion record before the tombstone. If only the tombstone existed, the sweep function would never
 	// delete the file's chunks.
-	err := mongodb.Insert(ctx, s.deletions, mongodb.CallTimeout, deletion{id, s.now().UTC()}, "begin the deletion of file "+id)
+	err = mongodb.Insert(ctx, s.deletions, mongodb.CallTimeout, deletion{id, owner, s.now().UTC()}, "begin the deletion of file "+id)
 	if err != nil && !errors.Is(err, mongodb.ErrExists) {
 		return err
+	}
+	if owner != "" {
+		if _, err := s.adopt(ctx, owner, id, true); err != nil {
+			return err
+		}
 	}
 	if err := s.markForPrevious(ctx, id); err != nil {
 		return err
@@ -34,13 +50,22 @@ func (s *Store) MarkDeleted(ctx context.Context, id string) error {
 	return mongodb.Put(ctx, s.files, id, s.tombstone(id))
 }
 
-// Delete deletes the chunks, the journal, the note and the deletion record of a file that is marked as deleted.
+// Delete deletes the chunks, the journal, the reservation, the note and the deletion record of a file that is marked as
+// deleted.
 func (s *Store) Delete(ctx context.Context, id string) error {
-	if err := s.purge(ctx, id); err != nil {
+	record, err := mongodb.Read[deletion](ctx, s.deletions, id)
+	if err != nil {
+		return err
+	}
+	var owner string
+	if record != nil {
+		owner = record.Owner
+	}
+	if err := s.purge(ctx, owner, id); err != nil {
 		return err
 	}
 	// Delete the deletion record last, because the sweep function needs it to complete an interrupted deletion.
-	_, err := mongodb.Remove(ctx, s.deletions, mongodb.ID(id))
+	_, err = mongodb.Remove(ctx, s.deletions, mongodb.ID(id))
 	return err
 }
 

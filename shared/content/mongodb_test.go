@@ -58,6 +58,7 @@ func wantEmpty(t *testing.T, db *mongo.Database) {
 func TestContentStore(t *testing.T) {
 	contenttest.Test(t, func(t *testing.T) (contenttest.Store, contenttest.Notes) {
 		s, _ := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+		s.Limits = contenttest.Limits
 		return s, s.Notes
 	})
 }

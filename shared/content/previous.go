@@ -16,7 +16,7 @@ import (
 
 // markForPrevious marks a file as deleted for functions of the previous version.
 func (s *Store) markForPrevious(ctx context.Context, id string) error {
-	err := mongodb.Insert(ctx, s.db.Collection("deletions.tombstones"), mongodb.CallTimeout, deletion{id, s.now().UTC()}, "mark file "+id+" as deleted")
+	err := mongodb.Insert(ctx, s.db.Collection("deletions.tombstones"), mongodb.CallTimeout, deletion{ID: id, DueAt: s.now().UTC()}, "mark file "+id+" as deleted")
 	if errors.Is(err, mongodb.ErrExists) {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -51,7 +52,9 @@ var (
 	errTaken = problem.Conflict.With("the offset is wrong or outdated: send a HEAD request to get the current offset")
 )
 
-// Create creates a resumable upload with the properties of u, but with a new ID and without any bytes.
+// Create creates a resumable upload with the properties of u, but with a new ID and without any bytes. If the file would
+// exceed the owner's quota, the error wraps problem.QuotaExceeded. If the owner has too many open uploads, it wraps
+// problem.TooManyUploads.
 func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -59,8 +62,18 @@ func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	}
 	u.ID, u.Offset = id.String(), 0
 	u.ExpiresAt = u.ExpiresAt.UTC().Truncate(time.Millisecond)
-	return u, s.Notes.Add(ctx, outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
+	err = s.Notes.Add(ctx, outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, IsReserved: true, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
 		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata, SHA256: u.SHA256}})
+	if err != nil {
+		return Upload{}, err
+	}
+	if _, err := s.reserve(ctx, u.Owner, reservation{ID: u.ID, Bytes: u.Length, IsResumable: true}, u.Length); err != nil {
+		if !errors.Is(err, mongodb.ErrUnknown) {
+			err = errors.Join(err, s.Notes.Remove(context.WithoutCancel(ctx), u.ID)) // sweep deletes the note if this fails
+		}
+		return Upload{}, err
+	}
+	return u, nil
 }
 
 // Find returns the upload with the given ID. The error wraps problem.NotFound if the upload does not exist, was

@@ -106,13 +106,17 @@ func (s *Store) hasChunks(ctx context.Context, u Upload) error {
 // Terminate ends the upload with the given ID and deletes its bytes. If the upload is already a file, the error wraps
 // problem.Conflict.
 func (s *Store) Terminate(ctx context.Context, id string) error {
-	if _, _, err := s.load(ctx, id); err != nil {
+	u, _, err := s.load(ctx, id)
+	if err != nil {
 		return err
 	}
 	if err := s.end(ctx, id); err != nil {
 		return err
 	}
 	if err := s.purgeBytes(ctx, id); err != nil {
+		return err
+	}
+	if err := s.release(ctx, u.Owner, id); err != nil {
 		return err
 	}
 	// Keep the note, because a concurrent request might still add bytes. The sweep function deletes these bytes.

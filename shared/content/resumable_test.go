@@ -357,9 +357,11 @@ func TestResumableTerminate(t *testing.T) {
 		if n := servertest.CountDocuments(t, db.Collection("fs.chunks"), bson.D{}); n != 0 {
 			t.Errorf("got %d chunks, want none", n)
 		}
-		if usage, err := s.Usage(t.Context(), "ada"); err != nil || usage != 0 {
-			t.Errorf("Usage: got %d and error %v, want 0", usage, err)
+		s.Limits = content.Limits{Bytes: 100}
+		if room, _, err := s.Room(t.Context(), "ada", 0); err != nil || room != 100 {
+			t.Errorf("Room: got %d and error %v, want 100", room, err)
 		}
+		s.Limits = content.Limits{}
 		if err := s.Discard(t.Context(), u.ID); err != nil { // sweep also calls Discard, some time later
 			t.Fatal(err)
 		}

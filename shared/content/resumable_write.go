@@ -46,6 +46,7 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 		}
 		return err
 	}
+	checked := last.end() // the offset at which the end of the upload was last checked
 	for ended := false; !ended; {
 		b := s.buffers.Get().(*buffer)
 		end := last.end()
@@ -89,6 +90,13 @@ func (s *Store) extend(ctx context.Context, u Upload, last piece, r io.Reader) (
 		if err := ctx.Err(); err != nil {
 			return added, errors.Join(settle(), fmt.Errorf("write upload %s: %w", u.ID, err))
 		}
+		// If the upload was ended, stop soon, because the owner's usage no longer contains the upload.
+		if last.end()-checked >= reservedAtOnce {
+			checked = last.end()
+			if doc, err := s.document(ctx, u.ID); err != nil || doc != nil {
+				return added, errors.Join(settle(), err)
+			}
+		}
 	}
 	return added, nil
 }
@@ -118,7 +126,8 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 }
 
 // AppendVerified is like Append, but it adds no bytes before it has read all bytes of r and has called verify. If verify
-// returns an error, AppendVerified adds no bytes and returns this error.
+// returns an error, AppendVerified adds no bytes and returns this error. If another call of AppendVerified for the same
+// upload is in progress, the error wraps problem.Locked.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, verify func() error) (int64, error) {
 	u, _, err := s.load(ctx, id)
 	if err != nil {
@@ -128,9 +137,9 @@ func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r i
 		return 0, errTaken
 	}
 	// Until the bytes are verified, store the bytes only as chunks of a temporary file, which is never committed. Its
-	// declared size is 0, because Usage already counts the full length of u.
+	// declared size is 0, because the owner's usage already contains the full length of u.
 	var added int64
-	_, err = s.Put(ctx, File{Info: file.Info{Owner: u.Owner}}, io.LimitReader(r, u.Length-offset), func(f *File) ([]byte, error) {
+	_, err = s.put(ctx, File{Info: file.Info{Owner: u.Owner}}, u.ID, io.LimitReader(r, u.Length-offset), func(f *File) ([]byte, error) {
 		if err := verify(); err != nil {
 			return nil, err
 		}

@@ -97,6 +97,28 @@ func List[T any](ctx context.Context, from *mongo.Collection, filter bson.D, fie
 	return documents, Problem(err, "list documents in "+from.Name())
 }
 
+// IDs returns a filter for the documents with the given IDs.
+func IDs(ids []string) bson.D {
+	if len(ids) == 1 {
+		return ID(ids[0]) // FerretDB does not use the index for $in
+	}
+	return bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}}
+}
+
+// Existing returns those of the given IDs that have a document.
+func Existing(ctx context.Context, in *mongo.Collection, ids []string) (existing []string, err error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	documents, err := List[struct {
+		ID string `bson:"_id"`
+	}](ctx, in, IDs(ids), "_id", 0, options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
+	for _, document := range documents {
+		existing = append(existing, document.ID)
+	}
+	return existing, err
+}
+
 // Update applies update to the document that matches filter, if there is one. The update must be idempotent.
 func Update(ctx context.Context, in *mongo.Collection, limit time.Duration, filter, update bson.D) error {
 	ctx, cancel := writing(ctx, limit)

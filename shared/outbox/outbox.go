@@ -21,9 +21,10 @@ type Note struct {
 	// ID is the ID of the upload, which is also the ID of its file.
 	ID    string `bson:"_id"`
 	Owner string `bson:"owner"`
-	// Length is the size of the file in bytes, or -1 if it is not known yet. Length is 0 for uploads that do not count
-	// toward the owner's quota.
+	// Length is the size of the file in bytes, or -1 if it is not known yet. Length is 0 for a temporary file.
 	Length int64 `bson:"length"`
+	// IsReserved reports whether the upload has, or had, a reservation in its owner's usage (see package content).
+	IsReserved bool `bson:"reserved,omitempty"`
 	// ExpiresAt is the time when a resumable upload expires. It is nil for an upload in one request.
 	ExpiresAt *time.Time `bson:"expires_at"`
 	// Tus contains the properties that only a resumable upload has. It is nil for an upload in one request.
@@ -73,7 +74,7 @@ type Notes struct{ notes *mongo.Collection }
 // New returns the Notes in db.
 func New(db *mongo.Database) *Notes { return &Notes{db.Collection("uploads")} }
 
-// EnsureIndexes creates the indexes that Due, Waiting, Owned and Resumable need, unless they exist.
+// EnsureIndexes creates the indexes that Due, Waiting and Owned need, unless they exist.
 func (n *Notes) EnsureIndexes(ctx context.Context) error {
 	return mongodb.EnsureIndexes(ctx,
 		mongodb.Index{On: n.notes, Fields: []string{"owner"}},
@@ -96,9 +97,9 @@ func (n *Notes) Postpone(ctx context.Context, id string, until time.Time) error 
 	return n.set(ctx, id, bson.D{{Key: "due_at", Value: until.UTC()}})
 }
 
-// Resize sets the length of a note, if the note exists.
-func (n *Notes) Resize(ctx context.Context, id string, length int64) error {
-	return n.set(ctx, id, bson.D{{Key: "length", Value: length}})
+// Reserved records that the upload has a reservation in its owner's usage, if the note exists.
+func (n *Notes) Reserved(ctx context.Context, id string) error {
+	return n.set(ctx, id, bson.D{{Key: "reserved", Value: true}})
 }
 
 // End marks a resumable upload as expired and due at the given time.
@@ -152,24 +153,14 @@ func (n *Notes) Waiting(ctx context.Context) (files int64, since time.Time, err 
 	return files, first[0].StoredAt.UTC(), mongodb.Problem(err, "count the files that wait for a catalog entry")
 }
 
-// unstored returns a filter for the owner's notes whose IsStored is false.
-func unstored(owner string) bson.D {
-	return bson.D{{Key: "owner", Value: owner}, {Key: "stored", Value: nil}}
+// Owned returns up to limit notes of the owner whose IsStored is false.
+func (n *Notes) Owned(ctx context.Context, owner string, limit int) ([]Note, error) {
+	return mongodb.List[Note](ctx, n.notes, bson.D{{Key: "owner", Value: owner}, {Key: "stored", Value: nil}}, "_id", limit)
 }
 
-// Owned returns the owner's notes that have a positive length and whose IsStored is false.
-func (n *Notes) Owned(ctx context.Context, owner string) ([]Note, error) {
-	return mongodb.List[Note](ctx, n.notes, append(unstored(owner), bson.E{Key: "length", Value: bson.D{{Key: "$gt", Value: 0}}}), "_id", 0)
-}
-
-// Resumable returns the number of the owner's resumable uploads that have not expired and whose IsStored is false. It
-// counts up to limit uploads.
-func (n *Notes) Resumable(ctx context.Context, owner string, limit int64) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, mongodb.CallTimeout)
-	defer cancel()
-	filter := append(unstored(owner), bson.E{Key: "expires_at", Value: bson.D{{Key: "$gt", Value: time.Now().UTC()}}})
-	count, err := n.notes.CountDocuments(ctx, filter, options.Count().SetLimit(limit))
-	return count, mongodb.Problem(err, "count the open uploads of user "+owner)
+// Existing returns those of the given IDs that have a note.
+func (n *Notes) Existing(ctx context.Context, ids []string) ([]string, error) {
+	return mongodb.Existing(ctx, n.notes, ids)
 }
 
 // Adopt makes the notes of the previous version due, because they have no due time. Functions of the previous version

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,7 +116,7 @@ func TestAbsentNote(t *testing.T) {
 	notes, collection := newNotes(t)
 	for name, change := range map[string]error{
 		"Postpone": notes.Postpone(t.Context(), "x", start),
-		"Resize":   notes.Resize(t.Context(), "x", 1),
+		"Reserved": notes.Reserved(t.Context(), "x"),
 		"End":      notes.End(t.Context(), "x", start),
 		"Stored":   notes.Stored(t.Context(), "x", start, 0, start),
 		"Remove":   notes.Remove(t.Context(), "x"),
@@ -161,40 +162,38 @@ func TestWaiting(t *testing.T) {
 	want(2, start.Add(-time.Hour))
 }
 
-// TestOwnedAndResumable proves that Owned returns an owner's notes with a positive length, and that Resumable counts an
-// owner's resumable uploads up to a limit.
-func TestOwnedAndResumable(t *testing.T) {
+// TestOwned proves that Owned returns the notes of an owner whose uploads are not known to be files, up to a limit, and
+// that Existing returns the IDs that have a note.
+func TestOwned(t *testing.T) {
 	notes, _ := newNotes(t)
 	for _, n := range []outbox.Note{
-		{ID: "b", Owner: "ada", Length: 2, ExpiresAt: &start, Tus: &outbox.Tus{}},
-		{ID: "a", Owner: "ada", Length: 3, ExpiresAt: &start, Tus: &outbox.Tus{}},
-		{ID: "c", Owner: "ada", Length: 4},
-		{ID: "unknown length", Owner: "ada", Length: -1},
-		{ID: "empty", Owner: "ada"},
-		{ID: "another owner", Owner: "grace", Length: 5, ExpiresAt: &start, Tus: &outbox.Tus{}},
+		{ID: "b", Owner: "ada", Length: 2, ExpiresAt: &start, Tus: &outbox.Tus{}}, {ID: "a", Owner: "ada"}, {ID: "c", Owner: "ada", Length: -1},
+		{ID: "stored", Owner: "ada"}, {ID: "another owner", Owner: "grace"},
 	} {
 		if err := notes.Add(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
 	}
-	owned, err := notes.Owned(t.Context(), "ada")
-	lengths := map[string]int64{}
-	for _, n := range owned {
-		lengths[n.ID] = n.Length
-	}
-	if err != nil || len(owned) != 3 || lengths["a"] != 3 || lengths["b"] != 2 || lengths["c"] != 4 {
-		t.Errorf("Owned: got %v and error %v, want the lengths of a, b and c", lengths, err)
-	}
-	for limit, want := range map[int64]int64{1: 1, 2: 2, 10: 2} {
-		if got, err := notes.Resumable(t.Context(), "ada", limit); err != nil || got != want {
-			t.Errorf("Resumable with the limit %d: got %d and error %v, want %d", limit, got, err, want)
-		}
-	}
-	if err := notes.Resize(t.Context(), "unknown length", 6); err != nil {
+	if err := notes.Stored(t.Context(), "stored", start, 0, start); err != nil {
 		t.Fatal(err)
 	}
-	if owned, err := notes.Owned(t.Context(), "ada"); err != nil || len(owned) != 4 {
-		t.Errorf("Owned after Resize: got %d notes and error %v, want 4", len(owned), err)
+	if err := notes.Reserved(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	for limit, want := range map[int]string{2: "a:false b:false", 10: "a:false b:false c:true"} {
+		owned, err := notes.Owned(t.Context(), "ada", limit)
+		var got []string
+		for _, n := range owned {
+			got = append(got, fmt.Sprintf("%s:%t", n.ID, n.IsReserved))
+		}
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("Owned with the limit %d: got %q and error %v, want %q", limit, got, err, want)
+		}
+	}
+	for ids, want := range map[string]string{"": "", "a": "a", "a,x,stored": "a,stored", "x": ""} {
+		if got, err := notes.Existing(t.Context(), strings.FieldsFunc(ids, func(r rune) bool { return r == ',' })); err != nil || strings.Join(got, ",") != want {
+			t.Errorf("Existing of %q: got %q and error %v, want %q", ids, got, err, want)
+		}
 	}
 }
 

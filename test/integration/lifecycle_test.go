@@ -454,12 +454,13 @@ func TestUploadCost(t *testing.T) {
 		}
 		return commands()
 	}
+	cost() // counts the files of the user
 	want := cost()
 	for range 20 {
 		u.createTus(t, 10)
 	}
-	if got := cost(); got != want {
-		t.Errorf("got %d commands with 20 open uploads, want %d as without", got, want)
+	if got := cost(); got > want {
+		t.Errorf("got %d commands with 20 open uploads, want at most %d as without", got, want)
 	}
 }
 

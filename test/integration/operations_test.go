@@ -236,8 +236,12 @@ func (s *system) prepared(ctx context.Context, a *attempt) error {
 // String returns a description for messages.
 func (a *attempt) String() string { return a.op.name + ", " + a.fails + " (" + a.name + ")" }
 
-// note records the IDs in a command to the database.
+// note records the IDs in a command to the database. It ignores commands that contain the IDs of other attempts: a new
+// version of the user's usage, and a search for several IDs.
 func (a *attempt) note(command []byte) {
+	if bytes.Contains(command, []byte("reservations")) || bytes.Contains(command, []byte("$in")) {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, id := range fileIDs.FindAll(command, -1) {

@@ -57,7 +57,13 @@ func startUpload(t *testing.T, replicas int, eventsURL string, settings ...strin
 // post uploads a file and returns the status and the ID of the file. An empty key omits the Idempotency-Key header.
 func (u *uploader) post(t *testing.T, replica int, body, key string) (status int, id string) {
 	t.Helper()
-	response, err := httpClient.Do(u.request(t, u.urls[replica], body, key))
+	return u.do(t, u.request(t, u.urls[replica], body, key))
+}
+
+// do sends a request that uploads a file. It returns the status and the ID of the file.
+func (u *uploader) do(t *testing.T, request *http.Request) (status int, id string) {
+	t.Helper()
+	response, err := httpClient.Do(request)
 	if err != nil {
 		t.Errorf("upload a file: %v", err)
 		return 0, ""

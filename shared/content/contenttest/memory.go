@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -34,6 +35,8 @@ type Memory struct {
 	// call it first. If the hook returns an error, the method returns this error and has no effect. If the hook is set,
 	// readers also call it for each Read and Close, and return at most one byte per Read.
 	Before func(method, id string) error
+	// Limits limits the files of each user.
+	Limits content.Limits
 
 	mu        sync.Mutex
 	read      int
@@ -42,6 +45,7 @@ type Memory struct {
 	uploads   map[string]*upload
 	claims    map[string]claim
 	deletions map[string]time.Time // the due times of incomplete deletions
+	verifying map[string]bool      // the uploads for which AppendVerified is in progress
 }
 
 // Stored is a file in a Memory.
@@ -67,13 +71,14 @@ var (
 	errNoFile   = problem.NotFound.With("there is no such file")
 	errNoUpload = problem.NotFound.With("there is no such upload")
 	errTaken    = problem.Conflict.With("the offset is wrong or outdated")
+	errQuota    = problem.QuotaExceeded.With("the file exceeds your quota")
 	errComplete = problem.Conflict.With("the upload is complete")
 )
 
 // New returns an empty store.
 func New() *Memory {
 	return &Memory{files: map[string]Stored{}, ended: map[string]bool{}, uploads: map[string]*upload{}, claims: map[string]claim{},
-		deletions: map[string]time.Time{}}
+		deletions: map[string]time.Time{}, verifying: map[string]bool{}}
 }
 
 // Fail returns a function for Memory.Before. The function returns err for the given methods and nil for all other
@@ -152,9 +157,10 @@ func (m *Memory) readAll(r io.Reader) ([]byte, error) {
 
 func (m *Memory) Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (_ content.File, err error) {
 	f.ID = uuid.Must(uuid.NewV7()).String()
-	m.mu.Lock()
-	m.uploads[f.ID] = &upload{Note: outbox.Note{ID: f.ID, Owner: f.Owner, Length: f.Size, DueAt: m.now()}}
-	m.mu.Unlock()
+	note := outbox.Note{ID: f.ID, Owner: f.Owner, Length: f.Size, DueAt: m.now()}
+	if err := m.reserve(note); err != nil {
+		return content.File{}, err
+	}
 	defer func() {
 		if err != nil && !errors.Is(err, mongodb.ErrUnknown) {
 			m.mu.Lock()
@@ -171,6 +177,10 @@ func (m *Memory) Put(ctx context.Context, f content.File, r io.Reader, finish fu
 		return content.File{}, err
 	}
 	f.Size, f.SHA256, f.StoredAt = int64(len(b)), digest(b), m.now()
+	note.Length = f.Size
+	if err := m.reserve(note); err != nil {
+		return content.File{}, err
+	}
 	event, err := finish(&f)
 	if err != nil {
 		return content.File{}, err
@@ -277,22 +287,57 @@ func (m *Memory) CloseNote(ctx context.Context, id string) error {
 	return nil
 }
 
-func (m *Memory) Usage(ctx context.Context, owner string) (used int64, err error) {
-	if err := m.lock(ctx, "Usage", owner); err != nil {
-		return 0, err
+func (m *Memory) Settle(ctx context.Context, note outbox.Note) error {
+	return m.begin(ctx, "Settle", note.ID)
+}
+
+func (m *Memory) Room(ctx context.Context, owner string, least int64) (bytes int64, full, err error) {
+	if err := m.lock(ctx, "Room", owner); err != nil {
+		return 0, nil, err
 	}
 	defer m.mu.Unlock()
+	if m.Limits.Bytes == 0 {
+		return math.MaxInt64, nil, nil
+	}
+	used, files := m.used(owner)
+	left := m.Limits.Bytes - used
+	if max(0, least) > left || files >= m.Limits.Files() {
+		return 0, nil, errQuota
+	}
+	return left, errQuota, nil
+}
+
+// used returns the total size and the number of the owner's files and uploads.
+func (m *Memory) used(owner string) (bytes, files int64) {
 	for _, f := range m.files {
 		if f.Owner == owner {
-			used += f.Size
+			bytes += f.Size
+			files++
 		}
 	}
 	for id, u := range m.uploads {
 		if _, stored := m.files[id]; u.Owner == owner && !stored && !m.ended[id] {
-			used += max(0, u.Length)
+			bytes += max(0, u.Length)
+			files++
 		}
 	}
-	return used, nil
+	return bytes, files
+}
+
+// reserve adds a note whose size counts toward the quota. If the note exists, reserve changes its size.
+func (m *Memory) reserve(note outbox.Note) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	bytes, files := m.used(note.Owner)
+	if existing := m.uploads[note.ID]; existing != nil {
+		bytes -= max(0, existing.Length)
+		files--
+	}
+	if m.Limits.Bytes > 0 && (bytes+max(0, note.Length) > m.Limits.Bytes || files >= m.Limits.Files()) {
+		return errQuota
+	}
+	m.uploads[note.ID] = &upload{Note: note}
+	return nil
 }
 
 func (m *Memory) Claimed(ctx context.Context, key string) (content.File, bool, error) {

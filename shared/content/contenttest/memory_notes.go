@@ -44,10 +44,6 @@ func (n MemoryNotes) Postpone(ctx context.Context, id string, until time.Time) e
 	return n.change(ctx, "Postpone", id, func(note *outbox.Note) { note.DueAt = until })
 }
 
-func (n MemoryNotes) Resize(ctx context.Context, id string, length int64) error {
-	return n.change(ctx, "Resize", id, func(note *outbox.Note) { note.Length = length })
-}
-
 func (n MemoryNotes) Stored(ctx context.Context, id string, at time.Time, published int, due time.Time) error {
 	return n.change(ctx, "Stored", id, func(note *outbox.Note) {
 		note.IsStored, note.StoredAt, note.Published, note.DueAt = true, &at, published, due
@@ -92,17 +88,6 @@ func (n MemoryNotes) Waiting(ctx context.Context) (files int64, since time.Time,
 		}
 	}
 	return files, since, nil
-}
-
-func (n MemoryNotes) Resumable(ctx context.Context, owner string, limit int64) (int64, error) {
-	if err := n.m.lock(ctx, "Resumable", owner); err != nil {
-		return 0, err
-	}
-	defer n.m.mu.Unlock()
-	open := n.all(func(note outbox.Note) bool {
-		return note.Owner == owner && note.Tus != nil && !note.IsStored && note.ExpiresAt.After(n.m.now())
-	})
-	return min(limit, int64(len(open))), nil
 }
 
 // NoteIDs returns the IDs of all notes, in ascending order.

@@ -17,16 +17,27 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
+// maxResumable is the maximum number of open resumable uploads per user.
+const maxResumable = 1000
+
 func (m *Memory) Create(ctx context.Context, u content.Upload) (content.Upload, error) {
 	u.ID, u.Offset = uuid.Must(uuid.NewV7()).String(), 0
 	u.ExpiresAt = u.ExpiresAt.UTC().Truncate(time.Millisecond)
 	if err := m.lock(ctx, "Create", u.ID); err != nil {
 		return content.Upload{}, err
 	}
-	defer m.mu.Unlock()
-	m.uploads[u.ID] = &upload{Note: outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
-		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata, SHA256: u.SHA256}}}
-	return u, nil
+	open := 0
+	for id, other := range m.uploads {
+		if _, stored := m.files[id]; other.Owner == u.Owner && other.Tus != nil && !stored && !m.ended[id] {
+			open++
+		}
+	}
+	m.mu.Unlock()
+	if open >= maxResumable {
+		return content.Upload{}, problem.TooManyUploads.With("you have too many unfinished uploads")
+	}
+	return u, m.reserve(outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
+		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata, SHA256: u.SHA256}})
 }
 
 func (m *Memory) Find(ctx context.Context, id string) (content.Upload, error) {
@@ -93,6 +104,18 @@ func (m *Memory) AppendVerified(ctx context.Context, id string, offset int64, r 
 	if err != nil {
 		return 0, err
 	}
+	m.mu.Lock()
+	taken := m.verifying[id]
+	m.verifying[id] = true
+	m.mu.Unlock()
+	if taken {
+		return 0, problem.Locked.With("another request is adding bytes to this upload").RetryAfter(time.Second)
+	}
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.verifying, id)
+	}()
 	b, err := io.ReadAll(io.LimitReader(r, u.Length-offset))
 	if err == nil {
 		err = verify()

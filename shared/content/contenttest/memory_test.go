@@ -9,6 +9,7 @@ import (
 func TestMemory(t *testing.T) {
 	contenttest.Test(t, func(*testing.T) (contenttest.Store, contenttest.Notes) {
 		m := contenttest.New()
+		m.Limits = contenttest.Limits
 		return m, m.Notes()
 	})
 }

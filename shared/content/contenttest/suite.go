@@ -24,8 +24,9 @@ type Store interface {
 	Get(ctx context.Context, id string) (content.File, error)
 	IDs(ctx context.Context, after string, limit int) (ids []string, next string, err error)
 	Reader(ctx context.Context, f content.File) io.ReadSeekCloser
-	Usage(ctx context.Context, owner string) (int64, error)
+	Room(ctx context.Context, owner string, least int64) (bytes int64, full, err error)
 
+	Settle(ctx context.Context, note outbox.Note) error
 	CloseNote(ctx context.Context, id string) error
 	Discard(ctx context.Context, id string) error
 
@@ -52,12 +53,10 @@ type Store interface {
 type Notes interface {
 	Note(ctx context.Context, id string) (*outbox.Note, error)
 	Postpone(ctx context.Context, id string, until time.Time) error
-	Resize(ctx context.Context, id string, length int64) error
 	Stored(ctx context.Context, id string, at time.Time, published int, due time.Time) error
 	Adopt(ctx context.Context) error
 	Due(ctx context.Context, stored bool, at time.Time, limit int) ([]outbox.Note, error)
 	Waiting(ctx context.Context) (files int64, since time.Time, err error)
-	Resumable(ctx context.Context, owner string, limit int64) (int64, error)
 }
 
 var (
@@ -68,7 +67,7 @@ var (
 )
 
 // Test checks that a store and its notes behave as documented for content.Store and outbox.Notes. Each call to the open
-// function must return an empty store whose clock is time.Now.
+// function must return an empty store whose clock is time.Now, and whose limits are Limits.
 func Test(t *testing.T, open func(t *testing.T) (Store, Notes)) {
 	for name, test := range map[string]func(suite){
 		"Files": suite.files, "Refused": suite.refused, "Notes": suite.noted, "Waiting": suite.waiting, "Claims": suite.claims,
@@ -81,6 +80,9 @@ func Test(t *testing.T, open func(t *testing.T) (Store, Notes)) {
 		})
 	}
 }
+
+// Limits are the limits of the stores that Test checks.
+var Limits = content.Limits{Bytes: 1 << 30}
 
 // suite is a store and the test that checks it.
 type suite struct {
@@ -148,8 +150,8 @@ func (s suite) wantNotes(want ...string) {
 
 func (s suite) wantUsage(want int64) {
 	s.Helper()
-	if got, err := s.Usage(s.Context(), "ada"); err != nil || got != want {
-		s.Errorf("Usage: got %d and error %v, want %d", got, err, want)
+	if got, _, err := s.Room(s.Context(), "ada", 0); err != nil || got != Limits.Bytes-want {
+		s.Errorf("Room: got %d and error %v, want %d after a usage of %d", got, err, Limits.Bytes-want, want)
 	}
 }
 
@@ -271,11 +273,6 @@ func (s suite) noted() {
 			s.Errorf("Due(now + %v, %d): got %q and error %v, want %q", c.at, c.limit, got, err, c.want)
 		}
 	}
-	for limit, want := range map[int64]int64{10: 1, 1: 1} { // ids[3] has expired
-		if got, err := s.notes.Resumable(s.Context(), "ada", limit); err != nil || got != want {
-			s.Errorf("Resumable: got %d and error %v, want %d", got, err, want)
-		}
-	}
 	s.want("Postpone without a note", s.notes.Postpone(s.Context(), uuid.NewString(), now), nil)
 	s.want("Adopt", s.notes.Adopt(s.Context()), nil)
 	for range 2 { // a second call is not an error
@@ -286,17 +283,20 @@ func (s suite) noted() {
 			s.Errorf("Note: got %+v and error %v, want none", note, err)
 		}
 	}
-	// Check that the note already exists when Put reads the first byte, and that Usage counts the declared length.
-	_, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: 8}}, readerFunc(func() error {
+	// Check that the note already exists when Put reads the first byte, and that the declared length counts before the commit.
+	_, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: 8}}, io.MultiReader(readerFunc(func() error {
+		if due, err := s.notes.Due(s.Context(), false, time.Now().Add(2*time.Hour), 10); err != nil || len(due) != len(ids) {
+			s.Errorf("Due: got %d notes and error %v, want %d", len(due), err, len(ids))
+		}
+		return io.EOF
+	}), strings.NewReader("12345678")), func(*content.File) ([]byte, error) {
 		s.wantUsage(20)
-		return io.ErrUnexpectedEOF
-	}), func(*content.File) ([]byte, error) { return nil, nil })
+		return nil, io.ErrUnexpectedEOF
+	})
 	s.want("Put", err, io.ErrUnexpectedEOF)
 	s.wantUsage(12)
-	// Check that Usage counts the size of an upload without a declared size after Resize.
+	// Check that the size of an upload counts before the commit, even if it was not declared.
 	f, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: -1}}, strings.NewReader("four"), func(f *content.File) ([]byte, error) {
-		s.wantUsage(12)
-		s.want("Resize", s.notes.Resize(s.Context(), f.ID, f.Size), nil)
 		s.wantUsage(16)
 		return anyEvent(f)
 	})

@@ -93,7 +93,13 @@ func (s suite) verified() {
 	}
 	s.wantOffset(id, 5)
 	s.wantNotes(id)
-	_, err := s.AppendVerified(s.Context(), id, 0, strings.NewReader("hello"), func() error { return nil })
+	_, err := s.AppendVerified(s.Context(), id, 5, readerFunc(func() error {
+		_, err := s.AppendVerified(s.Context(), id, 5, strings.NewReader("x"), func() error { return nil })
+		s.want("a second AppendVerified at the same time", err, problem.Locked)
+		return io.EOF
+	}), func() error { return mismatch })
+	s.want("AppendVerified", err, mismatch)
+	_, err = s.AppendVerified(s.Context(), id, 0, strings.NewReader("hello"), func() error { return nil })
 	s.want("AppendVerified at another offset", err, problem.Conflict)
 }
 
