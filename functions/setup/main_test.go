@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caarlos0/env/v11"
+	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // No server listens at the addresses in the valid settings. setup must report an invalid setting before it waits for
@@ -135,5 +138,46 @@ func TestAwait(t *testing.T) {
 	cancel()
 	if err := await(ended, "store", func(context.Context) error { return away }); !errors.Is(err, problem.Unavailable) {
 		t.Errorf("canceled: got error %v, want problem.Unavailable", err)
+	}
+}
+
+// TestIndexThatIsNotComplete proves that setup names the index if MongoDB has not completed the index in time, and that
+// the next run waits for the same index and then completes.
+func TestIndexThatIsNotComplete(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	release := make(chan struct{})
+	var mu sync.Mutex
+	created := map[string]int{} // the number of createIndexes commands, by collection
+	uri := servertest.NullMongoDB(t, func(command, collection string) bson.D {
+		switch command {
+		case "createIndexes":
+			mu.Lock()
+			created[collection]++
+			mu.Unlock()
+			if collection == "fs.files" {
+				cancel() // the time limit of the first run has passed
+				<-release
+			}
+		case "update": // the upgrade stores that it is done
+			return bson.D{{Key: "ok", Value: 1.0}, {Key: "n", Value: int32(1)}}
+		}
+		return nil
+	})
+	run := func(ctx context.Context) error {
+		return await(ctx, "MongoDB", func(ctx context.Context) error { return setUpMongoDB(ctx, config{MongoURI: uri}) })
+	}
+	err := run(ctx)
+	for _, want := range []string{"set up MongoDB", "create the index (metadata.owner) on fs.files", "continues", "db.currentOp()"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want %q in it", err, want)
+		}
+	}
+	close(release)
+	if err := run(t.Context()); err != nil {
+		t.Errorf("second run: got error %v, want none", err)
+	}
+	if created["fs.files"] != 2 || created["catalogue"] == 0 {
+		t.Errorf("got the commands %v, want two for fs.files and some for catalogue", created)
 	}
 }

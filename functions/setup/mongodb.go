@@ -39,7 +39,10 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 		return err
 	}
 	err := withStores(cfg, func(files *content.Store, entries *catalog.Store) error {
-		return errors.Join(files.EnsureIndexes(ctx), entries.EnsureIndexes(ctx))
+		if err := files.EnsureIndexes(ctx); err != nil {
+			return err
+		}
+		return entries.EnsureIndexes(ctx)
 	})
 	if err == nil {
 		err = upgrade(ctx, cfg)

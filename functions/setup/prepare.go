@@ -14,8 +14,8 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// patience is the time limit for the setup of all stores, including the wait until the stores are available. It is
-// long, because a new cluster must first pull the stores' container images.
+// patience is the time limit for the setup of all stores, including the wait until the stores are available and until
+// MongoDB has built the indexes. It is long, because a new cluster must first pull the stores' container images.
 const patience = 5 * time.Minute
 
 // prepare checks the settings, and then sets up all stores concurrently, so that an unavailable store does not delay

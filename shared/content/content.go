@@ -81,18 +81,24 @@ func Open(uri string) (*Store, error) {
 	}, nil
 }
 
+// Database returns the database, so that other packages can use the connections of the Store. Close closes them.
+func (s *Store) Database() *mongo.Database { return s.db }
+
 // Close closes the connections to MongoDB.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
 // EnsureIndexes creates the indexes that GridFS, the usage, the notes, PendingDeletions and ForgetClaims need. It can be
 // called repeatedly and concurrently, because it leaves existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
-	return errors.Join(s.Notes.EnsureIndexes(ctx), mongodb.EnsureIndexes(ctx,
+	if err := s.Notes.EnsureIndexes(ctx); err != nil {
+		return err
+	}
+	return mongodb.EnsureIndexes(ctx,
 		mongodb.Index{On: s.chunks, Fields: []string{"files_id", "n"}, Unique: true},
 		mongodb.Index{On: s.files, Fields: []string{"metadata.owner"}},
 		mongodb.Index{On: s.claims, Fields: []string{"claimed_at"}},
 		mongodb.Index{On: s.deletions, Fields: []string{"buried_at"}},
-		mongodb.Index{On: s.deletions, Fields: []string{"owner"}}))
+		mongodb.Index{On: s.deletions, Fields: []string{"owner"}})
 }
 
 // File contains the metadata of a stored file.

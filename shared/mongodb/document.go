@@ -10,6 +10,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
 const (
@@ -172,9 +174,6 @@ func RemoveAll(ctx context.Context, from *mongo.Collection, filter bson.D) (int6
 	return result.DeletedCount, nil
 }
 
-// indexTimeout is the time limit for the creation of an index.
-const indexTimeout = time.Minute
-
 // Index describes an index of a collection.
 type Index struct {
 	On *mongo.Collection
@@ -183,8 +182,16 @@ type Index struct {
 	Unique bool
 }
 
-// EnsureIndexes creates each index that does not exist. It can be called repeatedly and concurrently.
+// EnsureIndexes creates each index that does not exist. It can be called repeatedly and concurrently. If ctx ends while
+// the server builds an index, EnsureIndexes returns a problem.Unavailable, but the server continues to build the index.
+// A later call waits for the same build.
 func EnsureIndexes(ctx context.Context, indexes ...Index) error {
+	// Wait with a context that ends with ctx but has no deadline. The driver would send a deadline to the server as
+	// maxTimeMS, and the server aborts the build when this time has passed. The server does not abort the build when
+	// the connection ends.
+	wait, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
 	for _, index := range indexes {
 		keys := bson.D{}
 		for _, field := range index.Fields {
@@ -197,11 +204,15 @@ func EnsureIndexes(ctx context.Context, indexes ...Index) error {
 		}
 		// Create each index with a separate command, because FerretDB rejects a command with several indexes if some of
 		// these indexes already exist.
-		ctx, cancel := context.WithTimeout(ctx, indexTimeout)
-		_, err := index.On.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: keys, Options: options.Index().SetUnique(index.Unique)})
-		cancel()
+		_, err := index.On.Indexes().CreateOne(wait, mongo.IndexModel{Keys: keys, Options: options.Index().SetUnique(index.Unique)})
+		action := fmt.Sprintf("create the index (%s) on %s", strings.Join(index.Fields, ", "), index.On.Name())
+		if err != nil && ctx.Err() != nil {
+			return problem.Unavailable.Because(fmt.Errorf("%s: MongoDB has not completed the index in time: "+
+				"if it is building the index, it continues, and the next run of setup waits for the same build "+
+				"(db.currentOp() in mongosh shows the progress): %w", action, err), "an index is not complete")
+		}
 		if err != nil {
-			return Problem(err, "create an index on "+index.On.Name())
+			return Problem(err, action)
 		}
 	}
 	return nil

@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +14,8 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
@@ -135,4 +139,43 @@ func TestSetupWaits(t *testing.T) {
 		t.Errorf("run setup: got error %v, waited %t, want success after waiting for MySQL\n%s", err, waits, &seen)
 	}
 	servertest.CreateAccount(t, servertest.OpenAccounts(t, dsn), "ada", "user")
+}
+
+// TestIndexesWithoutTimeLimit proves that the commands that create indexes have no time limit on the server, even if the
+// context has a deadline. MongoDB aborts the build of an index that exceeds the time limit.
+func TestIndexesWithoutTimeLimit(t *testing.T) {
+	uri := servertest.MongoDB(t).NewDatabase(t)
+	var mu sync.Mutex
+	limits := map[string]string{} // by command; empty for no limit
+	w := newWire(t, host(t, uri), func() (fromClient, fromServer parser) {
+		client, server := mongoMessages()
+		return func(r *bufio.Reader) ([]byte, string, error) {
+			message, what, err := client(r)
+			if err == nil && strings.HasPrefix(what, "createIndexes ") {
+				document := bson.Raw(message[16+4+1:]) // after the header, the flags and the kind of the section
+				mu.Lock()
+				defer mu.Unlock()
+				limits[what] = document[:binary.LittleEndian.Uint32(document)].Lookup("maxTimeMS").String()
+			}
+			return message, what, err
+		}, server
+	}, func(moment) bool { return false })
+	s, err := content.Open(w.through(t, uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = errors.Join(s.EnsureIndexes(ctx), catalog.New(s.Database()).EnsureIndexes(ctx))
+	mu.Lock()
+	defer mu.Unlock()
+	if err != nil || len(limits) < 6 {
+		t.Fatalf("got indexes on %d collections and error %v, want at least 6", len(limits), err)
+	}
+	for command, limit := range limits {
+		if limit != "" {
+			t.Errorf("%s: got maxTimeMS %s, want no limit", command, limit)
+		}
+	}
 }
