@@ -38,9 +38,5 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	entries, err := catalog.Open(cfg.MongoURI)
-	if err != nil {
-		return nil, fmt.Errorf("MONGODB_URI: %w", err)
-	}
-	return function.Closing(newHandler(verifier, files, entries, links), files, entries), nil
+	return function.Closing(newHandler(verifier, files, catalog.New(files.Database()), links), files), nil
 }

@@ -21,13 +21,9 @@ type config struct {
 func main() { function.Main(setup) }
 
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	entries, err := catalog.Open(cfg.MongoURI)
-	if err != nil {
-		return nil, fmt.Errorf("MONGODB_URI: %w", err)
-	}
 	files, err := content.Open(cfg.MongoURI)
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	return function.Closing(newHandler(entries, files, time.Now), entries, files), nil
+	return function.Closing(newHandler(catalog.New(files.Database()), files, time.Now), files), nil
 }

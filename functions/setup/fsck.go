@@ -45,7 +45,7 @@ func withStores(cfg config, check func(files *content.Store, entries *catalog.St
 		return err
 	}
 	return withStore("MONGODB_URI", cfg.MongoURI, content.Open, func(files *content.Store) error {
-		return withStore("MONGODB_URI", cfg.MongoURI, catalog.Open, func(entries *catalog.Store) error { return check(files, entries) })
+		return check(files, catalog.New(files.Database()))
 	})
 }
 

@@ -38,15 +38,7 @@ func newStores(t *testing.T) *stores {
 	t.Helper()
 	s := &stores{T: t, cfg: config{MongoURI: servertest.MongoDB(t).NewDatabase(t)}}
 	s.files, s.db = servertest.OpenContent(t, s.cfg.MongoURI)
-	var err error
-	if s.entries, err = catalog.Open(s.cfg.MongoURI); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.entries.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s.entries = catalog.New(s.files.Database())
 	return s
 }
 

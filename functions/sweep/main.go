@@ -44,13 +44,9 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
-	entries, err := catalog.Open(cfg.MongoURI)
-	if err != nil {
-		return nil, fmt.Errorf("MONGODB_URI: %w", err)
-	}
 	return function.Closing(newHandler(&sweeper{
-		files: files, notes: files.Notes, entries: entries, publisher: publisher,
+		files: files, notes: files.Notes, entries: catalog.New(files.Database()), publisher: publisher,
 		queueDepths:  func(ctx context.Context) (events.Depths, error) { return events.QueueDepths(ctx, cfg.EventsURL) },
 		pendingGrace: cfg.PendingGrace, orphanGrace: cfg.OrphanGrace, now: time.Now,
-	}), publisher, files, entries), nil
+	}), publisher, files), nil
 }

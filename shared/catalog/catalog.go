@@ -40,23 +40,10 @@ type Entry struct {
 }
 
 // Store provides access to the catalog in a MongoDB database. It is safe for concurrent use.
-type Store struct {
-	db      *mongo.Database
-	entries *mongo.Collection
-}
+type Store struct{ entries *mongo.Collection }
 
-// Open returns a Store for the database that uri names. It does not wait for a connection, so it succeeds even if
-// the server is unreachable.
-func Open(uri string) (*Store, error) {
-	db, err := mongodb.Open(uri)
-	if err != nil {
-		return nil, err
-	}
-	return &Store{db, db.Collection("catalogue")}, nil
-}
-
-// Close closes the connections to MongoDB.
-func (s *Store) Close() error { return mongodb.Close(s.db) }
+// New returns the Store in db.
+func New(db *mongo.Database) *Store { return &Store{db.Collection("catalogue")} }
 
 // EnsureIndexes creates the indexes that List needs. It can be called repeatedly and concurrently, because it leaves
 // existing indexes unchanged.

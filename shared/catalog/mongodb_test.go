@@ -13,6 +13,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
@@ -21,15 +22,16 @@ import (
 // EnsureIndexes.
 func newCatalog(t *testing.T, uri string) *catalog.Store {
 	t.Helper()
-	s, err := catalog.Open(uri)
+	db, err := mongodb.Open(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := mongodb.Close(db); err != nil {
 			t.Error(err)
 		}
 	})
+	s := catalog.New(db)
 	var group errgroup.Group
 	for range 3 {
 		group.Go(func() error { return s.EnsureIndexes(t.Context()) })
@@ -257,11 +259,7 @@ func TestCatalogIDs(t *testing.T) {
 // TestCatalogInsertWithoutMajority proves that Insert fails if it is unknown whether a majority of the servers has the
 // entry. Otherwise, the record function would acknowledge the event, and the entry could be lost.
 func TestCatalogInsertWithoutMajority(t *testing.T) {
-	s, err := catalog.Open(servertest.NullMongoDB(t, servertest.WithoutMajority("insert catalogue")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := catalog.New(servertest.Database(t, servertest.NullMongoDB(t, servertest.WithoutMajority("insert catalogue"))))
 	e := entry("ada", 0)
 	for delivery := 1; delivery <= 2; delivery++ { // the second reply reports a duplicate key
 		if inserted, err := s.Insert(t.Context(), e); inserted || !errors.Is(err, problem.Unavailable) {

@@ -34,16 +34,13 @@ func BenchmarkCatalogued(b *testing.B) {
 	}
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
 	mongo, broker := startStores(b, dir)
-	entries, err := catalog.Open(mongo.URI)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = entries.Close() })
 	files, err := content.Open(mongo.URI)
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := errors.Join(entries.EnsureIndexes(b.Context()), files.EnsureIndexes(b.Context()), files.Close()); err != nil {
+	b.Cleanup(func() { _ = files.Close() })
+	entries := catalog.New(files.Database())
+	if err := errors.Join(entries.EnsureIndexes(b.Context()), files.EnsureIndexes(b.Context())); err != nil {
 		b.Fatal(err)
 	}
 	if err := events.DeclareTopology(b.Context(), broker.URL); err != nil {

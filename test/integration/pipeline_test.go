@@ -18,6 +18,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/catalog"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -53,16 +54,16 @@ func adapter(t *testing.T, broker servertest.Vhost, sink string) *store.Server {
 // openCatalog opens a catalog, which is closed when the test ends.
 func openCatalog(t *testing.T, uri string) *catalog.Store {
 	t.Helper()
-	c, err := catalog.Open(uri)
+	db, err := mongodb.Open(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
+		if err := mongodb.Close(db); err != nil {
 			t.Errorf("close the catalog: %v", err)
 		}
 	})
-	return c
+	return catalog.New(db)
 }
 
 // wantEntry waits for the catalog entry of f and checks it.
