@@ -6,7 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"sync/atomic"
+	"math/rand/v2"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// maxConns is the maximum number of database connections per replica of a serverless function. A function with
-	// max-scale replicas can therefore open up to max-scale × maxConns connections.
-	maxConns = 4
+	// MaxConns is the maximum number of connections of one Store. A function with max-scale replicas can therefore open
+	// up to max-scale × MaxConns connections.
+	MaxConns = 4
 	// connLifetime is the maximum age of a connection. It is short, so that the process soon switches to the
 	// database server's new address if the address changes.
 	connLifetime = 3 * time.Minute
@@ -30,17 +30,16 @@ const (
 // Store provides access to the accounts, sessions, login attempts and audit entries in a database. It is safe for
 // concurrent use.
 type Store struct {
-	db           *sql.DB
-	now          func() time.Time
-	addressGate  *gate // limits concurrent login attempts per user name and address
-	userGate     *gate // limits concurrent login attempts per user name
-	rowsGate     *gate // limits concurrent transactions on login attempt counters per user name
-	reserveGate  *gate // limits concurrent transactions that reserve login attempts
-	settleGate   *gate // limits concurrent transactions that record the outcomes of login attempts
-	reservations atomic.Uint64
-	// sessionsStarted is the number of sessions that this Store has started. Whenever the number is a multiple of
-	// purgeEvery, StartSession deletes expired sessions.
-	sessionsStarted atomic.Uint64
+	db          *sql.DB
+	now         func() time.Time
+	addressGate *gate // limits concurrent login attempts per user name and address
+	userGate    *gate // limits concurrent login attempts per user name
+	rowsGate    *gate // limits concurrent transactions on login attempt counters per user name
+	reserveGate *gate // limits concurrent transactions that reserve login attempts
+	settleGate  *gate // limits concurrent transactions that record the outcomes of login attempts
+	// random returns a random number below n. It decides when expired rows are deleted. A counter would not work,
+	// because a process can end before the counter reaches purgeEvery.
+	random func(n int) int
 }
 
 // Open returns a Store for the database that dsn names. The format of dsn is the DSN format of
@@ -56,7 +55,7 @@ func Open(dsn string, clock func() time.Time) (*Store, error) {
 	}
 	return &Store{
 		db: db, now: clock, addressGate: newGate(addressLimit), userGate: newGate(userWidth),
-		rowsGate: newGate(1), reserveGate: newGate(reserveConns), settleGate: newGate(maxConns),
+		rowsGate: newGate(1), reserveGate: newGate(reserveConns), settleGate: newGate(MaxConns), random: rand.IntN,
 	}, nil
 }
 
@@ -66,8 +65,8 @@ func openDB(cfg *mysql.Config) (*sql.DB, error) {
 		return nil, fmt.Errorf("open the account store: %w", err)
 	}
 	db := sql.OpenDB(connector)
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
+	db.SetMaxOpenConns(MaxConns)
+	db.SetMaxIdleConns(MaxConns)
 	db.SetConnMaxLifetime(connLifetime)
 	db.SetConnMaxIdleTime(connIdleTime)
 	return db, nil

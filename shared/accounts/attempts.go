@@ -22,14 +22,14 @@ const (
 	// reserveConns is the maximum number of connections for reserving login attempts. The remaining connections stay
 	// free for recording outcomes. Otherwise, attempts that wait for an outcome could occupy all connections, and the
 	// outcome could not be recorded.
-	reserveConns = maxConns / 2
+	reserveConns = MaxConns / 2
 	// A login attempt that waits for other attempts polls the database, because another replica might record their
 	// outcomes. The polling interval doubles from firstPoll to maxPoll.
 	firstPoll = 10 * time.Millisecond
 	maxPoll   = 320 * time.Millisecond
 	// maxConflicts is how many times a transaction may run in total if it keeps conflicting with other transactions.
 	maxConflicts = 10
-	// Every purgeEvery-th login attempt deletes up to purgeRows expired counters. purgeRows exceeds the
+	// On average, every purgeEvery-th login attempt deletes up to purgeRows expired counters. purgeRows exceeds the
 	// 2*purgeEvery counters that purgeEvery attempts can create, so expired counters do not accumulate. The same
 	// constants apply to expired sessions.
 	purgeEvery = 100
@@ -81,7 +81,7 @@ func (s *Store) Reserve(ctx context.Context, username string, address netip.Addr
 		leave()
 		return nil, fail("reserve login attempt", err)
 	}
-	if s.reservations.Add(1)%purgeEvery == 0 {
+	if s.random(purgeEvery) == 0 {
 		s.purge(ctx)
 	}
 	return func(ctx context.Context, outcome Outcome) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -176,8 +177,7 @@ func TestLockout(t *testing.T) {
 	wantBlocked(t, store, "ada", home, "1")
 }
 
-// TestLockoutOfAllAddresses proves that all attempts on a user must wait after 100 failures from any addresses, and
-// that expired counters are deleted.
+// TestLockoutOfAllAddresses proves that all attempts on a user must wait after 100 failures from any addresses.
 func TestLockoutOfAllAddresses(t *testing.T) {
 	now := newClock()
 	dsn := servertest.AccountsDSN(t)
@@ -195,15 +195,63 @@ func TestLockoutOfAllAddresses(t *testing.T) {
 	// The success reset only the failures from its own address, so the next failure blocks the user again.
 	servertest.ReserveAndSettle(t, store, "ada", elsewhere, accounts.Failed)
 	wantBlocked(t, store, "ada", elsewhere, "2")
+}
 
-	// Every hundredth attempt deletes the expired counters.
-	now.add(25 * time.Hour)
-	for range 100 {
-		servertest.ReserveAndSettle(t, store, "grace", home, accounts.Undecided)
+// TestExpiredRowsAreDeleted proves that sign-ins delete expired counters and sessions, even if every process ends after
+// one sign-in.
+func TestExpiredRowsAreDeleted(t *testing.T) {
+	attempt := func(t *testing.T, store *accounts.Store, _ accounts.User, now time.Time) {
+		// Use another name each day, because an attempt renews its own counters.
+		servertest.ReserveAndSettle(t, store, now.Format("user-02"), home, accounts.Undecided)
 	}
-	var rows int
-	if err := servertest.OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM login_attempts`).Scan(&rows); err != nil || rows != 2 {
-		t.Errorf("got %d counters, %v, want the 2 counters of the last day", rows, err)
+	start := func(t *testing.T, store *accounts.Store, u accounts.User, _ time.Time) {
+		if _, err := store.StartSession(t.Context(), u, 24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		signIn func(t *testing.T, store *accounts.Store, u accounts.User, now time.Time)
+		count  string // a query that returns the number of rows that expired before a given time
+		limit  time.Duration
+	}{
+		"counters": {attempt, `SELECT COUNT(*) FROM login_attempts WHERE touched_at < ?`, -24 * time.Hour},
+		"sessions": {start, `SELECT (SELECT COUNT(*) FROM sessions WHERE expires_at < ?) +
+			(SELECT COUNT(*) FROM refresh_tokens WHERE session_id NOT IN (SELECT id FROM sessions))`, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now, dsn := newClock(), servertest.AccountsDSN(t)
+			u := servertest.CreateAccount(t, servertest.OpenAccounts(t, dsn, now.Now), "ada", token.RoleUser)
+			db := servertest.OpenSQL(t, dsn)
+			expired := func() (n int) {
+				t.Helper()
+				if err := db.QueryRowContext(t.Context(), c.count, now.Now().Add(c.limit)).Scan(&n); err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			process := func() {
+				t.Helper()
+				store, err := accounts.Open(dsn, now.Now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer store.Close()
+				c.signIn(t, store, u, now.Now())
+			}
+			process()
+			now.add(25 * time.Hour)
+			if expired() == 0 {
+				t.Fatal("got no expired rows")
+			}
+			// Each sign-in deletes the rows with a probability of 1 %. The probability that none of 5,000 sign-ins deletes
+			// them is less than 10^-21.
+			for n := 0; expired() > 0; n++ {
+				if n == 5000 {
+					t.Fatalf("got %d expired rows after %d sign-ins, want none", expired(), n)
+				}
+				process()
+			}
+		})
 	}
 }
 

@@ -83,7 +83,7 @@ func (s *Store) StartSession(ctx context.Context, u User, lifetime time.Duration
 	if err != nil {
 		return "", fail("start session", timedOut(ctx, err))
 	}
-	if s.sessionsStarted.Add(1)%purgeEvery == 0 {
+	if s.random(purgeEvery) == 0 {
 		s.purgeSessions(ctx)
 	}
 	return refresh, nil

@@ -184,24 +184,3 @@ func TestRefreshAtOnce(t *testing.T) {
 	}
 	wantEnded(t, replicas[1], "the token of the ended session", first)
 }
-
-// TestExpiredSessionsAreDeleted proves that StartSession deletes expired sessions, at the latest with the hundredth
-// call.
-func TestExpiredSessionsAreDeleted(t *testing.T) {
-	clock := newClock()
-	dsn := servertest.AccountsDSN(t)
-	store := servertest.OpenAccounts(t, dsn, clock.Now)
-	u, _ := startSession(t, store, "ada")
-	clock.add(25 * time.Hour)
-	for range 100 {
-		if _, err := store.StartSession(t.Context(), u, time.Hour); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for table, want := range map[string]int{"sessions": 100, "refresh_tokens": 100} {
-		var got int
-		if err := servertest.OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT COUNT(*) FROM `+table).Scan(&got); err != nil || got != want {
-			t.Errorf("table %s: got %d rows (%v), want %d without the expired session", table, got, err, want)
-		}
-	}
-}
