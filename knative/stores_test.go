@@ -2,6 +2,9 @@ package knative_test
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"maps"
 	"os"
@@ -9,10 +12,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
 // exactTag matches an image with a full version. A shorter tag can move to a later version, which might not start
@@ -39,6 +46,122 @@ func TestStoresAreExactAndSayWhyTheyEnd(t *testing.T) {
 	if stores != 3 {
 		t.Errorf("found %d stores, want 3", stores)
 	}
+}
+
+// opened lists the functions that connect to a store, and the maximum number of connections that each of them opens.
+var opened = map[string]map[string]int{
+	"MONGODB_URI": {"content.Open": mongodb.MaxConns, "mongodb.Open": mongodb.MaxConns},
+	// Provision connects as the administrator and as the runtime user.
+	"MYSQL_DSN": {
+		"accounts.Open": accounts.MaxConns, "accounts.Migrate": accounts.MaxConns, "accounts.Provision": 2 * accounts.MaxConns,
+	},
+	// A publisher has one connection. The other functions connect for one operation.
+	"EVENTS_URL":       {"events.NewPublisher": 1, "events.QueueDepths": 1},
+	"EVENTS_ADMIN_URL": {"events.DeclareTopology": 1, "events.Redrive": 1},
+}
+
+// connections returns the maximum number of connections that one pod of the program in a folder opens to the store in
+// the given setting.
+func connections(t *testing.T, folder, setting string) (n int) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			if selector, ok := node.(*ast.SelectorExpr); ok {
+				if from, ok := selector.X.(*ast.Ident); ok {
+					n += opened[setting][from.Name+"."+selector.Sel.Name]
+				}
+			}
+			return true
+		})
+	}
+	return n
+}
+
+// TestConnectionsFitTheStores adds up the connections of all pods, and compares the sums with the limits of the stores.
+// During an upgrade, the pods of two revisions can run at the same time.
+func TestConnectionsFitTheStores(t *testing.T) {
+	limits := storeLimits(t)
+	stores := map[string]string{"MONGODB_URI": "mongodb", "MYSQL_DSN": "mysql", "EVENTS_URL": "rabbitmq", "EVENTS_ADMIN_URL": "rabbitmq"}
+	sums := map[string]int{"rabbitmq": 1} // the adapter of the RabbitmqSource has one connection
+	for _, p := range pods(t) {
+		if !p.ours() {
+			continue
+		}
+		replicas := 1
+		if p.kind == "Service" {
+			scale, err := strconv.Atoi(services(t)[p.name].Spec.Template.Annotations["autoscaling.knative.dev/max-scale"])
+			if err != nil {
+				t.Fatalf("%s: max-scale: %v", p.name, err)
+			}
+			replicas = 2 * scale
+		}
+		container := p.spec.Containers[0]
+		for _, variable := range container.Env {
+			store, known := stores[variable.Name]
+			if !known {
+				continue
+			}
+			n := connections(t, "../"+strings.TrimPrefix(container.Image, "ko://"+module+"/"), variable.Name)
+			if n == 0 {
+				t.Errorf("%s: found no function that opens connections to the store in %s", p.name, variable.Name)
+			}
+			sums[store] += replicas * n
+		}
+	}
+	for store, limit := range limits {
+		if sums[store] == 0 || sums[store] > limit {
+			t.Errorf("%s: the pods open up to %d connections, want more than 0 and at most %d", store, sums[store], limit)
+		}
+		t.Logf("%s: %d of %d connections", store, sums[store], limit)
+	}
+}
+
+// storeLimits returns the maximum number of connections that each store in config/backing accepts, or for which its
+// container has enough memory.
+func storeLimits(t *testing.T) map[string]int {
+	t.Helper()
+	limits := map[string]int{}
+	for _, p := range pods(t) {
+		if p.ours() {
+			continue
+		}
+		container := p.spec.Containers[0]
+		arg := func(name string, value float64) float64 {
+			for _, arg := range container.Args {
+				if text, found := strings.CutPrefix(arg, name+"="); found {
+					parsed, err := strconv.ParseFloat(text, 64)
+					if err != nil {
+						t.Fatalf("%s: %s: %v", p.name, name, err)
+					}
+					value = parsed
+				}
+			}
+			return value
+		}
+		memory := float64(container.Resources.Limits.Memory().Value())
+		switch p.name {
+		case "mongodb": // accepts more connections, but each of them needs up to 1 MiB
+			limits[p.name] = int(memory/(1<<20) - 1024*arg("--wiredTigerCacheSizeGB", memory/(1<<30)))
+		case "mysql": // 151 is the default of MySQL 8.4
+			limits[p.name] = int(arg("--max-connections", 151))
+		case "rabbitmq": // has no limit of its own, but each connection is an open file, and 1024 is the usual soft limit
+			limits[p.name] = 1024
+		default:
+			t.Errorf("the store %s has no known limit", p.name)
+		}
+	}
+	return limits
 }
 
 // initContainer returns the init container of the StatefulSet mysql.

@@ -22,9 +22,12 @@ import (
 const (
 	// selectionTimeout is the time limit for finding an available server, for each connection attempt and for Close.
 	selectionTimeout = 3 * time.Second
-	// poolSize is the maximum number of connections from one client to one server. It is low, because all replicas
-	// share the server's connection limit. max-scale in the manifests limits the number of replicas.
+	// poolSize is the maximum number of connections in the pool for one server. It is low, because all replicas share
+	// the server's connection limit. max-scale in the manifests limits the number of replicas.
 	poolSize = 16
+	// MaxConns is the maximum number of connections from one client to one server: the connections in the pool, and two
+	// connections with which the driver monitors the server.
+	MaxConns = poolSize + 2
 	// maxIdle is the maximum idle time of a connection. The driver closes connections that have been idle for
 	// longer, so that an idle function holds no connections.
 	maxIdle = time.Minute
