@@ -7,6 +7,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -164,7 +165,7 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 	// next skips fields that are not files. It returns the next file, or nil at the end of the form.
 	next := func() (*multipart.Part, error) {
 		for {
-			part, err := parts.NextPart()
+			part, err := parts.NextRawPart() // NextPart would decode quoted-printable parts
 			if err == io.EOF {
 				return nil, nil
 			}
@@ -190,6 +191,13 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 	}
 	if part == nil {
 		return incoming{}, problem.BadRequest.With("the form has no file: send one part with a file name")
+	}
+	for _, coding := range part.Header.Values("Content-Transfer-Encoding") {
+		// Reject encodings such as base64, because the store would keep the encoded bytes. RFC 7578 §4.7 deprecates this
+		// header for forms.
+		if !slices.Contains([]string{"7bit", "8bit", "binary"}, strings.ToLower(coding)) {
+			return incoming{}, problem.UnsupportedType.With("Content-Transfer-Encoding is not supported: send the bytes of the file without this header")
+		}
 	}
 	kind := part.Header.Get("Content-Type")
 	if _, _, err := contentType(kind); err != nil {

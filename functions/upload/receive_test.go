@@ -123,6 +123,42 @@ func TestForm(t *testing.T) {
 	}
 }
 
+// TestFormTransferEncoding proves that upload rejects an encoded file, and never stores other bytes than those in the
+// form.
+func TestFormTransferEncoding(t *testing.T) {
+	for coding, status := range map[string]int{
+		"7bit": 202, "8bit": 202, "binary": 202, "BINARY": 202,
+		"base64": 415, "Base64": 415, "quoted-printable": 415, "Quoted-Printable": 415, "x-unknown": 415, "": 415,
+		"binary\r\nContent-Transfer-Encoding: base64": 415,
+	} {
+		t.Run(coding, func(t *testing.T) {
+			f := newFixture(t)
+			body := "--x\r\nContent-Disposition: form-data; name=file; filename=a.txt\r\nContent-Transfer-Encoding: " + coding + "\r\n\r\na=41aGk=\r\n--x--\r\n"
+			answer := f.send("POST", "/upload", strings.NewReader(body), map[string]string{"Content-Type": "multipart/form-data; boundary=x"})
+			if status != 202 {
+				wantProblem(t, answer, status, "unsupported-media-type")
+				if len(f.files.Files()) != 0 {
+					t.Error("got a file, want none")
+				}
+				return
+			}
+			if answer.Code != 202 {
+				t.Fatalf("got %d %s, want 202", answer.Code, answer.Body)
+			}
+			if k := f.only(t); string(k.Bytes) != "a=41aGk=" {
+				t.Errorf("got a file with %q, want the bytes in the form", k.Bytes)
+			}
+		})
+	}
+	// The encodings of other parts have no effect, because upload skips these parts.
+	f := newFixture(t)
+	body := "--x\r\nContent-Disposition: form-data; name=comment\r\nContent-Transfer-Encoding: base64\r\n\r\naGk=\r\n" +
+		"--x\r\nContent-Disposition: form-data; name=file; filename=a.txt\r\n\r\nx\r\n--x--\r\n"
+	if answer := f.send("POST", "/upload", strings.NewReader(body), map[string]string{"Content-Type": "multipart/form-data; boundary=x"}); answer.Code != 202 {
+		t.Errorf("encoded field: got %d %s, want 202", answer.Code, answer.Body)
+	}
+}
+
 func TestSafeName(t *testing.T) {
 	for name, want := range map[string]string{
 		"":                             "unnamed",
