@@ -74,6 +74,9 @@ func parseURL(variable, raw string, schemes ...string) (*url.URL, error) {
 	if u.Hostname() == "" {
 		return nil, fmt.Errorf("%s: the URL has no host", variable)
 	}
+	if strings.Contains(u.Host, ",") {
+		return nil, fmt.Errorf("%s: the URL must have only one host, such as the name of a load balancer", variable)
+	}
 	if !slices.Contains(schemes, u.Scheme) {
 		last := len(schemes) - 1
 		return nil, fmt.Errorf("%s: the scheme must be %s or %s", variable, strings.Join(schemes[:last], ", "), schemes[last])

@@ -43,7 +43,7 @@ func wantUnavailable(t testing.TB, err error) {
 func TestWrongURLs(t *testing.T) {
 	for _, u := range []string{
 		"", "amqp", "/path", "redis://u:hush@h", "amqp://", "amqp://u:hush@", "amqp://u:hush#@h:5672/", "amqp://u:hu/sh@h",
-		"http://u:hush%zz@h", "amqp://u:hush@h:port", "amqp://u:hush @h",
+		"http://u:hush%zz@h", "amqp://u:hush@h:port", "amqp://u:hush @h", "amqp://u:hush@a,b:5672", "amqp://u:hush@a:5672,b:5672",
 	} {
 		p, err := events.NewPublisher(u)
 		if err == nil {
