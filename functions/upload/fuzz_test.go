@@ -24,9 +24,10 @@ import (
 func wantSafeName(t *testing.T, name string) {
 	t.Helper()
 	unsafe := func(r rune) bool {
-		return unicode.IsControl(r) || r == '/' || r == '\\' || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+		return unicode.IsControl(r) || r == '/' || r == '\\' || unicode.In(r, unicode.Zl, unicode.Zp) || invisible(r) && !joins(r)
 	}
-	if name == "" || name == "." || name == ".." || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unsafe) || safeName(name) != name {
+	visible := func(r rune) bool { return !unicode.IsSpace(r) && !invisible(r) }
+	if !strings.ContainsFunc(name, visible) || name == "." || name == ".." || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unsafe) || safeName(name) != name {
 		t.Errorf("got name %q, which is not safe", name)
 	}
 }

@@ -161,25 +161,49 @@ func TestFormTransferEncoding(t *testing.T) {
 
 func TestSafeName(t *testing.T) {
 	for name, want := range map[string]string{
-		"":                             "unnamed",
-		".":                            "unnamed",
-		"..":                           "unnamed",
-		"/":                            "unnamed",
-		" \t ":                         "unnamed",
-		"a/":                           "unnamed",
-		"a.txt":                        "a.txt",
-		" a b.txt ":                    "a b.txt",
-		"../../etc/passwd":             "passwd",
-		`C:\Users\ada\notes.txt`:       "notes.txt",
-		"a\r\nSet-Cookie: x\x00":       "aSet-Cookie: x",
-		"cafe\u0301":                   "caf\u00e9",
-		"evil\u202egnp.exe":            "evilgnp.exe",
-		"line\u2028break":              "linebreak",
-		"\xff.txt":                     "\uFFFD.txt",
-		"👩‍💻.txt":                      "👩‍💻.txt",
-		strings.Repeat("x", 300):       strings.Repeat("x", 255),
-		strings.Repeat("€", 100):       strings.Repeat("€", 85),
-		"a" + strings.Repeat("€", 100): "a" + strings.Repeat("€", 84),
+		"":                       "unnamed",
+		".":                      "unnamed",
+		"..":                     "unnamed",
+		"/":                      "unnamed",
+		" \t ":                   "unnamed",
+		"a/":                     "unnamed",
+		"a.txt":                  "a.txt",
+		" a b.txt ":              "a b.txt",
+		"../../etc/passwd":       "passwd",
+		`C:\Users\ada\notes.txt`: "notes.txt",
+		"a\r\nSet-Cookie: x\x00": "aSet-Cookie: x",
+		"cafe\u0301":             "caf\u00e9",
+		"evil\u202egnp.exe":      "evilgnp.exe",
+		"line\u2028break":        "linebreak",
+		"\xff.txt":               "\uFFFD.txt",
+		// An invisible character is removed, unless it changes the form of the character before it.
+		"\u200b":                             "unnamed", // zero-width space
+		"\u2060\ufeff":                       "unnamed", // word joiner, byte order mark
+		"\u00ad":                             "unnamed", // soft hyphen
+		"\u034f":                             "unnamed", // combining grapheme joiner
+		"\U000e0041":                         "unnamed", // tag
+		"\u3164\uffa0\u115f\u1160":           "unnamed", // Hangul fillers
+		"\ufff9\ufffa\ufffb":                 "unnamed", // interlinear annotations
+		"\u2800":                             "unnamed", // Braille cell without dots
+		"\u180e\u180b":                       "unnamed", // Mongolian separators
+		"\u200c\u200d\ufe0f":                 "unnamed",
+		"\u3000\u200d\u3000":                 "unnamed",
+		"re\u00adport\u200d\ufe0f.p\u200bdf": "report.pdf",
+		"\u212a\u200d.txt":                   "K.txt", // NFC changes the Kelvin sign to the letter K
+		"e\u200b\u0301":                      "\u00e9",
+		"\u2800\u2801.txt":                   "\u2801.txt",
+		"\u0601\u0661":                       "\u0601\u0661", // the Arabic sign for a year is visible
+		"\u0645\u06cc\u200c\u062e\u0648\u0627.txt":               "\u0645\u06cc\u200c\u062e\u0648\u0627.txt",
+		"\u2764\ufe0f\u200d\U0001f525.txt":                       "\u2764\ufe0f\u200d\U0001f525.txt",
+		"👩‍💻.txt":                                                "👩‍💻.txt",
+		strings.Repeat("x", 300):                                 strings.Repeat("x", 255),
+		strings.Repeat("€", 100):                                 strings.Repeat("€", 85),
+		"a" + strings.Repeat("€", 100):                           "a" + strings.Repeat("€", 84),
+		strings.Repeat("a", 260) + ".pdf":                        strings.Repeat("a", 251) + ".pdf",
+		strings.Repeat("€", 100) + ".jpeg":                       strings.Repeat("€", 83) + ".jpeg",
+		strings.Repeat("a", 260) + "." + strings.Repeat("b", 31): strings.Repeat("a", 223) + "." + strings.Repeat("b", 31),
+		strings.Repeat("a", 260) + "." + strings.Repeat("b", 32): strings.Repeat("a", 255),
+		"." + strings.Repeat("b", 300):                           "." + strings.Repeat("b", 254),
 	} {
 		got := safeName(name)
 		if got != want {
