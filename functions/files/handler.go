@@ -89,11 +89,11 @@ type page struct {
 
 // list responds with a page of catalog entries. The query parameter "owner" limits the list to the files of one user.
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
-	query, err := request.Query(r, "owner", "q", "cursor", "limit")
+	query, err := request.Query(r, "owner", "q", "sort", "cursor", "limit")
 	if err != nil {
 		return err
 	}
-	q := catalog.Query{Owner: query.Get("owner"), Name: query.Get("q"), Cursor: query.Get("cursor")}
+	q := catalog.Query{Owner: query.Get("owner"), Name: query.Get("q"), Sort: query.Get("sort"), Cursor: query.Get("cursor")}
 	if limit := query.Get("limit"); limit != "" {
 		// Reject a limit of 0, because the catalog would use its default limit instead.
 		if q.Limit, err = strconv.Atoi(limit); err != nil || q.Limit < 1 || q.Limit > catalog.MaxLimit {

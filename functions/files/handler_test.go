@@ -207,6 +207,7 @@ func TestList(t *testing.T) {
 		"admin":                         {"root", "/files?limit=100", `{"files":[` + adasEntry + `,` + gracesFile + `]}`, catalog.Query{Limit: 100}},
 		"admin, one owner":              {"root", "/files?owner=grace", `{"files":[` + gracesFile + `]}`, catalog.Query{Owner: "grace"}},
 		"search":                        {"ada", "/files?q=NOTES+%E2%82%AC", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Name: "NOTES €"}},
+		"sort":                          {"ada", "/files?sort=-size", `{"files":[` + adasEntry + `]}`, catalog.Query{Owner: "ada", Sort: "-size"}},
 		"admin, owner without files":    {"root", "/files?owner=nobody", `{"files":[]}`, catalog.Query{Owner: "nobody"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -301,6 +302,7 @@ func TestRefused(t *testing.T) {
 		"owner twice":                        {"root", "GET", "/files?owner=ada&owner=grace", 400, "bad-request"},
 		"search twice":                       {"ada", "GET", "/files?q=a&q=b", 400, "bad-request"},
 		"cursor twice":                       {"ada", "GET", "/files?cursor=a&cursor=a", 400, "bad-request"},
+		"sort twice":                         {"ada", "GET", "/files?sort=name&sort=name", 400, "bad-request"},
 		"limit twice":                        {"ada", "GET", "/files?limit=1&limit=2", 400, "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -461,6 +461,21 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// TestUpgradeOfEntries proves that setup adds the keys to all entries that the previous version inserted.
+func TestUpgradeOfEntries(t *testing.T) {
+	s := newStores(t)
+	var entries []bson.D
+	for range keysAtOnce + 1 {
+		entries = append(entries, bson.D{{Key: "_id", Value: idOf(0)}, {Key: "owner", Value: "ada"}, {Key: "name", Value: "Notes 1.txt"}})
+	}
+	s.insert("catalogue", entries...)
+	s.must(setUpMongoDB(t.Context(), s.cfg))
+	keys := bson.D{{Key: "name_key", Value: "notes 1.txt"}, {Key: "words", Value: bson.A{"notes", "1", "txt"}}}
+	if got, want := s.count("catalogue", keys), int64(len(entries)); got != want {
+		t.Errorf("got %d entries with keys, want %d", got, want)
+	}
+}
+
 // TestUpgradeOfEmptyStore proves that the upgrade of a store without files is done.
 func TestUpgradeOfEmptyStore(t *testing.T) {
 	s := newStores(t)

@@ -17,6 +17,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 )
 
+const (
+	// keysTime is the maximum time for which setup adds the keys of catalog entries. The sweep function adds the other
+	// keys.
+	keysTime = time.Minute
+	// keysAtOnce is the number of catalog entries to which one call adds keys.
+	keysAtOnce = 1000
+)
+
 // mongoTimeout is the time limit for creating or updating the functions' MongoDB user.
 const mongoTimeout = 15 * time.Second
 
@@ -47,7 +55,21 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 	if err == nil {
 		err = upgrade(ctx, cfg)
 	}
+	if err == nil {
+		err = withStores(cfg, func(_ *content.Store, entries *catalog.Store) error { return addKeys(ctx, entries) })
+	}
 	return mongodb.Refused("MONGODB_URI", err)
+}
+
+// addKeys adds the keys to the catalog entries that the previous version inserted.
+func addKeys(ctx context.Context, entries *catalog.Store) error {
+	for end := time.Now().Add(keysTime); time.Now().Before(end); {
+		if n, err := entries.AddKeys(ctx, keysAtOnce); err != nil || n < keysAtOnce {
+			return err
+		}
+	}
+	slog.InfoContext(ctx, "the sweep function adds the remaining keys of catalog entries")
+	return nil
 }
 
 // withStore opens the store at address, calls action with the open store, and then closes the store. setting is the

@@ -35,6 +35,10 @@ const (
 	// maxQueued is the maximum length of the event queue at which sweep publishes events. If the queue is longer, the
 	// events that are already in the queue must be processed first.
 	maxQueued = 1000
+	// keysTime is the maximum time for which one sweep adds the keys of catalog entries.
+	keysTime = 20 * time.Second
+	// keysAtOnce is the number of catalog entries to which one call adds keys.
+	keysAtOnce = 1000
 	// maxFailures is the number of failed publications after which a sweep publishes no more events, because each
 	// attempt might time out.
 	maxFailures = 3
@@ -74,6 +78,7 @@ type notes interface {
 type catalogStore interface {
 	Missing(ctx context.Context, ids []string) ([]string, error)
 	Delete(ctx context.Context, id string) error
+	AddKeys(ctx context.Context, limit int) (int, error)
 }
 
 // sweeper completes interrupted uploads and deletions, and publishes the events of files without a catalog entry. Each
@@ -168,7 +173,7 @@ func (s *sweeper) sweep(ctx context.Context) (counts, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTime)
 	defer cancel()
 	r := &run{sweeper: s, start: s.now(), due: s.now().Add(-s.pendingGrace)}
-	for _, step := range []func(context.Context) error{r.finishDeletions, r.finishUploads, r.publish, r.measureWaiting, r.forget} {
+	for _, step := range []func(context.Context) error{r.finishDeletions, r.finishUploads, r.publish, r.measureWaiting, r.forget, r.addKeys} {
 		ctx, cancel := context.WithTimeout(ctx, stepTime)
 		r.report(ctx, step(ctx))
 		cancel()
@@ -405,4 +410,23 @@ func (r *run) measureWaiting(ctx context.Context) error {
 func (r *run) forget(ctx context.Context) (err error) {
 	r.ForgottenClaims, err = r.files.ForgetClaims(ctx, r.start.Add(-claimLife))
 	return errors.Join(err, r.files.ForgetDeletions(ctx, r.start.Add(-tombstoneLife)))
+}
+
+// addKeys adds the keys to the catalog entries that the previous version inserted. Functions of the previous version can
+// insert entries without keys while an upgrade is in progress.
+func (r *run) addKeys(ctx context.Context) error {
+	added := 0
+	for end := r.now().Add(keysTime); r.now().Before(end); {
+		n, err := r.entries.AddKeys(ctx, keysAtOnce)
+		if err != nil {
+			return err
+		}
+		if added += n; n < keysAtOnce {
+			break
+		}
+	}
+	if added > 0 {
+		slog.InfoContext(ctx, "added the keys of catalog entries", "entries", added)
+	}
+	return nil
 }

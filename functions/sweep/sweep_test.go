@@ -33,6 +33,7 @@ type fakeCatalog struct {
 	before  func(method, id string) error // called first by each method, like contenttest.Memory.Before
 	entries map[string]bool
 	deleted []string // the arguments of Delete
+	unkeyed int      // the number of entries without keys
 }
 
 // Missing implements catalogStore. It calls the hook with the method name MissingEntries.
@@ -56,6 +57,18 @@ func (c *fakeCatalog) Delete(_ context.Context, id string) error {
 	c.deleted = append(c.deleted, id)
 	delete(c.entries, id)
 	return nil
+}
+
+// AddKeys implements catalogStore.
+func (c *fakeCatalog) AddKeys(_ context.Context, limit int) (int, error) {
+	if c.before != nil {
+		if err := c.before("AddKeys", ""); err != nil {
+			return 0, err
+		}
+	}
+	n := min(limit, c.unkeyed)
+	c.unkeyed -= n
+	return n, nil
 }
 
 // fakePublisher records the IDs of published events, or fails with err.
@@ -734,6 +747,25 @@ func TestForget(t *testing.T) {
 	f.wantCounts(t, counts{ForgottenClaims: 3})
 }
 
+// TestAddKeys proves that sweep adds the keys of catalog entries, and that it stops after keysTime. The next sweep continues.
+func TestAddKeys(t *testing.T) {
+	f := newFixture()
+	const calls = int(keysTime/time.Second) + 1
+	f.entries.unkeyed = calls*keysAtOnce + 1
+	f.before(func(method, _ string) error {
+		if method == "AddKeys" {
+			f.pass(time.Second)
+		}
+		return nil
+	})
+	for _, want := range []int{keysAtOnce + 1, 0, 0} {
+		f.post(t, http.StatusOK)
+		if got := f.entries.unkeyed; got != want {
+			t.Errorf("got %d entries without keys, want %d", got, want)
+		}
+	}
+}
+
 // TestUncataloged proves that sweep counts the files without a catalog entry, and the time since the first of them was
 // stored.
 func TestUncataloged(t *testing.T) {
@@ -812,7 +844,7 @@ func TestFailedCalls(t *testing.T) {
 	for _, method := range []string{
 		"PendingDeletions", "PostponeDeletion", "MarkDeleted", "DeleteEntry", "Delete", "Adopt", "Due", "Postpone", "Get",
 		"Finish", "Claim", "Stored", "Discard", "MissingEntries", "CloseNote", "Waiting", "ForgetClaims",
-		"ForgetDeletions",
+		"ForgetDeletions", "AddKeys",
 	} {
 		t.Run(method, func(t *testing.T) {
 			f := newFixture()

@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,7 +9,11 @@ import (
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
@@ -87,57 +92,104 @@ func TestCatalogInsert(t *testing.T) {
 	}
 }
 
-// TestCatalogList proves that List returns every entry exactly once, newest first, with any page size. An entry that is
-// inserted between two pages does not change the later pages. Invalid limits and cursors are refused.
+// pages returns the IDs of all entries that query selects, from pages of at most limit entries. Before each page, it calls
+// between.
+func pages(t *testing.T, s *catalog.Store, query catalog.Query, between func()) (ids []string) {
+	t.Helper()
+	for page := 0; ; page++ {
+		between()
+		entries, next, err := s.List(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entries == nil || query.Limit > 0 && len(entries) > query.Limit || next != "" && len(entries) != query.Limit {
+			t.Fatalf("got a page of %d entries (nil: %t) and the cursor %q, want %d, or fewer on the last page", len(entries), entries == nil, next, query.Limit)
+		}
+		for _, e := range entries {
+			ids = append(ids, e.ID)
+		}
+		if next == "" {
+			return ids
+		}
+		if page > 100 {
+			t.Fatalf("got more than %d pages", page)
+		}
+		query.Cursor = next
+	}
+}
+
+// nothing is a function for pages.
+func nothing() {}
+
+// unkey removes the keys of an entry, as if the previous version had inserted it.
+func unkey(t *testing.T, db *mongo.Database, id string) {
+	t.Helper()
+	_, err := db.Collection("catalogue").UpdateOne(t.Context(), bson.D{{Key: "_id", Value: id}},
+		bson.D{{Key: "$unset", Value: bson.D{{Key: "name_key", Value: ""}, {Key: "words", Value: ""}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCatalogList proves that List returns every entry exactly once, in each order and with any page size. Many entries
+// have the same time, size or name. They are sorted by their IDs.
 func TestCatalogList(t *testing.T) {
-	s := newCatalog(t, servertest.MongoDB(t).NewDatabase(t))
-	var all, adas []catalog.Entry // newest first
-	for n := range int64(12) {
-		owner := []string{"ada", "grace"}[n%2]
-		e := entry(owner, n/4) // several entries have the same time
+	uri := servertest.MongoDB(t).NewDatabase(t)
+	s := newCatalog(t, uri)
+	var all []catalog.Entry
+	for n := range int64(24) {
+		e := entry([]string{"ada", "grace"}[n%2], 100-n/8) // the order of the IDs is not the order of the times
+		e.Size = n / 4 % 3 << 33
+		e.Name = []string{"b.txt", "A.txt", "\u00c4.txt", "a.txt", "\U00020000", "\uffee"}[n/2%6]
 		if _, err := s.Insert(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
-		all = append([]catalog.Entry{e}, all...)
-		if owner == "ada" {
-			adas = append([]catalog.Entry{e}, adas...)
+		all = append(all, e)
+	}
+	byID := func(a, b catalog.Entry) int { return cmp.Compare(a.ID, b.ID) }
+	byDate := func(a, b catalog.Entry) int { return cmp.Or(a.StoredAt.Compare(b.StoredAt), byID(a, b)) }
+	bySize := func(a, b catalog.Entry) int { return cmp.Or(cmp.Compare(a.Size, b.Size), byID(a, b)) }
+	byName := func(a, b catalog.Entry) int {
+		// These names differ only in the case of ASCII letters, U+00C4 and U+FFEE, which NFKC replaces by U+25CB.
+		key := strings.NewReplacer("A", "a", "\u00c4", "\u00e4", "\uffee", "\u25cb")
+		return cmp.Or(cmp.Compare(key.Replace(a.Name), key.Replace(b.Name)), byID(a, b))
+	}
+	for _, c := range []struct {
+		owner, sort string
+		compare     func(a, b catalog.Entry) int
+		descending  bool
+	}{
+		{"", "", byID, true},
+		{"", "-date", byID, true},
+		{"", "date", byID, false},
+		{"ada", "", byDate, true},
+		{"ada", "-date", byDate, true},
+		{"ada", "date", byDate, false},
+		{"ada", "size", bySize, false},
+		{"ada", "-size", bySize, true},
+		{"ada", "name", byName, false},
+		{"ada", "-name", byName, true},
+		{"nobody", "", byDate, true},
+		{"nobody", "name", byName, false},
+	} {
+		var want []string
+		for _, e := range slices.SortedFunc(slices.Values(all), c.compare) {
+			if c.owner == "" || c.owner == e.Owner {
+				want = append(want, e.ID)
+			}
+		}
+		if c.descending {
+			slices.Reverse(want)
+		}
+		for _, limit := range []int{1, 2, 5, max(len(want), 1), 100} {
+			got := pages(t, s, catalog.Query{Owner: c.owner, Sort: c.sort, Limit: limit}, nothing)
+			if !slices.Equal(got, want) {
+				t.Errorf("owner %q, sort %q, limit %d: got %d entries %q, want %d entries %q", c.owner, c.sort, limit, len(got), got, len(want), want)
+			}
 		}
 	}
-	for name, c := range map[string]struct {
-		owner string
-		want  []catalog.Entry
-	}{"all owners": {"", all}, "one owner": {"ada", adas}, "an owner without files": {"nobody", nil}} {
-		for _, limit := range []int{0, 1, 2, 5, len(c.want), 100} {
-			t.Run(fmt.Sprintf("%s with limit %d", name, limit), func(t *testing.T) {
-				var got []catalog.Entry
-				query := catalog.Query{Owner: c.owner, Limit: limit}
-				for pages := 0; ; pages++ {
-					entries, next, err := s.List(t.Context(), query)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if entries == nil || limit > 0 && len(entries) > limit {
-						t.Fatalf("got the page %v, want a list of at most %d entries", entries, limit)
-					}
-					got = append(got, entries...)
-					if next == "" {
-						break
-					}
-					if pages > len(c.want) {
-						t.Fatalf("got more than %d pages for %d entries", pages, len(c.want))
-					}
-					query.Cursor = next
-				}
-				if len(got) != len(c.want) {
-					t.Fatalf("got %d entries, want %d", len(got), len(c.want))
-				}
-				for i := range got {
-					if got[i] != c.want[i] {
-						t.Errorf("entry %d: got %+v, want %+v", i, got[i], c.want[i])
-					}
-				}
-			})
-		}
+	if got, next, err := s.List(t.Context(), catalog.Query{}); err != nil || len(got) != len(all) || next != "" {
+		t.Errorf("no limit: got %d entries, cursor %q and error %v, want %d entries", len(got), next, err, len(all))
 	}
 	t.Run("a newer entry between two pages", func(t *testing.T) {
 		first, next, err := s.List(t.Context(), catalog.Query{Limit: 5})
@@ -148,68 +200,207 @@ func TestCatalogList(t *testing.T) {
 			t.Fatal(err)
 		}
 		rest, _, err := s.List(t.Context(), catalog.Query{Limit: 100, Cursor: next})
-		if err != nil || len(first)+len(rest) != len(all) || rest[0] != all[5] {
+		if err != nil || len(first)+len(rest) != len(all) || rest[0] != all[len(all)-6] {
 			t.Errorf("got %d and %d entries (%v), want %d together", len(first), len(rest), err, len(all))
 		}
 	})
-	for _, query := range []catalog.Query{{Limit: -1}, {Limit: 101}, {Cursor: "x"}, {Cursor: "%"}, {Cursor: "MTIz"}, {Cursor: "eC55"}} {
-		if _, _, err := s.List(t.Context(), query); !errors.Is(err, problem.BadRequest) {
-			t.Errorf("List with %+v: got error %v, want %v", query, err, problem.BadRequest)
+}
+
+// TestCatalogAddKeysBetweenPages proves that a list that is sorted by name contains all entries even if AddKeys adds keys
+// between two pages. The list can then contain an entry twice.
+func TestCatalogAddKeysBetweenPages(t *testing.T) {
+	for _, sort := range []string{"name", "-name"} {
+		for _, added := range []int{0, 1, 3, 100} {
+			uri := servertest.MongoDB(t).NewDatabase(t)
+			s, db := newCatalog(t, uri), servertest.Database(t, uri)
+			var want []string
+			for n := range int64(12) {
+				e := entry("ada", n)
+				e.Name = string(rune('a' + n*7%12))
+				if _, err := s.Insert(t.Context(), e); err != nil {
+					t.Fatal(err)
+				}
+				if n%3 > 0 {
+					unkey(t, db, e.ID)
+				}
+				want = append(want, e.ID)
+			}
+			first := true
+			got := pages(t, s, catalog.Query{Owner: "ada", Sort: sort, Limit: 2}, func() {
+				if first {
+					first = false
+				} else if added > 0 {
+					if _, err := s.AddKeys(t.Context(), added); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			slices.Sort(got)
+			if added == 0 && len(got) != len(want) {
+				t.Errorf("%s: got %d entries, want %d", sort, len(got), len(want))
+			}
+			if got = slices.Compact(got); !slices.Equal(got, want) {
+				t.Errorf("%s, %d keys between two pages: got %d different entries, want %d", sort, added, len(got), len(want))
+			}
 		}
 	}
 }
 
-// TestCatalogSearchAndDelete proves that List finds entries by a part of the name. The search ignores case and does not
-// interpret the text as a pattern. Delete removes an entry.
-func TestCatalogSearchAndDelete(t *testing.T) {
-	s := newCatalog(t, servertest.MongoDB(t).NewDatabase(t))
-	ids := map[string]string{}
-	for i, name := range []string{"Notes Ω.txt", "notes.TXT", "a.*b", "100% (1).pdf"} {
+// TestCatalogSearch proves that List finds the entries whose names contain all sought words, or words that begin with them,
+// in any order. The results are sorted and have pages. It also finds entries without keys.
+func TestCatalogSearch(t *testing.T) {
+	uri := servertest.MongoDB(t).NewDatabase(t)
+	s, db := newCatalog(t, uri), servertest.Database(t, uri)
+	names := []string{
+		"Notes \u03a9.txt", "notes.TXT", "a.*b", "100% (1).pdf", "Annual Report 2026 (final).pdf", "annual-report-2025.docx",
+		"\uff21\uff22\uff23.doc", "Stra\u00dfe.jpg", "\u6f22\u5b57\U00020000.txt", "\u2764\ufe0f",
+	}
+	var ids []string
+	for i, name := range names {
 		e := entry([]string{"ada", "grace"}[i%2], int64(i))
 		e.Name = name
-		ids[e.ID] = name
+		ids = append(ids, e.ID)
 		if _, err := s.Insert(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	search := func(q catalog.Query, want ...string) {
+	cases := []struct {
+		query catalog.Query
+		want  []int // indexes of names
+		// exact means that a search returns the same entries if they have no keys.
+		exact bool
+	}{
+		{catalog.Query{Name: "NOTES"}, []int{1, 0}, true},
+		{catalog.Query{Name: "not"}, []int{1, 0}, true},
+		{catalog.Query{Name: "otes"}, nil, false},
+		{catalog.Query{Name: "notes", Owner: "ada"}, []int{0}, true},
+		{catalog.Query{Name: "notes txt"}, []int{1, 0}, true},
+		{catalog.Query{Name: "tx note"}, []int{1, 0}, true},
+		{catalog.Query{Name: "notes.txt"}, []int{1, 0}, true},
+		{catalog.Query{Name: "txt notes pdf"}, nil, true},
+		{catalog.Query{Name: "\u03a9"}, []int{0}, true},
+		{catalog.Query{Name: "\u03c9"}, []int{0}, true},
+		{catalog.Query{Name: "a.*"}, []int{6, 5, 4, 2}, false},
+		{catalog.Query{Name: "b"}, []int{2}, false},
+		{catalog.Query{Name: "% (1)"}, []int{3}, true},
+		{catalog.Query{Name: "100", Owner: "ada"}, nil, true},
+		{catalog.Query{Name: "2026 report annual"}, []int{4}, true},
+		{catalog.Query{Name: "annual report"}, []int{5, 4}, true},
+		{catalog.Query{Name: "annual report", Sort: "date"}, []int{4, 5}, true},
+		{catalog.Query{Name: "annual report 2026 final pdf"}, []int{4}, true},
+		{catalog.Query{Name: "notes", Owner: "ada", Sort: "name"}, []int{0}, true},
+		{catalog.Query{Name: "abc"}, []int{6}, false},
+		{catalog.Query{Name: "\uff41\uff22"}, []int{6}, false},
+		{catalog.Query{Name: "STRASSE"}, []int{7}, false},
+		{catalog.Query{Name: "\u6f22"}, []int{8}, true},
+		{catalog.Query{Name: "\u6f22\u5b57"}, []int{8}, true}, // the next character is above U+FFFF
+		{catalog.Query{Name: strings.Repeat("x", catalog.MaxName)}, nil, true},
+	}
+	check := func(state string, all bool) {
 		t.Helper()
-		entries, _, err := s.List(t.Context(), q)
+		for _, c := range cases {
+			if !all && !c.exact {
+				continue
+			}
+			var want []string
+			for _, i := range c.want {
+				want = append(want, ids[i])
+			}
+			for _, limit := range []int{1, 100} {
+				c.query.Limit = limit
+				if got := pages(t, s, c.query, nothing); !slices.Equal(got, want) {
+					t.Errorf("%s: List with %+v: got %q, want %q", state, c.query, got, want)
+				}
+			}
+		}
+	}
+	check("all entries with keys", true)
+	for i, id := range ids {
+		if i%2 == 0 {
+			unkey(t, db, id)
+		}
+	}
+	check("some entries without keys", false)
+	for i, id := range ids {
+		if i%2 == 1 {
+			unkey(t, db, id)
+		}
+	}
+	check("no entry with keys", false)
+	var group errgroup.Group
+	for range 3 { // other processes add the same keys
+		group.Go(func() error {
+			for {
+				if n, err := s.AddKeys(t.Context(), 3); err != nil || n == 0 {
+					return err
+				}
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	check("with the keys from AddKeys", true)
+}
+
+// TestCatalogAddKeys proves that AddKeys adds the keys that Insert inserts, and changes nothing else.
+func TestCatalogAddKeys(t *testing.T) {
+	uri := servertest.MongoDB(t).NewDatabase(t)
+	s, db := newCatalog(t, uri), servertest.Database(t, uri)
+	dump := func() (documents []bson.M) {
+		t.Helper()
+		found, err := db.Collection("catalogue").Find(t.Context(), bson.D{}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}))
+		if err == nil {
+			err = found.All(t.Context(), &documents)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got []string
-		for _, e := range entries {
-			got = append(got, e.Name)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("List with %+v: got %q, want %q", q, got, want)
+		return documents
+	}
+	var ids []string
+	for i, name := range []string{"Notes 1.txt", "!?", "b"} {
+		e := entry("ada", int64(i))
+		e.Name = name
+		ids = append(ids, e.ID)
+		if _, err := s.Insert(t.Context(), e); err != nil {
+			t.Fatal(err)
 		}
 	}
-	search(catalog.Query{Name: "NOTES"}, "notes.TXT", "Notes Ω.txt")
-	search(catalog.Query{Name: "notes", Owner: "ada"}, "Notes Ω.txt")
-	search(catalog.Query{Name: "Ω"}, "Notes Ω.txt")
-	search(catalog.Query{Name: ".*"}, "a.*b")
-	search(catalog.Query{Name: "% (1)"}, "100% (1).pdf")
-	search(catalog.Query{Name: "100", Owner: "ada"})
-	for _, name := range []string{strings.Repeat("x", catalog.MaxName+1), "\xff"} {
-		if _, _, err := s.List(t.Context(), catalog.Query{Name: name}); !errors.Is(err, problem.BadRequest) {
-			t.Errorf("search for %q: got error %v, want %v", name, err, problem.BadRequest)
+	want := dump()
+	for _, id := range ids {
+		unkey(t, db, id)
+	}
+	for _, n := range []int{2, 1, 0} {
+		if got, err := s.AddKeys(t.Context(), 2); err != nil || got != n {
+			t.Errorf("got %d and error %v, want %d", got, err, n)
 		}
 	}
-	for id, name := range ids {
-		if name == "a.*b" {
-			for range 2 { // a second call is not an error
-				if err := s.Delete(t.Context(), id); err != nil {
-					t.Error(err)
-				}
-			}
-			if _, err := s.Get(t.Context(), id); !errors.Is(err, problem.NotFound) {
-				t.Errorf("Get after Delete: got error %v, want %v", err, problem.NotFound)
-			}
+	if diff := gocmp.Diff(want, dump()); diff != "" {
+		t.Errorf("want (-) and got (+) differ:\n%s", diff)
+	}
+}
+
+// TestCatalogDelete proves that Delete removes an entry, and that it succeeds if there is no entry.
+func TestCatalogDelete(t *testing.T) {
+	s := newCatalog(t, servertest.MongoDB(t).NewDatabase(t))
+	kept, deleted := entry("ada", 0), entry("ada", 1)
+	for _, e := range []catalog.Entry{kept, deleted} {
+		if _, err := s.Insert(t.Context(), e); err != nil {
+			t.Fatal(err)
 		}
 	}
-	search(catalog.Query{Name: "."}, "100% (1).pdf", "notes.TXT", "Notes Ω.txt")
+	for range 2 {
+		if err := s.Delete(t.Context(), deleted.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.Get(t.Context(), deleted.ID); !errors.Is(err, problem.NotFound) {
+		t.Errorf("Get after Delete: got error %v, want %v", err, problem.NotFound)
+	}
+	if entries, _, err := s.List(t.Context(), catalog.Query{}); err != nil || len(entries) != 1 || entries[0] != kept {
+		t.Errorf("List after Delete: got %+v and error %v, want the other entry", entries, err)
+	}
 }
 
 // TestCatalogIDs proves that IDs returns the IDs of all entries in ascending order, in pages. Missing returns the IDs
@@ -285,6 +476,7 @@ func TestCatalogServerUnavailable(t *testing.T) {
 		"Get":           func() error { _, err := s.Get(t.Context(), e.ID); return err },
 		"List":          func() error { _, _, err := s.List(t.Context(), catalog.Query{}); return err },
 		"Delete":        func() error { return s.Delete(t.Context(), e.ID) },
+		"AddKeys":       func() error { _, err := s.AddKeys(t.Context(), 1); return err },
 		"IDs":           func() error { _, err := s.IDs(t.Context(), "", 1); return err },
 		"Missing":       func() error { _, err := s.Missing(t.Context(), []string{e.ID}); return err },
 		"EnsureIndexes": func() error { return s.EnsureIndexes(t.Context()) },

@@ -72,7 +72,7 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 		t.Errorf("demo user: got %+v, %v, want the role user", ada, err)
 	}
 	wantIndexes(t, mongoURI, "fs.chunks", 2)
-	wantIndexes(t, mongoURI, "catalogue", 3)
+	wantIndexes(t, mongoURI, "catalogue", 6)
 
 	// ADMIN_PASSWORD is only the initial password: for an admin that exists, setup ignores it.
 	again := append(environment, "ADMIN_PASSWORD=second password")
