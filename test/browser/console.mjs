@@ -103,6 +103,15 @@ try {
     await page.getByRole('searchbox').fill('LEDGER')
     await page.getByText('1 file found').waitFor()
     assert.equal(await page.locator('tbody tr').count(), 1)
+    await page.getByRole('searchbox').fill('')
+    await row('note').waitFor()
+    for (const [order, first] of [['Largest first', 'ledger.bin'], ['Name, A to Z', 'door.png']]) {
+      await page.getByLabel('Sort').selectOption(order)
+      await page.locator('tbody tr').first().filter({ hasText: first }).waitFor()
+    }
+    await page.getByLabel('Sort').selectOption('Newest first')
+    await page.getByRole('searchbox').fill('LEDGER')
+    await page.getByText('1 file found').waitFor()
     await page.getByRole('button', { name: 'Share ledger.bin' }).click()
     await page.getByRole('button', { name: 'Create link' }).click()
     const link = await page.getByLabel(/^Link, valid until/).inputValue()

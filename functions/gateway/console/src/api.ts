@@ -66,8 +66,8 @@ function query(parameters: Record<string, string | undefined>): string {
 
 const file = (id: string) => `/files/${encodeURIComponent(id)}`
 
-export const listFiles = (q: string, owner: string, cursor: string) =>
-  json<{ files: StoredFile[]; next?: string }>('GET', '/files' + query({ q, owner, cursor, limit: '50' }))
+export const listFiles = (q: string, owner: string, sort: string, cursor: string) =>
+  json<{ files: StoredFile[]; next?: string }>('GET', '/files' + query({ q, owner, sort, cursor, limit: '50' }))
 export const showFile = (id: string) => json<StoredFile>('GET', file(id))
 export const deleteFile = (id: string) => request('DELETE', file(id))
 export const linkFile = (id: string, seconds: number) =>

@@ -10,11 +10,16 @@ import { complain, Icon, Trouble } from './ui'
 
 const states = { stored: 'Stored', catalogued: 'Cataloged', late: 'Stored, cataloging delayed' }
 
+/** orders contains the values of the parameter sort. The files of all users can be sorted only by date. */
+const orders = { '-date': 'Newest first', date: 'Oldest first', name: 'Name, A to Z', '-name': 'Name, Z to A', '-size': 'Largest first', size: 'Smallest first' }
+const newest = '-date'
+
 /** Files is the list of an owner's files. If everybody is set, the list contains the files of all users, for admins. */
 export function Files({ owner = '', everybody = false }: { owner?: string; everybody?: boolean }) {
   const [whose, setWhose] = useState(owner)
   const [typed, setTyped] = useState('')
   const [sought, setSought] = useState('')
+  const [sort, setSort] = useState(newest)
   const [files, setFiles] = useState<StoredFile[]>()
   const [next, setNext] = useState('')
   const [error, setError] = useState('')
@@ -27,7 +32,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
     const mine = ++turn.current
     setError('')
     try {
-      const page = await listFiles(sought, whose, cursor)
+      const page = await listFiles(sought, whose, sort, cursor)
       if (mine !== turn.current) return // a newer search has started
       setFiles((before) => (cursor && before ? [...before, ...page.files] : page.files))
       setNext(page.next ?? '')
@@ -35,7 +40,7 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
       if (mine === turn.current) setError(explain(thrown))
     }
   }
-  useEffect(() => void load(''), [sought, whose])
+  useEffect(() => void load(''), [sought, whose, sort])
   useEffect(() => {
     const timer = setTimeout(() => setSought(typed.trim()), 250)
     return () => clearTimeout(timer)
@@ -46,10 +51,15 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
 
   // New uploads are shown above the list until a page of the list contains them.
   const listed = new Set(files?.map((file) => file.id))
-  const matching = uploaded.filter((file) => !everybody && !listed.has(file.id) && file.name.toLowerCase().includes(sought.toLowerCase()))
+  const matching = uploaded.filter((file) => !everybody && !listed.has(file.id) && matches(file.name, sought))
   const known = new Map(uploaded.map((file) => [file.id, file]))
   const rows = [...matching, ...(files ?? [])].map((file) => (file.status === 'catalogued' ? file : known.get(file.id) ?? file))
   const nameOf = (id: string) => owners.find((account) => account.id === id)?.username ?? id
+
+  function choose(owner: string) {
+    setWhose(owner)
+    if (!owner) setSort(newest)
+  }
 
   function gone(file: StoredFile) {
     fresh.value = fresh.value.filter((other) => other.id !== file.id)
@@ -68,12 +78,17 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
           </form>
           {everybody && (
             <label class="filter">Owner{' '}
-              <select value={whose} onChange={(event) => setWhose(event.currentTarget.value)}>
+              <select value={whose} onChange={(event) => choose(event.currentTarget.value)}>
                 <option value="">All users</option>
                 {owners.map((account) => <option key={account.id} value={account.id}>{account.username}</option>)}
               </select>
             </label>
           )}
+          <label class="filter">Sort{' '}
+            <select value={sort} onChange={(event) => setSort(event.currentTarget.value)}>
+              {Object.entries(orders).map(([value, label]) => (!everybody || whose || value.endsWith('date')) && <option key={value} value={value}>{label}</option>)}
+            </select>
+          </label>
           <p role="status" class="muted count">{files && counted(rows.length, Boolean(next), sought)}</p>
         </div>
         <Trouble text={error} onRetry={() => load('')} />
@@ -124,6 +139,13 @@ export function Files({ owner = '', everybody = false }: { owner?: string; every
 function counted(n: number, more: boolean, sought: string): string {
   const files = n === 1 && !more ? '1 file' : `${n}${more ? '+' : ''} files`
   return sought ? `${files} found` : n ? files : ''
+}
+
+/** matches reports whether a file with the given name is shown for the given search text. The server has the same rule. */
+function matches(name: string, sought: string): boolean {
+  const words = (text: string) => text.normalize('NFKC').toLowerCase().split(/[^\p{L}\p{N}\p{M}]+/u).filter(Boolean)
+  const named = words(name)
+  return words(sought).every((word) => named.some((other) => other.startsWith(word)))
 }
 
 /** allAccounts returns the accounts for the list of owners, at most 1000. */
