@@ -227,10 +227,21 @@ func TestFsckDamage(t *testing.T) {
 			s.journal(id)
 			return id, "the journal belongs to no upload", func() { wantNone(s, "uploads.journal", "_id", id) }
 		},
+		"file that the usage does not contain": func(s *stores) (string, string, func()) {
+			id := idOf(25 * time.Hour)
+			s.insert("fs.files", document(id))
+			s.enter(file.Info{ID: id, Owner: "ada"})
+			return "ada", "the recorded usage of this user is wrong", func() {
+				if ok, err := s.files.IsUsageCorrect(s.Context(), "ada"); !ok || err != nil {
+					s.Errorf("IsUsageCorrect: got %t and error %v, want true", ok, err)
+				}
+			}
+		},
 		"stray journal of a file": func(s *stores) (string, string, func()) {
 			id := idOf(25 * time.Hour)
 			s.insert("fs.files", document(id))
 			s.enter(file.Info{ID: id, Owner: "ada"})
+			s.must(s.files.Recount(s.Context(), "ada"))
 			s.journal(id)
 			return id, "the journal belongs to no upload", func() {
 				wantNone(s, "uploads.journal", "_id", id)

@@ -13,6 +13,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/outbox"
@@ -52,6 +54,7 @@ type Store struct {
 	// deletions contains a record for each incomplete deletion.
 	deletions *mongo.Collection
 	usage     *mongodb.Registers[usage] // the storage usage of each user
+	counts    singleflight.Group        // the counts of files in progress, by user
 	// Limits limits the files of each user. Set it before the first upload.
 	Limits  Limits
 	buffers sync.Pool     // contains *buffer values

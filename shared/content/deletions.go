@@ -35,6 +35,10 @@ func (s *Store) MarkDeleted(ctx context.Context, id string) error {
 	// Insert the deletion record before the tombstone. If only the tombstone existed, the sweep function would never
 	// delete the file's chunks.
 	err = mongodb.Insert(ctx, s.deletions, mongodb.CallTimeout, deletion{id, owner, s.now().UTC()}, "begin the deletion of file "+id)
+	if errors.Is(err, mongodb.ErrExists) && owner != "" {
+		// The previous version might have inserted the record, without the owner.
+		err = mongodb.Update(ctx, s.deletions, mongodb.CallTimeout, mongodb.ID(id), bson.D{{Key: "$set", Value: bson.D{{Key: "owner", Value: owner}}}})
+	}
 	if err != nil && !errors.Is(err, mongodb.ErrExists) {
 		return err
 	}

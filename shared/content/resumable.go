@@ -69,7 +69,7 @@ func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	}
 	if _, err := s.reserve(ctx, u.Owner, reservation{ID: u.ID, Bytes: u.Length, IsResumable: true}, u.Length); err != nil {
 		if !errors.Is(err, mongodb.ErrUnknown) {
-			err = errors.Join(err, s.Notes.Remove(context.WithoutCancel(ctx), u.ID)) // sweep deletes the note if this fails
+			err = errors.Join(err, s.purge(context.WithoutCancel(ctx), u.Owner, u.ID)) // sweep deletes the note if this fails
 		}
 		return Upload{}, err
 	}

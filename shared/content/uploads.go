@@ -2,8 +2,7 @@ package content
 
 import "context"
 
-// CloseNote settles the reservation of a file, and deletes the note, and the journal if the file comes from a resumable
-// upload. Call it only after
+// CloseNote settles the reservation of a file, and deletes the note and the journal of its upload. Call it only after
 // the file's catalog entry exists. Afterward, the sweep function does not publish the file's event again.
 func (s *Store) CloseNote(ctx context.Context, id string) error {
 	note, err := s.Notes.Note(ctx, id)

@@ -2,6 +2,7 @@ package content
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"math"
 	"slices"
@@ -19,7 +20,8 @@ const (
 	// maxResumable is the maximum number of open resumable uploads per user. It limits the work that one user can cause
 	// for the sweep function.
 	maxResumable = 1000
-	// maxReservations is the maximum number of reservations per user. It limits the size of a version of the usage.
+	// maxReservations is the number of reservations of a user at which the next upload first removes those that have
+	// ended. It limits the size of a version of the usage.
 	maxReservations = maxResumable + 500
 	// minFileSize is the number of bytes of a quota that allow one file. A file without any bytes also needs space for
 	// its metadata.
@@ -30,18 +32,22 @@ const (
 	reservedAtOnce = 16 << 20
 	// maxCounts is the maximum number of attempts to count the files of a user while they change.
 	maxCounts = 10
+	// countTimeout is the time limit for counting the files of a user.
+	countTimeout = 2 * time.Minute
+	// countPause is the pause before IsUsageCorrect checks again whether the files of a user have been counted.
+	countPause = 500 * time.Millisecond
 	// stagingRetry is the Retry-After value while another request adds verified bytes to the same upload.
 	stagingRetry = 2 * time.Second
 )
 
-// usage is a user's storage usage. It is the value of the user's register (see mongodb.Registers). It exists only if
-// the user has uploaded a file under a quota, or has created a resumable upload.
+// usage is a user's storage usage. It is the value of the user's register (see mongodb.Registers). The first upload under
+// a quota, or the first resumable upload, creates it.
 type usage struct {
 	// Bytes and Files are the total size and the number of the user's files, including all reservations.
 	Bytes int64 `bson:"bytes"`
 	Files int64 `bson:"files"`
-	// IsCounting reports whether the existing files have not been counted yet. In this case, the other fields are zero.
-	IsCounting bool `bson:"counting,omitempty"`
+	// Counting is a random text while the existing files are being counted. In this case, Bytes and Files are zero.
+	Counting string `bson:"counting,omitempty"`
 	// Reservations contains the uploads and the deletions in progress.
 	Reservations []reservation `bson:"reservations"`
 }
@@ -61,6 +67,14 @@ type reservation struct {
 	IsAdopted bool `bson:"adopted,omitempty"`
 	// For is the ID of the resumable upload for which a temporary file is being written. It is empty for other files.
 	For string `bson:"for,omitempty"`
+}
+
+// files returns the number of files that r adds to the usage. A temporary file does not count.
+func (r reservation) files() int64 {
+	if r.For != "" {
+		return 0
+	}
+	return 1
 }
 
 // index returns the index of the reservation with the given ID, or -1.
@@ -100,12 +114,10 @@ func (l Limits) refuse(u *usage, r reservation) error {
 		}
 	}
 	switch {
-	case l.Bytes > 0 && u.Files >= l.Files():
+	case l.Bytes > 0 && r.For == "" && u.Files >= l.Files():
 		return l.full(u)
 	case r.IsResumable && resumable >= maxResumable:
 		return problem.TooManyUploads.With("you have %d unfinished uploads: complete or delete some of them, and try again later", resumable)
-	case len(u.Reservations) >= maxReservations:
-		return problem.TooManyUploads.With("you have too many uploads in progress: try again later")
 	}
 	return nil
 }
@@ -126,7 +138,7 @@ func (s *Store) Room(ctx context.Context, owner string, least int64) (bytes int6
 	}
 	for settled := false; ; settled = true {
 		u, _, err := s.usage.Latest(ctx, owner)
-		if err == nil && (u == nil || u.IsCounting) {
+		if err == nil && (u == nil || u.Counting != "") {
 			u, err = s.count(ctx, owner)
 		}
 		if err != nil {
@@ -152,7 +164,9 @@ func (s *Store) reserve(ctx context.Context, owner string, r reservation, least 
 	for settled := false; ; settled = true {
 		refused := false
 		err = s.changeUsage(ctx, owner, true, func(_ context.Context, u *usage) (*usage, error) {
-			refused = false
+			if refused = len(u.Reservations) >= maxReservations && !settled; refused {
+				return nil, errOutdated
+			}
 			i := u.index(r.ID)
 			var had int64
 			if i >= 0 {
@@ -165,7 +179,7 @@ func (s *Store) reserve(ctx context.Context, owner string, r reservation, least 
 				return nil, err
 			}
 			granted = r.Bytes
-			if s.Limits.Bytes > 0 {
+			if s.Limits.Bytes > 0 && r.For == "" {
 				granted = min(r.Bytes, had+s.Limits.Bytes-u.Bytes)
 			}
 			if granted < least {
@@ -175,7 +189,7 @@ func (s *Store) reserve(ctx context.Context, owner string, r reservation, least 
 			changed := r
 			changed.Bytes = granted
 			if i < 0 {
-				return u.add(changed, granted, 1), nil
+				return u.add(changed, granted, r.files()), nil
 			}
 			return u.remove(i, 0, 0).add(changed, granted-had, 0), nil
 		})
@@ -197,7 +211,7 @@ func (s *Store) changeUsage(ctx context.Context, owner string, create bool, next
 			switch {
 			case u == nil && !create:
 				return nil, nil
-			case u == nil || u.IsCounting:
+			case u == nil || u.Counting != "":
 				return nil, errUncounted
 			}
 			return next(ctx, u)
@@ -212,6 +226,9 @@ func (s *Store) changeUsage(ctx context.Context, owner string, create bool, next
 	return errUncounted
 }
 
+// errOutdated reports that the reservations of uploads and deletions that have ended must first be removed.
+var errOutdated = errors.New("the usage contains too many reservations")
+
 // errUncounted reports that the files of a user have not been counted.
 var errUncounted = problem.Unavailable.With("your files are being counted: try again later")
 
@@ -223,7 +240,7 @@ func (s *Store) release(ctx context.Context, owner, id string) error {
 		if i < 0 {
 			return nil, nil
 		}
-		return u.remove(i, -u.Reservations[i].Bytes, -1), nil
+		return u.remove(i, -u.Reservations[i].Bytes, -u.Reservations[i].files()), nil
 	})
 }
 
@@ -252,14 +269,14 @@ func (s *Store) settle(ctx context.Context, owner string, selected func(reservat
 		if err != nil {
 			return nil, err
 		}
-		active, err := s.active(ctx, slices.DeleteFunc(ids, func(id string) bool { return docs[id].live() }))
+		active, err := s.active(ctx, slices.DeleteFunc(ids, func(id string) bool { return docs[id] != nil }))
 		if err != nil {
 			return nil, err
 		}
 		settled := &usage{Bytes: u.Bytes, Files: u.Files}
 		for _, r := range u.Reservations {
 			switch doc := docs[r.ID]; {
-			case !selected(r), doc.live() && r.IsDeletion, !doc.live() && active[r.ID]:
+			case !selected(r), doc.live() && r.IsDeletion, doc == nil && active[r.ID]:
 				settled.Reservations = append(settled.Reservations, r)
 			case doc.live():
 				if r.IsAdopted {
@@ -271,7 +288,7 @@ func (s *Store) settle(ctx context.Context, owner string, selected func(reservat
 				settled.Bytes += doc.Length - r.Bytes
 			default:
 				settled.Bytes -= r.Bytes
-				settled.Files--
+				settled.Files -= r.files()
 			}
 		}
 		if len(settled.Reservations) == len(u.Reservations) {
@@ -284,7 +301,7 @@ func (s *Store) settle(ctx context.Context, owner string, selected func(reservat
 func all(reservation) bool { return true }
 
 // adopt adds a reservation for an existing file to the owner's usage, and reports whether the file has a reservation
-// then. If the file is not part of the totals because it was uploaded without a quota, or by the previous version, adopt
+// afterward. If the file is not part of the totals because it was uploaded without a quota, or by the previous version, adopt
 // adds it. If isDeletion is true, adopt marks the reservation as the reservation of a deletion.
 func (s *Store) adopt(ctx context.Context, owner, id string, isDeletion bool) (adopted bool, err error) {
 	err = s.changeUsage(ctx, owner, false, func(ctx context.Context, u *usage) (*usage, error) {
@@ -351,37 +368,54 @@ func (s *Store) documents(ctx context.Context, ids []string) (map[string]*fileDo
 // count counts the owner's files, uploads and deletions, and stores the result as the owner's usage. If the usage exists
 // already, count returns it.
 func (s *Store) count(ctx context.Context, owner string) (*usage, error) {
-	// While IsCounting is set, no function of this version completes an upload or a deletion of this owner, because it
-	// would first count the files itself (changeUsage). A deletion that looked for the usage before this change has a
-	// deletion record, so tally finds it.
+	// Do not stop at the deadline of ctx. Otherwise, no request might ever complete the count.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), countTimeout)
+	defer cancel()
+	result, err, _ := s.counts.Do(owner, func() (any, error) { return s.countOnce(ctx, owner) })
+	if err != nil {
+		return nil, err
+	}
+	return result.(*usage), nil
+}
+
+func (s *Store) countOnce(ctx context.Context, owner string) (*usage, error) {
+	// While Counting is set, no function of this version settles or releases a reservation of this owner, because it would
+	// first count the files itself (changeUsage). A deletion that looked for the usage before this change has a deletion
+	// record, so tally finds it.
+	var mark *usage
 	err := s.usage.Change(ctx, owner, func(_ context.Context, u *usage) (*usage, error) {
-		if u != nil {
+		if mark = u; u != nil {
 			return nil, nil
 		}
-		return &usage{IsCounting: true}, nil
+		mark = &usage{Counting: rand.Text()}
+		return mark, nil
 	})
+	if err != nil || mark.Counting == "" {
+		return mark, err
+	}
+	counted, err := s.tally(ctx, owner, mark.Reservations)
 	if err != nil {
 		return nil, err
 	}
-	counted, err := s.tally(ctx, owner)
-	if err != nil {
-		return nil, err
-	}
-	result := counted
+	var result *usage
 	err = s.usage.Change(ctx, owner, func(_ context.Context, u *usage) (*usage, error) {
-		if u != nil && !u.IsCounting {
-			result = u // another process was first
-			return nil, nil
+		switch {
+		case u != nil && u.Counting == mark.Counting:
+			result = counted
+			return counted, nil
+		case u == nil || u.Counting != "":
+			return nil, errUncounted // another count has begun
 		}
-		return counted, nil
+		result = u // another process has counted
+		return nil, nil
 	})
 	return result, err
 }
 
-// tally adds up the owner's files, uploads and deletions.
-func (s *Store) tally(ctx context.Context, owner string) (*usage, error) {
+// tally adds up the owner's files, uploads and deletions. before contains the reservations before the count.
+func (s *Store) tally(ctx context.Context, owner string, before []reservation) (*usage, error) {
 	for range maxCounts {
-		reservations, err := s.unsettled(ctx, owner)
+		reservations, seen, err := s.unsettled(ctx, owner, before)
 		if err != nil {
 			return nil, err
 		}
@@ -397,12 +431,10 @@ func (s *Store) tally(ctx context.Context, owner string) (*usage, error) {
 		if err != nil {
 			return nil, err
 		}
-		// If an upload has begun since the first query, it is unknown whether sum has counted its file.
-		again, err := s.unsettled(ctx, owner)
-		if err != nil {
+		// If an upload has begun since the first query, and is a file already, it is unknown whether sum has counted the file.
+		if unknown, err := s.hasNewFile(ctx, owner, seen); err != nil {
 			return nil, err
-		}
-		if slices.ContainsFunc(again, func(r reservation) bool { return !slices.Contains(ids, r.ID) }) {
+		} else if unknown {
 			continue
 		}
 		for _, r := range reservations {
@@ -412,36 +444,78 @@ func (s *Store) tally(ctx context.Context, owner string) (*usage, error) {
 			case doc != nil, r.IsDeletion:
 				continue // the upload was ended, or the file was deleted
 			}
-			u = u.add(r, r.Bytes, 1)
+			u = u.add(r, r.Bytes, r.files())
 		}
 		return u, nil
 	}
 	return nil, errUncounted
 }
 
-// unsettled returns a reservation for each upload of the owner that might not be a file yet, and for each incomplete
-// deletion.
-func (s *Store) unsettled(ctx context.Context, owner string) (reservations []reservation, err error) {
-	deletions, err := mongodb.List[deletion](ctx, s.deletions, bson.D{{Key: "owner", Value: owner}}, "_id", maxReservations)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range deletions {
-		reservations = append(reservations, reservation{ID: d.ID, IsDeletion: true})
-	}
-	notes, err := s.Notes.Owned(ctx, owner, maxReservations)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range notes {
-		if !slices.ContainsFunc(reservations, func(r reservation) bool { return r.ID == n.ID }) {
-			reservations = append(reservations, reservation{ID: n.ID, Bytes: max(0, n.Length), IsResumable: n.Tus != nil, IsAdopted: !n.IsReserved})
+// unsettled returns the given reservations, and a reservation for each incomplete deletion of the owner and for each
+// upload that was not reserved and is not a file yet. It marks the notes of files that were not reserved, because tally
+// counts these files. Uploads that are marked but have no reservation yet reserve their bytes themselves. seen contains the
+// IDs of all notes.
+func (s *Store) unsettled(ctx context.Context, owner string, before []reservation) (reservations []reservation, seen map[string]bool, err error) {
+	reservations = slices.Clone(before)
+	add := func(r reservation) {
+		if !slices.ContainsFunc(reservations, func(other reservation) bool { return other.ID == r.ID }) {
+			reservations = append(reservations, r)
 		}
 	}
-	if len(reservations) >= maxReservations {
-		return nil, errUncounted // the sweep function must first complete these uploads and deletions
+	deletions, err := mongodb.List[deletion](ctx, s.deletions, bson.D{{Key: "owner", Value: owner}}, "_id", 0)
+	if err != nil {
+		return nil, nil, err
 	}
-	return reservations, nil
+	for _, d := range deletions {
+		add(reservation{ID: d.ID, IsDeletion: true})
+	}
+	notes, err := s.Notes.Owned(ctx, owner)
+	if err != nil {
+		return nil, nil, err
+	}
+	seen = map[string]bool{}
+	var unreserved []string
+	for _, n := range notes {
+		if seen[n.ID] = true; !n.IsReserved {
+			unreserved = append(unreserved, n.ID)
+		}
+	}
+	docs, err := s.documents(ctx, unreserved)
+	if err != nil {
+		return nil, nil, err
+	}
+	var stored []string
+	for _, n := range notes {
+		switch doc := docs[n.ID]; {
+		case n.IsReserved:
+		case doc.live():
+			stored = append(stored, n.ID)
+		case doc == nil:
+			add(reservation{ID: n.ID, Bytes: max(0, n.Length), IsResumable: n.Tus != nil, IsAdopted: true})
+		}
+	}
+	return reservations, seen, s.Notes.Reserved(ctx, stored...)
+}
+
+// hasNewFile reports whether the owner has a file whose note is not in seen.
+func (s *Store) hasNewFile(ctx context.Context, owner string, seen map[string]bool) (bool, error) {
+	notes, err := s.Notes.Owned(ctx, owner)
+	if err != nil {
+		return false, err
+	}
+	var ids []string
+	for _, n := range notes {
+		if !seen[n.ID] {
+			ids = append(ids, n.ID)
+		}
+	}
+	docs, err := s.documents(ctx, ids)
+	for _, doc := range docs {
+		if doc.live() {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // sum returns the total size and the number of the owner's files, without those with the given IDs.
@@ -464,7 +538,7 @@ func (s *Store) sum(ctx context.Context, owner string, without []string) (bytes,
 
 // total adds up the values of an expression for all files that match a filter.
 func (s *Store) total(ctx context.Context, match bson.D, of any) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, mongodb.BulkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
 	cursor, err := s.files.Aggregate(ctx, mongo.Pipeline{
 		{{Key: "$match", Value: match}},
@@ -488,20 +562,27 @@ func (s *Store) NextOwner(ctx context.Context, after string) (string, error) {
 	return s.usage.NextKey(ctx, after)
 }
 
-// IsUsageCorrect reports whether the owner's recorded usage equals the sum of the owner's files.
+// IsUsageCorrect reports whether the owner's recorded usage equals the sum of the owner's files. If the files are being
+// counted, it waits up to maxCounts × countPause.
 func (s *Store) IsUsageCorrect(ctx context.Context, owner string) (bool, error) {
+	isCounting := false
 	for range maxCounts {
 		u, version, err := s.usage.Latest(ctx, owner)
-		if err != nil || u == nil || u.IsCounting {
+		if err != nil || u == nil {
 			return err == nil, err
 		}
-		ids, err := s.unadopted(ctx, owner)
+		if isCounting = u.Counting != ""; isCounting {
+			time.Sleep(countPause)
+			continue
+		}
+		ids, err := s.unreserved(ctx, owner)
 		if err != nil {
 			return false, err
 		}
-		bytes, files := u.Bytes, u.Files-int64(len(u.Reservations))
+		bytes, files := u.Bytes, u.Files
 		for _, r := range u.Reservations {
 			bytes -= r.Bytes
+			files -= r.files()
 			ids = append(ids, r.ID)
 		}
 		gotBytes, gotFiles, err := s.sum(ctx, owner, ids)
@@ -509,7 +590,7 @@ func (s *Store) IsUsageCorrect(ctx context.Context, owner string) (bool, error) 
 			return false, err
 		}
 		// Compare the sums only if nothing has changed between the queries.
-		again, err := s.unadopted(ctx, owner)
+		again, err := s.unreserved(ctx, owner)
 		if err != nil {
 			return false, err
 		}
@@ -521,12 +602,13 @@ func (s *Store) IsUsageCorrect(ctx context.Context, owner string) (bool, error) 
 			return gotBytes == bytes && gotFiles == files, nil
 		}
 	}
-	return true, nil // the usage changes too often, so it cannot be checked now
+	// If the usage changes too often, it cannot be checked now. If the count does not end, its process was killed.
+	return !isCounting, nil
 }
 
-// unadopted returns the IDs of the owner's uploads that have no reservation yet.
-func (s *Store) unadopted(ctx context.Context, owner string) (ids []string, err error) {
-	notes, err := s.Notes.Owned(ctx, owner, maxReservations)
+// unreserved returns the IDs of the owner's uploads that have no reservation yet.
+func (s *Store) unreserved(ctx context.Context, owner string) (ids []string, err error) {
+	notes, err := s.Notes.Owned(ctx, owner)
 	for _, n := range notes {
 		if !n.IsReserved {
 			ids = append(ids, n.ID)
@@ -537,13 +619,12 @@ func (s *Store) unadopted(ctx context.Context, owner string) (ids []string, err 
 
 // Recount replaces the owner's recorded usage by the sum of the owner's files, uploads and deletions.
 func (s *Store) Recount(ctx context.Context, owner string) error {
-	started := false
-	err := s.usage.Change(ctx, owner, func(context.Context, *usage) (*usage, error) {
-		if started {
-			return nil, nil
+	err := s.usage.Change(ctx, owner, func(_ context.Context, u *usage) (*usage, error) {
+		mark := &usage{Counting: rand.Text()}
+		if u != nil {
+			mark.Reservations = u.Reservations
 		}
-		started = true
-		return &usage{IsCounting: true}, nil
+		return mark, nil
 	})
 	if err == nil {
 		_, err = s.count(ctx, owner)

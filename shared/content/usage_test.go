@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
 
+	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -21,6 +23,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
+	"github.com/strongroom-dev/strongroom/shared/outbox"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
@@ -29,7 +32,7 @@ import (
 type recorded struct {
 	Bytes        int64    `bson:"bytes"`
 	Files        int64    `bson:"files"`
-	IsCounting   bool     `bson:"counting"`
+	Counting     string   `bson:"counting"`
 	Reservations []bson.M `bson:"reservations"`
 }
 
@@ -68,7 +71,7 @@ func wantUsage(t *testing.T, db *mongo.Database, owner string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := usageOf(t, db, owner); got.Bytes != bytes || got.Files != files || got.IsCounting || len(got.Reservations) > 0 {
+	if got := usageOf(t, db, owner); got.Bytes != bytes || got.Files != files || got.Counting != "" || len(got.Reservations) > 0 {
 		t.Errorf("got the usage %+v of %s, want %d bytes in %d files and no reservations", got, owner, bytes, files)
 	}
 }
@@ -421,8 +424,16 @@ func TestRefusedUploadSettles(t *testing.T) {
 	s, db := servertest.OpenContent(t, uri)
 	s.Limits = content.Limits{Bytes: 100}
 	outdated := []bson.D{
-		{{Key: "id", Value: "ended upload"}, {Key: "bytes", Value: 30}},
+		{{Key: "id", Value: "upload without a note"}, {Key: "bytes", Value: 10}},
+		{{Key: "id", Value: "terminated upload"}, {Key: "bytes", Value: 20}}, // the process was killed before it released the bytes
 		{{Key: "id", Value: "deleted file"}, {Key: "bytes", Value: 30}, {Key: "deletion", Value: true}},
+	}
+	if err := s.Notes.Add(t.Context(), outbox.Note{ID: "terminated upload", Owner: "ada", Length: 20, IsReserved: true}); err != nil {
+		t.Fatal(err)
+	}
+	tombstone := bson.D{{Key: "_id", Value: "terminated upload"}, {Key: "metadata", Value: bson.D{{Key: "ended_at", Value: time.Now()}}}}
+	if _, err := db.Collection("fs.files").InsertOne(t.Context(), tombstone); err != nil {
+		t.Fatal(err)
 	}
 	f, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Size: 20}}, strings.NewReader(strings.Repeat("x", 20)), anyEvent)
 	if err != nil {
@@ -433,7 +444,7 @@ func TestRefusedUploadSettles(t *testing.T) {
 		t.Errorf("got the reservations %v, want that of the new file", latest.Reservations)
 	}
 	outdated = append(outdated, bson.D{{Key: "id", Value: f.ID}, {Key: "bytes", Value: 40}}) // more than the file has
-	value := bson.D{{Key: "bytes", Value: 100}, {Key: "files", Value: 3}, {Key: "reservations", Value: outdated}}
+	value := bson.D{{Key: "bytes", Value: 100}, {Key: "files", Value: 4}, {Key: "reservations", Value: outdated}}
 	if _, err := db.Collection("usage").InsertOne(t.Context(), bson.D{{Key: "_id", Value: fmt.Sprintf("ada/%020d", 100)}, {Key: "key", Value: "ada"},
 		{Key: "number", Value: 100}, {Key: "value", Value: value}}); err != nil {
 		t.Fatal(err)
@@ -442,6 +453,106 @@ func TestRefusedUploadSettles(t *testing.T) {
 		t.Errorf("Room: got %d and error %v, want 80", room, err)
 	}
 	wantUsage(t, db, "ada")
+}
+
+// TestFirstCreate proves that the quota applies to the first resumable uploads of a user, also at the same time.
+func TestFirstCreate(t *testing.T) {
+	const quota = 100
+	for name, c := range map[string]struct {
+		length  int64
+		uploads int
+		want    int // the number of uploads that fit
+	}{"fits": {quota, 1, 1}, "too long": {quota + 1, 1, 0}, "together too long": {40, 8, 2}} {
+		t.Run(name, func(t *testing.T) {
+			uri := servertest.MongoDB(t).NewDatabase(t)
+			var group sync.WaitGroup
+			var created atomic.Int64
+			for range c.uploads {
+				s, _ := servertest.OpenContent(t, uri)
+				s.Limits = content.Limits{Bytes: quota}
+				group.Go(func() {
+					_, err := s.Create(t.Context(), content.Upload{Owner: "ada", Length: c.length, ExpiresAt: time.Now().Add(time.Hour)})
+					switch {
+					case err == nil:
+						created.Add(1)
+					case !errors.Is(err, problem.QuotaExceeded):
+						t.Errorf("Create: got error %v, want %v", err, problem.QuotaExceeded)
+					}
+				})
+			}
+			group.Wait()
+			db := servertest.Database(t, uri)
+			if got := int(created.Load()); got != c.want || servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}) != int64(c.want) {
+				t.Errorf("got %d uploads, want %d", got, c.want)
+			}
+			if got := usageOf(t, db, "ada"); got.Bytes != int64(c.want)*c.length || len(got.Reservations) != c.want {
+				t.Errorf("got the usage %+v, want %d uploads", got, c.want)
+			}
+		})
+	}
+}
+
+// TestCountManyNotes proves that the files of a user can be counted while many of them have no catalog entry yet, for example
+// after an outage of RabbitMQ.
+func TestCountManyNotes(t *testing.T) {
+	const files, size = 2000, 3
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	var notes, docs []any
+	for range files {
+		id := uuid.Must(uuid.NewV7()).String()
+		notes = append(notes, outbox.Note{ID: id, Owner: "ada", Length: size})
+		docs = append(docs, bson.D{{Key: "_id", Value: id}, {Key: "length", Value: size}, {Key: "chunkSize", Value: mebi}, {Key: "metadata", Value: bson.D{{Key: "owner", Value: "ada"}}}})
+	}
+	_, err := db.Collection("uploads").InsertMany(t.Context(), notes)
+	if err == nil {
+		_, err = db.Collection("fs.files").InsertMany(t.Context(), docs)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := servertest.CreateUpload(t, s, 1)
+	if got := usageOf(t, db, "ada"); got.Bytes != files*size+1 || got.Files != files+1 || len(got.Reservations) != 1 {
+		t.Errorf("got %d bytes, %d files and %d reservations, want %d, %d and 1", got.Bytes, got.Files, len(got.Reservations), files*size+1, files+1)
+	}
+	for _, id := range []string{notes[0].(outbox.Note).ID, notes[1].(outbox.Note).ID} {
+		if err := s.CloseNote(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Terminate(t.Context(), u.ID); err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, db, "ada")
+}
+
+// TestRecount proves that a new count keeps the reservations of uploads in progress, and replaces a count that was
+// interrupted.
+func TestRecount(t *testing.T) {
+	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
+	s.Limits = content.Limits{Bytes: 100 * mebi}
+	_, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Size: -1}}, servertest.NewReader(10, func() error {
+		before := usageOf(t, db, "ada")
+		if _, err := db.Collection("usage").InsertOne(t.Context(), bson.D{{Key: "_id", Value: fmt.Sprintf("ada/%020d", 100)}, {Key: "key", Value: "ada"},
+			{Key: "number", Value: 100}, {Key: "value", Value: bson.D{{Key: "counting", Value: "killed"}, {Key: "reservations", Value: before.Reservations}}}}); err != nil {
+			t.Error(err)
+		}
+		if ok, err := s.IsUsageCorrect(t.Context(), "ada"); ok || err != nil {
+			t.Errorf("IsUsageCorrect: got %t and error %v, want false", ok, err)
+		}
+		if err := s.Recount(t.Context(), "ada"); err != nil {
+			t.Error(err)
+		}
+		if after := usageOf(t, db, "ada"); after.Bytes != before.Bytes || after.Files != 1 || after.Bytes < 10 {
+			t.Errorf("got the usage %+v, want %+v", after, before)
+		}
+		return io.EOF
+	}), anyEvent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := usageOf(t, db, "ada"); got.Bytes != 10 || got.Files != 1 {
+		t.Errorf("got the usage %+v, want 10 bytes in 1 file", got)
+	}
 }
 
 // TestQuotaUnknownSize proves that an upload of unknown size reserves its bytes while they arrive, and ends with exactly

@@ -155,5 +155,5 @@ func (r *Registers[T]) insert(ctx context.Context, key string, number int64, val
 
 // busy is the error of a change that could not be made in time.
 func busy(ctx context.Context, key string) error {
-	return problem.Unavailable.Because(fmt.Errorf("change %s: %w", key, ctx.Err()), "too many concurrent requests of the same user: try again later")
+	return problem.Unavailable.Because(fmt.Errorf("change %s: %w", key, ctx.Err()), "too many concurrent requests: try again later")
 }

@@ -23,7 +23,8 @@ type Note struct {
 	Owner string `bson:"owner"`
 	// Length is the size of the file in bytes, or -1 if it is not known yet. Length is 0 for a temporary file.
 	Length int64 `bson:"length"`
-	// IsReserved reports whether the upload has, or had, a reservation in its owner's usage (see package content).
+	// IsReserved reports whether the upload will have, has or had a reservation in its owner's usage (see package content),
+	// or is already part of it.
 	IsReserved bool `bson:"reserved,omitempty"`
 	// ExpiresAt is the time when a resumable upload expires. It is nil for an upload in one request.
 	ExpiresAt *time.Time `bson:"expires_at"`
@@ -97,9 +98,12 @@ func (n *Notes) Postpone(ctx context.Context, id string, until time.Time) error 
 	return n.set(ctx, id, bson.D{{Key: "due_at", Value: until.UTC()}})
 }
 
-// Reserved records that the upload has a reservation in its owner's usage, if the note exists.
-func (n *Notes) Reserved(ctx context.Context, id string) error {
-	return n.set(ctx, id, bson.D{{Key: "reserved", Value: true}})
+// Reserved sets IsReserved in the notes with the given IDs, if they exist.
+func (n *Notes) Reserved(ctx context.Context, ids ...string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return mongodb.UpdateAll(ctx, n.notes, mongodb.IDs(ids), bson.D{{Key: "$set", Value: bson.D{{Key: "reserved", Value: true}}}})
 }
 
 // End marks a resumable upload as expired and due at the given time.
@@ -153,9 +157,9 @@ func (n *Notes) Waiting(ctx context.Context) (files int64, since time.Time, err 
 	return files, first[0].StoredAt.UTC(), mongodb.Problem(err, "count the files that wait for a catalog entry")
 }
 
-// Owned returns up to limit notes of the owner whose IsStored is false.
-func (n *Notes) Owned(ctx context.Context, owner string, limit int) ([]Note, error) {
-	return mongodb.List[Note](ctx, n.notes, bson.D{{Key: "owner", Value: owner}, {Key: "stored", Value: nil}}, "_id", limit)
+// Owned returns the notes of the owner whose IsStored is false.
+func (n *Notes) Owned(ctx context.Context, owner string) ([]Note, error) {
+	return mongodb.List[Note](ctx, n.notes, bson.D{{Key: "owner", Value: owner}, {Key: "stored", Value: nil}}, "_id", 0)
 }
 
 // Existing returns those of the given IDs that have a note.

@@ -162,7 +162,7 @@ func TestWaiting(t *testing.T) {
 	want(2, start.Add(-time.Hour))
 }
 
-// TestOwned proves that Owned returns the notes of an owner whose uploads are not known to be files, up to a limit, and
+// TestOwned proves that Owned returns the notes of an owner whose uploads are not known to be files, and
 // that Existing returns the IDs that have a note.
 func TestOwned(t *testing.T) {
 	notes, _ := newNotes(t)
@@ -180,15 +180,13 @@ func TestOwned(t *testing.T) {
 	if err := notes.Reserved(t.Context(), "c"); err != nil {
 		t.Fatal(err)
 	}
-	for limit, want := range map[int]string{2: "a:false b:false", 10: "a:false b:false c:true"} {
-		owned, err := notes.Owned(t.Context(), "ada", limit)
-		var got []string
-		for _, n := range owned {
-			got = append(got, fmt.Sprintf("%s:%t", n.ID, n.IsReserved))
-		}
-		if err != nil || strings.Join(got, " ") != want {
-			t.Errorf("Owned with the limit %d: got %q and error %v, want %q", limit, got, err, want)
-		}
+	owned, err := notes.Owned(t.Context(), "ada")
+	var got []string
+	for _, n := range owned {
+		got = append(got, fmt.Sprintf("%s:%t", n.ID, n.IsReserved))
+	}
+	if want := "a:false b:false c:true"; err != nil || strings.Join(got, " ") != want {
+		t.Errorf("Owned: got %q and error %v, want %q", got, err, want)
 	}
 	for ids, want := range map[string]string{"": "", "a": "a", "a,x,stored": "a,stored", "x": ""} {
 		if got, err := notes.Existing(t.Context(), strings.FieldsFunc(ids, func(r rune) bool { return r == ',' })); err != nil || strings.Join(got, ",") != want {

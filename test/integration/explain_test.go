@@ -230,7 +230,7 @@ func callOthers(t *testing.T, files *content.Store, entries *catalog.Store) (cal
 	call("content.Store.Upgrade", err)
 	call("outbox.Notes.Add", files.Notes.Add(ctx, outbox.Note{ID: id, Owner: "ada", DueAt: time.Now()}))
 	call("outbox.Notes.End", files.Notes.End(ctx, id, time.Now()))
-	_, err = files.Notes.Owned(ctx, "ada", 10)
+	_, err = files.Notes.Owned(ctx, "ada")
 	call("outbox.Notes.Owned", err)
 	_, err = files.Notes.Existing(ctx, []string{id, "x"})
 	call("outbox.Notes.Existing", err)
