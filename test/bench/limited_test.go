@@ -25,7 +25,7 @@ type limited struct {
 // startLimited runs a program with a memory limit, in bytes, until the benchmark ends. If the process is allowed to
 // create a control group, which requires root, the program runs in a control group with that limit. Otherwise, the
 // program runs with GOMEMLIMIT, which is not enforced.
-func startLimited(b *testing.B, limit int, binary string, env []string) *limited {
+func startLimited(b testing.TB, limit int, binary string, env []string) *limited {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -93,7 +93,7 @@ func memoryGroup(limit int) (dir string, err error) {
 }
 
 // peak returns the maximum resident memory of the program so far, in bytes.
-func (l *limited) peak(b *testing.B) int {
+func (l *limited) peak(b testing.TB) int {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.pid))
 	if err != nil {
 		b.Fatal(err)
@@ -109,7 +109,7 @@ func (l *limited) peak(b *testing.B) int {
 }
 
 // cpu returns the CPU time that the program has used.
-func (l *limited) cpu(b *testing.B) time.Duration {
+func (l *limited) cpu(b testing.TB) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.pid))
 	if err != nil {
 		b.Fatal(err)
@@ -125,7 +125,7 @@ func (l *limited) cpu(b *testing.B) time.Duration {
 }
 
 // ownCPU returns the CPU time that this process has used.
-func ownCPU(b *testing.B) time.Duration {
+func ownCPU(b testing.TB) time.Duration {
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
 		b.Fatal(err)

@@ -40,7 +40,7 @@ func BenchmarkStart(b *testing.B) {
 }
 
 // build builds a function with the same options as ko, and returns the path of the binary in dir.
-func build(b *testing.B, dir, name string) string {
+func build(b testing.TB, dir, name string) string {
 	binary := filepath.Join(dir, name)
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "github.com/strongroom-dev/strongroom/functions/"+name)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -85,7 +85,7 @@ func startOnce(b *testing.B, binary string, env []string) {
 
 // settings writes key files to dir and returns the settings of all functions. The addresses of the stores and functions
 // in the settings have no server.
-func settings(b *testing.B, dir string) []string {
+func settings(b testing.TB, dir string) []string {
 	private, jwks, err := token.GenerateKey()
 	if err != nil {
 		b.Fatal(err)
