@@ -49,15 +49,18 @@ const (
 
 // costs contains the measurements of one run of TestScale. The simulation reads them.
 type costs struct {
-	Machine    string  `json:"machine"`
-	Store      string  `json:"store"`
-	Go         string  `json:"go"`
-	Commit     string  `json:"commit"`
-	Date       string  `json:"date"`
-	Operations []cost  `json:"operations"`
-	Loads      []load  `json:"loads"`
-	Sizes      []size  `json:"sizes"`
-	Broker     *broker `json:"broker"`
+	Machine    string `json:"machine"`
+	Cores      int    `json:"cores"`
+	Store      string `json:"store"`
+	Go         string `json:"go"`
+	Commit     string `json:"commit"`
+	Date       string `json:"date"`
+	Operations []cost `json:"operations"`
+	Loads      []load `json:"loads"`
+	Sizes      []size `json:"sizes"`
+	// StoredPerByte is the storage that a byte of a file uses, in bytes.
+	StoredPerByte float64 `json:"stored_per_byte"`
+	Broker        broker  `json:"broker"`
 }
 
 // cost is the cost of an operation at a step.
@@ -81,24 +84,26 @@ type load struct {
 	// PerSecond is the throughput of all clients together. Millis is the mean duration of an operation in milliseconds.
 	PerSecond float64 `json:"per_second"`
 	Millis    float64 `json:"ms"`
-	// FunctionCPU is the processor time of the function for each operation in milliseconds. StoreCPU is the processor
-	// time of all other processes on the machine, except this test. It is 0 if the machine is not a Linux machine.
+	// FunctionCPU is the processor time of the function for each operation in milliseconds. ClientCPU is that of the
+	// clients and the proxy, which are in this process. StoreCPU is that of all other processes on the machine.
 	FunctionCPU float64 `json:"function_cpu_ms"`
+	ClientCPU   float64 `json:"client_cpu_ms"`
 	StoreCPU    float64 `json:"store_cpu_ms"`
 }
 
-// size is the storage that a collection uses for each file, in bytes.
+// size is the storage that a collection uses, in bytes.
 type size struct {
-	Collection string  `json:"collection"`
-	Documents  float64 `json:"documents"`
-	Data       float64 `json:"data_bytes"`
-	Storage    float64 `json:"storage_bytes"`
-	Indexes    float64 `json:"index_bytes"`
+	Collection string  `json:"collection" bson:"-"`
+	Documents  int     `json:"documents" bson:"-"`
+	Storage    float64 `json:"storage" bson:"storageSize"`
+	Indexes    float64 `json:"indexes" bson:"totalIndexSize"`
 }
+
+// each returns the storage for each document.
+func (s size) each() float64 { return (s.Storage + s.Indexes) / float64(s.Documents) }
 
 // broker contains the measurements of RabbitMQ.
 type broker struct {
-	Version string `json:"version"`
 	// PerSecond is the number of events per second that loadClients publishers publish to the queue. Millis is the
 	// duration of a publication by one publisher, in milliseconds.
 	PerSecond float64 `json:"per_second"`
@@ -117,6 +122,7 @@ type scale struct {
 	filler    *filler
 	signer    *token.Signer
 	functions map[string]*limited
+	uploaded  float64 // the number of bytes that the load tests have uploaded
 
 	mu       sync.Mutex
 	events   []published // the published events that are not recorded yet
@@ -147,8 +153,8 @@ func TestScale(t *testing.T) {
 	}
 	if text := os.Getenv("FILES"); text != "" {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 1000 {
-			t.Fatalf("FILES: got %q, want a number of at least 1000", text)
+		if err != nil || n < 1000 || strings.Trim(text, "0") != "1" {
+			t.Fatalf("FILES: got %q, want a power of 10 of at least 1000", text)
 		}
 		files = n
 	}
@@ -158,15 +164,15 @@ func TestScale(t *testing.T) {
 		s.measureFiles()
 		s.measureCatalog()
 	}
+	s.Sizes = s.measureSizes()
 	s.measureLoads()
-	s.measureSizes()
+	s.measureStored()
 	s.fill(files*10, true)
 	s.measureCatalog()
 	s.measureBroker()
-	if err := s.costs.save(costsFile); err != nil {
+	if err := s.save(costsFile); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Print(s.costs.tables())
 }
 
 // newScale starts the functions with an empty database.
@@ -210,7 +216,8 @@ func describe(t *testing.T) costs {
 		}
 	}
 	return costs{
-		Machine: fmt.Sprintf("%d cores (%s)", runtime.NumCPU(), processor),
+		Machine: processor,
+		Cores:   runtime.NumCPU(),
 		Go:      strings.TrimPrefix(runtime.Version(), "go"),
 		Commit:  strings.TrimSpace(string(commit)),
 		Date:    time.Now().UTC().Format(time.DateOnly),
@@ -502,10 +509,11 @@ func (s *scale) measureLoads() {
 			operation string
 			size      int
 		}{{uploadSmall, smallSize}, {uploadMean, meanSize}} {
-			s.measureLoad(upload.operation, "upload", clients, func(run int) (bool, error) {
+			n := s.measureLoad(upload.operation, "upload", clients, func(run int) (bool, error) {
 				_, err := s.upload("upload", user(run), upload.size)
 				return true, err
 			})
+			s.uploaded += float64(n * upload.size)
 		}
 		s.measureLoad(recordFile, "record", clients, func(int) (bool, error) { return s.record() })
 	}
@@ -513,8 +521,7 @@ func (s *scale) measureLoads() {
 }
 
 // measureLoad runs an operation with several clients for loadTime, or until each returns false.
-func (s *scale) measureLoad(operation, function string, clients int, each func(run int) (more bool, err error)) {
-	l := load{Operation: operation, Clients: clients}
+func (s *scale) measureLoad(operation, function string, clients int, each func(run int) (more bool, err error)) (operations int) {
 	var group errgroup.Group
 	done := make([]int, clients)
 	busy, used, own := machineCPU(), s.functions[function].cpu(s), ownCPU(s)
@@ -542,10 +549,10 @@ func (s *scale) measureLoad(operation, function string, clients int, each func(r
 		s.Fatalf("%s with %d clients: %d operations, %v", operation, clients, total, err)
 	}
 	millis := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(total) }
-	l.PerSecond, l.Millis = float64(total)/took.Seconds(), millis(took)*float64(clients)
-	l.FunctionCPU, l.StoreCPU = millis(used), max(0, millis(busy-used-own))
+	l := load{operation, clients, float64(total) / took.Seconds(), millis(took) * float64(clients), millis(used), millis(own), max(0, millis(busy-used-own))}
 	s.Loads = append(s.Loads, l)
 	fmt.Printf("%-20s %3d clients %8.1f/s %8.2f ms, CPU: function %.2f ms, store %.2f ms\n", operation, clients, l.PerSecond, l.Millis, l.FunctionCPU, l.StoreCPU)
+	return total
 }
 
 // machineCPU returns the processor time of all processes on the machine, or 0 if it is unknown.
@@ -571,25 +578,27 @@ func machineCPU() time.Duration {
 }
 
 // measureSizes measures the storage that the collections use.
-func (s *scale) measureSizes() {
+func (s *scale) measureSizes() []size {
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
-	for _, collection := range fileCollections {
-		var stats struct {
-			Count   float64 `bson:"count"`
-			Size    float64 `bson:"size"`
-			Storage float64 `bson:"storageSize"`
-			Indexes float64 `bson:"totalIndexSize"`
-		}
-		if err := s.db.RunCommand(ctx, bson.D{{Key: "collStats", Value: collection}}).Decode(&stats); err != nil {
+	sizes := make([]size, len(fileCollections))
+	for i, collection := range fileCollections {
+		if err := s.db.RunCommand(ctx, bson.D{{Key: "collStats", Value: collection}}).Decode(&sizes[i]); err != nil {
 			s.Fatalf("collStats %s: %v", collection, err)
 		}
-		if stats.Count == 0 {
-			s.Fatalf("collStats %s: got 0 documents", collection)
-		}
-		s.Sizes = append(s.Sizes, size{collection, stats.Count, stats.Size / stats.Count, stats.Storage / stats.Count, stats.Indexes / stats.Count})
-		fmt.Printf("%+v\n", s.Sizes[len(s.Sizes)-1])
+		sizes[i].Collection, sizes[i].Documents = collection, s.filler.files // collStats reports only an estimate
+		fmt.Printf("%+v\n", sizes[i])
 	}
+	return sizes
+}
+
+// measureStored measures the storage of the bytes of files. It uses the growth of the collections during the load tests.
+func (s *scale) measureStored() {
+	grown := 0.0
+	for i, after := range s.measureSizes() {
+		grown += after.Storage - s.Sizes[i].Storage
+	}
+	s.StoredPerByte = grown / s.uploaded
 }
 
 // measureBroker measures how fast events are published to RabbitMQ while nothing consumes them.
@@ -604,7 +613,7 @@ func (s *scale) measureBroker() {
 	if err != nil {
 		s.Fatal(err)
 	}
-	b := &broker{Bytes: float64(len(body))}
+	b := broker{Bytes: float64(len(body))}
 	publish := func(clients int) (perSecond float64) {
 		var group errgroup.Group
 		done := make([]int, clients)
@@ -640,7 +649,7 @@ func (s *scale) measureBroker() {
 	}
 	b.Queued = depths.Waiting
 	s.Broker = b
-	fmt.Printf("%+v\n", *b)
+	fmt.Printf("%+v\n", b)
 }
 
 // save writes the costs to a file.
