@@ -53,8 +53,15 @@ console: ## rebuild the gateway's web console (requires Node.js; commit the resu
 	npm --prefix functions/gateway/console ci --ignore-scripts --no-audit --no-fund
 	npm --prefix functions/gateway/console run build
 
-bench: ## run the benchmarks and print the figures for docs/benchmarks.md
+bench: ## print the figures for docs/benchmarks.md (SCALE=1: only those for 10^4 to 10^7 files, and write the plots; option: FILES)
+ifdef SCALE
+	go run ./test/servers
+	go test -count=1 -timeout 2h -v -run '^TestScale$$' ./test/bench
+	go test -count=1 -v -run '^TestScalePages$$' ./test/bench -update
+else
 	go test -run "^$$" -bench . ./test/bench/... ./functions/... ./shared/telemetry
+	go test -count=1 -v -run '^TestScalePages$$' ./test/bench
+endif
 
 soak: ## upload 10,000 files (1,000 to FerretDB) while everything is killed (options: UPLOADS CLIENTS SEED KILL_INTERVAL)
 	go run ./test/servers

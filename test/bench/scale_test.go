@@ -41,6 +41,7 @@ const (
 	measureLimit  = 30 * time.Second // time limit for all runs of an operation at a step
 	smallSize     = 4 << 10          // size of the files that are uploaded to measure an operation, in bytes
 	meanSize      = 1 << 20          // size of the files in the load tests, in bytes
+	settleLimit   = 2 * time.Minute  // longest time until the machine is idle after the inserts
 	loadTime      = 10 * time.Second // duration of a load test
 	loadClients   = 16               // concurrent clients of a load test
 	recovered     = 100              // files whose events a sweep publishes
@@ -121,6 +122,7 @@ type scale struct {
 	db        *mongo.Database
 	filler    *filler
 	signer    *token.Signer
+	client    *http.Client
 	functions map[string]*limited
 	uploaded  float64 // the number of bytes that the load tests have uploaded
 
@@ -177,7 +179,8 @@ func TestScale(t *testing.T) {
 
 // newScale starts the functions with an empty database.
 func newScale(t *testing.T) *scale {
-	s := &scale{T: t, costs: describe(t), functions: map[string]*limited{}}
+	s := &scale{T: t, costs: describe(t), functions: map[string]*limited{},
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: loadClients}}}
 	uri := servertest.MongoDB(t).NewDatabase(t)
 	s.db = servertest.Database(t, uri)
 	files, _ := servertest.OpenContent(t, uri) // creates the indexes
@@ -288,7 +291,7 @@ func (s *scale) send(method, function, target, bearer string, header http.Header
 	if bearer != "" {
 		request.Header.Set("Authorization", "Bearer "+bearer)
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
 		return nil, err
 	}
@@ -346,6 +349,22 @@ func (s *scale) fill(n int, onlyEntries bool) {
 	}
 	took := time.Since(began)
 	fmt.Printf("inserted documents of %d files in %v, %.0f files/s\n", s.filler.entries-before, took.Round(time.Second), float64(s.filler.entries-before)/took.Seconds())
+	s.settle()
+}
+
+// settle waits until the machine is idle, because a store continues to work after many inserts. It waits up to
+// settleLimit, because other programs can use the machine.
+func (s *scale) settle() {
+	const interval = 3 * time.Second
+	began := time.Now()
+	for time.Since(began) < settleLimit {
+		before := machineCPU()
+		time.Sleep(interval)
+		if machineCPU()-before < interval*time.Duration(s.Cores)/10 {
+			return
+		}
+	}
+	fmt.Printf("the machine is still busy after %v\n", settleLimit)
 }
 
 // measure runs an operation twice for each run, and uses only the second half of the runs.
