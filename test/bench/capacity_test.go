@@ -87,6 +87,8 @@ func (m model) resources() []resource {
 			"storage in config/backing/mongodb.yaml", "a larger volume, then shards", "storage of a file"},
 		{"sweep, recovery of an outage in the time of the outage", 1, m.sweepPublishes() / m.sweepEvery.Seconds(),
 			"maxPublished in functions/sweep/sweep.go", "maxPublished, schedule in knative/sweep.yaml", sweepFile},
+		{"sweep, deletion of idempotency keys", 1, m.bulkTimeout.Seconds() * 1000 / m.cost(sweepClaim).Millis / m.sweepEvery.Seconds(),
+			"BulkTimeout in shared/mongodb/document.go", "schedule in knative/sweep.yaml", sweepClaim},
 		{"processors of the store", (many.StoreCPU + busy.StoreCPU) / 1000, float64(m.Cores),
 			"processors of the measured machine", "more processors, then shards", "load: " + uploadMean + ", " + recordFile},
 		{"processors of upload", many.FunctionCPU / 1000, m.uploadPods * m.uploadCores,
@@ -144,7 +146,7 @@ func (m model) predicted(operation string, clients int) float64 {
 // TestCapacity checks the simulation with costs and limits for which the results are known.
 func TestCapacity(t *testing.T) {
 	m := model{
-		costs{Cores: 2, Operations: []cost{{Operation: sweepFile, Millis: 10}},
+		costs{Cores: 2, Operations: []cost{{Operation: sweepFile, Millis: 10}, {Operation: sweepClaim, Millis: 0.1}},
 			Loads: []load{
 				{Operation: recordFile, Clients: 1, Millis: 10, FunctionCPU: 1, ClientCPU: 1, StoreCPU: 2},
 				{Operation: recordFile, Clients: loadClients, PerSecond: 500, FunctionCPU: 1, StoreCPU: 2},
@@ -154,7 +156,7 @@ func TestCapacity(t *testing.T) {
 			Sizes: []size{{Documents: 10, Storage: 4000, Indexes: 1000}}, StoredPerByte: 1,
 			Broker: broker{PerSecond: 1000, Bytes: 1000}},
 		limits{uploadPods: 10, uploadRequests: 40, uploadCores: 1, recordPods: 5, recordCores: 1, connections: 16,
-			deliveries: 20, published: 1000, sweepEvery: 5 * time.Minute, stepTime: 50 * time.Second,
+			deliveries: 20, published: 1000, bulkTimeout: 20 * time.Second, sweepEvery: 5 * time.Minute, stepTime: 50 * time.Second,
 			storeVolume: 10 << 30, brokerVolume: 1 << 30},
 	}
 	resources := map[string]resource{}
@@ -162,11 +164,12 @@ func TestCapacity(t *testing.T) {
 		resources[r.name] = r
 	}
 	for name, want := range map[string]float64{
-		"processors of the store":  2 / 0.010 * 3600,
-		"processors of upload":     10 / 0.005 * 3600,
-		"deliveries to record":     20 / 0.010 * 3600,
-		"connections of upload":    160 / 0.020 * 3600,
-		"publications to RabbitMQ": 1000 * 3600,
+		"processors of the store":             2 / 0.010 * 3600,
+		"processors of upload":                10 / 0.005 * 3600,
+		"deliveries to record":                20 / 0.010 * 3600,
+		"connections of upload":               160 / 0.020 * 3600,
+		"publications to RabbitMQ":            1000 * 3600,
+		"sweep, deletion of idempotency keys": 200_000.0 / 300 * 3600,
 	} {
 		if got := resources[name].perHour(); math.Abs(got/want-1) > 1e-9 {
 			t.Errorf("%s: got %v uploads per hour, want %v", name, got, want)

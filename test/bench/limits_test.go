@@ -27,13 +27,14 @@ type limits struct {
 	deliveries                             float64 // concurrent deliveries of events to record
 	published                              float64 // events that one sweep publishes
 	sweepEvery, stepTime                   time.Duration
-	storeVolume, brokerVolume              float64 // bytes; brokerVolume is without the reserve of RabbitMQ
+	bulkTimeout                            time.Duration // time limit of a command for many documents
+	storeVolume, brokerVolume              float64       // bytes; brokerVolume is without the reserve of RabbitMQ
 }
 
 // readLimits reads the limits from the manifests and from the code.
 func readLimits(t *testing.T) limits {
 	upload, record := manifest(t, "knative/upload.yaml", "Service"), manifest(t, "knative/record.yaml", "Service")
-	sweep := constants(t, "functions/sweep")
+	sweep, store := constants(t, "functions/sweep"), constants(t, "shared/mongodb")
 	var minutes int
 	schedule := manifest(t, "knative/sweep.yaml", "PingSource").text("spec", "schedule")
 	if _, err := fmt.Sscanf(schedule, "*/%d * * * *", &minutes); err != nil {
@@ -51,10 +52,11 @@ func readLimits(t *testing.T) limits {
 		uploadCores:    upload.number("spec", "template", "spec", "containers", "0", "resources", "limits", "cpu"),
 		recordPods:     record.number("spec", "template", "metadata", "annotations", "autoscaling.knative.dev/max-scale"),
 		recordCores:    record.number("spec", "template", "spec", "containers", "0", "resources", "limits", "cpu"),
-		connections:    numeric(t, constants(t, "shared/mongodb")["poolSize"]),
+		connections:    numeric(t, store["poolSize"]),
 		deliveries:     manifest(t, "knative/strongroom-files.yaml", "RabbitmqSource").number("spec", "rabbitmqResourcesConfig", "parallelism"),
 		published:      numeric(t, sweep["maxPublished"]),
 		sweepEvery:     time.Duration(minutes) * time.Minute,
+		bulkTimeout:    time.Duration(numeric(t, store["BulkTimeout"])),
 		stepTime:       time.Duration(numeric(t, sweep["stepTime"])),
 		storeVolume:    manifest(t, "config/backing/mongodb.yaml", "StatefulSet").number("spec", volume, "0", "spec", "resources", "requests", "storage"),
 		brokerVolume: manifest(t, "config/backing/rabbitmq.yaml", "StatefulSet").number("spec", volume, "0", "spec", "resources", "requests", "storage") -

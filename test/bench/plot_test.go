@@ -23,8 +23,8 @@ type line struct {
 
 type point struct{ x, y float64 }
 
-// colors can be distinguished by readers with color blindness (Okabe and Ito, 2008).
-var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9"}
+// colors can be distinguished by readers with color blindness (Okabe and Ito, 2008, with brown instead of yellow).
+var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#7f3b08"}
 
 // The layout of a plot, in pixels.
 const (

@@ -72,13 +72,15 @@ type series struct {
 	costs     []cost
 }
 
-// n returns the number of files or catalog entries that the operation of c reads.
-func (c cost) n() int { return c.Entries }
-
-// growth returns the ratio of the last cost to the first, and the ratio of the logarithms of their numbers of files.
+// growth compares the last cost with the first. It returns the ratio of the durations and the ratio of the logarithms of
+// the numbers of entries. The first ratio is infinite if the operation fails at the last step.
 func (s series) growth() (ratio, logarithm float64) {
 	first, last := s.costs[0], s.costs[len(s.costs)-1]
-	return last.Millis / first.Millis, math.Log(float64(last.n())) / math.Log(float64(first.n()))
+	logarithm = math.Log(float64(last.Entries)) / math.Log(float64(first.Entries))
+	if last.Failure != "" {
+		return math.Inf(1), logarithm
+	}
+	return last.Millis / first.Millis, logarithm
 }
 
 // series returns the costs of all operations, in the order of their measurement.
@@ -96,8 +98,8 @@ func (c costs) series() (all []series) {
 // steps returns the numbers of catalog entries at which the operations were measured.
 func (c costs) steps() (steps []int) {
 	for _, one := range c.Operations {
-		if !slices.Contains(steps, one.n()) {
-			steps = append(steps, one.n())
+		if !slices.Contains(steps, one.Entries) {
+			steps = append(steps, one.Entries)
 		}
 	}
 	return steps
@@ -129,8 +131,8 @@ func (c costs) plot(title, x, y string, value func(cost) float64, selected func(
 		}
 		l := line{name: s.operation, color: colors[len(p.lines)%len(colors)]}
 		for _, one := range s.costs {
-			if one.Runs > 0 {
-				l.points = append(l.points, point{float64(one.n()), value(one)})
+			if one.Failure == "" { // a line ends where its operation fails
+				l.points = append(l.points, point{float64(one.Entries), value(one)})
 			}
 		}
 		p.lines = append(p.lines, l)
@@ -167,21 +169,29 @@ func (m model) measurements() string {
 			} else {
 				low, high = min(low, one.Commands), max(high, one.Commands)
 			}
-			cells[slices.Index(steps, one.n())] = cell
+			cells[slices.Index(steps, one.Entries)] = cell
 		}
 		commands := fmt.Sprintf("%.3g", low)
 		if high > low*1.01 {
 			commands = fmt.Sprintf("%.3g–%.3g", low, high)
 		}
 		growth, logarithm := s.growth()
-		fmt.Fprintf(&out, "| %s | %s | %s | %.2f × | %.2f × |\n", s.operation, commands, strings.Join(cells, " | "), growth, logarithm)
+		text := fmt.Sprintf("%.2f ×", growth)
+		if math.IsInf(growth, 1) {
+			text = "fails"
+		}
+		fmt.Fprintf(&out, "| %s | %s | %s | %s | %.2f × |\n", s.operation, commands, strings.Join(cells, " | "), text, logarithm)
 	}
 	out.WriteString("\n| load test | clients | throughput | predicted | duration | CPU: function | CPU: store | CPU: clients |\n" +
 		"| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, l := range m.Loads {
-		predicted := m.predicted(l.Operation, l.Clients)
-		fmt.Fprintf(&out, "| %s | %d | %.0f/s | %.0f/s, %.2f × | %.1f ms | %.2f ms | %.2f ms | %.2f ms |\n", l.Operation, l.Clients, l.PerSecond,
-			predicted, predicted/l.PerSecond, l.Millis, l.FunctionCPU, l.StoreCPU, l.ClientCPU)
+		predicted := "the reference"
+		if l.Clients > 1 {
+			n := m.predicted(l.Operation, l.Clients)
+			predicted = fmt.Sprintf("%.0f/s, %.2f ×", n, n/l.PerSecond)
+		}
+		fmt.Fprintf(&out, "| %s | %d | %.0f/s | %s | %.1f ms | %.2f ms | %.2f ms | %.2f ms |\n", l.Operation, l.Clients, l.PerSecond,
+			predicted, l.Millis, l.FunctionCPU, l.StoreCPU, l.ClientCPU)
 	}
 	out.WriteString("\n| storage | measured |\n| --- | --- |\n")
 	for _, s := range m.Sizes {

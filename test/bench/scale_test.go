@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -45,6 +46,7 @@ const (
 	loadTime      = 10 * time.Second // duration of a load test
 	loadClients   = 16               // concurrent clients of a load test
 	recovered     = 100              // files whose events a sweep publishes
+	expired       = 10_000           // expired idempotency keys that a sweep deletes
 	sweepGrace    = time.Second      // PENDING_GRACE of the sweep function
 )
 
@@ -74,7 +76,7 @@ type cost struct {
 	Commands float64 `json:"commands"`
 	Millis   float64 `json:"ms"`
 	Runs     int     `json:"runs"`
-	// Failure is the error of a run. It is empty if all runs succeeded.
+	// Failure is the error of the last run. It is empty if all runs succeeded.
 	Failure string `json:"failure,omitempty"`
 }
 
@@ -416,6 +418,7 @@ const (
 	deleteFile   = "delete"
 	sweepIdle    = "sweep without work"
 	sweepFile    = "sweep, for each recovered file"
+	sweepClaim   = "sweep, for each expired idempotency key"
 	listUser     = "list, one user"
 	listLarge    = "list, a user with N/10 files"
 	listAll      = "list, all users"
@@ -442,11 +445,11 @@ func (s *scale) measureFiles() {
 		}
 	}
 	s.measure(uploadFile, upload("upload"))
-	s.measure(uploadQuota, upload("upload with a quota"))
 	s.measure(recordFile, func(int) error {
 		_, err := s.record()
 		return err
 	})
+	s.measure(uploadQuota, upload("upload with a quota"))
 	s.recordAll()
 	reader := servertest.Database(s.T, s.wire.uri).Collection("fs.files")
 	s.measure(readByID, func(run int) error {
@@ -484,6 +487,47 @@ func (s *scale) measureFiles() {
 		return err
 	})
 	s.recordAll()
+	s.addClaims()
+	s.measureRuns(sweepClaim, expired, 0, 1, func(int) error {
+		text, err := s.send(http.MethodPost, "sweep", "/", "", nil, nil, http.StatusOK)
+		var done struct {
+			Forgotten int `json:"forgotten_claims"`
+		}
+		if err == nil {
+			err = json.Unmarshal(text, &done)
+		}
+		if err == nil && done.Forgotten != expired {
+			err = fmt.Errorf("the sweep deleted %d claims, want %d", done.Forgotten, expired)
+		}
+		return err
+	})
+}
+
+// addClaims uploads a file with an idempotency key and inserts copies of the key's claim, which have expired.
+func (s *scale) addClaims() {
+	_, err := s.send(http.MethodPost, "upload", "/upload?name=report.txt", s.bearer(userID(largeUser), token.RoleUser),
+		http.Header{"Idempotency-Key": {`"` + strconv.Itoa(s.filler.files) + `"`}}, []byte("content"), http.StatusAccepted)
+	if err != nil {
+		s.Fatalf("upload: %v", err)
+	}
+	s.recordAll()
+	ctx, cancel := context.WithTimeout(s.Context(), fillTimeout)
+	defer cancel()
+	claims := s.db.Collection("uploads.claims")
+	var claim bson.M
+	if err := claims.FindOneAndDelete(ctx, bson.D{}).Decode(&claim); err != nil {
+		s.Fatalf("find the claim: %v", err)
+	}
+	claim["claimed_at"] = time.Now().Add(-48 * time.Hour)
+	copies := make([]any, expired)
+	for i := range copies {
+		other := maps.Clone(claim)
+		other["_id"] = fmt.Sprintf("%v%06d", claim["_id"], i)
+		copies[i] = other
+	}
+	if _, err := claims.InsertMany(ctx, copies); err != nil {
+		s.Fatalf("insert the claims: %v", err)
+	}
 }
 
 // interrupt uploads files whose events are not published, and waits until a sweep publishes them.
