@@ -87,14 +87,16 @@ func (m model) resources() []resource {
 			"storage in config/backing/mongodb.yaml", "a larger volume, then shards", "storage of a file"},
 		{"sweep, recovery of an outage in the time of the outage", 1, m.sweepPublishes() / m.sweepEvery.Seconds(),
 			"maxPublished in functions/sweep/sweep.go", "maxPublished, schedule in knative/sweep.yaml", sweepFile},
-		{"sweep, deletion of idempotency keys", 1, m.bulkTimeout.Seconds() * 1000 / m.cost(sweepClaim).Millis / m.sweepEvery.Seconds(),
-			"BulkTimeout in shared/mongodb/document.go", "schedule in knative/sweep.yaml", sweepClaim},
+		{"sweep, deletion of idempotency keys", 1, m.bulkTimeout.Seconds() * 1000 / m.cost(sweepClaims).Millis * expired / m.sweepEvery.Seconds(),
+			"BulkTimeout in shared/mongodb/document.go", "schedule in knative/sweep.yaml", sweepClaims},
 		{"processors of the store", (many.StoreCPU + busy.StoreCPU) / 1000, float64(m.Cores),
 			"processors of the measured machine", "more processors, then shards", "load: " + uploadMean + ", " + recordFile},
 		{"processors of upload", many.FunctionCPU / 1000, m.uploadPods * m.uploadCores,
 			"max-scale × cpu in knative/upload.yaml", "max-scale", "load: " + uploadMean},
 		{"concurrent uploads at 10 Mbit/s", sendTime.Seconds() + one.Millis/1000, m.uploadPods * m.uploadRequests,
 			"max-scale × containerConcurrency in knative/upload.yaml", "max-scale", "load: " + uploadMean},
+		{"concurrent uploads through the gateway", sendTime.Seconds() + one.Millis/1000, m.gatewayRequests,
+			"max-scale × containerConcurrency in knative/gateway.yaml", "max-scale", "load: " + uploadMean},
 		{"connections of upload", one.Millis / 1000, m.uploadPods * m.connections,
 			"max-scale × poolSize in shared/mongodb/mongodb.go", "maxPoolSize in MONGODB_URI", "load: " + uploadMean},
 		{"deliveries to record", record.Millis / 1000, m.deliveries,
@@ -146,7 +148,7 @@ func (m model) predicted(operation string, clients int) float64 {
 // TestCapacity checks the simulation with costs and limits for which the results are known.
 func TestCapacity(t *testing.T) {
 	m := model{
-		costs{Cores: 2, Operations: []cost{{Operation: sweepFile, Millis: 10}, {Operation: sweepClaim, Millis: 0.1}},
+		costs{Cores: 2, Operations: []cost{{Operation: sweepFile, Millis: 10}, {Operation: sweepClaims, Millis: 1000}},
 			Loads: []load{
 				{Operation: recordFile, Clients: 1, Millis: 10, FunctionCPU: 1, ClientCPU: 1, StoreCPU: 2},
 				{Operation: recordFile, Clients: loadClients, PerSecond: 500, FunctionCPU: 1, StoreCPU: 2},

@@ -23,6 +23,7 @@ import (
 type limits struct {
 	uploadPods, uploadRequests, recordPods float64 // max-scale, containerConcurrency and max-scale
 	uploadCores, recordCores               float64 // the processor limit of a pod
+	gatewayRequests                        float64 // max-scale × containerConcurrency
 	connections                            float64 // connections of one pod to MongoDB
 	deliveries                             float64 // concurrent deliveries of events to record
 	published                              float64 // events that one sweep publishes
@@ -34,6 +35,7 @@ type limits struct {
 // readLimits reads the limits from the manifests and from the code.
 func readLimits(t *testing.T) limits {
 	upload, record := manifest(t, "knative/upload.yaml", "Service"), manifest(t, "knative/record.yaml", "Service")
+	gateway := manifest(t, "knative/gateway.yaml", "Service")
 	sweep, store := constants(t, "functions/sweep"), constants(t, "shared/mongodb")
 	var minutes int
 	schedule := manifest(t, "knative/sweep.yaml", "PingSource").text("spec", "schedule")
@@ -52,13 +54,15 @@ func readLimits(t *testing.T) limits {
 		uploadCores:    upload.number("spec", "template", "spec", "containers", "0", "resources", "limits", "cpu"),
 		recordPods:     record.number("spec", "template", "metadata", "annotations", "autoscaling.knative.dev/max-scale"),
 		recordCores:    record.number("spec", "template", "spec", "containers", "0", "resources", "limits", "cpu"),
-		connections:    numeric(t, store["poolSize"]),
-		deliveries:     manifest(t, "knative/strongroom-files.yaml", "RabbitmqSource").number("spec", "rabbitmqResourcesConfig", "parallelism"),
-		published:      numeric(t, sweep["maxPublished"]),
-		sweepEvery:     time.Duration(minutes) * time.Minute,
-		bulkTimeout:    time.Duration(numeric(t, store["BulkTimeout"])),
-		stepTime:       time.Duration(numeric(t, sweep["stepTime"])),
-		storeVolume:    manifest(t, "config/backing/mongodb.yaml", "StatefulSet").number("spec", volume, "0", "spec", "resources", "requests", "storage"),
+		gatewayRequests: gateway.number("spec", "template", "metadata", "annotations", "autoscaling.knative.dev/max-scale") *
+			gateway.number("spec", "template", "spec", "containerConcurrency"),
+		connections: numeric(t, store["poolSize"]),
+		deliveries:  manifest(t, "knative/strongroom-files.yaml", "RabbitmqSource").number("spec", "rabbitmqResourcesConfig", "parallelism"),
+		published:   numeric(t, sweep["maxPublished"]),
+		sweepEvery:  time.Duration(minutes) * time.Minute,
+		bulkTimeout: time.Duration(numeric(t, store["BulkTimeout"])),
+		stepTime:    time.Duration(numeric(t, sweep["stepTime"])),
+		storeVolume: manifest(t, "config/backing/mongodb.yaml", "StatefulSet").number("spec", volume, "0", "spec", "resources", "requests", "storage"),
 		brokerVolume: manifest(t, "config/backing/rabbitmq.yaml", "StatefulSet").number("spec", volume, "0", "spec", "resources", "requests", "storage") -
 			quantity(t, reserve[1]),
 	}

@@ -418,7 +418,7 @@ const (
 	deleteFile   = "delete"
 	sweepIdle    = "sweep without work"
 	sweepFile    = "sweep, for each recovered file"
-	sweepClaim   = "sweep, for each expired idempotency key"
+	sweepClaims  = "sweep, 10,000 expired idempotency keys"
 	listUser     = "list, one user"
 	listLarge    = "list, a user with N/10 files"
 	listAll      = "list, all users"
@@ -488,7 +488,7 @@ func (s *scale) measureFiles() {
 	})
 	s.recordAll()
 	s.addClaims()
-	s.measureRuns(sweepClaim, expired, 0, 1, func(int) error {
+	s.measureRuns(sweepClaims, 1, 0, 1, func(int) error {
 		text, err := s.send(http.MethodPost, "sweep", "/", "", nil, nil, http.StatusOK)
 		var done struct {
 			Forgotten int `json:"forgotten_claims"`
