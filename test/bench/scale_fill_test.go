@@ -29,6 +29,7 @@ const (
 	perUser     = 1000                            // files of each new user
 	largeShare  = 10                              // one of this number of files belongs to the user largeUser
 	vocabulary  = 1000                            // number of different words in the names of the files
+	fillInserts = 4                               // concurrent inserts
 	fillBatch   = 1000                            // documents of one insert
 	fillTimeout = time.Minute                     // time limit of one insert
 	textTime    = "2006-01-02T15:04:05.000Z07:00" // the form of a time in an event
@@ -154,7 +155,9 @@ func (f *filler) fill(ctx context.Context, n int, onlyEntries bool) error {
 	if onlyEntries {
 		collections, have = []string{"catalogue"}, &f.entries
 	}
-	for *have < n {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(fillInserts)
+	for *have < n && ctx.Err() == nil {
 		batch := min(fillBatch, n-*have)
 		documents := map[string][]any{}
 		for i := *have; i < *have+batch; i++ {
@@ -163,22 +166,21 @@ func (f *filler) fill(ctx context.Context, n int, onlyEntries bool) error {
 				documents[collection] = append(documents[collection], f.sample.document(collection, sampleNumber, other, i))
 			}
 		}
-		group, ctx := errgroup.WithContext(ctx)
 		for collection, documents := range documents {
 			group.Go(func() error {
 				ctx, cancel := context.WithTimeout(ctx, fillTimeout)
 				defer cancel()
 				_, err := f.db.Collection(collection).InsertMany(ctx, documents, options.InsertMany().SetOrdered(false))
+				if err != nil {
+					err = fmt.Errorf("insert documents into %s: %w", collection, err)
+				}
 				return err
 			})
-		}
-		if err := group.Wait(); err != nil {
-			return fmt.Errorf("insert files %d to %d: %w", *have, *have+batch, err)
 		}
 		*have += batch
 		f.entries = max(f.entries, *have)
 	}
-	return nil
+	return group.Wait()
 }
 
 // info returns the attributes of file i, which is inserted to reach n files. Each user except largeUser has about

@@ -42,7 +42,7 @@ const (
 	measureLimit  = 30 * time.Second // time limit for all runs of an operation at a step
 	smallSize     = 4 << 10          // size of the files that are uploaded to measure an operation, in bytes
 	meanSize      = 1 << 20          // size of the files in the load tests, in bytes
-	settleLimit   = 2 * time.Minute  // longest time until the machine is idle after the inserts
+	settleLimit   = time.Minute      // longest time until the machine is idle after the inserts
 	loadTime      = 10 * time.Second // duration of a load test
 	loadClients   = 16               // concurrent clients of a load test
 	recovered     = 100              // files whose events a sweep publishes
