@@ -239,7 +239,7 @@ func (m model) results() string {
 	})
 	row("storage, each day", "storage of a file", func(level float64) string { return bytesText(level * 24 * m.fileBytes()) })
 	row("chunks, each day", "one for each MiB", func(level float64) string { return round(level * 24 * meanSize / chunk) })
-	row("catalog, each year: entries", "", func(level float64) string { return round(level * 24 * 365) })
+	row("catalog, each year: entries", "one for each upload", func(level float64) string { return round(level * 24 * 365) })
 	row("catalog, each year: storage", "storage of `catalogue`", func(level float64) string { return bytesText(level * 24 * 365 * m.entryBytes()) })
 	row("outage of RabbitMQ for an hour: files without an entry", "simulation", func(level float64) string { return round(m.brokerOutage(level).waiting) })
 	row("… time until sweep has published their events", sweepFile, func(level float64) string { return tookText(m.brokerOutage(level).took) })
@@ -268,8 +268,12 @@ func round(n float64) string {
 	return text
 }
 
+// percent returns a share in percent, with two significant digits.
 func percent(share float64) string {
-	if share < 0.1 {
+	switch {
+	case share < 1e-4:
+		return "< 0.01%"
+	case share < 0.1:
 		return fmt.Sprintf("%.2g%%", share*100)
 	}
 	return round(share*100) + "%"

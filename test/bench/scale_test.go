@@ -233,7 +233,7 @@ func describe(t *testing.T) costs {
 func storeName(t *testing.T, db *mongo.Database) string {
 	ctx, cancel := context.WithTimeout(t.Context(), mongodb.CallTimeout)
 	defer cancel()
-	var info struct {
+	var info struct { // FerretDB 1 and FerretDB 2 report their own versions in different members
 		Version  string `bson:"version"`
 		FerretDB struct {
 			Version string `bson:"version"`
