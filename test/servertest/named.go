@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 )
 
 // Killable is a server that a test is allowed to kill.
@@ -41,12 +42,22 @@ func ownNamed(t *testing.T, name string) namedServer {
 // Kill kills the server.
 func (s namedServer) Kill() error { return s.run(context.Background(), "kill") }
 
-// Restart kills the server and starts it again.
-func (s namedServer) Restart(ctx context.Context) error {
-	if err := s.Kill(); err != nil {
-		return err
+// Restart kills the server and starts it again. It tries several times, because RabbitMQ sometimes hangs when it starts
+// after a kill.
+func (s namedServer) Restart(ctx context.Context) (err error) {
+	const attempts, limit = 3, time.Minute
+	for range attempts {
+		if err := s.Kill(); err != nil {
+			return err
+		}
+		attempt, cancel := context.WithTimeout(ctx, limit)
+		err = s.run(attempt, "start")
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
 	}
-	return s.run(ctx, "start")
+	return err
 }
 
 func (s namedServer) run(ctx context.Context, action string) error {
