@@ -109,17 +109,23 @@ func (r *Registers[T]) Change(ctx context.Context, key string, next func(context
 	var inserted int64 // the number of the version that this call has inserted, or 0
 	for attempt := 0; ; attempt++ {
 		latest, number, err := r.Latest(ctx, key)
-		if err == nil && inserted > 0 && number == inserted {
-			return nil
-		}
-		var value *T
 		if err == nil {
-			value, err = next(ctx, latest)
-		}
-		if err == nil && value != nil {
+			if inserted > 0 && number == inserted {
+				return nil
+			}
+			value, refused := next(ctx, latest)
+			if refused != nil || value == nil {
+				// The latest version shows whether the change is done, even if this call has inserted a version.
+				return refused
+			}
 			err = r.insert(ctx, key, number+1, *value)
 		}
 		switch {
+		case err == nil:
+			// Read the latest version again. The new version has no effect if this process was suspended before the insert
+			// and other writers have meanwhile added, and deleted, a version with the same number.
+			inserted = number + 1
+			continue
 		case errors.Is(err, ErrExists): // another writer has inserted this version
 			select {
 			case <-time.After(rand.N(min(maxPause, time.Millisecond<<min(attempt, 10)))):
@@ -127,13 +133,8 @@ func (r *Registers[T]) Change(ctx context.Context, key string, next func(context
 			case <-ctx.Done():
 				err = busy(ctx, key)
 			}
-		case err == nil && value != nil:
-			// Read the latest version again. The new version has no effect if this process was suspended before the insert
-			// and other writers have meanwhile added, and deleted, a version with the same number.
-			inserted = number + 1
-			continue
 		}
-		if err != nil && inserted > 0 {
+		if inserted > 0 {
 			err = fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
 		return err
