@@ -268,6 +268,37 @@ type setting struct{ required bool }
 func settings(t *testing.T, folder, only string) map[string]setting {
 	t.Helper()
 	found := map[string]setting{}
+	inspect(t, folder, func(node ast.Node) bool {
+		if spec, ok := node.(*ast.TypeSpec); ok && only != "" && spec.Name.Name != only {
+			return false
+		}
+		field, ok := node.(*ast.Field)
+		if !ok {
+			return true
+		}
+		if embedded, ok := field.Type.(*ast.SelectorExpr); ok && len(field.Names) == 0 && strings.HasSuffix(embedded.Sel.Name, "Settings") {
+			maps.Copy(found, settings(t, "../shared/"+embedded.X.(*ast.Ident).Name, embedded.Sel.Name))
+		}
+		if field.Tag == nil {
+			return true
+		}
+		tag, err := strconv.Unquote(field.Tag.Value)
+		if err != nil {
+			t.Fatalf("%s: %v", folder, err)
+		}
+		if value, isSetting := reflect.StructTag(tag).Lookup("env"); isSetting {
+			name, options, _ := strings.Cut(value, ",")
+			found[name] = setting{required: slices.Contains(strings.Split(options, ","), "required")}
+		}
+		return true
+	})
+	return found
+}
+
+// inspect calls visit for each node of the program in a folder, without its tests. If visit returns false, inspect
+// skips the children of the node.
+func inspect(t *testing.T, folder string, visit func(ast.Node) bool) {
+	t.Helper()
 	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
 	if err != nil {
 		t.Fatal(err)
@@ -280,32 +311,8 @@ func settings(t *testing.T, folder, only string) map[string]setting {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(file, func(node ast.Node) bool {
-			if spec, ok := node.(*ast.TypeSpec); ok && only != "" && spec.Name.Name != only {
-				return false
-			}
-			field, ok := node.(*ast.Field)
-			if !ok {
-				return true
-			}
-			if embedded, ok := field.Type.(*ast.SelectorExpr); ok && len(field.Names) == 0 && strings.HasSuffix(embedded.Sel.Name, "Settings") {
-				maps.Copy(found, settings(t, "../shared/"+embedded.X.(*ast.Ident).Name, embedded.Sel.Name))
-			}
-			if field.Tag == nil {
-				return true
-			}
-			tag, err := strconv.Unquote(field.Tag.Value)
-			if err != nil {
-				t.Fatalf("%s: %v", path, err)
-			}
-			if value, isSetting := reflect.StructTag(tag).Lookup("env"); isSetting {
-				name, options, _ := strings.Cut(value, ",")
-				found[name] = setting{required: slices.Contains(strings.Split(options, ","), "required")}
-			}
-			return true
-		})
+		ast.Inspect(file, visit)
 	}
-	return found
 }
 
 func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {

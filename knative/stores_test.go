@@ -3,8 +3,6 @@ package knative_test
 import (
 	"fmt"
 	"go/ast"
-	"go/parser"
-	"go/token"
 	"io/fs"
 	"maps"
 	"os"
@@ -64,27 +62,14 @@ var opened = map[string]map[string]int{
 // the given setting.
 func connections(t *testing.T, folder, setting string) (n int) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		if strings.HasSuffix(path, "_test.go") {
-			continue
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(file, func(node ast.Node) bool {
-			if selector, ok := node.(*ast.SelectorExpr); ok {
-				if from, ok := selector.X.(*ast.Ident); ok {
-					n += opened[setting][from.Name+"."+selector.Sel.Name]
-				}
+	inspect(t, folder, func(node ast.Node) bool {
+		if selector, ok := node.(*ast.SelectorExpr); ok {
+			if from, ok := selector.X.(*ast.Ident); ok {
+				n += opened[setting][from.Name+"."+selector.Sel.Name]
 			}
-			return true
-		})
-	}
+		}
+		return true
+	})
 	return n
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/dunglas/httpsfv"
 )
 
-// setDigests sets the Repr-Digest header, and the Content-Digest header for a GET request (RFC 9530). sum is the SHA-256
-// digest of the whole file in hexadecimal. Both headers always have the algorithm sha-256, even if the client prefers
-// another algorithm, because the store has only this digest. A client can refuse each header.
+// setDigests sets the Repr-Digest header, and the Content-Digest header for a GET request (RFC 9530). sum is the
+// SHA-256 digest of the whole file in hexadecimal. Both headers always have the algorithm sha-256, even if the client
+// prefers another algorithm, because the store has only this digest. A client can refuse each header.
 func setDigests(header http.Header, r *http.Request, sum string) {
 	b, err := hex.DecodeString(sum)
 	if err != nil {

@@ -86,8 +86,8 @@ type fixture struct {
 	failAfter int
 }
 
-// wantRemaining fails the test unless wantFile, wantEntry and wantPending report whether the file, its catalog entry and
-// its pending deletion exist.
+// wantRemaining fails the test unless wantFile, wantEntry and wantPending report whether the file, its catalog entry
+// and its pending deletion exist.
 func (f *fixture) wantRemaining(t *testing.T, id string, wantFile, wantEntry, wantPending bool) {
 	t.Helper()
 	deletions, err := f.files.PendingDeletions(t.Context(), time.Now().Add(time.Hour), 10)

@@ -49,8 +49,8 @@ func withStores(cfg config, check func(files *content.Store, entries *catalog.St
 	})
 }
 
-// fsck reports files that will never be cataloged, catalog entries without a file, data without a file, and wrong usages.
-// If repair is true, it also repairs these problems.
+// fsck reports files that will never be cataloged, catalog entries without a file, data without a file, and wrong
+// usages. If repair is true, it also repairs these problems.
 func fsck(ctx context.Context, cfg config, repair bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()

@@ -176,8 +176,8 @@ func (s *stores) healthy() {
 	servertest.AddPiece(s.T, s.files, u.ID, 0, []byte("x"))
 }
 
-// TestFsckDamage proves for each kind of damage that fsck reports it and changes nothing, that fsck --repair repairs it,
-// and that fsck finds nothing afterward.
+// TestFsckDamage proves for each kind of damage that fsck reports it and changes nothing, that fsck --repair repairs
+// it, and that fsck finds nothing afterward.
 func TestFsckDamage(t *testing.T) {
 	wantNote := func(s *stores, f content.File) {
 		note, err := s.files.Notes.Note(s.Context(), f.ID)
@@ -275,8 +275,8 @@ func TestFsckDamage(t *testing.T) {
 	}
 }
 
-// TestFsckSkips proves that fsck --repair neither reports nor changes data that can belong to an upload in progress, or to
-// another program.
+// TestFsckSkips proves that fsck --repair neither reports nor changes data that can belong to an upload in progress, or
+// to another program.
 func TestFsckSkips(t *testing.T) {
 	for name, add := range map[string]func(s *stores){
 		"nothing": func(*stores) {},
@@ -447,8 +447,8 @@ func (s *stores) wantNotes(want ...string) {
 	}
 }
 
-// TestUpgrade proves that the first setup adds a note for each file that has neither a catalog entry nor a note, and that
-// later runs add none.
+// TestUpgrade proves that the first setup adds a note for each file that has neither a catalog entry nor a note, and
+// that later runs add none.
 func TestUpgrade(t *testing.T) {
 	s := newStores(t)
 	s.cataloged("x")

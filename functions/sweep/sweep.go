@@ -250,8 +250,8 @@ func (r *run) finishUploads(ctx context.Context) error {
 }
 
 // finishUpload records that an upload has become a file. If a resumable upload is complete, finishUpload first commits
-// it. If an upload is neither a file nor complete, finishUpload discards it, but not before orphanGrace has passed since
-// the expiration of a resumable upload or since the start of any other upload.
+// it. If an upload is neither a file nor complete, finishUpload discards it, but not before orphanGrace has passed
+// since the expiration of a resumable upload or since the start of any other upload.
 func (r *run) finishUpload(ctx context.Context, n outbox.Note) error {
 	var ended time.Time
 	if n.ExpiresAt != nil {
@@ -412,8 +412,8 @@ func (r *run) forget(ctx context.Context) (err error) {
 	return errors.Join(err, r.files.ForgetDeletions(ctx, r.start.Add(-tombstoneLife)))
 }
 
-// addKeys adds the keys to the catalog entries that the previous version inserted. Functions of the previous version can
-// insert entries without keys while an upgrade is in progress.
+// addKeys adds the keys to the catalog entries that the previous version inserted. Functions of the previous version
+// can insert entries without keys while an upgrade is in progress.
 func (r *run) addKeys(ctx context.Context) error {
 	added := 0
 	for end := r.now().Add(keysTime); r.now().Before(end); {

@@ -178,6 +178,7 @@ func (f *fixture) open(t *testing.T, left time.Duration) string {
 	return f.openFor(t, "ada", left)
 }
 
+// openFor is like open, but the upload belongs to the given user.
 func (f *fixture) openFor(t *testing.T, owner string, left time.Duration) string {
 	t.Helper()
 	u, err := f.store.Create(t.Context(), content.Upload{Owner: owner, Name: "x", ContentType: "text/plain", Length: 1,
@@ -286,8 +287,8 @@ func TestPublishIntervals(t *testing.T) {
 	}
 }
 
-// TestPublishWithinGrace proves that sweep publishes no event before pendingGrace has passed since the commit, because the
-// upload function publishes the event itself.
+// TestPublishWithinGrace proves that sweep publishes no event before pendingGrace has passed since the commit, because
+// the upload function publishes the event itself.
 func TestPublishWithinGrace(t *testing.T) {
 	f := newFixture()
 	id := f.file(t, "")
@@ -298,8 +299,8 @@ func TestPublishWithinGrace(t *testing.T) {
 	wantIDs(t, "published events", f.publisher.ids, id)
 }
 
-// TestCatalogedFile proves that sweep closes the note of a file with a catalog entry and publishes nothing, whether or not
-// it has published the event before.
+// TestCatalogedFile proves that sweep closes the note of a file with a catalog entry and publishes nothing, whether or
+// not it has published the event before.
 func TestCatalogedFile(t *testing.T) {
 	for name, publications := range map[string]int{"never published": 0, "published before": 2} {
 		t.Run(name, func(t *testing.T) {
@@ -320,8 +321,8 @@ func TestCatalogedFile(t *testing.T) {
 	}
 }
 
-// TestPublishLimit proves that one sweep publishes at most maxPublished events, those of the oldest files first, and that
-// the next sweep continues.
+// TestPublishLimit proves that one sweep publishes at most maxPublished events, those of the oldest files first, and
+// that the next sweep continues.
 func TestPublishLimit(t *testing.T) {
 	f := newFixture()
 	var want []string
@@ -352,8 +353,8 @@ func TestLongQueue(t *testing.T) {
 	wantIDs(t, "published events", f.publisher.ids, id)
 }
 
-// TestQueueUnavailable proves that sweep publishes nothing if it cannot read the length of the queue, but does all other
-// work.
+// TestQueueUnavailable proves that sweep publishes nothing if it cannot read the length of the queue, but does all
+// other work.
 func TestQueueUnavailable(t *testing.T) {
 	f := newFixture()
 	id := f.file(t, "")
@@ -433,8 +434,8 @@ func TestDeletions(t *testing.T) {
 	f.wantCounts(t, counts{})
 }
 
-// TestOrphans proves that sweep discards an upload without a file after orphanGrace. Until then, the process that receives
-// the upload might still commit it.
+// TestOrphans proves that sweep discards an upload without a file after orphanGrace. Until then, the process that
+// receives the upload might still commit it.
 func TestOrphans(t *testing.T) {
 	f := newFixture()
 	id := f.orphan(t)
@@ -449,8 +450,8 @@ func TestOrphans(t *testing.T) {
 	wantIDs(t, "published events", f.publisher.ids)
 }
 
-// TestResumableUploads proves that sweep keeps an incomplete resumable upload until it expires or is terminated, and then
-// for orphanGrace. In that time, a request that began earlier can still run.
+// TestResumableUploads proves that sweep keeps an incomplete resumable upload until it expires or is terminated, and
+// then for orphanGrace. In that time, a request that began earlier can still run.
 func TestResumableUploads(t *testing.T) {
 	for name, c := range map[string]struct {
 		expired    time.Duration // the time since the upload expired or was terminated
@@ -490,8 +491,8 @@ func TestResumableUploads(t *testing.T) {
 	}
 }
 
-// TestCompleteUploads proves that sweep turns a complete resumable upload into a file, even if the upload has expired, and
-// publishes the event of the file after pendingGrace.
+// TestCompleteUploads proves that sweep turns a complete resumable upload into a file, even if the upload has expired,
+// and publishes the event of the file after pendingGrace.
 func TestCompleteUploads(t *testing.T) {
 	for name, left := range map[string]time.Duration{"complete": time.Hour, "complete and long expired": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -509,8 +510,8 @@ func TestCompleteUploads(t *testing.T) {
 	}
 }
 
-// TestWrongDigest proves that sweep ends a complete resumable upload that does not have the declared digest, and discards
-// it after orphanGrace.
+// TestWrongDigest proves that sweep ends a complete resumable upload that does not have the declared digest, and
+// discards it after orphanGrace.
 func TestWrongDigest(t *testing.T) {
 	f := newFixture()
 	u, err := f.store.Create(t.Context(), content.Upload{Owner: "ada", SHA256: strings.Repeat("0", 64), Length: 1, ExpiresAt: f.clock.Add(time.Hour)})
@@ -534,7 +535,7 @@ func TestWrongDigest(t *testing.T) {
 // not visit them, because they are not due.
 func TestOpenUploads(t *testing.T) {
 	f := newFixture()
-	for n := range 3_000 {
+	for n := range 30_000 {
 		f.openFor(t, fmt.Sprint("user", n/1000), time.Hour)
 	}
 	id := f.file(t, "")
@@ -553,8 +554,8 @@ func TestOpenUploads(t *testing.T) {
 	wantIDs(t, "published events", f.publisher.ids, id)
 }
 
-// TestSlowSteps proves that a step with much work does not use up the time of the other steps, so that sweep still publishes
-// events. The next sweeps complete the work.
+// TestSlowSteps proves that a step with much work does not use up the time of the other steps, so that sweep still
+// publishes events. The next sweeps complete the work.
 func TestSlowSteps(t *testing.T) {
 	for name, c := range map[string]struct {
 		method string // the slow method
@@ -606,8 +607,8 @@ func TestSlowSteps(t *testing.T) {
 	}
 }
 
-// TestFailingItems proves that items that always fail do not keep sweep from processing the other items, even if there are
-// more of them than one sweep processes.
+// TestFailingItems proves that items that always fail do not keep sweep from processing the other items, even if there
+// are more of them than one sweep processes.
 func TestFailingItems(t *testing.T) {
 	for name, c := range map[string]struct {
 		method string // the method that always fails
@@ -681,8 +682,8 @@ func TestFailingDeletion(t *testing.T) {
 	wantIDs(t, "published events", f.publisher.ids, ids[2])
 }
 
-// TestPreviousVersion proves what sweep does with files of the previous version, which claims a key only after the commit.
-// sweep claims the key. It deletes a file if another file has its key, but only within the lifetime of a claim.
+// TestPreviousVersion proves what sweep does with files of the previous version, which claims a key only after the
+// commit. sweep claims the key. It deletes a file if another file has its key, but only within the lifetime of a claim.
 func TestPreviousVersion(t *testing.T) {
 	for name, c := range map[string]struct {
 		previous  bool
@@ -747,7 +748,8 @@ func TestForget(t *testing.T) {
 	f.wantCounts(t, counts{ForgottenClaims: 3})
 }
 
-// TestAddKeys proves that sweep adds the keys of catalog entries, and that it stops after keysTime. The next sweep continues.
+// TestAddKeys proves that sweep adds the keys of catalog entries, and that it stops after keysTime. The next sweep
+// continues.
 func TestAddKeys(t *testing.T) {
 	f := newFixture()
 	const calls = int(keysTime/time.Second) + 1
@@ -790,8 +792,8 @@ func TestUncataloged(t *testing.T) {
 	want(0, 0)
 }
 
-// TestTraceOfFinishedUpload proves that an event that sweep creates belongs to the trace of the sweep, because the trace of
-// the upload is no longer known.
+// TestTraceOfFinishedUpload proves that an event that sweep creates belongs to the trace of the sweep, because the
+// trace of the upload is no longer known.
 func TestTraceOfFinishedUpload(t *testing.T) {
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	f := newFixture()
@@ -838,8 +840,8 @@ func TestUploadCompletedDuringSweep(t *testing.T) {
 	wantIDs(t, "published events", f.publisher.ids, id)
 }
 
-// TestFailedCalls proves that the response is an error if any call of a store fails, and that the next sweep completes the
-// work.
+// TestFailedCalls proves that the response is an error if any call of a store fails, and that the next sweep completes
+// the work.
 func TestFailedCalls(t *testing.T) {
 	for _, method := range []string{
 		"PendingDeletions", "PostponeDeletion", "MarkDeleted", "DeleteEntry", "Delete", "Adopt", "Due", "Postpone", "Get",

@@ -177,8 +177,8 @@ func TestKeyOfAnotherFile(t *testing.T) {
 	}
 }
 
-// TestKeyWithoutFile checks a key whose upload has ended without a file, or whose file was deleted. The next request with
-// the key must store a new file, and the request after that must get the same response.
+// TestKeyWithoutFile checks a key whose upload has ended without a file, or whose file was deleted. The next request
+// with the key must store a new file, and the request after that must get the same response.
 func TestKeyWithoutFile(t *testing.T) {
 	failed := func(err error) func(t *testing.T, f *fixture) {
 		return func(t *testing.T, f *fixture) {
@@ -288,8 +288,8 @@ func TestManyAtOnceWithOneKey(t *testing.T) {
 // firstID is the ID of a file that is already stored, or of an upload that has already claimed a key.
 const firstID = "0195a3f0-0000-7000-8000-000000000001"
 
-// TestKeyIsTakenMeanwhile checks an upload during which another request with the same key stores its file first. Nothing
-// of the second upload must remain.
+// TestKeyIsTakenMeanwhile checks an upload during which another request with the same key stores its file first.
+// Nothing of the second upload must remain.
 func TestKeyIsTakenMeanwhile(t *testing.T) {
 	same := file.Info{ID: firstID, Owner: owner, Name: "notes.txt", ContentType: "text/plain", Size: 5, SHA256: helloHex}
 	for name, c := range map[string]struct {
@@ -327,8 +327,8 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 	}
 }
 
-// TestKeyIsTakenOver checks an upload that is suspended between its claim and its commit for so long that another request
-// takes over the key. The first upload must not become a file.
+// TestKeyIsTakenOver checks an upload that is suspended between its claim and its commit for so long that another
+// request takes over the key. The first upload must not become a file.
 func TestKeyIsTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)

@@ -55,8 +55,8 @@ func invisible(r rune) bool {
 		!unicode.Is(unicode.Prepended_Concatenation_Mark, r)
 }
 
-// joins reports whether r changes the form of the character before it. Emoji and the spelling of some languages, such as
-// Persian, need these characters.
+// joins reports whether r changes the form of the character before it. Emoji and the spelling of some languages, such
+// as Persian, need these characters.
 func joins(r rune) bool {
 	const nonJoiner, joiner = '\u200c', '\u200d'
 	return r == nonJoiner || r == joiner || unicode.Is(unicode.Variation_Selector, r)

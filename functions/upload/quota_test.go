@@ -123,16 +123,38 @@ func TestQuotaAtTheSameTime(t *testing.T) {
 	}
 }
 
-// TestQuotaUnknown checks that nothing is stored if the store cannot read the usage.
+// TestQuotaUnknown checks that nothing is stored if the store cannot read or change the usage.
 func TestQuotaUnknown(t *testing.T) {
-	f := newFixture(t)
-	f.limit(t, 100)
-	f.files.Before = contenttest.Fail(errAway, "Room")
-	wantProblem(t, f.send("POST", "/upload", strings.NewReader("x"), nil), 503, "unavailable")
-	if got := f.files.BytesRead(); got != 0 {
-		t.Errorf("got %d bytes read, want none", got)
+	known := func() io.Reader { return strings.NewReader("x") }
+	unknown := func() io.Reader { return io.MultiReader(known()) }
+	for name, c := range map[string]struct {
+		body    func() io.Reader
+		prepare func(f *fixture)
+		read    int // bytes
+	}{
+		"before the upload":               {known, func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Room") }, 0},
+		"before the first byte":           {known, func(f *fixture) { f.files.Before = contenttest.Fail(errAway, "Reserve") }, 0},
+		"after all bytes":                 {known, failAfterPut("Reserve"), 1},
+		"after all bytes, unknown length": {unknown, failAfterPut("Reserve"), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.limit(t, 100)
+			c.prepare(f)
+			wantProblem(t, f.send("POST", "/upload", c.body(), nil), 503, "unavailable")
+			if got := f.files.BytesRead(); got != c.read {
+				t.Errorf("got %d bytes read, want %d", got, c.read)
+			}
+			f.wantCounts(t, 0, 0, 0)
+		})
 	}
-	f.wantCounts(t, 0, 0, 0)
+}
+
+// failAfterPut returns a function that makes the given method of the store fail after an upload has sent all bytes.
+func failAfterPut(method string) func(f *fixture) {
+	return func(f *fixture) {
+		f.files.Before = during("Put", func() { f.files.Before = contenttest.Fail(errAway, method) })
+	}
 }
 
 // TestQuotaCountsFiles checks that a small quota does not let a user upload any number of empty files.

@@ -193,8 +193,8 @@ func form(r *http.Request, d declared, room room) (incoming, error) {
 		return incoming{}, problem.BadRequest.With("the form has no file: send one part with a file name")
 	}
 	for _, coding := range part.Header.Values("Content-Transfer-Encoding") {
-		// Reject encodings such as base64, because the store would keep the encoded bytes. RFC 7578 §4.7 deprecates this
-		// header for forms.
+		// Reject encodings such as base64, because the store would keep the encoded bytes. RFC 7578 §4.7 deprecates
+		// this header for forms.
 		if !slices.Contains([]string{"7bit", "8bit", "binary"}, strings.ToLower(coding)) {
 			return incoming{}, problem.UnsupportedType.With("Content-Transfer-Encoding is not supported: send the bytes of the file without this header")
 		}

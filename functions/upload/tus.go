@@ -220,8 +220,8 @@ func (t *tus) append(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// Accept a repeated Repr-Digest, because some clients send the same headers in all requests. Refuse any other value,
-	// because it would be lost if this request is interrupted after the last byte.
+	// Accept a repeated Repr-Digest, because some clients send the same headers in all requests. Refuse any other
+	// value, because it would be lost if this request is interrupted after the last byte.
 	if sum := whole.sha256(); sum != "" && sum != u.SHA256 {
 		return problem.BadRequest.With("the Repr-Digest header differs from the creation of the upload: " +
 			"declare the digest of the whole file when you create the upload, and use Content-Digest for the body of this request")

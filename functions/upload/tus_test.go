@@ -103,8 +103,8 @@ func TestTus(t *testing.T) {
 		if len(f.publisher.published) != 1 || f.publisher.published[0].ID() != id || f.publisher.published[0].Type() != events.TypeFileStored {
 			t.Errorf("got events %v, want the event of the file", f.publisher.published)
 		}
-		// Later requests must get the same response before and after the file has its catalog entry, and the event must not
-		// be published again.
+		// Later requests must get the same response before and after the file has its catalog entry, and the event must
+		// not be published again.
 		for notes := 1; notes >= 0; notes-- {
 			wantTus(t, f.tus("HEAD", location, nil), 200,
 				map[string]string{"Upload-Offset": "11", "Upload-Length": "11", "Upload-Expires": "", "Upload-Metadata": ""})
@@ -389,8 +389,8 @@ func TestTusOvertaken(t *testing.T) {
 	f.wantCounts(t, 1, 1, 1)
 }
 
-// tusComplete contains the requests that complete an upload of 5 bytes. Each function prepares an upload and returns its
-// location, or an empty string if the request creates the upload.
+// tusComplete contains the requests that complete an upload of 5 bytes. Each function prepares an upload and returns
+// its location, or an empty string if the request creates the upload.
 var tusComplete = map[string]struct {
 	prepare func(t *testing.T, f *fixture) string
 	request func(f *fixture, location string) *httptest.ResponseRecorder
@@ -420,7 +420,8 @@ var tusComplete = map[string]struct {
 	},
 }
 
-// arrived creates an upload all of whose bytes have arrived, but whose function was killed before it committed the file.
+// arrived creates an upload all of whose bytes have arrived, but whose function was killed before it committed the
+// file.
 func arrived(t *testing.T, f *fixture) string {
 	t.Helper()
 	location := f.createTus(t, 5)
@@ -430,8 +431,8 @@ func arrived(t *testing.T, f *fixture) string {
 	return location
 }
 
-// TestTusCompletes checks that each request that completes an upload stores the file and publishes its event. The request
-// must also succeed if the event cannot be published, because the sweep function publishes the event later.
+// TestTusCompletes checks that each request that completes an upload stores the file and publishes its event. The
+// request must also succeed if the event cannot be published, because the sweep function publishes the event later.
 func TestTusCompletes(t *testing.T) {
 	for name, c := range tusComplete {
 		for fault, with := range map[string]struct {

@@ -243,8 +243,8 @@ func TestExpiredRowsAreDeleted(t *testing.T) {
 			if expired() == 0 {
 				t.Fatal("got no expired rows")
 			}
-			// Each sign-in deletes the rows with a probability of 1 %. The probability that none of 5,000 sign-ins deletes
-			// them is less than 10^-21.
+			// Each sign-in deletes the rows with a probability of 1 %. The probability that none of 5,000 sign-ins
+			// deletes them is less than 10^-21.
 			for n := 0; expired() > 0; n++ {
 				if n == 5000 {
 					t.Fatalf("got %d expired rows after %d sign-ins, want none", expired(), n)

@@ -36,8 +36,8 @@ type Store struct{ entries *mongo.Collection }
 // New returns the Store in db.
 func New(db *mongo.Database) *Store { return &Store{db.Collection("catalogue")} }
 
-// EnsureIndexes creates the indexes that List and AddKeys need. It can be called repeatedly and concurrently, because it leaves
-// existing indexes unchanged.
+// EnsureIndexes creates the indexes that List and AddKeys need. It can be called repeatedly and concurrently, because
+// it leaves existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	return mongodb.EnsureIndexes(ctx,
 		mongodb.Index{On: s.entries, Fields: []string{"owner", "-stored_at", "-_id"}},

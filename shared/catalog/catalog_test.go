@@ -67,8 +67,8 @@ func TestKeys(t *testing.T) {
 // encode returns a cursor with the given text.
 func encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 
-// TestCursor checks the cursor of each order. The cursor of the default order must not change, because clients have cursors
-// of the previous version.
+// TestCursor checks the cursor of each order. The cursor of the default order must not change, because clients have
+// cursors of the previous version.
 func TestCursor(t *testing.T) {
 	const id = "0198c0de-0000-7000-8000-00000000000a"
 	at := time.UnixMilli(1_800_000_000_123).UTC()

@@ -32,14 +32,14 @@ const (
 type Query struct {
 	// Owner is a user ID. If Owner is not empty, List returns only the entries for this user's files.
 	Owner string
-	// Name is the text that List searches for. For each word of Name, the name of a file must contain a word that begins
-	// with this word. Case and the order of the words do not matter. Name must contain a word, must be valid UTF-8
-	// without control characters, and must be at most MaxName bytes long. If Name is empty, List returns files with any
-	// name.
+	// Name is the text that List searches for. For each word of Name, the name of a file must contain a word that
+	// begins with this word. Case and the order of the words do not matter. Name must contain a word, must be valid
+	// UTF-8 without control characters, and must be at most MaxName bytes long. If Name is empty, List returns files
+	// with any name.
 	Name string
-	// Sort is one of name, size, date, -name, -size and -date, where the hyphen-minus means the descending order. If Sort
-	// is empty, List uses DefaultSort. If Owner is empty, Sort must be date or -date. List then sorts the entries by the
-	// time when the upload began, instead of the time when the file was stored.
+	// Sort is one of name, size, date, -name, -size and -date, where the hyphen-minus means the descending order. If
+	// Sort is empty, List uses DefaultSort. If Owner is empty, Sort must be date or -date. List then sorts the entries
+	// by the time when the upload began, instead of the time when the file was stored.
 	Sort string
 	// Limit is the maximum number of entries that List returns. It must be between 0 and MaxLimit, where 0 means
 	// DefaultLimit.
@@ -93,8 +93,8 @@ var (
 			millis, err := strconv.ParseInt(s, 10, 64)
 			return time.UnixMilli(millis).UTC(), err
 		}}
-	// byID sorts by the time when the upload began, because the IDs contain this time. The cursors are the same as those
-	// of byDate, so that functions of both versions can parse them.
+	// byID sorts by the time when the upload began, because the IDs contain this time. The cursors are the same as
+	// those of byDate, so that functions of both versions can parse them.
 	byID = field{"_id", func(a, b document) int { return 0 }, byDate.format, byDate.parse}
 )
 
@@ -172,17 +172,17 @@ func (s *Store) find(ctx context.Context, filter bson.D, opts *options.FindOptio
 }
 
 // ranges returns filters that together select the entries after the given position, or all entries if after is nil.
-// Each filter selects a single range of an index, and its results come before the results of the next filter. One filter
-// for all these entries would need $or, and a server would possibly read more than a page, such as all files of the same
-// size.
+// Each filter selects a single range of an index, and its results come before the results of the next filter. One
+// filter for all these entries would need $or, and a server would possibly read more than a page, such as all files of
+// the same size.
 func (o order) ranges(after *cursor) []bson.D {
 	next := "$gt"
 	if o.descending {
 		next = "$lt"
 	}
 	where := func(name string, value any) bson.D { return bson.D{{Key: name, Value: value}} }
-	// In both directions, entries without keys come before all other names. If AddKeys adds the keys between two pages, a
-	// later page can contain the entry again, but the entry is always in a page.
+	// In both directions, entries without keys come before all other names. If AddKeys adds the keys between two pages,
+	// a later page can contain the entry again, but the entry is always in a page.
 	named := where(o.name, where("$gte", ""))
 	switch {
 	case after == nil && o.name == byName.name:

@@ -92,8 +92,8 @@ func TestCatalogInsert(t *testing.T) {
 	}
 }
 
-// pages returns the IDs of all entries that query selects, from pages of at most limit entries. Before each page, it calls
-// between.
+// pages returns the IDs of all entries that query selects, from pages of at most limit entries. Before each page, it
+// calls between.
 func pages(t *testing.T, s *catalog.Store, query catalog.Query, between func()) (ids []string) {
 	t.Helper()
 	for page := 0; ; page++ {
@@ -206,8 +206,8 @@ func TestCatalogList(t *testing.T) {
 	})
 }
 
-// TestCatalogAddKeysBetweenPages proves that a list that is sorted by name contains all entries even if AddKeys adds keys
-// between two pages. The list can then contain an entry twice.
+// TestCatalogAddKeysBetweenPages proves that a list that is sorted by name contains all entries even if AddKeys adds
+// keys between two pages. The list can then contain an entry twice.
 func TestCatalogAddKeysBetweenPages(t *testing.T) {
 	for _, sort := range []string{"name", "-name"} {
 		for _, added := range []int{0, 1, 3, 100} {
@@ -246,8 +246,8 @@ func TestCatalogAddKeysBetweenPages(t *testing.T) {
 	}
 }
 
-// TestCatalogSearch proves that List finds the entries whose names contain all sought words, or words that begin with them,
-// in any order. The results are sorted and have pages. It also finds entries without keys.
+// TestCatalogSearch proves that List finds the entries whose names contain all sought words, or words that begin with
+// them, in any order. The results are sorted and have pages. It also finds entries without keys.
 func TestCatalogSearch(t *testing.T) {
 	uri := servertest.MongoDB(t).NewDatabase(t)
 	s, db := newCatalog(t, uri), servertest.Database(t, uri)

@@ -84,16 +84,16 @@ func search(text string) ([]bson.D, error) {
 	}
 	begins, contains := bson.A{}, bson.A{}
 	for _, word := range sought {
-		// A server can look up a pattern in an index if the pattern begins with ^ and distinguishes case. A word contains no
-		// special character of a pattern.
+		// A server can look up a pattern in an index if the pattern begins with ^ and distinguishes case. A word
+		// contains no special character of a pattern.
 		begins = append(begins, bson.D{{Key: "words", Value: bson.Regex{Pattern: "^" + word}}})
 		contains = append(contains, bson.D{{Key: "name", Value: bson.Regex{Pattern: word, Options: "i"}}})
 	}
 	return []bson.D{
 		{{Key: "$and", Value: begins}},
-		// Find the entries without keys, too, by a pattern. This filter selects an empty range of an index after AddKeys
-		// has added all keys. Without the folded names, it can select too many entries, or too few if the names contain
-		// compatibility variants.
+		// Find the entries without keys, too, by a pattern. This filter selects an empty range of an index after
+		// AddKeys has added all keys. Without the folded names, it can select too many entries, or too few if the names
+		// contain compatibility variants.
 		{withoutKeys, {Key: "$and", Value: contains}},
 	}, nil
 }

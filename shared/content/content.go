@@ -90,8 +90,8 @@ func (s *Store) Database() *mongo.Database { return s.db }
 // Close closes the connections to MongoDB.
 func (s *Store) Close() error { return mongodb.Close(s.db) }
 
-// EnsureIndexes creates the indexes that GridFS, the usage, the notes, PendingDeletions and ForgetClaims need. It can be
-// called repeatedly and concurrently, because it leaves existing indexes unchanged.
+// EnsureIndexes creates the indexes that GridFS, the usage, the notes, PendingDeletions and ForgetClaims need. It can
+// be called repeatedly and concurrently, because it leaves existing indexes unchanged.
 func (s *Store) EnsureIndexes(ctx context.Context) error {
 	if err := s.Notes.EnsureIndexes(ctx); err != nil {
 		return err

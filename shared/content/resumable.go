@@ -52,9 +52,9 @@ var (
 	errTaken = problem.Conflict.With("the offset is wrong or outdated: send a HEAD request to get the current offset")
 )
 
-// Create creates a resumable upload with the properties of u, but with a new ID and without any bytes. If the file would
-// exceed the owner's quota, the error wraps problem.QuotaExceeded. If the owner has too many open uploads, it wraps
-// problem.TooManyUploads.
+// Create creates a resumable upload with the properties of u, but with a new ID and without any bytes. If the file
+// would exceed the owner's quota, the error wraps problem.QuotaExceeded. If the owner has too many open uploads, it
+// wraps problem.TooManyUploads.
 func (s *Store) Create(ctx context.Context, u Upload) (Upload, error) {
 	id, err := uuid.NewV7()
 	if err != nil {

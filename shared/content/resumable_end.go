@@ -73,8 +73,8 @@ func (s *Store) Finish(ctx context.Context, id string, finish func(*File) (event
 	} else if err != nil {
 		return File{}, err
 	}
-	// Look for the mark again, because another call might have committed the file, and a function of the previous version
-	// might have deleted it, before this commit.
+	// Look for the mark again, because another call might have committed the file, and a function of the previous
+	// version might have deleted it, before this commit.
 	if deleted, err := s.markedByPrevious(ctx, id); err != nil {
 		return File{}, err
 	} else if deleted {

@@ -275,8 +275,8 @@ func addPieceUnlessComplete(t *testing.T, s *content.Store, id string, offset in
 }
 
 // TestResumableLateWriter proves that a slow writer cannot change a file that another writer has completed in the
-// meantime, whether or not the note of the upload is closed. The slow writer gets problem.Conflict and leaves no journal
-// entry.
+// meantime, whether or not the note of the upload is closed. The slow writer gets problem.Conflict and leaves no
+// journal entry.
 func TestResumableLateWriter(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	want := servertest.RandomBytes(2*mebi + 900)
@@ -453,8 +453,8 @@ func TestResumableVerified(t *testing.T) {
 	}
 }
 
-// TestResumableWrongDigest proves that nothing remains of a complete upload that does not have the declared digest, even if
-// several callers finish it at the same time.
+// TestResumableWrongDigest proves that nothing remains of a complete upload that does not have the declared digest,
+// even if several callers finish it at the same time.
 func TestResumableWrongDigest(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	want := servertest.RandomBytes(mebi + 5)
@@ -481,8 +481,8 @@ func TestResumableWrongDigest(t *testing.T) {
 	wantEmpty(t, db)
 }
 
-// TestResumableDiscard proves that Discard deletes an incomplete upload, but refuses to delete an upload that has become a
-// file.
+// TestResumableDiscard proves that Discard deletes an incomplete upload, but refuses to delete an upload that has
+// become a file.
 func TestResumableDiscard(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	want := servertest.RandomBytes(mebi + 5)

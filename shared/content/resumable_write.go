@@ -125,9 +125,9 @@ func (s *Store) stillOpen(ctx context.Context, u Upload) error {
 	return errors.Join(errNoUpload, s.purgeBytes(ctx, u.ID))
 }
 
-// AppendVerified is like Append, but it adds no bytes before it has read all bytes of r and has called verify. If verify
-// returns an error, AppendVerified adds no bytes and returns this error. If another call of AppendVerified for the same
-// upload is in progress, the error wraps problem.Locked.
+// AppendVerified is like Append, but it adds no bytes before it has read all bytes of r and has called verify. If
+// verify returns an error, AppendVerified adds no bytes and returns this error. If another call of AppendVerified for
+// the same upload is in progress, the error wraps problem.Locked.
 func (s *Store) AppendVerified(ctx context.Context, id string, offset int64, r io.Reader, verify func() error) (int64, error) {
 	u, _, err := s.load(ctx, id)
 	if err != nil {

@@ -2,14 +2,10 @@ package content
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"math"
 	"slices"
 	"time"
-
-	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/strongroom-dev/strongroom/shared/mongodb"
 	"github.com/strongroom-dev/strongroom/shared/outbox"
@@ -40,8 +36,8 @@ const (
 	stagingRetry = 2 * time.Second
 )
 
-// usage is a user's storage usage. It is the value of the user's register (see mongodb.Registers). The first upload under
-// a quota, or the first resumable upload, creates it.
+// usage is a user's storage usage. It is the value of the user's register (see mongodb.Registers). The first upload
+// under a quota, or the first resumable upload, creates it.
 type usage struct {
 	// Bytes and Files are the total size and the number of the user's files, including all reservations.
 	Bytes int64 `bson:"bytes"`
@@ -52,8 +48,8 @@ type usage struct {
 	Reservations []reservation `bson:"reservations"`
 }
 
-// reservation is the part of a user's usage that belongs to an upload or a deletion in progress. It makes each change of
-// the totals idempotent: the end of an upload or of a deletion removes the reservation and changes the totals in one
+// reservation is the part of a user's usage that belongs to an upload or a deletion in progress. It makes each change
+// of the totals idempotent: the end of an upload or of a deletion removes the reservation and changes the totals in one
 // step.
 type reservation struct {
 	// ID is the ID of the upload or the file.
@@ -130,8 +126,8 @@ func (l Limits) full(u *usage) error {
 	return problem.QuotaExceeded.With("the file exceeds your quota of %d bytes, of which %d bytes are left", l.Bytes, max(0, l.Bytes-u.Bytes))
 }
 
-// Room returns the maximum size of a new file of the owner in bytes, and the error for a larger file. least is the known
-// minimum size of the file. If even a file of this size does not fit, err is the error for a larger file.
+// Room returns the maximum size of a new file of the owner in bytes, and the error for a larger file. least is the
+// known minimum size of the file. If even a file of this size does not fit, err is the error for a larger file.
 func (s *Store) Room(ctx context.Context, owner string, least int64) (bytes int64, full, err error) {
 	if s.Limits.Bytes == 0 {
 		return math.MaxInt64, nil, nil
@@ -158,8 +154,8 @@ func (s *Store) Room(ctx context.Context, owner string, least int64) (bytes int6
 	}
 }
 
-// reserve adds the reservation r to the owner's usage, or changes the size of an existing reservation with the same ID. It
-// reserves up to r.Bytes bytes, but at least the given number of bytes, and returns the number of reserved bytes.
+// reserve adds the reservation r to the owner's usage, or changes the size of an existing reservation with the same ID.
+// It reserves up to r.Bytes bytes, but at least the given number of bytes, and returns the number of reserved bytes.
 func (s *Store) reserve(ctx context.Context, owner string, r reservation, least int64) (granted int64, err error) {
 	for settled := false; ; settled = true {
 		refused := false
@@ -203,8 +199,8 @@ func (s *Store) reserve(ctx context.Context, owner string, r reservation, least 
 	}
 }
 
-// changeUsage changes the owner's usage like mongodb.Registers.Change. If the user's files have not been counted yet, it
-// first counts them. If the usage does not exist, changeUsage creates it only if create is true.
+// changeUsage changes the owner's usage like mongodb.Registers.Change. If the user's files have not been counted yet,
+// it first counts them. If the usage does not exist, changeUsage creates it only if create is true.
 func (s *Store) changeUsage(ctx context.Context, owner string, create bool, next func(context.Context, *usage) (*usage, error)) error {
 	for range maxCounts {
 		err := s.usage.Change(ctx, owner, func(ctx context.Context, u *usage) (*usage, error) {
@@ -301,8 +297,8 @@ func (s *Store) settle(ctx context.Context, owner string, selected func(reservat
 func all(reservation) bool { return true }
 
 // adopt adds a reservation for an existing file to the owner's usage, and reports whether the file has a reservation
-// afterward. If the file is not part of the totals because it was uploaded without a quota, or by the previous version, adopt
-// adds it. If isDeletion is true, adopt marks the reservation as the reservation of a deletion.
+// afterward. If the file is not part of the totals because it was uploaded without a quota, or by the previous version,
+// adopt adds it. If isDeletion is true, adopt marks the reservation as the reservation of a deletion.
 func (s *Store) adopt(ctx context.Context, owner, id string, isDeletion bool) (adopted bool, err error) {
 	err = s.changeUsage(ctx, owner, false, func(ctx context.Context, u *usage) (*usage, error) {
 		if i := u.index(id); i >= 0 {
@@ -314,8 +310,8 @@ func (s *Store) adopt(ctx context.Context, owner, id string, isDeletion bool) (a
 			r.IsDeletion = true
 			return u.remove(i, 0, 0).add(r, 0, 0), nil
 		}
-		// Read the note and the file only now, after the latest version of the usage. If another call has added the file
-		// and has settled it, the note is marked. If another call has released the file, the file is deleted.
+		// Read the note and the file only now, after the latest version of the usage. If another call has added the
+		// file and has settled it, the note is marked. If another call has released the file, the file is deleted.
 		note, err := s.Notes.Note(ctx, id)
 		if err != nil {
 			return nil, err
@@ -363,271 +359,4 @@ func (s *Store) documents(ctx context.Context, ids []string) (map[string]*fileDo
 		byID[doc.ID] = &doc
 	}
 	return byID, err
-}
-
-// count counts the owner's files, uploads and deletions, and stores the result as the owner's usage. If the usage exists
-// already, count returns it.
-func (s *Store) count(ctx context.Context, owner string) (*usage, error) {
-	// Do not stop at the deadline of ctx. Otherwise, no request might ever complete the count.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), countTimeout)
-	defer cancel()
-	result, err, _ := s.counts.Do(owner, func() (any, error) { return s.countOnce(ctx, owner) })
-	if err != nil {
-		return nil, err
-	}
-	return result.(*usage), nil
-}
-
-func (s *Store) countOnce(ctx context.Context, owner string) (*usage, error) {
-	// While Counting is set, no function of this version settles or releases a reservation of this owner, because it would
-	// first count the files itself (changeUsage). A deletion that looked for the usage before this change has a deletion
-	// record, so tally finds it.
-	var mark *usage
-	err := s.usage.Change(ctx, owner, func(_ context.Context, u *usage) (*usage, error) {
-		if mark = u; u != nil {
-			return nil, nil
-		}
-		mark = &usage{Counting: rand.Text()}
-		return mark, nil
-	})
-	if err != nil || mark.Counting == "" {
-		return mark, err
-	}
-	counted, err := s.tally(ctx, owner, mark.Reservations)
-	if err != nil {
-		return nil, err
-	}
-	var result *usage
-	err = s.usage.Change(ctx, owner, func(_ context.Context, u *usage) (*usage, error) {
-		switch {
-		case u != nil && u.Counting == mark.Counting:
-			result = counted
-			return counted, nil
-		case u == nil || u.Counting != "":
-			return nil, errUncounted // another count has begun
-		}
-		result = u // another process has counted
-		return nil, nil
-	})
-	return result, err
-}
-
-// tally adds up the owner's files, uploads and deletions. before contains the reservations before the count.
-func (s *Store) tally(ctx context.Context, owner string, before []reservation) (*usage, error) {
-	for range maxCounts {
-		reservations, seen, err := s.unsettled(ctx, owner, before)
-		if err != nil {
-			return nil, err
-		}
-		ids := make([]string, len(reservations))
-		for i, r := range reservations {
-			ids[i] = r.ID
-		}
-		u := &usage{}
-		if u.Bytes, u.Files, err = s.sum(ctx, owner, ids); err != nil {
-			return nil, err
-		}
-		docs, err := s.documents(ctx, ids)
-		if err != nil {
-			return nil, err
-		}
-		// If an upload has begun since the first query, and is a file already, it is unknown whether sum has counted the file.
-		if unknown, err := s.hasNewFile(ctx, owner, seen); err != nil {
-			return nil, err
-		} else if unknown {
-			continue
-		}
-		for _, r := range reservations {
-			switch doc := docs[r.ID]; {
-			case doc.live():
-				r.Bytes = doc.Length
-			case doc != nil, r.IsDeletion:
-				continue // the upload was ended, or the file was deleted
-			}
-			u = u.add(r, r.Bytes, r.files())
-		}
-		return u, nil
-	}
-	return nil, errUncounted
-}
-
-// unsettled returns the given reservations, and a reservation for each incomplete deletion of the owner and for each
-// upload that was not reserved and is not a file yet. It marks the notes of files that were not reserved, because tally
-// counts these files. Uploads that are marked but have no reservation yet reserve their bytes themselves. seen contains the
-// IDs of all notes.
-func (s *Store) unsettled(ctx context.Context, owner string, before []reservation) (reservations []reservation, seen map[string]bool, err error) {
-	reservations = slices.Clone(before)
-	add := func(r reservation) {
-		if !slices.ContainsFunc(reservations, func(other reservation) bool { return other.ID == r.ID }) {
-			reservations = append(reservations, r)
-		}
-	}
-	deletions, err := mongodb.List[deletion](ctx, s.deletions, bson.D{{Key: "owner", Value: owner}}, "_id", 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, d := range deletions {
-		add(reservation{ID: d.ID, IsDeletion: true})
-	}
-	notes, err := s.Notes.Owned(ctx, owner)
-	if err != nil {
-		return nil, nil, err
-	}
-	seen = map[string]bool{}
-	var unreserved []string
-	for _, n := range notes {
-		if seen[n.ID] = true; !n.IsReserved {
-			unreserved = append(unreserved, n.ID)
-		}
-	}
-	docs, err := s.documents(ctx, unreserved)
-	if err != nil {
-		return nil, nil, err
-	}
-	var stored []string
-	for _, n := range notes {
-		switch doc := docs[n.ID]; {
-		case n.IsReserved:
-		case doc.live():
-			stored = append(stored, n.ID)
-		case doc == nil:
-			add(reservation{ID: n.ID, Bytes: max(0, n.Length), IsResumable: n.Tus != nil, IsAdopted: true})
-		}
-	}
-	return reservations, seen, s.Notes.Reserved(ctx, stored...)
-}
-
-// hasNewFile reports whether the owner has a file whose note is not in seen.
-func (s *Store) hasNewFile(ctx context.Context, owner string, seen map[string]bool) (bool, error) {
-	notes, err := s.Notes.Owned(ctx, owner)
-	if err != nil {
-		return false, err
-	}
-	var ids []string
-	for _, n := range notes {
-		if !seen[n.ID] {
-			ids = append(ids, n.ID)
-		}
-	}
-	docs, err := s.documents(ctx, ids)
-	for _, doc := range docs {
-		if doc.live() {
-			return true, err
-		}
-	}
-	return false, err
-}
-
-// sum returns the total size and the number of the owner's files, without those with the given IDs.
-func (s *Store) sum(ctx context.Context, owner string, without []string) (bytes, files int64, err error) {
-	match := bson.D{{Key: "metadata.owner", Value: owner}}
-	if len(without) > 0 {
-		match = append(match, bson.E{Key: "_id", Value: bson.D{{Key: "$nin", Value: without}}})
-	}
-	// Use two queries, because FerretDB computes only the first sum of a group.
-	for _, sum := range []struct {
-		of     any
-		result *int64
-	}{{"$length", &bytes}, {1, &files}} {
-		if *sum.result, err = s.total(ctx, match, sum.of); err != nil {
-			return 0, 0, mongodb.Problem(err, "add up the files of user "+owner)
-		}
-	}
-	return bytes, files, nil
-}
-
-// total adds up the values of an expression for all files that match a filter.
-func (s *Store) total(ctx context.Context, match bson.D, of any) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, countTimeout)
-	defer cancel()
-	cursor, err := s.files.Aggregate(ctx, mongo.Pipeline{
-		{{Key: "$match", Value: match}},
-		{{Key: "$group", Value: bson.D{{Key: "_id", Value: nil}, {Key: "total", Value: bson.D{{Key: "$sum", Value: of}}}}}},
-	})
-	var totals []struct {
-		Total int64 `bson:"total"`
-	}
-	if err == nil {
-		err = cursor.All(ctx, &totals)
-	}
-	if err != nil || len(totals) == 0 { // there are no files
-		return 0, err
-	}
-	return totals[0].Total, nil
-}
-
-// NextOwner returns the first user after the given user who has a recorded usage. After the last user, it returns an
-// empty string.
-func (s *Store) NextOwner(ctx context.Context, after string) (string, error) {
-	return s.usage.NextKey(ctx, after)
-}
-
-// IsUsageCorrect reports whether the owner's recorded usage equals the sum of the owner's files. If the files are being
-// counted, it waits up to maxCounts × countPause.
-func (s *Store) IsUsageCorrect(ctx context.Context, owner string) (bool, error) {
-	isCounting := false
-	for range maxCounts {
-		u, version, err := s.usage.Latest(ctx, owner)
-		if err != nil || u == nil {
-			return err == nil, err
-		}
-		if isCounting = u.Counting != ""; isCounting {
-			time.Sleep(countPause)
-			continue
-		}
-		ids, err := s.unreserved(ctx, owner)
-		if err != nil {
-			return false, err
-		}
-		bytes, files := u.Bytes, u.Files
-		for _, r := range u.Reservations {
-			bytes -= r.Bytes
-			files -= r.files()
-			ids = append(ids, r.ID)
-		}
-		gotBytes, gotFiles, err := s.sum(ctx, owner, ids)
-		if err != nil {
-			return false, err
-		}
-		// Compare the sums only if nothing has changed between the queries.
-		again, err := s.unreserved(ctx, owner)
-		if err != nil {
-			return false, err
-		}
-		_, now, err := s.usage.Latest(ctx, owner)
-		if err != nil {
-			return false, err
-		}
-		if now == version && !slices.ContainsFunc(again, func(id string) bool { return !slices.Contains(ids, id) }) {
-			return gotBytes == bytes && gotFiles == files, nil
-		}
-	}
-	// If the usage changes too often, it cannot be checked now. If the count does not end, its process was killed.
-	return !isCounting, nil
-}
-
-// unreserved returns the IDs of the owner's uploads that have no reservation yet.
-func (s *Store) unreserved(ctx context.Context, owner string) (ids []string, err error) {
-	notes, err := s.Notes.Owned(ctx, owner)
-	for _, n := range notes {
-		if !n.IsReserved {
-			ids = append(ids, n.ID)
-		}
-	}
-	return ids, err
-}
-
-// Recount replaces the owner's recorded usage by the sum of the owner's files, uploads and deletions.
-func (s *Store) Recount(ctx context.Context, owner string) error {
-	err := s.usage.Change(ctx, owner, func(_ context.Context, u *usage) (*usage, error) {
-		mark := &usage{Counting: rand.Text()}
-		if u != nil {
-			mark.Reservations = u.Reservations
-		}
-		return mark, nil
-	})
-	if err == nil {
-		_, err = s.count(ctx, owner)
-	}
-	return err
 }

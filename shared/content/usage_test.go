@@ -18,7 +18,6 @@ import (
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/file"
@@ -27,54 +26,6 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
-
-// recorded is a user's usage in the database.
-type recorded struct {
-	Bytes        int64    `bson:"bytes"`
-	Files        int64    `bson:"files"`
-	Counting     string   `bson:"counting"`
-	Reservations []bson.M `bson:"reservations"`
-}
-
-// usageOf returns the latest version of the owner's usage.
-func usageOf(t *testing.T, db *mongo.Database, owner string) recorded {
-	t.Helper()
-	var version struct {
-		Value recorded `bson:"value"`
-	}
-	err := db.Collection("usage").FindOne(t.Context(), bson.D{{Key: "key", Value: owner}}, options.FindOne().SetSort(bson.D{{Key: "_id", Value: -1}})).Decode(&version)
-	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
-		t.Fatal(err)
-	}
-	return version.Value
-}
-
-// sumOf returns the total size and the number of the owner's files.
-func sumOf(ctx context.Context, db *mongo.Database, owner string) (bytes, files int64, err error) {
-	cursor, err := db.Collection("fs.files").Find(ctx, bson.D{{Key: "metadata.owner", Value: owner}})
-	var found []struct {
-		Length int64 `bson:"length"`
-	}
-	if err == nil {
-		err = cursor.All(ctx, &found)
-	}
-	for _, f := range found {
-		bytes += f.Length
-	}
-	return bytes, int64(len(found)), err
-}
-
-// wantUsage fails the test unless the owner's usage equals the sum of the owner's files, without reservations.
-func wantUsage(t *testing.T, db *mongo.Database, owner string) {
-	t.Helper()
-	bytes, files, err := sumOf(t.Context(), db, owner)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := usageOf(t, db, owner); got.Bytes != bytes || got.Files != files || got.Counting != "" || len(got.Reservations) > 0 {
-		t.Errorf("got the usage %+v of %s, want %d bytes in %d files and no reservations", got, owner, bytes, files)
-	}
-}
 
 // process is a process of the property-based test. It runs random operations on a store.
 type process struct {
@@ -246,9 +197,9 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	for _, owner := range []string{"ada", "grace"} {
-		wantUsage(t, db, owner)
+		servertest.WantUsage(t, db, owner)
 	}
-	if bytes, files, err := sumOf(t.Context(), db, "ada"); err != nil || files == 0 || bytes < quota/3 {
+	if bytes, files, err := servertest.SumOfFiles(t.Context(), db, "ada"); err != nil || files == 0 || bytes < quota/3 {
 		t.Errorf("got %d bytes in %d files at the end, want more: the test is too weak", bytes, files)
 	}
 	wantOneFilePerKey(t, db)
@@ -283,7 +234,7 @@ func (p process) step(ctx context.Context, counted bool) (err error) {
 		if failed == nil && !ok {
 			failed = fmt.Errorf("the usage of %s is wrong", owner)
 		}
-		bytes, _, err := sumOf(ctx, p.db, "ada")
+		bytes, _, err := servertest.SumOfFiles(ctx, p.db, "ada")
 		if bytes > p.s.Limits.Bytes {
 			failed = errors.Join(failed, fmt.Errorf("got %d bytes, want at most %d", bytes, p.s.Limits.Bytes))
 		}
@@ -321,8 +272,8 @@ func wantOneFilePerKey(t *testing.T, db *mongo.Database) {
 	}
 }
 
-// TestUsageStart proves that the usage of a user starts with the files that exist, whatever has happened to them before.
-// The first upload under a quota, or a check of the room, counts them.
+// TestUsageStart proves that the usage of a user starts with the files that exist, whatever has happened to them
+// before. The first upload under a quota, or a check of the room, counts them.
 func TestUsageStart(t *testing.T) {
 	type step func(ctx context.Context, s *content.Store, id string) error
 	note := func(ctx context.Context, s *content.Store, id string) error {
@@ -380,7 +331,7 @@ func TestUsageStart(t *testing.T) {
 				t.Errorf("Room: got %d and error %v, want %d", room, err, 100-c.want)
 			}
 			run(c.after)
-			if got := usageOf(t, db, "ada"); got.Bytes != c.end || got.Files != c.end/size || len(got.Reservations) > 0 {
+			if got := servertest.LatestUsage(t, db, "ada"); got.Bytes != c.end || got.Files != c.end/size || len(got.Reservations) > 0 {
 				t.Errorf("got the usage %+v at the end, want %d bytes", got, c.end)
 			}
 			if ok, err := s.IsUsageCorrect(t.Context(), "ada"); !ok || err != nil {
@@ -390,8 +341,8 @@ func TestUsageStart(t *testing.T) {
 	}
 }
 
-// TestUsageDuringDeletion proves that a deletion that began before the files are counted is subtracted exactly once. The
-// deletion looks for the usage before the count, and marks the file after it.
+// TestUsageDuringDeletion proves that a deletion that began before the files are counted is subtracted exactly once.
+// The deletion looks for the usage before the count, and marks the file after it.
 func TestUsageDuringDeletion(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	f, err := put(t.Context(), s, make([]byte, 10))
@@ -414,7 +365,7 @@ func TestUsageDuringDeletion(t *testing.T) {
 		if err := s.Delete(t.Context(), f.ID); err != nil {
 			t.Fatal(err)
 		}
-		wantUsage(t, db, "ada")
+		servertest.WantUsage(t, db, "ada")
 	}
 }
 
@@ -439,7 +390,7 @@ func TestRefusedUploadSettles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	latest := usageOf(t, db, "ada")
+	latest := servertest.LatestUsage(t, db, "ada")
 	if len(latest.Reservations) != 1 || latest.Reservations[0]["id"] != f.ID {
 		t.Errorf("got the reservations %v, want that of the new file", latest.Reservations)
 	}
@@ -452,7 +403,7 @@ func TestRefusedUploadSettles(t *testing.T) {
 	if room, _, err := s.Room(t.Context(), "ada", 80); err != nil || room != 80 {
 		t.Errorf("Room: got %d and error %v, want 80", room, err)
 	}
-	wantUsage(t, db, "ada")
+	servertest.WantUsage(t, db, "ada")
 }
 
 // TestFirstCreate proves that the quota applies to the first resumable uploads of a user, also at the same time.
@@ -485,15 +436,15 @@ func TestFirstCreate(t *testing.T) {
 			if got := int(created.Load()); got != c.want || servertest.CountDocuments(t, db.Collection("uploads"), bson.D{}) != int64(c.want) {
 				t.Errorf("got %d uploads, want %d", got, c.want)
 			}
-			if got := usageOf(t, db, "ada"); got.Bytes != int64(c.want)*c.length || len(got.Reservations) != c.want {
+			if got := servertest.LatestUsage(t, db, "ada"); got.Bytes != int64(c.want)*c.length || len(got.Reservations) != c.want {
 				t.Errorf("got the usage %+v, want %d uploads", got, c.want)
 			}
 		})
 	}
 }
 
-// TestCountManyNotes proves that the files of a user can be counted while many of them have no catalog entry yet, for example
-// after an outage of RabbitMQ.
+// TestCountManyNotes proves that the files of a user can be counted while many of them have no catalog entry yet, for
+// example after an outage of RabbitMQ.
 func TestCountManyNotes(t *testing.T) {
 	const files, size = 2000, 3
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
@@ -511,7 +462,7 @@ func TestCountManyNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := servertest.CreateUpload(t, s, 1)
-	if got := usageOf(t, db, "ada"); got.Bytes != files*size+1 || got.Files != files+1 || len(got.Reservations) != 1 {
+	if got := servertest.LatestUsage(t, db, "ada"); got.Bytes != files*size+1 || got.Files != files+1 || len(got.Reservations) != 1 {
 		t.Errorf("got %d bytes, %d files and %d reservations, want %d, %d and 1", got.Bytes, got.Files, len(got.Reservations), files*size+1, files+1)
 	}
 	for _, id := range []string{notes[0].(outbox.Note).ID, notes[1].(outbox.Note).ID} {
@@ -522,7 +473,7 @@ func TestCountManyNotes(t *testing.T) {
 	if err := s.Terminate(t.Context(), u.ID); err != nil {
 		t.Fatal(err)
 	}
-	wantUsage(t, db, "ada")
+	servertest.WantUsage(t, db, "ada")
 }
 
 // TestRecount proves that a new count keeps the reservations of uploads in progress, and replaces a count that was
@@ -531,7 +482,7 @@ func TestRecount(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	s.Limits = content.Limits{Bytes: 100 * mebi}
 	_, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Size: -1}}, servertest.NewReader(10, func() error {
-		before := usageOf(t, db, "ada")
+		before := servertest.LatestUsage(t, db, "ada")
 		if _, err := db.Collection("usage").InsertOne(t.Context(), bson.D{{Key: "_id", Value: fmt.Sprintf("ada/%020d", 100)}, {Key: "key", Value: "ada"},
 			{Key: "number", Value: 100}, {Key: "value", Value: bson.D{{Key: "counting", Value: "killed"}, {Key: "reservations", Value: before.Reservations}}}}); err != nil {
 			t.Error(err)
@@ -542,7 +493,7 @@ func TestRecount(t *testing.T) {
 		if err := s.Recount(t.Context(), "ada"); err != nil {
 			t.Error(err)
 		}
-		if after := usageOf(t, db, "ada"); after.Bytes != before.Bytes || after.Files != 1 || after.Bytes < 10 {
+		if after := servertest.LatestUsage(t, db, "ada"); after.Bytes != before.Bytes || after.Files != 1 || after.Bytes < 10 {
 			t.Errorf("got the usage %+v, want %+v", after, before)
 		}
 		return io.EOF
@@ -550,13 +501,13 @@ func TestRecount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := usageOf(t, db, "ada"); got.Bytes != 10 || got.Files != 1 {
+	if got := servertest.LatestUsage(t, db, "ada"); got.Bytes != 10 || got.Files != 1 {
 		t.Errorf("got the usage %+v, want 10 bytes in 1 file", got)
 	}
 }
 
-// TestQuotaUnknownSize proves that an upload of unknown size reserves its bytes while they arrive, and ends with exactly
-// its size.
+// TestQuotaUnknownSize proves that an upload of unknown size reserves its bytes while they arrive, and ends with
+// exactly its size.
 func TestQuotaUnknownSize(t *testing.T) {
 	const quota = 20 * mebi
 	for name, c := range map[string]struct {
@@ -569,7 +520,7 @@ func TestQuotaUnknownSize(t *testing.T) {
 			s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 			s.Limits = content.Limits{Bytes: quota}
 			_, err := s.Put(t.Context(), content.File{Info: file.Info{Owner: "ada", Size: -1}}, servertest.NewReader(c.size, func() error {
-				if got := usageOf(t, db, "ada"); got.Bytes < int64(c.size) {
+				if got := servertest.LatestUsage(t, db, "ada"); got.Bytes < int64(c.size) {
 					t.Errorf("got %d reserved bytes after the last byte, want at least %d", got.Bytes, c.size)
 				}
 				return io.EOF
@@ -581,15 +532,15 @@ func TestQuotaUnknownSize(t *testing.T) {
 			if c.want != nil {
 				want = 0
 			}
-			if got := usageOf(t, db, "ada"); got.Bytes != want {
+			if got := servertest.LatestUsage(t, db, "ada"); got.Bytes != want {
 				t.Errorf("got the usage %+v, want %d bytes", got, want)
 			}
 		})
 	}
 }
 
-// TestStaged proves that a resumable upload has at most one temporary file with verified bytes at a time, whatever happens
-// to the first one.
+// TestStaged proves that a resumable upload has at most one temporary file with verified bytes at a time, whatever
+// happens to the first one.
 func TestStaged(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	s.Limits = content.Limits{Bytes: 10} // the temporary file does not count toward the quota
@@ -618,13 +569,13 @@ func TestStaged(t *testing.T) {
 	if err := verified(first, nil); err != nil {
 		t.Error(err)
 	}
-	if got := usageOf(t, db, "ada"); got.Bytes != 10 || got.Files != 1 || len(got.Reservations) != 1 {
+	if got := servertest.LatestUsage(t, db, "ada"); got.Bytes != 10 || got.Files != 1 || len(got.Reservations) != 1 {
 		t.Errorf("got the usage %+v, want only the upload", got)
 	}
 }
 
-// TestTerminatedWriter proves that a writer stops soon after its upload was terminated, because the bytes no longer count
-// toward the quota.
+// TestTerminatedWriter proves that a writer stops soon after its upload was terminated, because the bytes no longer
+// count toward the quota.
 func TestTerminatedWriter(t *testing.T) {
 	s, db := servertest.OpenContent(t, servertest.MongoDB(t).NewDatabase(t))
 	u := servertest.CreateUpload(t, s, 100*mebi)

@@ -28,8 +28,8 @@ func (s *Store) Put(ctx context.Context, f File, r io.Reader, finish func(*File)
 	return s.put(ctx, f, "", r, finish)
 }
 
-// put is like Put. If it stores a temporary file for a resumable upload, resumable is the ID of this upload. A temporary
-// file does not count toward the quota, but a resumable upload can have only one temporary file at a time.
+// put is like Put. If it stores a temporary file for a resumable upload, resumable is the ID of this upload. A
+// temporary file does not count toward the quota, but a resumable upload can have only one temporary file at a time.
 func (s *Store) put(ctx context.Context, f File, resumable string, r io.Reader, finish func(*File) (event []byte, err error)) (_ File, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -70,8 +70,8 @@ func (s *Store) put(ctx context.Context, f File, resumable string, r io.Reader, 
 	return f, nil
 }
 
-// writeReserved calls writeChunks. If reserves is true, it reserves the size of f in the owner's usage at the same time.
-// It returns after both have ended.
+// writeReserved calls writeChunks. If reserves is true, it reserves the size of f in the owner's usage at the same
+// time. It returns after both have ended.
 func (s *Store) writeReserved(ctx context.Context, id uuid.UUID, f *File, resumable string, r io.Reader, reserves bool) error {
 	if !reserves {
 		return s.writeChunks(ctx, id, f, r)

@@ -71,7 +71,8 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	case ctx.Err() != nil:
 		return problem.Unavailable.Because(fmt.Errorf("declare the topology: %w: %w", ctx.Err(), err), "RabbitMQ did not respond in time")
 	case errors.As(err, &refusal) && refusal.Code == amqp.PreconditionFailed:
-		// The messages in the queue are not needed, because sweep publishes the events of files without a catalog entry.
+		// The messages in the queue are not needed, because sweep publishes the events of files without a catalog
+		// entry.
 		return problem.Conflict.Because(err, "the exchange or queue exists with different arguments, which RabbitMQ cannot change: "+
 			"delete it, and run setup again")
 	case isRefusal(err):
@@ -97,9 +98,9 @@ func refused(setting string, err error) error {
 // declare declares the exchanges, queues and bindings on the channel ch. It declares DeadExchange and DeadQueue before
 // Queue, so that RabbitMQ can store every dead letter from Queue.
 //
-// The queues have no x-quorum-initial-group-size argument. Its default is 3, and it has no effect on nodes that have not
-// joined the cluster yet. RabbitMQ compares this argument with that of an existing queue, so adding it would break the
-// setup of existing systems.
+// The queues have no x-quorum-initial-group-size argument. Its default is 3, and it has no effect on nodes that have
+// not joined the cluster yet. RabbitMQ compares this argument with that of an existing queue, so adding it would break
+// the setup of existing systems.
 func declare(ch *amqp.Channel) error {
 	for _, name := range []string{DeadExchange, Exchange} {
 		if err := ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {

@@ -37,8 +37,8 @@ type Registers[T any] struct {
 
 // version is a document in the collection of the registers.
 type version[T any] struct {
-	// ID consists of the key and the version number. The number has leading zeros, so that the versions of a key sort by
-	// number.
+	// ID consists of the key and the version number. The number has leading zeros, so that the versions of a key sort
+	// by number.
 	ID     string `bson:"_id"`
 	Key    string `bson:"key"`
 	Number int64  `bson:"number"`
@@ -79,7 +79,8 @@ func (r *Registers[T]) Latest(ctx context.Context, key string) (*T, int64, error
 	return &latest.Value, latest.Number, nil
 }
 
-// NextKey returns the first key after the given key, in ascending order. After the last key, it returns an empty string.
+// NextKey returns the first key after the given key, in ascending order. After the last key, it returns an empty
+// string.
 func (r *Registers[T]) NextKey(ctx context.Context, after string) (string, error) {
 	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: versionID(after, maxVersion)}}}}
 	if after == "" {
@@ -92,10 +93,10 @@ func (r *Registers[T]) NextKey(ctx context.Context, after string) (string, error
 	return next[0].Key, nil
 }
 
-// Change calls next with the latest value of a key, or nil, and stores the value that next returns. If next returns nil,
-// nothing needs to change. Change calls next again if another writer has changed the value in the meantime, and after it
-// has stored a value, unless this value is still the latest one. Therefore, next must return nil if the latest value
-// already contains the change. If the outcome is unknown, the error wraps ErrUnknown.
+// Change calls next with the latest value of a key, or nil, and stores the value that next returns. If next returns
+// nil, nothing needs to change. Change calls next again if another writer has changed the value in the meantime, and
+// after it has stored a value, unless this value is still the latest one. Therefore, next must return nil if the latest
+// value already contains the change. If the outcome is unknown, the error wraps ErrUnknown.
 func (r *Registers[T]) Change(ctx context.Context, key string, next func(context.Context, *T) (*T, error)) error {
 	ctx, cancel := writing(ctx, changeTimeout)
 	defer cancel()
@@ -122,8 +123,8 @@ func (r *Registers[T]) Change(ctx context.Context, key string, next func(context
 		}
 		switch {
 		case err == nil:
-			// Read the latest version again. The new version has no effect if this process was suspended before the insert
-			// and other writers have meanwhile added, and deleted, a version with the same number.
+			// Read the latest version again. The new version has no effect if this process was suspended before the
+			// insert and other writers have meanwhile added, and deleted, a version with the same number.
 			inserted = number + 1
 			continue
 		case errors.Is(err, ErrExists): // another writer has inserted this version

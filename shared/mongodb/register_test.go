@@ -44,7 +44,8 @@ func wantNames(t *testing.T, r *mongodb.Registers[names], key string, want int) 
 	}
 }
 
-// TestChange proves that no change of concurrent writers in several processes is lost, and that old versions are deleted.
+// TestChange proves that no change of concurrent writers in several processes is lost, and that old versions are
+// deleted.
 func TestChange(t *testing.T) {
 	const processes, writers, changes, most = 3, 4, 10, 32
 	collection := servertest.Database(t, servertest.MongoDB(t).NewDatabase(t)).Collection("registers")
@@ -87,8 +88,8 @@ func TestChange(t *testing.T) {
 	}
 }
 
-// TestChangeSuspended proves that a change is not lost if its process is suspended before the insert, and other processes
-// meanwhile insert and delete versions with the same number.
+// TestChangeSuspended proves that a change is not lost if its process is suspended before the insert, and other
+// processes meanwhile insert and delete versions with the same number.
 func TestChangeSuspended(t *testing.T) {
 	for _, others := range []int{1, 15, 40} {
 		t.Run(fmt.Sprint(others), func(t *testing.T) {
@@ -113,7 +114,8 @@ func TestChangeSuspended(t *testing.T) {
 	}
 }
 
-// TestChangeNothing proves that Change returns the error of its function, and stores nothing if the function returns nil.
+// TestChangeNothing proves that Change returns the error of its function, and stores nothing if the function returns
+// nil.
 func TestChangeNothing(t *testing.T) {
 	collection := servertest.Database(t, servertest.MongoDB(t).NewDatabase(t)).Collection("registers")
 	r := mongodb.NewRegisters[names](collection)

@@ -23,8 +23,8 @@ type Note struct {
 	Owner string `bson:"owner"`
 	// Length is the size of the file in bytes, or -1 if it is not known yet. Length is 0 for a temporary file.
 	Length int64 `bson:"length"`
-	// IsReserved reports whether the upload will have, has or had a reservation in its owner's usage (see package content),
-	// or is already part of it.
+	// IsReserved reports whether the upload will have, has or had a reservation in its owner's usage (see package
+	// content), or is already part of it.
 	IsReserved bool `bson:"reserved,omitempty"`
 	// ExpiresAt is the time when a resumable upload expires. It is nil for an upload in one request.
 	ExpiresAt *time.Time `bson:"expires_at"`

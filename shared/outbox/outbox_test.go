@@ -134,8 +134,8 @@ func TestAbsentNote(t *testing.T) {
 	}
 }
 
-// TestWaiting proves that Waiting counts only files that the sweep function has found, and that it returns the time when
-// the first of them was stored.
+// TestWaiting proves that Waiting counts only files that the sweep function has found, and that it returns the time
+// when the first of them was stored.
 func TestWaiting(t *testing.T) {
 	notes, _ := newNotes(t)
 	want := func(want int64, wantSince time.Time) {

@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// ContentWriter returns a writer for http.ServeContent. size is the size of the content in bytes. http.ServeContent sends
-// the error responses 412 without a body, and 416 as plain text. The writer sends problem documents instead.
+// ContentWriter returns a writer for http.ServeContent. size is the size of the content in bytes. http.ServeContent
+// sends the error responses 412 without a body, and 416 as plain text. The writer sends problem documents instead.
 func ContentWriter(w http.ResponseWriter, r *http.Request, size int64) http.ResponseWriter {
 	return &contentWriter{w, r, size, false}
 }

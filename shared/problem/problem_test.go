@@ -107,8 +107,8 @@ func TestWriteLogsTheReasonOfACancelledRequest(t *testing.T) {
 	}
 }
 
-// TestContentWriter checks that a problem document replaces each error response of http.ServeContent, and that all other
-// responses stay the same.
+// TestContentWriter checks that a problem document replaces each error response of http.ServeContent, and that all
+// other responses stay the same.
 func TestContentWriter(t *testing.T) {
 	for name, c := range map[string]struct {
 		header, value string

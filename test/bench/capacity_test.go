@@ -116,8 +116,8 @@ type recovery struct {
 	took    time.Duration // the time until no file waits any more, or 0 if that takes longer than longest
 }
 
-// brokerOutage simulates an outage of RabbitMQ. During the outage, the notes of the files wait for sweep. Afterward, each
-// sweep publishes the events of some of these files, and record processes them together with those of new files.
+// brokerOutage simulates an outage of RabbitMQ. During the outage, the notes of the files wait for sweep. Afterward,
+// each sweep publishes the events of some of these files, and record processes them together with those of new files.
 func (m model) brokerOutage(perHour float64) recovery {
 	r := recovery{waiting: perHour * outage.Hours()}
 	spare := max(0, m.recordsPerSecond()-perHour/3600) * m.sweepEvery.Seconds()
@@ -138,8 +138,8 @@ func (m model) recordOutage(perHour float64) recovery {
 	return r
 }
 
-// predicted returns the throughput of a number of clients that the model predicts from the costs with one client: either
-// all clients are busy, or all processors of the machine.
+// predicted returns the throughput of a number of clients that the model predicts from the costs with one client:
+// either all clients are busy, or all processors of the machine.
 func (m model) predicted(operation string, clients int) float64 {
 	one := m.load(operation, 1)
 	return min(float64(clients)/one.Millis, float64(m.Cores)/(one.FunctionCPU+one.ClientCPU+one.StoreCPU)) * 1000

@@ -18,8 +18,8 @@ const costsFile = "testdata/costs.json"
 
 var update = flag.Bool("update", false, "write the plots, and the tables in docs/benchmarks.md and docs/scaling.md")
 
-// TestScalePages checks that the plots and the tables in docs/benchmarks.md and docs/scaling.md are those that belong to
-// the costs in costsFile and to the limits in the manifests and in the code. It prints the tables.
+// TestScalePages checks that the plots and the tables in docs/benchmarks.md and docs/scaling.md are those that belong
+// to the costs in costsFile and to the limits in the manifests and in the code. It prints the tables.
 func TestScalePages(t *testing.T) {
 	text, err := os.ReadFile(costsFile)
 	if err != nil {
@@ -72,8 +72,8 @@ type series struct {
 	costs     []cost
 }
 
-// growth compares the last cost with the first. It returns the ratio of the durations and the ratio of the logarithms of
-// the numbers of entries. The first ratio is infinite if the operation fails at the last step.
+// growth compares the last cost with the first. It returns the ratio of the durations and the ratio of the logarithms
+// of the numbers of entries. The first ratio is infinite if the operation fails at the last step.
 func (s series) growth() (ratio, logarithm float64) {
 	first, last := s.costs[0], s.costs[len(s.costs)-1]
 	logarithm = math.Log(float64(last.Entries)) / math.Log(float64(first.Entries))
@@ -122,7 +122,8 @@ func (c costs) plots() map[string]plot {
 	}
 }
 
-// plot returns a plot of a value of the selected operations. A dashed line grows like log N from the first line's start.
+// plot returns a plot of a value of the selected operations. A dashed line grows like log N from the first line's
+// start.
 func (c costs) plot(title, x, y string, value func(cost) float64, selected func(operation string) bool) plot {
 	p := plot{title: title, x: x, y: y}
 	for _, s := range c.series() {

@@ -140,13 +140,13 @@ type published struct {
 }
 
 // TestScale measures the cost of each operation, in commands and milliseconds, while the number of files grows by a
-// factor of 10 at each step. At the last step, only the number of catalog entries grows. It then measures the throughput
-// of concurrent uploads and of RabbitMQ. It writes all results to costs.json, from which TestScalePages creates the plots
-// and tables. FILES is the number of files at the last step but one.
+// factor of 10 at each step. At the last step, only the number of catalog entries grows. It then measures the
+// throughput of concurrent uploads and of RabbitMQ. It writes all results to costs.json, from which TestScalePages
+// creates the plots and tables. FILES is the number of files at the last step but one.
 //
-// The functions are the real programs. They use the store in MONGODB_ADMIN_URI through a proxy that counts the commands,
-// or the embedded FerretDB. Nearly all files are inserted in bulk, as the documents that the packages content and catalog
-// insert.
+// The functions are the real programs. They use the store in MONGODB_ADMIN_URI through a proxy that counts the
+// commands, or the embedded FerretDB. Nearly all files are inserted in bulk, as the documents that the packages content
+// and catalog insert.
 func TestScale(t *testing.T) {
 	if os.Getenv("SCALE") == "" {
 		t.Skip("this test takes long: run `make bench SCALE=1`")
@@ -374,8 +374,8 @@ func (s *scale) measure(operation string, each func(run int) error) {
 	s.measureRuns(operation, 1, runs, runs, each)
 }
 
-// measureRuns runs an operation warm+n times and adds the medians of the last n runs to the costs. An operation consists
-// of parts equal parts, and the costs are those of one part.
+// measureRuns runs an operation warm+n times and adds the medians of the last n runs to the costs. An operation
+// consists of parts equal parts, and the costs are those of one part.
 func (s *scale) measureRuns(operation string, parts, warm, n int, each func(run int) error) {
 	c := cost{Operation: operation, Entries: s.filler.entries, Files: s.filler.files}
 	var commands, millis []float64
@@ -400,7 +400,7 @@ func (s *scale) measureRuns(operation string, parts, warm, n int, each func(run 
 	fmt.Printf("%9d %-34s %6.1f commands %10.2f ms %3d runs %s\n", c.Entries, operation, c.Commands, c.Millis, c.Runs, c.Failure)
 }
 
-// median returns the median of values, or 0 if there are none.
+// median returns the median of values. If values is empty, median returns 0.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -655,7 +655,8 @@ func (s *scale) measureSizes() []size {
 	return sizes
 }
 
-// measureStored measures the storage of the bytes of files. It uses the growth of the collections during the load tests.
+// measureStored measures the storage of the bytes of files. It uses the growth of the collections during the load
+// tests.
 func (s *scale) measureStored() {
 	grown := 0.0
 	for i, after := range s.measureSizes() {

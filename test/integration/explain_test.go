@@ -147,7 +147,8 @@ var unbounded = map[string]string{
 }
 
 // TestQueriesUseIndexes proves that no query of the packages content, outbox and catalog reads all documents of a
-// collection. It records the queries of a scenario that calls all methods, and asks the server for the plan of each query.
+// collection. It records the queries of a scenario that calls all methods, and asks the server for the plan of each
+// query.
 func TestQueriesUseIndexes(t *testing.T) {
 	if os.Getenv("MONGODB_ADMIN_URI") == "" {
 		t.Skip("FerretDB 1.24 uses no index for most queries, so this test needs a server in MONGODB_ADMIN_URI")

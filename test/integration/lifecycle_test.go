@@ -33,8 +33,8 @@ func openContent(t *testing.T) (*content.Store, string) {
 	return s, uri
 }
 
-// TestCommitAfterSweep proves that a file that Put returns can be read, even if sweep tried to discard the upload before
-// the commit.
+// TestCommitAfterSweep proves that a file that Put returns can be read, even if sweep tried to discard the upload
+// before the commit.
 func TestCommitAfterSweep(t *testing.T) {
 	s, uri := openContent(t)
 	// The short ORPHAN_GRACE stands for a clock that differs by minutes, or for a process that was frozen.
@@ -55,8 +55,8 @@ func TestCommitAfterSweep(t *testing.T) {
 	}
 }
 
-// TestDeletedUploadStaysDeleted proves that a file from a resumable upload stays deleted if its client or sweep visits the
-// upload during the deletion.
+// TestDeletedUploadStaysDeleted proves that a file from a resumable upload stays deleted if its client or sweep visits
+// the upload during the deletion.
 func TestDeletedUploadStaysDeleted(t *testing.T) {
 	for name, visit := range map[string]func(t *testing.T, u *uploader, sweep, id string){
 		"the client asks for the offset": func(t *testing.T, u *uploader, _, id string) {
@@ -96,8 +96,8 @@ func TestDeletedUploadStaysDeleted(t *testing.T) {
 	}
 }
 
-// TestJournalOfKilledFunction proves that sweep deletes the journal and the note of an upload if record was killed before it
-// could delete them.
+// TestJournalOfKilledFunction proves that sweep deletes the journal and the note of an upload if record was killed
+// before it could delete them.
 func TestJournalOfKilledFunction(t *testing.T) {
 	for _, command := range []string{"delete uploads.journal", "delete uploads"} {
 		s, uri := openContent(t)
@@ -184,8 +184,8 @@ func (u *uploader) wantNoGhosts(t *testing.T, files string) {
 	}
 }
 
-// TestFileOutlivesPublishing proves that a file is accepted and cataloged once if upload cannot publish its event and sweep
-// publishes the event at the same time.
+// TestFileOutlivesPublishing proves that a file is accepted and cataloged once if upload cannot publish its event and
+// sweep publishes the event at the same time.
 func TestFileOutlivesPublishing(t *testing.T) {
 	var sweep atomic.Pointer[string]
 	var once sync.Once
@@ -224,7 +224,8 @@ func (u *uploader) wantEntries(t *testing.T, ids ...string) {
 	}
 }
 
-// TestRedrivenEventOfDeletedFile proves that the event of a deleted file adds no catalog entry, however old the event is.
+// TestRedrivenEventOfDeletedFile proves that the event of a deleted file adds no catalog entry, however old the event
+// is.
 func TestRedrivenEventOfDeletedFile(t *testing.T) {
 	letters := make(chan []byte, 10)
 	broker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -255,8 +256,8 @@ func TestRedrivenEventOfDeletedFile(t *testing.T) {
 	u.wantNoGhosts(t, files)
 }
 
-// TestLostEvent proves that sweep publishes the event of an accepted file again if the broker has confirmed the event and
-// then lost it.
+// TestLostEvent proves that sweep publishes the event of an accepted file again if the broker has confirmed the event
+// and then lost it.
 func TestLostEvent(t *testing.T) {
 	u := startUpload(t, 1, startSink(t))
 	record := runFunction(t, "record", "MONGODB_URI="+u.uri)
@@ -274,8 +275,8 @@ func TestLostEvent(t *testing.T) {
 	}
 }
 
-// TestFileOutlivesClaim proves that sweep keeps an accepted file, even if the claim of its idempotency key is forgotten and
-// another file has the key.
+// TestFileOutlivesClaim proves that sweep keeps an accepted file, even if the claim of its idempotency key is forgotten
+// and another file has the key.
 func TestFileOutlivesClaim(t *testing.T) {
 	s, uri := openContent(t)
 	put := func() content.File {
@@ -319,7 +320,8 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
-// TestQuotaOfConcurrentUploads proves that two uploads that end at the same time do not exceed the quota of their owner.
+// TestQuotaOfConcurrentUploads proves that two uploads that end at the same time do not exceed the quota of their
+// owner.
 func TestQuotaOfConcurrentUploads(t *testing.T) {
 	const quota = 10
 	u := startUpload(t, 0, "")
@@ -367,7 +369,8 @@ func TestQuotaOfConcurrentUploads(t *testing.T) {
 		t.Fatalf("create an upload by tus: got status %d and error %v, want 201 or 507", status, err)
 	}
 
-	// The file of unknown length ends with 6 bytes. While upload waits for the sum of the files, the upload by tus ends, too.
+	// The file of unknown length ends with 6 bytes. While upload waits for the sum of the files, the upload by tus
+	// ends, too.
 	armed.Store(true)
 	if _, err := io.WriteString(more, "bbbbb"); err != nil {
 		t.Fatal(err)
@@ -427,8 +430,8 @@ func TestKeyAfterDeletion(t *testing.T) {
 	}
 }
 
-// countCommands returns uri through a proxy that counts the commands to MongoDB, and a function that returns the number of
-// commands since its last call.
+// countCommands returns uri through a proxy that counts the commands to MongoDB, and a function that returns the number
+// of commands since its last call.
 func countCommands(t *testing.T, uri string) (through string, commands func() int64) {
 	t.Helper()
 	var n atomic.Int64
@@ -441,8 +444,8 @@ func countCommands(t *testing.T, uri string) (through string, commands func() in
 	return w.through(t, uri), func() int64 { return n.Swap(0) }
 }
 
-// TestUploadCost proves that, with a quota, the number of commands of an upload does not depend on the number of open uploads
-// of its owner.
+// TestUploadCost proves that, with a quota, the number of commands of an upload does not depend on the number of open
+// uploads of its owner.
 func TestUploadCost(t *testing.T) {
 	u := startUpload(t, 0, "")
 	uri, commands := countCommands(t, u.uri)
@@ -455,16 +458,18 @@ func TestUploadCost(t *testing.T) {
 		return commands()
 	}
 	cost() // counts the files of the user
-	want := cost()
+	// A change of the usage sometimes deletes old versions with an additional command, but not twice in a row.
+	want := min(cost(), cost())
 	for range 20 {
 		u.createTus(t, 10)
 	}
-	if got := cost(); got > want {
-		t.Errorf("got %d commands with 20 open uploads, want at most %d as without", got, want)
+	if got := min(cost(), cost()); got != want {
+		t.Errorf("got %d commands with 20 open uploads, want %d as without", got, want)
 	}
 }
 
-// TestSweepCost proves that the number of commands of a sweep does not depend on the number of open uploads that are not due.
+// TestSweepCost proves that the number of commands of a sweep does not depend on the number of open uploads that are
+// not due.
 func TestSweepCost(t *testing.T) {
 	sink := startSink(t)
 	u := startUpload(t, 1, sink)

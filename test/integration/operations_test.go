@@ -385,8 +385,8 @@ func uploadParts(ctx context.Context, s *system, a *attempt, url string) {
 	}
 }
 
-// resume continues a resumable upload from its offset until it is complete, as a tus client does. If the upload does not
-// exist, resume creates it.
+// resume continues a resumable upload from its offset until it is complete, as a tus client does. If the upload does
+// not exist, resume creates it.
 func resume(ctx context.Context, s *system, a *attempt) {
 	until(func() bool {
 		if a.outcome == accepted || a.upload == "" && !s.createUpload(ctx, a, s.upload) {
@@ -625,8 +625,8 @@ func (s *system) list(t *testing.T) map[string]bool {
 	return ids
 }
 
-// logLines returns the lines in the log of a function that contain the given text, but not more than ten. There is no log
-// if path is empty.
+// logLines returns the lines in the log of a function that contain the given text, but not more than ten. There is no
+// log if path is empty.
 func logLines(path, text string) string {
 	log, err := os.Open(path)
 	if err != nil {

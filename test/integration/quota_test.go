@@ -12,13 +12,12 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
-// TestQuotaManyWriters proves that 50 writers, who upload and delete files of one user through 5 processes, never exceed
-// the quota, and that the recorded usage equals the sum of the files at the end.
+// TestQuotaManyWriters proves that 50 writers, who upload and delete files of one user through 5 processes, never
+// exceed the quota, and that the recorded usage equals the sum of the files at the end.
 func TestQuotaManyWriters(t *testing.T) {
 	const writers, attempts, most, quota = 50, 6, 1000, 10_000
 	u := startUpload(t, 0, "")
@@ -32,7 +31,7 @@ func TestQuotaManyWriters(t *testing.T) {
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for ctx.Err() == nil {
-			if used, _, err := u.sum(ctx); err == nil && used > quota {
+			if used, _, err := servertest.SumOfFiles(ctx, u.db, "0190-ada"); err == nil && used > quota {
 				t.Errorf("got %d bytes, want at most %d", used, quota)
 			}
 		}
@@ -93,36 +92,5 @@ func TestQuotaManyWriters(t *testing.T) {
 		}
 		return nil
 	})
-	bytes, count, err := u.sum(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var latest struct {
-		Value struct {
-			Bytes        int64    `bson:"bytes"`
-			Files        int64    `bson:"files"`
-			Reservations []bson.M `bson:"reservations"`
-		} `bson:"value"`
-	}
-	if err := u.db.Collection("usage").FindOne(t.Context(), bson.D{}, options.FindOne().SetSort(bson.D{{Key: "_id", Value: -1}})).Decode(&latest); err != nil {
-		t.Fatal(err)
-	}
-	if got := latest.Value; got.Bytes != bytes || got.Files != count || len(got.Reservations) > 0 {
-		t.Errorf("got the usage %+v, want %d bytes in %d files and no reservations", got, bytes, count)
-	}
-}
-
-// sum returns the total size and the number of ada's files.
-func (u *uploader) sum(ctx context.Context) (bytes, files int64, err error) {
-	cursor, err := u.db.Collection("fs.files").Find(ctx, bson.D{{Key: "metadata.owner", Value: "0190-ada"}})
-	var found []struct {
-		Length int64 `bson:"length"`
-	}
-	if err == nil {
-		err = cursor.All(ctx, &found)
-	}
-	for _, f := range found {
-		bytes += f.Length
-	}
-	return bytes, int64(len(found)), err
+	servertest.WantUsage(t, u.db, "0190-ada")
 }

@@ -141,8 +141,8 @@ func TestSetupWaits(t *testing.T) {
 	servertest.CreateAccount(t, servertest.OpenAccounts(t, dsn), "ada", "user")
 }
 
-// TestIndexesWithoutTimeLimit proves that the commands that create indexes have no time limit on the server, even if the
-// context has a deadline. MongoDB aborts the build of an index that exceeds the time limit.
+// TestIndexesWithoutTimeLimit proves that the commands that create indexes have no time limit on the server, even if
+// the context has a deadline. MongoDB aborts the build of an index that exceeds the time limit.
 func TestIndexesWithoutTimeLimit(t *testing.T) {
 	uri := servertest.MongoDB(t).NewDatabase(t)
 	var mu sync.Mutex

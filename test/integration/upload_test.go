@@ -102,8 +102,8 @@ func (u *uploader) request(t *testing.T, url, body, key string) *http.Request {
 // unusual is the longest permitted response time while RabbitMQ fails. Publishing takes at most 3 s of it.
 const unusual = 20 * time.Second
 
-// TestUploadDuringBrokerFailures proves that an upload is accepted in every failure of RabbitMQ, and that sweep publishes
-// the event after the failure.
+// TestUploadDuringBrokerFailures proves that an upload is accepted in every failure of RabbitMQ, and that sweep
+// publishes the event after the failure.
 func TestUploadDuringBrokerFailures(t *testing.T) {
 	broker := servertest.OwnRabbitMQ(t).NewVhost(t)
 	servertest.ResetTopology(t, broker)

@@ -2,8 +2,10 @@ package servertest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
@@ -58,6 +61,56 @@ func StoreFile(t *testing.T, uri string) (event.Event, file.Info) {
 		t.Fatal(err)
 	}
 	return e, f.Info
+}
+
+// Usage is the recorded usage of a user.
+type Usage struct {
+	Bytes int64 `bson:"bytes"`
+	Files int64 `bson:"files"`
+	// Counting is not empty while the files of the user are being counted.
+	Counting     string   `bson:"counting"`
+	Reservations []bson.M `bson:"reservations"`
+}
+
+// LatestUsage returns the latest version of the owner's usage, or the zero value if the owner has no usage.
+func LatestUsage(t *testing.T, db *mongo.Database, owner string) Usage {
+	t.Helper()
+	var version struct {
+		Value Usage `bson:"value"`
+	}
+	newest := options.FindOne().SetSort(bson.D{{Key: "_id", Value: -1}})
+	err := db.Collection("usage").FindOne(t.Context(), bson.D{{Key: "key", Value: owner}}, newest).Decode(&version)
+	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+		t.Fatal(err)
+	}
+	return version.Value
+}
+
+// SumOfFiles returns the total size and the number of the owner's files.
+func SumOfFiles(ctx context.Context, db *mongo.Database, owner string) (bytes, files int64, err error) {
+	cursor, err := db.Collection("fs.files").Find(ctx, bson.D{{Key: "metadata.owner", Value: owner}})
+	var found []struct {
+		Length int64 `bson:"length"`
+	}
+	if err == nil {
+		err = cursor.All(ctx, &found)
+	}
+	for _, f := range found {
+		bytes += f.Length
+	}
+	return bytes, int64(len(found)), err
+}
+
+// WantUsage fails the test unless the owner's usage equals the sum of the owner's files, without reservations.
+func WantUsage(t *testing.T, db *mongo.Database, owner string) {
+	t.Helper()
+	bytes, files, err := SumOfFiles(t.Context(), db, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := LatestUsage(t, db, owner); got.Bytes != bytes || got.Files != files || got.Counting != "" || len(got.Reservations) > 0 {
+		t.Errorf("got the usage %+v of %s, want %d bytes in %d files and no reservations", got, owner, bytes, files)
+	}
 }
 
 // RandomBytes returns n pseudorandom bytes, which are the same in every run.

@@ -31,9 +31,10 @@ type Memory struct {
 	Now func() time.Time
 	// Before is an optional hook. Each method calls the hook with the method's name and with the ID or key that the
 	// method received. Put and Append call the hook after they have read all bytes. Put calls the hook again, with the
-	// method name Commit, before it commits the file. AppendVerified calls it only through Append. All other methods
-	// call it first. If the hook returns an error, the method returns this error and has no effect. If the hook is set,
-	// readers also call it for each Read and Close, and return at most one byte per Read.
+	// method name Commit, before it commits the file. Put and Create call it with the method name Reserve when they
+	// reserve the size of the file. AppendVerified calls it only through Append. All other methods call it first. If
+	// the hook returns an error, the method returns this error and has no effect. If the hook is set, readers also call
+	// it for each Read and Close, and return at most one byte per Read.
 	Before func(method, id string) error
 	// Limits limits the files of each user.
 	Limits content.Limits
@@ -43,6 +44,7 @@ type Memory struct {
 	files     map[string]Stored
 	ended     map[string]bool // the IDs of ended uploads and deleted files
 	uploads   map[string]*upload
+	resumable map[string][]string // the IDs of all resumable uploads, by owner
 	claims    map[string]claim
 	deletions map[string]time.Time // the due times of incomplete deletions
 	verifying map[string]bool      // the uploads for which AppendVerified is in progress
@@ -77,7 +79,7 @@ var (
 
 // New returns an empty store.
 func New() *Memory {
-	return &Memory{files: map[string]Stored{}, ended: map[string]bool{}, uploads: map[string]*upload{}, claims: map[string]claim{},
+	return &Memory{files: map[string]Stored{}, ended: map[string]bool{}, uploads: map[string]*upload{}, resumable: map[string][]string{}, claims: map[string]claim{},
 		deletions: map[string]time.Time{}, verifying: map[string]bool{}}
 }
 
@@ -158,7 +160,7 @@ func (m *Memory) readAll(r io.Reader) ([]byte, error) {
 func (m *Memory) Put(ctx context.Context, f content.File, r io.Reader, finish func(*content.File) (event []byte, err error)) (_ content.File, err error) {
 	f.ID = uuid.Must(uuid.NewV7()).String()
 	note := outbox.Note{ID: f.ID, Owner: f.Owner, Length: f.Size, DueAt: m.now()}
-	if err := m.reserve(note); err != nil {
+	if err := m.reserve(ctx, note); err != nil {
 		return content.File{}, err
 	}
 	defer func() {
@@ -178,7 +180,7 @@ func (m *Memory) Put(ctx context.Context, f content.File, r io.Reader, finish fu
 	}
 	f.Size, f.SHA256, f.StoredAt = int64(len(b)), digest(b), m.now()
 	note.Length = f.Size
-	if err := m.reserve(note); err != nil {
+	if err := m.reserve(ctx, note); err != nil {
 		return content.File{}, err
 	}
 	event, err := finish(&f)
@@ -325,16 +327,20 @@ func (m *Memory) used(owner string) (bytes, files int64) {
 }
 
 // reserve adds a note whose size counts toward the quota. If the note exists, reserve changes its size.
-func (m *Memory) reserve(note outbox.Note) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	bytes, files := m.used(note.Owner)
-	if existing := m.uploads[note.ID]; existing != nil {
-		bytes -= max(0, existing.Length)
-		files--
+func (m *Memory) reserve(ctx context.Context, note outbox.Note) error {
+	if err := m.lock(ctx, "Reserve", note.ID); err != nil {
+		return err
 	}
-	if m.Limits.Bytes > 0 && (bytes+max(0, note.Length) > m.Limits.Bytes || files >= m.Limits.Files()) {
-		return errQuota
+	defer m.mu.Unlock()
+	if m.Limits.Bytes > 0 {
+		bytes, files := m.used(note.Owner)
+		if existing := m.uploads[note.ID]; existing != nil {
+			bytes -= max(0, existing.Length)
+			files--
+		}
+		if bytes+max(0, note.Length) > m.Limits.Bytes || files >= m.Limits.Files() {
+			return errQuota
+		}
 	}
 	m.uploads[note.ID] = &upload{Note: note}
 	return nil

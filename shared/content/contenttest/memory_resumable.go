@@ -27,16 +27,17 @@ func (m *Memory) Create(ctx context.Context, u content.Upload) (content.Upload, 
 		return content.Upload{}, err
 	}
 	open := 0
-	for id, other := range m.uploads {
-		if _, stored := m.files[id]; other.Owner == u.Owner && other.Tus != nil && !stored && !m.ended[id] {
+	for _, id := range m.resumable[u.Owner] {
+		if _, stored := m.files[id]; m.uploads[id] != nil && !stored && !m.ended[id] {
 			open++
 		}
 	}
+	m.resumable[u.Owner] = append(m.resumable[u.Owner], u.ID)
 	m.mu.Unlock()
 	if open >= maxResumable {
 		return content.Upload{}, problem.TooManyUploads.With("you have too many unfinished uploads")
 	}
-	return u, m.reserve(outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
+	return u, m.reserve(ctx, outbox.Note{ID: u.ID, Owner: u.Owner, Length: u.Length, ExpiresAt: &u.ExpiresAt, DueAt: u.ExpiresAt,
 		Tus: &outbox.Tus{Name: u.Name, ContentType: u.ContentType, Metadata: u.Metadata, SHA256: u.SHA256}})
 }
 

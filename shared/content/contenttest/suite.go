@@ -283,7 +283,8 @@ func (s suite) noted() {
 			s.Errorf("Note: got %+v and error %v, want none", note, err)
 		}
 	}
-	// Check that the note already exists when Put reads the first byte, and that the declared length counts before the commit.
+	// Check that the note already exists when Put reads the first byte, and that the declared length counts before the
+	// commit.
 	_, err := s.Put(s.Context(), content.File{Info: file.Info{Owner: "ada", Size: 8}}, io.MultiReader(readerFunc(func() error {
 		if due, err := s.notes.Due(s.Context(), false, time.Now().Add(2*time.Hour), 10); err != nil || len(due) != len(ids) {
 			s.Errorf("Due: got %d notes and error %v, want %d", len(due), err, len(ids))
