@@ -125,6 +125,35 @@ func TestRequestHeaders(t *testing.T) {
 	}
 }
 
+// TestSchemeOfPage proves that the gateway recognizes HTTPS from the origin of its own page, even if the last proxy
+// received the request over HTTP.
+func TestSchemeOfPage(t *testing.T) {
+	f := newFixture(t, func(f *fixture) { f.trust.Hops = 1 })
+	host := parse(t, f.url).Host
+	for name, test := range map[string]struct {
+		host, origin string // host is the value of X-Forwarded-Host
+		secure       bool
+	}{
+		"page over HTTPS":               {"", "https://" + host, true},
+		"page over HTTPS, with a proxy": {"files.example.com", "https://files.example.com", true},
+		"page over HTTP":                {"", "http://" + host, false},
+		"another site":                  {"", "https://files.example.com", false},
+		"no origin":                     {"", "", false},
+	} {
+		header := []string{"X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", "http"}
+		if test.host != "" {
+			header = append(header, "X-Forwarded-Host", test.host)
+		}
+		if test.origin != "" {
+			header = append(header, "Origin", test.origin)
+		}
+		got := f.ask(t, http.MethodPost, "/login", header...)
+		if secure := got.header.Get("Strict-Transport-Security") != ""; secure != test.secure {
+			t.Errorf("%s: got Strict-Transport-Security: %t, want %t", name, secure, test.secure)
+		}
+	}
+}
+
 // The gateway trusts only headers from trusted proxies.
 func TestForwarded(t *testing.T) {
 	for name, test := range map[string]struct {

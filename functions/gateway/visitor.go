@@ -49,16 +49,20 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 	}
 	// Ignore the X-Forwarded headers unless r came through all trusted proxies, because the client could otherwise
 	// have forged them.
-	forwarded := trust.Forwarded(r)
-	if forwarded == nil {
-		return v
+	if forwarded := trust.Forwarded(r); forwarded != nil {
+		v.path = strings.Join(append(forwarded, peer), ", ")
+		if scheme := r.Header.Values("X-Forwarded-Proto"); len(scheme) == 1 && (scheme[0] == "http" || scheme[0] == "https") {
+			v.scheme = scheme[0]
+		}
+		if host := r.Header.Values("X-Forwarded-Host"); len(host) == 1 && host[0] != "" {
+			v.host = host[0]
+		}
 	}
-	v.path = strings.Join(append(forwarded, peer), ", ")
-	if scheme := r.Header.Values("X-Forwarded-Proto"); len(scheme) == 1 && (scheme[0] == "http" || scheme[0] == "https") {
-		v.scheme = scheme[0]
-	}
-	if host := r.Header.Values("X-Forwarded-Host"); len(host) == 1 && host[0] != "" {
-		v.host = host[0]
+	// If the ingress forwards requests to itself, as Kourier does for a DomainMapping, X-Forwarded-Proto has the scheme
+	// of the connection inside the cluster. A browser sends the scheme of the page in the Origin header of a POST
+	// request. A client that forges this header changes only the response to its own request.
+	if r.Header.Get("Origin") == "https://"+v.host {
+		v.scheme = "https"
 	}
 	return v
 }
