@@ -14,7 +14,7 @@ SERVER_TESTS := ./shared/accounts ./shared/catalog ./shared/content ./shared/eve
 # The files whose spelling and wording `make check` checks.
 TEXTS := ':!*/dist/*' ':!*/testdata/*' ':!*.sum' ':!*/package-lock.json' ':!LICENSE'
 
-.PHONY: help run test integration check audit console bench soak deploy undeploy rotate-keys cluster tunnel e2e upgrade
+.PHONY: help run test integration check audit console bench soak deploy undeploy hops rotate-keys cluster tunnel e2e upgrade
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -73,10 +73,13 @@ deploy: ## deploy to the cluster of the current kubectl context (options: EXPOSE
 undeploy: ## remove Strongroom from the cluster of the current kubectl context
 	deploy/undeploy
 
+hops: ## check TRUSTED_HOPS by sending requests with forged headers to the deployed system (docs/ingress.md)
+	deploy/hops
+
 rotate-keys: ## print the state of the key rotation (STEP=new replaces the signing key, see docs/key-rotation.md)
 	deploy/rotate-keys $(STEP)
 
-cluster: ## create a minikube cluster with Knative and the RabbitMQ source (defaults: MEMORY=6g CPUS=4)
+cluster: ## create a cluster with Knative and the RabbitMQ source (defaults: PLATFORM=minikube MEMORY=6g CPUS=4; or PLATFORM=kind)
 	deploy/cluster
 
 tunnel: ## make the functions on minikube reachable from this machine, until you stop the command

@@ -1,4 +1,5 @@
-// Package deploy_test runs the scripts against stand-ins of minikube, kubectl and ko, which record how they are called.
+// Package deploy_test runs the scripts against stand-ins of minikube, kind, docker, kubectl and ko, which record how they
+// are called.
 package deploy_test
 
 import (
@@ -7,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -68,104 +68,18 @@ func run(t *testing.T, programs map[string]responses, settings []string, script 
 	return result{command.ProcessState.ExitCode(), string(output), strings.Split(strings.TrimSpace(string(recorded)), "\n")}
 }
 
-func TestCluster(t *testing.T) {
-	for name, tc := range map[string]struct {
-		version  string
-		settings []string
-		refused  bool
-		want     string // in the call of minikube start, or in the message
-	}{
-		"the oldest version":   {"v1.38.0", nil, false, "--container-runtime docker"},
-		"a newer version":      {"v1.39.2", nil, false, "--container-runtime docker"},
-		"a beta version":       {"v1.40.0-beta.0", nil, false, "--container-runtime docker"},
-		"the next major":       {"v2.0.0", nil, false, "--container-runtime docker"},
-		"the default memory":   {"v1.38.1", nil, false, "--memory 6g"},
-		"another memory":       {"v1.38.1", []string{"MEMORY=4g"}, false, "--memory 4g"},
-		"a version too old":    {"v1.37.0", nil, true, "minikube is v1.37.0. Kubernetes v1.35.0 requires minikube v1.38.0 or newer"},
-		"a much older version": {"v1.9.2", nil, true, "minikube is v1.9.2"},
-		"not a version":        {"minikube", nil, true, "minikube is minikube"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := run(t, map[string]responses{
-				"minikube": {text(`"version --short"`, tc.version), {"start*", ""}},
-				"kubectl":  {{anything, ""}},
-			}, tc.settings, "cluster")
-			start := got.call("minikube start")
-			if tc.refused {
-				if got.code != 1 || start >= 0 || !strings.Contains(got.output, tc.want) {
-					t.Errorf("got exit code %d, calls %q and the output\n%s\nwant 1, no start and %q", got.code, got.calls, got.output, tc.want)
-				}
-				return
-			}
-			if got.code != 0 || start < 0 || !strings.Contains(got.calls[start], tc.want) {
-				t.Fatalf("got exit code %d, calls %q and the output\n%s\nwant 0 and a start with %q", got.code, got.calls, got.output, tc.want)
-			}
-			webhook, patch := got.call("wait --namespace knative-serving"), got.call("patch configmap")
-			if webhook < 0 || patch < webhook {
-				t.Errorf("waits for the webhook in call %d and patches a ConfigMap in call %d", webhook, patch)
-			}
-			if got.call("config-kourier", `"use-remote-address":"true"`) < 0 {
-				t.Errorf("does not set use-remote-address: %q", got.calls)
-			}
-			if i := got.call("config-domain"); i >= 0 {
-				t.Errorf("sets a domain before Kourier has an address: %s", got.calls[i])
-			}
-		})
-	}
-}
-
-func TestTunnel(t *testing.T) {
-	const address, domains = `*"get service/kourier"*jsonpath*`, `*"get configmap/config-domain"*`
-	installed := [2]string{`*"get service/kourier"*`, ""}
-	patched := [2]string{`*"patch configmap/config-domain"*`, ""}
-	// Ends as soon as the domain is set.
-	tunnel := responses{{`"--profile strongroom tunnel"`, `until grep -q "kubectl.*patch" "$CALLS"; do sleep 0.05; done`}}
-	for name, tc := range map[string]struct{ domains, want string }{
-		"no domain":            {"_example ", `{"data":{"10.96.7.8.sslip.io":""}}`},
-		"an earlier domain":    {"127.0.0.1.sslip.io _example ", `{"data":{"127.0.0.1.sslip.io":null,"10.96.7.8.sslip.io":""}}`},
-		"two earlier domains":  {"10.0.0.1.sslip.io 127.0.0.1.sslip.io ", `{"data":{"10.0.0.1.sslip.io":null,"127.0.0.1.sslip.io":null,"10.96.7.8.sslip.io":""}}`},
-		"the same domain":      {"10.96.7.8.sslip.io _example ", `{"data":{"10.96.7.8.sslip.io":""}}`},
-		"a domain of the user": {"_example files.example.com ", `{"data":{"10.96.7.8.sslip.io":""}}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := run(t, map[string]responses{
-				"minikube": tunnel,
-				// Kourier has no address when the script asks for the first time.
-				"kubectl": {{address, `[[ $(grep -c jsonpath "$CALLS") == 1 ]] || printf 10.96.7.8`}, installed, text(domains, tc.domains), patched},
-			}, nil, "tunnel")
-			patch := got.call("--context strongroom patch configmap/config-domain --namespace knative-serving --type merge")
-			if got.code != 0 || patch < 0 || !strings.HasSuffix(got.calls[patch], "--patch "+tc.want) {
-				t.Errorf("got exit code %d, calls %q and the output\n%s\nwant the patch %s", got.code, got.calls, got.output, tc.want)
-			}
-			if !strings.Contains(got.output, ".10.96.7.8.sslip.io") {
-				t.Errorf("the output does not name the domain:\n%s", got.output)
-			}
-		})
-	}
-	t.Run("minikube ends without an address", func(t *testing.T) {
-		got := run(t, map[string]responses{"minikube": {{anything, "exit 3"}}, "kubectl": {{anything, ""}}}, nil, "tunnel")
-		if got.code != 3 || got.call("patch") >= 0 {
-			t.Errorf("got exit code %d and calls %q, want 3 and no patch", got.code, got.calls)
-		}
-	})
-	t.Run("no Kourier", func(t *testing.T) {
-		got := run(t, map[string]responses{"minikube": {}, "kubectl": {}}, nil, "tunnel")
-		if got.code != 1 || got.call("minikube") >= 0 || !strings.Contains(got.output, "make cluster") {
-			t.Errorf("got exit code %d, calls %q and the output\n%s\nwant 1 and no tunnel", got.code, got.calls, got.output)
-		}
-	})
-}
-
 // serving is what kubectl shows of the settings of Knative Serving.
 type serving struct {
 	class, oldClass string // ingress-class and ingress.class of config-network
+	installed       string // the installed ingresses: kourier, istio
 	kourier         string // use-remote-address and enable-proxy-protocol of config-kourier, with a comma after each
 	domains         string // the keys of config-domain
 }
 
-// deployable is a kubectl for deploy, on a cluster that has everything.
-func deployable(s serving, architecture string) responses {
-	return responses{
+// deployable is a kubectl for deploy, on a cluster that has everything. node is what kubectl shows of the node: the
+// architecture, the minikube profile and the provider ID.
+func deployable(s serving, node string) responses {
+	return append(responses{
 		text(`"config current-context"`, "lab"),
 		{`"get --raw /readyz"*`, ""},
 		{`"get crd "*`, ""},
@@ -173,18 +87,34 @@ func deployable(s serving, architecture string) responses {
 		{`*"delete job secrets setup --ignore-not-found"*`, ""},
 		{`*"label ksvc -l app.kubernetes.io/name notin (record,sweep) networking.knative.dev/visibility-"`, ""},
 		{`"kustomize .strongroom/deploy"`, "cat .strongroom/deploy/kustomization.yaml"},
-		text(`"get nodes "*nodeInfo.architecture*`, architecture),
-		text(`"get configmap config-network --namespace knative-serving "*"{.data.ingress-class}"`, s.class),
-		text(`"get configmap config-network --namespace knative-serving "*"{.data.ingress\.class}"`, s.oldClass),
-		text(`"get configmap config-kourier --namespace knative-serving "*"{.data.use-remote-address},{.data.enable-proxy-protocol},"`, s.kourier),
-		text(`"get configmap config-domain --namespace knative-serving "*`, s.domains),
+		{`"get nodes "*nodeInfo.architecture*`, "echo '" + node + "'"},
+	}, configured(s)...)
+}
+
+// configured is a kubectl that shows the settings of Knative Serving.
+func configured(s serving) responses {
+	return responses{
+		text(`*"get configmap config-network --namespace knative-serving "*"{.data.ingress-class}"`, s.class),
+		text(`*"get configmap config-network --namespace knative-serving "*"{.data.ingress\.class}"`, s.oldClass),
+		text(`*"get configmap config-kourier --namespace knative-serving --ignore-not-found -o name"`, shown("kourier", s.installed)),
+		text(`*"get configmap config-istio --namespace knative-serving --ignore-not-found -o name"`, shown("istio", s.installed)),
+		text(`*"get configmap config-kourier --namespace knative-serving "*"{.data.use-remote-address},{.data.enable-proxy-protocol},"`, s.kourier),
+		text(`*"get configmap config-domain --namespace knative-serving "*`, s.domains),
 	}
+}
+
+// shown returns the name of the ConfigMap of an ingress, or an empty string if the ingress is not installed.
+func shown(ingress, installed string) string {
+	if !strings.Contains(installed, ingress) {
+		return ""
+	}
+	return "configmap/config-" + ingress
 }
 
 // TestDeployChoosesOverlays runs deploy with a kubectl whose "kustomize" prints the generated kustomization, and a ko that
 // shows what it would apply.
 func TestDeployChoosesOverlays(t *testing.T) {
-	gateway, external := "../../deploy/overlays/expose-gateway", "../../deploy/overlays/stores-external"
+	gateway, none, external := "../../deploy/overlays/expose-gateway", "../../deploy/overlays/expose-none", "../../deploy/overlays/stores-external"
 	for name, tc := range map[string]struct {
 		settings []string
 		missing  string // a Secret that does not exist
@@ -197,21 +127,22 @@ func TestDeployChoosesOverlays(t *testing.T) {
 		"external stores":            {settings: []string{"STORES=external"}, want: []string{external}},
 		"both":                       {settings: []string{"EXPOSE=gateway", "STORES=external"}, want: []string{gateway, external}},
 		"a Secret is missing":        {settings: []string{"STORES=external"}, missing: "mongodb-admin", message: "lacks these Secrets: mongodb-admin."},
-		"unknown EXPOSE":             {settings: []string{"EXPOSE=none"}, message: "EXPOSE is none. It must be all or gateway."},
+		"no function is public":      {settings: []string{"EXPOSE=none"}, want: []string{none}},
+		"unknown EXPOSE":             {settings: []string{"EXPOSE=login"}, message: "EXPOSE is login. It must be all, gateway or none."},
 		"unknown STORES":             {settings: []string{"STORES=none"}, message: "STORES is none. It must be development or external."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			kubectl := deployable(serving{domains: "knative.test "}, "amd64")
+			kubectl := deployable(serving{domains: "knative.test "}, "amd64,,")
 			if tc.missing != "" {
 				kubectl = append(kubectl, [2]string{`*" get secret ` + tc.missing + `"`, "exit 1"})
 			}
 			kubectl = append(kubectl, [2]string{`*" get secret "*`, ""})
-			got := run(t, map[string]responses{"kubectl": kubectl, "ko": {{`*"-f -"*`, "cat; exit 9"}}},
+			got := run(t, map[string]responses{"kubectl": kubectl, "ko": {{`*"-f -"*`, "cat >&2; exit 9"}}},
 				append([]string{"KO_DOCKER_REPO=registry.example.com/lab"}, tc.settings...), "deploy")
-			if applied := got.call("ko apply", "-f -") >= 0; applied != (tc.message == "") || !strings.Contains(got.output, tc.message) {
+			if applied := got.call("ko resolve", "-f -") >= 0; applied != (tc.message == "") || !strings.Contains(got.output, tc.message) {
 				t.Fatalf("got applied %t and the output\n%s\nwant the message %q", applied, got.output, tc.message)
 			}
-			for _, overlay := range []string{gateway, external} {
+			for _, overlay := range []string{gateway, none, external} {
 				if has, want := strings.Contains(got.output, "  - "+overlay+"\n"), slices.Contains(tc.want, overlay); has != want {
 					t.Errorf("the overlay %s is used: %t, want %t, in\n%s", overlay, has, want, got.output)
 				}
@@ -221,48 +152,115 @@ func TestDeployChoosesOverlays(t *testing.T) {
 }
 
 // stopped is a ko that fails, which ends a script when it builds the first image.
-var stopped = responses{{anything, `printf '%s\n' "platforms=${KO_DEFAULTPLATFORMS-}" >>"$CALLS"; exit 9`}}
+var stopped = responses{{anything, `echo "ko uses ${KO_DOCKER_REPO-},${KO_DEFAULTPLATFORMS-},${DOCKER_HOST-},${KIND_CLUSTER_NAME-}" >>"$CALLS"; exit 9`}}
 
+const kourier = "kourier.ingress.networking.knative.dev"
+
+// TestDeployChecksServing runs platform, platform check and deploy in clusters with different settings. platform changes
+// a setting if and only if the other two report it.
 func TestDeployChecksServing(t *testing.T) {
 	const (
-		kourier = "kourier.ingress.networking.knative.dev"
-		fix     = `  kubectl patch configmap/config-kourier --namespace knative-serving --type merge --patch '{"data":{"use-remote-address":"true"}}'` + "\n"
-		domain  = "knative.test "
+		class   = `patch configmap/config-network --namespace knative-serving --type merge --patch {"data":{"ingress-class":"` + kourier + `"}}`
+		address = `patch configmap/config-kourier --namespace knative-serving --type merge --patch {"data":{"use-remote-address":"true"}}`
 	)
+	reasons := map[string]string{class: "not the default ingress", address: "evade the sign-in lockout"}
 	for name, tc := range map[string]struct {
 		serving serving
-		expose  string
-		message string // of a refusal
+		want    []string // the changes
 	}{
-		"kourier as published":       {serving{kourier, "", ",,", domain}, "all", fix},
-		"kourier, gateway alone":     {serving{kourier, "", ",,", domain}, "gateway", fix},
-		"kourier by the older key":   {serving{"", kourier, ",,", domain}, "all", fix},
-		"kourier, with white space":  {serving{" " + kourier + "\n", "", ",,", domain}, "all", fix},
-		"kourier, no config-kourier": {serving{kourier, "", "", domain}, "all", fix},
-		"set to false":               {serving{kourier, "", "false,,", domain}, "all", fix},
-		"both set to false":          {serving{kourier, "", "false,False,", domain}, "all", fix},
-		"no Go boolean":              {serving{kourier, "", "yes,,", domain}, "all", fix},
-		"a boolean in mixed case":    {serving{kourier, "", "tRUE,,", domain}, "all", fix},
-		"a line break":               {serving{kourier, "", "true\n,,", domain}, "all", fix},
-		"use-remote-address":         {serving{kourier, "", "true,,", domain}, "all", ""},
-		"use-remote-address by key":  {serving{"", kourier, "true,false,", domain}, "all", ""},
-		"use-remote-address: T":      {serving{kourier, "", "T,,", domain}, "all", ""},
-		"use-remote-address: 1":      {serving{kourier, "", "1,,", domain}, "all", ""},
-		"enable-proxy-protocol":      {serving{kourier, "", ",true,", domain}, "all", ""},
-		"enable-proxy-protocol only": {serving{kourier, "", "false,TRUE,", domain}, "all", ""},
-		"another ingress":            {serving{"istio.ingress.networking.knative.dev", "", ",,", domain}, "all", ""},
-		"the newer key wins":         {serving{"contour.ingress.networking.knative.dev", kourier, ",,", domain}, "all", ""},
-		"no ingress class":           {serving{"", "", ",,", domain}, "all", ""},
-		"no domain":                  {serving{kourier, "", "true,,", ""}, "all", "`make tunnel` sets the domain"},
-		"no domain, gateway alone":   {serving{kourier, "", "true,,", ""}, "gateway", ""},
+		"kourier as published":       {serving{installed: "kourier", kourier: ",,"}, []string{class, address}},
+		"kourier is the default":     {serving{class: kourier, installed: "kourier", kourier: ",,"}, []string{address}},
+		"kourier by the older key":   {serving{oldClass: kourier, installed: "kourier", kourier: ",,"}, []string{address}},
+		"kourier, with white space":  {serving{class: " " + kourier + "\n", kourier: ",,"}, []string{address}},
+		"kourier, no config-kourier": {serving{class: kourier}, []string{address}},
+		"set to false":               {serving{class: kourier, kourier: "false,,"}, []string{address}},
+		"both set to false":          {serving{class: kourier, kourier: "false,False,"}, []string{address}},
+		"no Go boolean":              {serving{class: kourier, kourier: "yes,,"}, []string{address}},
+		"a boolean in mixed case":    {serving{class: kourier, kourier: "tRUE,,"}, []string{address}},
+		"a line break":               {serving{class: kourier, kourier: "true\n,,"}, []string{address}},
+		"use-remote-address":         {serving{class: kourier, kourier: "true,,"}, nil},
+		"use-remote-address by key":  {serving{oldClass: kourier, kourier: "true,false,"}, nil},
+		"use-remote-address: T":      {serving{class: kourier, kourier: "T,,"}, nil},
+		"use-remote-address: 1":      {serving{class: kourier, kourier: "1,,"}, nil},
+		"enable-proxy-protocol":      {serving{class: kourier, kourier: ",true,"}, nil},
+		"enable-proxy-protocol only": {serving{class: kourier, kourier: "false,TRUE,"}, nil},
+		"only the class is missing":  {serving{installed: "kourier", kourier: "true,,"}, []string{class}},
+		"istio":                      {serving{installed: "istio"}, nil},
+		"istio and kourier":          {serving{installed: "istio kourier", kourier: ",,"}, nil},
+		"traefik by the older key":   {serving{oldClass: "traefik.ingress.networking.knative.dev"}, nil},
+		"kourier is not the default": {serving{class: "contour.ingress.networking.knative.dev", installed: "kourier", kourier: ",,"}, nil},
+		"the newer key wins":         {serving{class: "contour.ingress.networking.knative.dev", oldClass: kourier, kourier: ",,"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := run(t, map[string]responses{"kubectl": deployable(tc.serving, "amd64"), "ko": stopped},
-				[]string{"KO_DOCKER_REPO=registry.example.com/lab", "EXPOSE=" + tc.expose}, "deploy")
-			if built := got.call("ko apply") >= 0; built != (tc.message == "") || !strings.Contains(got.output, tc.message) || got.code == 0 {
-				t.Errorf("got exit code %d, images built %t, and the output\n%s\nwant the message %q", got.code, built, got.output, tc.message)
+			tc.serving.domains = "knative.test "
+			kubectl := append(configured(tc.serving), [2]string{`"patch "*`, ""})
+			got := run(t, map[string]responses{"kubectl": kubectl}, nil, "platform")
+			var changes []string
+			for _, call := range got.calls {
+				if change, ok := strings.CutPrefix(call, "kubectl patch"); ok {
+					changes = append(changes, "patch"+change)
+				}
+			}
+			if got.code != 0 || !slices.Equal(changes, tc.want) {
+				t.Errorf("platform: got exit code %d, the changes %q and the output\n%s\nwant the changes %q", got.code, changes, got.output, tc.want)
+			}
+			check := run(t, map[string]responses{"kubectl": kubectl}, nil, "platform", "check")
+			if check.code != 0 || check.call("patch") >= 0 || strings.Count(check.output, "\n") != len(tc.want) {
+				t.Errorf("platform check: got exit code %d, calls %q and the output\n%s\nwant no change and %d lines", check.code, check.calls, check.output, len(tc.want))
+			}
+			deploy := run(t, map[string]responses{"kubectl": deployable(tc.serving, "amd64,,"), "ko": stopped}, []string{"KO_DOCKER_REPO=registry.example.com/lab"}, "deploy")
+			if built := deploy.call("ko resolve") >= 0; built != (tc.want == nil) || strings.Contains(deploy.output, "  deploy/platform\n") == built {
+				t.Errorf("deploy: got images built %t and the output\n%s\nwant the changes %q", built, deploy.output, tc.want)
+			}
+			for _, change := range tc.want {
+				if !strings.Contains(check.output, reasons[change]) || !strings.Contains(deploy.output, reasons[change]) {
+					t.Errorf("platform check prints\n%s\ndeploy prints\n%s\nwant %q in both", check.output, deploy.output, reasons[change])
+				}
 			}
 		})
+	}
+}
+
+func TestDeployChecksDomain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		domains, expose string
+		refused         bool
+	}{
+		"a domain":                 {"knative.test ", "all", false},
+		"no domain":                {"", "all", true},
+		"no domain, gateway alone": {"", "gateway", true},
+		"no domain, none public":   {"", "none", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kubectl := deployable(serving{domains: tc.domains}, "amd64,,")
+			got := run(t, map[string]responses{"kubectl": kubectl, "ko": stopped}, []string{"KO_DOCKER_REPO=registry.example.com/lab", "EXPOSE=" + tc.expose}, "deploy")
+			if built := got.call("ko resolve") >= 0; built == tc.refused {
+				t.Errorf("got images built %t and the output\n%s", built, got.output)
+			}
+			for _, hint := range []string{"`make tunnel`", "  DOMAIN=functions.example.com deploy/platform\n"} {
+				if strings.Contains(got.output, hint) != tc.refused {
+					t.Errorf("got the output\n%s\nwant %q: %t", got.output, hint, tc.refused)
+				}
+			}
+		})
+	}
+}
+
+func TestDeployNamesMissingComponents(t *testing.T) {
+	for missing, want := range map[string]string{
+		"services.serving.knative.dev":           "deploy/platform serving kourier\n",
+		"pingsources.sources.knative.dev":        "deploy/platform eventing\n",
+		"rabbitmqsources.sources.knative.dev":    "deploy/platform rabbitmq\n",
+		"queues.rabbitmq.com":                    "deploy/platform rabbitmq\n",
+		"sources.knative.dev":                    "deploy/platform eventing rabbitmq\n",
+		"":                                       "deploy/platform serving kourier eventing rabbitmq\n",
+		"a kind that the scripts do not look up": "",
+	} {
+		kubectl := append(responses{{`"get crd "*"` + missing + `"*`, "exit 1"}}, deployable(serving{domains: "knative.test "}, "amd64,,")...)
+		got := run(t, map[string]responses{"kubectl": kubectl, "ko": stopped}, []string{"KO_DOCKER_REPO=registry.example.com/lab"}, "deploy")
+		if built := got.call("ko resolve") >= 0; built != (want == "") || !strings.Contains(got.output, want) {
+			t.Errorf("without %q: got images built %t and the output\n%s\nwant %q", missing, built, got.output, want)
+		}
 	}
 }
 
@@ -280,16 +278,14 @@ func TestDeployCreatesAgain(t *testing.T) {
 		"an invalid source":   {exists: true, dryRun: "unknown field"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			kubectl := deployable(serving{kourier: ",,", domains: "knative.test "}, "amd64")
+			kubectl := deployable(serving{domains: "knative.test "}, "amd64,,")
 			if tc.exists {
-				kubectl = append(kubectl, [2]string{`*" get ` + source + `"`, ""}, [2]string{`*" delete ` + source + ` "*`, ""})
+				dryRun := "echo '" + tc.dryRun + "' >&2; [[ -z '" + tc.dryRun + "' ]]"
+				kubectl = append(kubectl, [2]string{`*" get ` + source + `"`, ""}, [2]string{`*" delete ` + source + ` "*`, ""},
+					[2]string{`*" apply -f knative/strongroom-files.yaml --dry-run=server"`, dryRun})
 			}
-			ko := responses{{`*--dry-run=server`, ""}}
-			if tc.dryRun != "" {
-				ko[0][1] = "echo '" + tc.dryRun + "' >&2; exit 1"
-			}
-			got := run(t, map[string]responses{"kubectl": kubectl, "ko": append(ko, stopped...)}, []string{"KO_DOCKER_REPO=registry.example.com/lab"}, "deploy")
-			jobs, apply := got.call("delete job secrets setup"), got.call("ko apply", "-f -")
+			got := run(t, map[string]responses{"kubectl": kubectl, "ko": stopped}, []string{"KO_DOCKER_REPO=registry.example.com/lab"}, "deploy")
+			jobs, apply := got.call("delete job secrets setup"), got.call("ko resolve", "-f -")
 			if jobs < 0 || tc.applied != (apply > jobs) {
 				t.Errorf("deletes the Jobs in call %d and applies the manifests in call %d, of\n%q", jobs, apply, got.calls)
 			}
@@ -300,99 +296,76 @@ func TestDeployCreatesAgain(t *testing.T) {
 	}
 }
 
-func TestPlatformOfTheImages(t *testing.T) {
-	for name, tc := range map[string]struct{ repository, architecture, want string }{
-		"minikube on arm64":          {"ko.local", "arm64", "platforms=linux/arm64"},
-		"minikube on amd64":          {"ko.local", "amd64", "platforms=linux/amd64"},
-		"a name in the local engine": {"ko.local/strongroom", "arm64", "platforms=linux/arm64"},
-		"kind on arm64":              {"kind.local", "arm64", "platforms=linux/arm64"},
-		"a registry":                 {"registry.example.com/lab", "arm64", "platforms="},
+// TestImages checks where ko stores the images, and for which platform it builds them.
+func TestImages(t *testing.T) {
+	const engine = "unix:///home/me/docker.sock"
+	docker := responses{text(`"context inspect --format {{.Endpoints.docker.Host}}"`, engine)}
+	for name, tc := range map[string]struct {
+		settings []string
+		node     string
+		want     string // the repository, platform, Docker engine and kind cluster that ko uses
+	}{
+		"minikube on arm64":          {nil, "arm64,strongroom,", "ko.local,linux/arm64," + engine + ","},
+		"minikube on amd64":          {nil, "amd64,other,", "ko.local,linux/amd64," + engine + ","},
+		"kind on arm64":              {nil, "arm64,,kind://docker/strongroom/strongroom-control-plane", "kind.local,linux/arm64,,strongroom"},
+		"kind with podman":           {nil, "amd64,,kind://podman/other/other-control-plane", "kind.local,linux/amd64,,other"},
+		"a name of the kind cluster": {[]string{"KIND_CLUSTER_NAME=mine"}, "amd64,,kind://docker/other/node", "kind.local,linux/amd64,,mine"},
+		"kind.local":                 {[]string{"KO_DOCKER_REPO=kind.local"}, "amd64,,kind://docker/other/node", "kind.local,linux/amd64,,other"},
+		"the local engine":           {[]string{"KO_DOCKER_REPO=ko.local"}, "arm64,,", "ko.local,linux/arm64," + engine + ","},
+		"a name in the local engine": {[]string{"KO_DOCKER_REPO=ko.local/me"}, "arm64,,", "ko.local/me,linux/arm64," + engine + ","},
+		"another engine":             {[]string{"DOCKER_HOST=tcp://127.0.0.1:2376"}, "amd64,strongroom,", "ko.local,linux/amd64,tcp://127.0.0.1:2376,"},
+		"a registry":                 {[]string{"KO_DOCKER_REPO=registry.example.com/me"}, "arm64,strongroom,", "registry.example.com/me,,,"},
+		"no registry":                {nil, "arm64,,aws:///zone/instance", ""},
 	} {
 		for _, script := range []string{"deploy", "job redrive", "rotate-keys status"} {
 			t.Run(name+"/"+script, func(t *testing.T) {
-				kubectl := deployable(serving{kourier: ",,", domains: "knative.test "}, tc.architecture)
+				programs := map[string]responses{"kubectl": deployable(serving{domains: "knative.test "}, tc.node), "ko": stopped, "docker": docker, "minikube": nil}
 				name, args, _ := strings.Cut(script, " ")
-				got := run(t, map[string]responses{"kubectl": kubectl, "ko": stopped}, []string{"KO_DOCKER_REPO=" + tc.repository}, name, strings.Fields(args)...)
-				if !slices.Contains(got.calls, tc.want) {
+				got := run(t, programs, tc.settings, name, strings.Fields(args)...)
+				if tc.want == "" {
+					if got.code != 1 || got.call("ko ") >= 0 || !strings.Contains(got.output, "KO_DOCKER_REPO is not set.") {
+						t.Errorf("got exit code %d, calls %q and the output\n%s\nwant 1 and no build", got.code, got.calls, got.output)
+					}
+				} else if !slices.Contains(got.calls, "ko uses "+tc.want) {
 					t.Errorf("got calls %q and the output\n%s\nwant %q", got.calls, got.output, tc.want)
 				}
 			})
 		}
 	}
-	for _, script := range []string{"deploy", "job redrive", "rotate-keys status"} {
-		t.Run("no repository/"+script, func(t *testing.T) {
-			name, args, _ := strings.Cut(script, " ")
-			got := run(t, map[string]responses{"kubectl": deployable(serving{}, "amd64"), "ko": stopped}, nil, name, strings.Fields(args)...)
-			if got.call("ko ") >= 0 || !strings.Contains(got.output, `eval "$(minikube -p strongroom docker-env)"`) {
-				t.Errorf("got calls %q and the output\n%s\nwant the hint for minikube", got.calls, got.output)
-			}
-		})
-	}
 }
 
-// newer matches what bash 3.2, which macOS has, does not support.
-var newer = regexp.MustCompile(strings.Join([]string{
-	`\b(mapfile|readarray|coproc)\b`,
-	`\b(declare|typeset|local|readonly|export)\s+(-\w+\s+)*-\w*[Agnlu]`,
-	`\$\{[^}]*[\w\]@*](,|\^)`,
-	`\$\{[^}]*@[A-Za-z]\}`,
-	`\$\{[^}]*\[-\d`,
-	`\$\{\w+:[^}]*:\s*-\d`,
-	`\bwait\s+(-\w+\s+)*-n\b`,
-	`\bread\s+(-\w+\s+)*-\w*[iN]\b`,
-	`\bread\s+(-\w+\s+)*-t\s*\d*\.\d`,
-	`\bprintf\b.*%\([^)]*\)T`,
-	`(\[\[|\btest|\s\[)\s+(!\s+)?-[vR]\s`,
-	`\bshopt\s+-s\s.*\b(globstar|lastpipe|inherit_errexit|dirspell|autocd)\b`,
-	`\$\{?(BASHPID|EPOCHSECONDS|EPOCHREALTIME|SRANDOM)\b`,
-	`&>>|\|&|;;?&(\s|$)`,
-	`(^|\s)\{\w+\}[<>]`,
-	`\{0\d+\.\.\d+\}|\{-?\d+\.\.-?\d+\.\.-?\d+\}`,
-	`\$'[^']*\\[uU][0-9a-fA-F]`,
-}, "|"))
-
-func TestScriptsRunWithBash3(t *testing.T) {
-	for _, line := range []string{
-		"mapfile -t names <file", "readarray -t names", "declare -A seen", "local -A seen", "declare -g -A seen", "declare -n name=other", "local -u name",
-		`echo "${name,,}"`, `echo "${name^^}"`, `echo "${name^}"`, `echo "${names[@]^^}"`, `echo "${name@Q}"`, `echo "${names[-1]}"`, `echo "${name:0:-1}"`,
-		"wait -n", "coproc cat", "run &>>log", "run |& tee log", "a) b ;&", "a) b ;;&", "read -N 1 key", "read -r -t 0.5 line",
-		`printf '%(%s)T' -1`, "[[ -v name ]]", "test -v name", "shopt -s globstar", "shopt -s nullglob lastpipe", `echo "$BASHPID"`, `echo "${EPOCHSECONDS}"`,
-		"exec {fd}<file", "echo {01..10}", "echo {1..9..2}", `echo $'\u2026'`,
+// TestLoad checks that the scripts load into minikube only the images that it does not have, and that they notice if
+// minikube loads none. `minikube image load` exits with 0 in this case.
+func TestLoad(t *testing.T) {
+	for name, tc := range map[string]struct {
+		present string
+		loads   string // the images that minikube has after loading
+		want    string // the images that are loaded
+		applied bool
+	}{
+		"no image":                {"registry.k8s.io/pause:3.10\n", "ko.local/a:1\nko.local/b:2\n", "ko.local/a:1 ko.local/b:2", true},
+		"no image at all":         {"", "ko.local/a:1\nko.local/b:2\n", "ko.local/a:1 ko.local/b:2", true},
+		"an image has changed":    {"ko.local/a:1\nko.local/b:1\n", "ko.local/a:1\nko.local/b:1\nko.local/b:2\n", "ko.local/b:2", true},
+		"all images":              {"ko.local/a:1\nko.local/b:2\n", "", "", true},
+		"minikube loads no image": {"ko.local/a:1\n", "ko.local/a:1\n", "ko.local/b:2", false},
 	} {
-		if !newer.MatchString(line) {
-			t.Errorf("does not find the construct in %q", line)
-		}
-	}
-	for _, line := range []string{
-		"declare -a names", "local -r name=1", `names+=("x")`, `echo "${name//,/ }" "${name:-,}" "${names[@]}" "${#names[@]}" "${name%%@*}" "${1//./\\.}"`, "wait", "run >>log 2>&1",
-		"a || b", "a) b ;;", "read -r -n 1 -t 5 key", "printf -v name %s value", "[[ -n $name ]]", "echo {1..9}", `[[ $a =~ ^v([0-9]+) ]]`, "cat <<<\"$a\"", `IFS=, read -r a b < <(run)`,
-	} {
-		if newer.MatchString(line) {
-			t.Errorf("finds %q in %q, which bash 3.2 supports", newer.FindString(line), line)
-		}
-	}
-	scripts := []string{"../Makefile"}
-	entries, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, entry := range entries {
-		if filepath.Ext(entry.Name()) == "" && !entry.IsDir() {
-			scripts = append(scripts, entry.Name())
-		}
-	}
-	if len(scripts) < 9 {
-		t.Fatalf("found the scripts %q only", scripts)
-	}
-	for _, script := range scripts {
-		content, err := os.ReadFile(script)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, line := range strings.Split(string(content), "\n") {
-			if found := newer.FindString(line); found != "" && !strings.HasPrefix(strings.TrimSpace(line), "#") {
-				t.Errorf("%s:%d: bash 3.2 does not support %q", script, i+1, found)
+		t.Run(name, func(t *testing.T) {
+			kubectl := append(deployable(serving{domains: "knative.test "}, "amd64,strongroom,"), [2]string{`"apply -f -"`, "cat >/dev/null; exit 9"})
+			got := run(t, map[string]responses{
+				"kubectl": kubectl,
+				"ko":      {{`"resolve "*`, `printf 'image: ko.local/%s\n' b:2 a:1 a:1; echo 'image: mysql:8.4'`}},
+				"docker":  {{`"context "*`, ""}, {`"save "*`, `printf %s "${*:2}"`}},
+				"minikube": {
+					{`"--profile strongroom image ls"`, `if [[ -e $HOME/loaded ]]; then printf '` + tc.loads + `'; else printf '` + tc.present + `'; fi`},
+					{`"--profile strongroom image load "*`, `echo "loads $(cat "$5")" >>"$CALLS"; touch "$HOME/loaded"`},
+				},
+			}, nil, "deploy")
+			if loaded := got.call("loads "+tc.want) >= 0; loaded != (tc.want != "") {
+				t.Errorf("got calls %q, want the images %q", got.calls, tc.want)
 			}
-		}
+			if applied := got.call("kubectl apply -f -") >= 0; applied != tc.applied || strings.Contains(got.output, "did not load these images:\nko.local/b:2") == applied {
+				t.Errorf("got applied %t, calls %q and the output\n%s", applied, got.calls, got.output)
+			}
+		})
 	}
 }
