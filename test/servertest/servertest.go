@@ -119,15 +119,21 @@ func Need(t *testing.T, pkg string, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, store.ErrNotInstalled) && os.Getenv("CI") != "true":
-		servers.mu.Lock()
-		defer servers.mu.Unlock()
-		if !slices.Contains(servers.missing, pkg) {
-			servers.missing = append(servers.missing, pkg)
-		}
-		t.Skipf("SKIPPED: %s is not installed: %v", pkg, err)
+		Skip(t, pkg, err)
 	default:
 		t.Fatalf("start %s: %v", pkg, err)
 	}
+}
+
+// Skip skips the test because a package is not installed. Main prints the names of these packages after the last test.
+func Skip(t *testing.T, pkg string, err error) {
+	t.Helper()
+	servers.mu.Lock()
+	defer servers.mu.Unlock()
+	if !slices.Contains(servers.missing, pkg) {
+		servers.missing = append(servers.missing, pkg)
+	}
+	t.Skipf("SKIPPED: %s is not installed: %v", pkg, err)
 }
 
 // Eventually calls the ok function repeatedly until it returns nil. If this takes longer than limit, the test fails.
