@@ -18,71 +18,74 @@ import (
 func TestClientCannotForgeAddress(t *testing.T) {
 	direct := open(t)
 	for name, s := range map[string]*system{"directly": direct, "through the gateway": direct.throughGateway()} {
-		t.Run(name, func(t *testing.T) {
-			username := fmt.Sprintf("address-%d", time.Now().UnixNano())
-			id := s.newUser(t, username, "analytical-engine") // sends no X-Forwarded-For
-			written := 0
-			forged := func(token, method, function, path string, body map[string]string) answer {
-				t.Helper()
-				content, err := json.Marshal(body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				written++
-				header := map[string]string{"Content-Type": "application/json", "X-Forwarded-For": fmt.Sprintf("203.0.113.%d", written)}
-				return s.call(t, method, function, path, token, header, content)
-			}
+		t.Run(name, s.cannotForgeAddress)
+	}
+}
 
-			var session struct {
-				AccessToken string `json:"access_token"`
-			}
-			forged("", http.MethodPost, "login", "/login", map[string]string{"username": username, "password": "analytical-engine"}).
-				decode(t, http.StatusOK, &session)
-			changed := forged(session.AccessToken, http.MethodPut, "accounts", "/accounts/me/password",
-				map[string]string{"current_password": "analytical-engine", "new_password": "difference-engine"})
-			if changed.status != http.StatusNoContent {
-				t.Fatalf("change the password: got %s, want 204", changed)
-			}
+// cannotForgeAddress checks that the client cannot forge its address.
+func (s *system) cannotForgeAddress(t *testing.T) {
+	username := fmt.Sprintf("address-%d", time.Now().UnixNano())
+	id := s.newUser(t, username, "analytical-engine") // sends no X-Forwarded-For
+	written := 0
+	forged := func(token, method, function, path string, body map[string]string) answer {
+		t.Helper()
+		content, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written++
+		header := map[string]string{"Content-Type": "application/json", "X-Forwarded-For": fmt.Sprintf("203.0.113.%d", written)}
+		return s.call(t, method, function, path, token, header, content)
+	}
 
-			var trail struct {
-				Entries []struct {
-					Action  string
-					Account struct{ ID string }
-					Address netip.Addr
-				}
-			}
-			s.call(t, http.MethodGet, "accounts", "/accounts/audit?limit=20", s.signedIn(t), nil, nil).decode(t, http.StatusOK, &trail)
-			addresses := map[string]netip.Addr{}
-			for _, entry := range trail.Entries {
-				if entry.Account.ID == id {
-					addresses[entry.Action] = entry.Address
-				}
-			}
-			without, with := addresses["user.created"], addresses["password.changed"]
-			// A loopback address is the address of queue-proxy. The function uses it if X-Forwarded-For has fewer
-			// entries than TRUSTED_HOPS.
-			if !without.IsValid() || without.IsLoopback() || with != without {
-				t.Errorf("audit trail: got the address %v without X-Forwarded-For and %v with it, want the same address", without, with)
-			}
-			if want, known := ownAddress(t, s.urls["gateway"]); known && with != want {
-				t.Errorf("audit trail: got the address %v, want %v", with, want)
-			}
+	var session struct {
+		AccessToken string `json:"access_token"`
+	}
+	forged("", http.MethodPost, "login", "/login", map[string]string{"username": username, "password": "analytical-engine"}).
+		decode(t, http.StatusOK, &session)
+	changed := forged(session.AccessToken, http.MethodPut, "accounts", "/accounts/me/password",
+		map[string]string{"current_password": "analytical-engine", "new_password": "difference-engine"})
+	if changed.status != http.StatusNoContent {
+		t.Fatalf("change the password: got %s, want 204", changed)
+	}
 
-			// The delay after the fifth failure is 1 s and doubles with each failure. A slow request can arrive after
-			// the delay has passed.
-			for guess := 1; ; guess++ {
-				got := forged("", http.MethodPost, "login", "/login", map[string]string{"username": username, "password": fmt.Sprintf("wrong-guess-%d", guess)})
-				if guess > 5 && got.status == http.StatusTooManyRequests && got.problem() == "too-many-attempts" {
-					break
-				}
-				if got.status != http.StatusUnauthorized {
-					t.Fatalf("guess %d: got %s, want 401", guess, got)
-				}
-				if guess == 20 {
-					t.Fatalf("got 401 for %d wrong guesses, each with another X-Forwarded-For, want 429 after the fifth", guess)
-				}
-			}
-		})
+	var trail struct {
+		Entries []struct {
+			Action  string
+			Account struct{ ID string }
+			Address netip.Addr
+		}
+	}
+	s.call(t, http.MethodGet, "accounts", "/accounts/audit?limit=20", s.signedIn(t), nil, nil).decode(t, http.StatusOK, &trail)
+	addresses := map[string]netip.Addr{}
+	for _, entry := range trail.Entries {
+		if entry.Account.ID == id {
+			addresses[entry.Action] = entry.Address
+		}
+	}
+	without, with := addresses["user.created"], addresses["password.changed"]
+	// A loopback address is the address of queue-proxy. The function uses it if X-Forwarded-For has fewer
+	// entries than TRUSTED_HOPS.
+	if !without.IsValid() || without.IsLoopback() || with != without {
+		t.Errorf("audit trail: got the address %v without X-Forwarded-For and %v with it, want the same address", without, with)
+	}
+	if want, known := ownAddress(t, s.urls["gateway"]); known && with != want {
+		t.Errorf("audit trail: got the address %v, want %v", with, want)
+	}
+
+	// The delay after the fifth failure is 1 s and doubles with each failure. A slow request can arrive after
+	// the delay has passed.
+	for guess := 1; ; guess++ {
+		got := forged("", http.MethodPost, "login", "/login", map[string]string{"username": username, "password": fmt.Sprintf("wrong-guess-%d", guess)})
+		if guess > 5 && got.status == http.StatusTooManyRequests && got.problem() == "too-many-attempts" {
+			break
+		}
+		if got.status != http.StatusUnauthorized {
+			t.Fatalf("guess %d: got %s, want 401", guess, got)
+		}
+		if guess == 20 {
+			t.Fatalf("got 401 for %d wrong guesses, each with another X-Forwarded-For, want 429 after the fifth", guess)
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ const clusterSuffix = ".svc.cluster.local"
 
 // system is a client of the deployed system. It signs in as one user.
 type system struct {
+	client   *http.Client
 	urls     map[string]string
 	username string
 	password string
@@ -39,7 +40,7 @@ type system struct {
 // has the same paths.
 func open(t *testing.T) *system {
 	t.Helper()
-	s := &system{urls: map[string]string{}}
+	s := &system{client: http.DefaultClient, urls: map[string]string{}}
 	for name, service := range services(t) {
 		s.urls[name] = service.Status.URL
 	}
@@ -62,12 +63,15 @@ func open(t *testing.T) *system {
 }
 
 // throughGateway returns a client of the same system that sends all requests to the gateway.
-func (s *system) throughGateway() *system {
-	through := &system{urls: map[string]string{}, username: s.username, password: s.password}
+func (s *system) throughGateway() *system { return s.at(s.urls["gateway"]) }
+
+// at returns a client of the same system that sends all requests to the gateway at the given URL.
+func (s *system) at(base string) *system {
+	other := &system{client: s.client, urls: map[string]string{}, username: s.username, password: s.password}
 	for name := range s.urls {
-		through.urls[name] = s.urls["gateway"]
+		other.urls[name] = base
 	}
-	return through
+	return other
 }
 
 // answer is an HTTP response with its body.
@@ -105,19 +109,25 @@ func (s *system) call(t *testing.T, method, function, path, token string, header
 
 // send is like call, but it returns an error instead of failing the test. It can therefore run in any goroutine.
 func (s *system) send(method, function, path, token string, header map[string]string, body []byte) (answer, error) {
+	return s.stream(method, function, path, token, header, bytes.NewReader(body), int64(len(body)))
+}
+
+// stream is like send, but it reads the request body, which has size bytes, from a stream.
+func (s *system) stream(method, function, path, token string, header map[string]string, body io.Reader, size int64) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, s.urls[function]+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, s.urls[function]+path, body)
 	if err != nil {
 		return answer{}, err
 	}
+	request.ContentLength = size
 	for name, value := range header {
 		request.Header.Set(name, value)
 	}
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
 		return answer{}, fmt.Errorf("%s %s%s: %w", method, function, path, err)
 	}

@@ -3,12 +3,10 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os/exec"
-	"regexp"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -96,7 +94,7 @@ func TestNothingIsLostWithTheSource(t *testing.T) {
 		}
 		return ""
 	})
-	t.Log(strings.TrimSpace(run(t, "../../deploy/job", "redrive")))
+	t.Log(strings.TrimSpace(run(t, filepath.Join(root, "deploy/job"), "redrive")))
 	eventually(t, 2*time.Minute, func() string {
 		if uncataloged = s.without(t, uncataloged); len(uncataloged) > 0 {
 			return fmt.Sprintf("got %d files without catalog entries after the redrive, want none", len(uncataloged))
@@ -225,9 +223,6 @@ func (u *uploads) stop(t *testing.T) []*file {
 // broker is a connection to the deployed RabbitMQ through a forwarded port.
 type broker struct{ conn *amqp.Connection }
 
-// forwarding matches the output of `kubectl port-forward` when the port is open.
-var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:([0-9]+)`)
-
 // dialBroker connects to the deployed RabbitMQ with the user of setup.
 func dialBroker(t *testing.T) *broker {
 	t.Helper()
@@ -235,24 +230,8 @@ func dialBroker(t *testing.T) *broker {
 		Data map[string][]byte `json:"data"`
 	}
 	get(t, &secret, "secret", "rabbitmq-setup")
-	command := exec.Command("kubectl", "--namespace", namespace, "port-forward", "--address", "127.0.0.1", "pod/rabbitmq-0", ":5672")
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait() // returns an error, because the process was killed
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	found := forwarding.FindStringSubmatch(line)
-	if err != nil || found == nil {
-		t.Fatalf("kubectl port-forward: got the output %q (%v), want the port", line, err)
-	}
-	conn, err := amqp.Dial(fmt.Sprintf("amqp://%s:%s@127.0.0.1:%s", secret.Data["username"], secret.Data["password"], found[1]))
+	conn, err := amqp.Dial(fmt.Sprintf("amqp://%s:%s@%s", secret.Data["username"], secret.Data["password"],
+		forward(t, namespace, "pod/rabbitmq-0", "5672")))
 	if err != nil {
 		t.Fatal(err)
 	}

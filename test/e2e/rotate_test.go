@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ func rotateKeys(t *testing.T, step string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, "../../deploy/rotate-keys", step)
+	command := exec.CommandContext(ctx, filepath.Join(root, "deploy/rotate-keys"), step)
 	// No waiting times are necessary. No other verifier caches the key set, and the load uses no tokens of the old key
 	// after the step "sign".
 	command.Env = append(os.Environ(), "SIGN_AFTER=0", "RETIRE_AFTER=0")
