@@ -162,6 +162,21 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestActions checks that docs/openapi.yaml lists each action. The fixture compares each response with the document.
+func TestActions(t *testing.T) {
+	for _, action := range []string{
+		accounts.ActionCreated, accounts.ActionRoleChanged, accounts.ActionDisabled, accounts.ActionEnabled,
+		accounts.ActionPasswordReset, accounts.ActionPasswordChanged, accounts.ActionDeleted, accounts.ActionSessionsEnded,
+	} {
+		f := newFixture(t)
+		f.store.entries = []accounts.AuditEntry{{ID: "0195a3f0-0000-7000-8000-000000000001", MadeAt: noon, Action: action,
+			ActorID: adaID, ActorName: "ada", UserID: adaID, Username: "ada"}}
+		if w := f.do(forAdmins()["audit"]); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), action) {
+			t.Errorf("%s: got %d %s, want 200 with the action", action, w.Code, w.Body)
+		}
+	}
+}
+
 // TestRejectedCallers checks for each endpoint which access tokens it rejects, and that a rejected request changes
 // nothing.
 func TestRejectedCallers(t *testing.T) {
