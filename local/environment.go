@@ -165,7 +165,7 @@ func (r resolver) mount(dir, name string, volumes []volume) error {
 		return err
 	}
 	secret, ok := r.secrets[volumes[i].Secret.SecretName]
-	if !ok {
+	if !ok && !volumes[i].Secret.Optional {
 		return fmt.Errorf("the Secret %q does not exist", volumes[i].Secret.SecretName)
 	}
 	for key, value := range secret {

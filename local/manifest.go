@@ -114,6 +114,8 @@ type variablesFrom struct {
 type keyRef struct {
 	Name string `json:"name"`
 	Key  string `json:"key"`
+	// Optional has no effect, because the runner generates all keys that manifests refer to.
+	Optional any `json:"optional"`
 }
 
 type mount struct {
@@ -126,6 +128,8 @@ type volume struct {
 	Name   string `json:"name"`
 	Secret struct {
 		SecretName string `json:"secretName"`
+		// Optional reports whether the pod can start without the Secret. The volume is then empty.
+		Optional bool `json:"optional"`
 	} `json:"secret"`
 }
 
@@ -138,10 +142,9 @@ type configMap struct {
 type job struct {
 	object
 	Spec struct {
-		Template                template `json:"template"`
-		BackoffLimit            any      `json:"backoffLimit"`
-		ActiveDeadlineSeconds   any      `json:"activeDeadlineSeconds"`
-		TTLSecondsAfterFinished any      `json:"ttlSecondsAfterFinished"`
+		Template              template `json:"template"`
+		BackoffLimit          any      `json:"backoffLimit"`
+		ActiveDeadlineSeconds any      `json:"activeDeadlineSeconds"`
 	} `json:"spec"`
 }
 

@@ -62,8 +62,8 @@ func (p *pinger) run(ctx context.Context) {
 			return
 		case <-time.After(time.Until(next)):
 		}
-		// Do not retry a failed ping, because the next ping has the same effect. Knative's PingSource adapter does
-		// not retry either.
+		// Do not retry a failed ping, because the next ping has the same effect. Knative's PingSource adapter retries
+		// immediately, but sweep refuses such a retry.
 		if err := p.ping(ctx, next); err != nil && ctx.Err() == nil {
 			p.out.say("run", "could not ping %s: %v", p.source.Spec.Sink.Ref.Name, err)
 		}

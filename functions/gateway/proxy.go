@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/client"
+	"github.com/strongroom-dev/strongroom/shared/dial"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -27,8 +28,16 @@ const (
 
 // newTransport returns the HTTP transport for requests to the functions.
 func newTransport() *http.Transport {
+	connect := dial.Until(time.Now().Add(dial.StartWait), dialTimeout)
 	return &http.Transport{
-		DialContext:         dial,
+		// Wrap each connection in an outbound, which delays write errors so that the function's response is not lost.
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			connection, err := connect(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return outbound{connection}, nil
+		},
 		MaxIdleConnsPerHost: 100,
 		IdleConnTimeout:     idleTimeout,
 		// For a request with Expect: 100-continue, wait for the function's 100 (Continue) response, so that the
@@ -42,17 +51,6 @@ func newTransport() *http.Transport {
 // resetGrace is how long outbound.Write waits after an error, so that http.Transport has time to read a response that
 // arrived before the connection was reset.
 const resetGrace = 100 * time.Millisecond
-
-// dial opens a connection to a function. It wraps the connection in an outbound, which delays write errors so that the
-// function's response is not lost.
-func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: dialTimeout}
-	connection, err := dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return outbound{connection}, nil
-}
 
 // outbound is a connection to a function. If a write fails, Write waits for resetGrace before it returns the error.
 type outbound struct{ net.Conn }

@@ -94,18 +94,18 @@ func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 }
 
 // result returns the metric label for a sign-in that ended with err. If err is nil, the sign-in succeeded.
-func result(err error) string {
+func result(err error) telemetry.LoginResult {
 	switch {
 	case err == nil:
-		return "success"
+		return telemetry.LoginSuccess
 	case errors.Is(err, problem.BadCredentials):
-		return "refused"
+		return telemetry.LoginRefused
 	case errors.Is(err, problem.TooManyAttempts):
-		return "locked"
+		return telemetry.LoginLocked
 	case problem.Status(err) < 500:
-		return "malformed"
+		return telemetry.LoginMalformed
 	}
-	return "unavailable"
+	return telemetry.LoginUnavailable
 }
 
 func (h *handler) signIn(w http.ResponseWriter, r *http.Request) error {

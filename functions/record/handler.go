@@ -61,12 +61,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if errors.Is(err, problem.Unprocessable) {
 		// Respond with a 422, which makes the event a dead letter immediately, because every retry would fail.
 		slog.WarnContext(r.Context(), "rejected event", "error", err)
-		telemetry.Record(r.Context(), "poison")
+		telemetry.Record(r.Context(), telemetry.RecordPoison)
 	} else {
 		// The cause might be an unavailable store, or a bug that a later deployment fixes. Respond with a 503, so that
 		// the event source retries with backoff before the event becomes a dead letter.
 		err = problem.Unavailable.Because(err, "the catalog entry cannot be written right now")
-		telemetry.Record(r.Context(), "unavailable")
+		telemetry.Record(r.Context(), telemetry.RecordUnavailable)
 	}
 	problem.Write(w, r, err)
 }
@@ -144,14 +144,14 @@ func (h *handler) catalogue(ctx context.Context, id string) error {
 	if inserted {
 		after := h.now().Sub(f.StoredAt)
 		slog.InfoContext(ctx, "cataloged file", "file", id, "after_ms", after.Milliseconds())
-		telemetry.Record(ctx, "catalogued")
+		telemetry.Record(ctx, telemetry.RecordCatalogued)
 		telemetry.RecordDelay(ctx, after)
 		return nil
 	}
 	// Return no error, so that the event source acknowledges the event. A source can deliver an event twice, and the
 	// upload and sweep functions can both publish it.
 	slog.InfoContext(ctx, "file is already in the catalog", "file", id)
-	telemetry.Record(ctx, "duplicate")
+	telemetry.Record(ctx, telemetry.RecordDuplicate)
 	return nil
 }
 
@@ -162,6 +162,6 @@ func (h *handler) gone(ctx context.Context, id string) error {
 		return fmt.Errorf("remove file %s, which does not exist, from the catalog: %w", id, err)
 	}
 	slog.InfoContext(ctx, "file does not exist", "file", id)
-	telemetry.Record(ctx, "deleted")
+	telemetry.Record(ctx, telemetry.RecordDeleted)
 	return nil
 }

@@ -49,7 +49,7 @@ func start(t *testing.T) (*cluster, config) {
 	write(t, dir, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
 	write(t, dir, "namespace", "strongroom\n")
 	write(t, dir, "token", bearer+"\n")
-	return c, config{Host: address.Hostname(), Port: address.Port(), ServiceAccount: dir}
+	return c, config{Host: address.Hostname(), Port: address.Port(), ServiceAccount: dir, Stores: "development"}
 }
 
 func write(t *testing.T, dir, name, content string) {

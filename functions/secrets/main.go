@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
@@ -17,6 +18,8 @@ type config struct {
 	// ServiceAccount is the directory where Kubernetes mounts three files: the CA certificate of the Kubernetes API,
 	// the pod's namespace, and the service account token.
 	ServiceAccount string `env:"SERVICE_ACCOUNT_DIR" envDefault:"/var/run/secrets/kubernetes.io/serviceaccount"`
+	// Stores is development, or external if an operator creates the Secrets of the stores.
+	Stores string `env:"STORES" envDefault:"development"`
 }
 
 func main() { function.Job(run) }
@@ -27,8 +30,10 @@ func run(ctx context.Context, cfg config, args []string) error {
 		return err
 	}
 	switch {
+	case len(args) == 0 && cfg.Stores != "development" && cfg.Stores != "external":
+		return fmt.Errorf("STORES: got %q, want development or external", cfg.Stores)
 	case len(args) == 0:
-		return ensureAll(ctx, api)
+		return ensureAll(ctx, api, cfg.Stores == "external")
 	case len(args) == 2 && args[0] == "rotate":
 		// Perform one step of a signing key rotation (docs/key-rotation.md).
 		return rotate(ctx, api, args[1], time.Now, os.Stdout)

@@ -42,6 +42,8 @@ type group struct {
 	// follows reports whether the ensure method updates an existing derived Secret if the derive function returns
 	// different data. If follows is false, ensure never changes an existing derived Secret.
 	follows bool
+	// development reports whether the Secrets belong to the stores in config/backing.
+	development bool
 }
 
 // groups returns all Secrets that Strongroom needs, with new passwords and keys.
@@ -59,11 +61,11 @@ func groups() ([]group, error) {
 		},
 		// The mysql-admin and mysql Secrets can be generated independently of each other, because the setup Job
 		// sets the runtime user's password to the password in the mysql Secret.
-		single("mysql-admin", "password", mysqlRoot, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", mysqlRoot, mysqlAddress, database)),
-		single("mysql", "dsn", fmt.Sprintf("strongroom:%s@tcp(%s)/%s", newPassword(), mysqlAddress, database)),
-		single("mongodb-admin", "username", "root", "password", mongodbRoot,
+		development("mysql-admin", "password", mysqlRoot, "dsn", fmt.Sprintf("root:%s@tcp(%s)/%s", mysqlRoot, mysqlAddress, database)),
+		development("mysql", "dsn", fmt.Sprintf("strongroom:%s@tcp(%s)/%s", newPassword(), mysqlAddress, database)),
+		development("mongodb-admin", "username", "root", "password", mongodbRoot,
 			"uri", fmt.Sprintf("mongodb://root:%s@%s/%s?authSource=admin", mongodbRoot, mongodbAddress, database)),
-		single("mongodb",
+		development("mongodb",
 			"uri", fmt.Sprintf("mongodb://strongroom:%s@%s/%s?authSource=%[3]s", newPassword(), mongodbAddress, database)),
 		{
 			sources: []source{
@@ -72,9 +74,10 @@ func groups() ([]group, error) {
 				{"rabbitmq-sweep", rabbitUser("sweep")},
 				{"rabbitmq-source", rabbitConnection("source")},
 			},
-			derived: "rabbitmq-definitions",
-			derive:  definitions,
-			follows: true, // the only Secret that ensure updates; after an update, `make deploy` restarts RabbitMQ
+			derived:     "rabbitmq-definitions",
+			derive:      definitions,
+			follows:     true, // the only Secret that ensure updates; after an update, `make deploy` restarts RabbitMQ
+			development: true,
 		},
 		// The gateway signs the client's IP address with this key. The login and accounts functions verify the
 		// signature with the same key.
@@ -88,6 +91,13 @@ func groups() ([]group, error) {
 // single returns a group with only one Secret. pairs contains alternating entry names and values.
 func single(name string, pairs ...string) group {
 	return group{sources: []source{{name, text(pairs...)}}}
+}
+
+// development returns a group with only one Secret, which belongs to a store in config/backing.
+func development(name string, pairs ...string) group {
+	g := single(name, pairs...)
+	g.development = true
+	return g
 }
 
 // newPassword returns a random 192-bit password. It contains only characters that are safe in a URL, because Knative's
@@ -216,16 +226,19 @@ type store interface {
 	change(ctx context.Context, name string, data map[string][]byte) error
 }
 
-// ensureAll creates the missing Secrets of all groups. If an error occurs in one group, ensureAll continues with the
-// next group, so that the returned error reports all problems.
-func ensureAll(ctx context.Context, api store) error {
+// ensureAll creates the missing Secrets of all groups, except the Secrets of the development stores if external is
+// true. If an error occurs in one group, ensureAll continues with the next group, so that the returned error reports all
+// problems.
+func ensureAll(ctx context.Context, api store, external bool) error {
 	groups, err := groups()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, g := range groups {
-		errs = append(errs, g.ensure(ctx, api))
+		if !g.development || !external {
+			errs = append(errs, g.ensure(ctx, api))
+		}
 	}
 	return errors.Join(errs...)
 }

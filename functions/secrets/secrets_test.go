@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
 
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
@@ -62,6 +63,61 @@ func TestMakesAllThatIsNeeded(t *testing.T) {
 	}
 	if got, want := len(c.created), len(want); got != want {
 		t.Errorf("got %d created Secrets in two runs, want %d", got, want)
+	}
+}
+
+// TestExternalStores proves that the Job creates no Secret with the address or the password of a development store if the
+// stores are external, and that it does not change the Secrets of the operator.
+func TestExternalStores(t *testing.T) {
+	c, cfg := start(t)
+	cfg.Stores = "external"
+	operator := map[string][]byte{"url": []byte("amqps://upload:secret@rabbitmq.example")}
+	c.secrets["rabbitmq-upload"] = operator
+	if err := run(context.Background(), cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"first-admin", "gateway-key", "link-key", "rabbitmq-upload", "token-keys", "token-signing-key"}
+	if got := slices.Sorted(maps.Keys(c.secrets)); !slices.Equal(got, want) {
+		t.Errorf("got the Secrets %v, want %v", got, want)
+	}
+	if diff := cmp.Diff(operator, c.secrets["rabbitmq-upload"]); diff != "" {
+		t.Errorf("Secret of the operator (-want +got):\n%s", diff)
+	}
+	cfg.Stores = "managed"
+	if err := run(context.Background(), cfg, nil); err == nil || !strings.HasPrefix(err.Error(), "STORES: ") {
+		t.Errorf("STORES=managed: got error %v, want one that names STORES", err)
+	}
+}
+
+// rabbitCommand matches the rabbitmqctl commands in docs/production.md that set permissions.
+var rabbitCommand = regexp.MustCompile(`rabbitmqctl set_permissions (\S+) '(.*)' '(.*)' '(.*)'`)
+
+// TestDocumentedRabbitMQPermissions proves that docs/production.md gives the RabbitMQ users the same permissions as the
+// definitions of the development store.
+func TestDocumentedRabbitMQPermissions(t *testing.T) {
+	secrets := values{}
+	for _, user := range []string{"setup", "upload", "sweep", "source"} {
+		secrets["rabbitmq-"+user] = text("username", user, "password", "p")
+	}
+	document, err := definitions(secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type permission struct{ User, Configure, Write, Read string }
+	var want struct{ Permissions []permission }
+	if err := json.Unmarshal(document["definitions.json"], &want); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/production.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []permission
+	for _, command := range rabbitCommand.FindAllStringSubmatch(string(page), -1) {
+		got = append(got, permission{command[1], command[2], command[3], command[4]})
+	}
+	if diff := cmp.Diff(want.Permissions, got); diff != "" {
+		t.Errorf("permissions in docs/production.md (-want +got):\n%s", diff)
 	}
 }
 
@@ -328,6 +384,65 @@ func TestDefinitionsFollowTheUsers(t *testing.T) {
 				t.Error("a run with nothing to do wrote a Secret")
 			}
 		})
+	}
+}
+
+// TestUsersOfRabbitMQCluster proves that the users in deploy/overlays/rabbitmq-cluster have the same permissions as the
+// users in the definitions.
+func TestUsersOfRabbitMQCluster(t *testing.T) {
+	manifest, err := os.ReadFile("../../deploy/overlays/rabbitmq-cluster/users.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type permissions struct{ Configure, Write, Read string }
+	got, secrets := map[string]permissions{}, map[string]bool{}
+	for _, document := range strings.Split(string(manifest), "\n---\n") {
+		var object struct {
+			Kind string
+			Spec struct {
+				ImportCredentialsSecret struct{ Name string }
+				UserReference           struct{ Name string }
+				Permissions             permissions
+			}
+		}
+		if err := yaml.Unmarshal([]byte(document), &object); err != nil {
+			t.Fatal(err)
+		}
+		switch object.Kind {
+		case "User":
+			secrets[object.Spec.ImportCredentialsSecret.Name] = true
+		case "Permission":
+			got[object.Spec.UserReference.Name] = object.Spec.Permissions
+		default:
+			t.Errorf("got the kind %q, want User or Permission", object.Kind)
+		}
+	}
+	from := values{}
+	for name := range got {
+		from[name] = text("username", name, "password", "password")
+		if !secrets[name] {
+			t.Errorf("got a permission for the user of the Secret %s, but no such user", name)
+		}
+	}
+	document, err := definitions(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var defined struct {
+		Permissions []struct {
+			User string
+			permissions
+		}
+	}
+	if err := json.Unmarshal(document["definitions.json"], &defined); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]permissions{}
+	for _, p := range defined.Permissions {
+		want[p.User] = p.permissions
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("permissions (-want +got):\n%s", diff)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
 )
@@ -17,7 +18,7 @@ type config struct {
 	// MySQL user that DSN names.
 	DSN string `env:"MYSQL_DSN,unset"`
 	// AdminDSN is the MySQL data source name for a user that can create databases, tables and users. If AdminDSN is
-	// not set, the user in DSN must be able to create tables.
+	// not set and a migration is pending, the user in DSN must be able to create tables.
 	AdminDSN string `env:"MYSQL_ADMIN_DSN,unset"`
 	// MongoURI is the MongoDB URI that the functions use. If MongoAdminURI is set, setup creates or updates the
 	// MongoDB user that MongoURI names.
@@ -32,6 +33,10 @@ type config struct {
 	// create an admin.
 	AdminUsername string `env:"ADMIN_USERNAME,unset"`
 	AdminPassword string `env:"ADMIN_PASSWORD,unset"`
+	// BackupDir is the folder that contains the backups. Only the backup, backups and restore commands use it.
+	BackupDir string `env:"BACKUP_DIR"`
+	// BackupKeep is the number of backups that the backup command keeps. It must be at least 1.
+	BackupKeep int `env:"BACKUP_KEEP" envDefault:"14"`
 	// DemoUsers are users for demonstrations. The value of DEMO_USERS is a JSON list of objects with the members
 	// username, password and role. Only `make run` sets DEMO_USERS.
 	DemoUsers seeds `env:"DEMO_USERS,unset"`
@@ -39,7 +44,7 @@ type config struct {
 
 func main() { function.Job(setup) }
 
-var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to the event queue) | setup fsck [--repair] (find files without a catalog entry, and data without a file; --repair repairs both) | setup scrub [AFTER] (read all files, or those with an ID after AFTER, and report missing or changed bytes) | setup users import FILE (create users from a file of JSON lines; - means standard input)")
+var errUsage = errors.New("usage: setup (prepare the stores) | setup redrive (move dead letters back to the event queue) | setup fsck [--repair] (find files without a catalog entry, and data without a file; --repair repairs both) | setup scrub [AFTER] (read all files, or those with an ID after AFTER, and report missing or changed bytes) | setup backup (back up MySQL and MongoDB to BACKUP_DIR) | setup backups (list the backups) | setup restore BACKUP [--overwrite] (replace the data in MySQL and MongoDB with a backup; --overwrite also replaces files and accounts) | setup lost (list the uploads since the restored backup) | setup users import FILE (create users from a file of JSON lines; - means standard input)")
 
 // setup runs the command that args selects. If args is empty, setup prepares MySQL, MongoDB and RabbitMQ.
 func setup(ctx context.Context, cfg config, args []string) error {
@@ -54,6 +59,14 @@ func setup(ctx context.Context, cfg config, args []string) error {
 		return scrub(ctx, cfg, "", os.Stdout)
 	case len(args) == 2 && args[0] == "scrub":
 		return scrub(ctx, cfg, args[1], os.Stdout)
+	case slices.Equal(args, []string{"backup"}):
+		return backup(ctx, cfg, time.Now(), os.Stdout)
+	case slices.Equal(args, []string{"backups"}):
+		return printBackups(cfg, os.Stdout)
+	case len(args) == 2 && args[0] == "restore", len(args) == 3 && args[0] == "restore" && args[2] == "--overwrite":
+		return restore(ctx, cfg, args[1], len(args) == 3, os.Stdout)
+	case slices.Equal(args, []string{"lost"}):
+		return lost(ctx, cfg, os.Stdout)
 	case len(args) == 3 && args[0] == "users" && args[1] == "import":
 		return importUsers(ctx, cfg, args[2], os.Stdout)
 	}

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/caarlos0/env/v11"
+	"github.com/go-sql-driver/mysql"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -53,6 +56,15 @@ func TestWrongSettings(t *testing.T) {
 		"MongoDB":               {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h:port/x" }, want: "MONGODB_URI"},
 		"MongoDB, no database":  {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h" }, want: "MONGODB_URI"},
 		"MongoDB administrator": {change: func(c *config) { c.MongoAdminURI = "s3cret-1" }, want: "MONGODB_ADMIN_URI"},
+		"MySQL, unverified":     {change: func(c *config) { c.DSN += "?tls=skip-verify" }, want: "MYSQL_DSN: invalid DSN: it must not contain tls=skip-verify"},
+		"MySQL administrator, unverified": {
+			change: func(c *config) { c.AdminDSN += "?tls=preferred" }, want: "MYSQL_ADMIN_DSN: invalid DSN: it must not contain tls=skip-verify, tls=preferred"},
+		"MongoDB, unverified": {change: func(c *config) { c.MongoURI += "?tlsInsecure=true" }, want: "MONGODB_URI: the MongoDB URI must not contain tlsInsecure"},
+		"MongoDB administrator, unverified": {
+			change: func(c *config) { c.MongoAdminURI = c.MongoURI + "?tls=true&tlsAllowInvalidCertificates=true" }, want: "MONGODB_ADMIN_URI: the MongoDB URI must not contain"},
+		"MongoDB, no such name": {change: func(c *config) { c.MongoURI = "mongodb+srv://u:s3cret-1@strongroom.invalid/x" }, want: "lookup _mongodb._tcp.strongroom.invalid"},
+		"RabbitMQ, unverified": {
+			change: func(c *config) { c.EventsURL = "amqps://u:s3cret-1@127.0.0.1:1?verify=verify_none" }, want: "EVENTS_ADMIN_URL: the parameter verify"},
 		"RabbitMQ":              {change: func(c *config) { c.EventsURL = "http://u:s3cret-1@127.0.0.1:1" }, want: "EVENTS_ADMIN_URL"},
 		"admin's name only":     {change: func(c *config) { c.AdminPassword = "" }, want: "ADMIN_PASSWORD"},
 		"admin's password only": {change: func(c *config) { c.AdminUsername = "" }, want: "ADMIN_USERNAME"},
@@ -115,6 +127,8 @@ func TestSettingsFromTheEnvironment(t *testing.T) {
 func TestAwait(t *testing.T) {
 	away := problem.Unavailable.With("the store is unavailable")
 	broken := errors.New("broken")
+	noTLS := problem.Unavailable.Because(mysql.ErrNoTLS, "the store is unavailable")
+	untrustedStore := problem.Unavailable.Because(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "the store is unavailable")
 	for name, test := range map[string]struct {
 		errs  []error // errors of the successive calls
 		want  error
@@ -123,6 +137,8 @@ func TestAwait(t *testing.T) {
 		"available":    {errs: []error{nil}, calls: 1},
 		"late":         {errs: []error{away, away, nil}, calls: 3},
 		"broken":       {errs: []error{broken}, want: broken, calls: 1},
+		"untrusted":    {errs: []error{untrustedStore}, want: untrustedStore, calls: 1},
+		"no TLS":       {errs: []error{noTLS}, want: noTLS, calls: 1},
 		"late, broken": {errs: []error{away, broken}, want: broken, calls: 2},
 	} {
 		calls := 0

@@ -28,12 +28,11 @@ const (
 // mongoTimeout is the time limit for creating or updating the functions' MongoDB user.
 const mongoTimeout = 15 * time.Second
 
-// mongoURI parses a MongoDB URI, which must contain a database name. Its error does not show the URI, because the
-// URI contains a password.
+// mongoURI parses the MongoDB URI in an environment variable.
 func mongoURI(variable, uri string) (*connstring.ConnString, error) {
-	parsed, err := connstring.ParseAndValidate(uri)
-	if err != nil || parsed.Database == "" {
-		return nil, fmt.Errorf("%s: invalid URI: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE", variable)
+	parsed, err := mongodb.Parse(uri)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
 	return parsed, nil
 }
@@ -46,12 +45,7 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 	} else if err := ensureMongoUser(ctx, cfg.MongoAdminURI, cfg.MongoURI); err != nil {
 		return err
 	}
-	err := withStores(cfg, func(files *content.Store, entries *catalog.Store) error {
-		if err := files.EnsureIndexes(ctx); err != nil {
-			return err
-		}
-		return entries.EnsureIndexes(ctx)
-	})
+	err := ensureIndexes(ctx, cfg)
 	if err == nil {
 		err = upgrade(ctx, cfg)
 	}
@@ -59,6 +53,16 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 		err = withStores(cfg, func(_ *content.Store, entries *catalog.Store) error { return addKeys(ctx, entries) })
 	}
 	return mongodb.Refused("MONGODB_URI", err)
+}
+
+// ensureIndexes creates the missing indexes in MongoDB.
+func ensureIndexes(ctx context.Context, cfg config) error {
+	return withStores(cfg, func(files *content.Store, entries *catalog.Store) error {
+		if err := files.EnsureIndexes(ctx); err != nil {
+			return err
+		}
+		return entries.EnsureIndexes(ctx)
+	})
 }
 
 // addKeys adds the keys to the catalog entries that the previous version inserted.

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/events"
@@ -82,7 +85,12 @@ func demand(variable, value string) error {
 func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 	if cfg.AdminDSN == "" {
 		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set, so setup migrates the tables as the user in MYSQL_DSN and does not create a MySQL user")
-		err = accounts.Refused("MYSQL_DSN", accounts.Migrate(ctx, cfg.DSN))
+		err = accounts.Refused("MYSQL_ADMIN_DSN is not set, and the tables cannot be migrated: MYSQL_DSN", accounts.Migrate(ctx, cfg.DSN))
+		if err == nil {
+			if excess := accounts.CheckAppendOnly(ctx, cfg.DSN); excess != nil {
+				slog.WarnContext(ctx, "the MySQL user of the functions has privileges that the functions do not need (docs/stores.md)", "error", excess)
+			}
+		}
 	} else {
 		err = accounts.Provision(ctx, cfg.AdminDSN, cfg.DSN)
 	}
@@ -97,10 +105,18 @@ func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 const (
 	firstPause = 250 * time.Millisecond
 	maxPause   = 5 * time.Second
+	// startWait is how long after its start retry repeats a failed step.
+	startWait = 30 * time.Second
 )
 
+// untrusted reports whether a store has no TLS, or a certificate that is not trusted.
+func untrusted(err error) bool {
+	// The MongoDB driver does not wrap the tls.CertificateVerificationError, so look for the beginning of its text.
+	return errors.Is(err, mysql.ErrNoTLS) || strings.Contains(err.Error(), "tls: failed to verify certificate")
+}
+
 // await calls step, which sets up a store. If step returns a problem.Unavailable, await retries until ctx is done.
-// It does not retry after other errors, because waiting cannot resolve them.
+// It does not retry after other errors, or if untrusted reports true, because waiting does not help.
 func await(ctx context.Context, store string, step func(ctx context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := step(ctx)
@@ -108,7 +124,7 @@ func await(ctx context.Context, store string, step func(ctx context.Context) err
 			slog.InfoContext(ctx, "store is set up", "store", store)
 			return nil
 		}
-		if !errors.Is(err, problem.Unavailable) {
+		if !errors.Is(err, problem.Unavailable) || untrusted(err) {
 			return fmt.Errorf("set up %s: %w", store, err)
 		}
 		slog.InfoContext(ctx, "waiting until the store is available", "for", store, "pause_ms", pause.Milliseconds(), "error", err)
@@ -116,6 +132,22 @@ func await(ctx context.Context, store string, step func(ctx context.Context) err
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return fmt.Errorf("set up %s: gave up waiting for the store: %w", store, err)
+		}
+	}
+}
+
+// retry calls step until it does not return a problem.Unavailable. It does not call step again after startWait. Commands
+// that run in a new pod use it, because the network of a pod can be incomplete when the pod starts.
+func retry(ctx context.Context, step func(ctx context.Context) error) error {
+	for end := time.Now().Add(startWait); ; {
+		err := step(ctx)
+		if !errors.Is(err, problem.Unavailable) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return err
 		}
 	}
 }

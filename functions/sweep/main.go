@@ -28,6 +28,9 @@ type config struct {
 	// single-request upload or since the expiration of a resumable upload. If a single-request upload takes longer,
 	// sweep ends the upload, and the client gets an error.
 	OrphanGrace time.Duration `env:"ORPHAN_GRACE" envDefault:"15m"`
+	// Interval is the minimum time between the beginnings of two sweeps, because sweep does not authenticate its
+	// callers. 0 means no limit.
+	Interval time.Duration `env:"SWEEP_INTERVAL" envDefault:"1m"`
 }
 
 func main() { function.Main(setup) }
@@ -45,6 +48,7 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 		return nil, fmt.Errorf("MONGODB_URI: %w", err)
 	}
 	return function.Closing(newHandler(&sweeper{
+		begin: func(ctx context.Context) error { return files.BeginSweep(ctx, cfg.Interval) },
 		files: files, notes: files.Notes, entries: catalog.New(files.Database()), publisher: publisher,
 		queueDepths:  func(ctx context.Context) (events.Depths, error) { return events.QueueDepths(ctx, cfg.EventsURL) },
 		pendingGrace: cfg.PendingGrace, orphanGrace: cfg.OrphanGrace, now: time.Now,

@@ -19,6 +19,8 @@ func TestSetup(t *testing.T) {
 		"equal graces":           {change: func(c *config) { c.OrphanGrace = c.PendingGrace }},
 		"zero pending grace":     {change: func(c *config) { c.PendingGrace = 0 }, want: "PENDING_GRACE: "},
 		"short orphan grace":     {change: func(c *config) { c.OrphanGrace = time.Second }, want: "ORPHAN_GRACE: "},
+		"no interval":            {change: func(c *config) { c.Interval = 0 }},
+		"negative interval":      {change: func(c *config) { c.Interval = -time.Second }, want: "SWEEP_INTERVAL: "},
 		"no events URL":          {change: func(c *config) { c.EventsURL = "" }, want: "EVENTS_URL: "},
 		"malformed events URL":   {change: func(c *config) { c.EventsURL = "amqp://u:s3cret%@127.0.0.1" }, want: "EVENTS_URL: "},
 		"other scheme":           {change: func(c *config) { c.EventsURL = "kafka://u:s3cret@127.0.0.1" }, want: "EVENTS_URL: "},

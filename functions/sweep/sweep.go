@@ -84,6 +84,8 @@ type catalogStore interface {
 // sweeper completes interrupted uploads and deletions, and publishes the events of files without a catalog entry. Each
 // step of a sweep can be repeated safely, and several processes can run the same step at the same time.
 type sweeper struct {
+	// begin records that a sweep begins. If another sweep began too recently, the error wraps problem.TooManySweeps.
+	begin                     func(ctx context.Context) error
 	files                     store
 	notes                     notes
 	entries                   catalogStore
@@ -128,13 +130,21 @@ func (cfg config) check() error {
 	if cfg.OrphanGrace < cfg.PendingGrace {
 		return errors.New("ORPHAN_GRACE: must not be shorter than PENDING_GRACE")
 	}
+	if cfg.Interval < 0 {
+		return errors.New("SWEEP_INTERVAL: must not be negative")
+	}
 	return nil
 }
 
-// newHandler returns a handler that runs one sweep for each POST request to / and ignores the request body.
+// newHandler returns a handler that runs one sweep for each POST request to / and ignores the request body. A failed
+// sweep counts as a sweep, so that the event source, which retries immediately, does not repeat the whole sweep.
 func newHandler(s *sweeper) http.Handler {
 	serve := problem.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		done, err := s.sweep(r.Context())
+		if err := s.begin(r.Context()); err != nil {
+			return err
+		}
+		// A caller that disconnects does not end the sweep. Otherwise, it could prevent all sweeps by calling first.
+		done, err := s.sweep(context.WithoutCancel(r.Context()))
 		slog.InfoContext(r.Context(), "completed sweep", "published", done.Published, "finished", done.Finished,
 			"discarded", done.Discarded, "deleted", done.Deleted, "failed", done.Failed, "uncataloged", done.Uncataloged,
 			"uncataloged_seconds", done.UncatalogedSeconds, "waiting", done.Waiting, "dead_letters", done.DeadLetters)
@@ -149,11 +159,12 @@ func newHandler(s *sweeper) http.Handler {
 
 // measure adds the counts of one sweep to the metrics.
 func (c counts) measure(ctx context.Context) {
-	for what, n := range map[string]int64{
-		"published": int64(c.Published), "finished": int64(c.Finished), "discarded": int64(c.Discarded),
-		"deleted": int64(c.Deleted), "claim": c.ForgottenClaims, "failed": int64(c.Failed),
+	for kind, n := range map[telemetry.SweptKind]int64{
+		telemetry.SweptPublished: int64(c.Published), telemetry.SweptFinished: int64(c.Finished),
+		telemetry.SweptDiscarded: int64(c.Discarded), telemetry.SweptDeleted: int64(c.Deleted),
+		telemetry.SweptClaim: c.ForgottenClaims, telemetry.SweptFailed: int64(c.Failed),
 	} {
-		telemetry.Swept(ctx, what, n)
+		telemetry.Swept(ctx, kind, n)
 	}
 }
 

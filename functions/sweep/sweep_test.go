@@ -124,7 +124,7 @@ func newFixture() *fixture {
 		previous: map[string]bool{}, depths: events.Depths{Waiting: 5, Dead: 6}, clock: time.Now().UTC().Truncate(time.Millisecond)}
 	now := func() time.Time { return f.clock }
 	f.store.Now = now
-	f.sweeper = &sweeper{files: f.store, notes: fakeNotes{f.store.Notes(), f.previous}, entries: f.entries, publisher: f.publisher,
+	f.sweeper = &sweeper{begin: func(context.Context) error { return nil }, files: f.store, notes: fakeNotes{f.store.Notes(), f.previous}, entries: f.entries, publisher: f.publisher,
 		queueDepths:  func(context.Context) (events.Depths, error) { return f.depths, nil },
 		pendingGrace: time.Minute, orphanGrace: 15 * time.Minute, now: now}
 	return f
@@ -922,6 +922,26 @@ func TestRefused(t *testing.T) {
 	} {
 		if w := newFixture().ask(t, request); w.Code != want {
 			t.Errorf("%s %s: got %d, want %d", request.Method, request.URL, w.Code, want)
+		}
+	}
+}
+
+// TestLimit proves that sweep does nothing if it cannot record the beginning of the sweep.
+func TestLimit(t *testing.T) {
+	for name, c := range map[string]struct {
+		err    error
+		status int
+		retry  string
+	}{
+		"another sweep has begun": {problem.TooManySweeps.With("try again later").RetryAfter(41 * time.Second), http.StatusTooManyRequests, "41"},
+		"MongoDB is unavailable":  {problem.Unavailable.With("try again later"), http.StatusServiceUnavailable, "2"},
+	} {
+		f := newFixture()
+		f.begin = func(context.Context) error { return c.err }
+		f.before(func(method, _ string) error { t.Errorf("%s: sweep called %s", name, method); return nil })
+		w := f.ask(t, httptest.NewRequest(http.MethodPost, "/", nil))
+		if got := w.Header().Get("Retry-After"); w.Code != c.status || got != c.retry {
+			t.Errorf("%s: got %d with Retry-After %q, want %d with %s", name, w.Code, got, c.status, c.retry)
 		}
 	}
 }

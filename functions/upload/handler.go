@@ -69,17 +69,17 @@ func newHandler(verifier *token.Verifier, files store, publisher publisher, maxS
 func (h *handler) measured(w http.ResponseWriter, r *http.Request) error {
 	began := h.now()
 	f, replayed, err := h.upload(r)
-	result, size := "stored", f.Size
+	result, size := telemetry.HTTPStored, f.Size
 	switch {
 	case replayed:
-		result, size = "replayed", 0
+		result, size = telemetry.HTTPReplayed, 0
 	case err == nil:
 	case problem.Status(err) < http.StatusInternalServerError:
-		result = "refused"
+		result = telemetry.HTTPRefused
 	default:
-		result = "failed"
+		result = telemetry.HTTPFailed
 	}
-	telemetry.Upload(r.Context(), "http", result, size, h.now().Sub(began))
+	telemetry.Upload(r.Context(), result, size, h.now().Sub(began))
 	if err != nil {
 		return err
 	}

@@ -248,7 +248,7 @@ func (t *tus) terminate(w http.ResponseWriter, r *http.Request) error {
 	if err := t.files.Terminate(r.Context(), u.ID); err != nil {
 		return err
 	}
-	t.measureTus(r.Context(), u, "terminated", 0)
+	t.measureTus(r.Context(), u, telemetry.TusTerminated, 0)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -329,7 +329,7 @@ func (t *tus) settle(ctx context.Context, u content.Upload) error {
 		return fmt.Errorf("read file %s: %w", f.ID, err)
 	}
 	t.announce(ctx, e)
-	t.measureTus(ctx, u, "stored", f.Size)
+	t.measureTus(ctx, u, telemetry.TusStored, f.Size)
 	return nil
 }
 
@@ -349,8 +349,8 @@ func (t *tus) discard(ctx context.Context, id string, err error) {
 
 // measureTus records the metrics of a resumable upload that has ended. It calculates the upload's duration from the
 // upload ID, which is a UUIDv7 and therefore contains the creation time.
-func (t *tus) measureTus(ctx context.Context, u content.Upload, result string, size int64) {
+func (t *tus) measureTus(ctx context.Context, u content.Upload, result telemetry.UploadResult, size int64) {
 	if id, err := uuid.Parse(u.ID); err == nil {
-		telemetry.Upload(ctx, "tus", result, size, t.now().Sub(time.Unix(id.Time().UnixTime())))
+		telemetry.Upload(ctx, result, size, t.now().Sub(time.Unix(id.Time().UnixTime())))
 	}
 }

@@ -93,24 +93,24 @@ func (h *handler) measure(w http.ResponseWriter, r *http.Request) error {
 }
 
 // reason returns the value of the metric label "reason" for a validation that returned err.
-func reason(err error) string {
+func reason(err error) telemetry.ValidationReason {
 	switch {
 	case err == nil:
-		return "good"
+		return telemetry.ValidationGood
 	case errors.Is(err, token.ErrExpired):
-		return "expired"
+		return telemetry.ValidationExpired
 	case errors.Is(err, token.ErrInvalid):
-		return "invalid"
+		return telemetry.ValidationInvalid
 	case errors.Is(err, token.ErrStale):
-		return "stale"
+		return telemetry.ValidationStale
 	case errors.Is(err, problem.InsufficientScope):
-		return "scope"
+		return telemetry.ValidationScope
 	case errors.Is(err, problem.Unauthenticated):
-		return "missing"
+		return telemetry.ValidationMissing
 	case errors.Is(err, problem.BadRequest):
-		return "malformed"
+		return telemetry.ValidationMalformed
 	}
-	return "unavailable"
+	return telemetry.ValidationUnavailable
 }
 
 // scopeToken matches a scope (RFC 6749 §3.3) with at most 128 characters.

@@ -20,7 +20,7 @@ import (
 )
 
 func TestParseDSN(t *testing.T) {
-	cfg, err := parseDSN("u:p@tcp(db.example:3306)/strongroom?readTimeout=9s&multiStatements=true&allowAllFiles=true&loc=Local&sql_mode=%27%27&tls=skip-verify")
+	cfg, err := parseDSN("u:p@tcp(db.example:3306)/strongroom?readTimeout=9s&multiStatements=true&allowAllFiles=true&loc=Local&sql_mode=%27%27&tls=true&rejectReadOnly=false")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,9 @@ func TestParseDSN(t *testing.T) {
 		"InterpolateParams":        {got: cfg.InterpolateParams, want: true},
 		"MultiStatements":          {got: cfg.MultiStatements, want: false},
 		"AllowAllFiles":            {got: cfg.AllowAllFiles, want: false},
-		"TLSConfig, named":         {got: cfg.TLSConfig, want: "skip-verify"},
+		"TLSConfig, named":         {got: cfg.TLSConfig, want: "true"},
+		"TLS server name":          {got: cfg.TLS.ServerName, want: "db.example"},
+		"RejectReadOnly":           {got: cfg.RejectReadOnly, want: true},
 		"time_zone":                {got: cfg.Params["time_zone"], want: "'+00:00'"},
 		"strict sql_mode":          {got: strings.Contains(cfg.Params["sql_mode"], "STRICT_ALL_TABLES"), want: true},
 		"innodb_lock_wait_timeout": {got: cfg.Params["innodb_lock_wait_timeout"], want: "3"},
@@ -57,6 +59,9 @@ func TestOpenRefusesWrongDSN(t *testing.T) {
 		":s3cret@tcp(db:3306)/strongroom",
 		"u:s3cret@tcp(db:3306)/strongroom?parseTime=s3cret",
 		"u:s3cret@tcp(db:3306)/strongroom?tls=s3cret",
+		"u:s3cret@tcp(db:3306)/strongroom?tls=skip-verify",
+		"u:s3cret@tcp(db:3306)/strongroom?tls=preferred",
+		"u:s3cret@tcp(db:3306)/strongroom?tls=true&allowFallbackToPlaintext=true",
 	} {
 		store, err := Open(dsn, time.Now)
 		if err == nil {
@@ -83,6 +88,11 @@ func TestFail(t *testing.T) {
 		{err: server(1146), want: problem.Unavailable},
 		{err: server(1205), want: problem.Unavailable},
 		{err: server(1213), want: problem.Unavailable},
+		{err: server(3100), want: problem.Unavailable},
+		{err: server(3101), want: problem.Unavailable},
+		{err: server(3168), want: problem.Unavailable},
+		{err: server(3169), want: problem.Unavailable},
+		{err: server(4031), want: problem.Unavailable},
 		{err: server(9004), want: problem.Unavailable},
 		{err: server(9007), want: problem.Unavailable},
 		{err: server(1062), want: problem.Conflict},
@@ -114,7 +124,7 @@ func TestFail(t *testing.T) {
 }
 
 func TestConflicted(t *testing.T) {
-	for number, want := range map[uint16]bool{1020: true, 1205: true, 1213: true, 9004: true, 9007: true, 1062: false, 1040: false} {
+	for number, want := range map[uint16]bool{1020: true, 1205: true, 1213: true, 3101: true, 9004: true, 9007: true, 1062: false, 1040: false} {
 		if got := conflicted(&mysql.MySQLError{Number: number}); got != want {
 			t.Errorf("error %d: got %v, want %v", number, got, want)
 		}

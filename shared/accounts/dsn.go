@@ -10,12 +10,17 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/strongroom-dev/strongroom/shared/dial"
 )
 
 const (
 	dialTimeout = 3 * time.Second
 	ioTimeout   = 5 * time.Second
 )
+
+// started is about the time when the process has started.
+var started = time.Now()
 
 // session contains the MySQL session variables that are set for every connection.
 var session = map[string]string{
@@ -39,16 +44,21 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 	if cfg.User == "" || cfg.DBName == "" {
 		return nil, errors.New("invalid DSN: it must contain a user name and a database name, as in user:password@tcp(host:3306)/database")
 	}
+	if cfg.AllowFallbackToPlaintext || cfg.TLS != nil && cfg.TLS.InsecureSkipVerify {
+		return nil, errors.New("invalid DSN: it must not contain tls=skip-verify, tls=preferred or allowFallbackToPlaintext=true, because the identity of the server must be verified: set tls=true")
+	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, dialTimeout)
 	cfg.ReadTimeout = cmp.Or(cfg.ReadTimeout, ioTimeout)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, ioTimeout)
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
 	cfg.InterpolateParams = true // saves one round trip per query
+	cfg.RejectReadOnly = true    // after a failover, close the connections to a server that has become read-only
 	cfg.MultiStatements = false
 	cfg.AllowAllFiles = false
 	cfg.ClientFoundRows = true // RowsAffected also counts rows that an UPDATE matches but does not change
 	cfg.Logger = driverLog{}
+	cfg.DialFunc = dial.Until(started.Add(dial.StartWait), cfg.Timeout)
 	if cfg.Params == nil {
 		cfg.Params = map[string]string{}
 	}

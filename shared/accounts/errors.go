@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -35,18 +36,21 @@ const (
 	errDeadlock               = 1213
 	errResourceLimit          = 1226
 	errPrivilegeNeeded        = 1227
-	errReadOnly               = 1290
 	errInterrupted            = 1317
 	errRoutineAccessDenied    = 1370
 	errCannotCreateByGrant    = 1410
 	errAccessDeniedNoPassword = 1698
 	errPasswordMustChange     = 1820
-	errReadOnlyMode           = 1836
 	errPasswordExpired        = 1862
 	errKilled                 = 1927
 	errStatementTimeout       = 1969
 	errQueryTimeout           = 3024
+	errReplicationHook        = 3100 // Group Replication rejects the transaction, for example because the server leaves the group
+	errRolledBackAtCommit     = 3101 // the transaction conflicts with a transaction on another server of the group
 	errAccountLocked          = 3118
+	errServerUnavailable      = 3168
+	errSessionKilled          = 3169
+	errIdleTooLong            = 4031
 	errTiDBAccessDenied       = 8121
 	errTiDBFirst              = 9001 // 9001 to 9007 mean that TiDB's storage is unavailable or busy, or that transactions conflict
 	errTiDBLockTimeout        = 9004
@@ -59,10 +63,12 @@ var refusals = []uint16{errDatabaseAccessDenied, errAccessDenied, errHostNotAllo
 	errPrivilegeNeeded, errRoutineAccessDenied, errCannotCreateByGrant, errAccessDeniedNoPassword, errPasswordMustChange,
 	errPasswordExpired, errAccountLocked, errTiDBAccessDenied}
 
-// busy lists the error numbers for a server that is overloaded, read-only or shutting down, and for a statement that
-// the server aborted.
+// busy lists the error numbers for a server that is overloaded or shutting down, for a statement that the server
+// aborted, and for a session that the server ended. The driver returns driver.ErrBadConn if the server is read-only
+// (mysql.Config.RejectReadOnly).
 var busy = []uint16{errTooManyConnections, errUserTooManyConnections, errResourceLimit, errServerShutdown, errLockWait, errDeadlock,
-	errRecordChanged, errReadOnly, errReadOnlyMode, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout}
+	errRecordChanged, errInterrupted, errKilled, errStatementTimeout, errQueryTimeout, errReplicationHook, errRolledBackAtCommit,
+	errServerUnavailable, errSessionKilled, errIdleTooLong}
 
 // away lists the errors that report an unreachable database server.
 var away = []error{driver.ErrBadConn, mysql.ErrInvalidConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
@@ -99,6 +105,10 @@ func fail(action string, err error) error {
 		}
 		return err
 	}
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) || errors.Is(err, mysql.ErrNoTLS) {
+		return problem.Unavailable.Because(err, "the account store is not set up")
+	}
 	var network net.Error
 	isCause := func(cause error) bool { return errors.Is(err, cause) }
 	if slices.ContainsFunc(away, isCause) || errors.As(err, &network) {
@@ -132,7 +142,7 @@ func conflicted(err error) bool {
 	switch server.Number {
 	case errUnknown:
 		return strings.Contains(server.Message, "pessimistic lock retry limit")
-	case errDeadlock, errLockWait, errRecordChanged, errTiDBLockTimeout, errTiDBWriteConflict:
+	case errDeadlock, errLockWait, errRecordChanged, errRolledBackAtCommit, errTiDBLockTimeout, errTiDBWriteConflict:
 		return true
 	}
 	return false

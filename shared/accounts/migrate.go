@@ -31,10 +31,11 @@ func Migrate(ctx context.Context, dsn string) error {
 	if err != nil {
 		return err
 	}
-	return migrate(ctx, cfg)
+	return migrate(ctx, cfg, goose.MaxVersion)
 }
 
-func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
+// migrate applies the pending migrations up to the given version.
+func migrate(ctx context.Context, cfg *mysql.Config, version int64) (err error) {
 	cfg = cfg.Clone()
 	cfg.ReadTimeout = max(cfg.ReadTimeout, migrateTimeout)
 	db, err := openDB(cfg)
@@ -53,7 +54,7 @@ func migrate(ctx context.Context, cfg *mysql.Config) (err error) {
 	// Use withLock instead of goose's own lock, because goose looks for pending migrations before it acquires that
 	// lock, and can then fail if another process creates the version table at the same time.
 	err = withLock(ctx, db, cfg.DBName, func(*sql.Conn) error {
-		done, err := provider.Up(ctx)
+		done, err := provider.UpTo(ctx, version)
 		for _, m := range done {
 			slog.InfoContext(ctx, "applied migration", "database", cfg.DBName, "version", m.Source.Version, "duration_ms", m.Duration.Milliseconds())
 		}

@@ -99,7 +99,7 @@ func wantGrants(t *testing.T, root *sql.DB, cfg *mysql.Config) {
 		t.Fatal(err)
 	}
 	slices.Sort(got)
-	want := []string{"INSERT,SELECT on audit"}
+	want := []string{"INSERT,SELECT on audit", "SELECT on goose_db_version"}
 	for _, table := range []string{"login_attempts", "refresh_tokens", "sessions", "users"} {
 		want = append(want, "DELETE,INSERT,SELECT,UPDATE on "+table)
 	}

@@ -46,7 +46,7 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	if err != nil {
 		return Refused("MYSQL_ADMIN_DSN", fail("create database "+runtime.DBName, err))
 	}
-	if err := migrate(ctx, admin); err != nil {
+	if err := migrate(ctx, admin, goose.MaxVersion); err != nil {
 		return Refused("MYSQL_ADMIN_DSN", err)
 	}
 	if runtime.User == admin.User {
@@ -99,7 +99,9 @@ func createUser(ctx context.Context, conn *sql.Conn, cfg *mysql.Config) error {
 		privileges := []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
 		switch table {
 		case goose.DefaultTablename:
-			continue
+			// Migrate reads this table. Without the privilege, setup would require the administrator even if no
+			// migration is pending.
+			privileges = privileges[:1]
 		case auditTable:
 			privileges = privileges[:2]
 		}
@@ -155,6 +157,15 @@ func execAll(ctx context.Context, conn *sql.Conn, statements []string, args ...a
 	return nil
 }
 
+// CheckAppendOnly returns an error if the user in dsn can change or delete rows in the audit table.
+func CheckAppendOnly(ctx context.Context, dsn string) error {
+	runtime, err := parseDSN(dsn)
+	if err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	return checkAppendOnly(ctx, runtime)
+}
+
 // checkAppendOnly returns an error if the runtime user can change or delete rows in the audit table.
 func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 	db, err := openDB(runtime)
@@ -181,6 +192,9 @@ func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 
 // tablesOf returns the names of the tables in a database, excluding views.
 func tablesOf(ctx context.Context, conn *sql.Conn, database string) ([]string, error) {
-	return queryAll(ctx, conn, scanValue[string], `SELECT table_name FROM information_schema.tables
-		WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name`, database)
+	return queryAll(ctx, conn, scanValue[string], tablesQuery, database)
 }
+
+// tablesQuery selects the names of the tables in a database, excluding views.
+const tablesQuery = `SELECT table_name FROM information_schema.tables
+	WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name`

@@ -42,6 +42,17 @@ func (s *Store) IDsOfJournals(ctx context.Context, after string, limit int) (ids
 	return ids, next, err
 }
 
+// Known returns the set of those of the given IDs that belong to a file, to a deleted file, or to an upload that was
+// ended.
+func (s *Store) Known(ctx context.Context, ids []string) (known map[string]bool, err error) {
+	existing, err := mongodb.Existing(ctx, s.files, ids)
+	known = make(map[string]bool, len(existing))
+	for _, id := range existing {
+		known[id] = true
+	}
+	return known, err
+}
+
 // Check reports whether a note or a deletion record has the given ID, and whether a file has it. If none of them has
 // the ID, chunks and journals with the ID do not belong to anything.
 func (s *Store) Check(ctx context.Context, id string) (noted, stored bool, err error) {

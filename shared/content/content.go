@@ -51,6 +51,7 @@ type Store struct {
 	chunks  *mongo.Collection
 	journal *mongo.Collection // the progress of each resumable upload
 	claims  *mongo.Collection // the uploads that have claimed an idempotency key
+	sweeps  *mongo.Collection // the latest sweep
 	// deletions contains a record for each incomplete deletion.
 	deletions *mongo.Collection
 	usage     *mongodb.Registers[usage] // the storage usage of each user
@@ -76,6 +77,7 @@ func Open(uri string) (*Store, error) {
 		chunks:    db.Collection("fs.chunks", options.Collection().SetRegistry(lending())),
 		journal:   db.Collection("uploads.journal"),
 		claims:    db.Collection("uploads.claims"),
+		sweeps:    db.Collection("sweeps"),
 		deletions: db.Collection("deletions"),
 		usage:     mongodb.NewRegisters[usage](db.Collection("usage")),
 		buffers:   sync.Pool{New: func() any { return new(buffer) }},

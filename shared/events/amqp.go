@@ -23,6 +23,11 @@ const (
 	// heartbeat is the interval at which both ends of a connection send heartbeats. A connection that receives
 	// nothing for 1.5 intervals is closed, because the other end is probably unreachable.
 	heartbeat = 10 * time.Second
+	// publishTries is how many times Publish tries to publish an event if there is no connection. In a cluster, the
+	// address can lead to a stopped node until the load balancer removes the node.
+	publishTries = 4
+	// publishPause is the time between two tries.
+	publishPause = 500 * time.Millisecond
 	// maxChannels is the maximum number of channels in use at the same time. Publishing an event takes about 1 ms,
 	// so this number of channels is enough for several thousand events per second.
 	maxChannels = 16
@@ -54,7 +59,8 @@ func newAMQPPublisher(eventsURL string) *amqpPublisher {
 }
 
 // Publish sends e as a persistent, mandatory message whose routing key is the event type. It waits until RabbitMQ
-// confirms that all matching queues have stored the message.
+// confirms that all matching queues have stored the message. If it cannot connect or the connection is lost, for example
+// because a node of a RabbitMQ cluster has stopped, Publish tries again.
 func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	body, err := structured(e)
 	if err != nil {
@@ -62,36 +68,54 @@ func (p *amqpPublisher) Publish(ctx context.Context, e event.Event) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return unavailable(fmt.Errorf("publish event %s: wait for a channel: %w", e.ID(), ctx.Err()))
+	for try := 1; ; try++ {
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			return unavailable(fmt.Errorf("publish event %s: wait for a channel: %w", e.ID(), ctx.Err()))
+		}
+		l, err := p.publish(ctx, amqp.Publishing{
+			ContentType:  event.ApplicationCloudEventsJSON,
+			DeliveryMode: amqp.Persistent,
+			MessageId:    e.ID(),
+			Timestamp:    e.Time(),
+			Type:         e.Type(),
+			Body:         body,
+		})
+		<-p.slots
+		if err == nil {
+			return nil
+		}
+		connected := l != nil && !l.conn.IsClosed()
+		if connected || errors.Is(err, errClosed) || isRefusal(err) || try == publishTries {
+			return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
+		}
+		select {
+		case <-time.After(publishPause):
+		case <-ctx.Done():
+			return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
+		}
 	}
+}
+
+// publish publishes a message once. It returns the connection that it has used, or nil if it could not connect.
+func (p *amqpPublisher) publish(ctx context.Context, msg amqp.Publishing) (*link, error) {
 	l, err := p.connect(ctx)
 	if err != nil {
-		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
+		return nil, err
 	}
 	c, err := l.borrow(ctx)
 	if err != nil {
-		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
+		return l, err
 	}
-	err = c.publish(ctx, amqp.Publishing{
-		ContentType:  event.ApplicationCloudEventsJSON,
-		DeliveryMode: amqp.Persistent,
-		MessageId:    e.ID(),
-		Timestamp:    e.Time(),
-		Type:         e.Type(),
-		Body:         body,
-	})
-	if err != nil {
+	if err := c.publish(ctx, msg); err != nil {
 		// Do not reuse the channel, because a late response to this message could be mistaken for the response to
 		// the next message.
 		c.discard()
-		return unavailable(fmt.Errorf("publish event %s: %w", e.ID(), err))
+		return l, err
 	}
 	l.giveBack(c)
-	return nil
+	return l, nil
 }
 
 // Close closes the connection. Afterward, Publish returns errors.

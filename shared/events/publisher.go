@@ -53,11 +53,7 @@ type observed struct {
 func (o observed) Publish(ctx context.Context, e event.Event) error {
 	ctx, end := telemetry.Publishing(ctx, o.system, e.Extensions())
 	err := o.Publisher.Publish(ctx, e)
-	if err == nil {
-		end("confirmed")
-	} else {
-		end("failed")
-	}
+	end(err)
 	return err
 }
 
@@ -76,6 +72,11 @@ func parseURL(variable, raw string, schemes ...string) (*url.URL, error) {
 	}
 	if strings.Contains(u.Host, ",") {
 		return nil, fmt.Errorf("%s: the URL must have only one host, such as the name of a load balancer", variable)
+	}
+	disables := func(verify string) bool { return verify != "verify_peer" }
+	if strings.HasPrefix(u.Scheme, "amqp") && slices.ContainsFunc(u.Query()["verify"], disables) {
+		// The AMQP library ignores this parameter of RabbitMQ URLs, and always verifies the server.
+		return nil, fmt.Errorf("%s: the parameter verify must be verify_peer, because the identity of the server must be verified", variable)
 	}
 	if !slices.Contains(schemes, u.Scheme) {
 		last := len(schemes) - 1

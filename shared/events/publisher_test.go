@@ -44,6 +44,7 @@ func TestWrongURLs(t *testing.T) {
 	for _, u := range []string{
 		"", "amqp", "/path", "redis://u:hush@h", "amqp://", "amqp://u:hush@", "amqp://u:hush#@h:5672/", "amqp://u:hu/sh@h",
 		"http://u:hush%zz@h", "amqp://u:hush@h:port", "amqp://u:hush @h", "amqp://u:hush@a,b:5672", "amqp://u:hush@a:5672,b:5672",
+		"amqps://u:hush@h?verify=verify_none", "amqps://u:hush@h?verify=", "amqps://u:hush@h?verify=verify_peer&verify=verify_none",
 	} {
 		p, err := events.NewPublisher(u)
 		if err == nil {

@@ -1,18 +1,21 @@
 package events_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
@@ -110,8 +113,10 @@ func TestPublishRefused(t *testing.T) {
 
 	// No queue is bound to the exchange. RabbitMQ acknowledges the event even so. Only the returned message shows that
 	// no queue has it.
-	if err := ch.QueueUnbind(events.Queue, events.TypeFileStored, events.Exchange, nil); err != nil {
-		t.Fatal(err)
+	for _, queue := range []string{events.Queue, events.Journal} {
+		if err := ch.QueueUnbind(queue, events.TypeFileStored, events.Exchange, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	wantUnavailable(t, publish())
 	recovers()
@@ -221,11 +226,21 @@ func TestRedrive(t *testing.T) {
 	}
 	dead(n)
 
-	// RabbitMQ cannot route the dead letters to Queue, so they stay in the dead-letter queue.
-	if err := ch.QueueUnbind(events.Queue, events.TypeFileStored, events.Exchange, nil); err != nil {
-		t.Fatal(err)
+	// RabbitMQ cannot route the dead letters to any queue, so they stay in the dead-letter queue.
+	for _, queue := range []string{events.Queue, events.Journal} {
+		if err := ch.QueueUnbind(queue, events.TypeFileStored, events.Exchange, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	wantUnavailable(t, redrive(0))
+	dead(n)
+	// The same applies if Queue does not exist, although Journal exists.
+	if _, err := ch.QueueDelete(events.Queue, false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := redrive(0); err == nil {
+		t.Error("redrive without the queue: got no error, want an error")
+	}
 	dead(n)
 
 	if err := events.DeclareTopology(t.Context(), broker.URL); err != nil {
@@ -248,6 +263,110 @@ func TestRedrive(t *testing.T) {
 			message.DeliveryMode != amqp.Persistent || len(message.Headers) != 0 {
 			t.Errorf("got the message %+v, want the published message", message)
 		}
+	}
+}
+
+// TestJournal proves that ReadJournal returns the files of all events in the order of their publication, also after the
+// events have been delivered. It skips other messages.
+func TestJournal(t *testing.T) {
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	invalid := 0
+	read := func() (ids []string, err error) {
+		n, skipped, err := events.ReadJournal(t.Context(), broker.URL, func(files []file.Info) error {
+			for _, f := range files {
+				ids = append(ids, f.ID)
+			}
+			return nil
+		})
+		if err == nil && (n != len(ids) || skipped != invalid) {
+			t.Errorf("got %d events and %d other messages, want %d and %d", n, skipped, len(ids), invalid)
+		}
+		return ids, err
+	}
+	if ids, err := read(); err != nil || len(ids) != 0 {
+		t.Errorf("empty journal: got the files %v and error %v, want none", ids, err)
+	}
+	p := servertest.Publisher(t, broker.URL)
+	var want []string
+	for range 700 { // more than one batch of ReadJournal
+		e, f := servertest.FileStored(t)
+		if err := p.Publish(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, f.ID)
+	}
+	ch := servertest.Channel(t, broker)
+	if n, err := ch.QueuePurge(events.Queue, false); err != nil || n != len(want) {
+		t.Fatalf("purge the queue: got %d messages and error %v, want %d", n, err, len(want))
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{"x", "{}"} {
+		confirmation, err := ch.PublishWithDeferredConfirmWithContext(t.Context(), "", events.Journal, true, false, amqp.Publishing{Body: []byte(body)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stored, err := confirmation.WaitContext(t.Context()); err != nil || !stored {
+			t.Fatalf("publish %q: got stored %t and error %v, want true", body, stored, err)
+		}
+		invalid++
+	}
+	for range 2 { // reading does not change the journal
+		ids, err := read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, ids); diff != "" {
+			t.Fatalf("files (-want +got):\n%s", diff)
+		}
+	}
+	if _, err := ch.QueueDelete(events.Journal, false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(); !errors.Is(err, problem.NotFound) {
+		t.Errorf("no journal: got error %v, want problem.NotFound", err)
+	}
+}
+
+// TestJournalWhilePublishing proves that ReadJournal ends while events are published, and returns the events from before
+// its start.
+func TestJournalWhilePublishing(t *testing.T) {
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	p := servertest.Publisher(t, broker.URL)
+	first, want := servertest.FileStored(t)
+	if err := p.Publish(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), servertest.Recovery)
+	defer cancel()
+	var group sync.WaitGroup
+	stop := make(chan struct{})
+	group.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			e, _ := servertest.FileStored(t)
+			if err := p.Publish(t.Context(), e); err != nil {
+				t.Errorf("publish: %v", err)
+				return
+			}
+		}
+	})
+	var got []file.Info
+	_, _, err := events.ReadJournal(ctx, broker.URL, func(files []file.Info) error {
+		got = append(got, files...)
+		return nil
+	})
+	close(stop)
+	group.Wait()
+	if err != nil || len(got) == 0 || got[0].ID != want.ID {
+		t.Errorf("got %d files and error %v, want the file %s and later files", len(got), err, want.ID)
 	}
 }
 

@@ -45,6 +45,10 @@ func (l *link) redrive(ctx context.Context) (moved int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// Check that Queue exists, because RabbitMQ also confirms an event that only Journal has stored.
+	if _, err := length(from, Queue); err != nil {
+		return 0, err
+	}
 	// Move at most as many dead letters as DeadQueue contained at the start, so that the loop ends even if more
 	// arrive.
 	for moved < letters {

@@ -24,6 +24,10 @@ const (
 	DeadExchange = "strongroom.dead"
 	// DeadQueue holds the dead letters of Queue until Redrive moves them back to Exchange.
 	DeadQueue = "strongroom.files.dead"
+	// Journal is a stream that keeps a copy of each TypeFileStored event after the event has been delivered. After a
+	// restore, ReadJournal returns the files that the backup does not contain. If Queue is missing and Journal exists,
+	// RabbitMQ confirms an event that no queue delivers. The sweep function then fails, because it cannot count Queue.
+	Journal = "strongroom.journal"
 )
 
 const (
@@ -35,6 +39,12 @@ const (
 	// because DeadQueue has no dead-letter exchange. The value is therefore too high for any message to exceed.
 	// RabbitMQ 3 rejects -1, the documented value for "no limit".
 	noDeliveryLimit = 1 << 30
+	// journalAge and journalBytes limit the age and the size of Journal. RabbitMQ deletes whole segments, so Journal
+	// can contain older events and up to one more segment. An event with a short file name has about 700 bytes.
+	journalAge   = "30D"
+	journalBytes = 500_000_000
+	// journalSegmentBytes is the size of a segment. RabbitMQ's default is 500 MB.
+	journalSegmentBytes = 50_000_000
 	// declareTimeout is how long DeclareTopology may take. It allows for a new cluster, in which declaring the first
 	// quorum queue takes one to two seconds.
 	declareTimeout = 30 * time.Second
@@ -79,6 +89,10 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 		return refused("EVENTS_ADMIN_URL", err)
 	case conn.IsClosed():
 		return problem.Unavailable.Because(err, "the connection to RabbitMQ was lost")
+	case isMissing(err):
+		// RabbitMQ creates what does not exist. It reports a missing queue only if the queue's nodes are not ready, for
+		// example after a restart.
+		return problem.Unavailable.Because(err, "a queue is not ready")
 	}
 	return err
 }
@@ -87,6 +101,12 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 func isRefusal(err error) bool {
 	var refusal *amqp.Error
 	return errors.As(err, &refusal) && refusal.Code == amqp.AccessRefused
+}
+
+// isMissing reports whether err means that an exchange or a queue does not exist.
+func isMissing(err error) bool {
+	var refusal *amqp.Error
+	return errors.As(err, &refusal) && refusal.Code == amqp.NotFound
 }
 
 // refused returns err with the name of the setting that contains the RabbitMQ user's credentials. The result does not
@@ -99,7 +119,8 @@ func refused(setting string, err error) error {
 // Queue, so that RabbitMQ can store every dead letter from Queue.
 //
 // The queues have no x-quorum-initial-group-size argument. Its default is 3, and it has no effect on nodes that have
-// not joined the cluster yet. RabbitMQ compares this argument with that of an existing queue, so adding it would break
+// not joined the cluster yet. For the same reason, Journal has no x-initial-cluster-size argument. Its default is all
+// nodes. RabbitMQ compares this argument with that of an existing queue, so adding it would break
 // the setup of existing systems.
 func declare(ch *amqp.Channel) error {
 	for _, name := range []string{DeadExchange, Exchange} {
@@ -125,6 +146,12 @@ func declare(ch *amqp.Channel) error {
 			"x-dead-letter-exchange": DeadExchange,
 			"x-dead-letter-strategy": "at-least-once",
 			amqp.QueueOverflowArg:    amqp.QueueOverflowRejectPublish,
+		}},
+		{Journal, Exchange, TypeFileStored, amqp.Table{
+			amqp.QueueTypeArg:                 amqp.QueueTypeStream,
+			amqp.StreamMaxAgeArg:              journalAge,
+			amqp.StreamMaxLenBytesArg:         int64(journalBytes),
+			amqp.StreamMaxSegmentSizeBytesArg: int64(journalSegmentBytes),
 		}},
 	}
 	for _, q := range queues {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
+	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -114,4 +115,41 @@ func TestBrokerBlocks(t *testing.T) {
 	wantUnavailable(t, publish())
 	broker.Rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4")
 	servertest.Eventually(t, servertest.Recovery, "Publish works after the alarm", publish)
+}
+
+// TestPublishAgain proves that Publish publishes an event again if the connection is lost, and that it gives up after
+// four tries. Each message in the queue has the ID of the event, so that record recognizes a duplicate.
+func TestPublishAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		cut      servertest.Cut
+		want     error
+		messages int
+	}{
+		"RabbitMQ does not receive the event once":  {servertest.Cut{Times: 1}, nil, 1},
+		"RabbitMQ does not receive the event twice": {servertest.Cut{Times: 2}, nil, 1},
+		"RabbitMQ never receives the event":         {servertest.Cut{}, problem.Unavailable, 0},
+		"the confirmation is lost once":             {servertest.Cut{Times: 1, Forward: true}, nil, 2},
+		"each confirmation is lost":                 {servertest.Cut{Forward: true}, problem.Unavailable, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			broker := servertest.RabbitMQ(t).NewVhost(t)
+			servertest.ResetTopology(t, broker)
+			e, f := servertest.FileStored(t)
+			u := servertest.ParseURL(t, broker.URL)
+			c.cut.Text = f.ID
+			u.Host = c.cut.Proxy(t, u.Host)
+			if err := servertest.Publisher(t, u.String()).Publish(t.Context(), e); !errors.Is(err, c.want) {
+				t.Errorf("Publish: got error %v, want %v", err, c.want)
+			}
+			ch := servertest.Channel(t, broker)
+			for range c.messages {
+				if message := servertest.GetMessage(t, ch, events.Queue); message.MessageId != e.ID() {
+					t.Errorf("got message ID %s, want %s", message.MessageId, e.ID())
+				}
+			}
+			if n := servertest.QueueDepth(t, ch, events.Queue); n != 0 {
+				t.Errorf("got %d more messages, want 0", n)
+			}
+		})
+	}
 }

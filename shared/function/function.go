@@ -64,6 +64,9 @@ const (
 	// flushTimeout is how long the function may take to send the last trace spans after the in-flight requests have
 	// finished.
 	flushTimeout = 3 * time.Second
+	// readGrace is how much longer than RequestTimeout the server waits for the client to send its request. When the
+	// server stops waiting, net/http cancels the request in the same way as when the client disconnects.
+	readGrace = time.Second
 	// answerTimeout is how long a handler may take to clean up and send a response after RequestTimeout has expired.
 	// The server's write timeout is RequestTimeout plus answerTimeout.
 	answerTimeout = 35 * time.Second
@@ -197,7 +200,7 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		Protocols:         &protocols,
 		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       base.RequestTimeout,
+		ReadTimeout:       base.RequestTimeout + readGrace,
 		WriteTimeout:      base.RequestTimeout + answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

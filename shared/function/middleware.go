@@ -2,6 +2,7 @@ package function
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -48,7 +49,15 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 			_, _ = io.WriteString(w, "ok\n")
 			return
 		}
-		ctx, end := telemetry.Begin(r)
+		ctx, record := telemetry.Begin(r)
+		client := r.Context()
+		end := func(status int) {
+			// net/http cancels the context if the client disconnects. Such a request is not a failure of the service.
+			if (status == 0 || status >= 500) && errors.Is(client.Err(), context.Canceled) {
+				status = clientDisconnected
+			}
+			record(status)
+		}
 		ctx, cancel := context.WithTimeout(context.WithValue(ctx, contextKey{}, id), timeout)
 		defer cancel()
 		r = r.WithContext(ctx)
@@ -79,6 +88,10 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 		}
 	}))
 }
+
+// clientDisconnected is the status of a request in metrics and traces if the client disconnected before the response was
+// complete. nginx uses the same number.
+const clientDisconnected = 499
 
 // queryPasser is a handler that can exempt requests from Wrap's check of the query string.
 type queryPasser interface {

@@ -3,6 +3,9 @@ package mongodb_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -213,6 +216,89 @@ func TestPutOfTwoProcesses(t *testing.T) {
 	}))
 	if err := mongodb.Put(t.Context(), db.Collection("documents"), "x", mongodb.ID("x")); err != nil || calls.Load() != 2 {
 		t.Errorf("got error %v after %d commands, want none after 2", err, calls.Load())
+	}
+}
+
+// TestRetryableWrites proves that a write of one document is done if the primary of a replica set steps down, because the
+// driver sends the command to the new primary. The driver does not repeat a write of many documents, so the outcome of
+// such a write is unknown.
+func TestRetryableWrites(t *testing.T) {
+	for _, code := range []int{189, 10107, 11602} {
+		for function, write := range writes {
+			t.Run(fmt.Sprintf("error %d during %s", code, function), func(t *testing.T) {
+				t.Parallel()
+				var address atomic.Value
+				var calls atomic.Int32
+				uri := servertest.NullMongoDB(t, func(command, collection string) bson.D {
+					switch {
+					case strings.EqualFold(command, "hello"), strings.EqualFold(command, "ismaster"):
+						return primary(address.Load().(string))
+					case collection != "documents":
+						return nil
+					case calls.Add(1) == 1:
+						return append(commandError(code), bson.E{Key: "errorLabels", Value: bson.A{"RetryableWriteError"}})
+					}
+					return reply()
+				})
+				address.Store(servertest.ParseURL(t, uri).Host)
+				err := write(t.Context(), open(t, uri+"?replicaSet=rs0").Collection("documents"))
+				want, commands := done, int32(2)
+				if function == "UpdateAll" || function == "RemoveAll" {
+					want, commands = unknown, 1
+				}
+				if got := outcome(err); got != want || calls.Load() != commands {
+					t.Errorf("got outcome %q and error %v after %d commands, want %q after %d", got, err, calls.Load(), want, commands)
+				}
+			})
+		}
+	}
+}
+
+// TestRetryableReads proves that a read succeeds if the primary steps down and another primary is found within the time
+// limit. Otherwise, the read returns problem.Unavailable.
+func TestRetryableReads(t *testing.T) {
+	reads := map[string]func(ctx context.Context, c *mongo.Collection) error{
+		"Read": func(ctx context.Context, c *mongo.Collection) error {
+			_, err := mongodb.Read[bson.D](ctx, c, "x")
+			return err
+		},
+		"List": func(ctx context.Context, c *mongo.Collection) error {
+			_, err := mongodb.List[bson.D](ctx, c, bson.D{}, "_id", 0)
+			return err
+		},
+	}
+	for _, code := range []int{10107, 11602} {
+		for function, read := range reads {
+			for failures, want := range map[int32]error{2: nil, math.MaxInt32: problem.Unavailable} {
+				t.Run(fmt.Sprintf("%s gets error %d in %d replies", function, code, failures), func(t *testing.T) {
+					t.Parallel()
+					ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+					defer cancel()
+					var calls atomic.Int32
+					db := open(t, servertest.NullMongoDB(t, func(_, collection string) bson.D {
+						if collection == "documents" && calls.Add(1) <= failures {
+							return commandError(code)
+						}
+						return nil
+					}))
+					if err := read(ctx, db.Collection("documents")); !errors.Is(err, want) {
+						t.Errorf("got error %v, want %v", err, want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// primary returns the reply to the command hello of the primary of a replica set with one member.
+func primary(address string) bson.D {
+	return bson.D{
+		{Key: "helloOk", Value: true}, {Key: "ismaster", Value: true}, {Key: "isWritablePrimary", Value: true},
+		{Key: "setName", Value: "rs0"}, {Key: "setVersion", Value: int32(1)}, {Key: "hosts", Value: bson.A{address}},
+		{Key: "me", Value: address}, {Key: "primary", Value: address},
+		{Key: "maxBsonObjectSize", Value: int32(16 << 20)}, {Key: "maxMessageSizeBytes", Value: int32(48_000_000)},
+		{Key: "maxWriteBatchSize", Value: int32(100_000)}, {Key: "logicalSessionTimeoutMinutes", Value: int32(30)},
+		{Key: "minWireVersion", Value: int32(0)}, {Key: "maxWireVersion", Value: int32(25)}, {Key: "ok", Value: 1.0},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -33,16 +34,33 @@ const (
 	maxIdle = time.Minute
 )
 
-// Open returns the database that uri names, without waiting for a connection. It ignores the timeoutMS option in
-// uri, so every database call must have a context with a deadline.
-func Open(uri string) (*mongo.Database, error) {
-	// Do not return the driver's errors, because they can contain the URI and therefore the password.
+// Parse parses a MongoDB URI, which must contain a database name. If the scheme is mongodb+srv, Parse looks up the
+// servers in DNS. If the lookup fails, the error wraps problem.Unavailable. No error shows the URI, because it contains
+// a password.
+func Parse(uri string) (*connstring.ConnString, error) {
+	// Do not return the driver's other errors, because they can contain the URI.
 	parsed, err := connstring.ParseAndValidate(uri)
-	if err != nil {
+	var lookup *net.DNSError
+	switch {
+	case errors.As(err, &lookup):
+		return nil, problem.Unavailable.Because(lookup, "the servers in the MongoDB URI cannot be looked up")
+	case err != nil:
 		return nil, errors.New("the MongoDB URI is malformed: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
-	}
-	if parsed.Database == "" {
+	case parsed.Database == "":
 		return nil, errors.New("the MongoDB URI contains no database name: want mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
+	case unverified(parsed):
+		return nil, errors.New("the MongoDB URI must not contain tlsInsecure, tlsAllowInvalidCertificates or " +
+			"tlsAllowInvalidHostnames, because the identity of the server must be verified: set tls=true")
+	}
+	return parsed, nil
+}
+
+// Open returns the database that uri names, without waiting for a connection. It ignores the timeoutMS option in
+// uri, so every database call must have a context with a deadline. It returns the errors of Parse.
+func Open(uri string) (*mongo.Database, error) {
+	parsed, err := Parse(uri)
+	if err != nil {
+		return nil, err
 	}
 	opts := options.Client().
 		SetAppName("strongroom").
@@ -67,6 +85,13 @@ func Open(uri string) (*mongo.Database, error) {
 		return nil, errors.New("the MongoDB URI contains unsupported or invalid options")
 	}
 	return client.Database(parsed.Database), nil
+}
+
+// unverified reports whether an option in uri disables the verification of the server's certificate. The driver
+// supports only tlsInsecure, and ignores the other options.
+func unverified(uri *connstring.ConnString) bool {
+	return uri.SSLInsecure || slices.ContainsFunc([]string{"tlsallowinvalidcertificates", "tlsallowinvalidhostnames"},
+		func(option string) bool { return slices.Contains(uri.UnknownOptions[option], "true") })
 }
 
 // Close closes the connections of the client that Open created for db. It waits up to selectionTimeout for calls in

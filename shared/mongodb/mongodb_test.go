@@ -31,6 +31,10 @@ func TestOpen(t *testing.T) {
 		"", "localhost", "mysql://user:secret@localhost/strongroom", "mongodb://user:secret@localhost", "mongodb://user:secret@localhost/",
 		"mongodb://user:secret@localhost/strongroom?directConnection=perhaps", "mongodb://user:sec%ret@localhost/strongroom",
 		"mongodb://user:secret@localhost,other/strongroom?directConnection=true",
+		"mongodb://user:secret@localhost/strongroom?tls=true&tlsInsecure=true",
+		"mongodb://user:secret@localhost/strongroom?tls=true&tlsAllowInvalidCertificates=true",
+		"mongodb://user:secret@localhost/strongroom?tls=true&tlsAllowInvalidHostnames=true",
+		"mongodb+srv://user:secret@strongroom.invalid/strongroom",
 	} {
 		if _, err := Open(uri); err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "sec%ret") {
 			t.Errorf("Open(%q): got error %v, want an error without the password", uri, err)

@@ -43,6 +43,7 @@ var (
 	Locked             = kind("locked", http.StatusLocked, "The resource is temporarily unavailable")
 	TooManyAttempts    = kind("too-many-attempts", http.StatusTooManyRequests, "Too many failed attempts")
 	TooManyUploads     = kind("too-many-uploads", http.StatusTooManyRequests, "Too many unfinished uploads")
+	TooManySweeps      = kind("too-many-sweeps", http.StatusTooManyRequests, "The last sweep began too recently")
 	ChecksumMismatch   = kind("checksum-mismatch", 460, "The bytes do not match their checksum") // defined by the tus protocol
 	Internal           = kind("internal", http.StatusInternalServerError, "Something went wrong on our side")
 	Unavailable        = kind("unavailable", http.StatusServiceUnavailable, "The service is temporarily unavailable")

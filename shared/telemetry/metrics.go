@@ -28,7 +28,7 @@ const (
 	scrapeTimeout = 5 * time.Second
 )
 
-// metrics holds one function's metrics, which docs/operations.md describes. The methods of a nil *metrics do
+// metrics holds one function's metrics, which docs/monitoring.md describes. The methods of a nil *metrics do
 // nothing.
 type metrics struct {
 	registry        *prometheus.Registry
@@ -52,7 +52,8 @@ type metrics struct {
 	uncatalogedFor *prometheus.GaugeVec
 }
 
-// newMetrics returns metrics that have the label "function" with the given value.
+// newMetrics returns metrics that have the label "function" with the given value. The series that the function can count
+// start at 0.
 func newMetrics(function string) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	with := prometheus.WrapRegistererWith(prometheus.Labels{"function": function}, m.registry)
@@ -67,7 +68,7 @@ func newMetrics(function string) *metrics {
 		return auto.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, nil)
 	}
 	with.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.requests = counter("strongroom_http_requests_total", "HTTP requests, by route, method and response status. The code is 0 if the connection was cut.", "route", "method", "code")
+	m.requests = counter("strongroom_http_requests_total", "HTTP requests, by route, method and response status. The code is 0 if the function cut the connection, and 499 if the client disconnected.", "route", "method", "code")
 	m.requestDuration = histogram("strongroom_http_request_duration_seconds", "Time from the headers of a request to the end of its response, in seconds.", requestBuckets, "route", "code")
 	m.logins = counter("strongroom_logins_total", "Sign-in attempts, by result.", "result")
 	m.hashWait = histogram("strongroom_password_hash_wait_seconds", "Time that a password waited to be hashed, in seconds.", waitBuckets)
@@ -82,6 +83,7 @@ func newMetrics(function string) *metrics {
 	m.deadLetters = gauge("strongroom_dead_letters", "Events in the dead-letter queue when the sweep function last ran.")
 	m.uncataloged = gauge("strongroom_uncataloged_files", "Stored files that the sweep function has found without a catalog entry.")
 	m.uncatalogedFor = gauge("strongroom_uncataloged_seconds", "Time since the first of the uncataloged files was stored, in seconds.")
+	m.start(function)
 	return m
 }
 
@@ -104,16 +106,21 @@ func (m *metrics) request(method, route string, status int, d time.Duration) {
 	}
 }
 
-func (m *metrics) publish(outcome string) {
-	if m != nil {
-		m.publishes.WithLabelValues(outcome).Inc()
+func (m *metrics) publish(err error) {
+	if m == nil {
+		return
 	}
+	outcome := publishConfirmed
+	if err != nil {
+		outcome = publishFailed
+	}
+	m.publishes.WithLabelValues(outcome).Inc()
 }
 
-// Login counts a sign-in attempt. result becomes a metric label value, so it must be one of a few fixed words.
-func Login(ctx context.Context, result string) {
+// Login counts a sign-in attempt.
+func Login(ctx context.Context, result LoginResult) {
 	if m := from(ctx).metrics; m != nil {
-		m.logins.WithLabelValues(result).Inc()
+		m.logins.WithLabelValues(loginResults[result]).Inc()
 	}
 }
 
@@ -124,28 +131,26 @@ func HashWait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Validation counts a validation of an access token. status is the HTTP response status. reason becomes a metric label
-// value, so it must be one of a few fixed words.
-func Validation(ctx context.Context, status int, reason string) {
+// Validation counts a validation of an access token. status is the HTTP response status.
+func Validation(ctx context.Context, status int, reason ValidationReason) {
 	if m := from(ctx).metrics; m != nil {
-		m.validations.WithLabelValues(strconv.Itoa(status), reason).Inc()
+		m.validations.WithLabelValues(strconv.Itoa(status), validationReasons[reason].reason).Inc()
 	}
 }
 
-// Upload records an upload that took d. protocol is "http" or "tus". size is the size of the stored file in bytes, or
-// 0 if no file was stored. result becomes a metric label value, so it must be one of a few fixed words.
-func Upload(ctx context.Context, protocol, result string, size int64, d time.Duration) {
+// Upload records an upload that took d. size is the size of the stored file in bytes, or 0 if no file was stored.
+func Upload(ctx context.Context, result UploadResult, size int64, d time.Duration) {
 	if m := from(ctx).metrics; m != nil {
-		m.uploadBytes.WithLabelValues(protocol).Add(float64(size))
-		m.uploadDuration.WithLabelValues(protocol, result).Observe(d.Seconds())
+		labels := uploadResults[result]
+		m.uploadBytes.WithLabelValues(labels.protocol).Add(float64(size))
+		m.uploadDuration.WithLabelValues(labels.protocol, labels.result).Observe(d.Seconds())
 	}
 }
 
-// Record counts an event that the record function received. outcome becomes a metric label value, so it must be one of
-// a few fixed words.
-func Record(ctx context.Context, outcome string) {
+// Record counts an event that the record function received.
+func Record(ctx context.Context, outcome RecordOutcome) {
 	if m := from(ctx).metrics; m != nil {
-		m.records.WithLabelValues(outcome).Inc()
+		m.records.WithLabelValues(recordOutcomes[outcome]).Inc()
 	}
 }
 
@@ -157,11 +162,10 @@ func RecordDelay(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Swept counts n items that the sweep function processed. kind becomes a metric label value, so it must be one of a
-// few fixed words.
-func Swept(ctx context.Context, kind string, n int64) {
+// Swept counts n items that the sweep function processed.
+func Swept(ctx context.Context, kind SweptKind, n int64) {
 	if m := from(ctx).metrics; m != nil {
-		m.swept.WithLabelValues(kind).Add(float64(n))
+		m.swept.WithLabelValues(sweptKinds[kind]).Add(float64(n))
 	}
 }
 

@@ -2,11 +2,13 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,15 +53,15 @@ func tellAll(ctx context.Context) {
 
 // tellOfWork records a value for every metric, except the metrics of requests.
 func tellOfWork(ctx context.Context) {
-	Login(ctx, "success")
+	Login(ctx, LoginSuccess)
 	HashWait(ctx, time.Second)
-	Validation(ctx, 401, "expired")
-	Upload(ctx, "http", "stored", 1234, time.Second)
+	Validation(ctx, 401, ValidationExpired)
+	Upload(ctx, HTTPStored, 1234, time.Second)
 	_, done := Publishing(ctx, "rabbitmq", nil)
-	done("confirmed")
-	Record(ctx, "catalogued")
+	done(nil)
+	Record(ctx, RecordCatalogued)
 	RecordDelay(ctx, time.Second)
-	Swept(ctx, "published", 2)
+	Swept(ctx, SweptPublished, 2)
 	Queues(ctx, 3, 4)
 	Uncataloged(ctx, 5, 6)
 }
@@ -67,8 +69,8 @@ func tellOfWork(ctx context.Context) {
 func TestMetrics(t *testing.T) {
 	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
 	ctx := told.In(t.Context())
-	if text := scrape(t, told); strings.Contains(text, "strongroom_") || !strings.Contains(text, `go_goroutines{function="upload"}`) {
-		t.Errorf("before the first event, got metrics\n%s\nwant only the metrics of the Go runtime", text)
+	if text := scrape(t, told); !strings.Contains(text, `go_goroutines{function="upload"}`) {
+		t.Errorf("before the first event, got metrics\n%s\nwant the metrics of the Go runtime", text)
 	}
 	tellAll(ctx)
 	text := scrape(t, told)
@@ -99,6 +101,72 @@ func TestMetrics(t *testing.T) {
 	w := httptest.NewRecorder()
 	if told.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/debug", nil)); w.Code != http.StatusNotFound {
 		t.Errorf("/debug: got status %d, want 404", w.Code)
+	}
+}
+
+// TestSeriesStartAtZero checks that the series that a function can count exist before the first event, with the value 0.
+func TestSeriesStartAtZero(t *testing.T) {
+	for function, want := range map[string][]string{
+		"gateway":  nil,
+		"files":    nil,
+		"accounts": {`strongroom_password_hash_wait_seconds_count{function="accounts"}`},
+		"login": {
+			`strongroom_logins_total{function="login",result="locked"}`,
+			`strongroom_logins_total{function="login",result="malformed"}`,
+			`strongroom_logins_total{function="login",result="refused"}`,
+			`strongroom_logins_total{function="login",result="success"}`,
+			`strongroom_logins_total{function="login",result="unavailable"}`,
+			`strongroom_password_hash_wait_seconds_count{function="login"}`,
+		},
+		"validate": {
+			`strongroom_validations_total{code="200",function="validate",reason="good"}`,
+			`strongroom_validations_total{code="400",function="validate",reason="malformed"}`,
+			`strongroom_validations_total{code="401",function="validate",reason="expired"}`,
+			`strongroom_validations_total{code="401",function="validate",reason="invalid"}`,
+			`strongroom_validations_total{code="401",function="validate",reason="missing"}`,
+			`strongroom_validations_total{code="401",function="validate",reason="stale"}`,
+			`strongroom_validations_total{code="403",function="validate",reason="scope"}`,
+			`strongroom_validations_total{code="503",function="validate",reason="unavailable"}`,
+		},
+		"upload": {
+			`strongroom_publishes_total{function="upload",outcome="confirmed"}`,
+			`strongroom_publishes_total{function="upload",outcome="failed"}`,
+			`strongroom_upload_bytes_total{function="upload",protocol="http"}`,
+			`strongroom_upload_bytes_total{function="upload",protocol="tus"}`,
+			`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="failed"}`,
+			`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="refused"}`,
+			`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="replayed"}`,
+			`strongroom_upload_duration_seconds_count{function="upload",protocol="http",result="stored"}`,
+			`strongroom_upload_duration_seconds_count{function="upload",protocol="tus",result="stored"}`,
+			`strongroom_upload_duration_seconds_count{function="upload",protocol="tus",result="terminated"}`,
+		},
+		"record": {
+			`strongroom_record_delay_seconds_count{function="record"}`,
+			`strongroom_records_total{function="record",outcome="catalogued"}`,
+			`strongroom_records_total{function="record",outcome="deleted"}`,
+			`strongroom_records_total{function="record",outcome="duplicate"}`,
+			`strongroom_records_total{function="record",outcome="poison"}`,
+			`strongroom_records_total{function="record",outcome="unavailable"}`,
+		},
+		"sweep": {
+			`strongroom_publishes_total{function="sweep",outcome="confirmed"}`,
+			`strongroom_publishes_total{function="sweep",outcome="failed"}`,
+			`strongroom_swept_total{function="sweep",what="claim"}`,
+			`strongroom_swept_total{function="sweep",what="deleted"}`,
+			`strongroom_swept_total{function="sweep",what="discarded"}`,
+			`strongroom_swept_total{function="sweep",what="failed"}`,
+			`strongroom_swept_total{function="sweep",what="finished"}`,
+			`strongroom_swept_total{function="sweep",what="published"}`,
+		},
+	} {
+		text := scrape(t, newTelemetry(t, Settings{Function: function, Metrics: true}))
+		var got []string
+		for _, series := range regexp.MustCompile(`(?m)^(strongroom_\w+(?:_total|_count)\{.*\}) 0$`).FindAllStringSubmatch(text, -1) {
+			got = append(got, series[1])
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got the series\n%s\nwant\n%s", function, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
 	}
 }
 
@@ -256,7 +324,7 @@ func TestSpansOfPublishing(t *testing.T) {
 		"an event with a malformed trace":      {map[string]any{"traceparent": "00-x"}, parent, false},
 		"an event whose trace is not a string": {map[string]any{"traceparent": 7}, parent, false},
 	} {
-		for outcome, want := range map[string]codes.Code{"confirmed": codes.Unset, "failed": codes.Error, "unknown": codes.Error} {
+		for outcome, want := range map[error]codes.Code{nil: codes.Unset, errors.New("no confirm"): codes.Error} {
 			told, spans := recording()
 			ctx := w3c.Extract(told.In(t.Context()), propagation.MapCarrier{traceparent: parent})
 			_, end := Publishing(ctx, "rabbitmq", c.extensions)
@@ -268,7 +336,7 @@ func TestSpansOfPublishing(t *testing.T) {
 			carrier := propagation.MapCarrier{}
 			w3c.Inject(trace.ContextWithSpanContext(t.Context(), got[0].Parent), carrier)
 			if carrier[traceparent] != c.parent || got[0].Status.Code != want {
-				t.Errorf("%s, %s: got parent %s and status %v, want %s and %v", name, outcome, carrier[traceparent], got[0].Status.Code, c.parent, want)
+				t.Errorf("%s, %v: got parent %s and status %v, want %s and %v", name, outcome, carrier[traceparent], got[0].Status.Code, c.parent, want)
 			}
 			links := got[0].Links
 			if linked := len(links) == 1 && links[0].SpanContext.Equal(trace.SpanContextFromContext(ctx)); linked != c.linked || !linked && len(links) > 0 {
@@ -362,7 +430,7 @@ func BenchmarkOff(b *testing.B) {
 			for b.Loop() {
 				ctx, end := Begin(r)
 				_, published := Publishing(ctx, "rabbitmq", nil)
-				published("confirmed")
+				published(nil)
 				end(202)
 			}
 		})

@@ -118,11 +118,11 @@ func Inherit(ctx context.Context, setExtension func(name string, value any)) {
 }
 
 // Publishing starts a span for publishing an event to the given system, such as "rabbitmq". The caller must call
-// the returned end function with "confirmed" or "failed".
-func Publishing(ctx context.Context, system string, extensions map[string]any) (_ context.Context, end func(outcome string)) {
+// the returned end function with the error of the attempt, or with nil if the event was confirmed.
+func Publishing(ctx context.Context, system string, extensions map[string]any) (_ context.Context, end func(err error)) {
 	t := from(ctx)
 	if t.tracer == nil && t.metrics == nil {
-		return ctx, func(string) {}
+		return ctx, func(error) {}
 	}
 	if t.tracer == nil {
 		return ctx, t.metrics.publish
@@ -137,12 +137,12 @@ func Publishing(ctx context.Context, system string, extensions map[string]any) (
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: here}))
 	}
 	ctx, span := t.tracer.Start(ctx, "publish", options...)
-	return ctx, func(outcome string) {
-		if outcome != "confirmed" {
-			span.SetStatus(codes.Error, outcome)
+	return ctx, func(err error) {
+		if err != nil {
+			span.SetStatus(codes.Error, publishFailed)
 		}
 		span.End()
-		t.metrics.publish(outcome)
+		t.metrics.publish(err)
 	}
 }
 

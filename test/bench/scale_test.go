@@ -196,7 +196,7 @@ func newScale(t *testing.T) *scale {
 	t.Cleanup(sink.Close)
 	dir := t.TempDir()
 	env := append(settings(t, dir), "MONGODB_URI="+s.wire.uri, "EVENTS_URL="+sink.URL, "LOG_LEVEL=error",
-		"REQUEST_TIMEOUT=230s", "GOMEMLIMIT=128MiB", "PENDING_GRACE="+sweepGrace.String())
+		"REQUEST_TIMEOUT=230s", "GOMEMLIMIT=128MiB", "PENDING_GRACE="+sweepGrace.String(), "SWEEP_INTERVAL=0s")
 	for _, name := range []string{"upload", "record", "files", "sweep"} {
 		s.functions[name] = startLimited(t, uploadLimit, build(t, dir, name), env)
 	}

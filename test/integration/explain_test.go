@@ -143,6 +143,7 @@ func shape(value any) string {
 
 // unbounded contains the collections in which a query is allowed to read all documents, with the reason.
 var unbounded = map[string]string{
+	"sweeps":               "sweep deletes all documents except the latest",
 	"deletions.tombstones": "sweep deletes its documents after 24 h, and the next version does not need it",
 }
 
@@ -241,6 +242,7 @@ func callOthers(t *testing.T, files *content.Store, entries *catalog.Store) (cal
 	_, err = files.IsUsageCorrect(ctx, "ada")
 	call("content.Store.IsUsageCorrect", err)
 	call("content.Store.Recount", files.Recount(ctx, "ada"))
+	call("content.Store.BeginSweep", files.BeginSweep(ctx, time.Minute))
 	call("outbox.Notes.Remove", files.Notes.Remove(ctx, id))
 
 	call("catalog.Store.EnsureIndexes", entries.EnsureIndexes(ctx))

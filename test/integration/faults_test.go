@@ -90,7 +90,7 @@ func errorFaults(skipped bool) []*fault {
 			// Without the execution, the proxy does not know the document in the reply.
 			fits: func(what string) bool { return !skipped || !strings.HasPrefix(what, "findAndModify ") }})
 	}
-	for _, code := range []int32{11600, 189, 91, 112, 50, 6, 1} {
+	for _, code := range []int32{11600, 11602, 10107, 189, 91, 112, 50, 6, 1} {
 		found = append(found, &fault{name: fmt.Sprintf("error %d", code), reply: commandError(code)})
 	}
 	for _, f := range found {
@@ -337,7 +337,7 @@ func (f *faulty) try(
 	if err != nil {
 		return 0, "", err
 	}
-	a.log = f.log
+	a.log, a.isTwice = f.log, bad != nil && bad.twice
 	f.begin(a, bad, n)
 	op.act(ctx, s, a, f.url)
 	if writes, what = f.end(); what != "" {

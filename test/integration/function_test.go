@@ -56,7 +56,7 @@ func runLogged(t *testing.T, name string, settings ...string) (url, log string) 
 		t.Fatal(err)
 	}
 	cmd := exec.Command(build(t, name))
-	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + port}, settings...)
+	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + port, "SWEEP_INTERVAL=0s"}, settings...) // most tests sweep often
 	url = "http://" + address
 	log = runProgram(t, name, cmd, func() error {
 		res, err := http.Get(url + "/healthz")

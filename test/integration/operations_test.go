@@ -115,6 +115,9 @@ type attempt struct {
 	outcome outcome
 	// failed is set if the function failed during the attempt. If it is not set, the operation must be accepted.
 	failed bool
+	// isTwice is set if the server executed a command twice. MongoDB recognizes a command that the driver repeats, so a
+	// function does not have to handle the duplicate key error of the second execution.
+	isTwice bool
 	// repeated is set if the client repeated the operation until it was accepted.
 	repeated bool
 	// gone is set if a client was told that the file does not exist any longer.
@@ -122,7 +125,7 @@ type attempt struct {
 	seen []string // the requests and their responses
 	// offset is the number of bytes of the resumable upload that were accepted.
 	offset int
-	lost   []string // descriptions of accepted data that the client did not find later
+	wrong  []string // descriptions of responses that are always wrong, such as a 500, or a 404 for accepted data
 
 	log string // the path of the log of the function that fails
 	mu  sync.Mutex
@@ -320,6 +323,9 @@ func (s *system) do(ctx context.Context, a *attempt, method, url string, body []
 	case r.status >= 300:
 		a.outcome = refused
 	}
+	if after := r.header.Get("Retry-After"); r.status >= 500 && !a.isTwice && (r.status != http.StatusServiceUnavailable || after == "") {
+		a.wrong = append(a.wrong, fmt.Sprintf("got status %d with Retry-After %q, want 503 with Retry-After", r.status, after))
+	}
 	return r
 }
 
@@ -397,11 +403,11 @@ func resume(ctx context.Context, s *system, a *attempt) {
 			offset, err := strconv.Atoi(r.header.Get("Upload-Offset"))
 			switch {
 			case r.status == http.StatusNotFound || r.status == http.StatusGone:
-				a.lost = append(a.lost, "the resumable upload "+a.upload+" does not exist any longer")
+				a.wrong = append(a.wrong, "the resumable upload "+a.upload+" does not exist any longer")
 				a.upload = ""
 				return false
 			case err == nil && offset < a.offset:
-				a.lost = append(a.lost, fmt.Sprintf("got the offset %d, want at least %d, which was accepted", offset, a.offset))
+				a.wrong = append(a.wrong, fmt.Sprintf("got the offset %d, want at least %d, which was accepted", offset, a.offset))
 				return false
 			case r.status != http.StatusOK || err != nil:
 				return false
@@ -542,7 +548,7 @@ func (s *system) check(t *testing.T) {
 
 // check returns which rules for the attempt itself are violated.
 func (a *attempt) check(ctx context.Context, s *system, state servertest.StoreState, listed map[string]bool) (found []string) {
-	found = slices.Clone(a.lost)
+	found = slices.Clone(a.wrong)
 	add := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	if !a.failed && a.outcome != accepted {
 		add("the operation was not accepted, although the function did not fail")

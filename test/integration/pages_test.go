@@ -14,7 +14,7 @@ import (
 )
 
 // TestOperationsWithMakeRun runs the commands in docs/operations.md that need the processes of `make run`. It starts the
-// runner with the settings of such a command.
+// runner with the settings of the command in docs/monitoring.md.
 func TestOperationsWithMakeRun(t *testing.T) {
 	_, err := store.FindMySQL(t.Context())
 	servertest.Need(t, "mariadb-server", err)
@@ -28,6 +28,11 @@ func TestOperationsWithMakeRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	traces, err := commands.On("../..", "docs/monitoring.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found = append(found, traces...)
 	var settings, scripts []string
 	for _, command := range found {
 		if before, isRun := strings.CutSuffix(command.Line(), " make run"); isRun {
@@ -38,7 +43,7 @@ func TestOperationsWithMakeRun(t *testing.T) {
 		}
 	}
 	if len(settings) != 2 || len(scripts) != 3 {
-		t.Fatalf("docs/operations.md: got the settings %q and %d commands, want 2 and 3", settings, len(scripts))
+		t.Fatalf("docs/operations.md and docs/monitoring.md: got the settings %q and %d commands, want 2 and 3", settings, len(scripts))
 	}
 
 	dir := t.TempDir()

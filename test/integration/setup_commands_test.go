@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
+
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
@@ -141,5 +143,35 @@ func TestRedriveCommand(t *testing.T) {
 		if again := servertest.GetMessage(t, ch, events.Queue); again.MessageId != f.ID {
 			t.Errorf("setup %s: got the message %s in the queue, want %s", command, again.MessageId, f.ID)
 		}
+	}
+}
+
+// TestLostCommand proves that `setup lost` prints each file whose event is in the journal and of which MongoDB has no
+// trace. It prints neither stored files nor files with a tombstone.
+func TestLostCommand(t *testing.T) {
+	broker := servertest.RabbitMQ(t).NewVhost(t)
+	servertest.ResetTopology(t, broker)
+	uri := servertest.MongoDB(t).NewDatabase(t)
+	files, _ := servertest.OpenContent(t, uri)
+	p := servertest.Publisher(t, broker.URL)
+	stored, _ := servertest.StoreFile(t, uri)
+	deleted, _ := servertest.StoreFile(t, uri)
+	if err := files.MarkDeleted(t.Context(), deleted.ID()); err != nil {
+		t.Fatal(err)
+	}
+	gone, f := servertest.FileStored(t)
+	for _, e := range []event.Event{stored, gone, deleted, gone} {
+		if err := p.Publish(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{"EVENTS_ADMIN_URL=" + broker.URL, "MONGODB_URI=" + uri}
+	want := fmt.Sprintf("%s %s owner=%s size=1 name=%q\nlost files: 1\nThe journal has 4 events. The oldest event is of a file stored at %s.\n",
+		f.StoredAt.Format(time.RFC3339), f.ID, f.Owner, f.Name, stored.Time().Format(time.RFC3339))
+	if out, log, err := setupCommand(t, "", env, "lost"); err != nil || out != want {
+		t.Errorf("setup lost: got error %v and output %q, want %q\n%s", err, out, want, log)
+	}
+	if out, log, err := setupCommand(t, "", env[1:], "lost"); err == nil || !strings.Contains(log, "there is no journal") {
+		t.Errorf("setup lost without RabbitMQ: got error %v, output %q and log %q, want the reason", err, out, log)
 	}
 }

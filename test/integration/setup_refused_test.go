@@ -51,7 +51,6 @@ func TestSetupNamesRefusedSetting(t *testing.T) {
 		{"MySQL: the administrator's password", map[string]string{"MYSQL_ADMIN_DSN": withMySQLPassword(t, mysqlAdmin, "wrong")}, "MYSQL_ADMIN_DSN"},
 		{"MySQL: the administrator's privileges", map[string]string{"MYSQL_ADMIN_DSN": otherDSN}, "MYSQL_ADMIN_DSN"},
 		{"MySQL: the runtime user's password", map[string]string{"MYSQL_ADMIN_DSN": "", "MYSQL_DSN": withMySQLPassword(t, dsn, "wrong")}, "MYSQL_DSN"},
-		{"MySQL: the runtime user's privileges", map[string]string{"MYSQL_ADMIN_DSN": "", "MYSQL_DSN": dsn}, "MYSQL_DSN"},
 		{"RabbitMQ: the password", map[string]string{"EVENTS_ADMIN_URL": servertest.WithPassword(t, broker.URL, "wrong")}, "EVENTS_ADMIN_URL"},
 		{"RabbitMQ: no permission to configure", map[string]string{"EVENTS_ADMIN_URL": broker.NewUser(t, servertest.Permissions{Configure: "^$", Write: ".*", Read: ".*"})}, "EVENTS_ADMIN_URL"},
 		{"RabbitMQ: no permission to bind", map[string]string{"EVENTS_ADMIN_URL": broker.NewUser(t, servertest.Permissions{Configure: ".*", Write: "^$", Read: "^$"})}, "EVENTS_ADMIN_URL"},

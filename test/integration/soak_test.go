@@ -154,7 +154,7 @@ func startSoak(t *testing.T, plan soakPlan) *soak {
 	}
 	record := s.addFunction(t, "record", "record", "MONGODB_URI="+uri)
 	s.sweep = s.addFunction(t, "sweep", "sweep",
-		append(stores, "PENDING_GRACE="+soakPendingGrace.String(), "ORPHAN_GRACE="+plan.orphanGrace.String())...)
+		append(stores, "SWEEP_INTERVAL=0s", "PENDING_GRACE="+soakPendingGrace.String(), "ORPHAN_GRACE="+plan.orphanGrace.String())...)
 	a := adapter(t, broker, record)
 	s.components = append(s.components,
 		&component{name: "adapter", kill: a.Kill, start: a.Restart, done: a.Done},

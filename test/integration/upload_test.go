@@ -163,7 +163,7 @@ func TestUploadDuringBrokerFailures(t *testing.T) {
 				}
 			}
 		}, func(t *testing.T) { servertest.ResetTopology(t, broker) }, -1},
-		{"connection lost", func(*testing.T) { when(held, 1, nothing) }, nil, 0},
+		{"connection lost", func(*testing.T) { when(held, 1, nothing) }, nil, 1}, // upload publishes the event again
 		{"confirmation lost", func(*testing.T) { when(unconfirmed, 1, nothing) }, nil, 1},
 		{"memory alarm", func(t *testing.T) { broker.Rabbitmqctl(t, "set_vm_memory_high_watermark", "absolute", "1") },
 			func(t *testing.T) { broker.Rabbitmqctl(t, "set_vm_memory_high_watermark", "0.4") }, -1},

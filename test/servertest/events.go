@@ -19,7 +19,7 @@ const Recovery = 30 * time.Second
 func ResetTopology(t *testing.T, broker Vhost) {
 	t.Helper()
 	ch := Channel(t, broker)
-	for _, queue := range []string{events.Queue, events.DeadQueue} {
+	for _, queue := range []string{events.Queue, events.DeadQueue, events.Journal} {
 		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
 			t.Fatal(err)
 		}
