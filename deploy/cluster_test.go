@@ -256,13 +256,15 @@ kubectl get nodes -o jsonpath={range .items[*]}{.status.nodeInfo.architecture},{
 	findsEngine = `
 docker context inspect --format {{.Endpoints.docker.Host}}`
 	deploys = `
+kubectl --namespace strongroom get ksvc -l app.kubernetes.io/name in (gateway,login) -o jsonpath={range .items[*]}{.metadata.name}:{.metadata.labels.networking\.knative\.dev/visibility} {end}
+kubectl --namespace strongroom get networkpolicy stores --ignore-not-found -o jsonpath={.metadata.name}:{.spec.egress[*].to[*].podSelector.matchLabels.app\.kubernetes\.io/component}
 kubectl --context lab @get@ config-network @of@ jsonpath={.data.ingress-class}
 kubectl --context lab @get@ config-kourier @of@ @appends@
 kubectl @get@ config-domain @of@ go-template={{range $key, $value := .data}}{{if ne $key "_example"}}{{$key}} {{end}}{{end}}
 kubectl --namespace strongroom get statefulset/rabbitmq secret/rabbitmq-definitions --ignore-not-found -o name
 kubectl --namespace strongroom delete job secrets setup --ignore-not-found --timeout=2m
-kubectl --namespace strongroom get rabbitmqsource/strongroom-files
-kubectl --namespace strongroom label ksvc -l app.kubernetes.io/name notin (record,sweep) networking.knative.dev/visibility-
+kubectl --namespace strongroom get cronjob backup --ignore-not-found -o name
+kubectl --namespace strongroom get secret registry
 kubectl kustomize .strongroom/deploy
 ko resolve --base-import-paths -f -
 ko uses @repository@,linux/@architecture@,@engine@,@kind@`
@@ -272,7 +274,7 @@ docker save ko.local/gateway:1 ko.local/setup:2
 minikube --profile strongroom image load images.tar
 minikube --profile strongroom image ls`
 	applies = `
-kubectl apply -f -
+kubectl apply --selector app.kubernetes.io/component notin (function,source) -f -
 image: @repository@/gateway:1
 image: @repository@/setup:2`
 )
@@ -389,7 +391,8 @@ func TestLaptops(t *testing.T) {
 					}
 					laptop["kubectl"] = slices.Concat(deployable(settings, node), responses{
 						{`*" get rabbitmqsource/strongroom-files"`, "exit 1"},
-						{`"apply -f -"`, `cat >>"$CALLS"`},
+						{`"apply --selector "*`, `cat >>"$CALLS"`},
+						text(`*" get job "*" -o "*`, "Complete"),
 						text(`*" get statefulset "*"{.status.availableReplicas}"`, "1"),
 						{`*" get ksvc -o custom-columns="*`, "echo 'gateway   http://gateway.strongroom." + domain + "'"},
 						{anything, ""},

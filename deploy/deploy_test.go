@@ -3,6 +3,7 @@
 package deploy_test
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -42,6 +43,12 @@ func (r result) call(parts ...string) int {
 // run runs a script with its arguments, with settings in its environment, and with stand-ins in place of the programs.
 func run(t *testing.T, programs map[string]responses, settings []string, script string, args ...string) result {
 	t.Helper()
+	return runIn(t, ".", programs, settings, script, args...)
+}
+
+// runIn does the same as run, with a copy of this folder.
+func runIn(t *testing.T, folder string, programs map[string]responses, settings []string, script string, args ...string) result {
+	t.Helper()
 	dir := t.TempDir()
 	calls := filepath.Join(dir, "calls")
 	for name, responses := range programs {
@@ -55,6 +62,7 @@ func run(t *testing.T, programs map[string]responses, settings []string, script 
 		}
 	}
 	command := exec.CommandContext(t.Context(), "./"+script, args...)
+	command.Dir = folder
 	command.Env = append([]string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "CALLS=" + calls}, settings...)
 	output, err := command.CombinedOutput()
 	var exit *exec.ExitError
@@ -81,9 +89,12 @@ type serving struct {
 func deployable(s serving, node string) responses {
 	return append(responses{
 		text(`"config current-context"`, "lab"),
+		text(`*"get ksvc -l app.kubernetes.io/name in (gateway,login) -o "*`, ""), // nothing is deployed yet
+		text(`*"get networkpolicy stores --ignore-not-found -o "*`, ""),           // nothing is deployed yet
 		{`"get --raw /readyz"*`, ""},
 		{`"get crd "*`, ""},
 		{`*"get statefulset/rabbitmq secret/rabbitmq-definitions --ignore-not-found"*`, ""}, // nothing is deployed yet
+		{`*"get cronjob backup --ignore-not-found -o name"`, ""},
 		{`*"delete job secrets setup --ignore-not-found"*`, ""},
 		{`*"label ksvc -l app.kubernetes.io/name notin (record,sweep) networking.knative.dev/visibility-"`, ""},
 		{`"kustomize .strongroom/deploy"`, "cat .strongroom/deploy/kustomization.yaml"},
@@ -115,34 +126,62 @@ func shown(ingress, installed string) string {
 // shows what it would apply.
 func TestDeployChoosesOverlays(t *testing.T) {
 	gateway, none, external := "../../deploy/overlays/expose-gateway", "../../deploy/overlays/expose-none", "../../deploy/overlays/stores-external"
+	available, pull, backup := "../../deploy/overlays/availability", "../../deploy/overlays/pull-secret", "../../deploy/overlays/backup"
 	for name, tc := range map[string]struct {
 		settings []string
-		missing  string // a Secret that does not exist
+		deployed string // what kubectl shows of the functions of an earlier deployment
+		policy   string // what kubectl shows of the NetworkPolicy stores of an earlier deployment
+		missing  string // a Secret that does not exist; registry by default
+		cronJob  string // the CronJob of an earlier deployment
 		want     []string
 		message  string // of a rejection
+		note     string
 	}{
-		"default":                    {},
-		"the defaults by name":       {settings: []string{"EXPOSE=all", "STORES=development"}},
+		"default":                    {want: []string{gateway}},
+		"the defaults by name":       {settings: []string{"EXPOSE=gateway", "STORES=development"}, want: []string{gateway}},
+		"empty settings":             {settings: []string{"EXPOSE=", "STORES="}, want: []string{gateway}},
+		"all functions are public":   {settings: []string{"EXPOSE=all"}},
+		"all remain public":          {deployed: "gateway: login: "},
+		"the gateway remains public": {deployed: "gateway: login:cluster-local ", want: []string{gateway}},
+		"no function remains public": {deployed: "gateway:cluster-local login:cluster-local ", want: []string{none}},
+		"all become public":          {settings: []string{"EXPOSE=all"}, deployed: "gateway: login:cluster-local "},
+		"only the gateway stays":     {settings: []string{"EXPOSE=gateway"}, deployed: "gateway: login: ", want: []string{gateway}},
+		"none stays public":          {settings: []string{"EXPOSE=none"}, deployed: "gateway: login: ", want: []string{none}},
+		"an incomplete deployment":   {deployed: "gateway: ", want: []string{gateway}},
+		"kubectl fails":              {deployed: "fails", message: "kubectl cannot list the functions"},
 		"only the gateway is public": {settings: []string{"EXPOSE=gateway"}, want: []string{gateway}},
-		"external stores":            {settings: []string{"STORES=external"}, want: []string{external}},
+		"external stores":            {settings: []string{"STORES=external"}, want: []string{gateway, external}},
 		"both":                       {settings: []string{"EXPOSE=gateway", "STORES=external"}, want: []string{gateway, external}},
-		"a Secret is missing":        {settings: []string{"STORES=external"}, missing: "mongodb-admin", message: "lacks these Secrets: mongodb-admin."},
+		"development stores remain":  {policy: "stores:store", want: []string{gateway}},
+		"external stores remain":     {policy: "stores:", want: []string{gateway, external}},
+		"another rule remains":       {policy: "stores:mysql rabbitmq", want: []string{gateway, external}},
+		"the stores become external": {settings: []string{"STORES=external"}, policy: "stores:store", want: []string{gateway, external}},
+		"development stores again":   {settings: []string{"STORES=development"}, policy: "stores:", want: []string{gateway}},
+		"kubectl reads no policy":    {policy: "fails", message: "kubectl cannot read the NetworkPolicy stores"},
+		"a Secret is missing":        {settings: []string{"STORES=external"}, missing: "mongodb", message: "lacks these Secrets: mongodb."},
+		"no administrator":           {settings: []string{"STORES=external"}, missing: "mongodb-admin", want: []string{gateway, external, pull}, note: "The Secret mongodb-admin does not exist."},
+		"a private registry":         {missing: "mysql", want: []string{gateway, pull}},
 		"no function is public":      {settings: []string{"EXPOSE=none"}, want: []string{none}},
 		"unknown EXPOSE":             {settings: []string{"EXPOSE=login"}, message: "EXPOSE is login. It must be all, gateway or none."},
+		"backups":                    {settings: []string{"BACKUP=1"}, want: []string{gateway, backup}},
+		"backups since earlier":      {cronJob: "cronjob.batch/backup", want: []string{gateway, backup}},
+		"unknown BACKUP":             {settings: []string{"BACKUP=0"}, message: "BACKUP is 0. It must be 1 or empty."},
 		"unknown STORES":             {settings: []string{"STORES=none"}, message: "STORES is none. It must be development or external."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			kubectl := deployable(serving{domains: "knative.test "}, "amd64,,")
-			if tc.missing != "" {
-				kubectl = append(kubectl, [2]string{`*" get secret ` + tc.missing + `"`, "exit 1"})
-			}
-			kubectl = append(kubectl, [2]string{`*" get secret "*`, ""})
+			kubectl := append(responses{{`*"get ksvc -l app.kubernetes.io/name in (gateway,login) -o "*`, "printf %s '" + tc.deployed + "'; [[ '" + tc.deployed + "' != fails ]]"},
+				{`*"get networkpolicy stores "*`, "printf %s '" + tc.policy + "'; [[ '" + tc.policy + "' != fails ]]"},
+				text(`*"get cronjob backup "*`, tc.cronJob)}, deployable(serving{domains: "knative.test "}, "amd64,,")...)
+			kubectl = append(kubectl, [2]string{`*" get secret ` + cmp.Or(tc.missing, "registry") + `"`, "exit 1"}, [2]string{`*" get secret "*`, ""})
 			got := run(t, map[string]responses{"kubectl": kubectl, "ko": {{`*"-f -"*`, "cat >&2; exit 9"}}},
 				append([]string{"KO_DOCKER_REPO=registry.example.com/lab"}, tc.settings...), "deploy")
-			if applied := got.call("ko resolve", "-f -") >= 0; applied != (tc.message == "") || !strings.Contains(got.output, tc.message) {
-				t.Fatalf("got applied %t and the output\n%s\nwant the message %q", applied, got.output, tc.message)
+			if applied := got.call("ko resolve", "-f -") >= 0; applied != (tc.message == "") || !strings.Contains(got.output, tc.message+tc.note) {
+				t.Fatalf("got applied %t and the output\n%s\nwant the message %q", applied, got.output, tc.message+tc.note)
 			}
-			for _, overlay := range []string{gateway, none, external} {
+			if slices.Contains(tc.want, external) {
+				tc.want = append(tc.want, available)
+			}
+			for _, overlay := range []string{gateway, none, external, available, pull, backup} {
 				if has, want := strings.Contains(got.output, "  - "+overlay+"\n"), slices.Contains(tc.want, overlay); has != want {
 					t.Errorf("the overlay %s is used: %t, want %t, in\n%s", overlay, has, want, got.output)
 				}
@@ -227,6 +266,7 @@ func TestDeployChecksDomain(t *testing.T) {
 		refused         bool
 	}{
 		"a domain":                 {"knative.test ", "all", false},
+		"no domain, new":           {"", "", true},
 		"no domain":                {"", "all", true},
 		"no domain, gateway alone": {"", "gateway", true},
 		"no domain, none public":   {"", "none", false},
@@ -264,33 +304,64 @@ func TestDeployNamesMissingComponents(t *testing.T) {
 	}
 }
 
-func TestDeployCreatesAgain(t *testing.T) {
+// The selectors of the objects that deploy applies before and after the Job setup.
+const (
+	early = "apply --selector app.kubernetes.io/component notin (function,source) -f -"
+	late  = "apply --selector app.kubernetes.io/component in (function,source) -f -"
+)
+
+// TestDeployOrder checks that deploy applies the functions and the event sources after setup has completed, and does not
+// apply them if an earlier step fails.
+func TestDeployOrder(t *testing.T) {
 	const source = "rabbitmqsource/strongroom-files"
 	for name, tc := range map[string]struct {
-		exists  bool
-		dryRun  string // the error of a dry run that applies the source
-		deleted bool
-		applied bool // deploy applies all manifests
+		secrets, setup string // the conditions of the Jobs
+		exists         bool   // the source
+		dryRun         string // the error of a dry run that applies the source
+		deleted        bool   // the source
+		applied        bool   // the functions and the sources
+		message        string // of a failure
 	}{
-		"no source":           {applied: true},
-		"an unchanged source": {exists: true, applied: true},
-		"a changed source":    {exists: true, dryRun: "spec: field is Immutable", deleted: true, applied: true},
-		"an invalid source":   {exists: true, dryRun: "unknown field"},
+		"a new cluster":       {secrets: "Complete", setup: "Complete", applied: true},
+		"an unchanged source": {secrets: "Complete", setup: "SuccessCriteriaMet Complete", exists: true, applied: true},
+		"a changed source":    {secrets: "Complete", setup: "Complete", exists: true, dryRun: "spec: field is Immutable", deleted: true, applied: true},
+		"an invalid source":   {secrets: "Complete", setup: "Complete", exists: true, dryRun: "unknown field", message: "unknown field"},
+		"secrets fails":       {secrets: "Failed", setup: "Complete", exists: true, message: "The Job secrets failed"},
+		"setup fails":         {secrets: "Complete", setup: "Failed", exists: true, message: "The Job setup failed"},
+		"setup does not end":  {secrets: "Complete", exists: true, message: "The Job setup failed or did not complete in time."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			kubectl := deployable(serving{domains: "knative.test "}, "amd64,,")
+			kubectl := append(deployable(serving{domains: "knative.test "}, "amd64,,"),
+				[2]string{`*" get secret "*`, ""}, [2]string{`"` + early + `"`, "cat >/dev/null"}, [2]string{`"` + late + `"`, "cat >/dev/null; exit 9"},
+				text(`*" get job secrets -o "*`, tc.secrets), text(`*" get job setup -o "*`, tc.setup))
 			if tc.exists {
-				dryRun := "echo '" + tc.dryRun + "' >&2; [[ -z '" + tc.dryRun + "' ]]"
+				dryRun := "cat >/dev/null; echo '" + tc.dryRun + "' >&2; [[ -z '" + tc.dryRun + "' ]]"
 				kubectl = append(kubectl, [2]string{`*" get ` + source + `"`, ""}, [2]string{`*" delete ` + source + ` "*`, ""},
-					[2]string{`*" apply -f knative/strongroom-files.yaml --dry-run=server"`, dryRun})
+					[2]string{`*" apply --selector app.kubernetes.io/name=strongroom-files --dry-run=server -f -"`, dryRun})
 			}
-			got := run(t, map[string]responses{"kubectl": kubectl, "ko": stopped}, []string{"KO_DOCKER_REPO=registry.example.com/lab"}, "deploy")
-			jobs, apply := got.call("delete job secrets setup"), got.call("ko resolve", "-f -")
-			if jobs < 0 || tc.applied != (apply > jobs) {
-				t.Errorf("deletes the Jobs in call %d and applies the manifests in call %d, of\n%q", jobs, apply, got.calls)
+			got := run(t, map[string]responses{"kubectl": kubectl, "ko": {{`"resolve "*`, "cat"}}},
+				[]string{"KO_DOCKER_REPO=registry.example.com/lab", "STORES=external", "WAIT=0"}, "deploy")
+			steps := []int{got.call("delete job secrets setup"), got.call(early), got.call("get job secrets -o")}
+			if tc.secrets == "Complete" {
+				steps = append(steps, got.call("get job setup -o"))
+			}
+			if tc.deleted {
+				steps = append(steps, got.call("delete "+source))
+			}
+			if tc.applied {
+				steps = append(steps, got.call(late))
+			}
+			if steps[0] < 0 || !slices.IsSorted(steps) {
+				t.Errorf("got the steps in the calls %v, want them in this order, of\n%s", steps, strings.Join(got.calls, "\n"))
+			}
+			if applied := got.call(late) >= 0; applied != tc.applied {
+				t.Errorf("got functions applied %t, want %t, in the calls\n%q", applied, tc.applied, got.calls)
 			}
 			if deleted := got.call("delete "+source) >= 0; deleted != tc.deleted {
 				t.Errorf("got source deleted %t, want %t, in the calls\n%q", deleted, tc.deleted, got.calls)
+			}
+			if !strings.Contains(got.output, tc.message) {
+				t.Errorf("got the output\n%s\nwant %q", got.output, tc.message)
 			}
 		})
 	}
@@ -317,20 +388,71 @@ func TestImages(t *testing.T) {
 		"a registry":                 {[]string{"KO_DOCKER_REPO=registry.example.com/me"}, "arm64,strongroom,", "registry.example.com/me,,,"},
 		"no registry":                {nil, "arm64,,aws:///zone/instance", ""},
 	} {
-		for _, script := range []string{"deploy", "job redrive", "rotate-keys status"} {
-			t.Run(name+"/"+script, func(t *testing.T) {
-				programs := map[string]responses{"kubectl": deployable(serving{domains: "knative.test "}, tc.node), "ko": stopped, "docker": docker, "minikube": nil}
+		t.Run(name, func(t *testing.T) {
+			programs := map[string]responses{"kubectl": deployable(serving{domains: "knative.test "}, tc.node), "ko": stopped, "docker": docker, "minikube": nil}
+			got := run(t, programs, tc.settings, "deploy")
+			if tc.want == "" {
+				if got.code != 1 || got.call("ko ") >= 0 || !strings.Contains(got.output, "KO_DOCKER_REPO is not set.") {
+					t.Errorf("got exit code %d, calls %q and the output\n%s\nwant 1 and no build", got.code, got.calls, got.output)
+				}
+			} else if !slices.Contains(got.calls, "ko uses "+tc.want) {
+				t.Errorf("got calls %q and the output\n%s\nwant %q", got.calls, got.output, tc.want)
+			}
+		})
+	}
+}
+
+// TestScriptsUseDeployedImages checks that job and rotate-keys run the image of the deployed Job, and need no ko.
+func TestScriptsUseDeployedImages(t *testing.T) {
+	const image = "registry.example.com/you/program@sha256:01"
+	for script, tc := range map[string]struct {
+		job    string // the deployed Job
+		create string // the call that creates the new Job
+	}{
+		"job redrive":        {"setup", "create -f -"},
+		"rotate-keys status": {"secrets", "apply -f -"},
+	} {
+		for name, deployed := range map[string]bool{"deployed": true, "not deployed": false} {
+			t.Run(script+"/"+name, func(t *testing.T) {
+				shown := ""
+				if deployed {
+					shown = image
+				}
 				name, args, _ := strings.Cut(script, " ")
-				got := run(t, programs, tc.settings, name, strings.Fields(args)...)
-				if tc.want == "" {
-					if got.code != 1 || got.call("ko ") >= 0 || !strings.Contains(got.output, "KO_DOCKER_REPO is not set.") {
-						t.Errorf("got exit code %d, calls %q and the output\n%s\nwant 1 and no build", got.code, got.calls, got.output)
-					}
-				} else if !slices.Contains(got.calls, "ko uses "+tc.want) {
-					t.Errorf("got calls %q and the output\n%s\nwant %q", got.calls, got.output, tc.want)
+				got := run(t, map[string]responses{"kubectl": {
+					text(`*" get job `+tc.job+` --ignore-not-found -o "*`, shown),
+					{`"patch --local -f - "*`, "cat"},
+					{`*" get job rotate-keys --ignore-not-found -o name"`, ""},
+					{`*" ` + tc.create + `"`, `cat >>"$CALLS"; exit 9`},
+					{`*" delete "*`, ""},
+				}, "ko": nil}, nil, name, strings.Fields(args)...)
+				created := slices.ContainsFunc(got.calls, func(line string) bool { return strings.HasSuffix(line, image) })
+				if created != deployed || got.call("ko ") >= 0 || strings.Contains(got.output, "has no Job "+tc.job+": deploy Strongroom first.") == deployed {
+					t.Errorf("got a Job with the image: %t, the calls %q and the output\n%s", created, got.calls, got.output)
 				}
 			})
 		}
+	}
+}
+
+// TestInterruptedJob checks that an interrupted job deletes its Job, except for restore, whose Job continues.
+func TestInterruptedJob(t *testing.T) {
+	for command, continues := range map[string]bool{"redrive": false, "restore 20261127T010203Z": true} {
+		t.Run(command, func(t *testing.T) {
+			got := run(t, map[string]responses{"kubectl": {
+				text(`*" get job setup --ignore-not-found -o json"`, "{}"),
+				{`"patch --local -f - "*`, "cat"},
+				{`*" get pvc backup"`, ""},
+				{`*" create -f -"`, "cat >/dev/null"},
+				{`*" get job setup-"*`, ""},
+				{`*" delete job setup-"*`, ""},
+			}, "sleep": {{`*`, `kill -INT "$PPID"`}}}, nil, "job", strings.Fields(command)...)
+			deleted := slices.ContainsFunc(got.calls, func(line string) bool { return strings.Contains(line, " delete job setup-") })
+			hint := strings.Contains(got.output, "kubectl logs --namespace strongroom --follow job/setup-")
+			if got.code != 130 || deleted == continues || hint != continues {
+				t.Errorf("got exit code %d, the calls %q and the output\n%s\nwant 130, and that the Job continues: %t", got.code, got.calls, got.output, continues)
+			}
+		})
 	}
 }
 
@@ -350,7 +472,7 @@ func TestLoad(t *testing.T) {
 		"minikube loads no image": {"ko.local/a:1\n", "ko.local/a:1\n", "ko.local/b:2", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			kubectl := append(deployable(serving{domains: "knative.test "}, "amd64,strongroom,"), [2]string{`"apply -f -"`, "cat >/dev/null; exit 9"})
+			kubectl := append(deployable(serving{domains: "knative.test "}, "amd64,strongroom,"), [2]string{`"apply --selector "*" -f -"`, "cat >/dev/null; exit 9"})
 			got := run(t, map[string]responses{
 				"kubectl": kubectl,
 				"ko":      {{`"resolve "*`, `printf 'image: ko.local/%s\n' b:2 a:1 a:1; echo 'image: mysql:8.4'`}},
@@ -363,7 +485,7 @@ func TestLoad(t *testing.T) {
 			if loaded := got.call("loads "+tc.want) >= 0; loaded != (tc.want != "") {
 				t.Errorf("got calls %q, want the images %q", got.calls, tc.want)
 			}
-			if applied := got.call("kubectl apply -f -") >= 0; applied != tc.applied || strings.Contains(got.output, "did not load these images:\nko.local/b:2") == applied {
+			if applied := got.call("kubectl apply --selector") >= 0; applied != tc.applied || strings.Contains(got.output, "did not load these images:\nko.local/b:2") == applied {
 				t.Errorf("got applied %t, calls %q and the output\n%s", applied, got.calls, got.output)
 			}
 		})

@@ -15,7 +15,7 @@ func TestUndeploy(t *testing.T) {
 		want     string // in the output
 	}{
 		"confirmed":     {[]string{"YES=1"}, true, 0, true, "Strongroom is removed from lab."},
-		"not confirmed": {nil, true, 1, false, "To confirm, run it with YES=1."},
+		"not confirmed": {nil, true, 1, false, "with all files, accounts and backups. To confirm, run it with YES=1."},
 		"not deployed":  {[]string{"YES=1"}, false, 0, false, "Strongroom is not deployed to lab."},
 	} {
 		t.Run(name, func(t *testing.T) {

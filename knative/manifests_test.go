@@ -15,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"knative.dev/serving/pkg/apis/autoscaling"
@@ -91,6 +92,7 @@ func decode(t *testing.T, dirs ...string) []object {
 		"v1/ServiceAccount":                           func() any { return &corev1.ServiceAccount{} },
 		"apps/v1/StatefulSet":                         func() any { return &appsv1.StatefulSet{} },
 		"batch/v1/Job":                                func() any { return &batchv1.Job{} },
+		"networking.k8s.io/v1/NetworkPolicy":          func() any { return &networkingv1.NetworkPolicy{} },
 		"rbac.authorization.k8s.io/v1/Role":           func() any { return &rbacv1.Role{} },
 		"rbac.authorization.k8s.io/v1/RoleBinding":    func() any { return &rbacv1.RoleBinding{} },
 		"serving.knative.dev/v1/Service":              func() any { return &servingv1.Service{} },

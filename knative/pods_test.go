@@ -138,9 +138,37 @@ func TestJobsEnd(t *testing.T) {
 		if job.Spec.ActiveDeadlineSeconds == nil || job.Spec.BackoffLimit == nil {
 			t.Errorf("%s: activeDeadlineSeconds and backoffLimit must be set", job.Name)
 		}
-		if job.Spec.TTLSecondsAfterFinished == nil {
-			t.Errorf("%s: ttlSecondsAfterFinished must be set, because a Job is immutable and must be deleted before it can be applied again", job.Name)
+		if job.Spec.TTLSecondsAfterFinished != nil {
+			t.Errorf("%s: ttlSecondsAfterFinished must not be set, because GitOps would create a Job that disappears again and again", job.Name)
 		}
+	}
+}
+
+// TestPodsTrustTheCAOfTheStores checks that each pod that connects to a store mounts the optional Secret stores-ca in the
+// folder whose certificates Go trusts.
+func TestPodsTrustTheCAOfTheStores(t *testing.T) {
+	var got []string
+	for _, p := range pods(t) {
+		container, trusted := p.spec.Containers[0], ""
+		for _, variable := range container.Env {
+			if variable.Name == "SSL_CERT_DIR" {
+				trusted = variable.Value
+			}
+		}
+		for _, mount := range container.VolumeMounts {
+			for _, volume := range p.spec.Volumes {
+				if secret := volume.Secret; mount.Name == volume.Name && mount.MountPath == trusted && secret != nil &&
+					secret.SecretName == "stores-ca" && secret.Optional != nil && *secret.Optional {
+					got = append(got, p.name)
+				}
+			}
+		}
+	}
+	slices.Sort(got)
+	// validate connects to MySQL if an operator sets its MYSQL_DSN.
+	want := []string{"accounts", "files", "login", "record", "setup", "sweep", "upload", "validate"}
+	if !slices.Equal(got, want) {
+		t.Errorf("pods that trust the certificates in stores-ca: got %v, want %v", got, want)
 	}
 }
 
@@ -321,7 +349,7 @@ func TestManifestsSetWhatTheProgramsKnow(t *testing.T) {
 		t.Fatal("shared/function has no settings")
 	}
 	setByKubernetes := []string{"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}
-	readByGo := []string{"GOMEMLIMIT"}
+	readByGo := []string{"GOMEMLIMIT", "SSL_CERT_DIR"}
 	shared := configMaps(t)["strongroom"]
 	unread := maps.Clone(shared)
 	for _, p := range pods(t) {
