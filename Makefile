@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # The nested modules that `make check` and `make test` check and test separately. The other two nested modules,
 # local/adapter and local/tidb, are not in the list, because go vet would take minutes. The
 # integration tests build and run these two modules.
-MODULES := local/ferretdb shared/token/wycheproof
+MODULES := local/ferretdb shared/token/wycheproof test/monitoring
 
 # The packages whose tests use real servers, through test/servertest. `make integration` tests one package at a time
 # (-p 1), because some tests kill a named server, which would interrupt the tests of other packages.
@@ -14,7 +14,7 @@ SERVER_TESTS := ./shared/accounts ./shared/catalog ./shared/content ./shared/eve
 # The files whose spelling and wording `make check` checks.
 TEXTS := ':!*/dist/*' ':!*/testdata/*' ':!*.sum' ':!*/package-lock.json' ':!LICENSE'
 
-.PHONY: help run test integration check audit console bench soak deploy undeploy hops rotate-keys cluster tunnel e2e upgrade
+.PHONY: help run test integration check audit console bench soak deploy undeploy hops rotate-keys cluster tunnel images release e2e upgrade gitops production failover
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -37,8 +37,8 @@ integration: ## run only the tests that use real servers: private ones, or those
 check: ## check the code with gofmt, go vet and staticcheck, and the spelling and wording of all texts
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		if [[ -n $$unformatted ]]; then echo "these files are not formatted with gofmt: $$unformatted" >&2; exit 1; fi
-	go vet ./... && go vet -tags e2e,upgrade ./test/e2e/... && go vet -tags audit ./functions/... ./shared/... ./test/integration
-	go tool staticcheck ./... && go tool staticcheck -tags e2e,upgrade ./test/e2e/...
+	go vet ./... && go vet -tags e2e,upgrade,members,gitops,production ./test/e2e/... && go vet -tags audit ./functions/... ./shared/... ./test/integration
+	go tool staticcheck ./... && go tool staticcheck -tags e2e,upgrade,members,gitops,production ./test/e2e/...
 	go tool staticcheck -tags audit ./functions/... ./shared/... ./test/integration
 	for module in $(MODULES); do go vet -C $$module ./...; done
 	@echo "spelling and wording"; git ls-files -z $(TEXTS) | xargs -0 go tool misspell -error -locale US -i catalogue,catalogued
@@ -67,7 +67,7 @@ soak: ## upload 10,000 files (1,000 to FerretDB) while everything is killed (opt
 	go run ./test/servers
 	SOAK=1 go test -count=1 -timeout 6h -v -run '^TestSoak$$' ./test/integration
 
-deploy: ## deploy to the cluster of the current kubectl context (options: EXPOSE=gateway STORES=external)
+deploy: ## deploy to the cluster of the current kubectl context (options: EXPOSE=all STORES=external BACKUP=1)
 	deploy/deploy
 
 undeploy: ## remove Strongroom from the cluster of the current kubectl context
@@ -85,8 +85,24 @@ cluster: ## create a cluster with Knative and the RabbitMQ source (defaults: PLA
 tunnel: ## make the functions on minikube reachable from this machine, until you stop the command
 	deploy/tunnel
 
+images: ## build and push the images, and write their names to deploy/overlays/images for GitOps (needs KO_DOCKER_REPO)
+	deploy/build-images
+
+release: ## make a release of the current commit, in a folder (needs VERSION=v0.1.0 KO_DOCKER_REPO; option: OUT)
+	deploy/release
+
+gitops: ## test deploy/overlays/production in the cluster of the current kubectl context, and leave it deployed
+	go test -tags e2e,gitops -count=1 -timeout 30m -v -run TestGitOps ./test/e2e
+
 upgrade: ## test an upgrade from FROM=COMMIT in the cluster of the current kubectl context, which must not have Strongroom
 	go test -tags e2e,upgrade -count=1 -timeout 60m -v -run TestUpgrade ./test/e2e
+
+production: ## follow docs/production.md in the cluster of the current kubectl context, which must not have Strongroom
+	test/production/stores up
+	go test -tags e2e,production -count=1 -timeout 30m -v -run TestProductionPage ./test/e2e
+
+failover: ## test a RabbitMQ cluster in the cluster of the current kubectl context, after make production
+	go test -tags e2e,members -count=1 -timeout 20m -v -run 'TestQueueMembers|TestRabbitMQFailover' ./test/e2e
 
 e2e: ## test the system in the cluster of the current kubectl context (RUN=REGEXP: only the matching tests)
 	go test -tags e2e -count=1 -timeout 45m -v -run '$(RUN)' ./test/e2e/...

@@ -71,6 +71,9 @@ type service struct {
 	} `json:"metadata"`
 	Spec struct {
 		Template struct {
+			Metadata struct {
+				Annotations map[string]string `json:"annotations"`
+			} `json:"metadata"`
 			Spec struct {
 				Containers []struct {
 					Env []map[string]any `json:"env"`

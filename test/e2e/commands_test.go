@@ -42,6 +42,8 @@ func TestDocumentedCommands(t *testing.T) {
 		"service update NAME", "service update files",
 		"revision describe NAME", "revision describe "+services(t)["login"].Status.LatestReady,
 		"scrub ID", "scrub "+f.id,
+		"namespace monitoring", "namespace default",
+		"namespace ingress", "namespace default",
 	)
 
 	// `kn service update` has created revisions with one pod, and `kn domain create` a domain.
@@ -52,6 +54,10 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		kubectl(t, "delete", "domainmapping,clusterdomainclaim", "files.example.com", "--ignore-not-found")
+	})
+	t.Cleanup(func() {
+		kubectl(t, "label", "namespace", "default", "strongroom.dev/monitoring-", "strongroom.dev/ingress-")
+		kubectl(t, "delete", "networkpolicy", "allow-all", "--ignore-not-found")
 	})
 	for _, name := range []string{"ada", "grace", "alan"} { // from users.jsonl
 		t.Cleanup(func() { s.deleteNamed(t, name) })
@@ -87,12 +93,16 @@ func TestDocumentedCommands(t *testing.T) {
 // documented returns a script of the commands that TestDocumentedCommands runs. The script prints each command first.
 func documented(t *testing.T) string {
 	t.Helper()
-	pages, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
-	if err != nil {
-		t.Fatal(err)
+	pages := []string{filepath.Join(root, "README.md")}
+	for _, pattern := range []string{"docs/*.md", "docs/runbooks/*.md"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
 	}
 	texts := map[string]string{}
-	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+	for _, page := range pages {
 		found, err := commands.On(root, strings.TrimPrefix(page, root+"/"))
 		if err != nil {
 			t.Fatal(err)

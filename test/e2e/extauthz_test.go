@@ -138,8 +138,8 @@ func TestKourierAuthorizer(t *testing.T) {
 		if got := s.login(t, s.username, s.password); got.problem() != "unauthenticated" {
 			t.Errorf("login: got status %d and the problem %q, want 401 unauthenticated", got.status, got.problem())
 		}
-		if status, body := postInside(t, "record"); status != http.StatusUnauthorized {
-			t.Errorf("POST to record inside the cluster: got %d %s, want 401", status, body)
+		if got := newNeighbor(t).post(t, "record", nil, ""); got.status != http.StatusUnauthorized {
+			t.Errorf("POST to record inside the cluster: got %s, want 401", got)
 		}
 	})
 	t.Run("query string of the client", func(t *testing.T) {

@@ -99,8 +99,9 @@ func TestUploadsWithoutRabbitMQ(t *testing.T) {
 	upload("while RabbitMQ starts.bin")
 	// sweep first publishes an event when the file is at least 2 min old. Kubernetes restarts the receive adapter after
 	// the adapter has lost the connection to RabbitMQ several times. The backoff between restarts can take minutes.
+	inside := newNeighbor(t)
 	eventually(t, 8*time.Minute, func() string {
-		postInside(t, "sweep") // can respond with 503 until RabbitMQ is up
+		inside.post(t, "sweep", nil, "") // responds with 503 until RabbitMQ is up, and with 429 within a minute
 		for _, f := range files {
 			if status := s.status(t, f); status != "catalogued" {
 				time.Sleep(10 * time.Second)

@@ -3,30 +3,30 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
-	"io"
 	"net/http"
-	"strings"
+	"strconv"
 	"testing"
+	"time"
 )
 
 // TestSweep proves that sweep works in the cluster and returns the number of dead letters. If sweep could not count the
-// messages in the queues, it would respond with 503. The test sends its request from inside the cluster, because sweep
-// has no public URL.
+// messages in the queues, it would respond with 503. A second sweep within a minute is refused. The test sends its
+// requests from inside the cluster, because sweep has no public URL.
 func TestSweep(t *testing.T) {
 	broker := dialBroker(t)
+	inside := newNeighbor(t)
 	var swept struct {
 		Failed      *int `json:"failed"`
 		Waiting     *int `json:"waiting"`
 		DeadLetters *int `json:"dead_letters"`
 	}
-	status, body := postInside(t, "sweep")
-	if err := json.Unmarshal(body, &swept); status != http.StatusOK || err != nil {
-		t.Fatalf("sweep: got status %d with %s, want 200 with counts", status, body)
+	got := inside.sweep(t)
+	if err := json.Unmarshal(got.body, &swept); got.status != http.StatusOK || err != nil {
+		t.Fatalf("sweep: got %s, want 200 with counts", got)
 	}
 	if swept.Failed == nil || swept.Waiting == nil || swept.DeadLetters == nil {
-		t.Fatalf("sweep: got %s, want failed, waiting and dead_letters", body)
+		t.Fatalf("sweep: got %s, want failed, waiting and dead_letters", got)
 	}
 	if *swept.Failed != 0 {
 		t.Errorf("sweep: got %d failed steps, want 0", *swept.Failed)
@@ -34,21 +34,23 @@ func TestSweep(t *testing.T) {
 	if want := broker.waiting(t, deadQueue); *swept.DeadLetters != want {
 		t.Errorf("sweep: got %d dead letters, want %d", *swept.DeadLetters, want)
 	}
+	got = inside.post(t, "sweep", nil, "")
+	if seconds, err := strconv.Atoi(got.header.Get("Retry-After")); got.problem() != "too-many-sweeps" || err != nil || seconds < 1 || seconds > 60 {
+		t.Errorf("second sweep: got %s with Retry-After %q, want the problem too-many-sweeps and 1 to 60 s", got, got.header.Get("Retry-After"))
+	}
 }
 
-// postInside sends an empty POST request to a function from a pod of the cluster, and returns the response.
-func postInside(t *testing.T, function string) (status int, body []byte) {
+// sweep runs one sweep and returns the response. If another sweep began less than a minute ago, it waits.
+func (n neighbor) sweep(t *testing.T) answer {
 	t.Helper()
-	host := function + "." + namespace + clusterSuffix
-	raw := kubectl(t, "exec", "mysql-0", "--container", "mysql", "--", "timeout", "100", "bash", "-c",
-		`exec 3<>"/dev/tcp/$0/80" && printf 'POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$0" >&3 && cat <&3`, host)
-	response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(raw)), nil)
-	if err != nil {
-		t.Fatalf("POST http://%s/: read the response %q: %v", host, raw, err)
+	got := n.post(t, "sweep", nil, "")
+	if got.problem() == "too-many-sweeps" {
+		seconds, err := strconv.Atoi(got.header.Get("Retry-After"))
+		if err != nil || seconds > 60 {
+			t.Fatalf("sweep: got %s with Retry-After %q, want at most 60 s", got, got.header.Get("Retry-After"))
+		}
+		time.Sleep(time.Duration(seconds) * time.Second)
+		got = n.post(t, "sweep", nil, "")
 	}
-	defer func() { _ = response.Body.Close() }()
-	if body, err = io.ReadAll(response.Body); err != nil {
-		t.Fatalf("POST http://%s/: read the body of the response %q: %v", host, raw, err)
-	}
-	return response.StatusCode, body
+	return got
 }
