@@ -226,6 +226,8 @@ func callOthers(t *testing.T, files *content.Store, entries *catalog.Store) (cal
 	call("content.Store.IDsOfJournals", err)
 	_, _, err = files.Check(ctx, id)
 	call("content.Store.Check", err)
+	_, err = files.Known(ctx, []string{id})
+	call("content.Store.Known", err)
 	call("content.Store.DropJournal", files.DropJournal(ctx, id))
 	call("content.Store.SetUpgrade", files.SetUpgrade(ctx, id, false))
 	_, _, err = files.Upgrade(ctx)
@@ -311,7 +313,7 @@ func variant(value any, n int) any {
 	case string:
 		return fmt.Sprint(value, "/", n)
 	case int64:
-		return value + int64(n)
+		return value + int64(n) + 1 // the document with value exists
 	case bson.DateTime:
 		return value + bson.DateTime(n)
 	case bson.ObjectID:
