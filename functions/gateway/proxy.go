@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/client"
-	"github.com/strongroom-dev/strongroom/shared/dial"
+	"github.com/strongroom-dev/strongroom/shared/dialer"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
@@ -28,11 +28,12 @@ const (
 
 // newTransport returns the HTTP transport for requests to the functions.
 func newTransport() *http.Transport {
-	connect := dial.Until(time.Now().Add(dial.StartWait), dialTimeout)
 	return &http.Transport{
 		// Wrap each connection in an outbound, which delays write errors so that the function's response is not lost.
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			connection, err := connect(ctx, network, address)
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			connection, err := dialer.DialContext(ctx, network, address)
 			if err != nil {
 				return nil, err
 			}

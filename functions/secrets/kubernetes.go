@@ -16,14 +16,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/strongroom-dev/strongroom/shared/dial"
+	"github.com/strongroom-dev/strongroom/shared/dialer"
 )
 
 // requestTimeout is the time limit for each request to the Kubernetes API.
 const requestTimeout = 15 * time.Second
-
-// dialTimeout is the time limit for one attempt to connect to the Kubernetes API.
-const dialTimeout = 2 * time.Second
 
 var (
 	// errExists reports that a Secret with the same name already exists.
@@ -57,7 +54,7 @@ func newKubernetes(host, port, dir string) (*kubernetes, error) {
 	return &kubernetes{
 		client: &http.Client{
 			Timeout:   requestTimeout,
-			Transport: &http.Transport{DialContext: dial.Until(time.Now().Add(dial.StartWait), dialTimeout), TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}},
+			Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}},
 		},
 		url:       fmt.Sprintf("https://%s/api/v1/namespaces/%s/secrets", net.JoinHostPort(host, port), strings.TrimSpace(string(namespace))),
 		tokenFile: filepath.Join(dir, "token"),

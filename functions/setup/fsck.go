@@ -49,26 +49,12 @@ func withStores(cfg config, check func(files *content.Store, entries *catalog.St
 	})
 }
 
-// checkStores waits until MongoDB is available, and then does the same as withStores.
-func checkStores(ctx context.Context, cfg config, check func(files *content.Store, entries *catalog.Store) error) error {
-	return withStores(cfg, func(files *content.Store, entries *catalog.Store) error {
-		err := retry(ctx, func(ctx context.Context) error {
-			_, _, err := files.IDs(ctx, "", 1)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		return check(files, entries)
-	})
-}
-
 // fsck reports files that will never be cataloged, catalog entries without a file, data without a file, and wrong
 // usages. If repair is true, it also repairs these problems.
 func fsck(ctx context.Context, cfg config, repair bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	return checkStores(ctx, cfg, func(files *content.Store, entries *catalog.Store) error {
+	return withStores(cfg, func(files *content.Store, entries *catalog.Store) error {
 		c := &checker{files: files, entries: entries, out: out, repair: repair}
 		for _, check := range []func(context.Context) error{c.checkFiles, c.checkEntries, c.checkChunks, c.checkJournals, c.checkUsage} {
 			if err := check(ctx); err != nil {
@@ -280,7 +266,7 @@ func (c *checker) checkStrays(ctx context.Context, list list, visit func(id stri
 func scrub(ctx context.Context, cfg config, after string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	return checkStores(ctx, cfg, func(files *content.Store, _ *catalog.Store) error {
+	return withStores(cfg, func(files *content.Store, _ *catalog.Store) error {
 		read, corrupt := 0, 0
 		err := pages(after, listFiles(ctx, files), func(ids []string, next string) error {
 			for _, id := range ids {

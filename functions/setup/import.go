@@ -46,22 +46,14 @@ func importUsers(ctx context.Context, cfg config, file string, out io.Writer) er
 		return err
 	}
 	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(store *accounts.Store) error {
-		in := os.Stdin
-		if file != "-" {
-			opened, err := os.Open(file)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = opened.Close() }() // closing cannot lose data, because the file was only read
-			in = opened
+		if file == "-" {
+			return importFrom(ctx, os.Stdin, store, out)
 		}
-		err := retry(ctx, func(ctx context.Context) error {
-			_, err := store.CountUsers(ctx)
-			return err
-		})
+		in, err := os.Open(file)
 		if err != nil {
-			return accounts.Refused("MYSQL_DSN", err)
+			return err
 		}
+		defer func() { _ = in.Close() }() // closing cannot lose data, because the file was only read
 		return importFrom(ctx, in, store, out)
 	})
 }

@@ -31,11 +31,7 @@ func lost(ctx context.Context, cfg config, out io.Writer) error {
 	defer cancel()
 	return withStore("MONGODB_URI", cfg.MongoURI, content.Open, func(files *content.Store) error {
 		l := &lostFiles{files: files, out: out, printed: map[uuid.UUID]bool{}}
-		n, skipped := 0, 0
-		err := retry(ctx, func(ctx context.Context) (err error) {
-			n, skipped, err = events.ReadJournal(ctx, cfg.EventsURL, func(batch []file.Info) error { return l.add(ctx, batch) })
-			return err
-		})
+		n, skipped, err := events.ReadJournal(ctx, cfg.EventsURL, func(batch []file.Info) error { return l.add(ctx, batch) })
 		if err != nil {
 			return err
 		}

@@ -105,8 +105,6 @@ func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
 const (
 	firstPause = 250 * time.Millisecond
 	maxPause   = 5 * time.Second
-	// startWait is how long after its start retry repeats a failed step.
-	startWait = 30 * time.Second
 )
 
 // untrusted reports whether a store has no TLS, or a certificate that is not trusted.
@@ -132,22 +130,6 @@ func await(ctx context.Context, store string, step func(ctx context.Context) err
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return fmt.Errorf("set up %s: gave up waiting for the store: %w", store, err)
-		}
-	}
-}
-
-// retry calls step until it does not return a problem.Unavailable. It does not call step again after startWait. Commands
-// that run in a new pod use it, because the network of a pod can be incomplete when the pod starts.
-func retry(ctx context.Context, step func(ctx context.Context) error) error {
-	for end := time.Now().Add(startWait); ; {
-		err := step(ctx)
-		if !errors.Is(err, problem.Unavailable) || time.Now().After(end) {
-			return err
-		}
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return err
 		}
 	}
 }

@@ -22,12 +22,7 @@ func redrive(ctx context.Context, cfg config, out io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, redriveTimeout)
 	defer cancel()
-	moved := 0
-	err := retry(ctx, func(ctx context.Context) error {
-		n, err := events.Redrive(ctx, cfg.EventsURL)
-		moved += n
-		return err
-	})
+	moved, err := events.Redrive(ctx, cfg.EventsURL)
 	_, noted := fmt.Fprintf(out, "dead letters moved back: %d\n", moved)
 	return errors.Join(err, noted)
 }

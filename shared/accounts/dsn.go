@@ -11,16 +11,13 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
-	"github.com/strongroom-dev/strongroom/shared/dial"
+	"github.com/strongroom-dev/strongroom/shared/dialer"
 )
 
 const (
 	dialTimeout = 3 * time.Second
 	ioTimeout   = 5 * time.Second
 )
-
-// started is about the time when the process has started.
-var started = time.Now()
 
 // session contains the MySQL session variables that are set for every connection.
 var session = map[string]string{
@@ -58,7 +55,7 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 	cfg.AllowAllFiles = false
 	cfg.ClientFoundRows = true // RowsAffected also counts rows that an UPDATE matches but does not change
 	cfg.Logger = driverLog{}
-	cfg.DialFunc = dial.Until(started.Add(dial.StartWait), cfg.Timeout)
+	cfg.DialFunc = dialer.DialContext
 	if cfg.Params == nil {
 		cfg.Params = map[string]string{}
 	}

@@ -195,13 +195,8 @@ func loadConfig(adminDSN, dsn string) (cfg *mysql.Config, setting string, err er
 	setting = "MYSQL_ADMIN_DSN is not set, and the tables cannot be replaced: MYSQL_DSN"
 	if adminDSN != "" {
 		setting = "MYSQL_ADMIN_DSN"
-		server, err := mysql.ParseDSN(adminDSN)
-		if err != nil {
-			return nil, "", errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
-		}
-		server.DBName = cfg.DBName
-		if cfg, err = parseDSN(server.FormatDSN()); err != nil {
-			return nil, "", fmt.Errorf("MYSQL_ADMIN_DSN: %w", err)
+		if cfg, err = adminConfig(adminDSN, cfg.DBName); err != nil {
+			return nil, "", err
 		}
 	}
 	cfg.ReadTimeout = max(cfg.ReadTimeout, migrateTimeout)

@@ -31,16 +31,9 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	if !databaseName.MatchString(runtime.DBName) {
 		return fmt.Errorf("MYSQL_DSN: invalid database name %q: want a letter followed by at most 62 letters, digits or underscores", runtime.DBName)
 	}
-	server, err := mysql.ParseDSN(adminDSN)
-	if err != nil || server.User == "" {
-		return errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
-	}
-	// Connect as the administrator to the runtime user's database, even if MYSQL_ADMIN_DSN names another database,
-	// because the migrations must run in the runtime user's database.
-	server.DBName = runtime.DBName
-	admin, err := parseDSN(server.FormatDSN())
+	admin, err := adminConfig(adminDSN, runtime.DBName)
 	if err != nil {
-		return fmt.Errorf("MYSQL_ADMIN_DSN: %w", err)
+		return err
 	}
 	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createDatabase(ctx, conn, runtime.DBName) })
 	if err != nil {
@@ -58,6 +51,21 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 		return Refused("MYSQL_ADMIN_DSN", fail("create user "+runtime.User, err))
 	}
 	return checkAppendOnly(ctx, runtime)
+}
+
+// adminConfig returns the configuration of a connection to a database as the administrator that adminDSN names. It ignores
+// the database in adminDSN, because the administrator changes the database of the functions.
+func adminConfig(adminDSN, database string) (*mysql.Config, error) {
+	server, err := mysql.ParseDSN(adminDSN)
+	if err != nil || server.User == "" {
+		return nil, errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
+	}
+	server.DBName = database
+	cfg, err := parseDSN(server.FormatDSN())
+	if err != nil {
+		return nil, fmt.Errorf("MYSQL_ADMIN_DSN: %w", err)
+	}
+	return cfg, nil
 }
 
 // withServer connects to the server in cfg, and acquires the lock for changes to the database in cfg. It then calls

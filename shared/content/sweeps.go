@@ -12,7 +12,7 @@ import (
 )
 
 // sweepDocument is a document in the sweeps collection. It records the beginning of a sweep. The numbers of sweeps are
-// consecutive, so only one of several concurrent sweeps can insert its document.
+// consecutive, so of several sweeps that have read the same documents, only one can insert the next document.
 type sweepDocument struct {
 	Number  int64     `bson:"_id"`
 	BegunAt time.Time `bson:"begun_at"`

@@ -11,6 +11,8 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/strongroom-dev/strongroom/shared/dialer"
 )
 
 const (
@@ -189,7 +191,9 @@ func dialConn(amqpURL string) (*amqp.Connection, net.Conn, error) {
 		Properties: amqp.Table{"connection_name": "strongroom", "product": "strongroom"},
 		Dial: func(network, address string) (net.Conn, error) {
 			deadline := time.Now().Add(dialTimeout)
-			c, err := (&net.Dialer{Deadline: deadline}).Dial(network, address)
+			ctx, cancel := context.WithDeadline(context.Background(), deadline)
+			defer cancel()
+			c, err := dialer.DialContext(ctx, network, address)
 			if err != nil {
 				return nil, err
 			}

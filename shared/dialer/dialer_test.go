@@ -1,4 +1,4 @@
-package dial
+package dialer
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestUntil proves that a failed attempt to connect is repeated until the end, and not after the end.
-func TestUntil(t *testing.T) {
+// TestDialUntil proves that a failed attempt to connect is repeated until the end, and not after the end.
+func TestDialUntil(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -17,7 +17,7 @@ func TestUntil(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Until(time.Now(), time.Minute)(t.Context(), "tcp", address); err == nil {
+	if _, err := dialUntil(t.Context(), time.Now(), "tcp", address); err == nil {
 		t.Error("after the end: got no error, want an error")
 	}
 	closed := make(chan error, 1)
@@ -30,7 +30,7 @@ func TestUntil(t *testing.T) {
 		_, err = listener.Accept()
 		closed <- errors.Join(err, listener.Close())
 	})
-	conn, err := Until(time.Now().Add(time.Minute), time.Minute)(t.Context(), "tcp", address)
+	conn, err := dialUntil(t.Context(), time.Now().Add(time.Minute), "tcp", address)
 	if err != nil {
 		t.Fatalf("got error %v, want a connection after the server has started", err)
 	}
