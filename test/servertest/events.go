@@ -7,6 +7,7 @@ import (
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/uuid"
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
@@ -15,23 +16,32 @@ import (
 // Recovery is how long a publisher or a pipeline may take to recover after its servers become available again.
 const Recovery = 30 * time.Second
 
-// ResetTopology deletes the exchanges and queues of the virtual host and declares them again.
+// ResetTopology deletes the exchanges and queues of the virtual host and declares them again. It repeats failed
+// attempts, because RabbitMQ refuses to delete a stream for a moment after a restart ("home node is down").
 func ResetTopology(t *testing.T, broker Vhost) {
 	t.Helper()
-	ch := Channel(t, broker)
-	for _, queue := range []string{events.Queue, events.DeadQueue, events.Journal} {
-		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
-			t.Fatal(err)
+	Eventually(t, Recovery, "the exchanges and queues are deleted and declared", func() error {
+		conn, err := amqp.Dial(broker.URL)
+		if err != nil {
+			return err
 		}
-	}
-	for _, exchange := range []string{events.Exchange, events.DeadExchange} {
-		if err := ch.ExchangeDelete(exchange, false, false); err != nil {
-			t.Fatal(err)
+		defer func() { _ = conn.Close() }()
+		ch, err := conn.Channel()
+		if err != nil {
+			return err
 		}
-	}
-	if err := events.DeclareTopology(t.Context(), broker.URL); err != nil {
-		t.Fatal(err)
-	}
+		for _, queue := range []string{events.Queue, events.DeadQueue, events.Journal} {
+			if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
+				return err
+			}
+		}
+		for _, exchange := range []string{events.Exchange, events.DeadExchange} {
+			if err := ch.ExchangeDelete(exchange, false, false); err != nil {
+				return err
+			}
+		}
+		return events.DeclareTopology(t.Context(), broker.URL)
+	})
 }
 
 // ResetLastingTopology calls ResetTopology and then waits long enough for RabbitMQ to save the new queues. Use it for a
