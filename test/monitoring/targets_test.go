@@ -2,16 +2,20 @@ package monitoring
 
 import (
 	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	v1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"sigs.k8s.io/yaml"
+
+	"github.com/strongroom-dev/strongroom/test/docs/commands"
 )
 
 // TestTargets checks which addresses the PodMonitors select. Prometheus has one target for each container and each port
@@ -56,6 +60,39 @@ func TestTargets(t *testing.T) {
 	}
 	if !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("got the targets %v, want %v", got, want)
+	}
+}
+
+// TestScrapeConfigs checks which addresses the example in docs/monitoring.md selects, and the label that an alert needs.
+func TestScrapeConfigs(t *testing.T) {
+	text, err := commands.Block("../..", "docs/monitoring.md", "yaml", "apiVersion: monitoring.coreos.com/v1alpha1\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, document := range strings.Split(text, "\n---\n") {
+		var config v1alpha1.ScrapeConfig
+		if err := yaml.UnmarshalStrict([]byte(document), &config); err != nil {
+			t.Fatal(err)
+		}
+		path := "/metrics"
+		if config.Spec.MetricsPath != nil {
+			path = *config.Spec.MetricsPath + "?" + url.Values(config.Spec.Params).Encode()
+		}
+		for _, static := range config.Spec.StaticConfigs {
+			for _, target := range static.Targets {
+				got = append(got, static.Labels["namespace"]+" "+string(target)+path)
+			}
+		}
+	}
+	var want []string
+	for _, path := range []string{"/metrics", "/metrics/detailed?family=queue_coarse_metrics&family=queue_consumer_count"} {
+		for _, node := range []string{"0", "1", "2"} {
+			want = append(want, "strongroom rabbitmq-"+node+".example.com:15692"+path)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got the targets %q, want %q", got, want)
 	}
 }
 
