@@ -222,15 +222,17 @@ func (s *system) wantScheme(t *testing.T, https bool) {
 	}
 }
 
+// certificateSecret is the name of the Secret with the certificate of the ingress.
+const certificateSecret = "e2e-certificate"
+
 // terminateTLS makes the ingress serve HTTPS for all hosts with one certificate until the test ends. It returns the local
 // address of a port that kubectl forwards to the ingress.
 func (in ingress) terminateTLS(t *testing.T, certificate, key string) string {
 	t.Helper()
-	const secret = "e2e-certificate"
 	if in.name == "Kourier" {
-		newSecret(t, in.namespace, secret, "kubernetes.io/tls", certificate, key)
+		newSecret(t, in.namespace, certificateSecret, "kubernetes.io/tls", certificate, key)
 		t.Cleanup(func() { setKourier(t, map[string]any{"certs-secret-name": nil, "certs-secret-namespace": nil}) })
-		setKourier(t, map[string]any{"certs-secret-name": secret, "certs-secret-namespace": in.namespace})
+		setKourier(t, map[string]any{"certs-secret-name": certificateSecret, "certs-secret-namespace": in.namespace})
 		return forward(t, in.namespace, "service/"+in.service, "443")
 	}
 	settings := filepath.Join(t.TempDir(), "tls.yaml")
@@ -238,7 +240,7 @@ func (in ingress) terminateTLS(t *testing.T, certificate, key string) string {
 	if err := os.WriteFile(settings, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	newSecret(t, in.namespace, secret, "Opaque", certificate, key, settings)
+	newSecret(t, in.namespace, certificateSecret, "Opaque", certificate, key, settings)
 	type operation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
@@ -248,7 +250,7 @@ func (in ingress) terminateTLS(t *testing.T, certificate, key string) string {
 	patch := []operation{
 		// The node has only one port 80, so the old pod must end before the new pod can start.
 		{"replace", "/spec/strategy", map[string]string{"type": "Recreate"}},
-		{"add", pod + "volumes", []any{map[string]any{"name": "e2e", "secret": map[string]string{"secretName": secret}}}},
+		{"add", pod + "volumes", []any{map[string]any{"name": "e2e", "secret": map[string]string{"secretName": certificateSecret}}}},
 		{"add", pod + "containers/0/volumeMounts", []any{map[string]string{"name": "e2e", "mountPath": "/e2e"}}},
 	}
 	for _, option := range []string{"--entrypoints.e2e.address=:8443", "--entrypoints.e2e.http.tls=true",
@@ -275,7 +277,8 @@ func (in ingress) terminateTLS(t *testing.T, certificate, key string) string {
 	return forward(t, in.namespace, "deployment/"+in.deployment, "8443")
 }
 
-// TestTLS proves that the gateway recognizes HTTPS at its own URL, and that uploads work over HTTP/2.
+// TestTLS proves that the gateway recognizes HTTPS at its own URL, that uploads work over HTTP/2, and that an operator can
+// renew the certificate.
 func TestTLS(t *testing.T) {
 	s := open(t)
 	in := findIngress(t)
@@ -283,10 +286,22 @@ func TestTLS(t *testing.T) {
 	host := hostname(t, s.urls["gateway"])
 	pool, certificate, key := newCertificate(t, host)
 	secure := s.at("https://" + host)
-	secure.overTLS(pool, in.terminateTLS(t, certificate, key))
+	address := in.terminateTLS(t, certificate, key)
+	secure.overTLS(pool, address)
 	secure.responds(t)
 	secure.wantScheme(t, true)
 	f := newFile("over TLS.bin", 5<<20)
 	secure.upload(t, f)
 	secure.download(t, f)
+	if in.name != "Kourier" {
+		return
+	}
+	// Kourier serves a renewed certificate after a restart of its controller, as docs/production.md says.
+	pool, certificate, key = newCertificate(t, host)
+	kubectl(t, "delete", "secret", certificateSecret, "--namespace", in.namespace)
+	newSecret(t, in.namespace, certificateSecret, "kubernetes.io/tls", certificate, key)
+	kubectl(t, "rollout", "restart", "deployment/net-kourier-controller", "--namespace", "knative-serving")
+	kubectl(t, "rollout", "status", "deployment/net-kourier-controller", "--namespace", "knative-serving", "--timeout=100s")
+	secure.overTLS(pool, address)
+	secure.responds(t)
 }
