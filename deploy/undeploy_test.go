@@ -1,12 +1,17 @@
 package deploy_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
 func TestUndeploy(t *testing.T) {
-	const sources, namespace = "delete --namespace strongroom --ignore-not-found", "delete --ignore-not-found --timeout=5m namespace strongroom"
+	steps := []string{
+		"delete --namespace strongroom --ignore-not-found --timeout=2m rabbitmqsource,pingsource --all",
+		"delete --namespace strongroom --ignore-not-found --cascade=foreground --timeout=11m ksvc --all",
+		"delete --ignore-not-found --timeout=5m namespace strongroom",
+	}
 	for name, tc := range map[string]struct {
 		settings []string
 		deployed bool
@@ -24,10 +29,18 @@ func TestUndeploy(t *testing.T) {
 				kubectl = append(kubectl, [2]string{`"get namespace strongroom"`, ""})
 			}
 			got := run(t, map[string]responses{"kubectl": kubectl}, tc.settings, "undeploy")
-			first, second := got.call(sources), got.call(namespace)
-			if got.code != tc.code || (second >= 0) != tc.deletes || tc.deletes && (first < 0 || first > second) || !strings.Contains(got.output, tc.want) {
-				t.Errorf("got exit code %d, calls %q and the output\n%s\nwant %d, the deletion of the sources and then of the namespace: %t, and %q",
-					got.code, got.calls, got.output, tc.code, tc.deletes, tc.want)
+			var deleted []string
+			for _, call := range got.calls {
+				if command, ok := strings.CutPrefix(call, "kubectl "); ok && strings.HasPrefix(command, "delete") {
+					deleted = append(deleted, command)
+				}
+			}
+			want := steps
+			if !tc.deletes {
+				want = nil
+			}
+			if got.code != tc.code || !slices.Equal(deleted, want) || !strings.Contains(got.output, tc.want) {
+				t.Errorf("got exit code %d, deletions %q and the output\n%s\nwant %d, %q and %q", got.code, deleted, got.output, tc.code, want, tc.want)
 			}
 		})
 	}
