@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/strongroom-dev/strongroom/shared/client"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 // TestClientAddress checks that a function sees the runner's peer as the client. The client's own headers and the
@@ -37,11 +38,11 @@ func TestClientAddress(t *testing.T) {
 		"another function, forged header":   {inside{f}, "127.0.0.1:1", []string{"203.0.113.9, 10.0.0.1, 10.0.0.2, 10.0.0.3"}, "127.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			request := httptest.NewRequest(http.MethodPost, "/", nil)
-			request.RemoteAddr = c.peer
-			request.Header["X-Forwarded-For"] = c.forwarded
+			outer := httptest.NewRequest(http.MethodPost, "/", nil)
+			outer.RemoteAddr = c.peer
+			outer.Header["X-Forwarded-For"] = c.forwarded
 			recorder := httptest.NewRecorder()
-			c.handler.ServeHTTP(recorder, request)
+			c.handler.ServeHTTP(recorder, outer)
 			var got seen
 			decode(t, recorder.Body.Bytes(), &got)
 			var trust client.Trust
@@ -52,9 +53,13 @@ func TestClientAddress(t *testing.T) {
 					}
 				}
 			}
-			if got := trust.Address(&http.Request{Header: got.Header, RemoteAddr: "127.0.0.1:2"}).String(); got != c.want {
-				t.Errorf("the function sees the client address %s, want %s", got, c.want)
-			}
+			inner := httptest.NewRequest(http.MethodPost, "/", nil)
+			inner.Header, inner.RemoteAddr = got.Header, "127.0.0.1:2"
+			trust.Identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if got := request.OriginOf(r.Context()).Address.String(); got != c.want {
+					t.Errorf("the function sees the client address %s, want %s", got, c.want)
+				}
+			})).ServeHTTP(httptest.NewRecorder(), inner)
 		})
 	}
 }

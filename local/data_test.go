@@ -45,7 +45,7 @@ func TestSecretsAreKept(t *testing.T) {
 	if second, err := keepSecrets(dir); err != nil || second != first {
 		t.Errorf("got different secrets the second time (error %v)", err)
 	}
-	for _, name := range []string{"key.jwk", "jwks.json", "password", "gateway-key", "link-key"} {
+	for _, name := range []string{"key.jwk", "jwks.json", "password", "gateway-key", "link-key", "sign-in-key"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: got %v, %v, want a file with mode 0600", name, info, err)
 		}

@@ -28,7 +28,7 @@ type resolver struct {
 	// configMaps contains the data of all ConfigMaps, by ConfigMap name and key.
 	configMaps map[string]map[string]string
 	// secrets contains the data of all Secrets, by Secret name and key. An empty value means that the stores in use do
-	// not need the secret.
+	// not need the secret. The process then runs without the file and without the variable that names the file.
 	secrets map[string]map[string]string
 	// mounts is the directory that contains the mounted volumes. The path of each volume in this directory is
 	// FUNCTION/VOLUME.
@@ -75,21 +75,25 @@ func (r resolver) environment(name string, pod podSpec) ([]string, error) {
 		if slices.Contains(observing, v.Name) {
 			continue
 		}
-		value, ok, err := r.value(v)
+		value, err := r.value(v)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", name, v.Name, err)
 		}
-		if ok {
-			set(v.Name, value)
-		}
+		set(v.Name, value)
 	}
 	for _, m := range c.VolumeMounts {
 		dir := filepath.Join(r.mounts, name, m.Name)
-		if err := r.mount(dir, m.Name, pod.Volumes); err != nil {
+		unneeded, err := r.mount(dir, m.Name, pod.Volumes)
+		if err != nil {
 			return nil, fmt.Errorf("%s: mount volume %s: %w", name, m.Name, err)
 		}
 		for key, value := range values {
-			if rest, ok := strings.CutPrefix(value, m.MountPath); ok && (rest == "" || rest[0] == '/') {
+			rest, ok := strings.CutPrefix(value, m.MountPath)
+			switch {
+			case !ok || rest != "" && rest[0] != '/':
+			case slices.Contains(unneeded, strings.TrimPrefix(rest, "/")):
+				order = slices.DeleteFunc(order, func(name string) bool { return name == key })
+			default:
 				values[key] = dir + rest
 			}
 		}
@@ -122,56 +126,59 @@ func (r resolver) rewrite(value string) (string, error) {
 // clusterURL matches a function's cluster-internal URL, such as http://login.strongroom.svc.cluster.local/login.
 var clusterURL = regexp.MustCompile(`^http://([a-z0-9-]+)\.strongroom\.svc(?:\.cluster\.local)?((?:/.*)?)$`)
 
-// value returns the environment variable's value from the manifest, a ConfigMap or a Secret. It returns false if the
-// value in the Secret is empty, because the process then runs without the variable.
-func (r resolver) value(v variable) (value string, ok bool, err error) {
+// value returns the environment variable's value from the manifest or from a ConfigMap.
+func (r resolver) value(v variable) (string, error) {
 	switch from := v.ValueFrom; {
 	case from == nil && strings.Contains(v.Value, "$("):
-		return "", false, errors.New(`"make run" does not expand $(…)`)
+		return "", errors.New(`"make run" does not expand $(…)`)
 	case from == nil:
-		return v.Value, true, nil
-	case from.ConfigMapKeyRef != nil:
-		value, err = find("ConfigMap", r.configMaps, *from.ConfigMapKeyRef)
-		return value, err == nil, err
-	case from.SecretKeyRef != nil:
-		value, err = find("Secret", r.secrets, *from.SecretKeyRef)
-		return value, value != "", err
-	default:
-		return "", false, errors.New("valueFrom has neither configMapKeyRef nor secretKeyRef")
+		return v.Value, nil
+	case from.ConfigMapKeyRef == nil:
+		return "", errors.New("valueFrom has no configMapKeyRef")
 	}
-}
-
-// find returns the value to which ref refers. kind is "ConfigMap" or "Secret". The map called all contains the data
-// of all objects of that kind, by name and key.
-func find(kind string, all map[string]map[string]string, ref keyRef) (string, error) {
-	value, ok := all[ref.Name][ref.Key]
+	ref := *v.ValueFrom.ConfigMapKeyRef
+	value, ok := r.configMaps[ref.Name][ref.Key]
 	if !ok {
-		return "", fmt.Errorf("%s %s has no key %s", kind, ref.Name, ref.Key)
+		return "", fmt.Errorf("ConfigMap %s has no key %s", ref.Name, ref.Key)
 	}
 	return value, nil
 }
 
 // mount replaces the content of the directory dir with the files of a volume. name is the volume's name, and volumes
-// contains all volumes of the pod.
-func (r resolver) mount(dir, name string, volumes []volume) error {
+// contains all volumes of the pod. mount returns the names of the files that it does not create, because the stores in
+// use do not need them.
+func (r resolver) mount(dir, name string, volumes []volume) (unneeded []string, err error) {
 	i := slices.IndexFunc(volumes, func(v volume) bool { return v.Name == name })
 	if i < 0 {
-		return errors.New("the pod mounts the volume but does not declare it")
+		return nil, errors.New("the pod mounts the volume but does not declare it")
 	}
 	if err := os.RemoveAll(dir); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return nil, err
 	}
-	secret, ok := r.secrets[volumes[i].Secret.SecretName]
-	if !ok && !volumes[i].Secret.Optional {
-		return fmt.Errorf("the Secret %q does not exist", volumes[i].Secret.SecretName)
+	from := volumes[i].Secret
+	secret, ok := r.secrets[from.SecretName]
+	if !ok && !from.Optional {
+		return nil, fmt.Errorf("the Secret %q does not exist", from.SecretName)
 	}
-	for key, value := range secret {
-		if err := os.WriteFile(filepath.Join(dir, key), []byte(value), 0o600); err != nil {
-			return err
+	items := from.Items
+	if items == nil {
+		for key := range secret {
+			items = append(items, item{key, key})
 		}
 	}
-	return nil
+	for _, item := range items {
+		value, ok := secret[item.Key]
+		if !ok {
+			return nil, fmt.Errorf("the Secret %q has no key %s", from.SecretName, item.Key)
+		}
+		if value == "" {
+			unneeded = append(unneeded, item.Path)
+		} else if err := os.WriteFile(filepath.Join(dir, item.Path), []byte(value), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return unneeded, nil
 }

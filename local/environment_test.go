@@ -36,8 +36,10 @@ func TestEnvironment(t *testing.T) {
 		{"variable that the developer sets", "{env: [{name: METRICS_ADDR, value: ':9464'}, {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: x}]}", base, ""},
 		{"ConfigMap", "{envFrom: [{configMapRef: {name: settings}}]}", base + " LEVEL=info SIZE=1GiB", ""},
 		{"env overrides envFrom", "{envFrom: [{configMapRef: {name: settings}}], env: [{name: LEVEL, value: warn}]}", base + " LEVEL=warn SIZE=1GiB", ""},
-		{"Secret key", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: dsn}}}]}", base + " A=user:pw@tcp(db)/x", ""},
-		{"Secret with an empty value", "{env: [{name: A, valueFrom: {secretKeyRef: {name: mysql, key: admin}}}]}", base, ""},
+		{"Secret key", "{env: [{name: A, value: /mysql/dsn}], volumeMounts: [{name: mysql, mountPath: /mysql, readOnly: true}]}",
+			base + " A=" + mounts + "/f/mysql/dsn", ""},
+		{"Secret with an empty value", "{env: [{name: A, value: /mysql/admin}], volumeMounts: [{name: mysql, mountPath: /mysql, readOnly: true}]}", base, ""},
+		{"missing key", "{volumeMounts: [{name: typo, mountPath: /mysql}]}", "", `mount volume typo: the Secret "mysql" has no key dns`},
 		{"mounted Secret", "{env: [{name: FILE, value: /keys/jwks.json}, {name: DIR, value: /keys}, {name: OTHER, value: /keys2/x}], " +
 			"volumeMounts: [{name: v, mountPath: /keys, readOnly: true}]}",
 			base + " FILE=" + mounts + "/f/v/jwks.json DIR=" + mounts + "/f/v OTHER=/keys2/x", ""},
@@ -46,10 +48,9 @@ func TestEnvironment(t *testing.T) {
 		{"address of a store", "{env: [{name: A, value: 'http://login.strongroom.svc:15672'}]}", base + " A=http://login.strongroom.svc:15672", ""},
 		{"unknown function", "{env: [{name: A, value: 'http://none.strongroom.svc.cluster.local'}]}", "", "f: A: http://none.strongroom.svc.cluster.local is the address of a function that does not exist"},
 		{"missing ConfigMap key", "{env: [{name: A, valueFrom: {configMapKeyRef: {name: settings, key: NONE}}}]}", "", "f: A: ConfigMap settings has no key NONE"},
-		{"missing Secret", "{env: [{name: A, valueFrom: {secretKeyRef: {name: none, key: x}}}]}", "", "f: A: Secret none has no key x"},
 		{"missing ConfigMap", "{envFrom: [{configMapRef: {name: none}}]}", "", "f: envFrom: ConfigMap \"none\" does not exist"},
 		{"expansion", "{env: [{name: A, value: $(B)}]}", "", "does not expand"},
-		{"empty valueFrom", "{env: [{name: A, valueFrom: {}}]}", "", "valueFrom has neither configMapKeyRef nor secretKeyRef"},
+		{"empty valueFrom", "{env: [{name: A, valueFrom: {}}]}", "", "valueFrom has no configMapKeyRef"},
 		{"undeclared volume", "{volumeMounts: [{name: none, mountPath: /x}]}", "", "mount volume none: the pod mounts the volume but does not declare it"},
 		{"volume of a missing Secret", "{volumeMounts: [{name: lost, mountPath: /x}]}", "", "the Secret \"lost\" does not exist"},
 		{"volume without a Secret", "{volumeMounts: [{name: other, mountPath: /x}]}", "", "the Secret \"\" does not exist"},
@@ -60,7 +61,9 @@ func TestEnvironment(t *testing.T) {
 			if err := yaml.UnmarshalStrict([]byte(test.pod), &pod.Containers[0]); err != nil {
 				t.Fatal(err)
 			}
-			volumes := `[{name: v, secret: {secretName: keys}}, {name: lost, secret: {secretName: lost}}, {name: other}]`
+			volumes := `[{name: v, secret: {secretName: keys}}, {name: lost, secret: {secretName: lost}}, {name: other},
+				{name: mysql, secret: {secretName: mysql, items: [{key: dsn, path: dsn}, {key: admin, path: admin}]}},
+				{name: typo, secret: {secretName: mysql, items: [{key: dns, path: dsn}]}}]`
 			if err := yaml.UnmarshalStrict([]byte(volumes), &pod.Volumes); err != nil {
 				t.Fatal(err)
 			}
@@ -87,7 +90,8 @@ func TestVolumes(t *testing.T) {
 		secrets: map[string]map[string]string{"keys": {"a": "1", "b": "2"}}, mounts: mounts, lookup: os.LookupEnv,
 	}
 	var pod podSpec
-	text := `{containers: [{volumeMounts: [{name: all, mountPath: /all}]}], volumes: [{name: all, secret: {secretName: keys}}]}`
+	text := `{containers: [{volumeMounts: [{name: all, mountPath: /all}, {name: one, mountPath: /one}]}],
+		volumes: [{name: all, secret: {secretName: keys}}, {name: one, secret: {secretName: keys, items: [{key: b, path: c}]}}]}`
 	if err := yaml.UnmarshalStrict([]byte(text), &pod); err != nil {
 		t.Fatal(err)
 	}
@@ -117,13 +121,13 @@ func TestVolumes(t *testing.T) {
 		}
 		return nil
 	})
-	if want := []string{"/f/all/a=1", "/f/all/b=2"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"/f/all/a=1", "/f/all/b=2", "/f/one/c=2"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 }
 
 func TestProcessGetsNothingElse(t *testing.T) {
-	t.Setenv("MYSQL_DSN", "the developer's own")
+	t.Setenv("MYSQL_DSN_FILE", "the developer's own")
 	f, _ := play(t, "f", "function", nil)
 	var names []string
 	for _, variable := range get(t, front(t, f)).Environment {

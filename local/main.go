@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caarlos0/env/v11"
+	serving "github.com/strongroom-dev/strongroom/shared/function"
 )
 
 // settings contains the environment variables that configure `make run`.
@@ -30,19 +30,19 @@ type settings struct {
 	// Stores restricts the stores that the runner can use. It is empty, "installed" or "embedded" (see anyStores).
 	Stores string `env:"STRONGROOM_STORES"`
 	// MySQLDSN, MongoURI and EventsURL are the connection strings of existing servers. The system uses these
-	// servers instead of starting its own.
-	MySQLDSN  string `env:"MYSQL_DSN"`
-	MongoURI  string `env:"MONGODB_URI"`
-	EventsURL string `env:"EVENTS_URL"`
+	// servers instead of starting its own. The functions have settings with the same names.
+	MySQLDSN  serving.Secret `env:"MYSQL_DSN_FILE"`
+	MongoURI  serving.Secret `env:"MONGODB_URI_FILE"`
+	EventsURL serving.Secret `env:"EVENTS_URL_FILE"`
 	// If MySQLAdminDSN is set, setup uses it to create the functions' MySQL account and to migrate the tables.
 	// Otherwise, setup migrates the tables as the user in MySQLDSN, so this user needs the privileges to change
 	// tables.
-	MySQLAdminDSN string `env:"MYSQL_ADMIN_DSN"`
+	MySQLAdminDSN serving.Secret `env:"MYSQL_ADMIN_DSN_FILE"`
 	// If MongoAdminURI is set, setup uses it to create the functions' MongoDB account.
-	MongoAdminURI string `env:"MONGODB_ADMIN_URI"`
+	MongoAdminURI serving.Secret `env:"MONGODB_ADMIN_URI_FILE"`
 	// EventsAdminURL is the URL that setup uses to declare queues. If it is not set, setup uses EventsURL, so the
 	// user in EventsURL must be allowed to declare queues.
-	EventsAdminURL string `env:"EVENTS_ADMIN_URL"`
+	EventsAdminURL serving.Secret `env:"EVENTS_ADMIN_URL_FILE"`
 }
 
 func main() {
@@ -107,7 +107,7 @@ func run(ctx context.Context, out *output) (err error) {
 // readSettings reads the settings from environment variables and checks STRONGROOM_STORES.
 func readSettings() (settings, error) {
 	var cfg settings
-	if err := env.Parse(&cfg); err != nil {
+	if err := serving.Parse(&cfg); err != nil {
 		return settings{}, err
 	}
 	switch cfg.Stores {

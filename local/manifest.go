@@ -101,7 +101,6 @@ type variable struct {
 	Value     string `json:"value"`
 	ValueFrom *struct {
 		ConfigMapKeyRef *keyRef `json:"configMapKeyRef"`
-		SecretKeyRef    *keyRef `json:"secretKeyRef"`
 	} `json:"valueFrom"`
 }
 
@@ -114,8 +113,6 @@ type variablesFrom struct {
 type keyRef struct {
 	Name string `json:"name"`
 	Key  string `json:"key"`
-	// Optional has no effect, because the runner generates all keys that manifests refer to.
-	Optional any `json:"optional"`
 }
 
 type mount struct {
@@ -128,9 +125,17 @@ type volume struct {
 	Name   string `json:"name"`
 	Secret struct {
 		SecretName string `json:"secretName"`
+		// Items are the keys that become files. If Items is nil, all keys do.
+		Items []item `json:"items"`
 		// Optional reports whether the pod can start without the Secret. The volume is then empty.
 		Optional bool `json:"optional"`
 	} `json:"secret"`
+}
+
+// item is a key of a Secret that becomes the file at the path in a volume.
+type item struct {
+	Key  string `json:"key"`
+	Path string `json:"path"`
 }
 
 type configMap struct {

@@ -50,7 +50,7 @@ func TestOwnManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, variable := range setup {
-		if strings.HasPrefix(variable, "MYSQL_ADMIN_DSN=") {
+		if strings.HasPrefix(variable, "MYSQL_ADMIN_DSN_FILE=") {
 			t.Errorf("got %s, want it unset without an administrator's address", variable)
 		}
 	}

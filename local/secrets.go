@@ -32,6 +32,8 @@ type keptSecrets struct {
 	gatewayKey string
 	// linkKey is the key with which the files function signs links to files.
 	linkKey string
+	// signInKey is the key with which the login and accounts functions sign device tokens and hash user names.
+	signInKey string
 }
 
 // keepSecrets returns the secrets in dir. If dir does not exist, keepSecrets creates it and generates the secrets.
@@ -44,6 +46,7 @@ func keepSecrets(dir string) (keptSecrets, error) {
 	var kept keptSecrets
 	for name, value := range map[string]*string{
 		"key.jwk": &kept.signingKey, "jwks.json": &kept.keySet, "password": &kept.password, "gateway-key": &kept.gatewayKey, "link-key": &kept.linkKey,
+		"sign-in-key": &kept.signInKey,
 	} {
 		content, err := os.ReadFile(filepath.Join(dir, name))
 		if errors.Is(err, os.ErrNotExist) && slices.Contains(keyFiles, name) {
@@ -59,7 +62,7 @@ func keepSecrets(dir string) (keptSecrets, error) {
 
 // keyFiles lists the files that contain random keys. keepSecrets generates any of these files that are missing
 // from an existing directory, because earlier versions of Strongroom did not generate all of them.
-var keyFiles = []string{"gateway-key", "link-key"}
+var keyFiles = []string{"gateway-key", "link-key", "sign-in-key"}
 
 // makeKey generates a random 256-bit key, encodes it as base64url, and writes it to the file called name in dir.
 func makeKey(dir, name string) ([]byte, error) {
@@ -102,6 +105,7 @@ func (k keptSecrets) kubernetes(s endpoints) map[string]map[string]string {
 		"token-keys":        {"jwks.json": k.keySet},
 		"gateway-key":       {"key": k.gatewayKey},
 		"link-key":          {"key": k.linkKey},
+		"sign-in-key":       {"key": k.signInKey},
 		"mysql":             {"dsn": s.mysql},
 		"mysql-admin":       {"dsn": s.mysqlAdmin},
 		"mongodb":           {"uri": s.mongodb},

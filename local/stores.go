@@ -19,7 +19,7 @@ import (
 )
 
 // These are the values of the setting STRONGROOM_STORES, which is intended for tests. With installedStores and
-// embeddedStores, the runner ignores the servers in the settings MYSQL_DSN, MONGODB_URI and EVENTS_URL.
+// embeddedStores, the runner ignores the servers in the settings MYSQL_DSN_FILE, MONGODB_URI_FILE and EVENTS_URL_FILE.
 const (
 	// anyStores is the default. For each store, the runner uses the server from the settings, an installed server, or
 	// the embedded store, in this order of preference.
@@ -77,8 +77,8 @@ func (s *stores) start(ctx context.Context, cfg settings, sink string) error {
 
 func (s *stores) startMySQL(ctx context.Context, cfg settings) error {
 	if cfg.MySQLDSN != "" && cfg.Stores == anyStores {
-		s.mysql, s.mysqlAdmin = cfg.MySQLDSN, cfg.MySQLAdminDSN
-		s.out.say("mysql", "using the server from MYSQL_DSN; you are responsible for the durability of its data")
+		s.mysql, s.mysqlAdmin = string(cfg.MySQLDSN), string(cfg.MySQLAdminDSN)
+		s.out.say("mysql", "using the server from MYSQL_DSN_FILE; you are responsible for the durability of its data")
 		return nil
 	}
 	private, err := s.privateMySQL(ctx, cfg)
@@ -140,8 +140,8 @@ func (s *stores) startTiDB(ctx context.Context, log io.Writer) (*store.MySQL, er
 
 func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 	if cfg.MongoURI != "" && cfg.Stores == anyStores {
-		s.mongodb, s.mongodbAdmin = cfg.MongoURI, cfg.MongoAdminURI
-		s.out.say("mongodb", "using the server from MONGODB_URI; you are responsible for the durability of its data")
+		s.mongodb, s.mongodbAdmin = string(cfg.MongoURI), string(cfg.MongoAdminURI)
+		s.out.say("mongodb", "using the server from MONGODB_URI_FILE; you are responsible for the durability of its data")
 		return nil
 	}
 	log := s.out.lines("mongodb")
@@ -178,27 +178,27 @@ func (s *stores) startMongoDB(ctx context.Context, cfg settings) error {
 	return nil
 }
 
-// startEvents finds or starts a RabbitMQ server. If EVENTS_URL is an HTTP URL, the functions send their events to that
+// startEvents finds or starts a RabbitMQ server. If EVENTS_URL_FILE is an HTTP URL, the functions send their events to that
 // URL instead. If no RabbitMQ server is available, they send their events directly to the sink URL.
 func (s *stores) startEvents(ctx context.Context, cfg settings, sink string) error {
-	named := cfg.EventsURL
+	named := string(cfg.EventsURL)
 	if cfg.Stores != anyStores {
 		named = ""
 	}
 	switch {
 	case strings.HasPrefix(named, "http://"), strings.HasPrefix(named, "https://"):
 		s.events = named
-		s.out.say("events", "using the sink from EVENTS_URL, which must forward the events to %s; if the sink rejects an event, "+
+		s.out.say("events", "using the sink from EVENTS_URL_FILE, which must forward the events to %s; if the sink rejects an event, "+
 			"the response to the upload has status 503", sink)
 		return nil
 	case named != "":
 		// The error does not contain the URL, because the URL can contain a password.
 		parsed, err := url.Parse(named)
 		if err != nil || parsed.Scheme != "amqp" && parsed.Scheme != "amqps" || parsed.Host == "" {
-			return errors.New("EVENTS_URL: must be amqp://USER:PASSWORD@HOST:PORT or http://HOST")
+			return errors.New("EVENTS_URL_FILE: must be amqp://USER:PASSWORD@HOST:PORT or http://HOST")
 		}
-		s.events, s.eventsAdmin = named, cmp.Or(cfg.EventsAdminURL, named)
-		s.out.say("events", "using the RabbitMQ server from EVENTS_URL; you are responsible for the durability of its data")
+		s.events, s.eventsAdmin = named, cmp.Or(string(cfg.EventsAdminURL), named)
+		s.out.say("events", "using the RabbitMQ server from EVENTS_URL_FILE; you are responsible for the durability of its data")
 		return s.build(ctx, "adapter", s.out.lines("events"))
 	}
 	if cfg.Stores != embeddedStores {

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	serving "github.com/strongroom-dev/strongroom/shared/function"
 )
 
 func TestNamedStores(t *testing.T) {
@@ -29,7 +31,7 @@ func TestNamedStores(t *testing.T) {
 				mysql: "u@tcp(db)/x", mysqlAdmin: "root@tcp(db)/x", mongodb: "mongodb://m/x", mongodbAdmin: "mongodb://root@m/x",
 				events: "http://broker.example/",
 			},
-			"from MYSQL_DSN",
+			"from MYSQL_DSN_FILE",
 		},
 	}
 	for _, test := range tests {
@@ -69,9 +71,9 @@ func TestEventsWithoutBroker(t *testing.T) {
 func TestWrongEventsURL(t *testing.T) {
 	for _, wrong := range []string{"broker:5672", "ftp://broker/", "amqp://", "amqp://%zz"} {
 		s := &stores{out: &output{w: &screen{}}}
-		err := s.startEvents(t.Context(), settings{EventsURL: wrong}, "")
-		if err == nil || !strings.Contains(err.Error(), "EVENTS_URL") || strings.Contains(err.Error(), "%zz") {
-			t.Errorf("%s: got %v, want an error that names EVENTS_URL but does not contain its value", wrong, err)
+		err := s.startEvents(t.Context(), settings{EventsURL: serving.Secret(wrong)}, "")
+		if err == nil || !strings.Contains(err.Error(), "EVENTS_URL_FILE") || strings.Contains(err.Error(), "%zz") {
+			t.Errorf("%s: got %v, want an error that names EVENTS_URL_FILE but does not contain its value", wrong, err)
 		}
 	}
 }

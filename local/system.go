@@ -22,10 +22,10 @@ import (
 // the Job can report an unavailable store.
 const setupTimeout = 6 * time.Minute
 
-// demoUsers are the demo accounts that setup creates, in the JSON format of the setting DEMO_USERS. Their passwords
+// demoUsers are the demo accounts that setup creates, in the JSON format of the setting DEMO_USERS_FILE. Their passwords
 // are public.
 const demoUsers = `[{"username":"ada","password":"lovelace-1843","role":"user"},` +
-	`{"username":"grace","password":"hopper-1906","role":"admin"}]`
+	`{"username":"grace","password":"murray-hopper-1906","role":"admin"}]`
 
 // system is a running instance of Strongroom: its addresses, its stores and its functions.
 type system struct {
@@ -251,7 +251,11 @@ func runSetup(ctx context.Context, m *manifests, r resolver, bin string, out *ou
 	defer cancel()
 	binary := filepath.Join(bin, m.setup.Containers[0].binary())
 	log := out.lines("setup")
-	p, err := launch(binary, append(environment, "DEMO_USERS="+demoUsers), log)
+	users := filepath.Join(r.mounts, "demo-users.json")
+	if err := os.WriteFile(users, []byte(demoUsers), 0o600); err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	p, err := launch(binary, append(environment, "DEMO_USERS_FILE="+users), log)
 	if err != nil {
 		return fmt.Errorf("setup: %w", err)
 	}
@@ -294,7 +298,7 @@ func (s *system) welcome() string {
 		fmt.Fprintf(&text, "  %-9s http://%s\n", function, net.JoinHostPort(function+".localhost", port))
 	}
 	fmt.Fprintf(&text, `
-Demo users: ada / lovelace-1843 (user), grace / hopper-1906 (admin)
+Demo users: ada / lovelace-1843 (user), grace / murray-hopper-1906 (admin)
 
 To try it, paste this into another terminal:
   TOKEN=$(curl -s %[1]s/login -d username=ada -d password=lovelace-1843 | sed 's/.*"access_token":"\([^"]*\)".*/\1/')

@@ -35,7 +35,7 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := &manifests{setup: podSpec{Containers: []container{{Image: "ko://example.org/m/functions/f"}}}}
-	if err := runSetup(t.Context(), m, resolver{lookup: os.LookupEnv}, bin, out); err != nil {
+	if err := runSetup(t.Context(), m, resolver{mounts: t.TempDir(), lookup: os.LookupEnv}, bin, out); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(shows.String(), "setup    | hello\n") {
@@ -73,9 +73,9 @@ func program(t *testing.T, script string) (*manifests, string) {
 }
 
 func TestSetup(t *testing.T) {
-	m, bin := program(t, `echo "$DEMO_USERS"; echo 'no database' >&2; exit 3`)
+	m, bin := program(t, `cat "$DEMO_USERS_FILE"; echo; echo 'no database' >&2; exit 3`)
 	shows := &screen{}
-	err := runSetup(t.Context(), m, resolver{lookup: os.LookupEnv}, bin, &output{w: shows})
+	err := runSetup(t.Context(), m, resolver{mounts: t.TempDir(), lookup: os.LookupEnv}, bin, &output{w: shows})
 	if err == nil || !strings.HasPrefix(err.Error(), "setup: exit status 3: ") {
 		t.Errorf("got %v, want an error with the exit status of setup", err)
 	}
@@ -92,7 +92,9 @@ func TestSetupIsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- runSetup(ctx, m, resolver{lookup: os.LookupEnv}, bin, &output{w: shows}) }()
+	go func() {
+		done <- runSetup(ctx, m, resolver{mounts: t.TempDir(), lookup: os.LookupEnv}, bin, &output{w: shows})
+	}()
 	eventually(t, "setup is running", func() bool { return strings.Contains(shows.String(), "begun") })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -140,7 +142,7 @@ func TestWelcome(t *testing.T) {
 			"login": {name: "login", public: true}, "record": {name: "record"},
 		}}
 		text := s.welcome()
-		for _, want := range []string{"ready at " + test.want + "\n", test.want + "/login ", "http://login.localhost:", "lovelace-1843", "hopper-1906"} {
+		for _, want := range []string{"ready at " + test.want + "\n", test.want + "/login ", "http://login.localhost:", "lovelace-1843", "murray-hopper-1906"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: got %q, want %q in it", test.address, text, want)
 			}

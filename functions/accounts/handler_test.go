@@ -1,9 +1,11 @@
 package main
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -20,8 +22,8 @@ import (
 )
 
 const (
-	adaJSON  = `{"id":"` + adaID + `","username":"ada","role":"user","disabled":false,"created_at":"2026-03-01T12:00:00Z","updated_at":"2026-03-01T12:00:00Z"}`
-	goneJSON = `{"id":"` + goneID + `","username":"gone","role":"admin","disabled":true,"created_at":"2026-03-01T12:00:00Z","updated_at":"2026-03-01T13:00:00Z"}`
+	adaJSON  = `{"id":"` + adaID + `","username":"ada","role":"user","disabled":false,"has_passkey":false,"created_at":"2026-03-01T12:00:00Z","updated_at":"2026-03-01T12:00:00Z"}`
+	goneJSON = `{"id":"` + goneID + `","username":"gone","role":"admin","disabled":true,"has_passkey":false,"created_at":"2026-03-01T12:00:00Z","updated_at":"2026-03-01T13:00:00Z"}`
 	newUser  = `{"username":"eve","password":"eve-password","role":"user"}`
 	change   = `{"current_password":"lovelace-1843","new_password":"babbage-1822"}`
 )
@@ -43,6 +45,12 @@ func forAdmins() map[string]call {
 		"create": {who: "grace", method: "POST", target: "/accounts", body: newUser},
 		"update": {who: "grace", method: "PATCH", target: "/accounts/" + adaID, body: `{"role":"admin"}`},
 		"delete": {who: "grace", method: "DELETE", target: "/accounts/" + adaID},
+		"unlock": {who: "grace", method: "DELETE", target: "/accounts/" + adaID + "/lockout"},
+
+		"end sessions":        {who: "grace", method: "DELETE", target: "/accounts/" + adaID + "/sessions"},
+		"remove passkeys":     {who: "grace", method: "DELETE", target: "/accounts/" + adaID + "/passkeys"},
+		"show second factors": {who: "grace", method: "GET", target: "/accounts/second-factor"},
+		"set second factors":  {who: "grace", method: "PUT", target: "/accounts/second-factor", body: `{"roles":["user"]}`},
 	}
 }
 
@@ -51,6 +59,15 @@ func forUsers() map[string]call {
 	return map[string]call{
 		"show me":         {who: "ada", method: "GET", target: "/accounts/me"},
 		"change password": {who: "ada", method: "PUT", target: "/accounts/me/password", body: change},
+		"sessions":        {who: "ada", method: "GET", target: "/sessions"},
+		"end session":     {who: "ada", method: "DELETE", target: "/sessions/0b"},
+		"end others":      {who: "ada", method: "DELETE", target: "/sessions"},
+
+		"list passkeys":         {who: "ada", method: "GET", target: "/accounts/me/passkeys"},
+		"passkey options":       {who: "ada", method: "POST", target: "/accounts/me/passkeys/options"},
+		"rename passkey":        {who: "ada", method: "PATCH", target: "/accounts/me/passkeys/" + passkeyID, body: `{"name":"Phone"}`},
+		"remove passkey":        {who: "ada", method: "DELETE", target: "/accounts/me/passkeys/" + passkeyID},
+		"create recovery codes": {who: "ada", method: "POST", target: "/accounts/me/recovery-codes"},
 	}
 }
 
@@ -75,7 +92,7 @@ func TestResponses(t *testing.T) {
 			call:   admins["create"],
 			status: 201,
 			want:   strings.NewReplacer(adaID, newID, "ada", "eve").Replace(adaJSON),
-			calls:  []string{"create eve [eve-password] user"},
+			calls:  []string{"create eve [eve-password] user must change: true"},
 		},
 		"an admin changes a role": {
 			call:   admins["update"],
@@ -86,7 +103,7 @@ func TestResponses(t *testing.T) {
 		"an admin enables an account": {
 			call:   patch(goneID, `{"disabled":false}`),
 			status: 200,
-			want:   strings.Replace(goneJSON, `true`, `false`, 1),
+			want:   strings.Replace(goneJSON, `"disabled":true`, `"disabled":false`, 1),
 			calls:  []string{"update " + goneID + " disabled false"},
 		},
 		"an admin resets a password": {
@@ -98,11 +115,26 @@ func TestResponses(t *testing.T) {
 		"an admin makes all changes in one request": {
 			call:   patch(adaID, `{"password":"babbage-1822","role":"user","disabled":true}`),
 			status: 200,
-			want:   strings.Replace(adaJSON, `false`, `true`, 1),
+			want:   strings.Replace(adaJSON, `"disabled":false`, `"disabled":true`, 1),
 			calls:  []string{"update " + adaID + " role user disabled true hash [babbage-1822]"},
 		},
-		"an admin deletes an account":       {call: admins["delete"], status: 204, calls: []string{"delete " + adaID}},
-		"a user changes their own password": {call: users["change password"], status: 204, calls: []string{"reserve ada", "change [babbage-1822]"}},
+		"an admin unlocks an account":      {call: admins["unlock"], status: 204, calls: []string{"unlock " + adaID}},
+		"an admin deletes an account":      {call: admins["delete"], status: 204, calls: []string{"delete " + adaID}},
+		"an admin ends a user's sessions":  {call: admins["end sessions"], status: 204, calls: []string{"end all of " + adaID}},
+		"a user ends a session":            {call: users["end session"], status: 204, calls: []string{"end 0b"}},
+		"a user ends their other sessions": {call: users["end others"], status: 204, calls: []string{"end others than 0a"}},
+		"a user lists their passkeys": {call: users["list passkeys"], status: 200,
+			want: `{"passkeys":[` + passkeyJSON + `],"recovery_codes":9,"second_factor":false}`},
+		"a user renames a passkey": {call: users["rename passkey"], status: 200,
+			want: strings.Replace(passkeyJSON, "Laptop", "Phone", 1), calls: []string{"rename " + passkeyID + " Phone"}},
+		"a user removes a passkey": {call: users["remove passkey"], status: 204, calls: []string{"remove " + passkeyID}},
+		"a user creates recovery codes": {call: users["create recovery codes"], status: 200,
+			want: `{"recovery_codes":["` + strings.Join(codes, `","`) + `"]}`, calls: []string{"codes"}},
+		"an admin removes passkeys":               {call: admins["remove passkeys"], status: 204, calls: []string{"remove all of " + adaID}},
+		"an admin sees which roles need a factor": {call: admins["show second factors"], status: 200, want: `{"roles":[]}`},
+		"an admin requires a second factor": {call: admins["set second factors"], status: 200,
+			want: `{"roles":["user"]}`, calls: []string{"second factor for [user]"}},
+		"a user changes their own password": {call: users["change password"], status: 204, calls: []string{"attempt ada", "change [babbage-1822]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -135,11 +167,11 @@ func TestPages(t *testing.T) {
 	f := newFixture(t)
 	f.store.next = "next-1"
 	f.store.entries = []accounts.AuditEntry{
-		{ID: "0195a3f0-0000-7000-8000-000000000002", MadeAt: noon, Action: accounts.ActionRoleChanged, ActorID: graceID, ActorName: "grace", UserID: adaID, Username: "ada", Role: "admin", Address: "203.0.113.9", RequestID: "r"},
+		{ID: "0195a3f0-0000-7000-8000-000000000002", MadeAt: noon, Action: accounts.ActionRoleChanged, ActorID: graceID, ActorName: "grace", UserID: adaID, Username: "ada", Role: "admin", Address: "203.0.113.9", RequestID: "r", ClientRequestID: "c"},
 		{ID: "0195a3f0-0000-7000-8000-000000000001", MadeAt: noon, Action: accounts.ActionCreated, ActorName: "setup", UserID: adaID, Username: "ada", Role: "user"},
 	}
 	const audit = `{"entries":[` +
-		`{"id":"0195a3f0-0000-7000-8000-000000000002","at":"2026-03-01T12:00:00Z","action":"role.changed","actor":{"id":"` + graceID + `","username":"grace"},"account":{"id":"` + adaID + `","username":"ada"},"role":"admin","address":"203.0.113.9","request_id":"r"},` +
+		`{"id":"0195a3f0-0000-7000-8000-000000000002","at":"2026-03-01T12:00:00Z","action":"role.changed","actor":{"id":"` + graceID + `","username":"grace"},"account":{"id":"` + adaID + `","username":"ada"},"role":"admin","address":"203.0.113.9","request_id":"r","client_request_id":"c"},` +
 		`{"id":"0195a3f0-0000-7000-8000-000000000001","at":"2026-03-01T12:00:00Z","action":"user.created","actor":{"username":"setup"},"account":{"id":"` + adaID + `","username":"ada"},"role":"user"}` +
 		`],"next":"next-1"}`
 	for target, want := range map[string]struct{ asked, body string }{
@@ -147,6 +179,7 @@ func TestPages(t *testing.T) {
 		"/accounts?limit=7&cursor=abc":     {asked: "7abc", body: `{"accounts":[` + adaJSON + `,` + goneJSON + `],"next":"next-1"}`},
 		"/accounts/audit":                  {asked: "50", body: audit},
 		"/accounts/audit?limit=1&cursor=x": {asked: "1x", body: audit},
+		"/accounts/audit?username=ada&action=user.created&from=2026-03-01T12:00:00Z&to=2026-03-01T15:00:00%2B02:00": {asked: "50 ada user.created 12:00 15:00", body: audit},
 	} {
 		w := f.do(call{who: "grace", method: "GET", target: target})
 		if w.Code != 200 || strings.TrimSpace(w.Body.String()) != want.body {
@@ -162,17 +195,19 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestActions checks that docs/openapi.yaml lists each action. The fixture compares each response with the document.
+// TestActions checks that docs/openapi.yaml lists each action and each detail. The fixture compares each response with
+// the document.
 func TestActions(t *testing.T) {
-	for _, action := range []string{
-		accounts.ActionCreated, accounts.ActionRoleChanged, accounts.ActionDisabled, accounts.ActionEnabled,
-		accounts.ActionPasswordReset, accounts.ActionPasswordChanged, accounts.ActionDeleted, accounts.ActionSessionsEnded,
-	} {
+	for _, action := range append(accounts.Actions,
+		accounts.ActionSignedIn+" pwd", accounts.ActionSignedIn+" passkey", accounts.ActionSignedIn+" pwd+code",
+		accounts.ActionSessionEnded+" limit", accounts.ActionSessionEnded+" reuse") {
+		action, detail, _ := strings.Cut(action, " ")
 		f := newFixture(t)
 		f.store.entries = []accounts.AuditEntry{{ID: "0195a3f0-0000-7000-8000-000000000001", MadeAt: noon, Action: action,
-			ActorID: adaID, ActorName: "ada", UserID: adaID, Username: "ada"}}
-		if w := f.do(forAdmins()["audit"]); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), action) {
-			t.Errorf("%s: got %d %s, want 200 with the action", action, w.Code, w.Body)
+			ActorID: adaID, ActorName: "ada", UserID: adaID, Username: "ada", Detail: detail}}
+		w := f.do(forAdmins()["audit"])
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), action) || strings.Contains(w.Body.String(), `"detail":"`+detail+`"`) != (detail != "") {
+			t.Errorf("%s: got %d %s, want 200 with the action and the detail %q", action, w.Code, w.Body, detail)
 		}
 	}
 }
@@ -182,7 +217,7 @@ func TestActions(t *testing.T) {
 func TestRejectedCallers(t *testing.T) {
 	const (
 		realm = `Bearer realm="strongroom"`
-		stale = realm + `, error="invalid_token", error_description="the account has changed since the token was issued"`
+		stale = realm + `, error="invalid_token", error_description="the session has ended or the account has changed since the token was issued"`
 		scope = realm + `, error="insufficient_scope", scope="accounts:manage"`
 	)
 	for name, test := range map[string]struct {
@@ -235,11 +270,19 @@ func TestRejectedRequests(t *testing.T) {
 	tests := []rejected{
 		{name: "a user that does not exist is shown", call: call{who: "grace", method: "GET", target: "/accounts/" + newID}, status: 404, kind: "not-found"},
 		{name: "a user that does not exist is changed", call: patch(newID, `{"role":"user"}`), status: 404, kind: "not-found"},
+		{name: "a user with a malformed ID is unlocked", call: call{who: "grace", method: "DELETE", target: "/accounts/me/lockout"}, status: 404, kind: "not-found"},
+		{name: "the sessions of a user that does not exist are ended", call: call{who: "grace", method: "DELETE", target: "/accounts/" + newID + "/sessions"}, status: 404, kind: "not-found"},
 		{name: "a user with a malformed ID is deleted", call: call{who: "grace", method: "DELETE", target: "/accounts/x"}, status: 404, kind: "not-found"},
-		{name: "a new password for a new user is too short", call: call{who: "grace", method: "POST", target: "/accounts", body: strings.Replace(newUser, "eve-password", "1234567", 1)}, status: 422, kind: "unprocessable"},
+		{name: "a new password for a new user is too short", call: call{who: "grace", method: "POST", target: "/accounts", body: strings.Replace(newUser, "eve-password", "elevenchars", 1)}, status: 422, kind: "unprocessable"},
 		{name: "a new password for a user is too short", call: patch(adaID, `{"disabled":true,"password":"short"}`), status: 422, kind: "unprocessable"},
+		{name: "a new password for a new user is common", call: call{who: "grace", method: "POST", target: "/accounts", body: strings.Replace(newUser, "eve-password", "Administrator", 1)}, status: 422, kind: "unprocessable"},
+		{name: "a new password for a user is the user name", call: patch(graceID, `{"password":"grace-grace-grace"}`), status: 422, kind: "unprocessable"},
+		{name: "the password of a user that does not exist is reset", call: patch(newID, `{"password":"babbage-1822"}`), status: 404, kind: "not-found"},
+		{name: "a user's new password is common", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage-1822", "1qaz2wsx3edc", 1)}, status: 422, kind: "unprocessable"},
+		{name: "a user's new password is the current password", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage-1822", "lovelace-1843", 1)}, status: 422, kind: "unprocessable"},
 		{name: "a user's new password is too short", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage-1822", "short", 1)}, status: 422, kind: "unprocessable"},
 		{name: "a user's new password is not UTF-8", call: call{who: "ada", method: "PUT", target: ownPassword, body: strings.Replace(change, "babbage", `babbage\ud800`, 1)}, status: 422, kind: "unprocessable"},
+		{name: "an admin's own password is changed without the current password", call: patch(graceID, `{"password":"babbage-1822"}`), status: 422, kind: "unprocessable"},
 		{name: "a patch changes nothing", call: patch(adaID, `{}`), status: 400, kind: "bad-request"},
 		{name: "a query string has a semicolon", call: call{who: "grace", method: "DELETE", target: ada + "?x=1;y=2"}, status: 400, kind: "bad-request"},
 	}
@@ -247,13 +290,24 @@ func TestRejectedRequests(t *testing.T) {
 		tests = append(tests, rejected{name: "unknown path " + path, call: call{who: "grace", method: "GET", target: path}, status: 404, kind: "not-found"})
 	}
 	for request, allow := range map[string]string{
-		"DELETE /accounts":       "GET, HEAD, POST",
-		"OPTIONS /accounts":      "GET, HEAD, POST",
-		"PUT " + ada:             "GET, HEAD, PATCH, DELETE",
-		"POST /accounts/audit":   "GET, HEAD",
-		"DELETE /accounts/audit": "GET, HEAD",
-		"DELETE /accounts/me":    "GET, HEAD",
-		"GET " + ownPassword:     "PUT",
+		"DELETE /accounts":        "GET, HEAD, POST",
+		"OPTIONS /accounts":       "GET, HEAD, POST",
+		"PUT " + ada:              "GET, HEAD, PATCH, DELETE",
+		"POST /accounts/audit":    "GET, HEAD",
+		"DELETE /accounts/audit":  "GET, HEAD",
+		"DELETE /accounts/me":     "GET, HEAD",
+		"GET " + ada + "/lockout": "DELETE",
+		"GET " + ownPassword:      "PUT",
+		"POST /sessions":          "GET, HEAD, DELETE",
+		"GET /sessions/0a":        "DELETE",
+
+		"PUT /accounts/me/passkeys":              "GET, HEAD, POST",
+		"GET /accounts/me/passkeys/options":      "POST",
+		"GET /accounts/me/passkeys/" + passkeyID: "PATCH, DELETE",
+		"GET /accounts/me/recovery-codes":        "POST",
+		"GET " + ada + "/passkeys":               "DELETE",
+		"GET " + ada + "/sessions":               "DELETE",
+		"POST /accounts/second-factor":           "GET, HEAD, PUT",
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		tests = append(tests, rejected{name: request, call: call{method: method, target: path}, status: 405, kind: "method-not-allowed", header: "Allow: " + allow})
@@ -263,8 +317,12 @@ func TestRejectedRequests(t *testing.T) {
 			tests = append(tests, rejected{name: path + "?" + query, call: call{who: "grace", method: "GET", target: path + "?" + query}, status: 400, kind: "bad-request"})
 		}
 	}
+	for _, query := range []string{"from=yesterday", "to=2026-03-01", "from=2026-03-01T12:00:00", "username=ada&username=eve", "action=a&action=b"} {
+		tests = append(tests, rejected{name: "audit?" + query, call: call{who: "grace", method: "GET", target: "/accounts/audit?" + query}, status: 400, kind: "bad-request"})
+	}
 	admins := forAdmins()
-	for name, c := range map[string]call{"create": admins["create"], "update": admins["update"], "change password": forUsers()["change password"]} {
+	for name, c := range map[string]call{"create": admins["create"], "update": admins["update"], "change password": forUsers()["change password"],
+		"rename passkey": forUsers()["rename passkey"]} {
 		value := `"` + strings.Split(c.body, `"`)[3] + `"` // of the first member
 		for fault, body := range map[string]string{
 			"no members":        `{}`,
@@ -390,15 +448,15 @@ func TestCurrentPassword(t *testing.T) {
 		prepare   func(*fixture) // nil if the test uses the fixture as it is
 		status    int
 		kind      string
-		outcomes  []accounts.Outcome
+		outcomes  []string
 	}{
-		"the password is correct":      {who: "ada", body: change, status: 204, outcomes: []accounts.Outcome{accounts.Succeeded}},
-		"the password is wrong":        {who: "ada", body: wrong, status: 403, kind: "wrong-password", outcomes: []accounts.Outcome{accounts.Failed}},
-		"the stored hash is malformed": {who: "demoted", body: change, status: 403, kind: "wrong-password", outcomes: []accounts.Outcome{accounts.Failed}},
-		"the outcome cannot be recorded": {
+		"the password is correct":      {who: "ada", body: change, status: 204, outcomes: []string{"true <nil>"}},
+		"the password is wrong":        {who: "ada", body: wrong, status: 403, kind: "wrong-password", outcomes: []string{"false <nil>"}},
+		"the stored hash is malformed": {who: "demoted", body: change, status: 403, kind: "wrong-password", outcomes: []string{"false <nil>"}},
+		"another user has the name": {
 			who: "ada", body: change,
-			prepare: func(f *fixture) { f.store.settled = away },
-			status:  204, outcomes: []accounts.Outcome{accounts.Succeeded},
+			prepare: func(f *fixture) { f.store.renamed = true },
+			status:  403, kind: "wrong-password", outcomes: []string{"false <nil>"},
 		},
 		"the address is blocked": {
 			who: "ada", body: change,
@@ -408,7 +466,7 @@ func TestCurrentPassword(t *testing.T) {
 		"no hashing slot is free": {
 			who: "ada", body: change,
 			prepare: func(f *fixture) { f.hasher.verifyErr = away },
-			status:  503, kind: "unavailable", outcomes: []accounts.Outcome{accounts.Undecided},
+			status:  503, kind: "unavailable", outcomes: []string{"false " + away.Error()},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -416,7 +474,16 @@ func TestCurrentPassword(t *testing.T) {
 			if test.prepare != nil {
 				test.prepare(f)
 			}
+			var log bytes.Buffer
+			before := slog.Default()
+			slog.SetDefault(slog.New(slog.NewJSONHandler(&log, nil)))
 			w := f.do(call{who: test.who, method: "PUT", target: "/accounts/me/password", body: test.body})
+			slog.SetDefault(before)
+			reason := map[string]string{"wrong-password": "wrong password", "too-many-attempts": "locked"}[test.kind]
+			want := fmt.Sprintf(`"event":"password.refused","reason":%q,"user_id":%q,"address":"203.0.113.9"`, reason, map[string]string{"ada": adaID, "demoted": demotedID}[test.who])
+			if got := log.String(); strings.Contains(got, "password.refused") != (reason != "") || reason != "" && !strings.Contains(got, want) {
+				t.Errorf("got log %s, want a line with %s only if the password is refused", got, want)
+			}
 			changed := slices.ContainsFunc(f.store.calls, func(call string) bool { return strings.HasPrefix(call, "change") })
 			if test.status != 204 {
 				wantProblem(t, w, test.status, test.kind)
@@ -427,8 +494,8 @@ func TestCurrentPassword(t *testing.T) {
 			if !reflect.DeepEqual(f.store.outcomes, test.outcomes) {
 				t.Errorf("got outcomes %v, want %v", f.store.outcomes, test.outcomes)
 			}
-			if test.outcomes != nil && f.store.address.String() != "203.0.113.9" {
-				t.Errorf("the attempt was counted for %v, want the client's address", f.store.address)
+			if test.outcomes != nil && f.store.attempt.Address.String() != "203.0.113.9" {
+				t.Errorf("the attempt was counted for %v, want the client's address", f.store.attempt.Address)
 			}
 			if retry := w.Header().Get("Retry-After"); test.status == 429 && retry != "90" {
 				t.Errorf("got Retry-After %q, want 90", retry)
@@ -436,11 +503,10 @@ func TestCurrentPassword(t *testing.T) {
 		})
 	}
 	f := newFixture(t)
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	f.send(f.request("ada", "PUT", "/accounts/me/password", wrong).WithContext(gone))
-	if want := []accounts.Outcome{accounts.Failed}; !reflect.DeepEqual(f.store.outcomes, want) {
-		t.Errorf("client disconnected: got outcomes %v, want %v", f.store.outcomes, want)
+	r := f.request("ada", "PUT", "/accounts/me/password", change)
+	r.Header.Set("X-Device-Token", "token")
+	if f.send(r); f.store.attempt.Device != "token" {
+		t.Errorf("got device token %q, want the token in the header", f.store.attempt.Device)
 	}
 }
 
@@ -452,5 +518,6 @@ func TestSlowBodies(t *testing.T) {
 			f.ServeHTTP(w, r)
 		})
 	}, http.StatusRequestTimeout, "POST /accounts\nContent-Type: application/json", "PATCH /accounts/"+adaID+"\nContent-Type: application/json",
-		"PUT /accounts/me/password\nContent-Type: application/json")
+		"PUT /accounts/me/password\nContent-Type: application/json", "POST /accounts/me/passkeys\nContent-Type: application/json",
+		"PATCH /accounts/me/passkeys/"+passkeyID+"\nContent-Type: application/json", "PUT /accounts/second-factor\nContent-Type: application/json")
 }

@@ -1,5 +1,5 @@
 // Command accounts is the serverless function for accounts. Admins can manage all accounts and read the audit trail.
-// All users can view their own account and change their own password.
+// All users can view their own account, change their own password, and list and end their own sessions.
 package main
 
 import (
@@ -19,11 +19,14 @@ import (
 type config struct {
 	// DSN is the data source name of the MySQL account store. The MySQL user in DSN can read and write rows, but
 	// cannot change the schema.
-	DSN string `env:"MYSQL_DSN,required,notEmpty,unset"`
+	DSN function.Secret `env:"MYSQL_DSN_FILE,required,notEmpty"`
 	token.Settings
 	// TrustSettings determines how the function obtains a client's IP address. The function records this address in
 	// the audit trail, and counts wrong passwords per address.
 	client.TrustSettings
+	accounts.KeySettings
+	// PolicySettings decides which new passwords are allowed.
+	password.PolicySettings
 }
 
 // hashWait is how long a request may wait for a free slot in the password hasher. If no slot becomes free in this
@@ -37,14 +40,23 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	key, err := cfg.LoadKey()
+	if err != nil {
+		return nil, err
+	}
+	policy, err := cfg.Policy()
+	if err != nil {
+		return nil, err
+	}
 	verifier, err := cfg.Verifier()
 	if err != nil {
 		return nil, err
 	}
-	store, err := accounts.Open(cfg.DSN, time.Now)
+	store, err := accounts.Open(string(cfg.DSN), time.Now)
 	if err != nil {
-		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
+		return nil, fmt.Errorf("MYSQL_DSN_FILE: %w", err)
 	}
+	store.UseKey(key)
 	hasher := password.NewHasher(runtime.GOMAXPROCS(0), hashWait)
-	return function.Closing(newHandler(verifier, store, hasher, trust), store), nil
+	return function.Closing(newHandler(verifier, store, hasher, policy, trust, time.Now), store), nil
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
@@ -19,16 +21,23 @@ func TestSetup(t *testing.T) {
 	if err := os.WriteFile(keysFile, public, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	good := config{DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", Settings: token.Settings{KeysFile: keysFile, Issuer: "issuer", Audience: "audience"}}
+	signInKey := filepath.Join(t.TempDir(), "sign-in-key")
+	if err := os.WriteFile(signInKey, []byte(strings.Repeat("k", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := config{KeySettings: accounts.KeySettings{SignInKeyFile: signInKey}, DSN: "u:s3cret@tcp(127.0.0.1:1)/strongroom", Settings: token.Settings{KeysFile: keysFile, Issuer: "issuer", Audience: "audience"},
+		PolicySettings: password.PolicySettings{MinLength: 12}}
 	for name, test := range map[string]struct {
 		change func(*config)
 		want   string // a part of the error, empty if setup must succeed
 	}{
-		"valid":         {change: func(*config) {}}, // setup does not connect to the database
-		"malformed DSN": {change: func(c *config) { c.DSN = "u:s3cret" }, want: "MYSQL_DSN"},
-		"negative hops": {change: func(c *config) { c.TrustedHops = -1 }, want: "TRUSTED_HOPS"},
-		"no keys":       {change: func(c *config) { c.KeysFile = keysFile + "x" }, want: keysFile + "x"},
-		"no audience":   {change: func(c *config) { c.Audience = "" }, want: "TOKEN_AUDIENCE"},
+		"valid":          {change: func(*config) {}}, // setup does not connect to the database
+		"malformed DSN":  {change: func(c *config) { c.DSN = "u:s3cret" }, want: "MYSQL_DSN_FILE"},
+		"negative hops":  {change: func(c *config) { c.TrustedHops = -1 }, want: "TRUSTED_HOPS"},
+		"no sign-in key": {change: func(c *config) { c.SignInKeyFile = signInKey + "x" }, want: "SIGN_IN_KEY_FILE"},
+		"long minimum":   {change: func(c *config) { c.MinLength = 65 }, want: "PASSWORD_MIN_LENGTH"},
+		"no keys":        {change: func(c *config) { c.KeysFile = keysFile + "x" }, want: keysFile + "x"},
+		"no audience":    {change: func(c *config) { c.Audience = "" }, want: "TOKEN_AUDIENCE"},
 	} {
 		cfg := good
 		test.change(&cfg)

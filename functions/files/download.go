@@ -21,6 +21,7 @@ func (h *handler) content(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	recordForeign(r.Context(), eventDownloaded, f.ID, f.Owner)
 	return h.send(w, r, f)
 }
 

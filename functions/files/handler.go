@@ -33,15 +33,21 @@ type catalogStore interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// handler serves requests to /files and to all paths below /files.
-type handler struct {
-	files   store
-	entries catalogStore
-	links   *links
+// accountCheck contains the method of accountChecker that the files function needs.
+type accountCheck interface {
+	Check(r *http.Request) error
 }
 
-func newHandler(verifier *token.Verifier, files store, entries catalogStore, links *links) http.Handler {
-	h := &handler{files, entries, links}
+// handler serves requests to /files and to all paths below /files.
+type handler struct {
+	files    store
+	entries  catalogStore
+	links    *links
+	accounts accountCheck
+}
+
+func newHandler(verifier *token.Verifier, files store, entries catalogStore, links *links, accounts accountCheck) http.Handler {
+	h := &handler{files, entries, links, accounts}
 	read := func(serve problem.HandlerFunc) http.Handler { return verifier.Require(serve, token.ScopeFilesRead) }
 	return routing.Table{
 		"/files":              {http.MethodGet: read(h.list)},
@@ -108,6 +114,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 		}
 		q.Owner = caller.Subject
 	}
+	recordForeign(r.Context(), eventListed, "", q.Owner)
 	entries, next, err := h.entries.List(r.Context(), q)
 	if err != nil {
 		return err
@@ -126,6 +133,7 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	recordForeign(r.Context(), eventRead, f.ID, f.Owner)
 	answer := description{Info: f.Info, Status: statusStored}
 	e, err := h.entries.Get(r.Context(), f.ID)
 	if err == nil {
@@ -143,7 +151,7 @@ func (h *handler) readable(r *http.Request) (content.File, error) {
 	if err != nil {
 		return content.File{}, err
 	}
-	return f, mayRead(r.Context(), f.Owner)
+	return f, mayRead(r.Context(), f.ID, f.Owner)
 }
 
 // delete handles DELETE /files/{id}. If an error occurs after the file is marked deleted, the sweep function completes
@@ -161,13 +169,17 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := mayRead(r.Context(), owner); err != nil {
+	if err := mayRead(r.Context(), id, owner); err != nil {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context()) // complete the deletion even if the client disconnects
 	// Mark the file deleted first, so that all requests for it fail. Delete the content last, because the catalog must
 	// not list a file without content.
-	for _, step := range []func(context.Context, string) error{h.files.MarkDeleted, h.entries.Delete, h.files.Delete} {
+	if err := h.files.MarkDeleted(ctx, id); err != nil {
+		return err
+	}
+	record(ctx, eventDeleted, id, owner)
+	for _, step := range []func(context.Context, string) error{h.entries.Delete, h.files.Delete} {
 		if err := step(ctx, id); err != nil {
 			return err
 		}
@@ -177,12 +189,13 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request) error {
 
 var errNoFile = problem.NotFound.With("there is no such file")
 
-// mayRead returns errNoFile if the caller is not allowed to access files whose owner has the given user ID.
-func mayRead(ctx context.Context, owner string) error {
+// mayRead returns errNoFile if the caller is not allowed to access the file with the given ID and owner.
+func mayRead(ctx context.Context, id, owner string) error {
 	caller := token.Caller(ctx)
 	if owner == caller.Subject || caller.HasScope(token.ScopeFilesAny) {
 		return nil
 	}
+	record(ctx, eventRefused, id, owner)
 	// Return the same error as for a file that does not exist, so that the caller cannot find out which files of other
 	// users exist.
 	return errNoFile

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/shared/token/tokentest"
 	"github.com/strongroom-dev/strongroom/test/contract"
@@ -79,8 +81,11 @@ type fixture struct {
 	files   *contenttest.Memory
 	entries *fakeCatalog
 	links   *links
+	signer  *token.Signer
 	tokens  map[string]string // by user; the user "none" has no scopes
 
+	checks    int // the number of checks of an account
+	checkErr  error
 	open      int   // the number of readers that are not closed
 	readErr   error // if set, reading a file fails with readErr after failAfter bytes
 	failAfter int
@@ -160,22 +165,23 @@ func newFixture(t *testing.T) *fixture {
 		}
 		f.tokens[user] = raw
 	}
-	f.handler = api.Handler(t, function.Wrap(newHandler(verifier, f.files, f.entries, f.links), time.Minute))
+	f.signer = signer
+	f.handler = api.Handler(t, function.Wrap(newHandler(verifier, f.files, f.entries, f.links, f), time.Minute))
 	return f
 }
 
 // send sends a request with the access token of user. If user is empty, the request has no token.
 func (f *fixture) send(user, method, target string, headers map[string]string) *httptest.ResponseRecorder {
-	request := httptest.NewRequest(method, target, nil)
+	r := httptest.NewRequest(method, target, nil)
 	if user != "" {
-		request.Header.Set("Authorization", "Bearer "+f.tokens[user])
+		r.Header.Set("Authorization", "Bearer "+f.tokens[user])
 	}
-	request.Header.Set("X-Request-Id", "request-1")
 	for name, value := range headers {
-		request.Header.Set(name, value)
+		r.Header.Set(name, value)
 	}
 	answer := httptest.NewRecorder()
-	f.handler.ServeHTTP(answer, request)
+	origin := &request.Origin{ID: "request-1", Address: netip.MustParseAddr("203.0.113.9")}
+	f.handler.ServeHTTP(answer, r.WithContext(request.WithOrigin(r.Context(), origin)))
 	return answer
 }
 

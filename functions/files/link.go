@@ -15,6 +15,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/respond"
+	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
 // minLinkLife and maxLinkLife are the shortest and the longest lifetimes that a client can request for a download
@@ -86,7 +87,10 @@ type linkAnswer struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// link responds with a new download link to a file, if the caller is allowed to read the file.
+// link responds with a new download link to a file, if the caller is allowed to read the file. A link that outlives the
+// access token by more than minLinkLife requires a recent sign-in and a current account, so that a stolen access token
+// is not enough. A link with the shortest lifetime never requires them, because the console uses such a link for
+// each download.
 func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		ExpiresIn *int64 `json:"expires_in,omitempty"`
@@ -108,7 +112,17 @@ func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	expires := h.links.now().Add(life).Truncate(time.Second).UTC()
+	now := h.links.now()
+	expires := now.Add(life).Truncate(time.Second).UTC()
+	if caller := token.Caller(r.Context()); expires.After(caller.ExpiresAt.Add(minLinkLife)) {
+		if err := caller.DemandRecent(now); err != nil {
+			return err
+		}
+		if err := h.accounts.Check(r); err != nil {
+			return err
+		}
+	}
+	record(r.Context(), eventLinked, f.ID, f.Owner)
 	return respond.JSON(w, http.StatusCreated, linkAnswer{h.links.address(f.ID, expires.Unix()), expires})
 }
 

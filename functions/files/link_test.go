@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,10 +16,13 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/catalog"
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/content/contenttest"
 	"github.com/strongroom-dev/strongroom/shared/file"
 	"github.com/strongroom-dev/strongroom/shared/function/functiontest"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
+	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
 // ghost adds a catalog entry of the user ada that has no file. It returns the entry's ID.
@@ -62,8 +67,8 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-// TestEntryWithoutFile checks that no request can read a file that has a catalog entry but does not exist, and that only
-// its owner and admins can delete the entry.
+// TestEntryWithoutFile checks that no request can read a file that has a catalog entry but does not exist, and that
+// only its owner and admins can delete the entry.
 func TestEntryWithoutFile(t *testing.T) {
 	f := newFixture(t)
 	id := f.ghost()
@@ -86,8 +91,8 @@ func TestEntryWithoutFile(t *testing.T) {
 	wantProblem(t, f.send("ada", "DELETE", "/files/"+id, nil), 503, "unavailable")
 }
 
-// TestDeleteInterrupted checks that all requests for a file fail as soon as its deletion has begun, even if a later step
-// of the deletion fails. A second request must complete the deletion while the catalog entry exists.
+// TestDeleteInterrupted checks that all requests for a file fail as soon as its deletion has begun, even if a later
+// step of the deletion fails. A second request must complete the deletion while the catalog entry exists.
 func TestDeleteInterrupted(t *testing.T) {
 	fail := func(method string) func(f *fixture) {
 		return func(f *fixture) { f.files.Before = contenttest.Fail(errAway, method) }
@@ -179,6 +184,114 @@ func TestLink(t *testing.T) {
 	answer := httptest.NewRecorder()
 	f.handler.ServeHTTP(answer, request)
 	wantProblem(t, answer, 415, "unsupported-media-type")
+}
+
+// Check implements accountCheck.
+func (f *fixture) Check(*http.Request) error {
+	f.checks++
+	return f.checkErr
+}
+
+// TestLinkOutlivesToken checks that a link which is valid for longer than the access token requires a recent sign-in
+// and a current account. Other links do not, so that they work while the accounts function is unavailable.
+func TestLinkOutlivesToken(t *testing.T) {
+	const short, long = `{"expires_in":60}`, `{"expires_in":3600}`
+	stale := token.Challenge(token.ErrStale)
+	for name, c := range map[string]struct {
+		body     string
+		age      time.Duration // how long ago the user signed in; -1 stands for a token of an earlier version
+		checkErr error
+		status   int
+		kind     string
+		checks   int
+	}{
+		"short link":                              {short, time.Hour, nil, 201, "", 0},
+		"short link, earlier version":             {short, -1, nil, 201, "", 0},
+		"short link, accounts unavailable":        {short, time.Minute, errAway, 201, "", 0},
+		"short link, ended session":               {short, time.Minute, stale, 201, "", 0},
+		"link to the end of the token":            {`{"expires_in":950}`, time.Hour, errAway, 201, "", 0},
+		"link past the end of the token":          {`{"expires_in":970}`, time.Hour, nil, 401, "sign-in-too-old", 0},
+		"long link":                               {long, 9 * time.Minute, nil, 201, "", 1},
+		"long link, old sign-in":                  {long, 11 * time.Minute, nil, 401, "sign-in-too-old", 0},
+		"long link, earlier version":              {long, -1, nil, 401, "sign-in-too-old", 0},
+		"long link, accounts unavailable":         {long, time.Minute, errAway, 503, "unavailable", 1},
+		"long link, ended session":                {long, time.Minute, stale, 401, "unauthenticated", 1},
+		"link with the default lifetime":          {"", 9 * time.Minute, nil, 201, "", 1},
+		"default lifetime, ended session":         {"", time.Minute, stale, 401, "unauthenticated", 1},
+		"default lifetime, old sign-in, no check": {"", 11 * time.Minute, stale, 401, "sign-in-too-old", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.links.now, f.checkErr = time.Now, c.checkErr
+			subject := token.Subject{ID: "ada", Username: "ada", Roles: []string{token.RoleUser}, Version: 1}
+			if c.age >= 0 {
+				subject.AuthTime = time.Now().Add(-c.age)
+			}
+			var err error
+			if f.tokens["ada"], _, err = f.signer.Sign(subject); err != nil {
+				t.Fatal(err)
+			}
+			answer := f.askLink("ada", cataloguedID, c.body)
+			if c.kind != "" {
+				wantProblem(t, answer, c.status, c.kind)
+			} else if answer.Code != c.status {
+				t.Errorf("got %d %s, want %d", answer.Code, answer.Body, c.status)
+			}
+			wantProblem(t, f.askLink("ada", gracesID, c.body), 404, "not-found") // no check for a file of another user
+			if f.checks != c.checks {
+				t.Errorf("got %d checks of the account, want %d", f.checks, c.checks)
+			}
+		})
+	}
+}
+
+// TestAccountChecker checks the request to the accounts function, and which responses permit the link.
+func TestAccountChecker(t *testing.T) {
+	var status int
+	var size int
+	got := make(chan *http.Request, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got <- r
+		w.Header().Set("Location", "/elsewhere")
+		w.WriteHeader(status)
+		_, _ = w.Write(make([]byte, size))
+	}))
+	defer server.Close()
+	base, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := client.Trust{Key: []byte(strings.Repeat("k", 32))}
+	checker := newAccountChecker(base, trust)
+	origin := request.Origin{ID: "request-1", ClientID: "client-1", Address: netip.MustParseAddr("203.0.113.9")}
+	ask := httptest.NewRequest("POST", "/files/x/link", nil).WithContext(request.WithOrigin(t.Context(), &origin))
+	ask.Header.Set("Authorization", "Bearer t")
+	ask.Header.Set("Cookie", "secret=1")
+	for _, c := range []struct {
+		status, size int
+		want         error
+	}{
+		{200, 200, nil}, {200, 1 << 20, nil}, {401, 200, problem.Unauthenticated}, {302, 0, problem.Unavailable}, {403, 0, problem.Unavailable},
+		{404, 0, problem.Unavailable}, {429, 0, problem.Unavailable}, {500, 0, problem.Unavailable}, {503, 0, problem.Unavailable},
+	} {
+		status, size = c.status, c.size
+		if err := checker.Check(ask); !errors.Is(err, c.want) {
+			t.Errorf("status %d: got error %v, want %v", c.status, err, c.want)
+		}
+		r := <-got
+		if r.Method != "GET" || r.URL.String() != "/accounts/me" || r.Header.Get("Authorization") != "Bearer t" || r.Header.Get("Cookie") != "" {
+			t.Errorf("got the request %s %s with the headers %v", r.Method, r.URL, r.Header)
+		}
+		trust.Identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if got := *request.OriginOf(r.Context()); got != origin {
+				t.Errorf("the accounts function sees the origin %+v, want %+v", got, origin)
+			}
+		})).ServeHTTP(httptest.NewRecorder(), r)
+	}
+	server.Close()
+	if err := checker.Check(ask); !errors.Is(err, problem.Unavailable) {
+		t.Errorf("no connection: got error %v, want %v", err, problem.Unavailable)
+	}
 }
 
 func TestLinkedContent(t *testing.T) {

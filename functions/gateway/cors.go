@@ -15,13 +15,16 @@ import (
 var (
 	// corsMethods lists the methods that a page may use.
 	corsMethods = strings.Join([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, ", ")
-	// corsSent lists the headers that a page may send.
+	// corsSent lists the headers that a page may send: the headers that the functions read, and headers that HTTP
+	// libraries for browsers add to each request. A browser rejects a request with any other header.
 	corsSent = strings.Join([]string{
 		"Authorization", "Content-Type", "Content-Digest", "Repr-Digest", "Want-Content-Digest", "Want-Repr-Digest",
-		"Content-Disposition", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range", "Range",
-		"X-Request-Id", "traceparent", "tracestate",
+		"Content-Disposition", "Content-Encoding", "Idempotency-Key", "Range",
+		"If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since",
+		"X-Request-Id", "traceparent", "tracestate", "X-Device-Token",
 		"Tus-Resumable", "Upload-Length", "Upload-Defer-Length", "Upload-Offset", "Upload-Metadata", "Upload-Checksum", "Upload-Concat",
-		"X-HTTP-Method-Override", // for tus clients
+		"X-HTTP-Method-Override",                      // for tus clients
+		"Cache-Control", "Pragma", "X-Requested-With", // for Dropzone, jQuery and similar libraries
 	}, ", ")
 	// corsRead lists the response headers that a page may read.
 	corsRead = strings.Join([]string{

@@ -19,11 +19,13 @@ func TestPreflight(t *testing.T) {
 		got.wantFinished(t)
 		for header, wanted := range map[string][]string{
 			"Access-Control-Allow-Methods": {"POST", "PATCH", "HEAD", "DELETE", "PUT", "GET"},
-			// The request headers of Strongroom and of tus clients: those of the protocol, and the checksum and the
-			// method override of tus-js-client.
+			// The request headers of Strongroom and of tus clients (those of the protocol, and the checksum and the
+			// method override of tus-js-client), the conditional headers of RFC 9110, Section 13.1, and the headers that
+			// Dropzone, jQuery and Angular send.
 			"Access-Control-Allow-Headers": {"authorization", "content-type", "content-digest", "repr-digest", "want-content-digest",
-				"want-repr-digest", "if-match", "idempotency-key", "tus-resumable", "upload-length",
-				"upload-offset", "upload-metadata", "upload-defer-length", "upload-concat", "upload-checksum", "x-http-method-override", "x-request-id", "traceparent"},
+				"want-repr-digest", "content-disposition", "content-encoding", "idempotency-key", "range", "tus-resumable", "upload-length",
+				"upload-offset", "upload-metadata", "upload-defer-length", "upload-concat", "upload-checksum", "x-http-method-override", "x-request-id", "traceparent", "tracestate",
+				"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "cache-control", "pragma", "x-requested-with"},
 			"Access-Control-Max-Age": {"7200"},
 			"Vary":                   {"origin", "access-control-request-headers", "access-control-request-method"},
 		} {

@@ -15,6 +15,7 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
@@ -59,7 +60,11 @@ func newFixture(t *testing.T, change func(*fixture), origins ...string) *fixture
 			routes[i].patience = patience
 		}
 	}
-	handler := function.Wrap(newHandler(routes, f.trust, origins, problem.HandlerFunc(page)), time.Minute)
+	wrapped := function.Wrap(newHandler(routes, f.trust, origins, problem.HandlerFunc(page)), time.Minute)
+	handler, err := config{TrustSettings: client.TrustSettings{TrustedHops: f.trust.Hops}}.Identify(wrapped)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := httptest.NewServer(api.Handler(t, handler))
 	t.Cleanup(server.Close)
 	f.url = server.URL
@@ -114,6 +119,14 @@ func (f *fixture) last(t *testing.T) *http.Request {
 	last := f.seen[len(f.seen)-1]
 	f.seen = nil
 	return last
+}
+
+// originOf returns the origin that a function finds in a request from the gateway.
+func (f *fixture) originOf(r *http.Request) (origin request.Origin) {
+	f.trust.Identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		origin = *request.OriginOf(r.Context())
+	})).ServeHTTP(httptest.NewRecorder(), r)
+	return origin
 }
 
 // calls returns the number of recorded requests.

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httputil"
+	"strings"
 	"sync"
+
+	"golang.org/x/net/publicsuffix"
 
 	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
@@ -66,7 +70,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	ctx := context.WithValue(r.Context(), visitorKey{}, v)
-	session := r.URL.Path == "/session" || r.URL.Path == "/session/refresh"
+	session := r.URL.Path == "/session" || strings.HasPrefix(r.URL.Path, "/session/")
 	page := !session && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 	if page {
 		for name, value := range consoleHeaders {
@@ -127,9 +131,22 @@ func (h *handler) finish(ctx context.Context, header http.Header) {
 	if v.scheme == "https" {
 		// Set these headers only for HTTPS, because browsers ignore them over plain HTTP, and some browsers log a
 		// warning.
-		header.Set("Strict-Transport-Security", "max-age=31536000")
+		header.Set("Strict-Transport-Security", "max-age=31536000"+subdomains(v.host))
 		header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	}
+}
+
+// subdomains returns the directive of Strict-Transport-Security that includes the subdomains of a host (RFC 6797,
+// section 6.1.2). It returns an empty string for a registrable domain, such as example.com, because the other sites of
+// that domain might not support HTTPS.
+func subdomains(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if domain, err := publicsuffix.EffectiveTLDPlusOne(host); err != nil || strings.EqualFold(domain, host) {
+		return ""
+	}
+	return "; includeSubDomains"
 }
 
 // buffers is a pool of buffers that the proxies use to copy response bodies.

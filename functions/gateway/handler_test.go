@@ -1,7 +1,11 @@
 package main
 
 import (
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -10,6 +14,8 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/client"
+	"github.com/strongroom-dev/strongroom/shared/password"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 func TestRoutes(t *testing.T) {
@@ -29,6 +35,8 @@ func TestRoutes(t *testing.T) {
 		{"/files/1/content", "files"},
 		{"/files/1%2F2", "files"},
 		{"/accounts/me/password", "accounts"},
+		{"/login/passkey", "login"},
+		{"/login/passkey/options", "login"},
 		{"/login/", ""},
 		{"/login/x", ""},
 		{"/Login", ""},
@@ -94,23 +102,41 @@ func TestQueriesThatCannotBeParsed(t *testing.T) {
 	}
 }
 
+// clientTrace is the traceparent of a client that records its trace.
+const clientTrace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 func TestRequestHeaders(t *testing.T) {
 	f := newFixture(t, nil)
 	got := f.ask(t, http.MethodGet, "/files/1",
 		"X-Forwarded-For", "10.1.1.1, 203.0.113.9", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "files.example.com", "Forwarded", "for=10.0.0.1",
 		"X-Auth-User-Id", "root", "x-auth-roles", "admin", "X_Auth_Scope", "files:any", "X-AUTH_username", "root",
 		"X-Client-Address", "10.0.0.1 1 abc", "X_Client_Address", "10.0.0.1", "X_Forwarded_For", "10.0.0.1", "x-client_address", "10.0.0.1",
-		"Cookie", "strongroom_session=s3cret", "Upgrade", "h2c", "Connection", "Upgrade, X-Hop", "X-Hop", "1",
-		"X-Request-Id", "mine", "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate", "a=b",
+		"Cookie", "strongroom_session=s3cret; other=1", "Upgrade", "h2c", "Connection", "Upgrade, X-Hop", "X-Hop", "1",
+		"X-Gateway-Request", "forged mine 1 abc", "X_Gateway_Request", "forged",
+		"X-Request-Id", "mine", "traceparent", clientTrace, "tracestate", "a=b",
 		"Ce-Traceparent", "00-x", "Ce-Tracestate", "c=d", // removed: events do not pass through the gateway
 		"Authorization", "Bearer abc", "Range", "bytes=0-1", "Accept-Encoding", "br", "User-Agent", "tests")
-	if ids := got.header.Values("X-Request-Id"); len(ids) != 1 || ids[0] != "mine" {
-		t.Errorf("got X-Request-Id %q in the response, want mine once", ids)
+	last := f.last(t)
+	origin, seen := f.originOf(last), last.Header
+	if ids := got.header.Values("X-Request-Id"); len(ids) != 1 || ids[0] != origin.ID || origin.ID == "mine" || origin.ClientID != "mine" {
+		t.Errorf("got X-Request-Id %q in the response, and origin %+v, want the same new ID, and the client ID mine", ids, origin)
 	}
-	seen := f.last(t).Header
+	if origin.Public || origin.Address != netip.MustParseAddr("203.0.113.9") {
+		t.Errorf("got origin %+v, want the signed address 203.0.113.9", origin)
+	}
+	for _, name := range []string{client.HeaderAddress, client.HeaderRequest} {
+		if got := seen.Values(name); len(got) != 1 {
+			t.Errorf("got %s %q, want one value", name, got)
+		}
+		delete(seen, name)
+	}
+	if trace := seen.Get("Traceparent"); trace[3:35] == clientTrace[3:35] || strings.HasSuffix(trace, "-01") {
+		t.Errorf("got traceparent %s, want a new trace that is not recorded", trace)
+	}
+	delete(seen, "Traceparent")
 	want := map[string]string{
-		"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "files.example.com",
-		"X-Request-Id": "mine", "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Tracestate": "a=b",
+		"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": parse(t, f.url).Host,
+		"X-Request-Id":  origin.ID,
 		"Authorization": "Bearer abc", "Range": "bytes=0-1", "Accept-Encoding": "br", "User-Agent": "tests",
 	}
 	for name, values := range seen {
@@ -134,11 +160,11 @@ func TestSchemeOfPage(t *testing.T) {
 		host, origin string // host is the value of X-Forwarded-Host
 		secure       bool
 	}{
-		"page over HTTPS":               {"", "https://" + host, true},
-		"page over HTTPS, with a proxy": {"files.example.com", "https://files.example.com", true},
-		"page over HTTP":                {"", "http://" + host, false},
-		"another site":                  {"", "https://files.example.com", false},
-		"no origin":                     {"", "", false},
+		"page over HTTPS":      {"", "https://" + host, true},
+		"page over HTTP":       {"", "http://" + host, false},
+		"another site":         {"", "https://files.example.com", false},
+		"another site, forged": {"files.example.com", "https://files.example.com", false},
+		"no origin":            {"", "", false},
 	} {
 		header := []string{"X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", "http"}
 		if test.host != "" {
@@ -157,23 +183,22 @@ func TestSchemeOfPage(t *testing.T) {
 // The gateway trusts only headers from trusted proxies.
 func TestForwarded(t *testing.T) {
 	for name, test := range map[string]struct {
-		hops                   int
-		forwarded, proto, host string
-		want, address          string
-		secure                 bool
-		wantHost               string
+		hops             int
+		forwarded, proto string
+		want, address    string
+		secure           bool
 	}{
-		"one proxy":           {1, "203.0.113.9", "https", "a.example", "203.0.113.9, 127.0.0.1", "203.0.113.9", true, "a.example"},
-		"two proxies":         {2, "1.1.1.1, 203.0.113.9, 10.0.0.1", "http", "a.example", "203.0.113.9, 10.0.0.1, 127.0.0.1", "203.0.113.9", false, "a.example"},
-		"past one proxy":      {2, "203.0.113.9", "https", "a.example", "127.0.0.1", "127.0.0.1", false, ""},
-		"no proxy is trusted": {0, "203.0.113.9", "https", "a.example", "127.0.0.1", "127.0.0.1", false, ""},
-		"another protocol":    {1, "203.0.113.9", "ftp", "", "203.0.113.9, 127.0.0.1", "203.0.113.9", false, ""},
-		"no headers":          {1, "", "", "", "127.0.0.1", "127.0.0.1", false, ""},
+		"one proxy":           {1, "203.0.113.9", "https", "203.0.113.9, 127.0.0.1", "203.0.113.9", true},
+		"two proxies":         {2, "1.1.1.1, 203.0.113.9, 10.0.0.1", "http", "203.0.113.9, 10.0.0.1, 127.0.0.1", "203.0.113.9", false},
+		"past one proxy":      {2, "203.0.113.9", "https", "127.0.0.1", "127.0.0.1", false},
+		"no proxy is trusted": {0, "203.0.113.9", "https", "127.0.0.1", "127.0.0.1", false},
+		"another protocol":    {1, "203.0.113.9", "ftp", "203.0.113.9, 127.0.0.1", "203.0.113.9", false},
+		"no headers":          {1, "", "", "127.0.0.1", "127.0.0.1", false},
 	} {
 		f := newFixture(t, func(f *fixture) { f.trust.Hops = test.hops })
 		for _, path := range []string{"/login", "/accounts/me", "/files"} {
 			var header []string
-			for name, value := range map[string]string{"X-Forwarded-For": test.forwarded, "X-Forwarded-Proto": test.proto, "X-Forwarded-Host": test.host} {
+			for name, value := range map[string]string{"X-Forwarded-For": test.forwarded, "X-Forwarded-Proto": test.proto} {
 				if value != "" {
 					header = append(header, name, value)
 				}
@@ -188,29 +213,63 @@ func TestForwarded(t *testing.T) {
 			if got := seen.Header.Get("X-Forwarded-For"); got != test.want {
 				t.Errorf("%s: got X-Forwarded-For %q, want %q", name, got, test.want)
 			}
-			host := test.wantHost
-			if host == "" {
-				host = parse(t, f.url).Host
-			}
-			if got := seen.Header.Get("X-Forwarded-Host"); got != host {
-				t.Errorf("%s: got X-Forwarded-Host %q, want %q", name, got, host)
-			}
 			if got := seen.Header.Get("X-Forwarded-Proto"); (got == "https") != test.secure {
 				t.Errorf("%s: got X-Forwarded-Proto %q, want https: %t", name, got, test.secure)
 			}
-			// Verify the signed address as login and accounts do.
-			signed := seen.Header.Get(client.HeaderAddress)
-			if path == "/files" {
-				if signed != "" {
-					t.Errorf("%s: files got the signed address %q, want none", name, signed)
+			// Verify the signed address as the functions do.
+			client.Trust{Hops: 1, Key: []byte(testKey)}.Identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if got := request.OriginOf(r.Context()).Address; got != netip.MustParseAddr(test.address) {
+					t.Errorf("%s: %s got client address %s, want %s", name, path, got, test.address)
 				}
-				continue
+			})).ServeHTTP(httptest.NewRecorder(), seen)
+		}
+	}
+}
+
+// TestForwardedHost checks that a client cannot choose the host with a header, not even through trusted proxies. The
+// host is in the names of the cookies and in the X-Forwarded-Host of the functions, which passkeys depend on.
+func TestForwardedHost(t *testing.T) {
+	const host = "files.example.com:8443"
+	for hops := range 4 {
+		f := newFixture(t, func(f *fixture) {
+			f.trust.Hops = hops
+			f.answers["login /login/passkey"] = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, tokens) }
+		})
+		address := f.url
+		for range hops {
+			address = startProxy(t, address)
+		}
+		for path, cookie := range map[string]string{"/files": "", "/login/passkey": "", "/session/passkey": "strongroom_session_8443"} {
+			r := f.request(t, http.MethodPost, path, strings.NewReader(`{"credential":{}}`), "Content-Type", "application/json",
+				"X-Forwarded-Host", "evil.example:1", "X-Forwarded-Host", "evil.example:2")
+			r.URL.Host, r.Host = parse(t, address).Host, host
+			answer := do(t, r)
+			if got := f.last(t).Header.Values("X-Forwarded-Host"); len(got) != 1 || got[0] != host {
+				t.Errorf("%d proxies, %s: got X-Forwarded-Host %q, want %s", hops, path, got, host)
 			}
-			if got := (client.Trust{Hops: 1, Key: []byte(testKey)}).Address(seen); got != netip.MustParseAddr(test.address) {
-				t.Errorf("%s: %s got client address %s, want %s", name, path, got, test.address)
+			if got := cookieOf(t, answer); cookie != "" && (got == nil || got.Name != cookie) {
+				t.Errorf("%d proxies, %s: got cookie %v, want %s", hops, path, got, cookie)
 			}
 		}
 	}
+}
+
+// startProxy returns the URL of a proxy to target. Like Envoy, and like Knative's activator and queue-proxy, the proxy
+// adds its peer to X-Forwarded-For and leaves Host and X-Forwarded-Host unchanged.
+func startProxy(t *testing.T, target string) string {
+	t.Helper()
+	to := parse(t, target)
+	server := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(to)
+		p.Out.Host = p.In.Host
+		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host"} {
+			p.Out.Header[name] = p.In.Header[name] // ReverseProxy removes these headers before it calls Rewrite.
+		}
+		peer, _, _ := net.SplitHostPort(p.In.RemoteAddr)
+		p.Out.Header.Add("X-Forwarded-For", peer)
+	}})
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 func TestAnswerHeaders(t *testing.T) {
@@ -228,10 +287,11 @@ func TestAnswerHeaders(t *testing.T) {
 			h.Set("X-Hop", "1")
 		}
 	})
-	got := f.ask(t, http.MethodGet, "/files/1/content", "X-Request-Id", "mine")
+	got := f.ask(t, http.MethodGet, "/files/1/content")
 	got.wantFinished(t)
+	id := f.originOf(f.last(t)).ID
 	for name, want := range map[string]string{
-		"Content-Security-Policy": sandbox, "Cache-Control": "private", "X-Request-Id": "mine",
+		"Content-Security-Policy": sandbox, "Cache-Control": "private", "X-Request-Id": id,
 		"Access-Control-Allow-Origin": "", "Access-Control-Allow-Credentials": "", "X-Hop": "", "Vary": "",
 	} {
 		if got := strings.Join(got.header.Values(name), "|"); got != want {
@@ -273,6 +333,7 @@ func TestSetup(t *testing.T) {
 	good := config{
 		LoginURL: "http://login.strongroom.svc.cluster.local", ValidateURL: "http://validate:80/", UploadURL: "https://upload", FilesURL: "http://[::1]:8080",
 		AccountsURL: "http://127.0.0.1:1", TrustSettings: client.TrustSettings{GatewayKeyFile: key}, CORSOrigins: []string{"https://app.example.com", " http://localhost:5173"},
+		PolicySettings: password.PolicySettings{MinLength: 12},
 	}
 	for name, test := range map[string]struct {
 		change func(*config)
@@ -291,6 +352,7 @@ func TestSetup(t *testing.T) {
 		"origin with a path": {func(c *config) { c.CORSOrigins = []string{"https://app.example.com/"} }, "CORS_ORIGINS"},
 		"uppercase origin":   {func(c *config) { c.CORSOrigins = []string{"https://App.example.com"} }, "CORS_ORIGINS"},
 		"an empty origin":    {func(c *config) { c.CORSOrigins = []string{""} }, "CORS_ORIGINS"},
+		"minimum length":     {func(c *config) { c.MinLength = 7 }, "PASSWORD_MIN_LENGTH"},
 		"the origin null":    {func(c *config) { c.CORSOrigins = []string{"null"} }, "CORS_ORIGINS"},
 	} {
 		cfg := good

@@ -11,6 +11,7 @@ import (
 	"github.com/strongroom-dev/strongroom/functions/gateway/console"
 	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/password"
 )
 
 type config struct {
@@ -21,12 +22,20 @@ type config struct {
 	UploadURL   string `env:"UPLOAD_URL,required,notEmpty"`
 	FilesURL    string `env:"FILES_URL,required,notEmpty"`
 	AccountsURL string `env:"ACCOUNTS_URL,required,notEmpty"`
-	// TrustSettings contains the path of the key file for signing client IP addresses. It also determines whether the
-	// gateway trusts the X-Forwarded headers.
+	// TrustSettings contains the path of the key file for signing headers that describe the client. It also determines
+	// whether the gateway trusts the X-Forwarded headers.
 	client.TrustSettings
 	// CORSOrigins lists the origins of other sites, such as https://app.example.com, separated by commas. Pages of
 	// these sites may send requests to the functions and read the responses (CORS).
 	CORSOrigins []string `env:"CORS_ORIGINS"`
+	// PolicySettings contains the minimum length of a new password. The console shows it.
+	password.PolicySettings
+}
+
+// Identify overrides the method of client.TrustSettings. It ignores signed headers, because only the gateway signs
+// headers, and its requests come from clients.
+func (cfg config) Identify(next http.Handler) (http.Handler, error) {
+	return client.TrustSettings{TrustedHops: cfg.TrustedHops}.Identify(next)
 }
 
 func main() { function.Main(setup) }
@@ -39,6 +48,9 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := cfg.Policy(); err != nil {
+		return nil, err
+	}
 	origins, err := parseOrigins(cfg.CORSOrigins)
 	if err != nil {
 		return nil, fmt.Errorf("CORS_ORIGINS: %w", err)
@@ -47,5 +59,5 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newHandler(newRoutes(targets), trust, origins, console.Handler()), nil
+	return newHandler(newRoutes(targets), trust, origins, console.Handler(cfg.MinLength)), nil
 }

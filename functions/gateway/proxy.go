@@ -82,7 +82,10 @@ func newProxy(to route, transport http.RoundTripper, buffers httputil.BufferPool
 			// Forward the original query string, because the function must reject malformed parameters, and
 			// ReverseProxy would remove them.
 			p.Out.URL.RawQuery = p.In.URL.RawQuery
-			introduce(p.In.Context(), p.Out.Header, to, trust)
+			introduce(p.In.Context(), p.Out.Header, trust)
+			if to.password {
+				addDevice(p.In, p.Out.Header)
+			}
 			// Remove Cookie, because the session cookie is only for the gateway. Remove Upgrade and Connection, because
 			// no function supports a switch to another protocol.
 			for _, name := range []string{"Cookie", "Upgrade", "Connection"} {

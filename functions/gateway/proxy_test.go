@@ -40,14 +40,20 @@ func listen(t *testing.T, serve func(net.Conn)) (address string) {
 	return "http://" + listener.Addr().String()
 }
 
-// head reads the request line and the headers of a request.
-func head(c net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(c)) }
+// head reads the request line and the headers of a request, and returns its request ID.
+func head(c net.Conn) (id string) {
+	r, err := http.ReadRequest(bufio.NewReader(c))
+	if err != nil {
+		return ""
+	}
+	return r.Header.Get("X-Request-Id")
+}
 
 func TestFunctionsThatFail(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 	for name, serve := range map[string]func(net.Conn){
 		"closes immediately":    func(net.Conn) {},
-		"closes after the head": head,
+		"closes after the head": func(c net.Conn) { head(c) },
 		"resets": func(c net.Conn) {
 			head(c)
 			_ = c.(*net.TCPConn).SetLinger(0)
@@ -208,26 +214,27 @@ func TestExpectContinue(t *testing.T) {
 // A client that does not wait for 100 (Continue) gets the function's refusal while it sends the body. It gets the
 // refusal no matter how the function then ends its connection.
 func TestEarlyRefusal(t *testing.T) {
-	const document = `{"type":"urn:strongroom:problem:too-large","title":"Too large","status":413,"instance":"request-1"}`
-	refusal := fmt.Sprintf("HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(document), document)
+	const document = `{"type":"urn:strongroom:problem:too-large","title":"Too large","status":413,"instance":"%s"}`
+	refuse := func(c net.Conn) {
+		body := fmt.Sprintf(document, head(c))
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	}
 	for name, serve := range map[string]func(net.Conn){
-		"and waits": func(c net.Conn) { head(c); _, _ = io.WriteString(c, refusal); time.Sleep(time.Second) },
+		"and waits": func(c net.Conn) { refuse(c); time.Sleep(time.Second) },
 		"and closes": func(c net.Conn) {
-			head(c)
-			_, _ = io.WriteString(c, refusal)
+			refuse(c)
 			_ = c.(*net.TCPConn).CloseWrite()
 			time.Sleep(100 * time.Millisecond)
 		},
 		"and resets": func(c net.Conn) {
-			head(c)
-			_, _ = io.WriteString(c, refusal) // closing with unread bytes resets the connection
+			refuse(c) // closing with unread bytes resets the connection
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, func(f *fixture) { f.targets["upload"] = parse(t, listen(t, serve)) })
 			for range 20 {
-				got := do(t, f.request(t, http.MethodPost, "/upload", io.LimitReader(rand.Reader, 1<<40), "X-Request-Id", "request-1"))
-				if got.status != http.StatusRequestEntityTooLarge || got.body != document {
+				got := do(t, f.request(t, http.MethodPost, "/upload", io.LimitReader(rand.Reader, 1<<40)))
+				if got.status != http.StatusRequestEntityTooLarge || got.body != fmt.Sprintf(document, got.header.Get("X-Request-Id")) {
 					t.Fatalf("got %d %q, want the 413", got.status, got.body)
 				}
 			}

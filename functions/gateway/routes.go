@@ -1,11 +1,11 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/function"
 )
 
 // route assigns requests for a path to a function.
@@ -22,8 +22,9 @@ type route struct {
 	patience time.Duration
 	// timeout limits the duration of the whole request. It is longer than the function's REQUEST_TIMEOUT.
 	timeout time.Duration
-	// signed reports whether the gateway signs the client's IP address and sends it to the function.
-	signed bool
+	// password reports whether the function verifies a password. Such a request gets the device token of the browser,
+	// because a known device has its own limit of attempts.
+	password bool
 }
 
 // newRoutes returns the routes to the functions that clients can call. The targets map contains the functions' base
@@ -32,13 +33,14 @@ func newRoutes(targets map[string]*url.URL) []route {
 	// In each route, patience is longer than the function usually needs to begin its response, and timeout is longer
 	// than the function's REQUEST_TIMEOUT. Therefore, if the function times out, the client receives the function's
 	// error response and not one from the gateway.
-	login := route{function: "login", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
-	accounts := route{function: "accounts", patience: 35 * time.Second, timeout: 40 * time.Second, signed: true}
+	login := route{function: "login", patience: 35 * time.Second, timeout: 40 * time.Second}
+	accounts := route{function: "accounts", patience: 35 * time.Second, timeout: 40 * time.Second}
 	validate := route{function: "validate", patience: 15 * time.Second, timeout: 20 * time.Second}
 	// The upload function can wait up to 40 s for MongoDB and RabbitMQ after it has read the whole body, so its
 	// patience limit must exceed 40 s.
 	upload := route{function: "upload", patience: time.Minute, timeout: 590 * time.Second}
 	files := route{function: "files", patience: 35 * time.Second, timeout: 594 * time.Second}
+	withPassword := func(r route) route { r.password = true; return r }
 	var routes []route
 	add := func(r route, below bool, paths ...string) {
 		for _, path := range paths {
@@ -48,13 +50,15 @@ func newRoutes(targets map[string]*url.URL) []route {
 	}
 	// The record and sweep functions have no route, because only event sources call them. The gateway itself serves
 	// the session endpoints and the console.
-	add(login, false, "/login", "/refresh", "/logout")
+	add(withPassword(login), false, "/login")
+	add(login, false, "/login/passkey", "/login/passkey/options", "/refresh", "/logout")
 	add(validate, true, "/validate")
 	add(validate, false, "/introspect", "/.well-known/jwks.json")
 	add(upload, false, "/upload")
 	add(upload, true, "/upload/tus")
 	add(files, true, "/files")
-	add(accounts, true, "/accounts")
+	add(withPassword(accounts), false, "/accounts/me/password") // before /accounts, because the first match counts
+	add(accounts, true, "/accounts", "/sessions")
 	return routes
 }
 
@@ -70,26 +74,11 @@ func (cfg config) targets() (map[string]*url.URL, error) {
 	for name, address := range map[string]string{
 		"login": cfg.LoginURL, "validate": cfg.ValidateURL, "upload": cfg.UploadURL, "files": cfg.FilesURL, "accounts": cfg.AccountsURL,
 	} {
-		base, err := parseBase(address)
+		base, err := function.ParseURL(strings.ToUpper(name)+"_URL", address)
 		if err != nil {
-			return nil, fmt.Errorf("%s_URL: %w", strings.ToUpper(name), err)
+			return nil, err
 		}
 		targets[name] = base
 	}
 	return targets, nil
-}
-
-// parseBase parses a function's base URL and removes a trailing slash. The URL must have the scheme http or https, a
-// host, and no other parts.
-func parseBase(address string) (*url.URL, error) {
-	base, err := url.Parse(address)
-	if err != nil {
-		return nil, errors.New("the base URL is not a valid URL")
-	}
-	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" ||
-		strings.Trim(base.Path, "/") != "" {
-		return nil, errors.New("the base URL must have only a scheme and a host, such as http://login.strongroom.svc.cluster.local")
-	}
-	base.Path = ""
-	return base, nil
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -41,9 +44,20 @@ func playLogin(f *fixture) {
 	}
 	is := func(want string) func(string) bool { return func(body string) bool { return body == want } }
 	wrong := problem.BadCredentials.With("check the user name and the password, and try again").Header("WWW-Authenticate", `Basic realm="strongroom"`)
-	f.answers["login /login"] = answer(is(`{"username":"ada","password":"lovelace-1843"}`), wrong, tokens)
+	f.answers["login /login"] = answer(func(body string) bool {
+		return body == `{"username":"ada","password":"lovelace-1843"}` || body == `{"username":"ada","password":"old","new_password":"lovelace-1843"}`
+	}, wrong, tokens)
 	f.answers["login /refresh"] = answer(is(`{"refresh_token":"rt-1"}`), problem.SessionEnded.With("sign in again"), tokens)
 	f.answers["login /logout"] = answer(func(body string) bool { return strings.HasPrefix(body, `{"refresh_token":"`) }, problem.BadRequest, "")
+}
+
+// cookies returns the value of a Cookie header with session cookies that have the given values.
+func (f *fixture) cookies(t *testing.T, values ...string) string {
+	t.Helper()
+	for i, value := range values {
+		values[i] = "strongroom_session_" + parse(t, f.url).Port() + "=" + value
+	}
+	return strings.Join(values, "; ")
 }
 
 // cookieOf returns the only cookie that a response sets, or nil if it sets none.
@@ -53,8 +67,8 @@ func cookieOf(t *testing.T, a answer) *http.Cookie {
 	if len(cookies) == 0 {
 		return nil
 	}
-	if len(cookies) > 1 || cookies[0].Name != "strongroom_session" || cookies[0].Path != "/session" || !cookies[0].HttpOnly ||
-		cookies[0].SameSite != http.SameSiteStrictMode || cookies[0].Domain != "" {
+	if len(cookies) > 1 || !strings.Contains(cookies[0].Name, "strongroom_session") || cookies[0].Path != "/" || !cookies[0].HttpOnly ||
+		cookies[0].SameSite != http.SameSiteStrictMode || cookies[0].Domain != "" || strings.HasPrefix(cookies[0].Name, "__Host-") != cookies[0].Secure {
 		t.Errorf("got Set-Cookie %q, want one session cookie", a.header.Values("Set-Cookie"))
 	}
 	return cookies[0]
@@ -64,14 +78,14 @@ func TestSignIn(t *testing.T) {
 	f := newFixture(t, playLogin)
 	const (
 		right = `{"username":"ada","password":"lovelace-1843"}`
-		trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+		renew = `{"username":"ada","password":"old","new_password":"lovelace-1843"}`
 	)
-	for _, secure := range []bool{false, true} {
-		header := []string{"Content-Type", "application/json", "Sec-Fetch-Site", "same-origin", "X-Request-Id", "mine", "traceparent", trace}
+	for secure, body := range map[bool]string{false: right, true: renew} {
+		header := []string{"Content-Type", "application/json", "Sec-Fetch-Site", "same-origin", "X-Request-Id", "mine", "traceparent", clientTrace}
 		if secure {
 			header = append(header, "X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", "https")
 		}
-		got := do(t, f.request(t, http.MethodPost, "/session", strings.NewReader(right), header...))
+		got := do(t, f.request(t, http.MethodPost, "/session", strings.NewReader(body), header...))
 		var members map[string]any
 		if err := json.Unmarshal([]byte(got.body), &members); got.status != http.StatusOK || err != nil {
 			t.Fatalf("got %d %s, want 200 with a JSON object", got.status, got.body)
@@ -87,15 +101,19 @@ func TestSignIn(t *testing.T) {
 			t.Errorf("HTTPS %t: got cookie %v, want rt-2 until the browser is closed", secure, cookie)
 		}
 		seen := f.last(t)
-		if seen.Header.Get("X-Request-Id") != "mine" || seen.Header.Get("Traceparent") != trace || seen.Header.Get("Cookie") != "" {
-			t.Errorf("login got headers %v, want the request ID, the trace and no cookie", seen.Header)
+		origin := f.originOf(seen)
+		if origin.ID != got.header.Get("X-Request-Id") || origin.ClientID != "mine" || origin.Public || seen.Header.Get("Cookie") != "" {
+			t.Errorf("login got headers %v, want both request IDs and no cookie", seen.Header)
+		}
+		if trace := seen.Header.Get("Traceparent"); trace[3:35] == clientTrace[3:35] {
+			t.Errorf("login got traceparent %s, want a new trace", trace)
 		}
 		address := netip.MustParseAddr("127.0.0.1")
 		if secure {
 			address = netip.MustParseAddr("203.0.113.9")
 		}
-		if got := (client.Trust{Key: []byte(testKey)}).Address(seen); got != address {
-			t.Errorf("login got client address %s, want %s", got, address)
+		if origin.Address != address {
+			t.Errorf("login got client address %s, want %s", origin.Address, address)
 		}
 	}
 }
@@ -113,6 +131,18 @@ func TestSignInRefused(t *testing.T) {
 	if challenge := got.header.Get("WWW-Authenticate"); strings.Contains(challenge, "Basic") || challenge == "" || cookieOf(t, got) != nil {
 		t.Errorf("got challenge %q and cookie %v, want another challenge than Basic and no cookie", challenge, cookieOf(t, got))
 	}
+	for _, refusal := range []*problem.Kind{problem.PasswordChange, problem.Unprocessable} {
+		f.mu.Lock()
+		f.answers["login /login"] = problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+			return refusal.With("the password")
+		}).ServeHTTP
+		f.mu.Unlock()
+		got := post(`{"username":"ada","password":"lovelace-1843"}`)
+		got.wantProblem(t, problem.Status(refusal.With("")), refusal.Error())
+		if cookieOf(t, got) != nil {
+			t.Errorf("%v: got a session cookie, want none", refusal)
+		}
+	}
 	f.mu.Lock()
 	f.answers["login /login"] = problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 		return problem.TooManyAttempts.With("wait").Header("Retry-After", "7")
@@ -129,6 +159,7 @@ func TestSignInRefused(t *testing.T) {
 	}{
 		"not JSON":     {`username=ada`, "application/x-www-form-urlencoded", http.StatusUnsupportedMediaType, "unsupported-media-type"},
 		"no password":  {`{"username":"ada"}`, "application/json", http.StatusBadRequest, "bad-request"},
+		"null":         {`{"username":"ada","password":"p","new_password":null}`, "application/json", http.StatusBadRequest, "bad-request"},
 		"more members": {`{"username":"ada","password":"p","admin":true}`, "application/json", http.StatusBadRequest, "bad-request"},
 		"too large":    {`{"username":"` + strings.Repeat("a", 4<<10) + `","password":"p"}`, "application/json", http.StatusRequestEntityTooLarge, "too-large"},
 	} {
@@ -144,7 +175,7 @@ func TestSignInRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			post(`{"username":"ada","password":"lovelace-1843"}`, header...).wantProblem(t, http.StatusForbidden, "cross-site")
 			for method, path := range map[string]string{http.MethodDelete: "/session", http.MethodPost: "/session/refresh"} {
-				f.ask(t, method, path, append(header, "Cookie", "strongroom_session=rt-1")...).wantProblem(t, http.StatusForbidden, "cross-site")
+				f.ask(t, method, path, append(header, "Cookie", f.cookies(t, "rt-1"))...).wantProblem(t, http.StatusForbidden, "cross-site")
 			}
 		})
 	}
@@ -169,13 +200,13 @@ func TestRefresh(t *testing.T) {
 		}
 		return f.ask(t, http.MethodPost, "/session/refresh", header...)
 	}
-	got := refresh("strongroom_session=rt-1")
+	got := refresh(f.cookies(t, "rt-1"))
 	if cookie := cookieOf(t, got); got.status != http.StatusOK || cookie == nil || cookie.Value != "rt-2" || strings.Contains(got.body, "rt-2") || !strings.Contains(got.body, `"access_token":"at"`) {
 		t.Errorf("got %d %s and cookie %v, want 200 with a new access token and cookie rt-2", got.status, got.body, cookie)
 	}
 	f.last(t)
 
-	got = refresh("strongroom_session=rt-0") // used before, or never issued
+	got = refresh(f.cookies(t, "rt-0")) // used before, or never issued
 	got.wantProblem(t, http.StatusUnauthorized, "session-ended")
 	if cookie := cookieOf(t, got); cookie == nil || cookie.Value != "" || cookie.MaxAge >= 0 {
 		t.Errorf("ended session: got cookie %v, want its deletion", cookie)
@@ -183,8 +214,8 @@ func TestRefresh(t *testing.T) {
 	f.last(t)
 
 	for name, cookie := range map[string]string{
-		"none": "", "another": "session=rt-1", "two": "strongroom_session=rt-1; strongroom_session=rt-0", "empty": "strongroom_session=",
-		"long": "strongroom_session=" + strings.Repeat("a", 4<<10),
+		"none": "", "another": "session=rt-1", "another instance": "strongroom_session_1=rt-1", "an earlier version": "strongroom_session=rt-1",
+		"empty": f.cookies(t, ""), "long": f.cookies(t, strings.Repeat("a", 4<<10)), "over HTTPS": "__Host-" + f.cookies(t, "rt-1"),
 	} {
 		if got := refresh(cookie); got.status != http.StatusNoContent || got.body != "" || cookieOf(t, got) != nil || got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: got %d %s with headers %v, want 204 with no-store and no cookie", name, got.status, got.body, got.header)
@@ -199,16 +230,99 @@ func TestRefresh(t *testing.T) {
 		return problem.Unavailable.With("MySQL is unavailable")
 	}).ServeHTTP
 	f.mu.Unlock()
-	got = refresh("strongroom_session=rt-1")
+	got = refresh(f.cookies(t, "rt-1"))
 	got.wantProblem(t, http.StatusServiceUnavailable, "unavailable")
 	if cookie := cookieOf(t, got); cookie != nil {
 		t.Errorf("outage: got cookie %v, want none", cookie)
+	}
+	f.mu.Lock()
+	f.answers["login /refresh"] = problem.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+		return problem.TooManyRefreshes.With("wait").Header("Retry-After", "10")
+	}).ServeHTTP
+	f.mu.Unlock()
+	got = refresh(f.cookies(t, "rt-1"))
+	got.wantProblem(t, http.StatusTooManyRequests, "too-many-refreshes")
+	if cookie := cookieOf(t, got); cookie != nil || got.header.Get("Retry-After") != "10" {
+		t.Errorf("too many refreshes: got cookie %v and headers %v, want no cookie and Retry-After 10", cookie, got.header)
+	}
+}
+
+// TestDeviceCookie checks that the gateway keeps the device token of login in a cookie for 30 days, and sends the token
+// to login.
+func TestDeviceCookie(t *testing.T) {
+	f := newFixture(t, func(f *fixture) {
+		f.answers["login /login"] = func(w http.ResponseWriter, _ *http.Request) {
+			_ = respond.JSON(w, http.StatusOK, json.RawMessage(strings.TrimSuffix(tokens, "}")+`,"device_token":"dt-2"}`))
+		}
+	})
+	const body = `{"username":"ada","password":"lovelace-1843"}`
+	for name, test := range map[string]struct{ cookie, want string }{
+		"none":  {"", ""},
+		"one":   {"NAME=dt-1", "dt-1"},
+		"two":   {"NAME=dt-1; NAME=dt-0", ""},
+		"empty": {"NAME=", ""},
+		"long":  {"NAME=" + strings.Repeat("a", 4<<10), ""},
+	} {
+		for _, secure := range []bool{false, true} {
+			header := []string{"Content-Type", "application/json", "X-Device-Token", "forged"}
+			cookieName := "strongroom_device_" + parse(t, f.url).Port()
+			if secure {
+				cookieName = "__Host-" + cookieName
+				header = append(header, "X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", "https")
+			}
+			if test.cookie != "" {
+				header = append(header, "Cookie", strings.ReplaceAll(test.cookie, "NAME", cookieName))
+			}
+			got := do(t, f.request(t, http.MethodPost, "/session", strings.NewReader(body), header...))
+			var cookie *http.Cookie
+			for _, c := range (&http.Response{Header: got.header}).Cookies() {
+				if c.Name == cookieName {
+					cookie = c
+				}
+			}
+			if got.status != http.StatusOK || strings.Contains(got.body, "dt-2") || strings.Contains(got.body, "device_token") {
+				t.Errorf("%s: got %d %s, want 200 without the device token", name, got.status, got.body)
+			}
+			if cookie == nil || cookie.Value != "dt-2" || cookie.MaxAge != 30*24*3600 || !cookie.HttpOnly || cookie.Secure != secure ||
+				cookie.SameSite != http.SameSiteStrictMode || cookie.Path != "/" || cookie.Domain != "" {
+				t.Errorf("%s, HTTPS %t: got cookie %v, want dt-2 for 30 days", name, secure, cookie)
+			}
+			if token := f.last(t).Header.Get("X-Device-Token"); token != test.want {
+				t.Errorf("%s: login got device token %q, want %q", name, token, test.want)
+			}
+		}
+	}
+}
+
+// TestDeviceOfPasswords checks that a function that verifies a password gets the device token from the cookie, and that
+// other requests do not have the token.
+func TestDeviceOfPasswords(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, test := range []struct{ method, path, cookie, want string }{
+		{http.MethodPut, "/accounts/me/password", "dt-1", "dt-1"},
+		{http.MethodPost, "/login", "dt-1", "dt-1"},
+		{http.MethodPut, "/accounts/me/password", "", "own"}, // a client without cookies
+		{http.MethodPost, "/login", "", "own"},
+		{http.MethodGet, "/accounts/me", "dt-1", "own"},
+		{http.MethodDelete, "/accounts/me/passkeys/1", "dt-1", "own"},
+		{http.MethodPost, "/accounts/me/recovery-codes", "dt-1", "own"},
+		{http.MethodPost, "/login/passkey", "dt-1", "own"},
+		{http.MethodPost, "/refresh", "dt-1", "own"},
+	} {
+		header := []string{"X-Device-Token", "own"}
+		if test.cookie != "" {
+			header = append(header, "Cookie", "strongroom_device_"+parse(t, f.url).Port()+"="+test.cookie)
+		}
+		f.ask(t, test.method, test.path, header...)
+		if got := f.last(t).Header.Get("X-Device-Token"); got != test.want {
+			t.Errorf("%s %s with the device cookie %q: got device token %q, want %q", test.method, test.path, test.cookie, got, test.want)
+		}
 	}
 }
 
 func TestSignOut(t *testing.T) {
 	f := newFixture(t, playLogin)
-	got := f.ask(t, http.MethodDelete, "/session", "Cookie", "strongroom_session=rt-1")
+	got := f.ask(t, http.MethodDelete, "/session", "Cookie", f.cookies(t, "rt-1"))
 	if cookie := cookieOf(t, got); got.status != http.StatusNoContent || cookie == nil || cookie.Value != "" || cookie.MaxAge >= 0 {
 		t.Errorf("got %d %s and cookie %v, want 204 and the deletion of the cookie", got.status, got.body, cookie)
 	}
@@ -220,13 +334,143 @@ func TestSignOut(t *testing.T) {
 	}
 }
 
+// TestSeveralCookies checks requests with several session cookies, which another site on the same domain can cause. A
+// refresh tries all of them. A sign-out and a sign-in end all of their sessions.
+func TestSeveralCookies(t *testing.T) {
+	var many []string
+	for i := range 9 {
+		many = append(many, fmt.Sprint("rt-", i+2))
+	}
+	for name, test := range map[string]struct {
+		method, path string
+		cookies      []string
+		status       int
+		calls        []string // the requests to login
+		cookie       string   // the new value of the cookie; "-" stands for its deletion
+	}{
+		"refresh, the first is valid":  {"POST", "/session/refresh", []string{"rt-1", "x"}, 200, []string{"/refresh rt-1"}, "rt-2"},
+		"refresh, the last is valid":   {"POST", "/session/refresh", []string{"x", "y", "rt-1"}, 200, []string{"/refresh x", "/refresh y", "/refresh rt-1"}, "rt-2"},
+		"refresh, none is valid":       {"POST", "/session/refresh", []string{"x", "y"}, 401, []string{"/refresh x", "/refresh y"}, "-"},
+		"refresh, the same twice":      {"POST", "/session/refresh", []string{"x", "x"}, 401, []string{"/refresh x"}, "-"},
+		"refresh, too many":            {"POST", "/session/refresh", many, 400, nil, ""},
+		"sign-out":                     {"DELETE", "/session", []string{"x", "rt-1"}, 204, []string{"/logout x", "/logout rt-1"}, "-"},
+		"sign-out, too many":           {"DELETE", "/session", many, 400, nil, ""},
+		"sign-out, login fails at one": {"DELETE", "/session", []string{"rt-1", "fails", "rt-3"}, 503, []string{"/logout rt-1", "/logout fails"}, ""},
+		"sign-in":                      {"POST", "/session", nil, 200, []string{"/login ada"}, "rt-2"},
+		"sign-in with a session":       {"POST", "/session", []string{"rt-1"}, 200, []string{"/login ada", "/logout rt-1"}, "rt-2"},
+		"sign-in with two sessions":    {"POST", "/session", []string{"x", "rt-1"}, 200, []string{"/login ada", "/logout x", "/logout rt-1"}, "rt-2"},
+		"sign-in, login fails at one":  {"POST", "/session", []string{"fails"}, 200, []string{"/login ada", "/logout fails"}, "rt-2"},
+		"sign-in, too many":            {"POST", "/session", many, 400, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls []string
+			f := newFixture(t, func(f *fixture) {
+				playLogin(f)
+				for path, play := range f.answers {
+					f.answers[path] = func(w http.ResponseWriter, r *http.Request) {
+						content, err := io.ReadAll(r.Body)
+						if err != nil {
+							t.Error(err)
+						}
+						var body struct {
+							Username string
+							Token    string `json:"refresh_token"`
+						}
+						if err := json.Unmarshal(content, &body); err != nil {
+							t.Error(err)
+						}
+						calls = append(calls, r.URL.Path+" "+body.Username+body.Token)
+						r.Body = io.NopCloser(bytes.NewReader(content))
+						if body.Token == "fails" {
+							problem.Write(w, r, problem.Unavailable.With("MySQL is unavailable"))
+							return
+						}
+						play(w, r)
+					}
+				}
+			})
+			request := f.request(t, test.method, test.path, nil)
+			if test.path == "/session" && test.method == "POST" {
+				request = f.request(t, test.method, test.path, strings.NewReader(`{"username":"ada","password":"lovelace-1843"}`), "Content-Type", "application/json")
+			}
+			request.Header.Set("Cookie", f.cookies(t, slices.Clone(test.cookies)...))
+			got := do(t, request)
+			cookie, value := cookieOf(t, got), ""
+			if cookie != nil {
+				value = cmp.Or(cookie.Value, "-")
+			}
+			if got.status != test.status || value != test.cookie || !slices.Equal(calls, test.calls) {
+				t.Errorf("got %d %s, the cookie %q and the requests %q, want %d, %q and %q", got.status, got.body, value, calls, test.status, test.cookie, test.calls)
+			}
+		})
+	}
+}
+
+// TestCookieName checks that cookies have the prefix __Host- over HTTPS, and that two instances on one host have
+// different cookies.
+func TestCookieName(t *testing.T) {
+	for _, test := range []struct{ scheme, host, want string }{
+		{"http", "localhost:8080", "strongroom_session_8080"},
+		{"http", "localhost:9000", "strongroom_session_9000"},
+		{"http", "[::1]:8080", "strongroom_session_8080"},
+		{"http", "files.example.com", "strongroom_session"},
+		{"http", "files.example.com:x=1", "strongroom_session"},
+		{"http", "files.example.com:99999", "strongroom_session"},
+		{"https", "files.example.com", "__Host-strongroom_session"},
+		{"https", "files.example.com:8443", "__Host-strongroom_session_8443"},
+	} {
+		if got := cookieName(visitor{scheme: test.scheme, host: test.host}, "session"); got != test.want {
+			t.Errorf("%s://%s: got %s, want %s", test.scheme, test.host, got, test.want)
+		}
+	}
+}
+
+// TestStrictTransportSecurity checks that Strict-Transport-Security includes the subdomains of the gateway's host, but
+// not all sites of a registrable domain.
+func TestStrictTransportSecurity(t *testing.T) {
+	for host, want := range map[string]string{
+		"gateway.strongroom.example.com": "max-age=31536000; includeSubDomains",
+		"files.example.com:8443":         "max-age=31536000; includeSubDomains",
+		"files.example.co.uk":            "max-age=31536000; includeSubDomains",
+		"example.com":                    "max-age=31536000",
+		"Example.com:443":                "max-age=31536000",
+		"example.co.uk":                  "max-age=31536000",
+		"gateway":                        "max-age=31536000",
+	} {
+		f := newFixture(t, nil)
+		for _, path := range []string{"/", "/files"} {
+			r := f.request(t, http.MethodGet, path, nil, "X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", "https")
+			r.Host = host
+			got := do(t, r)
+			if hsts := got.header.Get("Strict-Transport-Security"); hsts != want {
+				t.Errorf("%s%s: got Strict-Transport-Security %q, want %q", host, path, hsts, want)
+			}
+		}
+	}
+}
+
+// TestNoCookiesBehindTheGateway checks that no function receives cookies, although browsers send the cookies of the
+// gateway with every request.
+func TestNoCookiesBehindTheGateway(t *testing.T) {
+	f := newFixture(t, nil)
+	cookie := f.cookies(t, "s3cret") + "; __Host-strongroom_session=s3cret; other=s3cret"
+	for _, to := range newRoutes(f.targets) {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+			f.ask(t, method, to.path, "Cookie", cookie)
+			if seen := f.last(t); strings.Contains(fmt.Sprint(seen.Header), "s3cret") {
+				t.Errorf("%s %s: %s got the headers %v, want no cookie", method, to.path, to.function, seen.Header)
+			}
+		}
+	}
+}
+
 // While login is unavailable, the session still exists, and the browser keeps the cookie. So the user can try again
 // to end the session.
 func TestSignOutWhileLoginIsAway(t *testing.T) {
 	f := newFixture(t, func(f *fixture) { f.targets["login"] = parse(t, "http://127.0.0.1:1") })
 	for _, r := range []*http.Request{
-		f.request(t, http.MethodDelete, "/session", nil, "Cookie", "strongroom_session=rt-1"),
-		f.request(t, http.MethodPost, "/session/refresh", nil, "Cookie", "strongroom_session=rt-1"),
+		f.request(t, http.MethodDelete, "/session", nil, "Cookie", f.cookies(t, "rt-1")),
+		f.request(t, http.MethodPost, "/session/refresh", nil, "Cookie", f.cookies(t, "rt-1")),
 		f.request(t, http.MethodPost, "/session", strings.NewReader(`{"username":"ada","password":"p"}`), "Content-Type", "application/json"),
 	} {
 		got := do(t, r)
@@ -258,7 +502,7 @@ func TestSessionAnswersThatAreNotLogins(t *testing.T) {
 		f.answers["login /refresh"] = answer
 		f.mu.Unlock()
 		t.Run(name, func(t *testing.T) {
-			f.ask(t, http.MethodPost, "/session/refresh", "Cookie", "strongroom_session=rt-1").wantProblem(t, http.StatusServiceUnavailable, "unavailable")
+			f.ask(t, http.MethodPost, "/session/refresh", "Cookie", f.cookies(t, "rt-1")).wantProblem(t, http.StatusServiceUnavailable, "unavailable")
 		})
 	}
 }
@@ -270,5 +514,6 @@ func TestSlowBodies(t *testing.T) {
 			targets[name] = parse(t, "http://127.0.0.1:1") // the gateway forwards no request
 		}
 		return api.Handler(t, function.Wrap(newHandler(newRoutes(targets), client.Trust{Key: []byte(testKey)}, nil, http.NotFoundHandler()), time.Hour))
-	}, http.StatusRequestTimeout, "POST /session\nContent-Type: application/json")
+	}, http.StatusRequestTimeout, "POST /session\nContent-Type: application/json",
+		"POST /session/passkey\nContent-Type: application/json")
 }

@@ -4,22 +4,20 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 
 	"github.com/strongroom-dev/strongroom/shared/client"
-	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
 // visitor describes the client that sent a request.
 type visitor struct {
-	address netip.Addr // the client's IP address
 	// path is the value of X-Forwarded-For that the gateway sends to the function. It lists the addresses of the
 	// client and of the trusted proxies.
 	path string
 	// scheme (http or https) and host (the Host header) are those of the client's original request, even if trusted
-	// proxies forwarded that request.
+	// proxies forwarded that request. The proxies must preserve the Host header.
 	scheme, host string
 	// origin is the value of the Origin header if pages of that origin may read the response (CORS). Otherwise, origin
 	// is empty.
@@ -36,9 +34,7 @@ func visitorOf(ctx context.Context) visitor {
 
 // newVisitor returns the visitor that describes the client of r.
 func newVisitor(r *http.Request, trust client.Trust) visitor {
-	// Use a Trust without a key, so that its Address method ignores the header with the signed client IP address. The
-	// header cannot be trusted here, because only the gateway may set it, and this request comes from a client.
-	v := visitor{address: client.Trust{Hops: trust.Hops}.Address(r), scheme: "http", host: r.Host}
+	v := visitor{scheme: "http", host: r.Host}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		peer = r.RemoteAddr
@@ -48,14 +44,11 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 		v.scheme = "https"
 	}
 	// Ignore the X-Forwarded headers unless r came through all trusted proxies, because the client could otherwise
-	// have forged them.
+	// have forged them. Always ignore X-Forwarded-Host, because most proxies forward a forged value unchanged.
 	if forwarded := trust.Forwarded(r); forwarded != nil {
 		v.path = strings.Join(append(forwarded, peer), ", ")
 		if scheme := r.Header.Values("X-Forwarded-Proto"); len(scheme) == 1 && (scheme[0] == "http" || scheme[0] == "https") {
 			v.scheme = scheme[0]
-		}
-		if host := r.Header.Values("X-Forwarded-Host"); len(host) == 1 && host[0] != "" {
-			v.host = host[0]
 		}
 	}
 	// If the ingress forwards requests to itself, as Kourier does for a DomainMapping, X-Forwarded-Proto has the scheme
@@ -68,14 +61,13 @@ func newVisitor(r *http.Request, trust client.Trust) visitor {
 }
 
 // strip removes the headers that a client must not set, because functions trust them: the forwarding headers, the
-// header with the signed client IP address, and the X-Auth headers, with which only the validate function may identify
-// the user.
+// headers that the gateway signs, and the X-Auth headers, with which only the validate function may identify the user.
 func strip(h http.Header) {
 	for name := range h {
 		// Treat underscores in header names as hyphens, because some programs treat both characters alike.
 		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 		if strings.HasPrefix(plain, "x-auth-") || strings.HasPrefix(plain, "x-forwarded-") || plain == "forwarded" ||
-			plain == strings.ToLower(client.HeaderAddress) {
+			plain == strings.ToLower(client.HeaderAddress) || plain == strings.ToLower(client.HeaderRequest) {
 			delete(h, name)
 		}
 	}
@@ -83,15 +75,12 @@ func strip(h http.Header) {
 
 // introduce removes from h all headers that a client must not set. It then sets the headers that describe the client
 // and the request.
-func introduce(ctx context.Context, h http.Header, to route, trust client.Trust) {
+func introduce(ctx context.Context, h http.Header, trust client.Trust) {
 	v := visitorOf(ctx)
 	strip(h)
 	h.Set("X-Forwarded-For", v.path)
 	h.Set("X-Forwarded-Proto", v.scheme)
 	h.Set("X-Forwarded-Host", v.host)
-	h.Set("X-Request-Id", function.RequestID(ctx))
+	trust.Introduce(h, request.OriginOf(ctx))
 	telemetry.Inject(ctx, h)
-	if to.signed {
-		h.Set(client.HeaderAddress, trust.Sign(v.address))
-	}
 }

@@ -14,8 +14,12 @@ import (
 // maxBody is the maximum size of a request body, in bytes.
 const maxBody = 4 << 10
 
-// credentials contains the user name and the password in a request.
-type credentials struct{ username, password string }
+// credentials contains the user name, the password and the optional recovery code in a request, and the new password
+// that replaces the password.
+type credentials struct {
+	username, password, recoveryCode string
+	newPassword                      *string // nil if the request has no new password
+}
 
 const (
 	typeJSON = request.TypeJSON
@@ -23,9 +27,9 @@ const (
 )
 
 var (
-	errMissing = problem.BadRequest.With("send a username and a password in a JSON object, in a form, or with HTTP Basic authentication and an empty body")
-	errUnknown = problem.BadRequest.With("the form must contain the fields username and password, each exactly once, and no other fields")
-	errNotUTF8 = problem.BadRequest.With("the username and the password must be valid UTF-8 and must not contain the character U+FFFD")
+	errMissing = problem.BadRequest.With("send a username, a password and, optionally, a new_password and a recovery_code in a JSON object, in a form, or with HTTP Basic authentication and an empty body")
+	errUnknown = problem.BadRequest.With("the form must contain the fields username and password, can contain the fields new_password and recovery_code, each at most once, and must contain no other fields")
+	errNotUTF8 = problem.BadRequest.With("the username, the passwords and the recovery_code must be valid UTF-8 and must not contain the character U+FFFD")
 	errNotForm = problem.BadRequest.With("the body must be a valid form, such as username=…&password=…")
 	errInQuery = problem.BadRequest.With("do not send credentials in the query string, because query strings end up in logs: change these credentials, and send the new credentials in the body")
 	errTwice   = problem.BadRequest.With("send the credentials either in the Authorization header or in the body, but not in both")
@@ -48,7 +52,7 @@ func checkQuery(r *http.Request, secret ...string) error {
 // readCredentials returns the credentials in the Authorization header (HTTP Basic) or in the body of r. If both or
 // neither contain credentials, it returns an error.
 func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error) {
-	if err := checkQuery(r, "username", "password"); err != nil {
+	if err := checkQuery(r, "username", "password", "new_password", "recovery_code"); err != nil {
 		return credentials{}, err
 	}
 	basic, given, err := basicCredentials(r)
@@ -86,15 +90,21 @@ func readCredentials(w http.ResponseWriter, r *http.Request) (credentials, error
 	return c.valid()
 }
 
-// valid returns c, or errNotUTF8 if the user name or the password is not valid UTF-8 or contains U+FFFD.
+// valid returns c without spaces around the user name, because keyboards add such spaces, and no user name begins or
+// ends with a space. The error is errNotUTF8 if a part of c is not valid UTF-8 or contains U+FFFD.
 func (c credentials) valid() (credentials, error) {
-	for _, s := range []string{c.username, c.password} {
+	texts := []string{c.username, c.password, c.recoveryCode}
+	if c.newPassword != nil {
+		texts = append(texts, *c.newPassword)
+	}
+	for _, s := range texts {
 		// Reject U+FFFD, because decoders silently replace invalid bytes with it, which could make different passwords
 		// equal.
 		if !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError) {
 			return credentials{}, errNotUTF8
 		}
 	}
+	c.username = strings.TrimSpace(c.username)
 	return c, nil
 }
 
@@ -115,7 +125,7 @@ func basicCredentials(r *http.Request) (c credentials, given bool, err error) {
 	if !ok {
 		return credentials{}, false, errBasic
 	}
-	return credentials{username, password}, true, nil
+	return credentials{username: username, password: password}, true, nil
 }
 
 func fromForm(body []byte) (credentials, error) {
@@ -124,21 +134,27 @@ func fromForm(body []byte) (credentials, error) {
 		return credentials{}, errNotForm
 	}
 	for name, all := range values {
-		if name != "username" && name != "password" || len(all) != 1 {
+		if !slices.Contains([]string{"username", "password", "new_password", "recovery_code"}, name) || len(all) != 1 {
 			return credentials{}, errUnknown
 		}
 	}
-	if len(values) != 2 {
+	if !values.Has("username") || !values.Has("password") {
 		return credentials{}, errMissing
 	}
-	return credentials{values.Get("username"), values.Get("password")}, nil
+	c := credentials{username: values.Get("username"), password: values.Get("password"), recoveryCode: values.Get("recovery_code")}
+	if values.Has("new_password") {
+		c.newPassword = &values["new_password"][0]
+	}
+	return c, nil
 }
 
 func fromJSON(body []byte) (credentials, error) {
 	var given struct {
-		Username string `json:"username"`
-		Password string `json:"password"`
+		Username     string  `json:"username"`
+		Password     string  `json:"password"`
+		NewPassword  *string `json:"new_password,omitempty"`
+		RecoveryCode string  `json:"recovery_code,omitempty"`
 	}
 	err := request.DecodeJSON(body, &given)
-	return credentials{given.Username, given.Password}, err
+	return credentials{given.Username, given.Password, given.RecoveryCode, given.NewPassword}, err
 }

@@ -34,6 +34,9 @@ func TestRequests(t *testing.T) {
 			"Basic, empty chunked body": unsized(with(post("", ""), "Authorization", basic("ada:lovelace-1843"))),
 			"form, escaped":             post(typeForm, "username=%61da&password=lovelace%2d1843"),
 			"JSON, escaped":             post(typeJSON, `{"username":"\u0061da","password":"lovelace-1843"}`),
+			"JSON, another charset":     post(typeJSON+"; charset=iso-8859-1", good),
+			"form, another charset":     post(typeForm+"; charset=iso-8859-1", "username=ada&password=lovelace-1843"),
+			"form, charset utf8":        post(typeForm+`; charset="utf8"`, "username=ada&password=lovelace-1843"),
 		},
 		400: {
 			"no type and no body":       post("", ""),
@@ -41,6 +44,7 @@ func TestRequests(t *testing.T) {
 			"empty form":                post(typeForm, ""),
 			"interrupted body":          httptest.NewRequest("POST", "/login", io.MultiReader(strings.NewReader(`{"user`), iotest.ErrReader(io.ErrUnexpectedEOF))),
 			"password in the query":     httptest.NewRequest("POST", "/login?password=lovelace-1843", strings.NewReader(good)),
+			"new password in the query": httptest.NewRequest("POST", "/login?new_password=analytical-engine", strings.NewReader(good)),
 			"user name in the query":    httptest.NewRequest("POST", "/login?a=b&UserName=ada", strings.NewReader(good)),
 			"invalid query":             httptest.NewRequest("POST", "/login?password=%zz", strings.NewReader(good)),
 			"JSON array":                post(typeJSON, "["+good+"]"),
@@ -54,10 +58,15 @@ func TestRequests(t *testing.T) {
 			"JSON, lone surrogate":      post(typeJSON, `{"username":"ada","password":"lovelace\ud8001843"}`),
 			"form, two passwords":       post(typeForm, "username=ada&password=x&password=lovelace-1843"),
 			"form, no password":         post(typeForm, "username=ada"),
+			"form, only new password":   post(typeForm, "username=ada&new_password=analytical-engine"),
+			"form, two new passwords":   post(typeForm, "username=ada&password=lovelace-1843&new_password=x&new_password=analytical-engine"),
+			"form, new one not UTF-8":   post(typeForm, "username=ada&password=lovelace-1843&new_password=analytical-%ff"),
+			"JSON, new password null":   post(typeJSON, `{"username":"ada","password":"lovelace-1843","new_password":null}`),
 			"form, unknown field":       post(typeForm, "username=ada&password=lovelace-1843&role=admin"),
 			"form, invalid escape":      post(typeForm, "username=ada&password=%zz"),
 			"form, semicolon":           post(typeForm, "username=ada;password=lovelace-1843"),
 			"form, not UTF-8":           post(typeForm, "username=ada&password=%ff"),
+			"form in Latin-1":           post(typeForm+"; charset=iso-8859-1", "username=ada&password=%e9"),
 			"Basic with a body":         with(post(typeJSON, good), "Authorization", basic("ada:lovelace-1843")),
 			"Basic with a chunked body": unsized(with(post(typeJSON, good), "Authorization", basic("ada:lovelace-1843"))),
 			"Basic, not base64":         with(post("", ""), "Authorization", "Basic !"),
@@ -88,7 +97,6 @@ func TestRequests(t *testing.T) {
 			"plain text":          post("text/plain", good),
 			"multipart":           post("multipart/form-data; boundary=x", good),
 			"invalid type":        post("application/", good),
-			"JSON in Latin-1":     post("application/json; charset=iso-8859-1", good),
 			"compressed":          with(post(typeJSON, good), "Content-Encoding", "gzip"),
 		},
 	} {
@@ -98,8 +106,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// wantStatus sends r and checks the response. A response other than 200 must be a problem document without the password.
-// A request that is not a sign-in attempt must not verify a password.
+// wantStatus sends r and checks the response. A response other than 200 must be a problem document without the
+// password. A request that is not a sign-in attempt must not verify a password.
 func wantStatus(t *testing.T, r *http.Request, status int) {
 	t.Helper()
 	f := newFixture(t, 0)

@@ -10,14 +10,14 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
 
-// FuzzCredentials checks that readCredentials handles every body. It must not panic, must not return a server error, and
-// must return only credentials in valid UTF-8.
+// FuzzCredentials checks that readCredentials handles every body. It must not panic, must not return a server error,
+// and must return only credentials in valid UTF-8.
 func FuzzCredentials(f *testing.F) {
 	for _, kind := range []string{typeJSON, typeForm, "text/plain", "application/json; charset=utf-8", ""} {
 		for _, body := range []string{
 			``, `{}`, `{"username":"ada","password":"lovelace-1843"}`, `{"username":"ada","password":"a","password":"b"}`,
 			`{"username":null,"password":1}`, `{"USERNAME":"ada","password":"x"}`, `["ada"]`, `{"username":"\ud800","password":"x"}`,
-			`username=ada&password=lovelace-1843`, `username=a&username=b&password=x`, `username=%ff&password=x`, `username`, `%zz`,
+			`username=ada&password=lovelace-1843`, `username=a&username=b&password=x`, `username=a&password=b&new_password=c`, `username=%ff&password=x`, `username`, `%zz`,
 			strings.Repeat("x", maxBody+1),
 		} {
 			f.Add(kind, body)

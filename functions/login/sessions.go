@@ -5,7 +5,6 @@ import (
 	"net/url"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
-	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/respond"
@@ -26,13 +25,13 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	account, next, err := h.store.Refresh(r.Context(), given)
+	account, session, next, err := h.store.Refresh(r.Context(), given, h.lifetimes)
 	if err != nil {
 		return token.Challenge(err)
 	}
 	// The account contains the user's current role, so the new access token has the correct scopes even if an operator
 	// has changed the role directly in the database since the sign-in.
-	return h.answer(w, account, next)
+	return h.answer(w, r, account, session, next, "")
 }
 
 // logout handles POST /logout. It ends the session to which the refresh token belongs or, with the query string
@@ -50,10 +49,10 @@ func (h *handler) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	from := accounts.Actor{Address: h.trust.Address(r), RequestID: function.RequestID(r.Context())}
+	from := request.OriginOf(r.Context())
 	// EndSession returns no error for an invalid refresh token, because such a token does not belong to a session that
 	// could be ended (RFC 7009, section 2.2).
-	if err := h.store.EndSession(r.Context(), given, all, from); err != nil {
+	if err := h.store.EndSession(r.Context(), given, all, accounts.Actor{Address: from.Address, RequestID: from.ID}); err != nil {
 		return err
 	}
 	return respond.NoContent(w)

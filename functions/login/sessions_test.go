@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
 // sessionTest describes a request to /refresh or /logout and its response. The default method is POST, the default
@@ -49,6 +51,7 @@ func TestRefresh(t *testing.T) {
 		"GET":              {method: "GET", status: 405, want: "method-not-allowed"},
 		"store down":       {err: problem.Unavailable.With("down"), status: 503, want: "unavailable"},
 		"store error":      {err: errors.New("test error"), status: 500, want: "internal"},
+		"too many":         {err: problem.TooManyRefreshes.With("later").RetryAfter(time.Second), status: 429, want: "too-many-refreshes"},
 		"password":         {body: `username=ada&password=lovelace-1843`, status: 400, want: "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,8 +73,13 @@ func TestRefresh(t *testing.T) {
 			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.verifier.Verify(got.AccessToken); err != nil {
+			if got.DeviceToken != "" {
+				t.Errorf("got the device token %q, want none", got.DeviceToken)
+			}
+			if claims, err := f.verifier.Verify(got.AccessToken); err != nil {
 				t.Errorf("verify the access token: %v", err)
+			} else if claims.Session != session.ID || !claims.AuthTime.Equal(session.StartedAt) || claims.ACR != token.ACRPassword {
+				t.Errorf("got claims %+v, want the sign-in of the session %+v", claims, session)
 			}
 			if len(f.hasher.verified) != 0 {
 				t.Error("refresh verified a password")

@@ -593,8 +593,8 @@ func TestOldEvent(t *testing.T) {
 
 func TestSetup(t *testing.T) {
 	if _, err := setup(t.Context(), config{MongoURI: "mongodb://u:hush@h"}); err == nil ||
-		!strings.HasPrefix(err.Error(), "MONGODB_URI: ") || strings.Contains(err.Error(), "hush") {
-		t.Errorf("a URI without a database: got error %v, want one that names MONGODB_URI and hides the password", err)
+		!strings.HasPrefix(err.Error(), "MONGODB_URI_FILE: ") || strings.Contains(err.Error(), "hush") {
+		t.Errorf("a URI without a database: got error %v, want one that names MONGODB_URI_FILE and hides the password", err)
 	}
 	h, err := setup(t.Context(), config{MongoURI: "mongodb://127.0.0.1:1/strongroom"})
 	if err != nil {

@@ -15,15 +15,15 @@ import (
 
 type config struct {
 	// MongoURI is the URI of the MongoDB database that contains the files and the catalog.
-	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
+	MongoURI function.Secret `env:"MONGODB_URI_FILE,required,notEmpty"`
 }
 
 func main() { function.Main(setup) }
 
 func setup(_ context.Context, cfg config) (http.Handler, error) {
-	files, err := content.Open(cfg.MongoURI)
+	files, err := content.Open(string(cfg.MongoURI))
 	if err != nil {
-		return nil, fmt.Errorf("MONGODB_URI: %w", err)
+		return nil, fmt.Errorf("MONGODB_URI_FILE: %w", err)
 	}
 	return function.Closing(newHandler(catalog.New(files.Database()), files, time.Now), files), nil
 }

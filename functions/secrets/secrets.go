@@ -84,6 +84,9 @@ func groups() ([]group, error) {
 		single("gateway-key", "key", newKey()),
 		// The files function signs download links with this key, so that a link works without an access token.
 		single("link-key", "key", newKey()),
+		// The login and accounts functions sign device tokens and hash user names with this key, so that failed sign-ins
+		// are counted.
+		single("sign-in-key", "key", newKey()),
 		single("first-admin", "username", "admin", "password", newPassword()),
 	}, nil
 }
@@ -227,8 +230,8 @@ type store interface {
 }
 
 // ensureAll creates the missing Secrets of all groups, except the Secrets of the development stores if external is
-// true. If an error occurs in one group, ensureAll continues with the next group, so that the returned error reports all
-// problems.
+// true. If an error occurs in one group, ensureAll continues with the next group, so that the returned error reports
+// all problems.
 func ensureAll(ctx context.Context, api store, external bool) error {
 	groups, err := groups()
 	if err != nil {

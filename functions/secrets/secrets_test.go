@@ -39,6 +39,7 @@ var want = map[string][]string{
 	"first-admin":          {"password", "username"},
 	"gateway-key":          {"key"},
 	"link-key":             {"key"},
+	"sign-in-key":          {"key"},
 }
 
 func TestMakesAllThatIsNeeded(t *testing.T) {
@@ -66,8 +67,8 @@ func TestMakesAllThatIsNeeded(t *testing.T) {
 	}
 }
 
-// TestExternalStores proves that the Job creates no Secret with the address or the password of a development store if the
-// stores are external, and that it does not change the Secrets of the operator.
+// TestExternalStores proves that the Job creates no Secret with the address or the password of a development store if
+// the stores are external, and that it does not change the Secrets of the operator.
 func TestExternalStores(t *testing.T) {
 	c, cfg := start(t)
 	cfg.Stores = "external"
@@ -76,7 +77,7 @@ func TestExternalStores(t *testing.T) {
 	if err := run(context.Background(), cfg, nil); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"first-admin", "gateway-key", "link-key", "rabbitmq-upload", "token-keys", "token-signing-key"}
+	want := []string{"first-admin", "gateway-key", "link-key", "rabbitmq-upload", "sign-in-key", "token-keys", "token-signing-key"}
 	if got := slices.Sorted(maps.Keys(c.secrets)); !slices.Equal(got, want) {
 		t.Errorf("got the Secrets %v, want %v", got, want)
 	}

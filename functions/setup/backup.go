@@ -81,8 +81,8 @@ func backup(ctx context.Context, cfg config, now time.Time, out io.Writer) (err 
 		return err
 	}
 	// Check MySQL now, because it takes long to read MongoDB.
-	if err := countUsers(ctx, cfg.DSN); err != nil {
-		return accounts.Refused("MYSQL_DSN", err)
+	if err := countUsers(ctx, string(cfg.DSN)); err != nil {
+		return accounts.Refused("MYSQL_DSN_FILE", err)
 	}
 	name := now.UTC().Format("20060102T150405Z")
 	w := &backupWriter{dir: filepath.Join(cfg.BackupDir, name+partial), sums: map[string]string{}}
@@ -94,18 +94,18 @@ func backup(ctx context.Context, cfg config, now time.Time, out io.Writer) (err 
 			err = errors.Join(err, os.RemoveAll(w.dir))
 		}
 	}()
-	documents, err := w.writeMongoDB(ctx, cfg.MongoURI)
+	documents, err := w.writeMongoDB(ctx, string(cfg.MongoURI))
 	if err != nil {
-		return mongodb.Refused("MONGODB_URI", err)
+		return mongodb.Refused("MONGODB_URI_FILE", err)
 	}
 	// Back up MySQL last. An account without files does no harm, but a file without an account belongs to nobody.
 	rows := 0
 	err = w.write(accountsFile, func(to io.Writer) (err error) {
-		rows, err = accounts.Dump(ctx, cfg.DSN, to)
+		rows, err = accounts.Dump(ctx, string(cfg.DSN), to)
 		return err
 	})
 	if err != nil {
-		return accounts.Refused("MYSQL_DSN", err)
+		return accounts.Refused("MYSQL_DSN_FILE", err)
 	}
 	if err := w.finish(filepath.Join(cfg.BackupDir, name)); err != nil {
 		return err
@@ -119,7 +119,7 @@ func backup(ctx context.Context, cfg config, now time.Time, out io.Writer) (err 
 
 // countUsers checks that MySQL is available and set up.
 func countUsers(ctx context.Context, dsn string) error {
-	return withStore("MYSQL_DSN", dsn, openAccounts, func(store *accounts.Store) error {
+	return withStore("MYSQL_DSN_FILE", dsn, openAccounts, func(store *accounts.Store) error {
 		_, err := store.CountUsers(ctx)
 		return err
 	})
@@ -127,7 +127,7 @@ func countUsers(ctx context.Context, dsn string) error {
 
 // checkBackup returns an error if a setting of the backup and restore commands is missing or invalid.
 func (cfg config) checkBackup() error {
-	err := errors.Join(demand("BACKUP_DIR", cfg.BackupDir), demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI))
+	err := errors.Join(demand("BACKUP_DIR", cfg.BackupDir), demand("MYSQL_DSN_FILE", string(cfg.DSN)), demand("MONGODB_URI_FILE", string(cfg.MongoURI)))
 	if cfg.BackupKeep < 1 {
 		err = errors.Join(err, fmt.Errorf("settings: BACKUP_KEEP is %d: want at least 1", cfg.BackupKeep))
 	}
@@ -329,7 +329,7 @@ func syncDir(path string) error {
 func (w *backupWriter) writeMongoDB(ctx context.Context, uri string) (documents int, err error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
-		return 0, fmt.Errorf("MONGODB_URI: %w", err)
+		return 0, fmt.Errorf("MONGODB_URI_FILE: %w", err)
 	}
 	defer func() { err = errors.Join(err, mongodb.Close(db)) }()
 	names, err := collections(ctx, db)

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -35,7 +36,8 @@ const firstBackup = "20261127T010203Z"
 func newBackupStores(t *testing.T) *stores {
 	t.Helper()
 	s := newStores(t)
-	s.cfg.AdminDSN, s.cfg.DSN = servertest.MySQL(t).NewDatabase(t)
+	admin, dsn := servertest.MySQL(t).NewDatabase(t)
+	s.cfg.AdminDSN, s.cfg.DSN = function.OptionalSecret(admin), function.Secret(dsn)
 	s.cfg.BackupDir, s.cfg.BackupKeep = t.TempDir(), 2
 	s.cfg.AdminUsername, s.cfg.AdminPassword = "admin", "the password of the admin"
 	s.cfg.DemoUsers = seeds{{"ada", "lovelace-1843", "user"}, {"größe", "lovelace-1843", "user"}}
@@ -61,7 +63,7 @@ func (s *stores) backup(at time.Time) {
 func (s *stores) rows() string {
 	s.Helper()
 	var out bytes.Buffer
-	_, err := accounts.Dump(s.Context(), s.cfg.DSN, &out)
+	_, err := accounts.Dump(s.Context(), string(s.cfg.DSN), &out)
 	s.must(err)
 	return out.String()
 }
@@ -125,8 +127,8 @@ func TestBackupAndRestore(t *testing.T) {
 	if err := restore(t.Context(), s.cfg, firstBackup, false, &out); !errors.Is(err, errOccupied) {
 		t.Errorf("restore over accounts: got error %v, want %v", err, errOccupied)
 	}
-	database := servertest.DatabaseName(t, s.cfg.DSN)
-	if _, err := servertest.OpenSQL(t, s.cfg.AdminDSN).ExecContext(t.Context(), "DROP DATABASE "+database); err != nil {
+	database := servertest.DatabaseName(t, string(s.cfg.DSN))
+	if _, err := servertest.OpenSQL(t, string(s.cfg.AdminDSN)).ExecContext(t.Context(), "DROP DATABASE "+database); err != nil {
 		t.Fatal(err)
 	}
 	s.must(restore(t.Context(), s.cfg, firstBackup, false, &out))
@@ -242,7 +244,7 @@ func TestRestoreRefusesDamage(t *testing.T) {
 		}, "invalid line"},
 		"missing checksum": {firstBackup, func() error { return os.WriteFile(path(sums), checksums[bytes.IndexByte(checksums, '\n')+1:], 0o600) }, "both stores"},
 		"newer version":    {firstBackup, newer, "the dump has version 1000 of the tables"},
-		"no administrator": {firstBackup, func() error { s.cfg.AdminDSN = ""; return nil }, "MYSQL_ADMIN_DSN is not set"},
+		"no administrator": {firstBackup, func() error { s.cfg.AdminDSN = ""; return nil }, "MYSQL_ADMIN_DSN_FILE is not set"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			admin := s.cfg.AdminDSN
@@ -322,7 +324,8 @@ func TestBackupAfterFailedRestore(t *testing.T) {
 }
 
 // TestBackupManifest proves that the CronJob runs the backup command in a restricted container, with no other Secrets
-// than those of the functions' users, and that its time limit is longer than that of the command.
+// than those of the functions' users, and that its time limit is longer than that of the command. TestPodsGetOnlyTheirSecrets
+// in knative/ proves that the files are those of the Secrets.
 func TestBackupManifest(t *testing.T) {
 	content, err := os.ReadFile("../../deploy/overlays/backup/backup.yaml")
 	if err != nil {
@@ -350,19 +353,19 @@ func TestBackupManifest(t *testing.T) {
 	settings := map[string]string{}
 	for _, variable := range container.Env {
 		settings[variable.Name] = variable.Value
-		if variable.ValueFrom != nil && variable.ValueFrom.SecretKeyRef != nil {
-			settings[variable.Name] = "Secret " + variable.ValueFrom.SecretKeyRef.Name
+		if from := variable.ValueFrom; from != nil && from.ConfigMapKeyRef == nil {
+			t.Errorf("got the source %v of %s, want only a ConfigMap", from, variable.Name)
 		}
 	}
-	want := map[string]string{"LOG_LEVEL": "", "MYSQL_DSN": "Secret mysql", "MONGODB_URI": "Secret mongodb", "BACKUP_DIR": "/backup", "BACKUP_KEEP": "14",
-		"SSL_CERT_DIR": "/var/run/strongroom/stores-ca"}
+	want := map[string]string{"LOG_LEVEL": "", "MYSQL_DSN_FILE": "/var/run/strongroom/mysql/dsn", "MONGODB_URI_FILE": "/var/run/strongroom/mongodb/uri",
+		"BACKUP_DIR": "/backup", "BACKUP_KEEP": "14", "SSL_CERT_DIR": "/var/run/strongroom/stores-ca"}
 	if diff := cmp.Diff(want, settings); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"backup"}, container.Args); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
-	if mount, claim := container.VolumeMounts[0], pod.Volumes[1].PersistentVolumeClaim.ClaimName; mount.MountPath != settings["BACKUP_DIR"] || claim != volume.Name {
+	if mount, claim := container.VolumeMounts[0], pod.Volumes[len(pod.Volumes)-1].PersistentVolumeClaim.ClaimName; mount.MountPath != settings["BACKUP_DIR"] || claim != volume.Name {
 		t.Errorf("got the volume %s at %s, want %s at %s", claim, mount.MountPath, volume.Name, settings["BACKUP_DIR"])
 	}
 	if c := container.SecurityContext; !*c.RunAsNonRoot || !*c.ReadOnlyRootFilesystem || *c.AllowPrivilegeEscalation || c.Capabilities.Drop[0] != "ALL" {

@@ -41,10 +41,10 @@ type checker struct {
 
 // withStores opens the file store and the catalog, calls check, and closes both.
 func withStores(cfg config, check func(files *content.Store, entries *catalog.Store) error) error {
-	if err := demand("MONGODB_URI", cfg.MongoURI); err != nil {
+	if err := demand("MONGODB_URI_FILE", string(cfg.MongoURI)); err != nil {
 		return err
 	}
-	return withStore("MONGODB_URI", cfg.MongoURI, content.Open, func(files *content.Store) error {
+	return withStore("MONGODB_URI_FILE", string(cfg.MongoURI), content.Open, func(files *content.Store) error {
 		return check(files, catalog.New(files.Database()))
 	})
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/file"
+	"github.com/strongroom-dev/strongroom/shared/function"
 	"github.com/strongroom-dev/strongroom/shared/outbox"
+	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -36,8 +38,9 @@ type stores struct {
 
 func newStores(t *testing.T) *stores {
 	t.Helper()
-	s := &stores{T: t, cfg: config{MongoURI: servertest.MongoDB(t).NewDatabase(t)}}
-	s.files, s.db = servertest.OpenContent(t, s.cfg.MongoURI)
+	s := &stores{T: t, cfg: config{
+		MongoURI: function.Secret(servertest.MongoDB(t).NewDatabase(t)), PolicySettings: password.PolicySettings{MinLength: 12}}}
+	s.files, s.db = servertest.OpenContent(t, string(s.cfg.MongoURI))
 	s.entries = catalog.New(s.files.Database())
 	return s
 }

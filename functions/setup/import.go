@@ -42,10 +42,10 @@ type importStore interface {
 // importUsers imports the users in the named file ("-" for standard input) and writes a summary to out. It does not
 // change existing users, so an import can be repeated.
 func importUsers(ctx context.Context, cfg config, file string, out io.Writer) error {
-	if err := demand("MYSQL_DSN", cfg.DSN); err != nil {
+	if err := demand("MYSQL_DSN_FILE", string(cfg.DSN)); err != nil {
 		return err
 	}
-	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(store *accounts.Store) error {
+	return withStore("MYSQL_DSN_FILE", string(cfg.DSN), openAccounts, func(store *accounts.Store) error {
 		if file == "-" {
 			return importFrom(ctx, os.Stdin, store, out)
 		}
@@ -67,7 +67,8 @@ func importFrom(ctx context.Context, in io.Reader, store importStore, out io.Wri
 	}
 	made, there := 0, 0
 	for i, user := range users {
-		_, failed := store.Create(ctx, accounts.Setup, accounts.NewUser(user))
+		_, failed := store.Create(ctx, accounts.Setup, accounts.NewUser{
+			Username: user.Username, PasswordHash: user.PasswordHash, Role: user.Role, Disabled: user.Disabled})
 		if errors.Is(failed, problem.Conflict) {
 			there++
 			continue

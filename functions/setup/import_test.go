@@ -1,18 +1,25 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
+	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/test/docs/commands"
 )
 
 const (
@@ -32,7 +39,7 @@ func (s *fakeImport) Create(_ context.Context, by accounts.Actor, n accounts.New
 	if n.Username == s.breaks {
 		return accounts.User{}, s.err
 	}
-	s.calls = append(s.calls, fmt.Sprint(by.Username, ": ", n.Username, " ", n.PasswordHash, " ", n.Role, " ", n.Disabled))
+	s.calls = append(s.calls, fmt.Sprint(by.Username, ": ", n.Username, " ", n.PasswordHash, " ", n.Role, " ", n.Disabled, n.MustChangePassword))
 	if s.there[n.Username] {
 		return accounts.User{}, problem.Conflict.With("the user name is taken")
 	}
@@ -49,7 +56,7 @@ func TestImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := strings.Join(store.calls, "\n"),
-		"setup: ada "+bcryptHash+" user false\nsetup: Grace "+djangoHash+" admin false\nsetup: eve "+bcryptHash+" user true"; got != want {
+		"setup: ada "+bcryptHash+" user false false\nsetup: Grace "+djangoHash+" admin false false\nsetup: eve "+bcryptHash+" user true false"; got != want {
 		t.Errorf("got imported users\n%s\nwant\n%s", got, want)
 	}
 	if got, want := out.String(), "users in the file: 3\nimported: 1\nalready existed (unchanged): 2\n"; got != want {
@@ -153,5 +160,46 @@ func TestRedriveNeedsRabbitMQOnly(t *testing.T) {
 	err := setup(t.Context(), config{EventsURL: "amqp://u:s3cret@127.0.0.1:1"}, []string{"redrive"})
 	if !errors.Is(err, problem.Unavailable) || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("got error %v, want problem.Unavailable and no password in it", err)
+	}
+}
+
+// TestRescueCommand proves that the command in docs/operations.md, "No admin can sign in", imports an admin with the
+// password that the operator types. htpasswd and deploy/job are stand-ins.
+func TestRescueCommand(t *testing.T) {
+	command, err := commands.Block("../..", "docs/operations.md", "sh", "htpasswd ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	hash, err := bcrypt.GenerateFromPassword([]byte("a typed password"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, script := range map[string]string{
+		"htpasswd":   "printf '%s:%s\\n\\n' \"$3\" '" + strings.Replace(string(hash), "$2a$", "$2y$", 1) + "'",
+		"deploy/job": `[[ $* == "users import -" ]] && cat`,
+	} {
+		path = filepath.Join(dir, path)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			err = os.WriteFile(path, []byte("#!/usr/bin/env bash\n"+script+"\n"), 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", command)
+	shell.Dir, shell.Env = dir, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	out, err := shell.Output()
+	if err != nil {
+		t.Fatalf("run the command: %v", err)
+	}
+	users, err := readNewcomers(bytes.NewReader(out))
+	if err != nil || len(users) != 1 || users[0].Username != "rescue" || users[0].Role != "admin" || users[0].Disabled {
+		t.Fatalf("got the users %+v and error %v, want the enabled admin rescue", users, err)
+	}
+	ok, _, err := password.NewHasher(1, time.Minute).Verify(t.Context(), users[0].PasswordHash, "a typed password")
+	if !ok || err != nil {
+		t.Errorf("verify the typed password: got %t, %v, want true", ok, err)
 	}
 }

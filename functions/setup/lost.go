@@ -22,16 +22,16 @@ const lostTimeout = 15 * time.Minute
 // backup, so lost does not print such a file. It prints a file that was uploaded and deleted after the backup.
 func lost(ctx context.Context, cfg config, out io.Writer) error {
 	if cfg.EventsURL == "" {
-		return errors.New("settings: EVENTS_ADMIN_URL is not set: without RabbitMQ, there is no journal of uploads")
+		return errors.New("settings: EVENTS_ADMIN_URL_FILE is not set: without RabbitMQ, there is no journal of uploads")
 	}
-	if err := demand("MONGODB_URI", cfg.MongoURI); err != nil {
+	if err := demand("MONGODB_URI_FILE", string(cfg.MongoURI)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, lostTimeout)
 	defer cancel()
-	return withStore("MONGODB_URI", cfg.MongoURI, content.Open, func(files *content.Store) error {
+	return withStore("MONGODB_URI_FILE", string(cfg.MongoURI), content.Open, func(files *content.Store) error {
 		l := &lostFiles{files: files, out: out, printed: map[uuid.UUID]bool{}}
-		n, skipped, err := events.ReadJournal(ctx, cfg.EventsURL, func(batch []file.Info) error { return l.add(ctx, batch) })
+		n, skipped, err := events.ReadJournal(ctx, string(cfg.EventsURL), func(batch []file.Info) error { return l.add(ctx, batch) })
 		if err != nil {
 			return err
 		}

@@ -10,36 +10,38 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/password"
 )
 
 // config contains the settings of all setup commands. Each command requires only the settings that it uses.
 type config struct {
 	// DSN is the MySQL data source name that the functions use. If AdminDSN is set, setup creates or updates the
 	// MySQL user that DSN names.
-	DSN string `env:"MYSQL_DSN,unset"`
+	DSN function.Secret `env:"MYSQL_DSN_FILE"`
 	// AdminDSN is the MySQL data source name for a user that can create databases, tables and users. If AdminDSN is
 	// not set and a migration is pending, the user in DSN must be able to create tables.
-	AdminDSN string `env:"MYSQL_ADMIN_DSN,unset"`
+	AdminDSN function.OptionalSecret `env:"MYSQL_ADMIN_DSN_FILE"`
 	// MongoURI is the MongoDB URI that the functions use. If MongoAdminURI is set, setup creates or updates the
 	// MongoDB user that MongoURI names.
-	MongoURI string `env:"MONGODB_URI,unset"`
+	MongoURI function.Secret `env:"MONGODB_URI_FILE"`
 	// MongoAdminURI is the MongoDB URI for a user that can create users. If MongoAdminURI is not set, setup does not
 	// create a MongoDB user.
-	MongoAdminURI string `env:"MONGODB_ADMIN_URI,unset"`
+	MongoAdminURI function.OptionalSecret `env:"MONGODB_ADMIN_URI_FILE"`
 	// EventsURL is the RabbitMQ URL for a user that can declare exchanges and queues. It is not set if the functions
 	// send events over HTTP instead of RabbitMQ.
-	EventsURL string `env:"EVENTS_ADMIN_URL,unset"`
-	// AdminUsername and AdminPassword are the credentials of the first admin. If neither is set, setup does not
-	// create an admin.
-	AdminUsername string `env:"ADMIN_USERNAME,unset"`
-	AdminPassword string `env:"ADMIN_PASSWORD,unset"`
+	EventsURL function.OptionalSecret `env:"EVENTS_ADMIN_URL_FILE"`
+	// AdminUsername and AdminPassword are the credentials of the first admin. setup creates the first admin only if no
+	// enabled admin exists. If neither is set, setup does not create an admin.
+	AdminUsername function.Secret `env:"ADMIN_USERNAME_FILE"`
+	AdminPassword function.Secret `env:"ADMIN_PASSWORD_FILE"`
+	password.PolicySettings
 	// BackupDir is the folder that contains the backups. Only the backup, backups and restore commands use it.
 	BackupDir string `env:"BACKUP_DIR"`
 	// BackupKeep is the number of backups that the backup command keeps. It must be at least 1.
 	BackupKeep int `env:"BACKUP_KEEP" envDefault:"14"`
-	// DemoUsers are users for demonstrations. The value of DEMO_USERS is a JSON list of objects with the members
-	// username, password and role. Only `make run` sets DEMO_USERS.
-	DemoUsers seeds `env:"DEMO_USERS,unset"`
+	// DemoUsers are users for demonstrations. The file contains a JSON list of objects with the members username,
+	// password and role. Only `make run` sets DEMO_USERS_FILE.
+	DemoUsers seeds `env:"DEMO_USERS_FILE"`
 }
 
 func main() { function.Job(setup) }

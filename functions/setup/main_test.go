@@ -5,14 +5,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/caarlos0/env/v11"
 	"github.com/go-sql-driver/mysql"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/password"
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
@@ -21,11 +24,12 @@ import (
 // a server.
 func TestWrongSettings(t *testing.T) {
 	good := config{
-		DSN:           "u:s3cret-1@tcp(127.0.0.1:1)/strongroom",
-		AdminDSN:      "root:s3cret-1@tcp(127.0.0.1:1)/",
-		MongoURI:      "mongodb://u:s3cret-1@127.0.0.1:1/strongroom",
-		AdminUsername: "root",
-		AdminPassword: "s3cret-1",
+		DSN:            "u:s3cret-1@tcp(127.0.0.1:1)/strongroom",
+		AdminDSN:       "root:s3cret-1@tcp(127.0.0.1:1)/",
+		MongoURI:       "mongodb://u:s3cret-1@127.0.0.1:1/strongroom",
+		AdminUsername:  "root",
+		AdminPassword:  "s3cret-1",
+		PolicySettings: password.PolicySettings{MinLength: 12},
 	}
 	for name, test := range map[string]struct {
 		change func(*config)
@@ -37,41 +41,42 @@ func TestWrongSettings(t *testing.T) {
 		"import of nothing":     {change: func(*config) {}, args: []string{"users", "import"}, want: "usage: setup"},
 		"import of two files":   {change: func(*config) {}, args: []string{"users", "import", "a", "b"}, want: "usage: setup"},
 		"export":                {change: func(*config) {}, args: []string{"users", "export", "a"}, want: "usage: setup"},
-		"no MySQL":              {change: func(c *config) { c.DSN = "" }, want: "MYSQL_DSN"},
-		"no MongoDB":            {change: func(c *config) { c.MongoURI = "" }, want: "MONGODB_URI"},
-		"no RabbitMQ, redrive":  {change: func(*config) {}, args: []string{"redrive"}, want: "EVENTS_ADMIN_URL"},
-		"RabbitMQ, redrive":     {change: func(c *config) { c.EventsURL = "http://u:s3cret-1@127.0.0.1:1" }, args: []string{"--redrive"}, want: "EVENTS_ADMIN_URL"},
+		"no MySQL":              {change: func(c *config) { c.DSN = "" }, want: "MYSQL_DSN_FILE"},
+		"no MongoDB":            {change: func(c *config) { c.MongoURI = "" }, want: "MONGODB_URI_FILE"},
+		"no RabbitMQ, redrive":  {change: func(*config) {}, args: []string{"redrive"}, want: "EVENTS_ADMIN_URL_FILE"},
+		"RabbitMQ, redrive":     {change: func(c *config) { c.EventsURL = "http://u:s3cret-1@127.0.0.1:1" }, args: []string{"--redrive"}, want: "EVENTS_ADMIN_URL_FILE"},
 		"removed command":       {change: func(*config) {}, args: []string{"recatalogue"}, want: "usage: setup"},
 		"fsck's arguments":      {change: func(*config) {}, args: []string{"fsck", "--force"}, want: "usage: setup"},
 		"scrub's arguments":     {change: func(*config) {}, args: []string{"scrub", "a", "b"}, want: "usage: setup"},
-		"no MongoDB, fsck":      {change: func(c *config) { c.MongoURI = "" }, args: []string{"fsck"}, want: "MONGODB_URI"},
-		"MongoDB, fsck":         {change: func(c *config) { c.MongoURI = "s3cret-1" }, args: []string{"fsck"}, want: "MONGODB_URI"},
-		"no MongoDB, scrub":     {change: func(c *config) { c.MongoURI = "" }, args: []string{"scrub"}, want: "MONGODB_URI"},
-		"MongoDB, scrub":        {change: func(c *config) { c.MongoURI = "s3cret-1" }, args: []string{"scrub", "a"}, want: "MONGODB_URI"},
-		"no MySQL, import":      {change: func(c *config) { c.DSN = "" }, args: []string{"users", "import", "-"}, want: "MYSQL_DSN"},
-		"MySQL, import":         {change: func(c *config) { c.DSN = "u:s3cret-1" }, args: []string{"users", "import", "-"}, want: "MYSQL_DSN"},
+		"no MongoDB, fsck":      {change: func(c *config) { c.MongoURI = "" }, args: []string{"fsck"}, want: "MONGODB_URI_FILE"},
+		"MongoDB, fsck":         {change: func(c *config) { c.MongoURI = "s3cret-1" }, args: []string{"fsck"}, want: "MONGODB_URI_FILE"},
+		"no MongoDB, scrub":     {change: func(c *config) { c.MongoURI = "" }, args: []string{"scrub"}, want: "MONGODB_URI_FILE"},
+		"MongoDB, scrub":        {change: func(c *config) { c.MongoURI = "s3cret-1" }, args: []string{"scrub", "a"}, want: "MONGODB_URI_FILE"},
+		"no MySQL, import":      {change: func(c *config) { c.DSN = "" }, args: []string{"users", "import", "-"}, want: "MYSQL_DSN_FILE"},
+		"MySQL, import":         {change: func(c *config) { c.DSN = "u:s3cret-1" }, args: []string{"users", "import", "-"}, want: "MYSQL_DSN_FILE"},
 		"import of no file":     {change: func(*config) {}, args: []string{"users", "import", "no/such/file"}, want: "no/such/file"},
-		"MySQL":                 {change: func(c *config) { c.DSN = "u:s3cret-1" }, want: "MYSQL_DSN"},
-		"MySQL administrator":   {change: func(c *config) { c.AdminDSN = "root:s3cret-1" }, want: "MYSQL_ADMIN_DSN"},
-		"MongoDB":               {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h:port/x" }, want: "MONGODB_URI"},
-		"MongoDB, no database":  {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h" }, want: "MONGODB_URI"},
-		"MongoDB administrator": {change: func(c *config) { c.MongoAdminURI = "s3cret-1" }, want: "MONGODB_ADMIN_URI"},
-		"MySQL, unverified":     {change: func(c *config) { c.DSN += "?tls=skip-verify" }, want: "MYSQL_DSN: invalid DSN: it must not contain tls=skip-verify"},
+		"MySQL":                 {change: func(c *config) { c.DSN = "u:s3cret-1" }, want: "MYSQL_DSN_FILE"},
+		"MySQL administrator":   {change: func(c *config) { c.AdminDSN = "root:s3cret-1" }, want: "MYSQL_ADMIN_DSN_FILE"},
+		"MongoDB":               {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h:port/x" }, want: "MONGODB_URI_FILE"},
+		"MongoDB, no database":  {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret-1@h" }, want: "MONGODB_URI_FILE"},
+		"MongoDB administrator": {change: func(c *config) { c.MongoAdminURI = "s3cret-1" }, want: "MONGODB_ADMIN_URI_FILE"},
+		"MySQL, unverified":     {change: func(c *config) { c.DSN += "?tls=skip-verify" }, want: "MYSQL_DSN_FILE: invalid DSN: it must not contain tls=skip-verify"},
 		"MySQL administrator, unverified": {
-			change: func(c *config) { c.AdminDSN += "?tls=preferred" }, want: "MYSQL_ADMIN_DSN: invalid DSN: it must not contain tls=skip-verify, tls=preferred"},
-		"MongoDB, unverified": {change: func(c *config) { c.MongoURI += "?tlsInsecure=true" }, want: "MONGODB_URI: the MongoDB URI must not contain tlsInsecure"},
+			change: func(c *config) { c.AdminDSN += "?tls=preferred" }, want: "MYSQL_ADMIN_DSN_FILE: invalid DSN: it must not contain tls=skip-verify, tls=preferred"},
+		"MongoDB, unverified": {change: func(c *config) { c.MongoURI += "?tlsInsecure=true" }, want: "MONGODB_URI_FILE: the MongoDB URI must not contain tlsInsecure"},
 		"MongoDB administrator, unverified": {
-			change: func(c *config) { c.MongoAdminURI = c.MongoURI + "?tls=true&tlsAllowInvalidCertificates=true" }, want: "MONGODB_ADMIN_URI: the MongoDB URI must not contain"},
+			change: func(c *config) {
+				c.MongoAdminURI = "mongodb://u:s3cret-1@127.0.0.1:1/strongroom?tls=true&tlsAllowInvalidCertificates=true"
+			}, want: "MONGODB_ADMIN_URI_FILE: the MongoDB URI must not contain"},
 		"MongoDB, no such name": {change: func(c *config) { c.MongoURI = "mongodb+srv://u:s3cret-1@strongroom.invalid/x" }, want: "lookup _mongodb._tcp.strongroom.invalid"},
 		"RabbitMQ, unverified": {
-			change: func(c *config) { c.EventsURL = "amqps://u:s3cret-1@127.0.0.1:1?verify=verify_none" }, want: "EVENTS_ADMIN_URL: the parameter verify"},
-		"RabbitMQ":              {change: func(c *config) { c.EventsURL = "http://u:s3cret-1@127.0.0.1:1" }, want: "EVENTS_ADMIN_URL"},
-		"admin's name only":     {change: func(c *config) { c.AdminPassword = "" }, want: "ADMIN_PASSWORD"},
-		"admin's password only": {change: func(c *config) { c.AdminUsername = "" }, want: "ADMIN_USERNAME"},
-		"admin's name":          {change: func(c *config) { c.AdminUsername = " " }, want: "ADMIN_USERNAME"},
-		"admin's password":      {change: func(c *config) { c.AdminPassword = "s3cret" }, want: "ADMIN_PASSWORD"},
-		"demo user's role":      {change: func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret-1", "root"}} }, want: "DEMO_USERS: user 1"},
-		"demo user's password":  {change: func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret", "user"}} }, want: "DEMO_USERS: user 1"},
+			change: func(c *config) { c.EventsURL = "amqps://u:s3cret-1@127.0.0.1:1?verify=verify_none" }, want: "EVENTS_ADMIN_URL_FILE: the parameter verify"},
+		"RabbitMQ":              {change: func(c *config) { c.EventsURL = "http://u:s3cret-1@127.0.0.1:1" }, want: "EVENTS_ADMIN_URL_FILE"},
+		"admin's name only":     {change: func(c *config) { c.AdminPassword = "" }, want: "ADMIN_PASSWORD_FILE"},
+		"admin's password only": {change: func(c *config) { c.AdminUsername = "" }, want: "ADMIN_USERNAME_FILE"},
+		"admin's name":          {change: func(c *config) { c.AdminUsername = " " }, want: "ADMIN_USERNAME_FILE"},
+		"minimum length":        {change: func(c *config) { c.MinLength = 7 }, want: "PASSWORD_MIN_LENGTH"},
+		"demo user's role":      {change: func(c *config) { c.DemoUsers = seeds{{"ada", "s3cret-1", "root"}} }, want: "DEMO_USERS_FILE: user 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good
@@ -91,9 +96,10 @@ func TestStoresThatDoNotComeUp(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), firstPause)
 	defer cancel()
 	err := setup(ctx, config{
-		DSN:       "u:p@tcp(127.0.0.1:1)/strongroom",
-		MongoURI:  "mongodb://127.0.0.1:1/strongroom",
-		EventsURL: "amqp://u:p@127.0.0.1:1",
+		DSN:            "u:p@tcp(127.0.0.1:1)/strongroom",
+		MongoURI:       "mongodb://127.0.0.1:1/strongroom",
+		EventsURL:      "amqp://u:p@127.0.0.1:1",
+		PolicySettings: password.PolicySettings{MinLength: 12},
 	}, nil)
 	if !errors.Is(err, problem.Unavailable) {
 		t.Errorf("got error %v, want problem.Unavailable", err)
@@ -106,20 +112,23 @@ func TestStoresThatDoNotComeUp(t *testing.T) {
 }
 
 func TestSettingsFromTheEnvironment(t *testing.T) {
-	environment := map[string]string{
-		"MYSQL_DSN":   "dsn",
-		"MONGODB_URI": "uri",
-		"DEMO_USERS":  `[{"username":"ada","password":"lovelace-1843","role":"user"}]`,
+	users := filepath.Join(t.TempDir(), "users")
+	parse := func(content string) (cfg config, err error) {
+		if err := os.WriteFile(users, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return cfg, function.Parse(&cfg)
 	}
-	cfg, err := env.ParseAsWithOptions[config](env.Options{Environment: environment})
-	if err != nil || len(cfg.DemoUsers) != 1 || cfg.DemoUsers[0] != (seed{"ada", "lovelace-1843", "user"}) {
-		t.Errorf("got users %+v and error %v, want ada", cfg.DemoUsers, err)
+	t.Setenv("DEMO_USERS_FILE", users)
+	t.Setenv("MYSQL_ADMIN_DSN_FILE", filepath.Join(t.TempDir(), "deleted")) // as after the deletion of the optional Secret
+	cfg, err := parse(`[{"username":"ada","password":"lovelace-1843","role":"user"}]`)
+	if err != nil || cfg.MinLength != 12 || len(cfg.DemoUsers) != 1 || cfg.DemoUsers[0] != (seed{"ada", "lovelace-1843", "user"}) {
+		t.Errorf("got users %+v, minimum length %d and error %v, want ada and 12", cfg.DemoUsers, cfg.MinLength, err)
 	}
 	for _, wrong := range []string{"s3cret", `{"username":"s3cret"}`, `[{"user":"s3cret"}]`, `[] "s3cret"`, `["s3cret"]`} {
-		environment["DEMO_USERS"] = wrong
-		_, err := env.ParseAsWithOptions[config](env.Options{Environment: environment})
-		if err == nil || !strings.Contains(err.Error(), "DEMO_USERS") || strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%s: got error %v, want DEMO_USERS in it and no secret", wrong, err)
+		_, err := parse(wrong)
+		if err == nil || !strings.Contains(err.Error(), "DEMO_USERS_FILE") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: got error %v, want DEMO_USERS_FILE in it and no secret", wrong, err)
 		}
 	}
 }
@@ -181,7 +190,7 @@ func TestIndexThatIsNotComplete(t *testing.T) {
 		return nil
 	})
 	run := func(ctx context.Context) error {
-		return await(ctx, "MongoDB", func(ctx context.Context) error { return setUpMongoDB(ctx, config{MongoURI: uri}) })
+		return await(ctx, "MongoDB", func(ctx context.Context) error { return setUpMongoDB(ctx, config{MongoURI: function.Secret(uri)}) })
 	}
 	err := run(ctx)
 	for _, want := range []string{"set up MongoDB", "create the index (metadata.owner) on fs.files", "continues", "db.currentOp()"} {

@@ -37,12 +37,12 @@ func mongoURI(variable, uri string) (*connstring.ConnString, error) {
 	return parsed, nil
 }
 
-// setUpMongoDB creates the indexes in MongoDB, and upgrades the data of the previous version. If MONGODB_ADMIN_URI is
-// set, it first creates or updates the functions' MongoDB user.
+// setUpMongoDB creates the indexes in MongoDB, and upgrades the data of the previous version. If MONGODB_ADMIN_URI_FILE
+// is set, it first creates or updates the functions' MongoDB user.
 func setUpMongoDB(ctx context.Context, cfg config) error {
 	if cfg.MongoAdminURI == "" {
-		slog.InfoContext(ctx, "MONGODB_ADMIN_URI is not set, so setup does not create a MongoDB user")
-	} else if err := ensureMongoUser(ctx, cfg.MongoAdminURI, cfg.MongoURI); err != nil {
+		slog.InfoContext(ctx, "MONGODB_ADMIN_URI_FILE is not set, so setup does not create a MongoDB user")
+	} else if err := ensureMongoUser(ctx, string(cfg.MongoAdminURI), string(cfg.MongoURI)); err != nil {
 		return err
 	}
 	err := ensureIndexes(ctx, cfg)
@@ -52,7 +52,7 @@ func setUpMongoDB(ctx context.Context, cfg config) error {
 	if err == nil {
 		err = withStores(cfg, func(_ *content.Store, entries *catalog.Store) error { return addKeys(ctx, entries) })
 	}
-	return mongodb.Refused("MONGODB_URI", err)
+	return mongodb.Refused("MONGODB_URI_FILE", err)
 }
 
 // ensureIndexes creates the missing indexes in MongoDB.
@@ -89,25 +89,25 @@ func withStore[S io.Closer](setting, address string, open func(address string) (
 // ensureMongoUser creates or updates the MongoDB user in runtimeURI, and gives this user the readWrite role on the
 // database in runtimeURI. It connects with the credentials in adminURI.
 func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err error) {
-	admin, err := mongoURI("MONGODB_ADMIN_URI", adminURI)
+	admin, err := mongoURI("MONGODB_ADMIN_URI_FILE", adminURI)
 	if err != nil {
 		return err
 	}
-	runtime, err := mongoURI("MONGODB_URI", runtimeURI)
+	runtime, err := mongoURI("MONGODB_URI_FILE", runtimeURI)
 	if err != nil {
 		return err
 	}
 	switch {
 	case runtime.Username == "":
-		slog.InfoContext(ctx, "MONGODB_URI contains no user name, so setup does not create a MongoDB user")
+		slog.InfoContext(ctx, "MONGODB_URI_FILE contains no user name, so setup does not create a MongoDB user")
 		return nil
 	case runtime.Username == admin.Username && runtime.AuthSource == admin.AuthSource:
-		slog.WarnContext(ctx, "MONGODB_URI and MONGODB_ADMIN_URI name the same MongoDB user, so setup does not change that user's roles", "user", admin.Username)
+		slog.WarnContext(ctx, "MONGODB_URI_FILE and MONGODB_ADMIN_URI_FILE name the same MongoDB user, so setup does not change that user's roles", "user", admin.Username)
 		return nil
 	}
 	db, err := mongodb.Open(adminURI)
 	if err != nil {
-		return fmt.Errorf("MONGODB_ADMIN_URI: %w", err)
+		return fmt.Errorf("MONGODB_ADMIN_URI_FILE: %w", err)
 	}
 	defer func() { err = errors.Join(err, mongodb.Close(db)) }()
 	ctx, cancel := context.WithTimeout(ctx, mongoTimeout)
@@ -120,7 +120,7 @@ func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err erro
 		},
 		signIn: func(ctx context.Context) error { return signIn(ctx, runtimeURI) },
 	}
-	return mongodb.Refused("MONGODB_ADMIN_URI", mongodb.Problem(u.ensure(ctx), "set up the MongoDB user"))
+	return mongodb.Refused("MONGODB_ADMIN_URI_FILE", mongodb.Problem(u.ensure(ctx), "set up the MongoDB user"))
 }
 
 // signIn connects to MongoDB with the credentials in uri. It returns an error if the server is unavailable or rejects
@@ -128,7 +128,7 @@ func ensureMongoUser(ctx context.Context, adminURI, runtimeURI string) (err erro
 func signIn(ctx context.Context, uri string) (err error) {
 	db, err := mongodb.Open(uri)
 	if err != nil {
-		return fmt.Errorf("MONGODB_URI: %w", err)
+		return fmt.Errorf("MONGODB_URI_FILE: %w", err)
 	}
 	defer func() { err = errors.Join(err, mongodb.Close(db)) }()
 	return db.RunCommand(ctx, bson.D{{Key: "ping", Value: 1}}).Err()

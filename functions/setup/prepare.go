@@ -24,8 +24,11 @@ const patience = 5 * time.Minute
 // prepare checks the settings, and then sets up all stores concurrently, so that an unavailable store does not delay
 // the setup of the other stores.
 func prepare(ctx context.Context, cfg config) error {
-	users, err := firstUsers(cfg)
+	policy, err := cfg.Policy()
 	if err != nil {
+		return err
+	}
+	if err := cfg.checkUsers(); err != nil {
 		return err
 	}
 	if err := cfg.check(); err != nil {
@@ -34,13 +37,13 @@ func prepare(ctx context.Context, cfg config) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	steps := map[string]func(ctx context.Context) error{
-		"MySQL":   func(ctx context.Context) error { return setUpMySQL(ctx, cfg, users) },
+		"MySQL":   func(ctx context.Context) error { return setUpMySQL(ctx, cfg, policy) },
 		"MongoDB": func(ctx context.Context) error { return setUpMongoDB(ctx, cfg) },
 	}
 	if cfg.EventsURL == "" {
-		slog.InfoContext(ctx, "EVENTS_ADMIN_URL is not set, so setup does not declare exchanges and queues in RabbitMQ")
+		slog.InfoContext(ctx, "EVENTS_ADMIN_URL_FILE is not set, so setup does not declare exchanges and queues in RabbitMQ")
 	} else {
-		steps["RabbitMQ"] = func(ctx context.Context) error { return events.DeclareTopology(ctx, cfg.EventsURL) }
+		steps["RabbitMQ"] = func(ctx context.Context) error { return events.DeclareTopology(ctx, string(cfg.EventsURL)) }
 	}
 	var wg sync.WaitGroup
 	failures := make(chan error, len(steps))
@@ -55,16 +58,16 @@ func prepare(ctx context.Context, cfg config) error {
 	return err
 }
 
-// check returns an error if a required setting is not set, or if MYSQL_DSN, MONGODB_URI or MONGODB_ADMIN_URI is
-// malformed. The other settings are checked where setup uses them.
+// check returns an error if a required setting is not set, or if MYSQL_DSN_FILE, MONGODB_URI_FILE or
+// MONGODB_ADMIN_URI_FILE is malformed. The other settings are checked where setup uses them.
 func (cfg config) check() error {
-	if err := errors.Join(demand("MYSQL_DSN", cfg.DSN), demand("MONGODB_URI", cfg.MongoURI)); err != nil {
+	if err := errors.Join(demand("MYSQL_DSN_FILE", string(cfg.DSN)), demand("MONGODB_URI_FILE", string(cfg.MongoURI))); err != nil {
 		return err
 	}
-	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(*accounts.Store) error {
-		_, err := mongoURI("MONGODB_URI", cfg.MongoURI)
+	return withStore("MYSQL_DSN_FILE", string(cfg.DSN), openAccounts, func(*accounts.Store) error {
+		_, err := mongoURI("MONGODB_URI_FILE", string(cfg.MongoURI))
 		if err == nil && cfg.MongoAdminURI != "" {
-			_, err = mongoURI("MONGODB_ADMIN_URI", cfg.MongoAdminURI)
+			_, err = mongoURI("MONGODB_ADMIN_URI_FILE", string(cfg.MongoAdminURI))
 		}
 		return err
 	})
@@ -80,25 +83,25 @@ func demand(variable, value string) error {
 	return nil
 }
 
-// setUpMySQL migrates the tables in MySQL and creates the given Strongroom users. If MYSQL_ADMIN_DSN is set, it also
-// creates or updates the functions' MySQL user.
-func setUpMySQL(ctx context.Context, cfg config, users []seed) (err error) {
+// setUpMySQL migrates the tables in MySQL and creates the first Strongroom users. If MYSQL_ADMIN_DSN_FILE is set, it
+// also creates or updates the functions' MySQL user.
+func setUpMySQL(ctx context.Context, cfg config, policy password.Policy) (err error) {
 	if cfg.AdminDSN == "" {
-		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN is not set, so setup migrates the tables as the user in MYSQL_DSN and does not create a MySQL user")
-		err = accounts.Refused("MYSQL_ADMIN_DSN is not set, and the tables cannot be migrated: MYSQL_DSN", accounts.Migrate(ctx, cfg.DSN))
+		slog.InfoContext(ctx, "MYSQL_ADMIN_DSN_FILE is not set, so setup migrates the tables as the user in MYSQL_DSN_FILE and does not create a MySQL user")
+		err = accounts.Refused("MYSQL_ADMIN_DSN_FILE is not set, and the tables cannot be migrated: MYSQL_DSN_FILE", accounts.Migrate(ctx, string(cfg.DSN)))
 		if err == nil {
-			if excess := accounts.CheckAppendOnly(ctx, cfg.DSN); excess != nil {
+			if excess := accounts.CheckAppendOnly(ctx, string(cfg.DSN)); excess != nil {
 				slog.WarnContext(ctx, "the MySQL user of the functions has privileges that the functions do not need (docs/stores.md)", "error", excess)
 			}
 		}
 	} else {
-		err = accounts.Provision(ctx, cfg.AdminDSN, cfg.DSN)
+		err = accounts.Provision(ctx, string(cfg.AdminDSN), string(cfg.DSN))
 	}
 	if err != nil {
 		return err
 	}
-	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(store *accounts.Store) error {
-		return accounts.Refused("MYSQL_DSN", createUsers(ctx, store, password.NewHasher(1, patience), users))
+	return withStore("MYSQL_DSN_FILE", string(cfg.DSN), openAccounts, func(store *accounts.Store) error {
+		return accounts.Refused("MYSQL_DSN_FILE", createUsers(ctx, cfg, store, password.NewHasher(1, patience), policy))
 	})
 }
 

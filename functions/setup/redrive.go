@@ -17,12 +17,12 @@ const redriveTimeout = 15 * time.Minute
 // redrive moves dead letters, which are events that could not be processed, back to the event queue. It reports to out
 // how many dead letters it moved.
 func redrive(ctx context.Context, cfg config, out io.Writer) error {
-	if err := demand("EVENTS_ADMIN_URL", cfg.EventsURL); err != nil {
+	if err := demand("EVENTS_ADMIN_URL_FILE", string(cfg.EventsURL)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, redriveTimeout)
 	defer cancel()
-	moved, err := events.Redrive(ctx, cfg.EventsURL)
+	moved, err := events.Redrive(ctx, string(cfg.EventsURL))
 	_, noted := fmt.Fprintf(out, "dead letters moved back: %d\n", moved)
 	return errors.Join(err, noted)
 }

@@ -68,7 +68,7 @@ func restore(ctx context.Context, cfg config, name string, overwrite bool, out i
 	}
 	// Check MySQL before MongoDB is replaced, so that a restore that cannot work changes no data.
 	err = readFile(filepath.Join(dir, accountsFile), func(from io.Reader) error {
-		return accounts.CheckLoad(ctx, cfg.AdminDSN, cfg.DSN, from)
+		return accounts.CheckLoad(ctx, string(cfg.AdminDSN), string(cfg.DSN), from)
 	})
 	if err != nil {
 		return err
@@ -82,11 +82,11 @@ func restore(ctx context.Context, cfg config, name string, overwrite bool, out i
 	}
 	documents, err := loadMongoDB(ctx, cfg, dir, names)
 	if err != nil {
-		return mongodb.Refused("MONGODB_URI", err)
+		return mongodb.Refused("MONGODB_URI_FILE", err)
 	}
 	rows := 0
 	err = readFile(filepath.Join(dir, accountsFile), func(from io.Reader) (err error) {
-		rows, err = accounts.Load(ctx, cfg.AdminDSN, cfg.DSN, from)
+		rows, err = accounts.Load(ctx, string(cfg.AdminDSN), string(cfg.DSN), from)
 		return err
 	})
 	if err != nil {
@@ -177,7 +177,7 @@ func checkEmpty(ctx context.Context, cfg config) error {
 	if err != nil {
 		return err
 	}
-	return withStore("MYSQL_DSN", cfg.DSN, openAccounts, func(store *accounts.Store) error {
+	return withStore("MYSQL_DSN_FILE", string(cfg.DSN), openAccounts, func(store *accounts.Store) error {
 		n, err := store.CountUsers(ctx)
 		if err == nil && n > 1 {
 			err = fmt.Errorf("%w: MySQL contains %d accounts", errOccupied, n)
@@ -189,9 +189,9 @@ func checkEmpty(ctx context.Context, cfg config) error {
 // loadMongoDB deletes all collections, and loads the data in the given files of the folder dir. It loads the metadata of
 // the files last, so that a file exists only if its chunks exist.
 func loadMongoDB(ctx context.Context, cfg config, dir string, names []string) (documents int, err error) {
-	db, err := mongodb.Open(cfg.MongoURI)
+	db, err := mongodb.Open(string(cfg.MongoURI))
 	if err != nil {
-		return 0, fmt.Errorf("MONGODB_URI: %w", err)
+		return 0, fmt.Errorf("MONGODB_URI_FILE: %w", err)
 	}
 	defer func() { err = errors.Join(err, mongodb.Close(db)) }()
 	existing, err := collections(ctx, db)

@@ -16,10 +16,10 @@ import (
 
 type config struct {
 	// MongoURI is the URI of the MongoDB database that contains the files and the catalog.
-	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
+	MongoURI function.Secret `env:"MONGODB_URI_FILE,required,notEmpty"`
 	// EventsURL is the URL of a RabbitMQ server or an HTTP sink for CloudEvents. A RabbitMQ user in the URL must be
 	// allowed to publish events and to count queued messages.
-	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
+	EventsURL function.Secret `env:"EVENTS_URL_FILE,required,notEmpty"`
 	// PendingGrace is how long sweep waits before it completes an interrupted upload or deletion, because another
 	// function might still be processing the client's request. It is also the time from the commit of a file to the
 	// first publication of its event by sweep. The interval doubles with each further publication, up to 24 hours.
@@ -39,18 +39,20 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	publisher, err := events.NewPublisher(cfg.EventsURL)
+	publisher, err := events.NewPublisher(string(cfg.EventsURL))
 	if err != nil {
 		return nil, err
 	}
-	files, err := content.Open(cfg.MongoURI)
+	files, err := content.Open(string(cfg.MongoURI))
 	if err != nil {
-		return nil, fmt.Errorf("MONGODB_URI: %w", err)
+		return nil, fmt.Errorf("MONGODB_URI_FILE: %w", err)
 	}
 	return function.Closing(newHandler(&sweeper{
 		begin: func(ctx context.Context) error { return files.BeginSweep(ctx, cfg.Interval) },
 		files: files, notes: files.Notes, entries: catalog.New(files.Database()), publisher: publisher,
-		queueDepths:  func(ctx context.Context) (events.Depths, error) { return events.QueueDepths(ctx, cfg.EventsURL) },
+		queueDepths: func(ctx context.Context) (events.Depths, error) {
+			return events.QueueDepths(ctx, string(cfg.EventsURL))
+		},
 		pendingGrace: cfg.PendingGrace, orphanGrace: cfg.OrphanGrace, now: time.Now,
 	}), publisher, files), nil
 }

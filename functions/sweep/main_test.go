@@ -21,11 +21,11 @@ func TestSetup(t *testing.T) {
 		"short orphan grace":     {change: func(c *config) { c.OrphanGrace = time.Second }, want: "ORPHAN_GRACE: "},
 		"no interval":            {change: func(c *config) { c.Interval = 0 }},
 		"negative interval":      {change: func(c *config) { c.Interval = -time.Second }, want: "SWEEP_INTERVAL: "},
-		"no events URL":          {change: func(c *config) { c.EventsURL = "" }, want: "EVENTS_URL: "},
-		"malformed events URL":   {change: func(c *config) { c.EventsURL = "amqp://u:s3cret%@127.0.0.1" }, want: "EVENTS_URL: "},
-		"other scheme":           {change: func(c *config) { c.EventsURL = "kafka://u:s3cret@127.0.0.1" }, want: "EVENTS_URL: "},
-		"malformed MongoDB URI":  {change: func(c *config) { c.MongoURI = "u:s3cret@127.0.0.1" }, want: "MONGODB_URI: "},
-		"URI without a database": {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret@h" }, want: "MONGODB_URI: "},
+		"no events URL":          {change: func(c *config) { c.EventsURL = "" }, want: "EVENTS_URL_FILE: "},
+		"malformed events URL":   {change: func(c *config) { c.EventsURL = "amqp://u:s3cret%@127.0.0.1" }, want: "EVENTS_URL_FILE: "},
+		"other scheme":           {change: func(c *config) { c.EventsURL = "kafka://u:s3cret@127.0.0.1" }, want: "EVENTS_URL_FILE: "},
+		"malformed MongoDB URI":  {change: func(c *config) { c.MongoURI = "u:s3cret@127.0.0.1" }, want: "MONGODB_URI_FILE: "},
+		"URI without a database": {change: func(c *config) { c.MongoURI = "mongodb://u:s3cret@h" }, want: "MONGODB_URI_FILE: "},
 	} {
 		cfg := good
 		test.change(&cfg)

@@ -157,7 +157,7 @@ func serve(t *testing.T, mongoURI, eventsURL string) (url, bearer string) {
 		t.Fatal(err)
 	}
 	handler, err := setup(t.Context(), config{Settings: token.Settings{KeysFile: jwks, Issuer: "issuer", Audience: "audience"},
-		MongoURI: mongoURI, EventsURL: eventsURL, MaxSize: 1 << 30})
+		MongoURI: function.Secret(mongoURI), EventsURL: function.Secret(eventsURL), MaxSize: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/strongroom-dev/strongroom/shared/client"
 	"github.com/strongroom-dev/strongroom/shared/content"
 	"github.com/strongroom-dev/strongroom/shared/events"
 	"github.com/strongroom-dev/strongroom/shared/function"
@@ -15,11 +16,13 @@ import (
 
 type config struct {
 	token.Settings
+	// TrustSettings determines how the function obtains a client's IP address. The log contains this address.
+	client.TrustSettings
 	// MongoURI is the URI of the MongoDB database that stores the file content.
-	MongoURI string `env:"MONGODB_URI,required,notEmpty,unset"`
+	MongoURI function.Secret `env:"MONGODB_URI_FILE,required,notEmpty"`
 	// EventsURL is the URL of a RabbitMQ server or an HTTP sink for CloudEvents. A RabbitMQ user in the URL needs
 	// only the permission to publish.
-	EventsURL string `env:"EVENTS_URL,required,notEmpty,unset"`
+	EventsURL function.Secret `env:"EVENTS_URL_FILE,required,notEmpty"`
 	// MaxSize is the maximum size of a file, in bytes or with the suffix KiB, MiB or GiB. Even a slow client must be
 	// able to upload a file of this size in one request within REQUEST_TIMEOUT.
 	MaxSize size `env:"UPLOAD_MAX_SIZE" envDefault:"1GiB"`
@@ -36,13 +39,13 @@ func setup(_ context.Context, cfg config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	publisher, err := events.NewPublisher(cfg.EventsURL)
+	publisher, err := events.NewPublisher(string(cfg.EventsURL))
 	if err != nil {
 		return nil, err
 	}
-	files, err := content.Open(cfg.MongoURI)
+	files, err := content.Open(string(cfg.MongoURI))
 	if err != nil {
-		return nil, fmt.Errorf("MONGODB_URI: %w", err)
+		return nil, fmt.Errorf("MONGODB_URI_FILE: %w", err)
 	}
 	files.Limits = content.Limits{Bytes: int64(cfg.Quota)}
 	handler := newHandler(verifier, files, publisher, int64(cfg.MaxSize))

@@ -29,7 +29,7 @@ const (
 
 // accountStore is implemented by accounts.Store.
 type accountStore interface {
-	Current(ctx context.Context, id string, version int) (accounts.User, error)
+	Current(ctx context.Context, claims *token.Claims) (accounts.User, error)
 }
 
 // handler serves /validate, /introspect and /.well-known/jwks.json.
@@ -64,7 +64,7 @@ func (h *handler) PassesQuery(r *http.Request) bool { return hasClientQuery(r) }
 func hasClientQuery(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/validate/") }
 
 // authenticate verifies the access token in r and returns its claims. The error wraps token.ErrStale if h.accounts is
-// set and the account has changed since the token was issued.
+// set and the account has changed, or the session has ended, since the token was issued.
 func (h *handler) authenticate(r *http.Request) (*token.Claims, error) {
 	claims, err := h.verifier.Authenticate(r)
 	if err != nil {
@@ -77,7 +77,7 @@ func (h *handler) current(ctx context.Context, claims *token.Claims) error {
 	if h.accounts == nil {
 		return nil
 	}
-	_, err := h.accounts.Current(ctx, claims.Subject, claims.Version)
+	_, err := h.accounts.Current(ctx, claims)
 	return err
 }
 
@@ -126,6 +126,11 @@ func (h *handler) validate(w http.ResponseWriter, r *http.Request) error {
 	scopes, err := demanded(r)
 	if err != nil {
 		return err
+	}
+	// A token without scopes permits only the user's own account (see login). No other service may accept it.
+	if claims.Scope == "" {
+		return problem.InsufficientScope.With("the user must sign in with a second factor").
+			Header("WWW-Authenticate", `Bearer realm="strongroom", error="insufficient_scope"`)
 	}
 	if err := claims.Demand(scopes...); err != nil {
 		return err
@@ -180,6 +185,8 @@ type introspection struct {
 	Username  string   `json:"username"`
 	Scope     string   `json:"scope"`
 	Roles     []string `json:"roles"`
+	AuthTime  int64    `json:"auth_time,omitempty"` // RFC 9470 §6.2
+	ACR       string   `json:"acr,omitempty"`       // RFC 9470 §6.2
 }
 
 // introspect reports whether the token in the form is active and, if so, returns its claims (RFC 7662). The caller
@@ -210,12 +217,18 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) error {
 	if errors.Is(err, problem.Unavailable) {
 		return err // the account lookup failed, so it is unknown whether the token is active
 	}
-	if err != nil {
-		// The response must not reveal why the token is not active (RFC 7662 §2.2).
+	// A token without scopes is not active, because no other service may accept it (see validate). A service might check
+	// only active. The response must not reveal why the token is not active (RFC 7662 §2.2).
+	if err != nil || claims.Scope == "" {
 		return respond.JSON(w, http.StatusOK, map[string]bool{"active": false})
 	}
+	var authTime int64 // omitted if an earlier version issued the token
+	if !claims.AuthTime.IsZero() {
+		authTime = claims.AuthTime.Unix()
+	}
 	return respond.JSON(w, http.StatusOK, introspection{true, "Bearer", claims.Issuer, claims.Audience, claims.Subject,
-		claims.ExpiresAt.Unix(), claims.IssuedAt.Unix(), claims.ID, claims.ClientID, claims.Username, claims.Scope, claims.Roles})
+		claims.ExpiresAt.Unix(), claims.IssuedAt.Unix(), claims.ID, claims.ClientID, claims.Username, claims.Scope, claims.Roles,
+		authTime, claims.ACR})
 }
 
 // jwks responds with the public keys as a JWK Set (RFC 7517 §5), so that other services can verify tokens without a

@@ -44,7 +44,8 @@ func sign(t testing.TB, signer *token.Signer, roles ...string) string {
 
 func signVersion(t testing.TB, signer *token.Signer, version int, roles ...string) string {
 	t.Helper()
-	raw, _, err := signer.Sign(token.Subject{ID: "0190-ada", Username: "ada", Roles: roles, Version: version})
+	raw, _, err := signer.Sign(token.Subject{ID: "0190-ada", Username: "ada", Roles: roles, Version: version, Session: "0a",
+		AuthTime: time.Unix(1767355200, 0), ACR: token.ACRPassword})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +66,8 @@ func TestValidate(t *testing.T) {
 		"sub-path, not clean":                {target: "/validate/a//b/../c", bearer: user, status: 200, scope: "files:read files:write"},
 		"admin":                              {target: "/validate", bearer: admin, status: 200, scope: "files:read files:write files:any accounts:manage"},
 		"granted scopes":                     {target: "/validate?scope=files:read&scope=files:write", bearer: user, status: 200, scope: "files:read files:write"},
+		"no scopes, without a second factor": {target: "/validate", bearer: sign(t, signer, []string{}...), status: 403},
+		"no scopes, sub-path":                {target: "/validate/files/x", bearer: sign(t, signer, []string{}...), status: 403},
 		"scope not granted":                  {target: "/validate?scope=files:read&scope=files:any", bearer: user, status: 403},
 		"malformed scope":                    {target: "/validate?scope=%22%0d%0a", bearer: user, status: 400},
 		"empty scope":                        {target: "/validate?scope=", bearer: user, status: 400},
@@ -164,6 +167,8 @@ func TestIntrospect(t *testing.T) {
 		want                       string // a part of the response body
 	}{
 		"valid token":            {method: "POST", bearer: caller, kind: form, body: url.Values{"token": {other}}.Encode(), status: 200, want: `"active":true,"token_type":"Bearer","iss":"https://issuer.test"`},
+		"sign-in":                {method: "POST", bearer: caller, kind: form, body: url.Values{"token": {other}}.Encode(), status: 200, want: `"auth_time":1767355200,"acr":"1"}`},
+		"no scopes":              {method: "POST", bearer: caller, kind: form, body: url.Values{"token": {sign(t, signer, []string{}...)}}.Encode(), status: 200, want: `{"active":false}` + "\n"},
 		"invalid token":          {method: "POST", bearer: caller, kind: form, body: url.Values{"token": {other + "x"}}.Encode(), status: 200, want: `{"active":false}` + "\n"},
 		"no access token":        {method: "POST", kind: form, body: url.Values{"token": {other}}.Encode(), status: 401, want: "unauthenticated"},
 		"no token in the form":   {method: "POST", bearer: caller, kind: form, status: 400, want: "bad-request"},
@@ -210,18 +215,18 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// fakeAccounts is an accountStore with one user. Current accepts the token versions in versions. For all other versions,
-// Current returns err, or token.ErrStale if err is nil.
+// fakeAccounts is an accountStore with one user. Current accepts the token versions in versions. For all other
+// versions, Current returns err, or token.ErrStale if err is nil.
 type fakeAccounts struct {
 	versions []int
 	err      error
 }
 
-func (f fakeAccounts) Current(_ context.Context, id string, version int) (accounts.User, error) {
-	if id != "0190-ada" || !slices.Contains(f.versions, version) {
+func (f fakeAccounts) Current(_ context.Context, claims *token.Claims) (accounts.User, error) {
+	if claims.Subject != "0190-ada" || !slices.Contains(f.versions, claims.Version) {
 		return accounts.User{}, cmp.Or(f.err, token.ErrStale)
 	}
-	return accounts.User{ID: id}, nil
+	return accounts.User{ID: claims.Subject}, nil
 }
 
 func TestOnline(t *testing.T) {
@@ -277,7 +282,7 @@ func TestSetup(t *testing.T) {
 	}{
 		"offline":       {change: func(*config) {}},
 		"online":        {change: func(c *config) { c.DSN = "u:s3cret@tcp(127.0.0.1:1)/strongroom" }}, // setup does not connect to the database
-		"malformed DSN": {change: func(c *config) { c.DSN = "u:s3cret" }, want: "MYSQL_DSN"},
+		"malformed DSN": {change: func(c *config) { c.DSN = "u:s3cret" }, want: "MYSQL_DSN_FILE"},
 		"no keys":       {change: func(c *config) { c.KeysFile = file + "x" }, want: file + "x"},
 		"no issuer":     {change: func(c *config) { c.Issuer = "" }, want: "TOKEN_ISSUER"},
 		"no audience":   {change: func(c *config) { c.Audience = "" }, want: "TOKEN_AUDIENCE"},

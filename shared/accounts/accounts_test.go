@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -195,6 +196,7 @@ func TestStoreThatIsAway(t *testing.T) {
 	}
 	defer func() { _ = s.Close() }()
 	const id = "0195a3f0-0000-7000-8000-000000000000"
+	refresh, _ := newRefreshToken(uuid.New())
 	for name, call := range map[string]func() error{
 		"ByUsername": func() error { _, err := s.ByUsername(t.Context(), "ada"); return err },
 		"Create": func() error {
@@ -202,19 +204,22 @@ func TestStoreThatIsAway(t *testing.T) {
 			return err
 		},
 		"ReplaceHash": func() error { return s.ReplaceHash(t.Context(), id, "old", "new") },
-		"Reserve": func() error {
-			_, err := s.Reserve(t.Context(), "ada", netip.MustParseAddr("192.0.2.1"))
+		"Attempt": func() error {
+			_, err := s.Attempt(t.Context(), Attempt{Username: "ada", Address: netip.MustParseAddr("192.0.2.1")},
+				func(context.Context, User) (bool, error) { return true, nil })
 			return err
 		},
-		"Migrate":   func() error { return Migrate(t.Context(), dsn) },
-		"Provision": func() error { return Provision(t.Context(), "root:p@tcp("+address+")/", dsn) },
+		"Refresh":    func() error { _, _, _, err := s.Refresh(t.Context(), refresh, Lifetimes{}); return err },
+		"EndSession": func() error { return s.EndSession(t.Context(), refresh, false, Actor{}) },
+		"Migrate":    func() error { return Migrate(t.Context(), dsn) },
+		"Provision":  func() error { return Provision(t.Context(), "root:p@tcp("+address+")/", dsn) },
 	} {
 		if err := call(); !errors.Is(err, problem.Unavailable) {
 			t.Errorf("%s: got %v, want problem.Unavailable", name, err)
 		}
 	}
-	if len(s.addressGate.doors)+len(s.userGate.doors) != 0 {
-		t.Error("the attempt that could not be reserved still holds a slot of a gate")
+	if len(s.lockout.gate.doors) != 0 {
+		t.Error("the attempt that could not be counted still holds a slot of the gate")
 	}
 }
 

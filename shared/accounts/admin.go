@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -39,16 +40,19 @@ type Actor struct {
 var Setup = Actor{Username: "setup"}
 
 // userColumns is the list of columns that scanUser reads, in the same order.
-const userColumns = `id, username, password_hash, role, disabled_at, token_version, created_at, updated_at`
+const userColumns = `id, username, password_hash, role, disabled_at, must_change_password, password_expires_at, token_version, created_at, updated_at,
+	EXISTS (SELECT 1 FROM second_factors WHERE second_factors.role = users.role),
+	EXISTS (SELECT 1 FROM passkeys WHERE passkeys.user_id = users.id)`
 
 func scanUser(row scanner) (u User, err error) {
 	var id uuid.UUID
-	var disabledAt sql.NullTime
-	err = row.Scan(&id, &u.Username, &u.PasswordHash, &u.Role, &disabledAt, &u.TokenVersion, &u.CreatedAt, &u.UpdatedAt)
+	var disabledAt, passwordExpiresAt sql.NullTime
+	err = row.Scan(&id, &u.Username, &u.PasswordHash, &u.Role, &disabledAt, &u.MustChangePassword, &passwordExpiresAt, &u.TokenVersion,
+		&u.CreatedAt, &u.UpdatedAt, &u.SecondFactor, &u.HasPasskey)
 	if errors.Is(err, sql.ErrNoRows) {
 		return User{}, errNoUser
 	}
-	u.ID, u.Disabled = id.String(), disabledAt.Valid
+	u.ID, u.Disabled, u.PasswordExpiresAt = id.String(), disabledAt.Valid, passwordExpiresAt.Time
 	return u, err
 }
 
@@ -75,11 +79,30 @@ func parseID(id string) (uuid.UUID, error) {
 	return key, nil
 }
 
-// Current returns the user with the given ID. The error is token.ErrStale if the user does not exist, is disabled or
-// does not have the given token version.
-func (s *Store) Current(ctx context.Context, id string, version int) (User, error) {
-	u, err := s.ByID(ctx, id)
-	if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != version) {
+// Current returns the user to whom an access token was issued. The error is token.ErrStale if the user does not
+// exist, is disabled or does not have the token's version, or if the token's session has ended. The error is also
+// token.ErrStale if the token has scopes, but the user needs a second factor now, and signed in without it. A token
+// of an earlier version does not contain a session.
+func (s *Store) Current(ctx context.Context, claims *token.Claims) (User, error) {
+	key, err := parseID(claims.Subject)
+	if err != nil {
+		return User{}, token.ErrStale
+	}
+	var u User
+	if claims.Session == "" {
+		u, err = s.ByID(ctx, claims.Subject)
+	} else {
+		err = s.read(ctx, func(ctx context.Context) error {
+			f, err := s.findSession(ctx, s.db, bySessionID, key[:], claims.Session)
+			u = f.user
+			return err
+		})
+		err = fail("find the session of user "+claims.Subject, err)
+	}
+	if errors.Is(err, problem.NotFound) || errors.Is(err, problem.SessionEnded) || err == nil && (u.Disabled || u.TokenVersion != claims.Version) {
+		return User{}, token.ErrStale
+	}
+	if err == nil && claims.Scope != "" && len(u.Roles(claims.ACR)) == 0 {
 		return User{}, token.ErrStale
 	}
 	return u, err
@@ -120,6 +143,8 @@ type NewUser struct {
 	PasswordHash string // in a format that package password supports
 	Role         string // token.RoleUser or token.RoleAdmin
 	Disabled     bool
+	// MustChangePassword is true if another person than the user has chosen or seen the password.
+	MustChangePassword bool
 }
 
 // Create creates a user. The error is a problem.Conflict if the user name is taken, and a problem.Unprocessable if
@@ -138,7 +163,12 @@ func (s *Store) Create(ctx context.Context, actor Actor, n NewUser) (User, error
 	}
 	now := s.timestamp()
 	u := User{ID: id.String(), Username: name, PasswordHash: n.PasswordHash, Role: n.Role, Disabled: n.Disabled,
-		TokenVersion: 1, CreatedAt: now, UpdatedAt: now}
+		MustChangePassword: n.MustChangePassword, TokenVersion: 1, CreatedAt: now, UpdatedAt: now}
+	// The password of the first admin does not expire, because a system can be installed long before its first use, and
+	// setup does not create another admin.
+	if n.MustChangePassword && actor != Setup {
+		u.PasswordExpiresAt = now.Add(initialPasswordLife)
+	}
 	insert := func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx, actor, id, u) }
 	if actor == Setup {
 		err = s.transact(ctx, insert)
@@ -156,9 +186,9 @@ func checkRole(role string) error {
 }
 
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, actor Actor, id uuid.UUID, u User) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO users (id, username, password_hash, role, disabled_at, token_version, created_at, updated_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, id[:], u.Username, u.PasswordHash, u.Role,
-		sql.NullTime{Time: u.CreatedAt, Valid: u.Disabled}, u.TokenVersion, u.CreatedAt, u.UpdatedAt)
+	_, err := tx.ExecContext(ctx, `INSERT INTO users (id, username, password_hash, role, disabled_at, must_change_password,
+		password_expires_at, token_version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id[:], u.Username,
+		u.PasswordHash, u.Role, sql.NullTime{Time: u.CreatedAt, Valid: u.Disabled}, u.MustChangePassword, u.passwordExpiry(), u.TokenVersion, u.CreatedAt, u.UpdatedAt)
 	if err := fail("insert user", err); errors.Is(err, problem.Conflict) {
 		return problem.Conflict.Because(err, "the user name is already taken")
 	} else if err != nil {
@@ -171,6 +201,11 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, actor Actor, id uuid.UUI
 	return err
 }
 
+// passwordExpiry returns the value of the column password_expires_at.
+func (u User) passwordExpiry() sql.NullTime {
+	return sql.NullTime{Time: u.PasswordExpiresAt, Valid: !u.PasswordExpiresAt.IsZero()}
+}
+
 // Patch contains the changes that an admin makes to a user. A nil field means that the value does not change.
 type Patch struct {
 	Role         *string
@@ -178,9 +213,9 @@ type Patch struct {
 	PasswordHash *string
 }
 
-// apply applies the changes in p to u, and returns an audit action for each change. It ignores a role or disabled
-// state that u already has.
-func (p Patch) apply(u *User) (actions []string) {
+// apply applies the changes in p by the actor to u, and returns an audit action for each change. It ignores a role or
+// disabled state that u already has. If another user has set the password, it expires, and u must change it.
+func (p Patch) apply(actor Actor, u *User, now time.Time) (actions []string) {
 	if p.Role != nil && *p.Role != u.Role {
 		u.Role = *p.Role
 		actions = append(actions, ActionRoleChanged)
@@ -194,7 +229,10 @@ func (p Patch) apply(u *User) (actions []string) {
 		}
 	}
 	if p.PasswordHash != nil {
-		u.PasswordHash = *p.PasswordHash
+		u.PasswordHash, u.MustChangePassword, u.PasswordExpiresAt = *p.PasswordHash, actor.ID != u.ID, time.Time{}
+		if u.MustChangePassword {
+			u.PasswordExpiresAt = now.Add(initialPasswordLife)
+		}
 		actions = append(actions, ActionPasswordReset)
 	}
 	return actions
@@ -219,7 +257,7 @@ func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch)
 			return err
 		}
 		u = was
-		actions := patch.apply(&u)
+		actions := patch.apply(actor, &u, s.timestamp())
 		if len(actions) == 0 {
 			return nil
 		}
@@ -228,11 +266,17 @@ func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch)
 		}
 		// Every change ends the user's sessions and invalidates the user's access tokens, unless the change only
 		// enables the user.
-		if len(actions) > 1 || actions[0] != ActionEnabled {
-			u.TokenVersion++
+		store := s.invalidate
+		if len(actions) == 1 && actions[0] == ActionEnabled {
+			store = s.replace
 		}
-		if err := s.replace(ctx, tx, key, &u); err != nil {
+		if err := store(ctx, tx, key, &u); err != nil {
 			return err
+		}
+		if patch.PasswordHash != nil {
+			if err := s.unlock(ctx, tx, u); err != nil {
+				return err
+			}
 		}
 		for _, action := range actions {
 			role := ""
@@ -245,6 +289,9 @@ func (s *Store) Update(ctx context.Context, actor Actor, id string, patch Patch)
 		}
 		return nil
 	})
+	if err == nil && patch.PasswordHash != nil {
+		err = s.unlockStrangers(ctx, u.Username)
+	}
 	return u, fail("update user "+id, err)
 }
 
@@ -266,32 +313,50 @@ func (s *Store) Delete(ctx context.Context, actor Actor, id string) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, key[:]); err != nil {
 			return err
 		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM attempt_counters WHERE subject = ?`, key[:]); err != nil {
+			return err
+		}
+		if err := deletePasskeys(ctx, tx, key); err != nil {
+			return err
+		}
+		if _, err := deleteSessions(ctx, tx, "user_id = ?", key[:]); err != nil {
+			return err
+		}
 		return s.note(ctx, tx, actor, ActionDeleted, u, "")
 	}))
 }
 
 // ChangePassword replaces the actor's own password hash, ends the actor's sessions and invalidates the actor's access
-// tokens. The caller must have verified the current password. The error is token.ErrStale if the actor's account does
-// not exist, is disabled or does not have the token version actor.Version.
-func (s *Store) ChangePassword(ctx context.Context, actor Actor, passwordHash string) error {
-	key, err := parseID(actor.ID)
+// tokens. It returns the changed user. The caller must have verified the current password. The error is token.ErrStale
+// if the actor's account does not exist, is disabled or does not have the token version actor.Version.
+func (s *Store) ChangePassword(ctx context.Context, actor Actor, passwordHash string) (u User, err error) {
+	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
+		u, err = s.changePassword(ctx, tx, actor, passwordHash)
+		return err
+	})
+	return u, fail("change password of user "+actor.ID, err)
+}
+
+// changePassword implements ChangePassword in a transaction.
+func (s *Store) changePassword(ctx context.Context, tx *sql.Tx, actor Actor, passwordHash string) (User, error) {
+	u, key, err := lockSelf(ctx, tx, actor)
 	if err != nil {
-		return token.ErrStale
+		return User{}, err
 	}
-	return fail("change password of user "+actor.ID, s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		u, err := lockUser(ctx, tx, key)
-		if errors.Is(err, problem.NotFound) || err == nil && (u.Disabled || u.TokenVersion != actor.Version) {
-			return token.ErrStale
-		} else if err != nil {
-			return err
-		}
-		u.PasswordHash = passwordHash
-		u.TokenVersion++
-		if err := s.replace(ctx, tx, key, &u); err != nil {
-			return err
-		}
-		return s.note(ctx, tx, actor, ActionPasswordChanged, u, "")
-	}))
+	u.PasswordHash, u.MustChangePassword, u.PasswordExpiresAt = passwordHash, false, time.Time{}
+	if err := s.invalidate(ctx, tx, key, &u); err != nil {
+		return User{}, err
+	}
+	return u, s.note(ctx, tx, actor, ActionPasswordChanged, u, "")
+}
+
+// HasAdmin reports whether an enabled admin exists.
+func (s *Store) HasAdmin(ctx context.Context) (exists bool, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		return s.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM users WHERE role = ? AND disabled_at IS NULL)`,
+			token.RoleAdmin).Scan(&exists)
+	})
+	return exists, fail("find an enabled admin", err)
 }
 
 // asAdmin calls the change function in a transaction that locks all enabled admins, so that concurrent changes cannot
@@ -347,13 +412,23 @@ func lockUser(ctx context.Context, tx *sql.Tx, key uuid.UUID) (User, error) {
 	return scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, key[:]))
 }
 
+// invalidate updates the user's row as replace does. It also increments the user's token version, which invalidates the
+// user's access tokens, and deletes the user's sessions.
+func (s *Store) invalidate(ctx context.Context, tx *sql.Tx, key uuid.UUID, u *User) error {
+	u.TokenVersion++
+	if err := s.replace(ctx, tx, key, u); err != nil {
+		return err
+	}
+	_, err := deleteSessions(ctx, tx, "user_id = ?", key[:])
+	return err
+}
+
 // replace sets u.UpdatedAt to the current time and updates the user's row in the database. It updates only the
-// columns for the role, disabled state, password hash, token version and update time, because the other values never
-// change.
+// columns for the role, disabled state, password, token version and update time, because the other values never change.
 func (s *Store) replace(ctx context.Context, tx *sql.Tx, key uuid.UUID, u *User) error {
 	u.UpdatedAt = s.timestamp()
 	_, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, disabled_at = IF(?, COALESCE(disabled_at, ?), NULL),
-		password_hash = ?, token_version = ?, updated_at = ? WHERE id = ?`,
-		u.Role, u.Disabled, u.UpdatedAt, u.PasswordHash, u.TokenVersion, u.UpdatedAt, key[:])
+		password_hash = ?, must_change_password = ?, password_expires_at = ?, token_version = ?, updated_at = ? WHERE id = ?`,
+		u.Role, u.Disabled, u.UpdatedAt, u.PasswordHash, u.MustChangePassword, u.passwordExpiry(), u.TokenVersion, u.UpdatedAt, key[:])
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
@@ -28,9 +29,12 @@ func TestPermittedChanges(t *testing.T) {
 	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), now.Now)
 	grace := servertest.CreateAccount(t, store, "grace", "admin")
 	by := actorOf(grace)
-	ada, err := store.Create(t.Context(), by, accounts.NewUser{Username: "ADA", PasswordHash: "first", Role: "user"})
+	ada, err := store.Create(t.Context(), by, accounts.NewUser{Username: "ADA", PasswordHash: "first", Role: "user", MustChangePassword: true})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if found, err := store.ByID(t.Context(), ada.ID); err != nil || found != ada || !ada.MustChangePassword {
+		t.Errorf("ByID after Create: got %+v, %v, want %+v, who must change the password", found, err, ada)
 	}
 	// Each step is a change of ada, with the expected role, disabled state and token version.
 	for _, step := range []struct {
@@ -65,11 +69,12 @@ func TestPermittedChanges(t *testing.T) {
 		t.Errorf("ByUsername after the updates: got %+v, %v, want the fourth hash", u, err)
 	}
 	ada.TokenVersion = 6
-	if err := store.ChangePassword(t.Context(), actorOf(ada), "fifth"); err != nil {
-		t.Error(err)
+	changed, err := store.ChangePassword(t.Context(), actorOf(ada), "fifth")
+	if err != nil || changed.PasswordHash != "fifth" || changed.TokenVersion != 7 || changed.MustChangePassword {
+		t.Errorf("ChangePassword: got %+v, %v, want the fifth hash, token version 7, and a password that can stay", changed, err)
 	}
-	if u, err := store.ByID(t.Context(), ada.ID); err != nil || u.PasswordHash != "fifth" || u.TokenVersion != 7 {
-		t.Errorf("ByID after ChangePassword: got %+v, %v, want the fifth hash and token version 7", u, err)
+	if u, err := store.ByID(t.Context(), ada.ID); err != nil || u != changed {
+		t.Errorf("ByID after ChangePassword: got %+v, %v, want %+v", u, err, changed)
 	}
 	if err := store.Delete(t.Context(), by, ada.ID); err != nil {
 		t.Error(err)
@@ -92,7 +97,7 @@ func TestPermittedChanges(t *testing.T) {
 	if got := servertest.AuditTrail(t, store); !slices.Equal(got, want) {
 		t.Errorf("audit trail: got %q, want %q", got, want)
 	}
-	entries, _, err := store.Audit(t.Context(), 100, "")
+	entries, _, err := store.Audit(t.Context(), accounts.AuditFilter{}, 100, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +108,99 @@ func TestPermittedChanges(t *testing.T) {
 	if want := (accounts.AuditEntry{ID: last.ID, MadeAt: last.MadeAt, Action: "user.deleted", ActorID: grace.ID, ActorName: "grace", UserID: ada.ID, Username: "ada", Address: "192.0.2.1", RequestID: "request-1"}); last != want {
 		t.Errorf("last audit entry: got %+v, want %+v", last, want)
 	}
+}
+
+// TestPasswordOfAnotherPerson proves that users must change a password that an admin has set for them. A user who has
+// set the password, including an admin who resets it, does not have to change it. Other changes have no effect on this.
+// After 7 days, a user cannot sign in with a password that an admin has set.
+func TestPasswordOfAnotherPerson(t *testing.T) {
+	now := newClock()
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), now.Now)
+	grace, ada := servertest.CreateAccount(t, store, "grace", "admin"), servertest.CreateAccount(t, store, "ada", "user")
+	for _, step := range []struct {
+		who   *accounts.User
+		patch accounts.Patch
+		must  bool
+	}{
+		{&ada, accounts.Patch{Role: ptr("admin")}, false},
+		{&ada, accounts.Patch{PasswordHash: ptr("reset"), Role: ptr("user")}, true},
+		{&ada, accounts.Patch{Disabled: ptr(true)}, true},
+		{&ada, accounts.Patch{Disabled: ptr(false)}, true},
+		{&grace, accounts.Patch{PasswordHash: ptr("own")}, false},
+	} {
+		changed, err := store.Update(t.Context(), actorOf(grace), step.who.ID, step.patch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed.MustChangePassword != step.must {
+			t.Errorf("%s after %+v: got %t, want %t", changed.Username, step.patch, changed.MustChangePassword, step.must)
+		}
+		if want := now.Now().Add(7 * 24 * time.Hour); step.must && changed.PasswordExpiresAt != want || !step.must && !changed.PasswordExpiresAt.IsZero() {
+			t.Errorf("%s after %+v: the password expires at %s, want %s if it must be changed", changed.Username, step.patch, changed.PasswordExpiresAt, want)
+		}
+		*step.who = changed
+	}
+	first, err := store.Create(t.Context(), accounts.Setup, accounts.NewUser{Username: "first", PasswordHash: "hash", Role: "admin", MustChangePassword: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	created, err := store.Create(t.Context(), actorOf(grace), accounts.NewUser{Username: "eve", PasswordHash: "hash", Role: "user", MustChangePassword: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.add(7*24*time.Hour - time.Microsecond)
+	for _, expired := range []bool{false, true} {
+		for u, expires := range map[accounts.User]bool{ada: true, created: true, first: false, grace: false} {
+			_, err := store.Attempt(t.Context(), accounts.Attempt{Username: u.Username, Address: home}, right)
+			if refused := errors.Is(err, accounts.ErrBadCredentials); err != nil && !refused || refused != (expired && expires) {
+				t.Errorf("%s, after 7 days: %t: got error %v", u.Username, expired, err)
+			}
+		}
+		now.add(time.Microsecond)
+	}
+	changed, err := store.ChangePassword(t.Context(), actorOf(created), "own")
+	if err != nil || !changed.PasswordExpiresAt.IsZero() {
+		t.Errorf("own password: got %+v and error %v, want a password that does not expire", changed, err)
+	}
+}
+
+// TestPasswordsDoNotExpire proves that a password can be used for any time, and that a user can choose an earlier
+// password (OWASP ASVS 4.0.3, 2.1.10).
+func TestPasswordsDoNotExpire(t *testing.T) {
+	clock := newClock()
+	store := servertest.OpenAccounts(t, servertest.AccountsDSN(t), clock.Now)
+	ada := servertest.CreateAccount(t, store, "ada", "user")
+	for _, hash := range []string{"another hash", ada.PasswordHash, "another hash"} {
+		var err error
+		if ada, err = store.ChangePassword(t.Context(), actorOf(ada), hash); err != nil {
+			t.Fatal(err)
+		}
+		clock.add(10 * 365 * 24 * time.Hour)
+		if got, err := store.Attempt(t.Context(), accounts.Attempt{Username: "ada", Address: home}, right); err != nil || got.MustChangePassword {
+			t.Errorf("after ten years: got %+v, %v, want a sign-in without a change of the password", got, err)
+		}
+	}
+}
+
+func TestHasAdmin(t *testing.T) {
+	dsn := servertest.AccountsDSN(t)
+	store := servertest.OpenAccounts(t, dsn)
+	check := func(state string, want bool) {
+		t.Helper()
+		if got, err := store.HasAdmin(t.Context()); got != want || err != nil {
+			t.Errorf("%s: got %t, %v, want %t", state, got, err, want)
+		}
+	}
+	check("no account", false)
+	servertest.CreateAccount(t, store, "ada", "user")
+	check("only a user", false)
+	servertest.CreateAccount(t, store, "grace", "admin")
+	check("an admin", true)
+	// No function can disable the last admin, but an operator can.
+	if _, err := servertest.OpenSQL(t, dsn).ExecContext(t.Context(), `UPDATE users SET disabled_at = '2026-01-01' WHERE username = 'grace'`); err != nil {
+		t.Fatal(err)
+	}
+	check("only a disabled admin", false)
 }
 
 // TestRefusedChanges proves that forbidden and invalid changes fail with the right error. A refused change modifies no
@@ -128,6 +226,10 @@ func TestRefusedChanges(t *testing.T) {
 		_, err := store.Update(t.Context(), by, id, patch)
 		return err
 	}
+	changesPassword := func(by accounts.Actor) error {
+		_, err := store.ChangePassword(t.Context(), by, "x")
+		return err
+	}
 	for name, test := range map[string]struct{ got, want error }{
 		"last admin demoted":            {changes(by, grace.ID, accounts.Patch{Role: ptr("user")}), accounts.ErrLastAdmin},
 		"last admin disabled":           {changes(by, grace.ID, accounts.Patch{Disabled: ptr(true)}), accounts.ErrLastAdmin},
@@ -147,9 +249,9 @@ func TestRefusedChanges(t *testing.T) {
 		"changed by a user":             {changes(actorOf(ada), ada.ID, accounts.Patch{Role: ptr("admin")}), token.ErrStale},
 		"changed with an old token":     {changes(late, ada.ID, accounts.Patch{Role: ptr("admin")}), token.ErrStale},
 		"deleted by a user":             {store.Delete(t.Context(), actorOf(ada), grace.ID), token.ErrStale},
-		"own password, old token":       {store.ChangePassword(t.Context(), late, "x"), token.ErrStale},
-		"own password, disabled user":   {store.ChangePassword(t.Context(), actorOf(gone), "x"), token.ErrStale},
-		"own password, unknown user":    {store.ChangePassword(t.Context(), accounts.Actor{ID: nobody, Version: 1}, "x"), token.ErrStale},
+		"own password, old token":       {changesPassword(late), token.ErrStale},
+		"own password, disabled user":   {changesPassword(actorOf(gone)), token.ErrStale},
+		"own password, unknown user":    {changesPassword(accounts.Actor{ID: nobody, Version: 1}), token.ErrStale},
 	} {
 		if !errors.Is(test.got, test.want) {
 			t.Errorf("%s: got error %v, want %v", name, test.got, test.want)
@@ -172,7 +274,7 @@ func TestRefusedChanges(t *testing.T) {
 		"future version": {grace.ID, 2, token.ErrStale}, "disabled user": {gone.ID, 2, token.ErrStale},
 		"unknown user": {nobody, 1, token.ErrStale}, "empty ID": {"", 1, token.ErrStale},
 	} {
-		if _, err := store.Current(t.Context(), test.id, test.version); !errors.Is(err, test.want) {
+		if _, err := store.Current(t.Context(), &token.Claims{Subject: test.id, Version: test.version}); !errors.Is(err, test.want) {
 			t.Errorf("Current with %s: got error %v, want %v", name, err, test.want)
 		}
 	}
@@ -301,25 +403,25 @@ func TestListUsers(t *testing.T) {
 		t.Errorf("second page: got %q, %v, want %q", rest, err, want)
 	}
 	// A new audit entry, which is the first of the audit trail, does not shift the next page.
-	entries, next, err := store.Audit(t.Context(), 2, "")
+	entries, next, err := store.Audit(t.Context(), accounts.AuditFilter{}, 2, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	servertest.CreateAccount(t, store, "later", "user")
-	older, _, err := store.Audit(t.Context(), 1, next)
+	older, _, err := store.Audit(t.Context(), accounts.AuditFilter{}, 1, next)
 	if err != nil || older[0].ID >= entries[1].ID || older[0].Username != "aa" {
 		t.Errorf("audit entry after %+v: got %+v, %v, want the creation of aa", entries, older, err)
 	}
 	for _, limit := range []int{0, -1, 101} {
 		_, _, listErr := store.List(t.Context(), limit, "")
-		_, _, auditErr := store.Audit(t.Context(), limit, "")
+		_, _, auditErr := store.Audit(t.Context(), accounts.AuditFilter{}, limit, "")
 		if !errors.Is(listErr, problem.BadRequest) || !errors.Is(auditErr, problem.BadRequest) {
 			t.Errorf("limit %d: got the errors %v and %v, want problem.BadRequest", limit, listErr, auditErr)
 		}
 	}
 	for _, cursor := range []string{"!", "_w", "x"} {
 		_, _, listErr := store.List(t.Context(), 1, cursor)
-		_, _, auditErr := store.Audit(t.Context(), 1, cursor)
+		_, _, auditErr := store.Audit(t.Context(), accounts.AuditFilter{}, 1, cursor)
 		if !errors.Is(listErr, problem.BadRequest) || !errors.Is(auditErr, problem.BadRequest) {
 			t.Errorf("cursor %q: got the errors %v and %v, want problem.BadRequest", cursor, listErr, auditErr)
 		}
@@ -342,9 +444,10 @@ func TestNoChangeWithoutAudit(t *testing.T) {
 	by := actorOf(grace)
 	_, created := store.Create(t.Context(), by, accounts.NewUser{Username: "eve", PasswordHash: "hash", Role: "user"})
 	_, updated := store.Update(t.Context(), by, ada.ID, accounts.Patch{Disabled: ptr(true)})
+	_, changed := store.ChangePassword(t.Context(), by, "x")
 	for name, err := range map[string]error{
 		"create": created, "update": updated, "delete": store.Delete(t.Context(), by, ada.ID),
-		"password": store.ChangePassword(t.Context(), by, "x"),
+		"password": changed,
 	} {
 		if !errors.Is(err, problem.Unavailable) {
 			t.Errorf("%s: got error %v, want problem.Unavailable", name, err)

@@ -24,62 +24,52 @@ func TestCounterJudge(t *testing.T) {
 		{name: "block ends now", c: counter{failures: 5, blockedUntil: start}, want: admitted},
 		{name: "block is over, one pending", c: counter{failures: 5, pending: 1, blockedUntil: past}, want: waiting},
 	} {
-		if got := test.c.judge(start, 5); got != test.want {
+		if got := test.c.judge(start, knownRule()); got != test.want {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
 		}
 	}
 }
 
+// TestCounterFailures checks the delay after each of 30 failures.
 func TestCounterFailures(t *testing.T) {
-	var c counter
-	now := start
-	for n := 1; n <= 20; n++ {
-		c = c.at(now)
-		if got := c.judge(now, 5); got != admitted {
-			t.Fatalf("attempt %d at %v: got %v, want admitted; the counter is %+v", n, now, got, c)
+	for name, test := range map[string]struct {
+		rule rule
+		want []time.Duration // the delays after the first failures; each further delay is twice as long
+	}{
+		"known":    {knownRule(), []time.Duration{0, 0, 0, 0, time.Second}},
+		"stranger": {strangerRule(), []time.Duration{0, 0, 0, 0, time.Minute}},
+		"scarce":   {scarceRule(), []time.Duration{15 * time.Minute}},
+	} {
+		var c counter
+		now := start
+		var want time.Duration
+		for n := range 30 {
+			c = c.at(now)
+			if got := c.judge(now, test.rule); got != admitted {
+				t.Fatalf("%s: attempt %d at %v: got %v, want admitted; the counter is %+v", name, n, now, got, c)
+			}
+			c = c.reserve(now).fail(now, test.rule)
+			want = min(2*want, test.rule.longest)
+			if n < len(test.want) {
+				want = test.want[n]
+			}
+			if got := max(0, c.blockedUntil.Sub(now)); got != want {
+				t.Fatalf("%s: failure %d: got delay %v, want %v", name, n+1, got, want)
+			}
+			now = now.Add(want)
 		}
-		c = c.reserve(now).fail(now, 5)
-		want := start
-		switch {
-		case n >= 15:
-			want = now.Add(15 * time.Minute)
-		case n >= 5:
-			want = now.Add(time.Second << (n - 5))
-		}
-		if n >= 5 && !c.blockedUntil.Equal(want) || n < 5 && !c.blockedUntil.IsZero() {
-			t.Fatalf("after failure %d: blocked for %v, want %v", n, c.blockedUntil.Sub(now), want.Sub(now))
-		}
-		if n >= 5 {
-			now = c.blockedUntil
-		}
-	}
-}
-
-func TestCounterSuccess(t *testing.T) {
-	one := counter{failures: 4, pending: 2}.succeed(4, addressLimit)
-	if want := (counter{pending: 1}); one != want {
-		t.Errorf("one address: got %+v, want %+v", one, want)
-	}
-	// The counter for all addresses keeps the failures from other addresses.
-	all := counter{failures: 103, pending: 3, blockedUntil: start}.succeed(4, userLimit)
-	if want := (counter{failures: 99, pending: 2}); all != want {
-		t.Errorf("all addresses, below the limit: got %+v, want %+v", all, want)
-	}
-	all = counter{failures: 120, pending: 1, blockedUntil: start}.succeed(4, userLimit)
-	if want := (counter{failures: 116, blockedUntil: start}); all != want {
-		t.Errorf("all addresses, above the limit: got %+v, want %+v", all, want)
 	}
 }
 
 func TestCounterAge(t *testing.T) {
-	c := counter{failures: 3, pending: 2, touchedAt: start}
+	c := counter{failures: 3, pending: 2, touchedAt: start, version: 7}
 	for _, test := range []struct {
 		age  time.Duration
 		want counter
 	}{
 		{age: staleAfter, want: c},
-		{age: staleAfter + time.Microsecond, want: counter{failures: 5, touchedAt: start}}, // as after a crash before the attempts were settled
-		{age: forgetAfter + time.Microsecond, want: counter{touchedAt: start.Add(forgetAfter + time.Microsecond)}},
+		{age: staleAfter + time.Microsecond, want: counter{failures: 5, touchedAt: start, version: 7}}, // as after a crash
+		{age: forgetAfter + time.Microsecond, want: counter{touchedAt: start, version: 7}},
 	} {
 		if got := c.at(start.Add(test.age)); got != test.want {
 			t.Errorf("after %v: got %+v, want %+v", test.age, got, test.want)

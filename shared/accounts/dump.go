@@ -22,7 +22,7 @@ import (
 const (
 	// rowsAtOnce is the maximum number of rows that Load inserts with one statement.
 	rowsAtOnce = 100
-	// maxLine is the maximum length of a line in a dump, in bytes. The longest row has less than 2 KiB.
+	// maxLine is the maximum length of a line in a dump, in bytes. The longest row has less than 16 KiB.
 	maxLine = 64 << 10
 )
 
@@ -190,11 +190,11 @@ func Load(ctx context.Context, adminDSN, dsn string, dump io.Reader) (rows int, 
 func loadConfig(adminDSN, dsn string) (cfg *mysql.Config, setting string, err error) {
 	cfg, err = parseDSN(dsn)
 	if err != nil {
-		return nil, "", fmt.Errorf("MYSQL_DSN: %w", err)
+		return nil, "", fmt.Errorf("MYSQL_DSN_FILE: %w", err)
 	}
-	setting = "MYSQL_ADMIN_DSN is not set, and the tables cannot be replaced: MYSQL_DSN"
+	setting = "MYSQL_ADMIN_DSN_FILE is not set, and the tables cannot be replaced: MYSQL_DSN_FILE"
 	if adminDSN != "" {
-		setting = "MYSQL_ADMIN_DSN"
+		setting = "MYSQL_ADMIN_DSN_FILE"
 		if cfg, err = adminConfig(adminDSN, cfg.DBName); err != nil {
 			return nil, "", err
 		}

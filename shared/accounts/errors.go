@@ -36,10 +36,12 @@ const (
 	errDeadlock               = 1213
 	errResourceLimit          = 1226
 	errPrivilegeNeeded        = 1227
+	errOutOfRange             = 1264
 	errInterrupted            = 1317
 	errRoutineAccessDenied    = 1370
 	errCannotCreateByGrant    = 1410
 	errAccessDeniedNoPassword = 1698
+	errDataOutOfRange         = 1690
 	errPasswordMustChange     = 1820
 	errPasswordExpired        = 1862
 	errKilled                 = 1927

@@ -13,12 +13,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/strongroom-dev/strongroom/shared/accounts"
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/token"
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
@@ -226,13 +226,19 @@ func sqlOperations(admin accounts.User) []sqlOperation {
 		}},
 		{"Current", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
 			u := servertest.CreateAccount(t, direct, name, "user")
-			return func(ctx context.Context) error { _, err := store.Current(ctx, u.ID, u.TokenVersion); return err }, nothing
+			return func(ctx context.Context) error {
+				_, err := store.Current(ctx, &token.Claims{Subject: u.ID, Version: u.TokenVersion})
+				return err
+			}, nothing
 		}},
 		{"List", func(_ *testing.T, _, store *accounts.Store, _ string) (func(context.Context) error, func() error) {
 			return func(ctx context.Context) error { _, _, err := store.List(ctx, 10, ""); return err }, nothing
 		}},
 		{"Audit", func(_ *testing.T, _, store *accounts.Store, _ string) (func(context.Context) error, func() error) {
-			return func(ctx context.Context) error { _, _, err := store.Audit(ctx, 10, ""); return err }, nothing
+			return func(ctx context.Context) error {
+				_, _, err := store.Audit(ctx, accounts.AuditFilter{}, 10, "")
+				return err
+			}, nothing
 		}},
 		{"Create", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
 			return func(ctx context.Context) error {
@@ -254,8 +260,10 @@ func sqlOperations(admin accounts.User) []sqlOperation {
 		}},
 		{"ChangePassword", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
 			u := servertest.CreateAccount(t, direct, name, "user")
-			return func(ctx context.Context) error { return store.ChangePassword(ctx, actorOf(u), "new hash") },
-				audited(t, direct, accounts.ActionPasswordChanged, name)
+			return func(ctx context.Context) error {
+				_, err := store.ChangePassword(ctx, actorOf(u), "new hash")
+				return err
+			}, audited(t, direct, accounts.ActionPasswordChanged, name)
 		}},
 		{"ReplaceHash", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
 			u := servertest.CreateAccount(t, direct, name, "user")
@@ -270,41 +278,50 @@ func sqlOperations(admin accounts.User) []sqlOperation {
 			u := servertest.CreateAccount(t, direct, name, "user")
 			refresh := ""
 			return func(ctx context.Context) (err error) {
-					refresh, err = store.StartSession(ctx, u, time.Hour)
+					_, refresh, err = store.StartSession(ctx, u, accounts.SignIn{}, lifetimes)
 					return err
 				},
-				func() error { _, _, err := direct.Refresh(t.Context(), refresh); return err }
+				func() error { _, _, _, err := direct.Refresh(t.Context(), refresh, lifetimes); return err }
+		}},
+		{"ChangeAndStartSession", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
+			u := servertest.CreateAccount(t, direct, name, "user")
+			return func(ctx context.Context) error {
+					_, _, _, err := store.ChangeAndStartSession(ctx, u, accounts.Changes{PasswordHash: "new hash"}, accounts.SignIn{}, lifetimes)
+					return err
+				},
+				audited(t, direct, accounts.ActionPasswordChanged, name)
 		}},
 		{"Refresh", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
 			_, refresh := startSession(t, direct, name)
 			next := ""
-			return func(ctx context.Context) (err error) { _, next, err = store.Refresh(ctx, refresh); return err },
-				func() error { _, _, err := direct.Refresh(t.Context(), next); return err }
+			return func(ctx context.Context) (err error) {
+					_, _, next, err = store.Refresh(ctx, refresh, lifetimes)
+					return err
+				},
+				func() error { _, _, _, err := direct.Refresh(t.Context(), next, lifetimes); return err }
 		}},
 		{"EndSession", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
 			u, refresh := startSession(t, direct, name)
 			return func(ctx context.Context) error { return store.EndSession(ctx, refresh, false, actorOf(u)) }, func() error {
-				if _, _, err := direct.Refresh(t.Context(), refresh); !errors.Is(err, problem.SessionEnded) {
+				if _, _, _, err := direct.Refresh(t.Context(), refresh, lifetimes); !errors.Is(err, problem.SessionEnded) {
 					return fmt.Errorf("refresh: got error %v, want %v", err, problem.SessionEnded)
 				}
 				return nil
 			}
 		}},
-		{"Reserve", func(_ *testing.T, _, store *accounts.Store, name string) (func(context.Context) error, func() error) {
+		{"Attempt", func(t *testing.T, direct, store *accounts.Store, name string) (func(context.Context) error, func() error) {
+			servertest.CreateAccount(t, direct, name, "user")
 			return func(ctx context.Context) error {
-				settle, err := store.Reserve(ctx, name, home)
-				if err != nil {
-					return err
-				}
-				return settle(ctx, accounts.Succeeded)
+				_, err := store.Attempt(ctx, accounts.Attempt{Username: name, Address: home}, right)
+				return err
 			}, nothing
 		}},
 	}
 }
 
-// TestAccountStoreFailover proves that an operation either succeeds or returns problem.Unavailable if MySQL fails during
-// any of its statements, and that the caller can then repeat the operation. The effect of the operation is stored
-// exactly once.
+// TestAccountStoreFailover proves that an operation either succeeds or returns problem.Unavailable if MySQL fails
+// during any of its statements, and that the caller can then repeat the operation. The effect of the operation is
+// stored exactly once.
 func TestAccountStoreFailover(t *testing.T) {
 	dsn := servertest.AccountsDSN(t)
 	direct := servertest.OpenAccounts(t, dsn)

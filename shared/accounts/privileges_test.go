@@ -100,7 +100,7 @@ func wantGrants(t *testing.T, root *sql.DB, cfg *mysql.Config) {
 	}
 	slices.Sort(got)
 	want := []string{"INSERT,SELECT on audit", "SELECT on goose_db_version"}
-	for _, table := range []string{"login_attempts", "refresh_tokens", "sessions", "users"} {
+	for _, table := range []string{"attempt_counters", "login_attempts", "passkeys", "recovery_codes", "second_factors", "used_challenges", "refresh_tokens", "sessions", "users"} {
 		want = append(want, "DELETE,INSERT,SELECT,UPDATE on "+table)
 	}
 	slices.Sort(want)

@@ -26,10 +26,10 @@ const auditTable = "audit"
 func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	runtime, err := parseDSN(runtimeDSN)
 	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
+		return fmt.Errorf("MYSQL_DSN_FILE: %w", err)
 	}
 	if !databaseName.MatchString(runtime.DBName) {
-		return fmt.Errorf("MYSQL_DSN: invalid database name %q: want a letter followed by at most 62 letters, digits or underscores", runtime.DBName)
+		return fmt.Errorf("MYSQL_DSN_FILE: invalid database name %q: want a letter followed by at most 62 letters, digits or underscores", runtime.DBName)
 	}
 	admin, err := adminConfig(adminDSN, runtime.DBName)
 	if err != nil {
@@ -37,18 +37,18 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 	}
 	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createDatabase(ctx, conn, runtime.DBName) })
 	if err != nil {
-		return Refused("MYSQL_ADMIN_DSN", fail("create database "+runtime.DBName, err))
+		return Refused("MYSQL_ADMIN_DSN_FILE", fail("create database "+runtime.DBName, err))
 	}
 	if err := migrate(ctx, admin, goose.MaxVersion); err != nil {
-		return Refused("MYSQL_ADMIN_DSN", err)
+		return Refused("MYSQL_ADMIN_DSN_FILE", err)
 	}
 	if runtime.User == admin.User {
-		slog.WarnContext(ctx, "MYSQL_DSN and MYSQL_ADMIN_DSN name the same MySQL user, so setup does not change that user's privileges", "user", admin.User)
+		slog.WarnContext(ctx, "MYSQL_DSN_FILE and MYSQL_ADMIN_DSN_FILE name the same MySQL user, so setup does not change that user's privileges", "user", admin.User)
 		return nil
 	}
 	err = withServer(ctx, admin, func(conn *sql.Conn) error { return createUser(ctx, conn, runtime) })
 	if err != nil {
-		return Refused("MYSQL_ADMIN_DSN", fail("create user "+runtime.User, err))
+		return Refused("MYSQL_ADMIN_DSN_FILE", fail("create user "+runtime.User, err))
 	}
 	return checkAppendOnly(ctx, runtime)
 }
@@ -58,12 +58,12 @@ func Provision(ctx context.Context, adminDSN, runtimeDSN string) error {
 func adminConfig(adminDSN, database string) (*mysql.Config, error) {
 	server, err := mysql.ParseDSN(adminDSN)
 	if err != nil || server.User == "" {
-		return nil, errors.New("MYSQL_ADMIN_DSN: invalid DSN: want user:password@tcp(host:3306)/")
+		return nil, errors.New("MYSQL_ADMIN_DSN_FILE: invalid DSN: want user:password@tcp(host:3306)/")
 	}
 	server.DBName = database
 	cfg, err := parseDSN(server.FormatDSN())
 	if err != nil {
-		return nil, fmt.Errorf("MYSQL_ADMIN_DSN: %w", err)
+		return nil, fmt.Errorf("MYSQL_ADMIN_DSN_FILE: %w", err)
 	}
 	return cfg, nil
 }
@@ -169,7 +169,7 @@ func execAll(ctx context.Context, conn *sql.Conn, statements []string, args ...a
 func CheckAppendOnly(ctx context.Context, dsn string) error {
 	runtime, err := parseDSN(dsn)
 	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
+		return fmt.Errorf("MYSQL_DSN_FILE: %w", err)
 	}
 	return checkAppendOnly(ctx, runtime)
 }
@@ -178,7 +178,7 @@ func CheckAppendOnly(ctx context.Context, dsn string) error {
 func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 	db, err := openDB(runtime)
 	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
+		return fmt.Errorf("MYSQL_DSN_FILE: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	// Execute statements that change no rows to find out whether the user still has the privilege to change or
@@ -188,11 +188,11 @@ func checkAppendOnly(ctx context.Context, runtime *mysql.Config) (err error) {
 		var refused *mysql.MySQLError
 		switch {
 		case err == nil:
-			return fmt.Errorf("MYSQL_DSN: user %s can change or delete rows in the audit table: "+
+			return fmt.Errorf("MYSQL_DSN_FILE: user %s can change or delete rows in the audit table: "+
 				"revoke the UPDATE and DELETE privileges that SHOW GRANTS lists for the user, for the user's roles, and for accounts with the same user name and another host", runtime.User)
 		case errors.As(err, &refused) && (refused.Number == errTableAccessDenied || refused.Number == errTiDBAccessDenied):
 		default:
-			return Refused("MYSQL_DSN", fail("check privileges on the audit table", err))
+			return Refused("MYSQL_DSN_FILE", fail("check privileges on the audit table", err))
 		}
 	}
 	return nil

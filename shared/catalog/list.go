@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -111,8 +110,8 @@ func (s *Store) List(ctx context.Context, q Query) (entries []Entry, next string
 	}
 	owned := bson.D{}
 	switch {
-	case !utf8.ValidString(q.Owner):
-		return nil, "", problem.BadRequest.With("the owner must be valid UTF-8")
+	case !mongodb.Plain(q.Owner):
+		return nil, "", problem.BadRequest.With("the owner must be valid UTF-8 without control characters")
 	case q.Owner != "":
 		owned = bson.D{{Key: "owner", Value: q.Owner}}
 	case o.name != byDate.name:
@@ -240,7 +239,7 @@ func (o order) parseCursor(s string) (*cursor, error) {
 	}
 	position, found := strings.CutPrefix(string(plain), o.prefix)
 	end := strings.LastIndexByte(position, '.') // a name can contain a dot, but an ID cannot
-	if !found || end < 0 || end == len(position)-1 || !utf8.Valid(plain) {
+	if !found || end < 0 || end == len(position)-1 || !mongodb.Plain(string(plain)) {
 		return nil, errors.New("the cursor is malformed or belongs to another order")
 	}
 	value, err := o.parse(position[:end])

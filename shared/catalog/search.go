@@ -75,7 +75,7 @@ func search(text string) ([]bson.D, error) {
 	if text == "" {
 		return []bson.D{{}}, nil
 	}
-	if len(text) > MaxName || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+	if len(text) > MaxName || !mongodb.Plain(text) {
 		return nil, problem.BadRequest.With("the text to search for must be valid UTF-8 without control characters and at most %d bytes long", MaxName)
 	}
 	sought := words(text)

@@ -20,7 +20,7 @@ func TestAuditUnsignedAddress(t *testing.T) {
 		r := httptest.NewRequest(http.MethodPost, "/login", nil)
 		r.RemoteAddr = c.peer
 		r.Header.Set("X-Forwarded-For", c.forwarded)
-		if got := trust.Address(r).String(); got == "192.0.2.1" {
+		if got := trust.address(r).String(); got == "192.0.2.1" {
 			t.Errorf("%s: got client address %s, which the client wrote", name, got)
 		}
 	}

@@ -1,4 +1,4 @@
-// Package client determines the address of the client that sent a request.
+// Package client determines which client sent a request, and signs the result for other functions.
 package client
 
 import (
@@ -13,23 +13,33 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/function"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
-// HeaderAddress is the header in which the gateway sends the client's IP address to the login and accounts
-// functions. The Sign method of Trust returns the value for this header.
-const HeaderAddress = "X-Client-Address"
+// The gateway describes the client in these two headers. Introduce sets them, and Identify reads them.
+const (
+	// HeaderAddress contains the client's IP address.
+	HeaderAddress = "X-Client-Address"
+	// HeaderRequest contains the request ID of the gateway, and the client's own request ID.
+	HeaderRequest = "X-Gateway-Request"
+)
 
 // signatureLifetime is the largest accepted difference, in either direction, between the current time and the
-// timestamp in an X-Client-Address header.
+// timestamp in a signed header.
 const signatureLifetime = time.Minute
+
+// The purposes of signatures. A signature for one purpose is never valid for another purpose.
+const (
+	forAddress = "client address"
+	forRequest = "request"
+)
 
 // Trust defines which request headers a function trusts when it determines the client's IP address.
 type Trust struct {
 	// Hops is the number of trusted proxies in front of the function. Each proxy appends an entry to X-Forwarded-For:
 	// the address from which the proxy received the request.
 	Hops int
-	// Key is the HMAC key with which the gateway signs client addresses. If Key is empty, the X-Client-Address header
-	// is ignored.
+	// Key is the HMAC key with which the gateway signs headers. If Key is empty, signed headers are ignored.
 	Key []byte
 	// Now returns the current time. If Now is nil, time.Now is used.
 	Now func() time.Time
@@ -59,13 +69,13 @@ func (s TrustSettings) Trust() (Trust, error) {
 	return trust, err
 }
 
-// Address returns the client's IP address from the first of these sources that is valid:
+// address returns the client's IP address from the first of these sources that is valid:
 //   - the X-Client-Address header
 //   - the entry in X-Forwarded-For from the outermost trusted proxy
 //   - the peer address of the connection
-func (t Trust) Address(r *http.Request) netip.Addr {
-	if signed := r.Header.Values(HeaderAddress); len(signed) == 1 {
-		if address, ok := t.verify(signed[0]); ok {
+func (t Trust) address(r *http.Request) netip.Addr {
+	if text, ok := t.verify(forAddress, r.Header.Values(HeaderAddress)); ok {
+		if address, err := netip.ParseAddr(text); err == nil {
 			return address
 		}
 	}
@@ -96,40 +106,82 @@ func (t Trust) Forwarded(r *http.Request) []string {
 	return entries
 }
 
-// Sign returns a value for the X-Client-Address header: the address, the current Unix time in seconds, and the
-// hexadecimal HMAC-SHA-256 of both, separated by spaces.
-func (t Trust) Sign(address netip.Addr) string {
-	what := address.String() + " " + strconv.FormatInt(t.now().Unix(), 10)
-	return what + " " + hex.EncodeToString(t.sum(what))
+// Host returns the host that the client requested, with the port, if any. It is the Host header of r, or the value of
+// X-Forwarded-Host if the gateway has signed r.
+func (t Trust) Host(r *http.Request) string {
+	if _, signed := t.verify(forRequest, r.Header.Values(HeaderRequest)); signed {
+		return r.Header.Get("X-Forwarded-Host")
+	}
+	// Ignore X-Forwarded-Host in all other requests, because most proxies forward a forged value unchanged.
+	return r.Host
 }
 
-// verify returns the address from the value of an X-Client-Address header. It returns false if the signature is
-// invalid, or if the timestamp differs from the current time by more than signatureLifetime.
-func (t Trust) verify(signed string) (netip.Addr, bool) {
-	i := strings.LastIndexByte(signed, ' ')
-	if len(t.Key) == 0 || i < 0 {
-		return netip.Addr{}, false
+// Identify returns a handler that adds the origin of the request to the context, and then calls next. A request that
+// the gateway has signed has the request IDs of the gateway. Any other request is public and gets a new request ID.
+func (t Trust) Identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o := request.NewOrigin(r)
+		o.Address, o.Public = t.address(r), true
+		if ids, ok := t.verify(forRequest, r.Header.Values(HeaderRequest)); ok {
+			o.ID, o.ClientID, _ = strings.Cut(ids, " ")
+			o.Public = false
+		}
+		next.ServeHTTP(w, r.WithContext(request.WithOrigin(r.Context(), o)))
+	})
+}
+
+// Identify reads the settings and returns the handler of Trust.Identify. An error names the invalid setting.
+// function.Main calls this method if it is a method of the function's settings.
+func (s TrustSettings) Identify(next http.Handler) (http.Handler, error) {
+	trust, err := s.Trust()
+	return trust.Identify(next), err
+}
+
+// Introduce sets the headers from which Identify reads the origin o in another function.
+func (t Trust) Introduce(h http.Header, o *request.Origin) {
+	h.Set("X-Request-Id", o.ID) // for the logs of proxies
+	h.Set(HeaderRequest, t.sign(forRequest, o.ID+" "+o.ClientID))
+	h.Set(HeaderAddress, t.sign(forAddress, o.Address.String()))
+}
+
+// sign returns the value of a signed header: the text, the current Unix time in seconds, and the hexadecimal
+// HMAC-SHA-256 of both, separated by spaces.
+func (t Trust) sign(purpose, text string) string {
+	what := text + " " + strconv.FormatInt(t.now().Unix(), 10)
+	return what + " " + hex.EncodeToString(t.sum(purpose, what))
+}
+
+// verify returns the text in the only value of a signed header. It returns false if there is another number of values,
+// if the signature is invalid, or if the timestamp differs from the current time by more than signatureLifetime.
+func (t Trust) verify(purpose string, values []string) (text string, ok bool) {
+	if len(t.Key) == 0 || len(values) != 1 {
+		return "", false
 	}
-	what := signed[:i]
-	sum, err := hex.DecodeString(signed[i+1:])
-	if err != nil || !hmac.Equal(sum, t.sum(what)) {
-		return netip.Addr{}, false
+	what, signature, ok := cutLast(values[0])
+	sum, err := hex.DecodeString(signature)
+	if !ok || err != nil || !hmac.Equal(sum, t.sum(purpose, what)) {
+		return "", false
 	}
-	// The signature is valid, so the address and the timestamp come from the gateway.
-	text, at, _ := strings.Cut(what, " ")
+	// The signature is valid, so the text and the timestamp come from the gateway.
+	text, at, ok := cutLast(what)
 	seconds, err := strconv.ParseInt(at, 10, 64)
-	if err != nil || t.now().Sub(time.Unix(seconds, 0)).Abs() > signatureLifetime {
-		return netip.Addr{}, false
-	}
-	address, err := netip.ParseAddr(text)
-	return address, err == nil
+	return text, ok && err == nil && t.now().Sub(time.Unix(seconds, 0)).Abs() <= signatureLifetime
 }
 
-// sum returns the HMAC of a fixed prefix followed by the given text. Because of the prefix, an HMAC that was computed
-// for another purpose with the same key is never a valid signature of an address.
-func (t Trust) sum(what string) []byte {
+// cutLast splits s at its last space.
+func cutLast(s string) (before, after string, found bool) {
+	i := strings.LastIndexByte(s, ' ')
+	if i < 0 {
+		return "", "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// sum returns the HMAC of the purpose followed by the given text. Because of the purpose, an HMAC that was computed
+// for another purpose with the same key is never a valid signature.
+func (t Trust) sum(purpose, what string) []byte {
 	mac := hmac.New(sha256.New, t.Key)
-	_, _ = mac.Write([]byte("client address\n" + what)) // never fails
+	_, _ = mac.Write([]byte(purpose + "\n" + what)) // never fails
 	return mac.Sum(nil)
 }
 

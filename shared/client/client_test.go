@@ -1,6 +1,7 @@
 package client
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 func TestClientAddress(t *testing.T) {
@@ -40,7 +43,7 @@ func TestClientAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = "192.0.2.1:1234"
 		r.Header["X-Forwarded-For"] = test.forwarded
-		if got := (Trust{Hops: test.hops}).Address(r).String(); got != test.want {
+		if got := (Trust{Hops: test.hops}).address(r).String(); got != test.want {
 			t.Errorf("%d hops, X-Forwarded-For %q: got address %s, want %s", test.hops, test.forwarded, got, test.want)
 		}
 	}
@@ -52,7 +55,7 @@ func TestSignedClientAddress(t *testing.T) {
 		return Trust{Hops: 1, Key: []byte(key), Now: func() time.Time { return now }}
 	}
 	const key, signer = "the key of the gateway, 32 bytes", "203.0.113.9"
-	sign := func(trust Trust) string { return trust.Sign(netip.MustParseAddr(signer)) }
+	sign := func(trust Trust) string { return trust.sign(forAddress, signer) }
 	good := sign(at(key, now))
 	for name, test := range map[string]struct {
 		trust  Trust
@@ -67,6 +70,7 @@ func TestSignedClientAddress(t *testing.T) {
 		"signed by a clock too far ahead":  {at(key, now.Add(-time.Minute-time.Second)), []string{good}, "10.0.0.1"},
 		"another key":                      {at(strings.ToUpper(key), now), []string{good}, "10.0.0.1"},
 		"no key":                           {Trust{Hops: 1}, []string{sign(Trust{Now: func() time.Time { return now }})}, "10.0.0.1"},
+		"another purpose":                  {at(key, now), []string{at(key, now).sign(forRequest, signer)}, "10.0.0.1"},
 		"another address":                  {at(key, now), []string{strings.Replace(good, signer, "203.0.113.8", 1)}, "10.0.0.1"},
 		"another time":                     {at(key, now), []string{strings.Replace(good, "1800000000", "1800000001", 1)}, "10.0.0.1"},
 		"no signature":                     {at(key, now), []string{signer + " 1800000000"}, "10.0.0.1"},
@@ -78,8 +82,71 @@ func TestSignedClientAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header["X-Forwarded-For"] = []string{"10.0.0.1"}
 		r.Header["X-Client-Address"] = test.signed
-		if got := test.trust.Address(r).String(); got != test.want {
+		if got := test.trust.address(r).String(); got != test.want {
 			t.Errorf("%s: got address %s, want %s", name, got, test.want)
+		}
+	}
+}
+
+// TestIdentify checks that a function takes the request IDs only from the gateway. Any client can send the other
+// headers.
+func TestIdentify(t *testing.T) {
+	gateway := Trust{Key: []byte("the key of the gateway, 32 bytes")}
+	introduced := func(o request.Origin) http.Header {
+		h := http.Header{}
+		gateway.Introduce(h, &o)
+		return h
+	}
+	address := netip.MustParseAddr("203.0.113.9")
+	swapped := introduced(request.Origin{ID: "r1", Address: address})
+	swapped.Set(HeaderRequest, swapped.Get(HeaderAddress))
+	for name, c := range map[string]struct {
+		header http.Header
+		want   request.Origin // an empty ID stands for a new ID
+	}{
+		"from the gateway":             {introduced(request.Origin{ID: "r1", ClientID: "c1", Address: address}), request.Origin{ID: "r1", ClientID: "c1", Address: address}},
+		"from the gateway, without ID": {introduced(request.Origin{ID: "r1", Address: address}), request.Origin{ID: "r1", Address: address}},
+		"from a client":                {http.Header{"X-Request-Id": {"c1"}}, request.Origin{ClientID: "c1", Address: netip.MustParseAddr("192.0.2.1"), Public: true}},
+		"forged":                       {http.Header{HeaderRequest: {"r1 c1 1800000000 00"}}, request.Origin{Address: netip.MustParseAddr("192.0.2.1"), Public: true}},
+		"invalid client ID":            {http.Header{"X-Request-Id": {"a b"}}, request.Origin{Address: netip.MustParseAddr("192.0.2.1"), Public: true}},
+		"long client ID":               {http.Header{"X-Request-Id": {strings.Repeat("x", 129)}}, request.Origin{Address: netip.MustParseAddr("192.0.2.1"), Public: true}},
+		"signature of the address":     {swapped, request.Origin{ClientID: "r1", Address: address, Public: true}},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header = c.header
+		var got request.Origin
+		gateway.Identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = *request.OriginOf(r.Context()) })).
+			ServeHTTP(httptest.NewRecorder(), r)
+		if c.want.ID == "" && len(got.ID) == 36 {
+			c.want.ID = got.ID
+		}
+		if got != c.want {
+			t.Errorf("%s: got origin %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// TestHost checks that only the gateway can replace the host of a request.
+func TestHost(t *testing.T) {
+	trust := Trust{Hops: 1, Key: []byte("the key of the gateway, 32 bytes")}
+	for name, test := range map[string]struct {
+		header map[string]string
+		want   string
+	}{
+		"direct":                            {nil, "login.example"},
+		"direct, forged":                    {map[string]string{"X-Forwarded-Host": "evil.example"}, "login.example"},
+		"through a trusted proxy, forged":   {map[string]string{"X-Forwarded-Host": "evil.example", "X-Forwarded-For": "203.0.113.9"}, "login.example"},
+		"forged signature":                  {map[string]string{"X-Forwarded-Host": "evil.example", HeaderRequest: "r1 c1 1800000000 00"}, "login.example"},
+		"signature for another purpose":     {map[string]string{"X-Forwarded-Host": "evil.example", HeaderRequest: trust.sign(forAddress, "203.0.113.9")}, "login.example"},
+		"through the gateway":               {map[string]string{"X-Forwarded-Host": "files.example:8443", HeaderRequest: trust.sign(forRequest, "r1 ")}, "files.example:8443"},
+		"through the gateway without a key": {map[string]string{"X-Forwarded-Host": "evil.example", HeaderRequest: Trust{}.sign(forRequest, "r1 ")}, "login.example"},
+	} {
+		r := httptest.NewRequest("POST", "http://login.example/login", nil)
+		for name, value := range test.header {
+			r.Header.Set(name, value)
+		}
+		if got := trust.Host(r); got != test.want {
+			t.Errorf("%s: got host %s, want %s", name, got, test.want)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func newHTTPPublisher(sink *url.URL) *httpPublisher {
 	return &httpPublisher{sink: sink.String(), client: &http.Client{
 		Transport: transport,
 		Timeout:   postTimeout,
-		// Do not follow redirects, so that events go only to the sink that EVENTS_URL names.
+		// Do not follow redirects, so that events go only to the sink that EVENTS_URL_FILE names.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }

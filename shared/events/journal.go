@@ -35,13 +35,13 @@ const (
 // If RabbitMQ is unavailable, the error wraps problem.Unavailable. If Journal does not exist, the error wraps
 // problem.NotFound.
 func ReadJournal(ctx context.Context, adminURL string, visit func([]file.Info) error) (events, skipped int, err error) {
-	if _, err := parseURL("EVENTS_ADMIN_URL", adminURL, "amqp", "amqps"); err != nil {
+	if _, err := parseURL("EVENTS_ADMIN_URL_FILE", adminURL, "amqp", "amqps"); err != nil {
 		return 0, 0, err
 	}
 	l, err := dial(adminURL)
 	switch {
 	case isRefusal(err):
-		return 0, 0, refused("EVENTS_ADMIN_URL", err)
+		return 0, 0, refused("EVENTS_ADMIN_URL_FILE", err)
 	case err != nil:
 		return 0, 0, problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
@@ -56,7 +56,7 @@ func ReadJournal(ctx context.Context, adminURL string, visit func([]file.Info) e
 	case err == nil:
 		return events, skipped, nil
 	case isRefusal(err):
-		return events, skipped, refused("EVENTS_ADMIN_URL", err)
+		return events, skipped, refused("EVENTS_ADMIN_URL_FILE", err)
 	case isMissing(err):
 		return 0, 0, problem.NotFound.Because(err, "RabbitMQ has no stream "+Journal+": run setup")
 	case l.conn.IsClosed() || ctx.Err() != nil:

@@ -30,10 +30,10 @@ type Publisher interface {
 // within 10 ms, but needs a few seconds to elect a leader.
 const publishTimeout = 5 * time.Second
 
-// NewPublisher returns a Publisher for the value of EVENTS_URL, which is the URL of a RabbitMQ server or of an HTTP
+// NewPublisher returns a Publisher for the URL in EVENTS_URL_FILE, which is the URL of a RabbitMQ server or of an HTTP
 // sink for CloudEvents. It does not connect.
 func NewPublisher(eventsURL string) (Publisher, error) {
-	u, err := parseURL("EVENTS_URL", eventsURL, "amqp", "amqps", "http", "https")
+	u, err := parseURL("EVENTS_URL_FILE", eventsURL, "amqp", "amqps", "http", "https")
 	if err != nil {
 		return nil, err
 	}

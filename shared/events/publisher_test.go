@@ -49,17 +49,17 @@ func TestWrongURLs(t *testing.T) {
 		p, err := events.NewPublisher(u)
 		if err == nil {
 			t.Errorf("NewPublisher(%q): got %v, want an error", u, p)
-		} else if !strings.HasPrefix(err.Error(), "EVENTS_URL: ") || strings.Contains(err.Error(), "hu") {
-			t.Errorf("NewPublisher(%q): got error %v, want one that names EVENTS_URL and does not show the password", u, err)
+		} else if !strings.HasPrefix(err.Error(), "EVENTS_URL_FILE: ") || strings.Contains(err.Error(), "hu") {
+			t.Errorf("NewPublisher(%q): got error %v, want one that names EVENTS_URL_FILE and does not show the password", u, err)
 		}
 		err = events.DeclareTopology(t.Context(), u)
-		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL: ") || strings.Contains(err.Error(), "hu") {
-			t.Errorf("DeclareTopology(%q): got error %v, want one that names EVENTS_ADMIN_URL and does not show the password",
+		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL_FILE: ") || strings.Contains(err.Error(), "hu") {
+			t.Errorf("DeclareTopology(%q): got error %v, want one that names EVENTS_ADMIN_URL_FILE and does not show the password",
 				u, err)
 		}
 		_, err = events.Redrive(t.Context(), u)
-		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL: ") || strings.Contains(err.Error(), "hu") {
-			t.Errorf("Redrive(%q): got error %v, want one that names EVENTS_ADMIN_URL and does not show the password", u, err)
+		if err == nil || !strings.HasPrefix(err.Error(), "EVENTS_ADMIN_URL_FILE: ") || strings.Contains(err.Error(), "hu") {
+			t.Errorf("Redrive(%q): got error %v, want one that names EVENTS_ADMIN_URL_FILE and does not show the password", u, err)
 		}
 	}
 	if err := events.DeclareTopology(t.Context(), "http://localhost"); err == nil {

@@ -15,7 +15,7 @@ import (
 // returns the number of dead letters that it moved. If RabbitMQ is unavailable or does not confirm a message, the
 // error wraps problem.Unavailable.
 func Redrive(ctx context.Context, adminURL string) (moved int, err error) {
-	if _, err := parseURL("EVENTS_ADMIN_URL", adminURL, "amqp", "amqps"); err != nil {
+	if _, err := parseURL("EVENTS_ADMIN_URL_FILE", adminURL, "amqp", "amqps"); err != nil {
 		return 0, err
 	}
 	l, err := dial(adminURL)

@@ -53,7 +53,7 @@ const (
 // DeclareTopology declares the exchanges, queues and bindings. The error wraps problem.Unavailable if RabbitMQ is
 // unavailable, or problem.Conflict if an exchange or a queue already exists with different arguments.
 func DeclareTopology(ctx context.Context, adminURL string) error {
-	if _, err := parseURL("EVENTS_ADMIN_URL", adminURL, "amqp", "amqps"); err != nil {
+	if _, err := parseURL("EVENTS_ADMIN_URL_FILE", adminURL, "amqp", "amqps"); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
@@ -61,7 +61,7 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 	conn, socket, err := dialConn(adminURL)
 	switch {
 	case isRefusal(err):
-		return refused("EVENTS_ADMIN_URL", err)
+		return refused("EVENTS_ADMIN_URL_FILE", err)
 	case err != nil:
 		return problem.Unavailable.Because(err, "RabbitMQ is unavailable")
 	}
@@ -86,7 +86,7 @@ func DeclareTopology(ctx context.Context, adminURL string) error {
 		return problem.Conflict.Because(err, "the exchange or queue exists with different arguments, which RabbitMQ cannot change: "+
 			"delete it, and run setup again")
 	case isRefusal(err):
-		return refused("EVENTS_ADMIN_URL", err)
+		return refused("EVENTS_ADMIN_URL_FILE", err)
 	case conn.IsClosed():
 		return problem.Unavailable.Because(err, "the connection to RabbitMQ was lost")
 	case isMissing(err):
@@ -178,7 +178,7 @@ type Depths struct {
 // QueueDepths counts the waiting messages in Queue and DeadQueue. For an HTTP sink, both counts are 0. If RabbitMQ
 // is unavailable or denies access, the error wraps problem.Unavailable.
 func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
-	u, err := parseURL("EVENTS_URL", eventsURL, "amqp", "amqps", "http", "https")
+	u, err := parseURL("EVENTS_URL_FILE", eventsURL, "amqp", "amqps", "http", "https")
 	if err != nil || !strings.HasPrefix(u.Scheme, "amqp") {
 		return Depths{}, err
 	}
@@ -199,7 +199,7 @@ func QueueDepths(ctx context.Context, eventsURL string) (Depths, error) {
 	for name, n := range map[string]*int{Queue: &depths.Waiting, DeadQueue: &depths.Dead} {
 		if *n, err = length(channel, name); err != nil {
 			if isRefusal(err) {
-				err = refused("EVENTS_URL", err)
+				err = refused("EVENTS_URL_FILE", err)
 			}
 			return Depths{}, problem.Unavailable.Because(err, "the messages in RabbitMQ cannot be counted (has setup run?)")
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -77,7 +78,9 @@ const (
 
 // Main reads the settings of type C from the environment variables in C's `env` tags, passes the settings to setup, and
 // serves the handler that setup returns. After SIGTERM or SIGINT, Main waits for in-flight requests, closes the handler
-// if it is an io.Closer, and cancels the context that setup received. After an error, the exit code is 1.
+// if it is an io.Closer, and cancels the context that setup received. After an error, the exit code is 1. If C has a
+// method Identify, as client.TrustSettings does, the handler that Identify returns determines the origin of each
+// request.
 func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 	os.Exit(run(func(signaled context.Context, base settings, cfg C) error {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -86,8 +89,21 @@ func Main[C any](setup func(ctx context.Context, cfg C) (http.Handler, error)) {
 		if err != nil {
 			return fmt.Errorf("set up: %w", err)
 		}
-		return serve(ctx, base, handler, signaled.Done())
+		wrapped := Wrap(handler, base.RequestTimeout)
+		if settings, ok := any(cfg).(identifier); ok {
+			if wrapped, err = settings.Identify(wrapped); err != nil {
+				return fmt.Errorf("set up: %w", err)
+			}
+		}
+		closer, _ := handler.(io.Closer)
+		return serve(ctx, base, wrapped, closer, signaled.Done())
 	}))
+}
+
+// identifier is implemented by settings that determine the origin of each request. Identify returns a handler that adds
+// the origin to the context of the request, and then calls next. An error names the invalid setting.
+type identifier interface {
+	Identify(next http.Handler) (http.Handler, error)
 }
 
 // Closing returns handler with an added Close method, which closes each of the closers in order. Main calls this
@@ -121,11 +137,11 @@ func run[C any](body func(signaled context.Context, base settings, cfg C) error)
 	signaled, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer release()
 	var base settings
-	err := parse(&base)
+	err := Parse(&base)
 	slog.SetDefault(newLogger(os.Stderr, base))
 	var cfg C
 	if err == nil {
-		err = parse(&cfg)
+		err = Parse(&cfg)
 	}
 	if err == nil {
 		err = body(signaled, base, cfg)
@@ -154,8 +170,12 @@ func leaveMessage(path string, err error) {
 	_ = file.Close()
 }
 
-// parse fills cfg from the environment. The error names every environment variable that is missing or invalid.
-func parse(cfg any) error {
+// Parse fills cfg, a pointer to a struct with `env` tags, from the environment. The error names every environment
+// variable that is missing or invalid.
+func Parse(cfg any) error {
+	if err := checkFiles(cfg); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
 	err := env.Parse(cfg)
 	var all env.AggregateError
 	if !errors.As(err, &all) {
@@ -174,9 +194,31 @@ func parse(cfg any) error {
 	return fmt.Errorf("settings: %w", errors.Join(all.Errors...))
 }
 
-// serve runs an HTTP server until the stop channel is closed. Then it waits for in-flight requests, calls handler's
-// Close method, if any, and sends the last trace spans.
-func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan struct{}) error {
+// checkFiles returns an error if a setting for the path of a file is not an absolute path, because its value can then be
+// the content of the file, which no error may show. It also returns an error if the variable for the content is set. For
+// example, MYSQL_DSN must not be set, because MYSQL_DSN_FILE is a setting. A function that ignored MYSQL_DSN would work
+// without the store.
+func checkFiles(cfg any) error {
+	fields, err := env.GetFieldParams(cfg)
+	errs := []error{err}
+	for _, field := range fields {
+		name, isFile := strings.CutSuffix(field.Key, "_FILE")
+		if !isFile {
+			continue
+		}
+		if path := os.Getenv(field.Key); path != "" && !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("%s: want the absolute path of a file", field.Key))
+		}
+		if os.Getenv(name) != "" {
+			errs = append(errs, fmt.Errorf("%s must not be set: set %s to the path of a file that contains the value", name, field.Key))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// serve runs an HTTP server until the stop channel is closed. Then it waits for in-flight requests, closes closer
+// unless it is nil, and sends the last trace spans.
+func serve(ctx context.Context, base settings, handler http.Handler, closer io.Closer, stop <-chan struct{}) error {
 	told, err := telemetry.New(ctx, telemetry.Settings{Function: base.Service, Revision: base.Revision,
 		Metrics: base.MetricsAddr != "", Endpoint: base.OTLPEndpoint, TracesEndpoint: base.OTLPTracesEndpoint})
 	if err != nil {
@@ -196,7 +238,7 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
-		Handler:           Wrap(handler, base.RequestTimeout),
+		Handler:           handler,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		Protocols:         &protocols,
 		ReadHeaderTimeout: headerTimeout,
@@ -217,7 +259,7 @@ func serve(ctx context.Context, base settings, handler http.Handler, stop <-chan
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	err = server.Shutdown(drain)
-	if closer, ok := handler.(io.Closer); ok {
+	if closer != nil {
 		err = errors.Join(err, closer.Close())
 	}
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)

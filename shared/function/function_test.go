@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/test/contract"
 )
 
@@ -262,11 +264,13 @@ func TestWrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != 500 || strings.Contains(body, "secret") || !strings.Contains(body, `"instance":"id-from-outside"`) {
+	id := resp.Header.Get("X-Request-Id")
+	if resp.StatusCode != 500 || strings.Contains(body, "secret") || !strings.Contains(body, `"instance":"`+id+`"`) {
 		t.Errorf("panic: got %d %s, want a problem document without the panic value", resp.StatusCode, body)
 	}
-	if line := log.await(t, "secret inside"); !strings.Contains(line, "function_test.go") {
-		t.Errorf("panic: got log line %s, want the stack trace in it", line)
+	if line := log.await(t, "secret inside"); !strings.Contains(line, "function_test.go") ||
+		!strings.Contains(line, `"request_id":"`+id+`","client_request_id":"id-from-outside"`) {
+		t.Errorf("panic: got log line %s, want the stack trace and both request IDs in it", line)
 	}
 	if _, _, err := get("/late", ""); err == nil {
 		t.Error("panic during the response: got a complete response, want an error")
@@ -283,10 +287,58 @@ func TestWrap(t *testing.T) {
 	if resp, body, _ := get("/wait", ""); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("deadline: got %d %s, want 503 with Retry-After", resp.StatusCode, body)
 	}
-	for _, forged := range []string{"", "a b", strings.Repeat("x", 129), `"}`} {
-		if resp, _, _ := get("/none", forged); resp.Header.Get("X-Request-Id") == forged || len(resp.Header.Get("X-Request-Id")) != 36 {
-			t.Errorf("request ID %q: got %q, want a new one", forged, resp.Header.Get("X-Request-Id"))
+	for _, chosen := range []string{"", "client-1", "a b", strings.Repeat("x", 129), `"}`} {
+		resp, _, _ := get("/none", chosen)
+		id := resp.Header.Get("X-Request-Id")
+		if id == chosen || len(id) != 36 {
+			t.Errorf("request ID %q: got %q, want a new one", chosen, id)
 		}
+		line := log.await(t, `"request_id":"`+id)
+		if kept := strings.Contains(line, `"client_request_id":"`+chosen+`"`); kept != (chosen == "client-1") {
+			t.Errorf("request ID %q: got log line %s, want client_request_id only if the client's ID is valid", chosen, line)
+		}
+	}
+}
+
+// TestRequestLine checks that the log line of a request names who sent it.
+func TestRequestLine(t *testing.T) {
+	log := &logBuffer{lines: make(chan string, 100)}
+	old := slog.Default()
+	slog.SetDefault(newLogger(log, settings{}))
+	defer slog.SetDefault(old)
+	for name, c := range map[string]struct {
+		origin *request.Origin // nil if the settings of the function do not identify clients
+		user   string
+		want   string
+	}{
+		"from the gateway": {&request.Origin{ID: "r1", ClientID: "c1", Address: netip.MustParseAddr("2001:db8::1")}, "u1",
+			`"user_id":"u1","address":"2001:db8::1","request_id":"r1","client_request_id":"c1"`},
+		"anonymous": {&request.Origin{ID: "r1", Address: netip.MustParseAddr("203.0.113.9")}, "",
+			`"user_id":"","address":"203.0.113.9","request_id":"r1"`},
+		"inside the cluster": {nil, "", `"user_id":"","address":"192.0.2.1","request_id":"`},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/files", nil)
+		if c.origin != nil {
+			r = r.WithContext(request.WithOrigin(r.Context(), c.origin))
+		}
+		Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { request.OriginOf(r.Context()).UserID = c.user }), time.Minute).
+			ServeHTTP(httptest.NewRecorder(), r)
+		if line := log.await(t, `"msg":"request"`); !strings.Contains(line, c.want) {
+			t.Errorf("%s: got log line %s, want %s in it", name, line, c.want)
+		}
+	}
+}
+
+// TestNoForgedLines checks that a value from a client cannot add a line to the log.
+func TestNoForgedLines(t *testing.T) {
+	var log bytes.Buffer
+	old := slog.Default()
+	slog.SetDefault(newLogger(&log, settings{}))
+	defer slog.SetDefault(old)
+	r := httptest.NewRequest(http.MethodGet, "/files%0A%7B%22msg%22:%22forged%22%7D", nil)
+	Wrap(http.NotFoundHandler(), time.Minute).ServeHTTP(httptest.NewRecorder(), r)
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"path":"/files\n{\"msg\":\"forged\"}"`) {
+		t.Errorf("got log %s, want one line with the path", got)
 	}
 }
 

@@ -7,41 +7,31 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"regexp"
 	"runtime/debug"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
 	"github.com/strongroom-dev/strongroom/shared/request"
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-type contextKey struct{}
-
 // RequestID returns the request ID in ctx, or an empty string if ctx does not belong to a request.
-func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(contextKey{}).(string)
-	return id
-}
-
-// requestIDs matches the X-Request-Id values that Wrap accepts from a client. It matches no spaces, quotes or control
-// characters, so that a client cannot forge log lines or headers.
-var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._~+/=:-]{1,128}$`)
+func RequestID(ctx context.Context) string { return request.OriginOf(ctx).ID }
 
 // Wrap returns handler with the features that all functions share: the health probe /healthz, request IDs, traces, the
-// given timeout, logs, and metrics. It also sends problem documents for panics and malformed query strings, and uses
-// Linger for request bodies that the wrapped handler does not read.
+// given timeout, logs, and metrics. If the context of a request contains no origin, Wrap adds request.NewOrigin. Wrap
+// also sends problem documents for panics and malformed query strings, and uses Linger for request bodies that the
+// wrapped handler does not read.
 func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 	handler = refuseBadQueries(handler)
 	return Linger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		id := r.Header.Get("X-Request-Id")
-		if !requestIDs.MatchString(id) {
-			id = uuid.Must(uuid.NewV7()).String()
+		origin := request.OriginOf(r.Context())
+		if origin.ID == "" {
+			origin = request.NewOrigin(r)
+			r = r.WithContext(request.WithOrigin(r.Context(), origin))
 		}
-		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("X-Request-Id", origin.ID)
 		if r.URL.Path == "/healthz" {
 			// The probe does not check dependencies. If it did, it would fail while the database is unavailable, and
 			// Knative would kill the pods, although a restart would not help.
@@ -49,7 +39,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 			_, _ = io.WriteString(w, "ok\n")
 			return
 		}
-		ctx, record := telemetry.Begin(r)
+		ctx, record := telemetry.Begin(r, origin.Public)
 		client := r.Context()
 		end := func(status int) {
 			// net/http cancels the context if the client disconnects. Such a request is not a failure of the service.
@@ -58,7 +48,7 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 			}
 			record(status)
 		}
-		ctx, cancel := context.WithTimeout(context.WithValue(ctx, contextKey{}, id), timeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		r = r.WithContext(ctx)
 		rec := &recorder{ResponseWriter: w}
@@ -80,7 +70,8 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 			}
 			end(rec.status)
 			slog.InfoContext(ctx, "request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
-				"bytes", rec.bytes, "duration_ms", time.Since(start).Milliseconds())
+				"bytes", rec.bytes, "duration_ms", time.Since(start).Milliseconds(),
+				"user_id", origin.UserID, "address", origin.Address)
 		}()
 		handler.ServeHTTP(rec, r)
 		if rec.status == 0 {
@@ -89,8 +80,8 @@ func Wrap(handler http.Handler, timeout time.Duration) http.Handler {
 	}))
 }
 
-// clientDisconnected is the status of a request in metrics and traces if the client disconnected before the response was
-// complete. nginx uses the same number.
+// clientDisconnected is the status of a request in metrics and traces if the client disconnected before the response
+// was complete. nginx uses the same number.
 const clientDisconnected = 499
 
 // queryPasser is a handler that can exempt requests from Wrap's check of the query string.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -65,14 +67,23 @@ func outcome(err error, action string) error {
 		// It is unknown whether a majority of the servers has the write, or the existing document.
 	case rejected && mongo.IsDuplicateKeyError(err):
 		return fmt.Errorf("%s: %w: %w", action, ErrExists, err)
-	case rejected && !Away(err), IsRefusal(err):
+	case rejected && !Away(err), IsRefusal(err), unsent(err):
 		return Problem(err, action)
 	}
 	return Problem(fmt.Errorf("%w: %w", ErrUnknown, err), action)
 }
 
+// Plain reports whether text is valid UTF-8 without control characters. No ID of a document and no value that a client
+// can search for has other characters.
+func Plain(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
+}
+
 // Read returns the document with the given ID, or nil if the document does not exist.
 func Read[T any](ctx context.Context, from *mongo.Collection, id any, opts ...options.Lister[options.FindOneOptions]) (*T, error) {
+	if text, ok := id.(string); ok && !Plain(text) {
+		return nil, nil // some servers report an error for such a string
+	}
 	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
 	defer cancel()
 	var document T

@@ -115,7 +115,7 @@ var awayCodes = []int{
 // Away reports whether err means that the server is unreachable, does not respond, or temporarily cannot run
 // commands. If the failed command was a write, the server might still have applied it.
 func Away(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) || unsent(err) {
 		return false
 	}
 	var verdict mongo.ServerError
@@ -135,6 +135,13 @@ func Away(err error) bool {
 	}
 	return mongo.IsTimeout(err) || verdict.HasErrorLabel("RetryableWriteError") ||
 		slices.ContainsFunc(awayCodes, verdict.HasErrorCode)
+}
+
+// unsent reports whether err means that the driver could not encode the command and therefore did not send it. A retry
+// would fail in the same way.
+func unsent(err error) bool {
+	var encoding mongo.MarshalError
+	return errors.As(err, &encoding)
 }
 
 // refusals lists the error codes for rejected credentials or a missing privilege: Unauthorized (13),
@@ -173,7 +180,7 @@ func Problem(err error, action string) error {
 	err = fmt.Errorf("%s: %w", action, err)
 	switch {
 	case IsRefusal(err):
-		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI: MongoDB denied the user access: %w", err), "the store is not set up")
+		return problem.Unavailable.Because(fmt.Errorf("MONGODB_URI_FILE: MongoDB denied the user access: %w", err), "the store is not set up")
 	case Away(err):
 		return problem.Unavailable.Because(err, "the store is unavailable")
 	}

@@ -69,6 +69,15 @@ func TestAwayAfterWriteConcernError(t *testing.T) {
 	}
 }
 
+// TestOutcomeOfUnencodableWrite proves that a write that the driver cannot encode has a known outcome: the write is not
+// done.
+func TestOutcomeOfUnencodableWrite(t *testing.T) {
+	err := outcome(mongo.MarshalError{Err: errors.New("BSON element key cannot contain null bytes")}, "test")
+	if errors.Is(err, ErrUnknown) || problem.Status(err) != 500 {
+		t.Errorf("got error %v, want an internal error with a known outcome", err)
+	}
+}
+
 func TestProblem(t *testing.T) {
 	verdict := func(code int) error { return mongo.WriteException{WriteErrors: mongo.WriteErrors{{Code: code}}} }
 	for name, c := range map[string]struct {
@@ -92,6 +101,7 @@ func TestProblem(t *testing.T) {
 		"wrong password":                       {mongo.CommandError{Code: 18}, 503},
 		"refused by Atlas":                     {mongo.CommandError{Code: 8000}, 503},
 		"context canceled":                     {context.Canceled, 500},
+		"command that cannot be encoded":       {mongo.MarshalError{Err: errors.New("BSON regex values cannot contain null bytes")}, 500},
 	} {
 		got := Problem(fmt.Errorf("wrapped: %w", c.err), "test")
 		if status := problem.Status(got); status != c.want {
@@ -123,5 +133,24 @@ func TestServerAway(t *testing.T) {
 	err = db.RunCommand(t.Context(), bson.D{{Key: "ping", Value: 1}}).Err()
 	if !errors.Is(Problem(err, "ping"), problem.Unavailable) {
 		t.Errorf("got error %v, want %v", err, problem.Unavailable)
+	}
+}
+
+// TestReadOfImpossibleID proves that Read sends no request for an ID that no document can have. FerretDB and the driver
+// can fail because of such an ID, and the failure would look like an unavailable server.
+func TestReadOfImpossibleID(t *testing.T) {
+	db, err := Open("mongodb://127.0.0.1:1/strongroom?serverSelectionTimeoutMS=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = Close(db) })
+	for _, c := range []struct {
+		id   string
+		sent bool // whether Read must send a request
+	}{{"a\x00", false}, {"a\n", false}, {"a\u0085", false}, {"a\xff", false}, {"a", true}} {
+		got, err := Read[bson.D](t.Context(), db.Collection("c"), c.id)
+		if got != nil || (err != nil) != c.sent {
+			t.Errorf("%q: got %v and error %v, want no document, and an error only if a request was sent", c.id, got, err)
+		}
 	}
 }

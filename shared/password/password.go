@@ -8,9 +8,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"hash"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
@@ -23,25 +21,6 @@ import (
 // Dummy is a hash that matches no known password and has the parameters of new hashes. If a user does not exist, the
 // caller verifies the password against Dummy, so that the response takes as long as for an existing user.
 const Dummy = "$argon2id$v=19$m=19456,t=2,p=1$rE50QnIvOZJttYC1OTlGgA$kxhjz2FVRcndGltfSIBFz6b1PdfqHaVamH4k9luPqBA"
-
-// The minimum and maximum length of a password, in bytes after normalization.
-const (
-	minLength = 8
-	maxLength = 256
-)
-
-// Check returns a problem.Unprocessable unless password is valid UTF-8 without U+FFFD and has 8 to 256 bytes after
-// normalization.
-func Check(password string) error {
-	// Decoders replace invalid bytes with U+FFFD, so different passwords could become the same password.
-	if !utf8.ValidString(password) || strings.ContainsRune(password, utf8.RuneError) {
-		return problem.Unprocessable.With("the password must be valid UTF-8 and must not contain the character U+FFFD")
-	}
-	if n := len(normalize(password)); n < minLength || n > maxLength {
-		return problem.Unprocessable.With("the password must have %d to %d bytes", minLength, maxLength)
-	}
-	return nil
-}
 
 // normalize returns the NFKC form of password. Different keyboards can produce different byte sequences for the same
 // password, and NFKC maps these byte sequences to one byte sequence.
@@ -66,7 +45,7 @@ func NewHasher(slots int, maxWait time.Duration) *Hasher {
 }
 
 // Hash hashes password with a new random salt and returns a PHC string. It does not call Check, so a caller that
-// sets a new password must call Check first.
+// sets a new password must call Policy.Check first.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	p := phc{params: current, salt: make([]byte, saltBytes)}
 	rand.Read(p.salt) // rand.Read never fails

@@ -56,17 +56,15 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 }
 
 // MediaType returns the media type in the Content-Type header, in lower case and without parameters. It returns an
-// empty string if the header is missing or malformed, or if it names a charset other than UTF-8. If the body has a
-// content encoding, such as gzip, the error is a problem.UnsupportedType.
+// empty string if the header is missing or malformed. MediaType ignores the charset parameter, because neither JSON nor
+// the media type of forms defines it (RFC 8259, Section 11), and many HTTP libraries add a wrong value. If the body has
+// a content encoding, such as gzip, the error is a problem.UnsupportedType.
 func MediaType(r *http.Request) (string, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return "", problem.UnsupportedType.With("send the body without a content encoding").Header("Accept-Encoding", "identity")
 	}
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return "", nil
-	}
-	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
 		return "", nil
 	}
 	return kind, nil

@@ -9,7 +9,8 @@ import (
 // routes lists path patterns that group requests in metrics and traces. In a pattern, * matches one path segment, and
 // ** matches one or more segments at the end. The first matching pattern applies.
 var routes = []string{
-	"/", "/login", "/refresh", "/logout", "/session", "/session/refresh",
+	"/", "/login", "/login/passkey", "/login/passkey/options", "/refresh", "/logout",
+	"/session", "/session/refresh", "/session/passkey", "/session/passkey/options", "/sessions", "/sessions/*",
 	"/validate", "/validate/**", "/introspect", "/.well-known/**",
 	"/upload", "/upload/tus", "/upload/tus/*",
 	"/files", "/files/*", "/files/*/content", "/files/*/link",

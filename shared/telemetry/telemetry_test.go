@@ -46,7 +46,7 @@ func scrape(t *testing.T, told *Telemetry) string {
 // tellAll records a value for every metric.
 func tellAll(ctx context.Context) {
 	r := httptest.NewRequestWithContext(ctx, "POST", "/files/secret-id/content?name=secret", nil)
-	_, end := Begin(r)
+	_, end := Begin(r, false)
 	end(200)
 	tellOfWork(ctx)
 }
@@ -104,7 +104,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestSeriesStartAtZero checks that the series that a function can count exist before the first event, with the value 0.
+// TestSeriesStartAtZero checks that the series that a function can count exist before the first event, with the value
+// 0.
 func TestSeriesStartAtZero(t *testing.T) {
 	for function, want := range map[string][]string{
 		"gateway":  nil,
@@ -113,6 +114,7 @@ func TestSeriesStartAtZero(t *testing.T) {
 		"login": {
 			`strongroom_logins_total{function="login",result="locked"}`,
 			`strongroom_logins_total{function="login",result="malformed"}`,
+			`strongroom_logins_total{function="login",result="must_change"}`,
 			`strongroom_logins_total{function="login",result="refused"}`,
 			`strongroom_logins_total{function="login",result="success"}`,
 			`strongroom_logins_total{function="login",result="unavailable"}`,
@@ -230,12 +232,14 @@ func TestTracePassesWhileOff(t *testing.T) {
 		"malformed":         {map[string]string{"Traceparent": parent + "\" admin=\"1"}, ""},
 		"zero trace ID":     {map[string]string{"Traceparent": "00-00000000000000000000000000000000-b7ad6b7169203331-01"}, ""},
 		"invalid version":   {map[string]string{"Traceparent": "ff" + parent[2:]}, ""},
+		"public HTTP":       {map[string]string{"Traceparent": parent}, ""},
+		"public event":      {map[string]string{"Ce-Traceparent": parent}, ""},
 	} {
 		r := httptest.NewRequestWithContext(told.In(t.Context()), "GET", "/files", nil)
 		for key, value := range test.header {
 			r.Header.Set(key, value)
 		}
-		ctx, end := Begin(r)
+		ctx, end := Begin(r, strings.HasPrefix(name, "public"))
 		end(200)
 		out := http.Header{}
 		Inject(ctx, out)
@@ -268,7 +272,7 @@ func TestWrongEndpoint(t *testing.T) {
 // Begin replaces a method that the client invents, because every label value creates another time series.
 func TestUnknownMethod(t *testing.T) {
 	told := newTelemetry(t, Settings{Function: "upload", Metrics: true})
-	_, end := Begin(httptest.NewRequestWithContext(told.In(t.Context()), "SECRET", "/login", nil))
+	_, end := Begin(httptest.NewRequestWithContext(told.In(t.Context()), "SECRET", "/login", nil), false)
 	end(405)
 	want := `strongroom_http_requests_total{code="405",function="upload",method="_OTHER",route="/login"} 1`
 	if text := scrape(t, told); !strings.Contains(text, want+"\n") || strings.Contains(text, "SECRET") {
@@ -301,10 +305,49 @@ func TestStatusOfRequestSpans(t *testing.T) {
 		"a connection that has been cut": {0, codes.Error},
 	} {
 		told, spans := recording()
-		_, end := Begin(httptest.NewRequestWithContext(told.In(t.Context()), "GET", "/files/1", nil))
+		_, end := Begin(httptest.NewRequestWithContext(told.In(t.Context()), "GET", "/files/1", nil), false)
 		end(c.status)
 		if got := spans.GetSpans(); len(got) != 1 || got[0].Name != "GET /files/*" || got[0].Status.Code != c.want {
 			t.Errorf("%s: got spans %v, want one with the name GET /files/* and the status %v", name, got, c.want)
+		}
+	}
+}
+
+// A client that is not trusted must not decide to which trace a request belongs, and whether the request is recorded.
+func TestTraceOfRequestSpans(t *testing.T) {
+	sent := trace.SpanContextFromContext(w3c.Extract(t.Context(), propagation.MapCarrier{traceparent: parent}))
+	ignored := strings.TrimSuffix(parent, "01") + "00"
+	for name, c := range map[string]struct {
+		traceparent    string
+		public         bool
+		spans          int
+		joined, linked bool // whether the span is in the client's trace, and has a link to it
+	}{
+		"trusted, recorded":     {parent, false, 1, true, false},
+		"trusted, not recorded": {ignored, false, 0, false, false},
+		"public, recorded":      {parent, true, 1, false, true},
+		"public, not recorded":  {ignored, true, 1, false, true},
+		"public, malformed":     {"00-x", true, 1, false, false},
+		"public, no trace":      {"", true, 1, false, false},
+	} {
+		told, spans := recording()
+		r := httptest.NewRequestWithContext(told.In(t.Context()), "GET", "/files/1", nil)
+		r.Header.Set("Traceparent", c.traceparent)
+		_, end := Begin(r, c.public)
+		end(200)
+		got := spans.GetSpans()
+		if len(got) != c.spans {
+			t.Fatalf("%s: got %d spans, want %d", name, len(got), c.spans)
+		}
+		if c.spans == 0 {
+			continue
+		}
+		if joined := got[0].SpanContext.TraceID() == sent.TraceID(); joined != c.joined || got[0].Parent.IsValid() != c.joined {
+			t.Errorf("%s: got span %v, want a span of the client's trace: %t", name, got[0].SpanContext, c.joined)
+		}
+		links := got[0].Links
+		if linked := len(links) == 1 && links[0].SpanContext.TraceID() == sent.TraceID(); linked != c.linked || !linked && len(links) > 0 {
+			t.Errorf("%s: got links %v, want a link to the client's span: %t", name, links, c.linked)
 		}
 	}
 }
@@ -355,7 +398,8 @@ func TestInjectWithoutATrace(t *testing.T) {
 	}
 }
 
-// A collector that never responds, or cannot be reached, does not delay requests. Close returns when its context is done.
+// A collector that never responds, or cannot be reached, does not delay requests. Close returns when its context is
+// done.
 func TestCollectorAway(t *testing.T) {
 	release := make(chan struct{})
 	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -369,7 +413,7 @@ func TestCollectorAway(t *testing.T) {
 		told := newTelemetry(t, Settings{Endpoint: endpoint})
 		const requests = 5 * queueSize
 		for range requests { // more than the queue holds, so that the loop ends only if no request waits
-			ctx, end := Begin(httptest.NewRequestWithContext(told.In(context.Background()), "GET", "/files", nil))
+			ctx, end := Begin(httptest.NewRequestWithContext(told.In(context.Background()), "GET", "/files", nil), false)
 			if !trace.SpanContextFromContext(ctx).IsSampled() {
 				t.Fatal("the request is not traced")
 			}
@@ -381,8 +425,8 @@ func TestCollectorAway(t *testing.T) {
 	}
 }
 
-// allocations returns how many allocations f makes. Other goroutines, such as those of a test that has ended, can allocate at
-// the same time, so it returns the lowest number of several measurements.
+// allocations returns how many allocations f makes. Other goroutines, such as those of a test that has ended, can
+// allocate at the same time, so it returns the lowest number of several measurements.
 func allocations(f func()) float64 {
 	lowest := testing.AllocsPerRun(100, f)
 	for range 20 {
@@ -401,7 +445,7 @@ func TestOffAllocatesNothing(t *testing.T) {
 		}
 		r := httptest.NewRequestWithContext(ctx, "GET", "/files/1/content", nil)
 		request := func() {
-			_, end := Begin(r)
+			_, end := Begin(r, false)
 			end(200)
 		}
 		want := allocations(func() { trace.ContextWithSpanContext(ctx, newTrace()) })
@@ -428,7 +472,7 @@ func BenchmarkOff(b *testing.B) {
 			r := httptest.NewRequestWithContext(told.In(b.Context()), "POST", "/upload", nil)
 			b.ReportAllocs()
 			for b.Loop() {
-				ctx, end := Begin(r)
+				ctx, end := Begin(r, false)
 				_, published := Publishing(ctx, "rabbitmq", nil)
 				published(nil)
 				end(202)

@@ -26,11 +26,17 @@ const (
 // canonical form, so that http.Header.Get does not allocate memory.
 var headers = []struct{ parent, state string }{{"Ce-Traceparent", "Ce-Tracestate"}, {"Traceparent", "Tracestate"}}
 
-// Begin starts a span for the request r, and returns a context that carries the request's trace. The caller must
-// call the returned end function with the response status, or with 0 if the connection was cut.
-func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
+// Begin starts a span for the request r, and returns a context that carries the request's trace. A public request
+// begins a new trace, and its span has a link to the client's span. Any other request continues the trace in its
+// headers. The caller must call the returned end function with the response status, or with 0 if the connection was
+// cut.
+func Begin(r *http.Request, public bool) (ctx context.Context, end func(status int)) {
 	t, start := from(r.Context()), time.Now()
 	ctx = extract(r)
+	sent := trace.SpanContextFromContext(ctx)
+	if public {
+		ctx = r.Context()
+	}
 	// Generate a trace ID, so that the log lines of all functions for this request have the same trace ID.
 	if t.tracer == nil && !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = trace.ContextWithSpanContext(ctx, newTrace())
@@ -43,8 +49,12 @@ func Begin(r *http.Request) (ctx context.Context, end func(status int)) {
 	if t.tracer == nil {
 		return ctx, func(status int) { t.metrics.request(method, route, status, time.Since(start)) }
 	}
-	ctx, span := t.tracer.Start(ctx, method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(start),
-		trace.WithAttributes(attribute.String("http.request.method", method), attribute.String("http.route", route)))
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(start),
+		trace.WithAttributes(attribute.String("http.request.method", method), attribute.String("http.route", route))}
+	if public && sent.IsValid() {
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: sent}))
+	}
+	ctx, span := t.tracer.Start(ctx, method+" "+route, options...)
 	return ctx, func(status int) {
 		if status != 0 {
 			span.SetAttributes(attribute.Int("http.response.status_code", status))

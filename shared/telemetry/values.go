@@ -12,12 +12,13 @@ const (
 	LoginSuccess     LoginResult = iota
 	LoginRefused                 // the name or the password is wrong
 	LoginLocked                  // too many failures
+	LoginMustChange              // the password is correct and must be changed
 	LoginMalformed               // the request is invalid
 	LoginUnavailable             // a store or the password hasher did not respond
 )
 
 var loginResults = [...]string{LoginSuccess: "success", LoginRefused: "refused", LoginLocked: "locked",
-	LoginMalformed: "malformed", LoginUnavailable: "unavailable"}
+	LoginMustChange: "must_change", LoginMalformed: "malformed", LoginUnavailable: "unavailable"}
 
 // ValidationReason is the reason for the response to a validation of an access token.
 type ValidationReason int
@@ -29,7 +30,7 @@ const (
 	ValidationMalformed
 	ValidationInvalid
 	ValidationExpired
-	ValidationStale // the account has changed since the token was issued
+	ValidationStale // the session has ended or the account has changed since the token was issued
 	ValidationScope // the token lacks a scope
 	ValidationUnavailable
 )

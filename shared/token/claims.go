@@ -51,6 +51,12 @@ func ScopesOf(roles []string) string {
 	return strings.Join(granted, " ")
 }
 
+// The values of the acr claim, which states how the user signed in (RFC 9068, section 2.2.1).
+const (
+	ACRPassword    = "1" // with a password
+	ACRMultiFactor = "2" // with a passkey, or with a password and another factor
+)
+
 // Claims holds the claims of an access token (RFC 9068, section 2.2). Times have a resolution of one second.
 type Claims struct {
 	Issuer    string
@@ -65,6 +71,11 @@ type Claims struct {
 	Scope     string // space-separated
 	Version   int    // the user's token version when the token was issued
 
+	// The following claims describe the sign-in. They are empty in a token that an earlier version issued.
+	Session  string    // sid, the ID of the session
+	AuthTime time.Time // the time of the sign-in
+	ACR      string    // ACRPassword or ACRMultiFactor
+
 	payload []byte // the JSON that the claims were decoded from; nil if the token is new
 }
 
@@ -77,8 +88,8 @@ func (c *Claims) HasScope(scope string) bool {
 	return slices.Contains(strings.Fields(c.Scope), scope)
 }
 
-// wire defines the JSON form of Claims. All claims except nbf are required, either by RFC 9068, section 2.2, or by
-// Strongroom.
+// wire defines the JSON form of Claims. The claims without omitempty are required, either by RFC 9068, section 2.2, or
+// by Strongroom.
 type wire struct {
 	Issuer    string          `json:"iss"`
 	Subject   string          `json:"sub"`
@@ -92,6 +103,9 @@ type wire struct {
 	Roles     []string        `json:"roles"`
 	Scope     string          `json:"scope"`
 	Version   int             `json:"ver"`
+	Session   string          `json:"sid,omitempty"`
+	AuthTime  *int64          `json:"auth_time,omitempty"`
+	ACR       string          `json:"acr,omitempty"`
 }
 
 // MarshalJSON encodes the claims as the payload of a token. If the audience has only one member, MarshalJSON encodes
@@ -105,8 +119,13 @@ func (c *Claims) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	var authTime *int64
+	if !c.AuthTime.IsZero() {
+		seconds := c.AuthTime.Unix()
+		authTime = &seconds
+	}
 	return json.Marshal(wire{c.Issuer, c.Subject, aud, c.ExpiresAt.Unix(), c.IssuedAt.Unix(), nil, c.ID, c.ClientID,
-		c.Username, c.Roles, c.Scope, c.Version})
+		c.Username, c.Roles, c.Scope, c.Version, c.Session, authTime, c.ACR})
 }
 
 // UnmarshalJSON decodes and checks claims. Names are case-sensitive, duplicates are invalid, and times must be
@@ -128,7 +147,13 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 		// function never issues a token with nbf.
 		return errors.New("the nbf claim is not supported")
 	}
-	for name, seconds := range map[string]int64{"exp": w.ExpiresAt, "iat": w.IssuedAt} {
+	times := map[string]int64{"exp": w.ExpiresAt, "iat": w.IssuedAt}
+	var authTime time.Time
+	if w.AuthTime != nil {
+		times["auth_time"] = *w.AuthTime
+		authTime = time.Unix(*w.AuthTime, 0)
+	}
+	for name, seconds := range times {
 		if seconds <= 0 || seconds > maxTime {
 			return fmt.Errorf("the time in the %s claim is out of range", name)
 		}
@@ -139,7 +164,7 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 		}
 	}
 	*c = Claims{w.Issuer, audience, w.Subject, time.Unix(w.ExpiresAt, 0), time.Unix(w.IssuedAt, 0), w.ID, w.ClientID,
-		w.Username, w.Roles, w.Scope, w.Version, bytes.Clone(data)}
+		w.Username, w.Roles, w.Scope, w.Version, w.Session, authTime, w.ACR, bytes.Clone(data)}
 	return nil
 }
 

@@ -1,12 +1,16 @@
 package token
 
 import (
+	"crypto/elliptic"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"regexp"
 	"strings"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/strongroom-dev/strongroom/shared/strictjson"
 )
@@ -47,7 +51,20 @@ func (k *Keys) Open(raw string) (kind string, payload []byte, err error) {
 	if err := key.method.Verify(signed, signature, key.public); err != nil {
 		return "", nil, err
 	}
+	if key.method == jwt.SigningMethodES256 && !lowS(signature) {
+		return "", nil, errors.New("the signature is not in the form that Signer creates")
+	}
 	return h.Type, payload, nil
+}
+
+// halfOrder is half the order of the curve P-256, rounded down.
+var halfOrder = new(big.Int).Rsh(elliptic.P256().Params().N, 1)
+
+// lowS reports whether s is at most half the order of the curve in an ES256 signature (r, s). If (r, s) is valid, then
+// (r, order-s) is also valid. Open accepts only the signature with the lower value, so that each JWS has only one valid
+// encoding.
+func lowS(signature []byte) bool {
+	return new(big.Int).SetBytes(signature[len(signature)/2:]).Cmp(halfOrder) <= 0
 }
 
 // header contains the JOSE header parameters that Open uses.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
+	"github.com/strongroom-dev/strongroom/shared/request"
 )
 
 // realm is the beginning of every WWW-Authenticate challenge: the authentication scheme and the name of the protection
@@ -38,14 +40,19 @@ func (v *Verifier) Require(next http.Handler, scopes ...string) http.Handler {
 	})
 }
 
-// Authenticate returns the claims of the bearer token in r. Every error is a problem.Problem with a challenge.
+// Authenticate returns the claims of the bearer token in r, and records the user in the origin of the request. Every
+// error is a problem.Problem with a challenge.
 func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	raw, err := bearer(r)
 	if err != nil {
 		return nil, err
 	}
 	claims, err := v.Verify(raw)
-	return claims, Challenge(err)
+	if err != nil {
+		return nil, Challenge(err)
+	}
+	request.OriginOf(r.Context()).UserID = claims.Subject
+	return claims, nil
 }
 
 // Challenge adds the WWW-Authenticate header (RFC 9110, section 15.5.2) to an error that requires the client to
@@ -75,6 +82,21 @@ func (c *Claims) Demand(scopes ...string) error {
 		}
 	}
 	return nil
+}
+
+// maxAuthAge is how long ago a user may have signed in if a request requires a recent sign-in.
+const maxAuthAge = 10 * time.Minute
+
+// DemandRecent returns a problem.SignInTooOld with a challenge (RFC 9470, section 3), unless the user signed in at most
+// maxAuthAge before now. A token of an earlier version does not contain the time of the sign-in, so DemandRecent
+// returns an error for it.
+func (c *Claims) DemandRecent(now time.Time) error {
+	if now.Sub(c.AuthTime) <= maxAuthAge {
+		return nil
+	}
+	detail := fmt.Sprintf("sign in again: this request requires a sign-in in the last %.0f minutes", maxAuthAge.Minutes())
+	return problem.SignInTooOld.With("%s", detail).Header("WWW-Authenticate", fmt.Sprintf(
+		`%s, error="insufficient_user_authentication", error_description=%q, max_age="%.0f"`, realm, detail, maxAuthAge.Seconds()))
 }
 
 // bearer returns the token in the Authorization header (RFC 6750, section 2.1). It does not accept a token in a

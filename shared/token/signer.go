@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -17,6 +18,10 @@ type Subject struct {
 	Username string
 	Roles    []string
 	Version  int // the user's token version
+	// Session, AuthTime and ACR describe the sign-in (see Claims).
+	Session  string
+	AuthTime time.Time
+	ACR      string
 }
 
 // Signer issues access tokens.
@@ -77,12 +82,29 @@ func (s *Signer) Sign(subject Subject) (raw string, claims *Claims, err error) {
 		Roles:     subject.Roles,
 		Scope:     ScopesOf(subject.Roles),
 		Version:   subject.Version,
+		Session:   subject.Session,
+		AuthTime:  subject.AuthTime,
+		ACR:       subject.ACR,
 	}
 	unsigned := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
 	unsigned.Header = map[string]any{"alg": jwt.SigningMethodES256.Alg(), "kid": s.keyID, "typ": mediaType}
-	raw, err = unsigned.SignedString(s.key)
+	text, err := unsigned.SigningString()
+	if err != nil {
+		return "", nil, fmt.Errorf("encode access token: %w", err)
+	}
+	signature, err := sign(text, s.key)
 	if err != nil {
 		return "", nil, fmt.Errorf("sign access token: %w", err)
 	}
-	return raw, claims, nil
+	return text + "." + unsigned.EncodeSegment(signature), claims, nil
+}
+
+// sign returns the ES256 signature of text for which lowS reports true.
+func sign(text string, key *ecdsa.PrivateKey) ([]byte, error) {
+	signature, err := jwt.SigningMethodES256.Sign(text, key)
+	if err == nil && !lowS(signature) {
+		s := signature[len(signature)/2:]
+		new(big.Int).Sub(elliptic.P256().Params().N, new(big.Int).SetBytes(s)).FillBytes(s)
+	}
+	return signature, err
 }

@@ -4,9 +4,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,8 +16,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/strongroom-dev/strongroom/shared/problem"
 )
@@ -27,7 +27,8 @@ const (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// fixture is a signer and a verifier with matching keys. Its method forge signs tokens that the signer would never issue.
+// fixture is a signer and a verifier with matching keys. Its method forge signs tokens that the signer would never
+// issue.
 type fixture struct {
 	signer   *Signer
 	verifier *Verifier
@@ -58,7 +59,7 @@ func newFixture(t testing.TB, now time.Time) fixture {
 	return fixture{signer, verifier}
 }
 
-var ada = Subject{ID: "0190-ada", Username: "ada", Roles: []string{RoleUser}, Version: 3}
+var ada = Subject{ID: "0190-ada", Username: "ada", Roles: []string{RoleUser}, Version: 3, Session: "0a", AuthTime: noon, ACR: ACRPassword}
 
 // forge signs any header and payload with the signer's key, so that a verifier can reject the token only because of its
 // header or payload.
@@ -66,7 +67,7 @@ func (f fixture) forge(t testing.TB, header, payload string) string {
 	t.Helper()
 	header = strings.ReplaceAll(header, "KID", f.signer.keyID)
 	input := encode([]byte(header)) + "." + encode([]byte(payload))
-	signature, err := jwt.SigningMethodES256.Sign(input, f.signer.key)
+	signature, err := sign(input, f.signer.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,8 +109,45 @@ func TestSignedTokenVerifies(t *testing.T) {
 	}
 }
 
-// TestRefused checks that the verifier rejects invalid tokens with a valid signature. The JWT library accepts most of them.
-// Each token differs from a valid token in one respect.
+// TestDemandRecent checks which tokens prove a sign-in in the last 10 minutes. A token of an earlier version, which
+// does not contain the time of the sign-in, is valid, but proves no recent sign-in.
+func TestDemandRecent(t *testing.T) {
+	f := newFixture(t, noon)
+	for name, c := range map[string]struct {
+		payload string
+		recent  bool
+	}{
+		"now":              {strings.Replace(goodPayload, `"jti"`, `"auth_time":1767355200,"jti"`, 1), true},
+		"10 minutes ago":   {strings.Replace(goodPayload, `"jti"`, `"auth_time":1767354600,"jti"`, 1), true},
+		"a second too old": {strings.Replace(goodPayload, `"jti"`, `"auth_time":1767354599,"jti"`, 1), false},
+		"earlier version":  {goodPayload, false},
+	} {
+		claims, err := f.verifier.Verify(f.forge(t, goodHeader, c.payload))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := claims.DemandRecent(noon); c.recent && err != nil || !c.recent && !errors.Is(err, problem.SignInTooOld) {
+			t.Errorf("%s: got error %v, want none: %t", name, err, c.recent)
+		}
+	}
+}
+
+// TestSignedTokensVerify checks many tokens, because half of all ECDSA signatures need a conversion (see lowS).
+func TestSignedTokensVerify(t *testing.T) {
+	f := newFixture(t, noon)
+	for range 64 {
+		raw, _, err := f.signer.Sign(ada)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.verifier.Verify(raw); err != nil {
+			t.Fatalf("verify %s: %v", raw, err)
+		}
+	}
+}
+
+// TestRefused checks that the verifier rejects invalid tokens with a valid signature. The JWT library accepts most of
+// them. Each token differs from a valid token in one respect.
 func TestRefused(t *testing.T) {
 	f := newFixture(t, noon)
 	if _, err := f.verifier.Verify(f.forge(t, goodHeader, goodPayload)); err != nil {
@@ -156,6 +194,12 @@ func TestRefused(t *testing.T) {
 		"negative exp":                  replace(`1767356100`, `-1`),
 		"expired":                       replace(`1767356100`, `1767355190`),
 		"issued in the future":          replace(`1767355200`, `1767355260`),
+		"auth_time as a string":         replace(`"jti"`, `"auth_time":"1767355200","jti"`),
+		"negative auth_time":            replace(`"jti"`, `"auth_time":-1,"jti"`),
+		"null auth_time":                replace(`"jti"`, `"auth_time":null,"jti"`),
+		"auth_time too large":           replace(`"jti"`, `"auth_time":253402300800,"jti"`),
+		"acr as a number":               replace(`"jti"`, `"acr":2,"jti"`),
+		"sid as a number":               replace(`"jti"`, `"sid":2,"jti"`),
 		"nbf":                           replace(`"jti"`, `"nbf":1767355260,"jti"`),
 		"other issuer":                  replace(`strongroom.test`, `strongroom.test.evil`),
 		"other audience":                replace(`"aud":"strongroom"`, `"aud":"elsewhere"`),
@@ -184,8 +228,8 @@ func (f fixture) status(raw string) int {
 	return answer.Code
 }
 
-// TestVariants checks that the verifier rejects a valid token with changed bytes. If it accepted a variant, a client could
-// evade a list of blocked tokens.
+// TestVariants checks that the verifier rejects a valid token with changed bytes. If it accepted a variant, a client
+// could evade a list of blocked tokens.
 func TestVariants(t *testing.T) {
 	f := newFixture(t, noon)
 	raw := f.forge(t, goodHeader, goodPayload)
@@ -193,7 +237,14 @@ func TestVariants(t *testing.T) {
 		t.Fatalf("valid token: got status %d, want 200", got)
 	}
 	parts := strings.Split(raw, ".")
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(big.Int).SetBytes(signature[32:])
+	s.Sub(elliptic.P256().Params().N, s).FillBytes(signature[32:])
 	for name, variant := range map[string]string{
+		"signature (r, n-s)":              parts[0] + "." + parts[1] + "." + encode(signature),
 		"line break after the signature":  raw + "\n",
 		"line break inside the signature": raw[:len(raw)-5] + "\r\n" + raw[len(raw)-5:],
 		"padding":                         raw + "==",

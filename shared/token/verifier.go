@@ -30,8 +30,8 @@ var (
 	ErrInvalid = errors.New("the access token is invalid")
 	ErrExpired = errors.New("the access token has expired")
 	// ErrStale reports that, after the token was issued, the account was disabled or deleted, its role or password was
-	// changed, or all its sessions were ended. The error comes from package accounts. Verify never returns it.
-	ErrStale = errors.New("the account has changed since the token was issued")
+	// changed, or the token's session ended. The error comes from package accounts. Verify never returns it.
+	ErrStale = errors.New("the session has ended or the account has changed since the token was issued")
 )
 
 var errEmptySetting = errors.New("TOKEN_ISSUER and TOKEN_AUDIENCE must not be empty")

@@ -98,7 +98,7 @@ func (m model) resources() []resource {
 		{"concurrent uploads through the gateway", sendTime.Seconds() + one.Millis/1000, m.gatewayRequests,
 			"max-scale × containerConcurrency in knative/gateway.yaml", "max-scale", "load: " + uploadMean},
 		{"connections of upload", one.Millis / 1000, m.uploadPods * m.connections,
-			"max-scale × poolSize in shared/mongodb/mongodb.go", "maxPoolSize in MONGODB_URI", "load: " + uploadMean},
+			"max-scale × poolSize in shared/mongodb/mongodb.go", "maxPoolSize in MONGODB_URI_FILE", "load: " + uploadMean},
 		{"deliveries to record", record.Millis / 1000, m.deliveries,
 			"parallelism in knative/strongroom-files.yaml", "parallelism", "load: " + recordFile},
 		{"processors of record", busy.FunctionCPU / 1000, m.recordPods * m.recordCores,

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // limited is a running function with a memory limit.
@@ -35,7 +37,10 @@ func startLimited(b testing.TB, limit int, binary string, env []string) *limited
 	_, port, _ := net.SplitHostPort(address)
 	l := &limited{url: "http://" + address}
 	cmd := exec.Command(binary)
-	cmd.Env = append(env, "HOST=127.0.0.1", "PORT="+port)
+	if cmd.Env, err = servertest.Environment(b.TempDir(), env); err != nil {
+		b.Fatal(err)
+	}
+	cmd.Env = append(cmd.Env, "HOST=127.0.0.1", "PORT="+port)
 	if group, err := memoryGroup(limit); err == nil {
 		b.Cleanup(func() {
 			if err := os.Remove(group); err != nil {

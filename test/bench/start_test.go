@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/strongroom-dev/strongroom/shared/token"
+	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
 // functions contains the names of all functions that serve requests. It does not contain setup, which is a Job.
@@ -60,7 +61,10 @@ func startOnce(b *testing.B, binary string, env []string) {
 	port := listener.Addr().(*net.TCPAddr).Port
 	listener.Close()
 	cmd := exec.Command(binary)
-	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + strconv.Itoa(port)}, env...)
+	if cmd.Env, err = servertest.Environment(b.TempDir(), env); err != nil {
+		b.Fatal(err)
+	}
+	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + strconv.Itoa(port)}, cmd.Env...)
 	url := "http://127.0.0.1:" + strconv.Itoa(port) + "/healthz"
 	b.StartTimer()
 	if err := cmd.Start(); err != nil {
@@ -100,7 +104,7 @@ func settings(b testing.TB, dir string) []string {
 		"TOKEN_SIGNING_KEY_FILE=" + filepath.Join(dir, "key.jwk"), "TOKEN_KEYS_FILE=" + filepath.Join(dir, "jwks.json"),
 		"LINK_KEY_FILE=" + filepath.Join(dir, "key.jwk"), // any file that is long enough
 		"MYSQL_DSN=u:p@tcp(127.0.0.1:1)/strongroom", "MONGODB_URI=mongodb://127.0.0.1:1/strongroom", "EVENTS_URL=amqp://u:p@127.0.0.1:1/",
-		"GATEWAY_KEY_FILE=" + filepath.Join(dir, "gateway-key"),
+		"GATEWAY_KEY_FILE=" + filepath.Join(dir, "gateway-key"), "SIGN_IN_KEY_FILE=" + filepath.Join(dir, "gateway-key"),
 		"LOGIN_URL=http://127.0.0.1:1", "VALIDATE_URL=http://127.0.0.1:1", "UPLOAD_URL=http://127.0.0.1:1",
 		"FILES_URL=http://127.0.0.1:1", "ACCOUNTS_URL=http://127.0.0.1:1",
 	}

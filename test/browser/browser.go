@@ -1,4 +1,5 @@
-// Package browser tests the web console in Chromium. The script console.mjs controls Chromium with playwright-core.
+// Package browser tests the web console in Chromium. The scripts console.mjs and passkeys.mjs control Chromium with
+// playwright-core.
 package browser
 
 import (
@@ -26,6 +27,17 @@ const (
 // deletes. dir is the directory of package browser. Screenshots are written to its output subdirectory.
 func Try(t *testing.T, dir, url, username, password string) {
 	t.Helper()
+	try(t, dir, "console.mjs", url, username, password)
+}
+
+// TryPasskeys tests passkeys at url as the admin with the given credentials. The parameters are those of Try.
+func TryPasskeys(t *testing.T, dir, url, username, password string) {
+	t.Helper()
+	try(t, dir, "passkeys.mjs", url, username, password)
+}
+
+func try(t *testing.T, dir, script, url, username, password string) {
+	t.Helper()
 	chromium := find(t, []string{"chromium"}, "chromium", "google-chrome")
 	project := Project(t, dir)
 	output, err := filepath.Abs(filepath.Join(dir, "output"))
@@ -40,7 +52,7 @@ func Try(t *testing.T, dir, url, username, password string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), tryTime)
 	defer cancel()
-	node := exec.CommandContext(ctx, "node", "console.mjs")
+	node := exec.CommandContext(ctx, "node", script)
 	node.Dir = project
 	node.Env = append(os.Environ(), "CHROMIUM="+chromium, "OUTPUT="+output,
 		"STRONGROOM_URL="+url, "STRONGROOM_USERNAME="+username, "STRONGROOM_PASSWORD="+password)

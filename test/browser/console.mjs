@@ -10,6 +10,7 @@ import { open } from './page.mjs'
 const { STRONGROOM_URL: url, STRONGROOM_USERNAME: admin, STRONGROOM_PASSWORD: adminPassword, OUTPUT: output } = process.env
 const size = 50_000_000
 const user = `browser-${randomBytes(4).toString('hex')}`
+const initialPassword = randomBytes(9).toString('base64url')
 const password = randomBytes(9).toString('base64url')
 // This timeout, in milliseconds, includes the time in which a cluster starts functions that are scaled to zero.
 const patience = 60_000
@@ -36,9 +37,42 @@ try {
     await page.getByRole('button', { name: 'New account' }).click()
     await browser.look('account-new')
     await page.getByLabel('User name').fill(user)
-    await page.getByLabel('New password').fill(password)
+    await page.getByLabel('New password').fill(user)
+    await page.getByRole('button', { name: 'Create' }).click()
+    await page.getByRole('alert').getByText('must not consist mainly of the user name').waitFor()
+    await page.getByLabel('New password').fill(initialPassword)
     await page.getByRole('button', { name: 'Create' }).click()
     await page.locator(`tr[data-account="${user}"][data-disabled="false"]`).waitFor()
+    await page.getByRole('button', { name: `Reset password: ${user}` }).click()
+    await browser.look('account-reset')
+    await owned(page.getByRole('dialog'), user)
+    await page.keyboard.press('Escape')
+    await signOut()
+  })
+
+  await browser.step('replace the initial password at the first sign-in', async () => {
+    await signIn(`${user} `, initialPassword) // keyboards of phones add a space after the name
+    await page.getByRole('heading', { name: 'Choose a new password' }).waitFor()
+    await owned(page.locator('form'), user)
+    const field = page.getByLabel('New password')
+    await browser.look('new-password')
+    const submit = page.getByRole('button', { name: 'Change password and sign in' })
+    await field.fill('qwertyqwerty')
+    await submit.click()
+    await page.getByRole('alert').getByText('list of breached passwords').waitFor()
+    await field.fill('🔑'.repeat(5))
+    await page.getByText('5 characters: too short').waitFor()
+    await submit.click()
+    await page.getByRole('alert').getByText('must have 12 to 128 characters').waitFor()
+    await field.fill('')
+    await page.evaluate((text) => navigator.clipboard.writeText(text), password)
+    await field.press('Control+V')
+    await page.getByText('12 characters: acceptable').waitFor()
+    assert.equal(await field.getAttribute('type'), 'password')
+    await page.getByRole('button', { name: 'Show password' }).click()
+    assert.deepEqual([await field.getAttribute('type'), await field.inputValue()], ['text', password])
+    await submit.click()
+    await page.getByRole('heading', { name: 'My files' }).waitFor()
     await signOut()
   })
 
@@ -131,9 +165,16 @@ try {
     await page.getByText('No files match your search.').waitFor()
     await page.getByRole('searchbox').fill('')
     await row('note').waitFor()
+    // A deleted file can be uploaded again, although the upload form still shows the first upload.
+    await row('note').getByRole('button', { name: /^Delete/ }).click()
+    await page.getByRole('button', { name: 'Delete', exact: true }).click()
+    await row('note').waitFor({ state: 'detached' })
+    await browser.drop('.uppy-Dashboard-inner', note)
+    await page.locator('tr[data-state="catalogued"]').filter({ hasText: 'note' }).waitFor()
     await page.getByRole('link', { name: 'Password' }).click()
     await page.getByRole('heading', { name: 'Change password' }).waitFor()
     await browser.look('password')
+    await owned(page.locator('form'), user)
     await signOut()
     for (let back = 0; back < 3; back++) {
       await page.goBack().catch(() => {}) // fails if the history has no earlier page
@@ -142,7 +183,7 @@ try {
       assert.ok(!text.includes('note') && !text.includes(user) && !text.includes('My files'), `the back button shows: ${text}`)
     }
     await page.goto(url)
-    await page.getByRole('button', { name: 'Sign in' }).waitFor()
+    await page.getByRole('button', { name: 'Sign in', exact: true }).waitFor()
   })
 
   await browser.step('as an admin: list all files, disable the user, read the audit log', async () => {
@@ -153,12 +194,30 @@ try {
     await row('door.png').waitFor()
     await browser.look('admin-files')
     await page.getByRole('link', { name: 'Accounts' }).click()
+    // The first change gets the response to a sign-in that is too old, so that the test does not have to wait.
+    await page.route('**/accounts/*', (route) => route.fulfill({
+      status: 401, contentType: 'application/problem+json',
+      body: JSON.stringify({ type: 'urn:strongroom:problem:sign-in-too-old', title: 'A recent sign-in is required', status: 401 }),
+    }), { times: 1 })
     await page.getByRole('button', { name: `Disable: ${user}` }).click()
+    await page.getByRole('heading', { name: 'Confirm your password' }).waitFor()
+    await browser.look('confirm')
+    await owned(page.locator('dialog form'), admin)
+    await page.getByLabel(`Password of ${admin}`).fill(adminPassword)
+    await page.getByRole('button', { name: 'Confirm', exact: true }).click()
     await page.locator(`tr[data-account="${user}"][data-disabled="true"]`).waitFor()
     await browser.look('admin-accounts')
     await page.getByRole('link', { name: 'Audit log' }).click()
     for (const action of ['user.created', 'user.disabled']) await page.locator(`tr[data-account="${user}"][data-action="${action}"]`).waitFor()
     await browser.look('admin-audit')
+    const other = await page.request.post(new URL('/login', url).href, { form: { username: admin, password: adminPassword }, headers: { 'User-Agent': 'another device' } })
+    assert.equal(other.status(), 200)
+    await page.getByRole('link', { name: 'Sessions' }).click()
+    await page.getByText('(this session)').waitFor()
+    await browser.look('sessions')
+    await page.getByRole('button', { name: 'End: another device' }).click()
+    await page.getByRole('button', { name: 'End: another device' }).waitFor({ state: 'detached' })
+    await page.getByRole('link', { name: 'Audit log' }).click()
     await page.reload()
     await page.getByRole('heading', { name: 'Audit log' }).waitFor() // the session continues after a reload
     await page.getByRole('link', { name: 'All files' }).click()
@@ -186,12 +245,17 @@ try {
 async function signIn(name, secret) {
   await page.getByLabel('User name').fill(name)
   await page.getByLabel('Password').fill(secret)
-  await page.getByRole('button', { name: 'Sign in' }).click()
+  await page.getByRole('button', { name: 'Sign in', exact: true }).click()
+}
+
+/** owned checks that a form has a field with the name of the user, which password managers need. */
+async function owned(form, name) {
+  assert.equal(await form.locator('input[autocomplete~="username"]').inputValue(), name)
 }
 
 async function signOut() {
   await page.getByRole('button', { name: 'Sign out' }).click()
-  await page.getByRole('button', { name: 'Sign in' }).waitFor()
+  await page.getByRole('button', { name: 'Sign in', exact: true }).waitFor()
 }
 
 /** deleteUser deletes the user through the API, because the console cannot delete users. */

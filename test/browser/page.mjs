@@ -29,6 +29,7 @@ export async function open(url, output) {
     locale: 'en-GB',
     timezoneId: 'Europe/Berlin',
     acceptDownloads: true,
+    permissions: ['clipboard-read', 'clipboard-write'],
   })
   const page = context.pages()[0] ?? (await context.newPage())
   const cdp = await context.newCDPSession(page)
@@ -41,6 +42,8 @@ export async function open(url, output) {
   })
   page.on('pageerror', (error) => faults.push(`a script failed: ${error.stack}`))
   page.on('console', (message) => {
+    // Chromium logs a hint with the prefix [DOM] if password managers could misunderstand a form.
+    if (message.text().startsWith('[DOM]')) faults.push(`hint in the browser log: ${message.text()}`)
     // The browser also logs every response with an error status, such as 401 after a wrong password. Such a log message
     // is not a fault.
     if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) faults.push(`error in the browser log: ${message.text()}`)

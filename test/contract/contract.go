@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -81,6 +82,23 @@ func (d *document) items(function string) map[string]*v3.PathItem {
 		}
 	}
 	return items
+}
+
+// Operations returns the operations of a function in docs/openapi.yaml, such as "GET /files/{id}". It omits webhooks.
+func Operations(t *testing.T, function string) (operations []string) {
+	t.Helper()
+	d, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range d.Paths.PathItems.FromOldest() {
+		if tagged(item, function) {
+			for method := range item.GetOperations().KeysFromOldest() {
+				operations = append(operations, strings.ToUpper(method)+" "+path)
+			}
+		}
+	}
+	return operations
 }
 
 // tagged reports whether a path item belongs to a function. It checks only one operation, because all operations of a

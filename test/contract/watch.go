@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 )
 
 // limit is the maximum number of bytes that are checked in each body. 1 MiB is sufficient, because only file content is
@@ -33,7 +34,7 @@ func watch(handler http.Handler, tell func(exchange)) http.Handler {
 			if answer.status == 0 {
 				return // handler panicked, so there is no response
 			}
-			x.sent, x.status, x.header = sent.kept.Bytes(), answer.status, answer.header
+			x.sent, x.status, x.header = sent.bytes(), answer.status, answer.header
 			if r.Method != http.MethodHead { // net/http sends no content in a response to HEAD
 				x.got = answer.kept.Bytes()
 			}
@@ -46,17 +47,29 @@ func watch(handler http.Handler, tell func(exchange)) http.Handler {
 	})
 }
 
-// watchedBody is a request body that records the bytes that the handler reads, up to a total of limit bytes.
+// watchedBody is a request body that records the bytes that the handler reads, up to a total of limit bytes. As with a
+// body of net/http, two goroutines can read concurrently: a proxy can still forward the body when its response has ended,
+// and function.Wrap then reads the rest.
 type watchedBody struct {
 	io.ReadCloser
+	mu   sync.Mutex
 	kept bytes.Buffer
 }
 
 // Read implements io.Reader.
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.kept.Write(p[:min(n, limit-b.kept.Len())])
 	return n, err
+}
+
+// bytes returns a copy of the recorded bytes.
+func (b *watchedBody) bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.kept.Bytes())
 }
 
 // watchedWriter is a response writer that records the status, the headers and up to limit bytes of the body.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,7 +17,14 @@ import (
 // TestConsole runs the browser test of package browser against the console of `make run`.
 func TestConsole(t *testing.T) {
 	r := startRunner(t, t.TempDir())
-	browser.Try(t, "../browser", r.url, "grace", "hopper-1906")
+	browser.Try(t, "../browser", r.url, "grace", "murray-hopper-1906")
+	r.stop(t, syscall.SIGTERM)
+}
+
+// TestPasskeys runs the browser test of passkeys against the console of `make run`.
+func TestPasskeys(t *testing.T) {
+	r := startRunner(t, t.TempDir())
+	browser.TryPasskeys(t, "../browser", strings.Replace(r.url, "127.0.0.1", "localhost", 1), "grace", "murray-hopper-1906")
 	r.stop(t, syscall.SIGTERM)
 }
 

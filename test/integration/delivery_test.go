@@ -306,7 +306,10 @@ func TestRedriveKilled(t *testing.T) {
 				_ = syscall.Kill(command.Process.Pid, syscall.SIGKILL)
 				return true
 			})
-			command.Env = []string{"EVENTS_ADMIN_URL=" + proxy.through(t, broker.URL)}
+			var err error
+			if command.Env, err = environment(command.Path, []string{"EVENTS_ADMIN_URL=" + proxy.through(t, broker.URL)}); err != nil {
+				t.Fatal(err)
+			}
 			if err := command.Start(); err != nil {
 				t.Fatal(err)
 			}

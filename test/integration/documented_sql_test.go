@@ -13,9 +13,9 @@ import (
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
-// TestSetupWithoutAdministrator runs the SQL statements in docs/stores.md. It proves that setup creates the tables as the
-// user of the functions, that the user ends with the same privileges as a user that setup creates, and that setup then
-// succeeds as long as no migration is pending. If a migration is pending, the last log line names MYSQL_ADMIN_DSN.
+// TestSetupWithoutAdministrator runs the SQL statements in docs/stores.md. It proves that setup creates the tables as
+// the user of the functions, that the user ends with the same privileges as a user that setup creates, and that setup
+// then succeeds as long as no migration is pending. If a migration is pending, the last log line names MYSQL_ADMIN_DSN_FILE.
 func TestSetupWithoutAdministrator(t *testing.T) {
 	server := servertest.MySQL(t)
 	admin, dsn := server.NewDatabase(t)
@@ -81,12 +81,12 @@ func TestSetupWithoutAdministrator(t *testing.T) {
 		t.Errorf("run setup with the privileges of the functions: got error %v and the log\n%s\nwant no warning about the privileges", err, log)
 	}
 
-	if _, err := root.ExecContext(t.Context(), "DELETE FROM "+cfg.DBName+".goose_db_version WHERE version_id = 4"); err != nil {
+	if _, err := root.ExecContext(t.Context(), "DELETE FROM "+cfg.DBName+".goose_db_version ORDER BY version_id DESC LIMIT 1"); err != nil {
 		t.Fatal(err)
 	}
 	log, err := setup(dsn)
 	last := log[strings.LastIndex(strings.TrimSpace(log), "\n")+1:]
-	if want := "MYSQL_ADMIN_DSN is not set, and the tables cannot be migrated: MYSQL_DSN: MySQL denied the user access"; err == nil || !strings.Contains(last, want) {
+	if want := "MYSQL_ADMIN_DSN_FILE is not set, and the tables cannot be migrated: MYSQL_DSN_FILE: MySQL denied the user access"; err == nil || !strings.Contains(last, want) {
 		t.Errorf("a migration is pending: got error %v and the log\n%s\nwant %q in the last line", err, log, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -40,6 +41,15 @@ func build(t *testing.T, name string) string {
 	return path
 }
 
+// environment returns the environment of a binary. Functions of the previous version read secrets from the environment,
+// and all others read them from files.
+func environment(binary string, settings []string) ([]string, error) {
+	if strings.HasPrefix(binary, previousDir()) {
+		return settings, nil
+	}
+	return servertest.Environment(servertest.TempDir(), settings)
+}
+
 // runFunction runs the binary of a function with the given settings until the test ends, and returns its URL.
 func runFunction(t *testing.T, name string, settings ...string) string {
 	t.Helper()
@@ -56,7 +66,10 @@ func runLogged(t *testing.T, name string, settings ...string) (url, log string) 
 		t.Fatal(err)
 	}
 	cmd := exec.Command(build(t, name))
-	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + port, "SWEEP_INTERVAL=0s"}, settings...) // most tests sweep often
+	if cmd.Env, err = environment(cmd.Path, settings); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=" + port, "SWEEP_INTERVAL=0s"}, cmd.Env...) // most tests sweep often
 	url = "http://" + address
 	log = runProgram(t, name, cmd, func() error {
 		res, err := http.Get(url + "/healthz")

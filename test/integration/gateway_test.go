@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,7 @@ func TestGateway(t *testing.T) {
 		}
 		request.Header.Set("Content-Type", "application/json")
 		if cookie != "" {
-			request.Header.Set("Cookie", "strongroom_session="+cookie)
+			request.Header.Set("Cookie", "strongroom_session_"+r.url[strings.LastIndexByte(r.url, ':')+1:]+"="+cookie)
 		}
 		for i := 0; i < len(header); i += 2 {
 			request.Header.Set(header[i], header[i+1])
@@ -53,20 +54,31 @@ func TestGateway(t *testing.T) {
 		}
 		return answer{response.StatusCode, response.Header, got}
 	}
-	// signedIn returns the access token in a response and the value of the session cookie.
-	signedIn := func(got answer) (token, cookie string) {
+	// signedIn returns the access token in a response and the value of the session cookie. The names of all cookies must
+	// be want, which is sorted.
+	signedIn := func(got answer, want ...string) (token, cookie string) {
 		t.Helper()
 		var session struct {
 			AccessToken  string `json:"access_token"`
 			RefreshToken string `json:"refresh_token"`
 		}
-		cookies := (&http.Response{Header: got.header}).Cookies()
-		if err := json.Unmarshal(got.body, &session); got.status != http.StatusOK || err != nil || session.AccessToken == "" || session.RefreshToken != "" ||
-			len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].Path != "/session" {
-			t.Fatalf("got %s with the cookies %v, want 200 with an access token, no refresh token, and one HttpOnly cookie for /session",
-				got, cookies)
+		if err := json.Unmarshal(got.body, &session); got.status != http.StatusOK || err != nil || session.AccessToken == "" || session.RefreshToken != "" {
+			t.Fatalf("got %s, want 200 with an access token and no refresh token", got)
 		}
-		return session.AccessToken, cookies[0].Value
+		var names []string
+		for _, c := range (&http.Response{Header: got.header}).Cookies() {
+			name := c.Name[:strings.LastIndexByte(c.Name, '_')] // without the port
+			if !c.HttpOnly || c.Path != "/" {
+				t.Errorf("got the cookie %v, want an HttpOnly cookie for the path /", c)
+			}
+			if names = append(names, name); name == "strongroom_session" {
+				cookie = c.Value
+			}
+		}
+		if slices.Sort(names); !slices.Equal(names, want) {
+			t.Fatalf("got the cookies %q, want %q", names, want)
+		}
+		return session.AccessToken, cookie
 	}
 
 	const ada = `{"username":"ada","password":"lovelace-1843"}`
@@ -76,8 +88,8 @@ func TestGateway(t *testing.T) {
 	if got := ask(http.MethodPost, "/session", "", ada, "Sec-Fetch-Site", "cross-site"); got.status != http.StatusForbidden {
 		t.Errorf("sign in from another site: got %s, want 403", got)
 	}
-	_, first := signedIn(ask(http.MethodPost, "/session", "", ada))
-	token, second := signedIn(ask(http.MethodPost, "/session/refresh", first, ""))
+	_, first := signedIn(ask(http.MethodPost, "/session", "", ada), "strongroom_device", "strongroom_session")
+	token, second := signedIn(ask(http.MethodPost, "/session/refresh", first, ""), "strongroom_session")
 	if second == first {
 		t.Error("refresh: got the same refresh token, want a new token")
 	}
@@ -161,7 +173,7 @@ func (r *runner) wantClientAddresses(t *testing.T) {
 				}
 				servertest.Eventually(t, servertest.Recovery, "login has logged the attempt "+id, func() error {
 					for line := range strings.Lines(r.output()) {
-						if strings.Contains(line, "rejected sign-in") && strings.Contains(line, "request_id="+id) {
+						if strings.Contains(line, "rejected sign-in") && strings.Contains(line, "client_request_id="+id) {
 							if !strings.Contains(line, " address="+client+" ") {
 								t.Errorf("%s%s with X-Forwarded-For %q: got the log line %s, want the address %s",
 									where[0], where[1], forwarded, line, client)

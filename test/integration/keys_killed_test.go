@@ -106,8 +106,11 @@ func (u *uploader) startDying(t *testing.T, eventsURL string, m moment) (url str
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Env = append(u.settings[:len(u.settings):len(u.settings)], "HOST=127.0.0.1", "PORT="+port,
+	settings := append(u.settings[:len(u.settings):len(u.settings)], "HOST=127.0.0.1", "PORT="+port,
 		"MONGODB_URI="+mongoWire.through(t, u.uri), "EVENTS_URL="+brokerWire.through(t, eventsURL))
+	if cmd.Env, err = environment(cmd.Path, settings); err != nil {
+		t.Fatal(err)
+	}
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {

@@ -249,7 +249,10 @@ func (v *victim) start(t *testing.T, function string, settings ...string) error 
 	cmd := exec.Command(build(t, function))
 	cmd.Stdout, cmd.Stderr = log, log
 	// The function chooses a free port, because many functions start at the same time.
-	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=0", "SWEEP_INTERVAL=0s"}, settings...)
+	if cmd.Env, err = environment(cmd.Path, settings); err != nil {
+		return err
+	}
+	cmd.Env = append([]string{"HOST=127.0.0.1", "PORT=0", "SWEEP_INTERVAL=0s"}, cmd.Env...)
 	if err := cmd.Start(); err != nil {
 		return err
 	}

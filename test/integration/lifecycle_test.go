@@ -145,7 +145,7 @@ func (u *uploader) startFiles(t *testing.T) string {
 	if err := os.WriteFile(key, []byte(strings.Repeat("k", 32)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return runFunction(t, "files", append(u.settings, "MONGODB_URI="+u.uri, "LINK_KEY_FILE="+key)...)
+	return runFunction(t, "files", append(u.settings, "MONGODB_URI="+u.uri, "LINK_KEY_FILE="+key, "ACCOUNTS_URL=http://127.0.0.1:1")...)
 }
 
 // call sends a request without a body as ada. It returns the status and the body of the response, and the error that

@@ -25,8 +25,9 @@ func loginSettings(t *testing.T, dsn string) (settings []string, verifier *token
 	t.Helper()
 	private, public, err := token.GenerateKey()
 	dir := t.TempDir()
-	keyFile, keysFile := filepath.Join(dir, "key.jwk"), filepath.Join(dir, "jwks.json")
-	if err := errors.Join(err, os.WriteFile(keyFile, private, 0o600), os.WriteFile(keysFile, public, 0o600)); err != nil {
+	keyFile, keysFile, signInKey := filepath.Join(dir, "key.jwk"), filepath.Join(dir, "jwks.json"), filepath.Join(dir, "sign-in-key")
+	if err := errors.Join(err, os.WriteFile(keyFile, private, 0o600), os.WriteFile(keysFile, public, 0o600),
+		os.WriteFile(signInKey, []byte(strings.Repeat("k", 32)), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	keys, err := token.LoadKeys(keysFile)
@@ -38,12 +39,13 @@ func loginSettings(t *testing.T, dsn string) (settings []string, verifier *token
 	}
 	return []string{
 		"MYSQL_DSN=" + dsn, "TOKEN_SIGNING_KEY_FILE=" + keyFile, "TOKEN_ISSUER=https://issuer.test",
-		"TOKEN_AUDIENCE=strongroom", "TRUSTED_HOPS=1",
+		"TOKEN_AUDIENCE=strongroom", "TRUSTED_HOPS=1", "SIGN_IN_KEY_FILE=" + signInKey,
 	}, verifier
 }
 
-// signIn signs in at the login function at url, with from as the client address, and returns the response.
-func signIn(url, from, username, password string) (status int, body map[string]any, header http.Header, err error) {
+// signIn signs in at the login function at url, with from as the client address, and returns the response. headers
+// contains alternating names and values of further headers.
+func signIn(url, from, username, password string, headers ...string) (status int, body map[string]any, header http.Header, err error) {
 	request, err := http.NewRequest("POST", url+"/login", strings.NewReader(
 		fmt.Sprintf(`{"username":%q,"password":%q}`, username, password)))
 	if err != nil {
@@ -51,6 +53,9 @@ func signIn(url, from, username, password string) (status int, body map[string]a
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("X-Forwarded-For", "203.0.113.250, "+from) // the trusted proxy added only the last address
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0, nil, nil, err
@@ -117,8 +122,8 @@ func TestLoginReplicas(t *testing.T) {
 	for _, username := range []string{"ada", "nobody"} {
 		began := time.Now()
 		got := attempt(50, "192.0.2.1", username, "babbage-1822")
-		// After the fifth failure, the delays are 1 s, 2 s, 4 s and so on. A guess is admitted for each delay that has
-		// passed since then, so a slow run can admit a few more guesses.
+		// At a known address, the delays after the fifth failure are 1 s, 2 s, 4 s and so on. A guess is admitted for
+		// each delay that has passed since then, so a slow run can admit a few more guesses.
 		allowed := 5 + int(math.Log2(time.Since(began).Seconds()+1))
 		if got[401] < 5 || got[401] > allowed || got[401]+got[429] != 50 {
 			t.Errorf("50 parallel wrong guesses for %s: got the statuses %v, want 401 for 5 to %d guesses and 429 for the others",

@@ -65,7 +65,7 @@ func newSystem(t *testing.T) *system {
 		t.Fatal(err)
 	}
 	verifier := []string{"TOKEN_KEYS_FILE=" + keys, "TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom"}
-	s.settings = map[string][]string{"files": append([]string{"LINK_KEY_FILE=" + linkKey}, verifier...)}
+	s.settings = map[string][]string{"files": append([]string{"LINK_KEY_FILE=" + linkKey, "ACCOUNTS_URL=http://127.0.0.1:1"}, verifier...)}
 	s.record, _ = s.run(t, "record")
 	s.settings["upload"] = append([]string{"EVENTS_URL=" + s.record}, verifier...)
 	grace := killGrace.String()

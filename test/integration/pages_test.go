@@ -57,11 +57,11 @@ func TestOperationsWithMakeRun(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "users.jsonl"), []byte(users), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	inDir := strings.NewReplacer("$PWD/.strongroom/", dir+"/", ".strongroom/", dir+"/")
 	// The demo accounts ada and grace exist already.
 	for i, want := range []string{"dead letters moved back: 0\n", "problems: 0\n", "imported: 1\nalready existed (unchanged): 2\n"} {
-		// The command is not an argument of bash, because pgrep would then find bash.
 		shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail")
-		shell.Dir, shell.Stdin = dir, strings.NewReader(strings.ReplaceAll(scripts[i], ".strongroom/", dir+"/"))
+		shell.Dir, shell.Stdin = dir, strings.NewReader(inDir.Replace(scripts[i]))
 		if out, err := shell.CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: got %v and the output\n%s\nwant %q", scripts[i], err, out, want)
 		}

@@ -101,7 +101,7 @@ func TestRunWithNamedStores(t *testing.T) {
 	mysql, mongo, rabbit := servertest.OwnMySQL(t), servertest.OwnMongoDB(t), servertest.OwnRabbitMQ(t)
 	dir := t.TempDir()
 	r := startRunner(t, dir, "MYSQL_DSN="+mysql.EmptyDatabase(t), "MONGODB_URI="+mongo.NewDatabase(t), "EVENTS_URL="+rabbit.NewVhost(t).URL)
-	for _, name := range []string{"MYSQL_DSN", "MONGODB_URI", "EVENTS_URL"} {
+	for _, name := range []string{"MYSQL_DSN_FILE", "MONGODB_URI_FILE", "EVENTS_URL_FILE"} {
 		if !strings.Contains(r.output(), " from "+name+"; ") {
 			t.Errorf("the output of the runner does not name the server from %s", name)
 		}

@@ -79,7 +79,11 @@ func launchRunner(t *testing.T, dir, address string, settings ...string) *runner
 		}
 	}
 	r.cmd.Env = append(r.cmd.Env, "ADDR="+address, "STRONGROOM_DIR="+dir)
-	r.cmd.Env = append(r.cmd.Env, settings...)
+	files, err := servertest.Environment(t.TempDir(), settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cmd.Env = append(r.cmd.Env, files...)
 	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = root, r, r
 	// The runner gets its own session, so that left can find all of its processes.
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -17,15 +17,18 @@ import (
 	"github.com/strongroom-dev/strongroom/test/servertest"
 )
 
-// setupCommand runs a setup command with environment as its whole environment. It returns the standard output and the
+// setupCommand runs a setup command with no other settings. It returns the standard output and the
 // log, which is the standard error.
-func setupCommand(t *testing.T, stdin string, environment []string, args ...string) (out, log string, err error) {
+func setupCommand(t *testing.T, stdin string, settings []string, args ...string) (out, log string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, build(t, "setup"), args...)
 	var stdout, stderr strings.Builder
-	command.Env, command.Stdin, command.Stdout, command.Stderr = environment, strings.NewReader(stdin), &stdout, &stderr
+	if command.Env, err = environment(command.Path, settings); err != nil {
+		t.Fatal(err)
+	}
+	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	err = command.Run()
 	return stdout.String(), stderr.String(), err
 }

@@ -77,8 +77,8 @@ func TestSetupNamesRefusedSetting(t *testing.T) {
 			for line := range strings.Lines(log) {
 				last = line
 			}
-			if !regexp.MustCompile(`: ` + test.setting + `: (MySQL|RabbitMQ|MongoDB) denied the user access: `).MatchString(last) {
-				t.Errorf("the last line does not name %s:\n%s", test.setting, log)
+			if !regexp.MustCompile(`: ` + test.setting + `_FILE: (MySQL|RabbitMQ|MongoDB) denied the user access: `).MatchString(last) {
+				t.Errorf("the last line does not name %s_FILE:\n%s", test.setting, log)
 			}
 			if strings.Contains(log, "gave up waiting") || strings.Contains(log, `"waiting until`) {
 				t.Errorf("setup waited, want an immediate exit:\n%s", log)

@@ -21,24 +21,27 @@ import (
 )
 
 // runSetup runs the setup binary until it exits, for at most 2 minutes, and returns its output.
-func runSetup(ctx context.Context, binary string, environment ...string) (string, error) {
+func runSetup(ctx context.Context, binary string, settings ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, binary)
-	command.Env = environment
+	var err error
+	if command.Env, err = environment(binary, settings); err != nil {
+		return "", err
+	}
 	out, err := command.CombinedOutput()
 	return string(out), err
 }
 
 // TestSetupTwiceAtOnceAndAgain proves that two setup processes can run at the same time, that setup logs no password,
-// and that a later run with another ADMIN_PASSWORD does not change the first admin.
+// and that a later run with another ADMIN_PASSWORD_FILE does not change the first admin.
 func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	admin, dsn := servertest.MySQL(t).NewDatabase(t)
 	mongo := servertest.MongoDB(t)
 	mongoAdmin := mongo.NewDatabase(t)
 	mongoURI := mongo.NewUser(t, mongoAdmin)
 	binary := build(t, "setup")
-	environment := []string{
+	settings := []string{
 		"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + mongoURI, "MONGODB_ADMIN_URI=" + mongoAdmin,
 		"EVENTS_ADMIN_URL=" + servertest.RabbitMQ(t).NewVhost(t).URL,
 		"ADMIN_USERNAME=Root", "ADMIN_PASSWORD=first password",
@@ -47,7 +50,7 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
-			log, err := runSetup(t.Context(), binary, environment...)
+			log, err := runSetup(t.Context(), binary, settings...)
 			if err != nil {
 				t.Errorf("run setup: %v\n%s", err, log)
 			}
@@ -74,8 +77,8 @@ func TestSetupTwiceAtOnceAndAgain(t *testing.T) {
 	wantIndexes(t, mongoURI, "fs.chunks", 2)
 	wantIndexes(t, mongoURI, "catalogue", 6)
 
-	// ADMIN_PASSWORD is only the initial password: for an admin that exists, setup ignores it.
-	again := append(environment, "ADMIN_PASSWORD=second password")
+	// ADMIN_PASSWORD_FILE is only the initial password: for an admin that exists, setup ignores it.
+	again := append(settings, "ADMIN_PASSWORD=second password")
 	if log, err := runSetup(t.Context(), binary, again...); err != nil {
 		t.Errorf("run setup again: %v\n%s", err, log)
 	}
@@ -111,7 +114,9 @@ func TestSetupWaits(t *testing.T) {
 	}
 	defer func() { _ = log.Close() }()
 	command := exec.CommandContext(t.Context(), binary)
-	command.Env = []string{"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + servertest.MongoDB(t).NewDatabase(t)}
+	if command.Env, err = environment(binary, []string{"MYSQL_DSN=" + dsn, "MYSQL_ADMIN_DSN=" + admin, "MONGODB_URI=" + servertest.MongoDB(t).NewDatabase(t)}); err != nil {
+		t.Fatal(err)
+	}
 	command.Stderr = write
 	err = errors.Join(command.Start(), write.Close())
 	if err != nil {

@@ -114,11 +114,15 @@ func (s *soak) addFunction(t *testing.T, name, as string, settings ...string) st
 	if err != nil {
 		t.Fatal(err)
 	}
+	env, err := environment("", settings)
+	if err != nil {
+		t.Fatal(err)
+	}
 	f := &soakFunction{
 		binary: build(t, name),
 		log:    filepath.Join(s.logs, strings.ReplaceAll(as, " ", "-")+".log"),
 		url:    "http://" + process.Address(port),
-		env:    append([]string{"HOST=127.0.0.1", "PORT=" + strconv.Itoa(port)}, settings...),
+		env:    append([]string{"HOST=127.0.0.1", "PORT=" + strconv.Itoa(port)}, env...),
 	}
 	if err := f.start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -69,8 +69,8 @@ func startTraced(t *testing.T, signIn string, settings ...string) *traced {
 	tokens := []string{"TOKEN_KEYS_FILE=" + keys, "TOKEN_SIGNING_KEY_FILE=" + filepath.Join(filepath.Dir(keys), "key.jwk"),
 		"TOKEN_ISSUER=strongroom", "TOKEN_AUDIENCE=strongroom"}
 	key := gatewayKey(t)
-	login := run("login", append(tokens, key, "MYSQL_DSN="+dsn)...)
-	upload := run("upload", append(tokens, "MONGODB_URI="+uri, "EVENTS_URL="+proxy.through(t, broker.URL))...)
+	login := run("login", append(tokens, key, strings.Replace(key, "GATEWAY", "SIGN_IN", 1), "MYSQL_DSN="+dsn)...)
+	upload := run("upload", append(tokens, key, "MONGODB_URI="+uri, "EVENTS_URL="+proxy.through(t, broker.URL))...)
 	// The exporter must also use the other OTEL_EXPORTER_OTLP variables.
 	record := run("record", "MONGODB_URI="+uri, "OTEL_EXPORTER_OTLP_COMPRESSION=gzip")
 	s.sweep = run("sweep", "MONGODB_URI="+uri, "EVENTS_URL="+broker.URL, "PENDING_GRACE=1s", "ORPHAN_GRACE=1h")
@@ -119,16 +119,28 @@ func (s *traced) ask(t *testing.T, method, path, traceparent, body string, heade
 	return answer{response.StatusCode, response.Header, got}
 }
 
-// upload uploads a file, which must result in the status want. It returns the ID of the file, or "" if want is not 202.
-func (s *traced) upload(t *testing.T, traceparent string, want int, header ...string) string {
+// traceOfRequest returns the trace ID in the gateway's log line of the request with the response got.
+func (s *traced) traceOfRequest(t *testing.T, got answer) (trace string) {
+	t.Helper()
+	servertest.Eventually(t, servertest.Recovery, "gateway has logged the request", func() error {
+		lines := s.lines(t, "gateway", map[string]string{"msg": "request", "request_id": got.header.Get("X-Request-Id")})
+		if len(lines) == 0 {
+			return errors.New("the log has no such line")
+		}
+		trace, _ = lines[0]["trace_id"].(string)
+		return nil
+	})
+	return trace
+}
+
+// upload uploads a file. It returns the ID of the file, and the trace ID of the request.
+func (s *traced) upload(t *testing.T, traceparent string, header ...string) (id, trace string) {
 	t.Helper()
 	got := s.ask(t, http.MethodPost, "/upload?name="+needle+".txt", traceparent, needle+" content",
-		append(header, "Content-Type", "text/x-"+needle, "Idempotency-Key", fmt.Sprintf("%q", needle+traceparent))...)
+		append([]string{"Content-Type", "text/x-" + needle, "Idempotency-Key", fmt.Sprintf("%q", needle+traceparent)}, header...)...)
 	var file struct{ ID string }
-	if got.decode(t, want, &file); want != http.StatusAccepted {
-		return ""
-	}
-	return file.ID
+	got.decode(t, http.StatusAccepted, &file)
+	return file.ID, s.traceOfRequest(t, got)
 }
 
 // wantCatalogued waits for the catalog entry of the file with the given ID.
@@ -186,60 +198,60 @@ func (s *traced) traceOf(t *testing.T, id string) (trace string) {
 	return trace
 }
 
-// caller is the trace context of a client: the trace ID, the ID of the client's span, and the trace flags.
-type caller struct{ trace, span, flags string }
+// clientTrace and clientSpan are the IDs in the trace headers of the client.
+const (
+	clientTrace = "4bf92f3577b34da6a3ce929d0e0e4736"
+	clientSpan  = "00f067aa0ba902b7"
+)
 
-// newCaller returns the nth trace context. The flags 01 mean that the client records the trace.
-func newCaller(n int, flags string) caller {
-	return caller{fmt.Sprintf("4bf92f3577b34da6a3ce929d0e0e%04x", n), fmt.Sprintf("00f067aa0ba9%04x", n), flags}
-}
-
-func (c caller) traceparent() string { return "00-" + c.trace + "-" + c.span + "-" + c.flags }
+// recorded and ignored are the traceparents of a client that records its trace, and of a client that does not.
+const (
+	recorded = "00-" + clientTrace + "-" + clientSpan + "-01"
+	ignored  = "00-" + clientTrace + "-" + clientSpan + "-00"
+)
 
 // TestTrace proves that all spans of an upload, from the gateway through RabbitMQ and the real receive adapter to
-// record, belong to the trace of the client. The exports contain no user input.
+// record, belong to one trace. The trace begins at the gateway, and has a link to the client's span. The client can
+// choose neither the trace nor whether it is recorded. The exports contain no user input.
 func TestTrace(t *testing.T) {
 	collector := newCollector(t)
-	signIn, whole, tus, late, hidden := newCaller(1, "01"), newCaller(2, "01"), newCaller(3, "01"), newCaller(4, "01"), newCaller(5, "00")
-	s := startTraced(t, signIn.traceparent(), "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.url, "OTEL_BSP_SCHEDULE_DELAY=50")
-	want := map[caller]string{signIn: "" +
-		"gateway: server POST /session, 200\n" +
-		"  login: server POST /login, 200\n"}
+	s := startTraced(t, recorded, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.url, "OTEL_BSP_SCHEDULE_DELAY=50")
+	want := map[string]string{} // the trees, by trace ID
 	secrets := []string{s.user}
-	catalogued := func(id string, from caller) {
+	catalogued := func(id, trace string) {
 		t.Helper()
 		s.wantCatalogued(t, id)
-		if got := s.traceOf(t, id); got != from.trace {
-			t.Errorf("record cataloged file %s: got the trace %s, want %s", id, got, from.trace)
+		if got := s.traceOf(t, id); got != trace {
+			t.Errorf("record cataloged file %s: got the trace %s, want %s", id, got, trace)
 		}
-		s.wantJoined(t, from.trace, "gateway", "upload", "record")
+		s.wantJoined(t, trace, "gateway", "upload", "record")
 		secrets = append(secrets, id)
 	}
+	tree := func(link string) string {
+		return "gateway: server POST /upload, 202" + link + "\n" +
+			"  upload: server POST /upload, 202\n" +
+			"    upload: producer publish, rabbitmq\n" +
+			"    record: server POST /, 204\n"
+	}
+	for traceparent, link := range map[string]string{recorded: ", linked to nothing", ignored: ", linked to nothing", "": ""} {
+		id, trace := s.upload(t, traceparent)
+		catalogued(id, trace)
+		want[trace] = tree(link)
+	}
 
-	// The client does not record this trace, so no spans are exported, but the log lines still have the trace ID. This
-	// upload is the first, so that its spans would arrive before the spans of the other uploads.
-	catalogued(s.upload(t, hidden.traceparent(), http.StatusAccepted), hidden)
-	want[hidden] = ""
-
-	catalogued(s.upload(t, whole.traceparent(), http.StatusAccepted), whole)
-	want[whole] = "" +
-		"gateway: server POST /upload, 202\n" +
-		"  upload: server POST /upload, 202\n" +
-		"    upload: producer publish, rabbitmq\n" +
-		"    record: server POST /, 204\n"
-
-	created := s.ask(t, http.MethodPost, "/upload/tus/", tus.traceparent(), "", "Tus-Resumable", "1.0.0", "Upload-Length", "5",
+	created := s.ask(t, http.MethodPost, "/upload/tus/", "", "", "Tus-Resumable", "1.0.0", "Upload-Length", "5",
 		"Upload-Metadata", "filename "+base64.StdEncoding.EncodeToString([]byte(needle)))
 	id := path.Base(created.header.Get("Location"))
-	patched := s.ask(t, http.MethodPatch, "/upload/tus/"+id, tus.traceparent(), "hello", "Tus-Resumable", "1.0.0", "Upload-Offset", "0",
+	patched := s.ask(t, http.MethodPatch, "/upload/tus/"+id, "", "hello", "Tus-Resumable", "1.0.0", "Upload-Offset", "0",
 		"Content-Type", "application/offset+octet-stream")
 	if created.status != http.StatusCreated || patched.status != http.StatusNoContent {
 		t.Fatalf("tus: got %s and %s", created, patched)
 	}
-	catalogued(id, tus)
-	want[tus] = "" +
+	catalogued(id, s.traceOfRequest(t, patched))
+	want[s.traceOfRequest(t, created)] = "" +
 		"gateway: server POST /upload/tus, 201\n" +
-		"  upload: server POST /upload/tus, 201\n" +
+		"  upload: server POST /upload/tus, 201\n"
+	want[s.traceOfRequest(t, patched)] = "" +
 		"gateway: server PATCH /upload/tus/*, 204\n" +
 		"  upload: server PATCH /upload/tus/*, 204\n" +
 		"    upload: producer publish, rabbitmq\n" +
@@ -247,7 +259,7 @@ func TestTrace(t *testing.T) {
 
 	// The event belongs to the trace even if sweep publishes it after the request has ended.
 	s.silent.Store(true)
-	s.upload(t, late.traceparent(), http.StatusAccepted)
+	_, late := s.upload(t, recorded, "Idempotency-Key", `"late"`)
 	s.silent.Store(false)
 	servertest.Eventually(t, servertest.Recovery, "sweep publishes the event", func() error {
 		if status, got := postSweep(t, s.sweep); status != http.StatusOK || got.Published != 1 {
@@ -255,25 +267,21 @@ func TestTrace(t *testing.T) {
 		}
 		return nil
 	})
-	s.wantJoined(t, late.trace, "gateway", "upload", "record")
+	s.wantJoined(t, late, "gateway", "upload", "record")
 	want[late] = "" +
-		"gateway: server POST /upload, 202\n" +
+		"gateway: server POST /upload, 202, linked to nothing\n" +
 		"  upload: server POST /upload, 202\n" +
 		"    upload: producer publish, rabbitmq, error failed\n" +
 		"    sweep: producer publish, rabbitmq, linked to sweep POST /\n" +
 		"    record: server POST /, 204\n"
 
-	// A request without trace context begins a new trace.
-	id = s.upload(t, "", http.StatusAccepted)
-	s.wantCatalogued(t, id)
-	own := caller{trace: s.traceOf(t, id)}
-	catalogued(id, own)
-	want[own] = want[whole]
+	// No span belongs to the client's trace.
+	want[clientTrace] = ""
 
 	compare := func() error {
-		for from, tree := range want {
-			if got := collector.tree(from.trace, from.span); got != tree {
-				return fmt.Errorf("trace %s: got\n%swant\n%s", from.trace, got, tree)
+		for trace, tree := range want {
+			if got := collector.tree(trace, ""); got != tree {
+				return fmt.Errorf("trace %s: got\n%swant\n%s", trace, got, tree)
 			}
 		}
 		return nil
@@ -319,24 +327,23 @@ func (s *traced) wantDiscreet(t *testing.T, c *collector, secrets []string) {
 	}
 }
 
-// TestTraceIDWithoutCollector proves that the logs and the event of a file have the client's trace ID even if no traces
-// are exported.
+// TestTraceIDWithoutCollector proves that the logs and the event of a file have the trace ID of the request even if no
+// traces are exported.
 func TestTraceIDWithoutCollector(t *testing.T) {
-	from := newCaller(1, "01")
-	s := startTraced(t, newCaller(2, "01").traceparent())
-	id := s.upload(t, from.traceparent(), http.StatusAccepted)
+	s := startTraced(t, recorded)
+	id, trace := s.upload(t, recorded)
 	s.wantCatalogued(t, id)
-	if got := s.traceOf(t, id); got != from.trace {
-		t.Errorf("record cataloged file %s: got the trace %s, want %s", id, got, from.trace)
+	if got := s.traceOf(t, id); got != trace || got == clientTrace {
+		t.Errorf("record cataloged file %s: got the trace %s, want %s", id, got, trace)
 	}
-	s.wantJoined(t, from.trace, "gateway", "upload", "record")
+	s.wantJoined(t, trace, "gateway", "upload", "record")
 	f, err := s.files.Get(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var event struct{ Traceparent, Tracestate string }
-	if err := json.Unmarshal([]byte(f.Event), &event); err != nil || event.Traceparent != from.traceparent() || event.Tracestate != "theirs=1" {
-		t.Errorf("event: got traceparent %q and tracestate %q (%v), want %q and theirs=1",
-			event.Traceparent, event.Tracestate, err, from.traceparent())
+	if err := json.Unmarshal([]byte(f.Event), &event); err != nil || !strings.HasPrefix(event.Traceparent, "00-"+trace+"-") || event.Tracestate != "" {
+		t.Errorf("event: got traceparent %q and tracestate %q (%v), want the trace %s and no tracestate of the client",
+			event.Traceparent, event.Tracestate, err, trace)
 	}
 }

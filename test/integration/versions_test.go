@@ -29,10 +29,13 @@ import (
 // previousVersion is the commit of the previous version, from which an upgrade must work.
 const previousVersion = "880a960"
 
+// previousDir returns the folder of the previous version's source and binaries.
+func previousDir() string { return filepath.Join(servertest.TempDir(), "previous") }
+
 // previousFunctions builds functions of the previous version, and adds them to binaries as "previous-NAME".
 func previousFunctions(t *testing.T, names ...string) {
 	t.Helper()
-	source := filepath.Join(servertest.TempDir(), "previous")
+	source := previousDir()
 	binaries.mu.Lock()
 	defer binaries.mu.Unlock()
 	if err := os.Mkdir(source, 0o755); err == nil {
@@ -100,8 +103,8 @@ func alternate(t *testing.T, lose *atomic.Bool, urls ...string) string {
 	return server.URL
 }
 
-// wantComplete checks the database after sweep has completed all work: each accepted file is complete and has one entry,
-// each deleted file is gone, and nothing else remains.
+// wantComplete checks the database after sweep has completed all work: each accepted file is complete and has one
+// entry, each deleted file is gone, and nothing else remains.
 func (u *uploader) wantComplete(t *testing.T, accepted, deleted map[string]bool) {
 	t.Helper()
 	state, err := servertest.ReadStore(t.Context(), u.db)
@@ -127,7 +130,8 @@ func (u *uploader) wantComplete(t *testing.T, accepted, deleted map[string]bool)
 }
 
 // TestUpgradeOfData proves that files and uploads of the previous version are complete after an upgrade. The broker has
-// lost the events of some files after it confirmed them. setup adds notes for these files, and sweep publishes the events.
+// lost the events of some files after it confirmed them. setup adds notes for these files, and sweep publishes the
+// events.
 func TestUpgradeOfData(t *testing.T) {
 	previousFunctions(t, "upload", "record")
 	var lose atomic.Bool
@@ -187,9 +191,9 @@ func TestUpgradeOfData(t *testing.T) {
 	u.wantComplete(t, accepted, nil)
 }
 
-// TestVersionsTogether proves that functions of the previous version and of this version can run at the same time. Clients
-// upload and delete files through both versions, and both versions of record and sweep process the files. Afterward, each
-// accepted file has one catalog entry, and each deleted file is gone.
+// TestVersionsTogether proves that functions of the previous version and of this version can run at the same time.
+// Clients upload and delete files through both versions, and both versions of record and sweep process the files.
+// Afterward, each accepted file has one catalog entry, and each deleted file is gone.
 func TestVersionsTogether(t *testing.T) {
 	previousFunctions(t, "upload", "record", "files", "sweep")
 	var never atomic.Bool
@@ -202,7 +206,7 @@ func TestVersionsTogether(t *testing.T) {
 	if err := os.WriteFile(key, bytes.Repeat([]byte("k"), 32), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	files := u.startVersions(t, "files", "LINK_KEY_FILE="+key)
+	files := u.startVersions(t, "files", "LINK_KEY_FILE="+key, "ACCOUNTS_URL=http://127.0.0.1:1")
 	sweeps := u.startVersions(t, "sweep", "EVENTS_URL="+sink, "PENDING_GRACE=10ms", "ORPHAN_GRACE=1h")
 
 	var mu sync.Mutex

@@ -1,6 +1,8 @@
 package servertest
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -34,11 +36,10 @@ func OpenAccounts(t *testing.T, dsn string, clock ...func() time.Time) *accounts
 	return store
 }
 
-// LoginFailures returns the sum of all failure counters. Each failure is counted twice: once for the user
-// name and the address, and once for the user name and all addresses.
+// LoginFailures returns the sum of all failure counters.
 func LoginFailures(t *testing.T, dsn string) (n int) {
 	t.Helper()
-	if err := OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures) FROM login_attempts`).Scan(&n); err != nil {
+	if err := OpenSQL(t, dsn).QueryRowContext(t.Context(), `SELECT SUM(failures) FROM attempt_counters`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -59,7 +60,7 @@ func CreateAccount(t *testing.T, store *accounts.Store, name, role string) accou
 func AuditTrail(t *testing.T, store *accounts.Store) (lines []string) {
 	t.Helper()
 	for cursor := ""; ; {
-		entries, next, err := store.Audit(t.Context(), 3, cursor)
+		entries, next, err := store.Audit(t.Context(), accounts.AuditFilter{}, 3, cursor)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,14 +79,12 @@ func AuditTrail(t *testing.T, store *accounts.Store) (lines []string) {
 	}
 }
 
-// ReserveAndSettle makes a login attempt and records its outcome. The test fails if the attempt is not admitted.
-func ReserveAndSettle(t *testing.T, store *accounts.Store, name string, address netip.Addr, outcome accounts.Outcome) {
+// Attempt makes a sign-in attempt with the right or a wrong password. The test fails if the attempt is not admitted.
+func Attempt(t *testing.T, store *accounts.Store, name string, address netip.Addr, right bool) {
 	t.Helper()
-	settle, err := store.Reserve(t.Context(), name, address)
-	if err == nil {
-		err = settle(t.Context(), outcome)
-	}
-	if err != nil {
-		t.Fatalf("login attempt for %s from %s: %v", name, address, err)
+	_, err := store.Attempt(t.Context(), accounts.Attempt{Username: name, Address: address},
+		func(context.Context, accounts.User) (bool, error) { return right, nil })
+	if right && err != nil || !right && !errors.Is(err, accounts.ErrBadCredentials) {
+		t.Fatalf("attempt with the right password (%t) for %s from %s: got error %v", right, name, address, err)
 	}
 }

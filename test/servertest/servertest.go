@@ -194,3 +194,37 @@ func ParseURL(t *testing.T, raw string) *url.URL {
 	}
 	return u
 }
+
+// secrets are the settings whose values a function reads from a file.
+var secrets = []string{
+	"MYSQL_DSN", "MYSQL_ADMIN_DSN", "MONGODB_URI", "MONGODB_ADMIN_URI", "EVENTS_URL", "EVENTS_ADMIN_URL",
+	"ADMIN_USERNAME", "ADMIN_PASSWORD", "DEMO_USERS",
+}
+
+// Environment returns the environment of a function. Each element of settings has the format NAME=VALUE. If the value is
+// a secret, Environment writes it to a file in dir and returns NAME_FILE=PATH. It skips empty secrets.
+func Environment(dir string, settings []string) ([]string, error) {
+	var environment []string
+	for _, setting := range settings {
+		name, value, _ := strings.Cut(setting, "=")
+		if !slices.Contains(secrets, name) {
+			environment = append(environment, setting)
+			continue
+		}
+		if value == "" {
+			continue
+		}
+		file, err := os.CreateTemp(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := file.WriteString(value); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		if err := file.Close(); err != nil {
+			return nil, err
+		}
+		environment = append(environment, name+"_FILE="+file.Name())
+	}
+	return environment, nil
+}

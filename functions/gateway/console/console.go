@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +28,8 @@ var dist embed.FS
 
 // pages contains the paths of the console's pages. All pages use the same HTML document. Its script selects the page
 // to show based on the path.
-var pages = map[string]bool{"/": true, "/password": true, "/admin/files": true, "/admin/accounts": true, "/admin/audit": true}
+var pages = map[string]bool{"/": true, "/password": true, "/devices": true, "/passkeys": true,
+	"/admin/files": true, "/admin/accounts": true, "/admin/audit": true}
 
 // types maps file name extensions to content types. The console does not use the mime package, because that package's
 // results depend on the machine's configuration.
@@ -46,9 +48,9 @@ type asset struct {
 	gzipped func() string
 }
 
-// Handler returns a handler that serves the console's pages and assets. The caller must set the headers that restrict
-// a page, such as Content-Security-Policy.
-func Handler() http.Handler {
+// Handler returns a handler that serves the console's pages and assets. The pages state the minimum length of a new
+// password, in characters. The caller must set the headers that restrict a page, such as Content-Security-Policy.
+func Handler(passwordMinLength int) http.Handler {
 	assets := map[string]*asset{}
 	err := fs.WalkDir(dist, "dist", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -61,6 +63,9 @@ func Handler() http.Handler {
 		contentType, ok := types[path.Ext(name)]
 		if !ok {
 			return fmt.Errorf("file %s: the content type for the file name extension is unknown", name)
+		}
+		if path.Ext(name) == ".html" {
+			content = bytes.ReplaceAll(content, []byte("PASSWORD_MIN_LENGTH"), []byte(strconv.Itoa(passwordMinLength)))
 		}
 		assets[strings.TrimPrefix(name, "dist")] = newAsset(content, contentType, strings.HasPrefix(name, "dist/assets/"))
 		return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ func ask(method, path string, header ...string) *httptest.ResponseRecorder {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	Handler().ServeHTTP(w, r)
+	Handler(15).ServeHTTP(w, r)
 	return w
 }
 
@@ -50,6 +51,30 @@ func TestPages(t *testing.T) {
 	}
 	if got := ask(http.MethodPost, "/"); got.Code != http.StatusMethodNotAllowed || got.Header().Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: got status %d and headers %v, want 405 and Allow", got.Code, got.Header())
+	}
+}
+
+// TestPagesOfConsole checks that each page of the console's script has a path, so that a user can load the page again.
+func TestPagesOfConsole(t *testing.T) {
+	source, err := os.ReadFile("src/main.tsx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`\{ path: '([^']+)'`).FindAllSubmatch(source, -1)
+	if len(found) != len(pages) {
+		t.Errorf("got %d paths in main.tsx, want the %d paths of the handler", len(found), len(pages))
+	}
+	for _, match := range found {
+		if path := string(match[1]); !pages[path] {
+			t.Errorf("the handler has no page %s", path)
+		}
+	}
+}
+
+// TestPasswordMinLength checks that the page states the minimum length of a new password, which is a setting.
+func TestPasswordMinLength(t *testing.T) {
+	if page := ask(http.MethodGet, "/").Body.String(); !strings.Contains(page, `data-password-min-length="15"`) {
+		t.Errorf("got %s, want the minimum length 15", page)
 	}
 }
 

@@ -34,11 +34,12 @@ func load(t *testing.T, name string, file any) {
 	}
 }
 
-// exceptions lists the IDs of valid JSON Web Signatures that package token rejects, by the reason. Package token accepts no
-// invalid JSON Web Signature.
+// exceptions lists the IDs of valid JSON Web Signatures that package token rejects, by the reason. Package token
+// accepts no invalid JSON Web Signature.
 var exceptions = map[string][]int{
 	"a published key set must not contain symmetric keys":         {1, 348, 352, 357, 358, 359, 372, 373, 376, 377},
 	"a token must have a payload":                                 {259},
+	"an ES256 signature must have the lower of its two values":    {18},
 	"RS384, RS512, PS256, PS384, PS512 and ES512 are unsupported": {264, 265, 266, 267, 268, 269, 270, 271, 272, 273, 274, 275, 287, 288, 320, 321, 322, 323, 325, 326, 327, 328, 346, 347, 350, 351},
 }
 

@@ -1,7 +1,10 @@
 import { useEffect, useState } from 'preact/hooks'
-import { changeAccount, createAccount, listAccounts, type Account } from './api'
+import {
+  changeAccount, createAccount, endSessionsOf, listAccounts, removePasskeysOf, setSecondFactors, showSecondFactors, unlockAccount, type Account,
+} from './api'
 import { When } from './format'
 import { explain } from './problem'
+import { NewPassword, Owner } from './password'
 import { complain, Dialog, say, Trouble, useTask } from './ui'
 
 export function Accounts({ me }: { me: string }) {
@@ -10,6 +13,7 @@ export function Accounts({ me }: { me: string }) {
   const [error, setError] = useState('')
   const [creating, setCreating] = useState(false)
   const [resetting, setResetting] = useState<Account>()
+  const [unlocking, setUnlocking] = useState<Account>()
 
   async function load(cursor: string) {
     setError('')
@@ -35,6 +39,7 @@ export function Accounts({ me }: { me: string }) {
         <p class="muted count">Disabled users cannot sign in, and their sessions have ended. Their files are kept.</p>
         <button type="button" class="main" onClick={() => setCreating(true)}>New account</button>
       </div>
+      <SecondFactors />
       <Trouble text={error} onRetry={() => load('')} />
       {!accounts && !error && <p class="muted empty">Loading…</p>}
       {accounts && (
@@ -66,6 +71,13 @@ export function Accounts({ me }: { me: string }) {
                         <button type="button" aria-label={`Make ${other}: ${username}`} onClick={() =>
                           change(account, { role: other }, `${username} is now ${other === 'admin' ? 'an admin' : 'a user'}.`).catch(complain)}>Make {other}</button>
                         <button type="button" aria-label={`Reset password: ${username}`} onClick={() => setResetting(account)}>Reset password</button>
+                        <button type="button" aria-label={`Unlock: ${username}`} onClick={() =>
+                          unlockAccount(account.id).then(() => say(`${username} can sign in again without a delay.`)).catch(complain)}>Unlock</button>
+                        <button type="button" aria-label={`End sessions: ${username}`} onClick={() =>
+                          endSessionsOf(account.id).then(() => say(`Ended all sessions of ${username}.`)).catch(complain)}>End sessions</button>
+                        {account.has_passkey && (
+                          <button type="button" aria-label={`Remove passkeys: ${username}`} onClick={() => setUnlocking(account)}>Remove passkeys</button>
+                        )}
                       </>
                     )}
                   </td>
@@ -82,6 +94,14 @@ export function Accounts({ me }: { me: string }) {
           setAccounts((before) => [...(before ?? []), created].sort((a, b) => a.username.localeCompare(b.username)))
           setCreating(false)
           say(`Created the account ${created.username}.`)
+        }} />
+      )}
+      {unlocking && (
+        <Removal account={unlocking} onClose={() => setUnlocking(undefined)} onDone={async () => {
+          await removePasskeysOf(unlocking.id)
+          setAccounts((before) => before?.map((other) => (other.id === unlocking.id ? { ...other, has_passkey: false } : other)))
+          setUnlocking(undefined)
+          say(`Removed the passkeys of ${unlocking.username} and ended all of their sessions.`)
         }} />
       )}
       {resetting && (
@@ -107,18 +127,16 @@ function Credentials({ title, action, of, onClose, onDone }: {
   const task = useTask()
   return (
     <Dialog title={title} onClose={onClose}>
-      <form onSubmit={(event) => { event.preventDefault(); void task.run(() => onDone(username, password, role)) }}>
-        {!of && (
+      <form onSubmit={(event) => { event.preventDefault(); void task.run(() => onDone(username.trim(), password, role)) }}>
+        {of ? <Owner username={of.username} /> : (
           <>
             <label for="new-name">User name</label>
             <input id="new-name" autocomplete="off" autocapitalize="none" spellcheck={false} required maxLength={64} autofocus
               value={username} onInput={(event) => setUsername(event.currentTarget.value)} />
           </>
         )}
-        <label for="new-password">New password</label>
-        <input id="new-password" type="password" autocomplete="new-password" required minLength={8} aria-describedby="new-rule" autofocus={Boolean(of)}
-          value={password} onInput={(event) => setPassword(event.currentTarget.value)} />
-        <p id="new-rule" class="muted">At least 8 characters.</p>
+        <NewPassword value={password} onValue={setPassword} focus={Boolean(of)} />
+        <p class="muted">At the next sign-in, within 7 days, the user must choose another password.</p>
         {!of && (
           <>
             <label for="new-role">Role</label>
@@ -135,5 +153,42 @@ function Credentials({ title, action, of, onClose, onDone }: {
         </footer>
       </form>
     </Dialog>
+  )
+}
+
+/** Removal is a dialog that asks an admin to confirm the removal of a user's passkeys. */
+function Removal({ account, onClose, onDone }: { account: Account; onClose: () => void; onDone: () => Promise<void> }) {
+  const task = useTask()
+  return (
+    <Dialog title={`Remove the passkeys of ${account.username}?`} onClose={onClose}>
+      <p>This also invalidates the recovery codes and ends all sessions of {account.username}, who can then sign in with the password.</p>
+      <Trouble text={task.error} />
+      <footer>
+        <button type="button" onClick={onClose}>Cancel</button>
+        <button type="button" class="danger" disabled={task.busy} onClick={() => task.run(onDone)}>Remove</button>
+      </footer>
+    </Dialog>
+  )
+}
+
+/** SecondFactors shows the roles that require a second factor. */
+function SecondFactors() {
+  const [roles, setRoles] = useState<string[]>()
+  const task = useTask()
+  useEffect(() => void task.run(async () => setRoles(await showSecondFactors())), [])
+  return (
+    <div class="tools">
+      {roles && [['user', 'users'], ['admin', 'admins']].map(([role, people]) => (
+        <label key={role} class="check">
+          <input type="checkbox" checked={roles.includes(role!)} disabled={task.busy} onClick={(event) => {
+            event.preventDefault() // the box changes when the server has accepted the change
+            const others = roles.filter((other) => other !== role)
+            void task.run(async () => setRoles(await setSecondFactors(roles.includes(role!) ? others : [...others, role!])))
+          }} />
+          Require a second factor for {people}
+        </label>
+      ))}
+      <Trouble text={task.error} />
+    </div>
   )
 }

@@ -1,5 +1,5 @@
 import { problemOf, unreachable } from './problem'
-import { ended, token } from './session'
+import { confirm, ended, token } from './session'
 
 export interface StoredFile {
   id: string
@@ -17,7 +17,22 @@ export interface Account {
   username: string
   role: 'user' | 'admin'
   disabled: boolean
+  has_passkey: boolean
   created_at: string
+}
+
+export interface Passkey {
+  id: string
+  name: string
+  domain: string
+  created_at: string
+  used_at?: string
+}
+
+export interface PasskeyList {
+  passkeys: Passkey[]
+  recovery_codes: number
+  second_factor: boolean
 }
 
 export interface AuditEntry {
@@ -27,16 +42,29 @@ export interface AuditEntry {
   actor: { id?: string; username: string }
   account: { id?: string; username: string }
   role?: string
+  detail?: string
   address?: string
+}
+
+export interface DeviceSession {
+  id: string
+  current: boolean
+  device?: string
+  address?: string
+  created_at: string
+  last_used_at: string
 }
 
 /**
  * request sends a request with the access token. If the server rejects the token, request refreshes the token and
- * tries once more.
+ * tries once more. If the server requires a recent sign-in (RFC 9470), request waits until the user has signed in
+ * again, and tries once more.
  */
 async function request(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
-  for (let renewed = false; ; renewed = true) {
-    const init: RequestInit = { method, cache: 'no-store', headers: { ...headers, Authorization: `Bearer ${await token(renewed)}` } }
+  let renew = false, renewed = false, confirmed = false
+  for (;;) {
+    const init: RequestInit = { method, cache: 'no-store', headers: { ...headers, Authorization: `Bearer ${await token(renew)}` } }
+    renew = false
     if (body !== undefined) {
       init.body = JSON.stringify(body)
       init.headers = { ...init.headers, 'Content-Type': 'application/json' }
@@ -48,9 +76,18 @@ async function request(method: string, path: string, body?: unknown, headers: Re
       throw unreachable()
     }
     if (response.ok) return response
-    if (response.status === 401 && !renewed) continue
     const problem = problemOf(response.status, await response.text(), response.headers.get('Retry-After'))
-    if (response.status === 401) ended('Your session has ended. Sign in again to continue.')
+    const old = problem.kind === 'sign-in-too-old'
+    if (old && !confirmed) {
+      await confirm()
+      confirmed = true
+      continue
+    }
+    if (response.status === 401 && !old && !renewed) {
+      renew = renewed = true
+      continue
+    }
+    if (response.status === 401 && !old) ended('Your session has ended. Sign in again to continue.')
     throw problem
   }
 }
@@ -93,6 +130,24 @@ const account = (id: string) => `/accounts/${encodeURIComponent(id)}`
 export const listAccounts = (cursor: string) => json<{ accounts: Account[]; next?: string }>('GET', '/accounts' + query({ cursor, limit: '100' }))
 export const createAccount = (username: string, password: string, role: string) => json<Account>('POST', '/accounts', { username, password, role })
 export const changeAccount = (id: string, change: { role?: string; disabled?: boolean; password?: string }) => json<Account>('PATCH', account(id), change)
+export const unlockAccount = (id: string) => request('DELETE', account(id) + '/lockout')
+export const endSessionsOf = (id: string) => request('DELETE', account(id) + '/sessions')
 export const listAudit = (cursor: string) => json<{ entries: AuditEntry[]; next?: string }>('GET', '/accounts/audit' + query({ cursor, limit: '50' }))
+export const listSessions = () => json<{ sessions: DeviceSession[] }>('GET', '/sessions')
+export const endSession = (id: string) => request('DELETE', `/sessions/${encodeURIComponent(id)}`)
+export const endOtherSessions = () => request('DELETE', '/sessions')
 export const changePassword = (current: string, chosen: string) =>
   request('PUT', '/accounts/me/password', { current_password: current, new_password: chosen })
+
+const passkey = (id: string) => `/accounts/me/passkeys/${encodeURIComponent(id)}`
+
+export const listPasskeys = () => json<PasskeyList>('GET', '/accounts/me/passkeys')
+export const passkeyOptions = () => json<{ publicKey: PublicKeyCredentialCreationOptionsJSON }>('POST', '/accounts/me/passkeys/options')
+export const addPasskey = (credential: unknown, name: string) => json<Passkey>('POST', '/accounts/me/passkeys', { credential, name })
+export const renamePasskey = (id: string, name: string) => json<Passkey>('PATCH', passkey(id), { name })
+export const removePasskey = (id: string) => request('DELETE', passkey(id))
+export const removePasskeysOf = (id: string) => request('DELETE', account(id) + '/passkeys')
+export const createRecoveryCodes = async () =>
+  (await json<{ recovery_codes: string[] }>('POST', '/accounts/me/recovery-codes')).recovery_codes
+export const showSecondFactors = async () => (await json<{ roles: string[] }>('GET', '/accounts/second-factor')).roles
+export const setSecondFactors = async (roles: string[]) => (await json<{ roles: string[] }>('PUT', '/accounts/second-factor', { roles })).roles

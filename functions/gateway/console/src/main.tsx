@@ -3,7 +3,10 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import './style.css'
 import { Accounts } from './accounts'
 import { Audit } from './audit'
+import { Confirm } from './confirm'
+import { Devices } from './devices'
 import { Files } from './files'
+import { Passkeys } from './passkeys'
 import { Password } from './password'
 import { explain } from './problem'
 import { refresh, session, signOut, type Session } from './session'
@@ -16,7 +19,9 @@ const pages: { path: string; title: string; admin: boolean; listed: boolean; sho
   { path: '/admin/files', title: 'All files', admin: true, listed: true, show: () => <Files key="all" everybody /> },
   { path: '/admin/accounts', title: 'Accounts', admin: true, listed: true, show: (s) => <Accounts me={s.user.id} /> },
   { path: '/admin/audit', title: 'Audit log', admin: true, listed: true, show: () => <Audit /> },
-  { path: '/password', title: 'Change password', admin: false, listed: false, show: () => <Password /> },
+  { path: '/devices', title: 'Sessions', admin: false, listed: false, show: () => <Devices /> },
+  { path: '/passkeys', title: 'Passkeys', admin: false, listed: false, show: (s) => <Passkeys required={s.restricted} /> },
+  { path: '/password', title: 'Change password', admin: false, listed: false, show: (s) => <Password username={s.user.username} /> },
 ]
 
 /** usePath returns the path of the current page, and a function that opens the page at another path. */
@@ -34,7 +39,8 @@ function usePath(): [string, (path: string) => void] {
 }
 
 function Room({ session }: { session: Session }) {
-  const [path, go] = usePath()
+  const [place, go] = usePath()
+  const path = session.restricted ? '/passkeys' : place
   const heading = useRef<HTMLHeadingElement>(null)
   const arrived = useRef(false)
   const leaving = useTask()
@@ -61,9 +67,11 @@ function Room({ session }: { session: Session }) {
         <div class="brand"><Logo /><span>Strongroom</span></div>
         {session.admin && <nav aria-label="Pages">{allowed.filter((p) => p.listed).map((p) => link(p.path, p.title))}</nav>}
         <div class="me">
-          {!session.admin && path !== '/' && link('/', 'My files')}
+          {!session.admin && !session.restricted && path !== '/' && link('/', 'My files')}
           <span class="who">{session.user.username}</span>
-          {link('/password', 'Password')}
+          {!session.restricted && link('/devices', 'Sessions')}
+          {!session.restricted && link('/passkeys', 'Passkeys')}
+          {!session.restricted && link('/password', 'Password')}
           <button type="button" disabled={leaving.busy} onClick={() => leaving.run(signOut)}>Sign out</button>
         </div>
       </header>
@@ -72,6 +80,7 @@ function Room({ session }: { session: Session }) {
         <h1 ref={heading} tabIndex={-1}>{title}</h1>
         {page?.show(session)}
       </main>
+      <Confirm />
     </>
   )
 }

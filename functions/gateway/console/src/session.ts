@@ -1,4 +1,5 @@
-import { problemOf, unreachable } from './problem'
+import { usePasskey } from './passkey'
+import { type Problem, problemOf, unreachable } from './problem'
 import { Store } from './store'
 
 /**
@@ -8,6 +9,7 @@ import { Store } from './store'
 export interface Session {
   user: { id: string; username: string; roles: string[] }
   admin: boolean
+  restricted: boolean // until the user signs in with a second factor
 }
 
 /** session is the current session: undefined until the first refresh has ended, and null if no user is signed in. */
@@ -64,12 +66,34 @@ function begin(answer: Answer) {
   accessToken = answer.access_token
   goodUntil = Date.now() + answer.expires_in * 1000
   farewell.value = ''
-  session.value = { user: answer.user, admin: answer.scope.split(' ').includes('accounts:manage') }
+  session.value = { user: answer.user, admin: answer.scope.split(' ').includes('accounts:manage'), restricted: answer.scope === '' }
 }
 
-export async function signIn(username: string, password: string) {
-  const response = await send('POST', '/session', { username, password })
+/** signIn starts a session. If newPassword is given, it also replaces the password. */
+export async function signIn(username: string, password: string, more: { new_password?: string; recovery_code?: string } = {}) {
+  const response = await send('POST', '/session', { username: username.trim(), password, ...more })
   begin(await response.json())
+}
+
+export async function signInWithPasskey() {
+  const { publicKey } = await (await send('POST', '/session/passkey/options')).json()
+  const response = await send('POST', '/session/passkey', { credential: await usePasskey(publicKey) })
+  begin(await response.json())
+}
+
+/** confirming is set while a request needs a recent sign-in. The dialog in confirm.tsx calls one of its functions. */
+export const confirming = new Store<{ resolve: () => void; reject: (why: Problem) => void } | undefined>(undefined)
+
+let confirmation: Promise<void> | undefined
+
+/** confirm waits until the user has signed in again. It throws a Problem if the user cancels. */
+export function confirm(): Promise<void> {
+  confirmation ??= new Promise<void>((resolve, reject) => {
+    confirming.value = { resolve, reject }
+  }).finally(() => {
+    confirmation = confirming.value = undefined
+  })
+  return confirmation
 }
 
 export async function signOut() {
@@ -109,7 +133,8 @@ export function refresh(): Promise<void> {
 }
 
 function alone(work: () => Promise<void>): Promise<void> {
-  // Without TLS, a browser has no locks. For this case, the server accepts a refresh token twice within a short time.
+  // Without TLS, a browser has no locks. For this case, the server accepts a refresh token several times within a short
+  // time.
   return navigator.locks ? navigator.locks.request('strongroom-session', work) : work()
 }
 

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from 'preact'
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useEffect, useId, useRef, useState } from 'preact/hooks'
 import { explain } from './problem'
 import { Store, useStore } from './store'
 
@@ -68,6 +68,7 @@ export function Notices() {
  */
 export function Dialog({ title, onClose, wide, children }: { title: string; onClose: () => void; wide?: boolean; children: ComponentChildren }) {
   const dialog = useRef<HTMLDialogElement>(null)
+  const titleId = useId() // a dialog can open above another dialog
   useEffect(() => {
     const shown = dialog.current!
     const before = document.activeElement
@@ -79,9 +80,9 @@ export function Dialog({ title, onClose, wide, children }: { title: string; onCl
     }
   }, [])
   return (
-    <dialog ref={dialog} class={wide ? 'wide' : ''} aria-labelledby="dialog-title" onCancel={(event) => { event.preventDefault(); onClose() }}>
+    <dialog ref={dialog} class={wide ? 'wide' : ''} aria-labelledby={titleId} onCancel={(event) => { event.preventDefault(); onClose() }}>
       <header>
-        <h2 id="dialog-title">{title}</h2>
+        <h2 id={titleId}>{title}</h2>
         <button type="button" class="plain" aria-label="Close" onClick={onClose}><Icon name="close" /></button>
       </header>
       {children}

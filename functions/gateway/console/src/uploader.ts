@@ -4,7 +4,7 @@ import Tus from '@uppy/tus'
 import '@uppy/core/css/style.min.css'
 import '@uppy/dashboard/css/style.min.css'
 import './uploader.css'
-import { arrived } from './arrivals'
+import { arrived, fresh } from './arrivals'
 import { problemOf } from './problem'
 import { token } from './session'
 import { Store } from './store'
@@ -64,6 +64,11 @@ uppy.on('file-removed', note)
 uppy.on('upload-success', (file, response) => {
   const id = response.uploadURL?.split('/').pop()
   if (file && id) void arrived({ id, name: file.name, size: file.size ?? 0, type: file.type })
+})
+// Uppy keeps a complete file, and refuses to add it again. Remove the file if the user has deleted it from Strongroom.
+fresh.watch((files) => {
+  const ids = new Set(files.map((file) => file.id))
+  for (const file of uppy.getFiles()) if (file.progress.uploadComplete && !ids.has(file.uploadURL?.split('/').pop() ?? '')) uppy.removeFile(file.id)
 })
 uppy.on('upload-error', (file, error, response) => {
   const xhr = (response?.body as { xhr?: XMLHttpRequest } | undefined)?.xhr
