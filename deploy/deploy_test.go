@@ -1,5 +1,5 @@
-// Package deploy_test runs the scripts against stand-ins of minikube, kind, docker, kubectl and ko, which record how they
-// are called.
+// Package deploy_test runs the scripts against stand-ins of minikube, kind, docker, kubectl and ko, which record how
+// they are called.
 package deploy_test
 
 import (
@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// responses maps the arguments of a program, as a pattern of bash's case, to the commands that respond to them. Bash tries the
-// patterns in this order. The program fails if none matches.
+// responses maps the arguments of a program, as a pattern of bash's case, to the commands that respond to them. Bash
+// tries the patterns in this order. The program fails if none matches.
 type responses [][2]string
 
 // anything is the pattern that matches all arguments.
@@ -46,6 +46,9 @@ func run(t *testing.T, programs map[string]responses, settings []string, script 
 	return runIn(t, ".", programs, settings, script, args...)
 }
 
+// typed is the standard input of each script. Only hops reads it, as the password of an admin.
+const typed = `s3cr"et\`
+
 // runIn does the same as run, with a copy of this folder.
 func runIn(t *testing.T, folder string, programs map[string]responses, settings []string, script string, args ...string) result {
 	t.Helper()
@@ -62,7 +65,7 @@ func runIn(t *testing.T, folder string, programs map[string]responses, settings 
 		}
 	}
 	command := exec.CommandContext(t.Context(), "./"+script, args...)
-	command.Dir = folder
+	command.Dir, command.Stdin = folder, strings.NewReader(typed)
 	command.Env = append([]string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "CALLS=" + calls}, settings...)
 	output, err := command.CombinedOutput()
 	var exit *exec.ExitError
@@ -122,8 +125,8 @@ func shown(ingress, installed string) string {
 	return "configmap/config-" + ingress
 }
 
-// TestDeployChoosesOverlays runs deploy with a kubectl whose "kustomize" prints the generated kustomization, and a ko that
-// shows what it would apply.
+// TestDeployChoosesOverlays runs deploy with a kubectl whose "kustomize" prints the generated kustomization, and a ko
+// that shows what it would apply.
 func TestDeployChoosesOverlays(t *testing.T) {
 	gateway, none, external := "../../deploy/overlays/expose-gateway", "../../deploy/overlays/expose-none", "../../deploy/overlays/stores-external"
 	available, pull, backup := "../../deploy/overlays/availability", "../../deploy/overlays/pull-secret", "../../deploy/overlays/backup"
@@ -195,8 +198,8 @@ var stopped = responses{{anything, `echo "ko uses ${KO_DOCKER_REPO-},${KO_DEFAUL
 
 const kourier = "kourier.ingress.networking.knative.dev"
 
-// TestDeployChecksServing runs platform, platform check and deploy in clusters with different settings. platform changes
-// a setting if and only if the other two report it.
+// TestDeployChecksServing runs platform, platform check and deploy in clusters with different settings. platform
+// changes a setting if and only if the other two report it.
 func TestDeployChecksServing(t *testing.T) {
 	const (
 		class   = `patch configmap/config-network --namespace knative-serving --type merge --patch {"data":{"ingress-class":"` + kourier + `"}}`
@@ -310,8 +313,8 @@ const (
 	late  = "apply --selector app.kubernetes.io/component in (function,source) -f -"
 )
 
-// TestDeployOrder checks that deploy applies the functions and the event sources after setup has completed, and does not
-// apply them if an earlier step fails.
+// TestDeployOrder checks that deploy applies the functions and the event sources after setup has completed, and does
+// not apply them if an earlier step fails.
 func TestDeployOrder(t *testing.T) {
 	const source = "rabbitmqsource/strongroom-files"
 	for name, tc := range map[string]struct {

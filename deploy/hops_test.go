@@ -43,7 +43,6 @@ func TestHopsChecksEachURL(t *testing.T) {
 				"kubectl": {
 					text(`*"get configmap strongroom "*`, tc.hops),
 					text(`*"get ksvc gateway "*`, gateway), text(`*"get ksvc accounts "*`, tc.accounts),
-					text(`*".data.username "*`, "admin"), text(`*".data.password "*`, `s3cr"et\`),
 				},
 				// The stand-in reads the configuration of curl, which contains the method, the URL and the secrets.
 				"curl": {{anything, `

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -66,7 +67,7 @@ var opens = map[string][]string{
 	"record":      {"mongodb:27017", toCollector, toIngress},
 	"sweep":       {"mongodb:27017", "rabbitmq:5672", toCollector, toIngress},
 	"upload":      {"mongodb:27017", "rabbitmq:5672", toCollector, toIngress},
-	"validate":    {"mysql:3306", toCollector, toIngress}, // if an operator adds MYSQL_DSN
+	"validate":    {"mysql:3306", toCollector, toIngress}, // if an operator adds MYSQL_DSN_FILE
 	"secrets":     {toAPI},
 	"rotate-keys": {toAPI},
 	"setup":       {"mysql:3306", "mongodb:27017", "rabbitmq:5672"},
@@ -297,8 +298,8 @@ func TestNetworkPolicies(t *testing.T) {
 
 // needed maps variables to the entry of the table opens that a pod with the variable needs.
 var needed = map[string]string{
-	"MYSQL_DSN": "mysql:3306", "MYSQL_ADMIN_DSN": "mysql:3306", "MONGODB_URI": "mongodb:27017", "MONGODB_ADMIN_URI": "mongodb:27017",
-	"EVENTS_URL": "rabbitmq:5672", "EVENTS_ADMIN_URL": "rabbitmq:5672",
+	"MYSQL_DSN_FILE": "mysql:3306", "MYSQL_ADMIN_DSN_FILE": "mysql:3306", "MONGODB_URI_FILE": "mongodb:27017", "MONGODB_ADMIN_URI_FILE": "mongodb:27017",
+	"EVENTS_URL_FILE": "rabbitmq:5672", "EVENTS_ADMIN_URL_FILE": "rabbitmq:5672",
 	"LOGIN_URL": toIngress, "VALIDATE_URL": toIngress, "UPLOAD_URL": toIngress, "FILES_URL": toIngress, "ACCOUNTS_URL": toIngress,
 }
 
@@ -311,7 +312,7 @@ func TestNetworkPoliciesAllowTheSettings(t *testing.T) {
 			for _, variable := range container.Env {
 				if entry := needed[variable.Name]; entry != "" {
 					wants[entry], checked[variable.Name] = true, true
-				} else if address := strings.HasSuffix(variable.Name, "_URL") || strings.HasSuffix(variable.Name, "_URI") || strings.HasSuffix(variable.Name, "_DSN"); address {
+				} else if regexp.MustCompile(`_(URL|URI|DSN)(_FILE)?$`).MatchString(variable.Name) {
 					t.Errorf("the pod %s has the address %s, which the test does not know", name, variable.Name)
 				}
 			}

@@ -2,9 +2,11 @@ package knative_test
 
 import (
 	"bytes"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -17,11 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	"sigs.k8s.io/yaml"
 )
 
 const module = "github.com/strongroom-dev/strongroom"
@@ -165,7 +169,7 @@ func TestPodsTrustTheCAOfTheStores(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	// validate connects to MySQL if an operator sets its MYSQL_DSN.
+	// validate connects to MySQL if an operator sets its MYSQL_DSN_FILE.
 	want := []string{"accounts", "files", "login", "record", "setup", "sweep", "upload", "validate"}
 	if !slices.Equal(got, want) {
 		t.Errorf("pods that trust the certificates in stores-ca: got %v, want %v", got, want)
@@ -218,6 +222,146 @@ func TestNoSecretIsPlain(t *testing.T) {
 				t.Errorf("%s: %s has a plain-text value", p.path, variable.Name)
 			}
 		}
+	}
+}
+
+// TestNoSecretIsInTheEnvironment checks that no manifest copies a Secret into the environment of a container, where it
+// stays readable in /proc/PID/environ.
+func TestNoSecretIsInTheEnvironment(t *testing.T) {
+	copies := regexp.MustCompile(`\b(secretKeyRef|secretRef)\b`)
+	checked := 0
+	for _, dir := range []string{"../config", "../knative", "../deploy"} {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || !strings.HasSuffix(strings.TrimSuffix(path, ".tmpl"), ".yaml") {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			checked++
+			if found := copies.Find(content); found != nil {
+				t.Errorf("%s contains %s, want a mounted file", path, found)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if checked < 20 {
+		t.Errorf("checked %d manifests, want at least 20", checked)
+	}
+}
+
+// secretFiles maps each setting for a file to a path below /var/run/strongroom: the name of a Secret and its key. POD is
+// the name of the pod's object.
+var secretFiles = map[string]string{
+	"ADMIN_PASSWORD_FILE": "first-admin/password", "ADMIN_USERNAME_FILE": "first-admin/username",
+	"EVENTS_ADMIN_URL_FILE": "rabbitmq-setup/url", "EVENTS_URL_FILE": "rabbitmq-POD/url",
+	"GATEWAY_KEY_FILE": "gateway-key/key", "LINK_KEY_FILE": "link-key/key", "SIGN_IN_KEY_FILE": "sign-in-key/key",
+	"MONGODB_ADMIN_URI_FILE": "mongodb-admin/uri", "MONGODB_URI_FILE": "mongodb/uri",
+	"MYSQL_ADMIN_DSN_FILE": "mysql-admin/dsn", "MYSQL_DSN_FILE": "mysql/dsn",
+	"TOKEN_KEYS_FILE": "token-keys/jwks.json", "TOKEN_SIGNING_KEY_FILE": "token-signing-key/key.jwk", "SSL_CERT_DIR": "stores-ca",
+}
+
+// TestPodsGetOnlyTheirSecrets checks that each program gets exactly the keys of Secrets that its settings name, as files
+// that it cannot change. The setting SSL_CERT_DIR names the folder of all certificates in stores-ca.
+func TestPodsGetOnlyTheirSecrets(t *testing.T) {
+	checked := 0
+	for name, template := range templates(t) {
+		spec := template.Spec
+		if len(spec.Containers) == 0 || !strings.HasPrefix(spec.Containers[0].Image, "ko://") {
+			continue // a store, or a Job that copies the pod of another Job
+		}
+		checked++
+		t.Run(name, func(t *testing.T) {
+			container := spec.Containers[0]
+			want := map[string]bool{} // the paths in the settings
+			for _, variable := range container.Env {
+				if strings.HasSuffix(variable.Name, "_FILE") || variable.Name == "SSL_CERT_DIR" {
+					want[variable.Value] = true
+					path, known := secretFiles[variable.Name]
+					if path = "/var/run/strongroom/" + strings.ReplaceAll(path, "POD", name); !known || variable.Value != path {
+						t.Errorf("got %s=%s, want %s", variable.Name, variable.Value, path)
+					}
+				}
+			}
+			got := map[string]bool{} // the paths of the mounted keys
+			mounted := map[string]bool{}
+			for _, mount := range container.VolumeMounts {
+				i := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name })
+				if i < 0 {
+					t.Fatalf("the volume %s does not exist", mount.Name)
+				}
+				mounted[mount.Name] = true
+				secret := spec.Volumes[i].Secret
+				if secret == nil {
+					continue
+				}
+				// The path of the mount shows the Secret, so that a setting with the path of another Secret is visible.
+				if !mount.ReadOnly || mount.MountPath != "/var/run/strongroom/"+secret.SecretName || mount.SubPath != "" {
+					t.Errorf("got the mount %v, want %s at /var/run/strongroom/%[2]s, read-only", mount, secret.SecretName)
+				}
+				if secret.SecretName == "stores-ca" {
+					got[mount.MountPath] = true
+				} else if len(secret.Items) == 0 {
+					t.Errorf("the volume %s contains all keys of its Secret, want items", mount.Name)
+				}
+				for _, item := range secret.Items {
+					if item.Key != item.Path {
+						t.Errorf("the key %s of %s has the path %s, want the same name", item.Key, secret.SecretName, item.Path)
+					}
+					got[mount.MountPath+"/"+item.Path] = true
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("files of Secrets (-settings +mounts):\n%s", diff)
+			}
+			for _, volume := range spec.Volumes {
+				if !mounted[volume.Name] {
+					t.Errorf("no container mounts the volume %s", volume.Name)
+				}
+			}
+		})
+	}
+	if checked != 11 {
+		t.Errorf("checked %d pods, want 11: the functions, the Jobs secrets and setup, and backup", checked)
+	}
+}
+
+// TestExternalStoresNeedNoAdministrators checks that setup starts without exactly those Secrets that it can do without,
+// if the stores are external.
+func TestExternalStoresNeedNoAdministrators(t *testing.T) {
+	var overlay struct {
+		Patches []struct{ Patch string }
+	}
+	content, err := os.ReadFile("../deploy/overlays/stores-external/kustomization.yaml")
+	if err == nil {
+		err = yaml.Unmarshal(content, &overlay)
+	}
+	program, failed := os.ReadFile("../functions/setup/main.go")
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, patch := range overlay.Patches {
+		var job batchv1.Job
+		if yaml.Unmarshal([]byte(patch.Patch), &job) != nil || job.Name != "setup" {
+			continue // a patch of another object
+		}
+		for _, volume := range job.Spec.Template.Spec.Volumes {
+			if volume.Secret.Optional != nil && *volume.Secret.Optional {
+				got = append(got, volume.Name)
+			}
+		}
+	}
+	for _, field := range regexp.MustCompile(`function\.OptionalSecret `+"`"+`env:"(\w+)`).FindAllSubmatch(program, -1) {
+		for _, variable := range templates(t)["setup"].Spec.Containers[0].Env {
+			if variable.Name == string(field[1]) {
+				want = append(want, filepath.Base(filepath.Dir(variable.Value)))
+			}
+		}
+	}
+	if !slices.Equal(got, want) || len(want) == 0 {
+		t.Errorf("optional Secrets of setup: got %v, want %v", got, want)
 	}
 }
 

@@ -48,14 +48,14 @@ func TestStoresAreExactAndSayWhyTheyEnd(t *testing.T) {
 
 // opened lists the functions that connect to a store, and the maximum number of connections that each of them opens.
 var opened = map[string]map[string]int{
-	"MONGODB_URI": {"content.Open": mongodb.MaxConns, "mongodb.Open": mongodb.MaxConns},
+	"MONGODB_URI_FILE": {"content.Open": mongodb.MaxConns, "mongodb.Open": mongodb.MaxConns},
 	// Provision connects as the administrator and as the runtime user.
-	"MYSQL_DSN": {
+	"MYSQL_DSN_FILE": {
 		"accounts.Open": accounts.MaxConns, "accounts.Migrate": accounts.MaxConns, "accounts.Provision": 2 * accounts.MaxConns,
 	},
 	// A publisher has one connection. The other functions connect for one operation.
-	"EVENTS_URL":       {"events.NewPublisher": 1, "events.QueueDepths": 1},
-	"EVENTS_ADMIN_URL": {"events.DeclareTopology": 1, "events.Redrive": 1},
+	"EVENTS_URL_FILE":       {"events.NewPublisher": 1, "events.QueueDepths": 1},
+	"EVENTS_ADMIN_URL_FILE": {"events.DeclareTopology": 1, "events.Redrive": 1},
 }
 
 // connections returns the maximum number of connections that one pod of the program in a folder opens to the store in
@@ -77,7 +77,7 @@ func connections(t *testing.T, folder, setting string) (n int) {
 // During an upgrade, the pods of two revisions can run at the same time.
 func TestConnectionsFitTheStores(t *testing.T) {
 	limits := storeLimits(t)
-	stores := map[string]string{"MONGODB_URI": "mongodb", "MYSQL_DSN": "mysql", "EVENTS_URL": "rabbitmq", "EVENTS_ADMIN_URL": "rabbitmq"}
+	stores := map[string]string{"MONGODB_URI_FILE": "mongodb", "MYSQL_DSN_FILE": "mysql", "EVENTS_URL_FILE": "rabbitmq", "EVENTS_ADMIN_URL_FILE": "rabbitmq"}
 	sums := map[string]int{"rabbitmq": 1} // the adapter of the RabbitmqSource has one connection
 	for _, p := range pods(t) {
 		if !p.ours() {

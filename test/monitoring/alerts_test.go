@@ -182,6 +182,9 @@ var faults = []struct {
 	{"an image does not exist",
 		set(in("kube_pod_container_status_waiting_reason", `pod="login-00002-deployment-1",reason="ImagePullBackOff"`), 1),
 		[]string{"StrongroomContainerCannotStart"}},
+	{"a Secret of a new revision does not exist",
+		set(in("kube_pod_container_status_waiting_reason", `pod="login-00002-deployment-1",reason="ContainerCreating"`), 1),
+		[]string{"StrongroomContainerCannotStart"}},
 	{"setup fails, and its Job is deleted after a minute", func(w *world) {
 		series := in("kube_job_failed", `job_name="setup",condition="true"`)
 		w.after(normal, func() { w.outside[series] = 1 })

@@ -11,7 +11,7 @@ import (
 
 // request counts one request.
 func request(ctx context.Context, method, path string, status int) {
-	_, end := telemetry.Begin(httptest.NewRequestWithContext(ctx, method, path, nil))
+	_, end := telemetry.Begin(httptest.NewRequestWithContext(ctx, method, path, nil), false)
 	end(status)
 }
 
