@@ -59,7 +59,7 @@ ifdef SCALE
 	go test -count=1 -timeout 2h -v -run '^TestScale$$' ./test/bench
 	go test -count=1 -v -run '^TestScalePages$$' ./test/bench -update
 else
-	go test -run "^$$" -bench . ./test/bench/... ./functions/... ./shared/telemetry
+	go test -run "^$$" -bench . ./test/bench/... ./functions/... ./shared/accounts ./shared/telemetry
 	go test -count=1 -v -run '^TestScalePages$$' ./test/bench
 endif
 

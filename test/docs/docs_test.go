@@ -180,6 +180,99 @@ func TestNamesExist(t *testing.T) {
 	}
 }
 
+var (
+	quoted    = regexp.MustCompile("`([^`\\s]+)`")
+	testNames = regexp.MustCompile(`^((?:Test|Fuzz|Benchmark)[A-Z]\w*)(…?)$`)
+)
+
+// missingTests returns the tests that a text names and that do not exist. A folder or a Go file in backquotes states
+// where the next tests are, to the end of the paragraph or of the row of a table. An ellipsis stands for the rest of
+// several names. found is the number of tests that the text names.
+func missingTests(t *testing.T, text string) (missing []string, found int) {
+	t.Helper()
+	for _, block := range strings.Split(strings.ReplaceAll(text, "\n|", "\n\n|"), "\n\n") {
+		folder, functions := "", ""
+		for _, match := range quoted.FindAllStringSubmatch(block, -1) {
+			if name := testNames.FindStringSubmatch(match[1]); name != nil {
+				found++
+				end := "("
+				if name[2] != "" {
+					end = "" // any name that begins like this
+				}
+				if !strings.Contains(functions, "\nfunc "+name[1]+end) {
+					missing = append(missing, folder+" "+match[1])
+				}
+			} else if text := testsIn(t, match[1]); text != "" {
+				folder, functions = match[1], text
+			}
+		}
+	}
+	return missing, found
+}
+
+// testsIn returns the text of all test files in a folder, or in the folder of a Go file. The text is empty if there are
+// none.
+func testsIn(t *testing.T, path string) (text string) {
+	t.Helper()
+	if filepath.Ext(path) == ".go" {
+		path = filepath.Dir(path)
+	}
+	files, err := filepath.Glob(filepath.Join(root, path, "*_test.go"))
+	if err != nil {
+		return "" // path is not a path, but has the syntax of an invalid pattern
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += "\n" + string(content)
+	}
+	return text
+}
+
+// TestNamedTestsExist checks that the tests that prove the guarantees exist in the packages that the pages name.
+func TestNamedTestsExist(t *testing.T) {
+	for _, page := range []string{"docs/security.md", "docs/asvs.md"} {
+		missing, found := missingTests(t, read(t, page))
+		for _, test := range missing {
+			t.Errorf("%s: there is no test %q", page, test)
+		}
+		if found < 40 {
+			t.Errorf("%s: found %d names of tests, want at least 40", page, found)
+		}
+	}
+}
+
+// TestMetRequirementsNameTests checks that each requirement that docs/asvs.md calls met has a test.
+func TestMetRequirementsNameTests(t *testing.T) {
+	for line := range strings.Lines(read(t, "docs/asvs.md")) {
+		columns := strings.Split(line, " | ")
+		if _, found := missingTests(t, line); len(columns) == 3 && strings.HasPrefix(columns[2], "met") && found == 0 {
+			t.Errorf("docs/asvs.md: the requirement %s is met, but the row names no test", strings.TrimPrefix(columns[0], "| "))
+		}
+	}
+}
+
+// TestMissingTestsAreFound checks the check.
+func TestMissingTestsAreFound(t *testing.T) {
+	for text, want := range map[string]string{
+		"`test/docs` `TestLinksResolve`, `TestNamedTestsExist`": "",
+		"`test/docs` `TestLinks…`":                              "",
+		"`test/docs/docs_test.go` `TestLinksResolve`":           "",
+		"`test/docs` `TestLinks`":                               "test/docs TestLinks",
+		"`test/docs` `TestAbsent…`":                             "test/docs TestAbsent…",
+		"`knative` `TestLinksResolve`":                          "knative TestLinksResolve",
+		"`TestLinksResolve`":                                    " TestLinksResolve",
+		"`test/docs`\n\n`TestLinksResolve`":                     " TestLinksResolve",
+		"| `test/docs` |\n| `TestLinksResolve` |":               " TestLinksResolve",
+	} {
+		if missing, _ := missingTests(t, text); strings.Join(missing, ", ") != want {
+			t.Errorf("%q: got the missing tests %q, want %q", text, missing, want)
+		}
+	}
+}
+
 // TestArchitectureAnswersTheQuestions checks that docs/architecture.md answers each question with a link, and that the
 // README links to the page.
 func TestArchitectureAnswersTheQuestions(t *testing.T) {

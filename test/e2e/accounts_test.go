@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -23,16 +24,22 @@ func (a answer) decode(t *testing.T, status int, into any) {
 	}
 }
 
-// newUser creates a user and returns the user's ID. The user is deleted when the test ends.
+// newUser creates a user and returns the user's ID. The user has chosen the password at the first sign-in. The user is
+// deleted when the test ends.
 func (s *system) newUser(t *testing.T, username, password string) string {
 	t.Helper()
 	var user struct{ ID string }
-	s.createUser(t, username, password).decode(t, http.StatusCreated, &user)
+	initial := rand.Text()
+	s.createUser(t, username, initial).decode(t, http.StatusCreated, &user)
 	t.Cleanup(func() {
 		if got := s.call(t, http.MethodDelete, "accounts", "/accounts/"+user.ID, s.signedIn(t), nil, nil); got.status != http.StatusNoContent {
 			t.Errorf("delete user %s: got %s, want 204", user.ID, got)
 		}
 	})
+	if got := s.login(t, username, initial); got.problem() != "password-change-required" {
+		t.Errorf("sign in with the initial password: got %s, want the problem password-change-required", got)
+	}
+	s.renew(t, username, initial, password)
 	return user.ID
 }
 

@@ -59,7 +59,8 @@ func (s *system) cannotForgeAddress(t *testing.T) {
 	s.call(t, http.MethodGet, "accounts", "/accounts/audit?limit=20", s.signedIn(t), nil, nil).decode(t, http.StatusOK, &trail)
 	addresses := map[string]netip.Addr{}
 	for _, entry := range trail.Entries {
-		if entry.Account.ID == id {
+		// The list begins with the newest entry. The oldest change of the password is that of newUser.
+		if _, newer := addresses[entry.Action]; entry.Account.ID == id && !newer {
 			addresses[entry.Action] = entry.Address
 		}
 	}

@@ -138,7 +138,7 @@ func (w *wiretap) addMembers(body io.Reader, whose string) {
 	if json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(&members) != nil {
 		return // the body is a list, or the content of a file that is not JSON
 	}
-	for _, name := range []string{"password", "current_password", "new_password", "refresh_token", "access_token"} {
+	for _, name := range []string{"password", "current_password", "new_password", "refresh_token", "access_token", "device_token"} {
 		if secret, is := members[name].(string); is {
 			w.add(secret[strings.LastIndexByte(secret, '.')+1:], name+" "+whose)
 		}

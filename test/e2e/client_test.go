@@ -55,11 +55,34 @@ func open(t *testing.T) *system {
 		}
 	}
 	var secret struct {
-		Data map[string][]byte `json:"data"`
+		Metadata struct{ Annotations map[string]string }
+		Data     map[string][]byte
 	}
 	get(t, &secret, "secret", "first-admin")
 	s.username, s.password = string(secret.Data["username"]), string(secret.Data["password"])
+	if secret.Metadata.Annotations[passwordChanged] == "" && s.login(t, s.username, s.password).problem() == "password-change-required" {
+		initial := s.password
+		s.password = rand.Text()
+		s.renew(t, s.username, initial, s.password)
+		storePassword(t, s.password)
+	}
 	return s
+}
+
+// passwordChanged is an annotation of the Secret first-admin, after a test has changed the password of the first admin.
+const passwordChanged = "strongroom.dev/changed-by-e2e"
+
+// storePassword stores the new password of the first admin in the Secret first-admin, so that later tests can sign in.
+func storePassword(t *testing.T, password string) {
+	t.Helper()
+	patch, err := json.Marshal(map[string]any{
+		"metadata":   map[string]any{"annotations": map[string]string{passwordChanged: "true"}},
+		"stringData": map[string]string{"password": password},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, "patch", "secret", "first-admin", "--patch", string(patch))
 }
 
 // throughGateway returns a client of the same system that sends all requests to the gateway.
@@ -142,7 +165,22 @@ func (s *system) stream(method, function, path, token string, header map[string]
 // login signs in with a user name and a password and returns the response.
 func (s *system) login(t *testing.T, username, password string) answer {
 	t.Helper()
-	body, err := json.Marshal(map[string]string{"username": username, "password": password})
+	return s.signIn(t, map[string]string{"username": username, "password": password})
+}
+
+// renew signs in with a user name and a password, and replaces the password with a new password.
+func (s *system) renew(t *testing.T, username, password, newPassword string) {
+	t.Helper()
+	got := s.signIn(t, map[string]string{"username": username, "password": password, "new_password": newPassword})
+	if got.status != http.StatusOK {
+		t.Fatalf("sign in with a new password: got %s, want 200", got)
+	}
+}
+
+// signIn sends a sign-in request with the given members and returns the response.
+func (s *system) signIn(t *testing.T, members map[string]string) answer {
+	t.Helper()
+	body, err := json.Marshal(members)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,6 +78,7 @@ type service struct {
 				Containers []struct {
 					Env []map[string]any `json:"env"`
 				} `json:"containers"`
+				Volumes []map[string]any `json:"volumes"`
 			} `json:"spec"`
 		} `json:"template"`
 	} `json:"spec"`

@@ -4,8 +4,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"os"
@@ -30,13 +28,10 @@ func TestDocumentedCommands(t *testing.T) {
 	f := newFile("documented.bin", 1<<10)
 	user.upload(t, f)
 	user.catalogued(t, f, 2*time.Minute)
-	var trace [16]byte
-	_, _ = rand.Read(trace[:]) // never returns an error
-	request := s.call(t, http.MethodGet, "gateway", "/accounts/me", s.signedIn(t),
-		map[string]string{"traceparent": "00-" + hex.EncodeToString(trace[:]) + "-00f067aa0ba902b7-01"}, nil)
+	request := s.call(t, http.MethodGet, "gateway", "/accounts/me", s.signedIn(t), nil, nil)
 	examples := strings.NewReplacer(
 		"01a20aad-8d67-7a01-8827-df5314914dde", request.header.Get("X-Request-Id"),
-		"0af7651916cd43dd8448eb211c80319c", hex.EncodeToString(trace[:]),
+		"0af7651916cd43dd8448eb211c80319c", traceOfRequest(t, request.header.Get("X-Request-Id")),
 		"01a20a9d-39e6-7a06-b1c1-831b6e8e1933", owner,
 		"login-00001", services(t)["login"].Status.LatestReady,
 		"service update NAME", "service update files",
@@ -78,6 +73,7 @@ func TestDocumentedCommands(t *testing.T) {
 	defer cancel()
 	shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", examples.Replace(documented(t)))
 	shell.Dir, shell.WaitDelay = dir, time.Second // a program that bash has started can keep the pipe open
+	shell.Env = append(os.Environ(), "PASSWORD="+s.password)
 	out, err := shell.CombinedOutput()
 	if err != nil {
 		t.Errorf("run the commands: %v\n%s", err, strings.ReplaceAll(string(out), s.password, "…"))

@@ -30,7 +30,7 @@ func TestRotateSecrets(t *testing.T) {
 	secrets := []struct{ name, key string }{
 		{"mysql", "dsn"}, {"mongodb", "uri"}, {"rabbitmq-upload", "password"}, {"rabbitmq-sweep", "password"},
 		{"rabbitmq-setup", "password"}, {"rabbitmq-source", "password"}, {"rabbitmq-definitions", "definitions.json"},
-		{"gateway-key", "key"}, {"link-key", "key"}, {"mysql-admin", "password"}, {"mongodb-admin", "password"},
+		{"gateway-key", "key"}, {"link-key", "key"}, {"sign-in-key", "key"}, {"mysql-admin", "password"}, {"mongodb-admin", "password"},
 	}
 	old := map[string]string{}
 	for _, secret := range secrets {
@@ -64,7 +64,7 @@ func TestRotateSecrets(t *testing.T) {
 	}
 	kubectl(t, "patch", "secret", "mongodb-admin", "--patch", string(patch))
 
-	runCommands(t, page, "kubectl delete -n strongroom secret/mysql secret/mongodb secret/rabbitmq-upload secret/rabbitmq-sweep secret/rabbitmq-setup secret/rabbitmq-source rabbitmqsource/strongroom-files secret/gateway-key secret/link-key")
+	runCommands(t, page, "kubectl delete -n strongroom secret/mysql secret/mongodb secret/rabbitmq-upload secret/rabbitmq-sweep secret/rabbitmq-setup secret/rabbitmq-source rabbitmqsource/strongroom-files secret/gateway-key secret/link-key secret/sign-in-key")
 	if out, err := deploy(t, root); err != nil {
 		t.Fatalf("deploy: %v\n%s", err, out)
 	}

@@ -56,9 +56,9 @@ func TestDeployPrintsCause(t *testing.T) {
 			change(t, "mongodb-admin", "uri", func(uri string) string { return asUser(t, uri, "root", "wrong") })
 			change(t, "rabbitmq-setup", "url", func(url string) string { return asUser(t, url, "setup", "wrong") })
 		}, []string{
-			`^setup .*MYSQL_ADMIN_DSN: .*Access denied for user 'root'`,
-			`^setup .*MONGODB_ADMIN_URI: .*\bAuthenticationFailed\b`,
-			`^setup .*EVENTS_ADMIN_URL: .*username or password not allowed`,
+			`^setup .*MYSQL_ADMIN_DSN_FILE: .*Access denied for user 'root'`,
+			`^setup .*MONGODB_ADMIN_URI_FILE: .*\bAuthenticationFailed\b`,
+			`^setup .*EVENTS_ADMIN_URL_FILE: .*username or password not allowed`,
 		}},
 		{"missing permissions", func(t *testing.T) {
 			runtime, err := mysql.ParseDSN(secretValue(t, "mysql", "dsn"))
@@ -69,8 +69,8 @@ func TestDeployPrintsCause(t *testing.T) {
 			password := secretValue(t, "rabbitmq-upload", "password")
 			change(t, "rabbitmq-setup", "url", func(url string) string { return asUser(t, url, "upload", password) })
 		}, []string{
-			`^setup .*MYSQL_ADMIN_DSN: .*denied.* '?strongroom`,
-			`^setup .*EVENTS_ADMIN_URL: .*ACCESS_REFUSED.*'strongroom\.`,
+			`^setup .*MYSQL_ADMIN_DSN_FILE: .*denied.* '?strongroom`,
+			`^setup .*EVENTS_ADMIN_URL_FILE: .*ACCESS_REFUSED.*'strongroom\.`,
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -26,6 +24,27 @@ func (s *system) credentials(t *testing.T) []byte {
 	return body
 }
 
+// sessionCookie returns the session cookie in the response to a sign-in. The response must contain only this cookie and
+// the device cookie, and scripts must not be able to read them.
+func (a answer) sessionCookie(t *testing.T) (session *http.Cookie) {
+	t.Helper()
+	cookies := (&http.Response{Header: a.header}).Cookies()
+	var names []string
+	for _, cookie := range cookies {
+		names = append(names, cookie.Name)
+		if strings.Contains(cookie.Name, "strongroom_session") {
+			session = cookie
+		}
+		if !cookie.HttpOnly {
+			t.Errorf("sign in: got the cookie %s without HttpOnly, want HttpOnly", cookie.Name)
+		}
+	}
+	if all := strings.Join(names, " "); a.status != http.StatusOK || len(cookies) != 2 || session == nil || !strings.Contains(all, "strongroom_device") {
+		t.Fatalf("sign in: got %d with the cookies %q, want 200 with a session cookie and a device cookie", a.status, all)
+	}
+	return session
+}
+
 // TestGateway proves that a browser can sign in, upload and download a file, and sign out through the gateway. The
 // gateway has no route to internal functions, and refuses session requests from another site.
 func TestGateway(t *testing.T) {
@@ -41,10 +60,7 @@ func TestGateway(t *testing.T) {
 		t.Fatalf("sign in: got %d (%v), refresh token %t, want 200 with an access token and no refresh token",
 			begun.status, err, session.RefreshToken != "")
 	}
-	cookies := (&http.Response{Header: begun.header}).Cookies()
-	if len(cookies) != 1 || cookies[0].Name != "strongroom_session" || !cookies[0].HttpOnly {
-		t.Fatalf("sign in: got %d cookies, want only the HttpOnly cookie strongroom_session", len(cookies))
-	}
+	stored := begun.sessionCookie(t)
 	through.token, through.issued = session.AccessToken, time.Now()
 	f := newFile("through the gateway.bin", 5<<20)
 	through.upload(t, f)
@@ -55,7 +71,7 @@ func TestGateway(t *testing.T) {
 	}
 
 	// The gateway has no route to record, and a page on another site cannot use the session.
-	cookie := map[string]string{"Cookie": cookies[0].Name + "=" + cookies[0].Value}
+	cookie := map[string]string{"Cookie": stored.Name + "=" + stored.Value}
 	if got := through.call(t, http.MethodPost, "gateway", "/record", "", nil, nil); got.status != http.StatusNotFound && got.status != http.StatusMethodNotAllowed {
 		t.Errorf("POST /record: got %s, want 404 or 405", got)
 	}
@@ -90,16 +106,38 @@ func TestEarlyAnswers(t *testing.T) {
 	}
 }
 
+// traceOfRequest returns the trace ID in the gateway's log line of the request with the given ID.
+func traceOfRequest(t *testing.T, id string) (trace string) {
+	t.Helper()
+	eventually(t, time.Minute, func() string {
+		for line := range strings.Lines(kubectl(t, "logs", "--selector", "app.kubernetes.io/name=gateway", "--container", "gateway", "--tail=-1")) {
+			var l struct {
+				Message string `json:"msg"`
+				Request string `json:"request_id"`
+				Trace   string `json:"trace_id"`
+			}
+			if json.Unmarshal([]byte(line), &l) == nil && l.Message == "request" && l.Request == id {
+				trace = l.Trace
+				return ""
+			}
+		}
+		return "the gateway has not logged the request " + id
+	})
+	return trace
+}
+
 // TestOneTrace proves that the upload of a file is one trace through the cluster's proxies and RabbitMQ. The gateway,
-// upload and record log the trace ID of the client.
+// upload and record log the same trace ID, which is not the client's.
 func TestOneTrace(t *testing.T) {
 	s := open(t)
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never returns an error
-	trace := hex.EncodeToString(id[:])
+	const theirs = "4bf92f3577b34da6a3ce929d0e0e4736"
 	f := newFile("traced.bin", 1<<20)
 	got := s.call(t, http.MethodPost, "gateway", "/upload?name=traced.bin", s.signedIn(t),
-		map[string]string{"traceparent": "00-" + trace + "-00f067aa0ba902b7-01"}, f.content)
+		map[string]string{"traceparent": "00-" + theirs + "-00f067aa0ba902b7-01"}, f.content)
+	trace := traceOfRequest(t, got.header.Get("X-Request-Id"))
+	if trace == theirs {
+		t.Errorf("got the client's trace %s, want a new trace", trace)
+	}
 	var stored struct {
 		ID string `json:"id"`
 	}
@@ -149,11 +187,12 @@ func TestGatewaySendsClientAddress(t *testing.T) {
 				Address string `json:"address"`
 			} `json:"entries"`
 		}
-		s.call(t, http.MethodGet, "accounts", "/accounts/audit?limit=1", s.signedIn(t), nil, nil).decode(t, http.StatusOK, &trail)
-		if len(trail.Entries) != 1 || trail.Entries[0].Address == "" {
-			t.Fatalf("audit trail after a logout through %s: got %+v, want an entry with an address", via, trail)
+		s.call(t, http.MethodGet, "accounts", "/accounts/audit?limit=2", s.signedIn(t), nil, nil).decode(t, http.StatusOK, &trail)
+		// The newest entry is the sign-in that this request needed.
+		if len(trail.Entries) != 2 || trail.Entries[1].Action != "sessions.ended" || trail.Entries[1].Address == "" {
+			t.Fatalf("audit trail after a logout through %s: got %+v, want sessions.ended with an address", via, trail)
 		}
-		addresses[trail.Entries[0].Address] = true
+		addresses[trail.Entries[1].Address] = true
 	}
 	if len(addresses) != 1 {
 		t.Errorf("got the client addresses %v, want the same address twice", addresses)

@@ -15,18 +15,18 @@ import (
 func TestRecordWithoutMongoDB(t *testing.T) {
 	s := open(t)
 	index, original := -1, map[string]any(nil)
-	for i, variable := range services(t)["record"].Spec.Template.Spec.Containers[0].Env {
-		if variable["name"] == "MONGODB_URI" {
-			index, original = i, variable
+	for i, volume := range services(t)["record"].Spec.Template.Spec.Volumes {
+		if volume["name"] == "mongodb" {
+			index, original = i, volume
 		}
 	}
 	if original == nil {
-		t.Fatal("the Service record has no variable MONGODB_URI")
+		t.Fatal("the Service record has no volume mongodb")
 	}
-	set := func(variable map[string]any) {
+	set := func(volume map[string]any) {
 		t.Helper()
 		patch, err := json.Marshal([]any{map[string]any{
-			"op": "replace", "path": fmt.Sprintf("/spec/template/spec/containers/0/env/%d", index), "value": variable}})
+			"op": "replace", "path": fmt.Sprintf("/spec/template/spec/volumes/%d", index), "value": volume}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,9 +45,13 @@ func TestRecordWithoutMongoDB(t *testing.T) {
 			set(original)
 		}
 	}
+	const secret = "mongodb-unreachable"
+	t.Cleanup(func() { kubectl(t, "delete", "secret", secret, "--ignore-not-found") })
 	t.Cleanup(restore)
 	// No server has this address. Only record loses its connection to MongoDB, so upload and files still work.
-	set(map[string]any{"name": "MONGODB_URI", "value": "mongodb://127.0.0.1:1/strongroom?authSource=strongroom"})
+	kubectl(t, "create", "secret", "generic", secret, "--from-literal=uri=mongodb://127.0.0.1:1/strongroom?authSource=strongroom")
+	set(map[string]any{"name": "mongodb", "secret": map[string]any{
+		"secretName": secret, "items": []map[string]string{{"key": "uri", "path": "uri"}}}})
 
 	// After the change of the Service, the old revision can still receive events for some time. Repeat the upload until
 	// a file is not cataloged within 5 s.

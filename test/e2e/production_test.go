@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,10 +17,11 @@ import (
 	"github.com/strongroom-dev/strongroom/test/docs/commands"
 )
 
-// TestProductionPage proves that docs/production.md leads to an installation that works. It runs the commands of the page
-// in their order, in one shell, in a cluster without Strongroom. Each command must succeed. Before the first command, it
-// sets the values that test/production/stores has written. It skips commands that another test runs with a stand-in, and
-// commands for which test/docs/testdata/commands names a reason in the table "Not run" of docs/real-runs.md.
+// TestProductionPage proves that docs/production.md leads to an installation that works. It runs the commands of the
+// page in their order, in one shell, in a cluster without Strongroom. Each command must succeed. Before the first
+// command, it sets the values that test/production/stores has written. It skips commands that another test runs with a
+// stand-in, and commands for which test/docs/testdata/commands names a reason in the table "Not run" of
+// docs/real-runs.md.
 func TestProductionPage(t *testing.T) {
 	page, err := commands.On(root, "docs/production.md")
 	if err != nil {
@@ -63,12 +65,16 @@ func TestProductionPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// The page writes the Secrets with the initial password of the first admin.
+	password := rand.Text()
+	t.Cleanup(func() { storePassword(t, password) })
 	// TestExternalStores and TestQueueMembers use the administrators, whose Secrets the page deletes.
 	t.Cleanup(func() { run(t, "kubectl", "apply", "-f", filepath.Join(dir, "secrets.yaml")) })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script.String())
 	shell.Dir, shell.WaitDelay = dir, time.Second // a program that bash has started can keep the pipe open
+	shell.Env = append(os.Environ(), "PASSWORD="+password)
 	shell.Stdout, shell.Stderr = os.Stdout, os.Stdout
 	if err := shell.Run(); err != nil {
 		t.Errorf("run the commands of docs/production.md: %v", err)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -39,6 +40,7 @@ done
 	defer cancel()
 	shell := exec.CommandContext(ctx, "bash", "-uc", script.String())
 	shell.Dir, shell.WaitDelay = t.TempDir(), time.Second // a curl that bash has started can keep the pipe open
+	shell.Env = append(os.Environ(), "PASSWORD="+open(t).password)
 	out, err := shell.CombinedOutput()
 	if err != nil {
 		t.Fatalf("run the session: %v\n%s", err, out)
