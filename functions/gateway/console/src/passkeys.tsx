@@ -161,7 +161,8 @@ function Codes({ codes, onClose }: { codes: string[]; onClose: () => void }) {
       <pre class="codes">{text}</pre>
       <Trouble text={task.error} />
       <footer>
-        <button type="button" onClick={() => task.run(() => navigator.clipboard.writeText(text))}>Copy</button>
+        {/* A page without TLS has no navigator.clipboard. */}
+        {navigator.clipboard && <button type="button" onClick={() => task.run(() => navigator.clipboard.writeText(text))}>Copy</button>}
         <button type="button" class="main" onClick={onClose}>Done</button>
       </footer>
     </Dialog>
