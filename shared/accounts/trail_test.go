@@ -141,7 +141,7 @@ func TestAuditFilter(t *testing.T) {
 // explain returns the columns of the only row of the query plan. MySQL has more columns than MariaDB.
 func explain(t *testing.T, db *sql.DB, statement string, args []any) map[string]string {
 	t.Helper()
-	rows, err := db.QueryContext(t.Context(), "EXPLAIN "+statement, args...)
+	rows, err := db.QueryContext(t.Context(), "EXPLAIN FORMAT=TRADITIONAL "+statement, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
