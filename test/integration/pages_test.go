@@ -61,7 +61,7 @@ func TestOperationsWithMakeRun(t *testing.T) {
 	// The demo accounts ada and grace exist already.
 	for i, want := range []string{"dead letters moved back: 0\n", "problems: 0\n", "imported: 1\nalready existed (unchanged): 2\n"} {
 		shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail")
-		shell.Dir, shell.Stdin = dir, strings.NewReader(inDir.Replace(scripts[i]))
+		shell.Dir, shell.Env, shell.Stdin = dir, withoutStores(), strings.NewReader(inDir.Replace(scripts[i]))
 		if out, err := shell.CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: got %v and the output\n%s\nwant %q", scripts[i], err, out, want)
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,16 @@ var runnerBinary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// withoutStores returns the environment without the settings of the stores and of the runner. The tests can run with
+// MYSQL_ADMIN_DSN and similar variables.
+func withoutStores() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return slices.Contains([]string{"MYSQL_DSN", "MYSQL_ADMIN_DSN", "MONGODB_URI", "MONGODB_ADMIN_URI", "EVENTS_URL", "EVENTS_ADMIN_URL",
+			"EVENTS_MANAGEMENT_URL", "IDLE_TIMEOUT"}, name)
+	})
+}
+
 // launchRunner starts the runner on address with its data in dir. The runner does not inherit the settings that select
 // the stores of the tests.
 func launchRunner(t *testing.T, dir, address string, settings ...string) *runner {
@@ -70,15 +81,7 @@ func launchRunner(t *testing.T, dir, address string, settings ...string) *runner
 		t.Fatal(err)
 	}
 	r := &runner{cmd: exec.Command(binary), url: "http://" + address, dir: dir, done: make(chan struct{})}
-	for _, variable := range os.Environ() {
-		name, _, _ := strings.Cut(variable, "=")
-		switch name {
-		case "MYSQL_DSN", "MYSQL_ADMIN_DSN", "MONGODB_URI", "MONGODB_ADMIN_URI", "EVENTS_URL", "EVENTS_ADMIN_URL", "EVENTS_MANAGEMENT_URL", "IDLE_TIMEOUT":
-		default:
-			r.cmd.Env = append(r.cmd.Env, variable)
-		}
-	}
-	r.cmd.Env = append(r.cmd.Env, "ADDR="+address, "STRONGROOM_DIR="+dir)
+	r.cmd.Env = append(withoutStores(), "ADDR="+address, "STRONGROOM_DIR="+dir)
 	files, err := servertest.Environment(t.TempDir(), settings)
 	if err != nil {
 		t.Fatal(err)
