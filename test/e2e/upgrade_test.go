@@ -38,7 +38,7 @@ func TestUpgrade(t *testing.T) {
 	}
 
 	s := open(t)
-	user := &system{urls: s.urls, username: fmt.Sprintf("upgrade-%d", time.Now().UnixNano()), password: "analytical-engine"}
+	user := &system{client: s.client, urls: s.urls, username: fmt.Sprintf("upgrade-%d", time.Now().UnixNano()), password: "analytical-engine"}
 	var created struct{ ID string }
 	s.createUser(t, user.username, user.password).decode(t, http.StatusCreated, &created)
 	files := []*file{newFile("one byte.bin", 1), newFile("one megabyte.bin", 1<<20), newFile("five megabytes.bin", 5<<20)}
