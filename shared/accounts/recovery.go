@@ -17,9 +17,6 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/token"
 )
 
-// MethodRecoveryCode is the method of a sign-in with the password and a recovery code (see SignIn).
-const MethodRecoveryCode = "pwd+code"
-
 const (
 	// recoveryCodes is the number of recovery codes that a user gets.
 	recoveryCodes = 10
