@@ -111,7 +111,7 @@ func (h *handler) finish(ctx context.Context, header http.Header) {
 	v := visitorOf(ctx)
 	// Set X-Request-Id even though function.Wrap has set it, because ReverseProxy clears all headers when it forwards
 	// a 100 (Continue).
-	header.Set("X-Request-Id", function.RequestID(ctx))
+	header.Set("X-Request-Id", request.OriginOf(ctx).ID)
 	setCORS(header, v.origin)
 	if len(h.origins) > 0 {
 		header.Add("Vary", "Origin")

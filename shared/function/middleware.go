@@ -15,9 +15,6 @@ import (
 	"github.com/strongroom-dev/strongroom/shared/telemetry"
 )
 
-// RequestID returns the request ID in ctx, or an empty string if ctx does not belong to a request.
-func RequestID(ctx context.Context) string { return request.OriginOf(ctx).ID }
-
 // Wrap returns handler with the features that all functions share: the health probe /healthz, request IDs, traces, the
 // given timeout, logs, and metrics. If the context of a request contains no origin, Wrap adds request.NewOrigin. Wrap
 // also sends problem documents for panics and malformed query strings, and uses Linger for request bodies that the
