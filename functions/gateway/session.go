@@ -100,7 +100,11 @@ func (s *sessions) signIn(w http.ResponseWriter, r *http.Request, path string, g
 		return err
 	}
 	if answer.status == http.StatusOK {
-		if refused, err := s.endAll(r, tokens); err != nil || refused != nil {
+		refused, err := s.endAll(r, tokens)
+		if refused != nil {
+			err = fmt.Errorf("got status %d from the login function", refused.status)
+		}
+		if err != nil {
 			// Only log the error. The user has signed in, and can still end the session in the list of sessions.
 			slog.WarnContext(r.Context(), "could not end the previous session of a browser", "error", err)
 		}

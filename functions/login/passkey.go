@@ -38,8 +38,7 @@ func (h *handler) signInWithPasskey(w http.ResponseWriter, r *http.Request) erro
 	if err := request.ReadJSON(w, r, passkey.MaxBody, &given); err != nil {
 		return err
 	}
-	// Do not limit the attempts of an address. A passkey cannot be guessed, and a refused attempt takes no password hash and
-	// at most two queries, which is less work than to count the attempt.
+	// Do not limit the attempts of an address. A passkey cannot be guessed, and a refused attempt takes no password hash.
 	//
 	// Do not require a new password of a user whose password an admin has reset. The passkey proves who the user is, and
 	// the reset password still cannot be used without a change.
