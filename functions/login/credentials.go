@@ -27,7 +27,7 @@ const (
 )
 
 var (
-	errMissing = problem.BadRequest.With("send a username, a password and, optionally, a new_password and a recovery_code in a JSON object, in a form, or with HTTP Basic authentication and an empty body")
+	errMissing = problem.BadRequest.With("send a username and a password in a JSON object, in a form, or with HTTP Basic authentication and an empty body: only an object and a form can also contain a new_password and a recovery_code")
 	errUnknown = problem.BadRequest.With("the form must contain the fields username and password, can contain the fields new_password and recovery_code, each at most once, and must contain no other fields")
 	errNotUTF8 = problem.BadRequest.With("the username, the passwords and the recovery_code must be valid UTF-8 and must not contain the character U+FFFD")
 	errNotForm = problem.BadRequest.With("the body must be a valid form, such as username=…&password=…")

@@ -151,7 +151,7 @@ func (s *Store) rotate(ctx context.Context, tx *sql.Tx, used, child refreshToken
 	}
 	stored, err := insertRefreshToken(ctx, tx, child, `SELECT COUNT(*) < ? FROM refresh_tokens WHERE session_id = ?`, maxTokens, used.session[:])
 	if err == nil && !stored {
-		err = problem.TooManyRefreshes.With("use the newest refresh token, and refresh the session only before its access token expires").RetryAfter(refreshGrace)
+		err = problem.TooManyRefreshes.With("use the newest refresh token, and refresh the session only when its access token is about to expire").RetryAfter(refreshGrace)
 	}
 	return f.user, f.Session, err
 }
